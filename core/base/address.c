@@ -1,0 +1,155 @@
+#include "base/address.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "redcache.h"
+
+enum { DEFAULT_PORT = 6379, MAX_DB = 1 << 20, MAX_SOCKET_PATH = 107 };
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* Decodes %XX into `out` of `room` bytes and ends it with NUL. */
+static bool decode(char *out, size_t room, size_t *out_len, const char *in, size_t len)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        char c = in[i];
+        if (c == '%') {
+            int high = i + 2 < len ? hex_digit(in[i + 1]) : -1;
+            int low = i + 2 < len ? hex_digit(in[i + 2]) : -1;
+            if (high < 0 || low < 0)
+                return false;
+            c = (char)(high * 16 + low);
+            i += 2;
+        }
+        if (n + 1 >= room)
+            return false;
+        out[n++] = c;
+    }
+    out[n] = '\0';
+    *out_len = n;
+    return true;
+}
+
+static bool parse_number(const char *text, size_t len, int64_t max, int64_t *number)
+{
+    int64_t value = 0;
+    if (len == 0 || len > 9)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] < '0' || text[i] > '9')
+            return false;
+        value = value * 10 + (text[i] - '0');
+    }
+    *number = value;
+    return value <= max;
+}
+
+/* "user:password@" before the rest; the last @ ends it, so a password may hold one. */
+static bool parse_credentials(struct rc_address *address, const char **rest, const char *end)
+{
+    const char *at = NULL;
+    for (const char *p = *rest; p < end; p++) {
+        if (*p == '@')
+            at = p;
+    }
+    if (at == NULL)
+        return true;
+    const char *colon = memchr(*rest, ':', (size_t)(at - *rest));
+    if (colon == NULL)
+        return false;
+    address->has_user = colon > *rest;
+    address->has_password = true;
+    if (!decode(address->user, sizeof address->user, &address->user_len, *rest,
+                (size_t)(colon - *rest)) ||
+        !decode(address->password, sizeof address->password, &address->password_len, colon + 1,
+                (size_t)(at - colon - 1)))
+        return false;
+    *rest = at + 1;
+    return true;
+}
+
+static const char *parse_unix(struct rc_address *address, const char *rest, const char *end)
+{
+    const char *query = memchr(rest, '?', (size_t)(end - rest));
+    int64_t db = 0;
+    size_t host_len;
+    if (query != NULL) {
+        if (end - query < 5 || memcmp(query, "?db=", 4) != 0 ||
+            !parse_number(query + 4, (size_t)(end - query - 4), MAX_DB, &db))
+            return "the part behind '?' must be db=number";
+        end = query;
+    }
+    if (rest == end || *rest != '/')
+        return "unix:// needs an absolute path";
+    if (!decode(address->host, sizeof address->host, &host_len, rest, (size_t)(end - rest)) ||
+        host_len > MAX_SOCKET_PATH || strlen(address->host) != host_len)
+        return "the socket's path is too long or badly encoded";
+    address->is_unix = true;
+    address->db = (int32_t)db;
+    snprintf(address->label, sizeof address->label, "%s", address->host);
+    return NULL;
+}
+
+static const char *parse_tcp(struct rc_address *address, const char *rest, const char *end)
+{
+    const char *slash = memchr(rest, '/', (size_t)(end - rest));
+    const char *host_end = slash != NULL ? slash : end;
+    int64_t number = 0;
+    if (slash != NULL && slash + 1 < end) {
+        if (!parse_number(slash + 1, (size_t)(end - slash - 1), MAX_DB, &number))
+            return "the database must be a number";
+    }
+    address->db = (int32_t)number;
+
+    bool bracket = rest < host_end && *rest == '[';
+    const char *name_end = bracket ? memchr(rest, ']', (size_t)(host_end - rest)) : NULL;
+    if (bracket && name_end == NULL)
+        return "'[' without ']'";
+    const char *colon =
+        memchr(bracket ? name_end : rest, ':', (size_t)(host_end - (bracket ? name_end : rest)));
+    if (!bracket)
+        name_end = colon != NULL ? colon : host_end;
+    number = DEFAULT_PORT;
+    if (colon != NULL &&
+        (!parse_number(colon + 1, (size_t)(host_end - colon - 1), 65535, &number) || number == 0))
+        return "the port must be a number from 1 to 65535";
+    address->port = (uint16_t)number;
+
+    const char *name = bracket ? rest + 1 : rest;
+    size_t name_len = (size_t)(name_end - name);
+    if (name_len == 0 || name_len >= sizeof address->host || memchr(name, '\0', name_len) != NULL)
+        return "the host name is missing or too long";
+    memcpy(address->host, name, name_len);
+    address->host[name_len] = '\0';
+    snprintf(address->label, sizeof address->label, "%.100s:%u/%d", address->host,
+             (unsigned)address->port, (int)address->db);
+    return NULL;
+}
+
+int rc_address_parse(struct rc_address *address, const char *url, size_t len, const char **why)
+{
+    const char *end = url + len;
+    memset(address, 0, sizeof *address);
+    *why = NULL;
+    bool is_unix = len > 7 && memcmp(url, "unix://", 7) == 0;
+    bool is_tcp = len > 8 && memcmp(url, "redis://", 8) == 0;
+    if (len > 9 && memcmp(url, "rediss://", 9) == 0)
+        *why = "rediss:// (TLS) is not supported by this version";
+    else if (!is_unix && !is_tcp)
+        *why = "it must begin with redis:// or unix://";
+    const char *rest = url + (is_unix ? 7 : 8);
+    if (*why == NULL && !parse_credentials(address, &rest, end))
+        *why = "the part before '@' must be user:password or :password";
+    if (*why == NULL)
+        *why = is_unix ? parse_unix(address, rest, end) : parse_tcp(address, rest, end);
+    return *why == NULL ? 0 : RC_ERR_ARGUMENT;
+}

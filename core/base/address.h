@@ -1,0 +1,34 @@
+/*
+ * address - where a Redis is and who we are there, from a URL.
+ *
+ * What:    redis://[[user]:password@]host[:port][/db], also redis://[::1]:6379, and
+ *          unix://[[user]:password@]/path/to.sock[?db=n]. User, password and path may hold %XX.
+ * Threads: pure; an address is constant after parsing.
+ * Memory:  fixed size, no pointers.
+ * Errors:  RC_ERR_ARGUMENT; `why` is a static text that never holds a part of the URL (it may hold
+ *          a password).
+ */
+#ifndef RC_ADDRESS_H
+#define RC_ADDRESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct rc_address {
+    bool is_unix;
+    bool has_password;
+    bool has_user;
+    char host[256]; /* or the socket's path; at most 107 bytes then (sun_path) */
+    uint16_t port;
+    int32_t db;
+    size_t user_len;
+    size_t password_len;
+    char user[128];
+    char password[512];
+    char label[128]; /* "127.0.0.1:6379/0", for health and errors: no user, no password */
+};
+
+int rc_address_parse(struct rc_address *address, const char *url, size_t len, const char **why);
+
+#endif

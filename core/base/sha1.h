@@ -1,0 +1,16 @@
+/*
+ * sha1 - the name EVALSHA knows a script by.
+ *
+ * What:    SHA-1 of a byte string as 40 lower-case hex digits.
+ * Threads: pure.
+ * Not:     not for anything that needs a secure hash.
+ * Source:  FIPS 180-4.
+ */
+#ifndef RC_SHA1_H
+#define RC_SHA1_H
+
+#include <stddef.h>
+
+void rc_sha1_hex(const void *bytes, size_t len, char hex[41]); /* NUL-ended */
+
+#endif
