@@ -1,0 +1,119 @@
+#include "engine/command.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "redcache.h"
+
+enum {
+    DIGITS_MAX = 20,           /* of a 64 bit number, or 19 and a sign */
+    HEAD_MAX = DIGITS_MAX + 3, /* '*' or '$', digits, "\r\n" */
+    FRAME_MAX = HEAD_MAX + 2   /* and the "\r\n" behind the bytes */
+};
+
+static unsigned count_digits(uint64_t number)
+{
+    unsigned count = 1;
+    for (; number >= 100; number /= 100)
+        count += 2;
+    return count + (number >= 10);
+}
+
+static char *write_digits(char *to, uint64_t number)
+{
+    if (number < 10) {
+        *to = (char)('0' + number);
+        return to + 1;
+    }
+    char *end = to + count_digits(number);
+    char *at = end;
+    do {
+        *--at = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    return end;
+}
+
+static char *write_end(char *to)
+{
+    memcpy(to, "\r\n", 2);
+    return to + 2;
+}
+
+static char *write_head(char *to, char type, uint64_t number)
+{
+    *to = type;
+    return write_end(write_digits(to + 1, number));
+}
+
+static char *write_bytes(char *to, const void *bytes, size_t len)
+{
+    if (len > 0)
+        memcpy(to, bytes, len);
+    return to + len;
+}
+
+/* Where the next bytes go; NULL without memory. */
+static char *reserve(struct rc_buf *out, size_t more)
+{
+    /* The room is nearly always there; asking here spares a call per argument. */
+    if (more > out->room - out->end && rc_buf_reserve(out, more) != 0)
+        return NULL;
+    return out->bytes + out->end;
+}
+
+static int finish(struct rc_buf *out, const char *end)
+{
+    out->end = (size_t)(end - out->bytes);
+    return 0;
+}
+
+int rc_command_head(struct rc_buf *out, uint32_t argument_count)
+{
+    char *at = reserve(out, HEAD_MAX);
+    if (at == NULL)
+        return RC_ERR_NOMEM;
+    return finish(out, write_head(at, '*', argument_count));
+}
+
+int rc_command_bytes(struct rc_buf *out, const void *bytes, size_t len)
+{
+    if (len > SIZE_MAX - FRAME_MAX)
+        return RC_ERR_NOMEM;
+    char *at = reserve(out, len + FRAME_MAX);
+    if (at == NULL)
+        return RC_ERR_NOMEM;
+    at = write_bytes(write_head(at, '$', len), bytes, len);
+    return finish(out, write_end(at));
+}
+
+int rc_command_text(struct rc_buf *out, const char *text)
+{
+    return rc_command_bytes(out, text, strlen(text));
+}
+
+int rc_command_int(struct rc_buf *out, int64_t number)
+{
+    bool negative = number < 0;
+    uint64_t size = negative ? 0 - (uint64_t)number : (uint64_t)number;
+    char *at = reserve(out, DIGITS_MAX + FRAME_MAX);
+    if (at == NULL)
+        return RC_ERR_NOMEM;
+    at = write_head(at, '$', count_digits(size) + negative);
+    if (negative)
+        *at++ = '-';
+    return finish(out, write_end(write_digits(at, size)));
+}
+
+int rc_command_pair(struct rc_buf *out, const void *first, size_t first_len, const void *second,
+                    size_t second_len)
+{
+    if (first_len > SIZE_MAX - FRAME_MAX || second_len > SIZE_MAX - FRAME_MAX - first_len)
+        return RC_ERR_NOMEM;
+    size_t len = first_len + second_len;
+    char *at = reserve(out, len + FRAME_MAX);
+    if (at == NULL)
+        return RC_ERR_NOMEM;
+    at = write_bytes(write_head(at, '$', len), first, first_len);
+    return finish(out, write_end(write_bytes(at, second, second_len)));
+}
