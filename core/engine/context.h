@@ -1,0 +1,102 @@
+/*
+ * context - what all parts of one engine share.
+ *
+ * What:    the time of this turn, timers, random names, the pool of requests, the ops that are
+ *          finished, counters.
+ * Threads: the engine's owner; rc_context_nonce from any thread (atomic counter).
+ * Memory:  owns the request pool and everything in it.
+ * Errors:  RC_ERR_NOMEM.
+ * Not:     reads no clock: `now_us` is what the driver said when it entered the engine.
+ */
+#ifndef RC_CONTEXT_H
+#define RC_CONTEXT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "base/heap.h"
+#include "base/list.h"
+#include "engine/op.h"
+#include "redcache.h"
+
+struct rc_context;
+struct rc_link;
+
+/* One write with `expect` answers. */
+struct rc_req {
+    struct rc_list place;  /* in its link's queue or in-flight list, or in the pool */
+    struct rc_timer timer; /* its deadline */
+    struct rc_context *context;
+    struct rc_link *link;
+    struct rc_buf bytes;   /* kept until answered: it may have to be sent again */
+    uint32_t expect;       /* answers to come */
+    int8_t script;         /* enum rc_script, or -1 */
+    bool may_retry;        /* harmless to send twice */
+    bool sent;             /* its bytes are in the link's output */
+    bool with_source;      /* already sent as EVAL */
+    uint64_t output_start; /* where in the link's output stream it begins */
+    int64_t sent_us;
+    int error; /* what the timer reports; 0: the deadline passed */
+    /* Called once, with status 0 and the answer, or an RC_ERR_*, text and NULL. `owner` may be
+       cleared before. */
+    void (*done)(struct rc_req *req, int status, struct rc_reply *reply, const char *text);
+    void *owner;
+    void *detail; /* for the owner's use */
+};
+
+struct rc_context {
+    /* Fixed after init. */
+    rc_options options; /* defaults filled in; its strings are not used */
+    struct rc_seed seed;
+
+    /* Engine only. */
+    int64_t now_us;
+    struct rc_heap timers;
+    size_t timer_owners;     /* objects that have a timer: the heap has room for all of them */
+    size_t running_ops;      /* and for theirs */
+    struct rc_list pool;     /* requests not in use */
+    struct rc_list finished; /* ops (by their `active` link) the driver has to hand back */
+    rc_stats stats;
+    bool closing; /* nothing new is started */
+
+    /* Any thread. */
+    _Atomic uint64_t nonces;
+};
+
+int rc_context_init(struct rc_context *context, const rc_options *options,
+                    const struct rc_seed *seed);
+void rc_context_deinit(struct rc_context *context);
+
+/* A fresh 64-bit name nobody can guess: SipHash of a counter under a secret key. */
+void rc_context_nonce(struct rc_context *context, char nonce[RC_NONCE_SIZE]);
+uint64_t rc_context_random(struct rc_context *context);
+
+/* An object with a timer announces it, so that setting a timer can not fail later. */
+int rc_context_add_timer(struct rc_context *context);
+void rc_context_remove_timer(struct rc_context *context);
+void rc_context_set_timer(struct rc_context *context, struct rc_timer *timer, int64_t at_us);
+void rc_context_clear_timer(struct rc_context *context, struct rc_timer *timer);
+void rc_context_fire_timers(struct rc_context *context); /* those that are due */
+
+struct rc_req *rc_req_take(struct rc_context *context); /* from the pool, empty; NULL: no memory */
+void rc_req_give(struct rc_req *req);                   /* back to the pool */
+
+/* The op runs from now on; its deadline can be set. */
+int rc_context_start(struct rc_context *context, struct rc_op *op);
+/* The op's result is complete: hands it to the driver. */
+void rc_context_finish(struct rc_context *context, struct rc_op *op);
+/* The same with an error; `text` (NULL: none) is copied. */
+void rc_context_fail(struct rc_context *context, struct rc_op *op, int status, const char *text);
+
+enum { RC_TEXT_SIZE = 256 };
+/* Copies an error answer's text, shortened, NUL-ended; returns `text`. */
+const char *rc_node_text(const rc_node *node, char text[RC_TEXT_SIZE]);
+
+static inline int64_t rc_context_after_ms(const struct rc_context *context, int64_t ms)
+{
+    return context->now_us + ms * 1000;
+}
+
+#endif

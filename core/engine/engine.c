@@ -1,0 +1,317 @@
+#include "engine/engine.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static void on_link_ready(struct rc_link *link)
+{
+    struct rc_engine *engine = link->owner;
+    if (link->role == RC_LINK_T)
+        rc_locks_on_tracking(&engine->locks);
+    else
+        rc_replay_send(&engine->replay, link);
+}
+
+static void on_link_down(struct rc_link *link)
+{
+    struct rc_engine *engine = link->owner;
+    /* Nobody tells us of changes any more: all who wait look for themselves. */
+    if (link->role == RC_LINK_T)
+        rc_track_fire_all(&engine->track);
+}
+
+static void on_link_push(struct rc_link *link, const struct rc_reply *push)
+{
+    struct rc_engine *engine = link->owner;
+    rc_track_push(&engine->track, push);
+}
+
+int rc_engine_init(struct rc_engine *engine, const rc_options *options,
+                   const struct rc_address *address, const struct rc_seed *seed, int64_t now_us)
+{
+    memset(engine, 0, sizeof *engine);
+    rc_list_init(&engine->running);
+    engine->address = *address;
+    int error = rc_context_init(&engine->context, options, seed);
+    if (error != 0)
+        return error;
+    engine->context.now_us = now_us;
+    error = rc_topology_init(&engine->topology, &engine->context, &engine->address);
+    if (error != 0) {
+        rc_context_deinit(&engine->context);
+        return error;
+    }
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        struct rc_link *link = &engine->topology.links[i];
+        link->owner = engine;
+        link->on_ready = on_link_ready;
+        link->on_down = on_link_down;
+        link->on_push = on_link_push;
+    }
+    rc_track_init(&engine->track, seed);
+    rc_leases_init(&engine->leases, &engine->context, &engine->topology, &engine->track);
+    rc_locks_init(&engine->locks, &engine->context, &engine->topology, &engine->track);
+    rc_replay_init(&engine->replay);
+    return 0;
+}
+
+void rc_engine_deinit(struct rc_engine *engine)
+{
+    rc_leases_deinit(&engine->leases);
+    rc_locks_deinit(&engine->locks);
+    rc_track_deinit(&engine->track);
+    rc_replay_deinit(&engine->replay);
+    rc_topology_deinit(&engine->topology);
+    rc_context_deinit(&engine->context);
+}
+
+/* ---- simple commands ------------------------------------------------------------------------- */
+
+static void read_entry(struct rc_op *op, const struct rc_reply *reply)
+{
+    const rc_node *value = &reply->nodes[0];
+    if (reply->count > 1 && reply->nodes[1].type == ':')
+        op->result.ttl_ms = reply->nodes[1].integer;
+    if (value->type == '-') {
+        op->result.status = RC_ERR_REDIS;
+        op->result.data = value->str;
+        op->result.len = value->len;
+        return;
+    }
+    rc_entry_read(&op->result, value->type == '$' ? value->str : NULL, value->len);
+    uint8_t kind = op->result.kind;
+    bool is_absent = kind == RC_KIND_NONE || kind == RC_KIND_LEASE || kind == RC_KIND_ERROR;
+    op->result.outcome = is_absent ? RC_MISS : RC_HIT;
+}
+
+static void read_answer(struct rc_op *op, const struct rc_reply *reply)
+{
+    const rc_node *node = &reply->nodes[0];
+    op->result.outcome = RC_DONE;
+    op->result.nodes = reply->count;
+    if (node->type == ':' || node->type == '#')
+        op->result.number = node->integer;
+    if (node->str != NULL && reply->count == 1) {
+        op->result.data = node->str;
+        op->result.len = node->len;
+    }
+    if (node->type == '-' && op->kind != RC_OP_COMMAND)
+        op->result.status = RC_ERR_REDIS;
+}
+
+static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_op *op = req->owner;
+    op->req = NULL;
+    if (status != 0) {
+        rc_context_fail(req->context, op, status, text);
+        return;
+    }
+    rc_reply_swap(&op->reply, reply);
+    if (op->kind == RC_OP_GET)
+        read_entry(op, &op->reply);
+    else
+        read_answer(op, &op->reply);
+    rc_context_finish(req->context, op);
+}
+
+static void start_command(struct rc_engine *engine, struct rc_op *op)
+{
+    struct rc_context *context = &engine->context;
+    struct rc_req *req = rc_req_take(context);
+    if (req == NULL) {
+        rc_context_fail(context, op, RC_ERR_NOMEM, NULL);
+        return;
+    }
+    struct rc_link *link =
+        rc_topology_link(&engine->topology, RC_LINK_W, rc_buf_head(&op->key), rc_buf_len(&op->key));
+    if (op->kind == RC_OP_DELETE)
+        rc_replay_note(&engine->replay, link, &op->request);
+    rc_buf_swap(&req->bytes, &op->request);
+    req->expect = op->expect;
+    req->may_retry = op->kind == RC_OP_GET || op->kind == RC_OP_DELETE || (op->flags & RC_RETRY);
+    req->done = on_answer;
+    req->owner = op;
+    op->req = req;
+    int64_t timeout_ms = op->timeout_ms > 0 ? op->timeout_ms : context->options.command_timeout_ms;
+    rc_link_send(link, req, rc_context_after_ms(context, timeout_ms));
+}
+
+/* ---- the life of an op ----------------------------------------------------------------------- */
+
+/* Out of everything it is in; what was sent for it alone is no longer waited for. */
+static void take_out(struct rc_engine *engine, struct rc_op *op)
+{
+    if (op->req != NULL)
+        rc_link_forget(op->req);
+    op->req = NULL;
+    if (op->kind == RC_OP_LOCK_ACQUIRE)
+        rc_locks_leave(&engine->locks, op);
+    else if (op->kind == RC_OP_LOAD || op->kind == RC_OP_PUBLISH || op->kind == RC_OP_FAIL ||
+             op->kind == RC_OP_RELEASE)
+        rc_leases_leave(&engine->leases, op);
+}
+
+static void on_deadline(void *context, struct rc_timer *timer)
+{
+    struct rc_op *op = RC_CONTAINER(timer, struct rc_op, deadline);
+    struct rc_engine *engine = RC_CONTAINER(context, struct rc_engine, context);
+    take_out(engine, op);
+    rc_context_fail(context, op, op->kind == RC_OP_LOCK_ACQUIRE ? RC_ERR_BUSY : RC_ERR_TIMEOUT,
+                    NULL);
+}
+
+static void set_deadline(struct rc_engine *engine, struct rc_op *op, int64_t wait_ms)
+{
+    op->deadline.fire = on_deadline;
+    rc_context_set_timer(&engine->context, &op->deadline,
+                         rc_context_after_ms(&engine->context, wait_ms));
+}
+
+static void start(struct rc_engine *engine, struct rc_op *op)
+{
+    switch (op->kind) {
+    case RC_OP_COMMAND:
+    case RC_OP_GET:
+    case RC_OP_SET:
+    case RC_OP_DELETE: start_command(engine, op); break;
+    case RC_OP_LOAD:
+        set_deadline(engine, op, op->load.wait_timeout_ms);
+        rc_leases_load(&engine->leases, op);
+        break;
+    case RC_OP_PUBLISH:
+    case RC_OP_FAIL:
+    case RC_OP_RELEASE:
+        if (op->leads)
+            rc_leases_end(&engine->leases, op);
+        else
+            rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
+        break;
+    case RC_OP_LOCK_ACQUIRE:
+        if (op->lock_options.wait_ms > 0)
+            set_deadline(engine, op, op->lock_options.wait_ms);
+        rc_locks_acquire(&engine->locks, op);
+        break;
+    case RC_OP_LOCK_RELEASE: rc_locks_release(&engine->locks, op); break;
+    case RC_OP_LOCK_EXTEND: rc_locks_extend(&engine->locks, op); break;
+    }
+}
+
+void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
+{
+    struct rc_context *context = &engine->context;
+    int error = rc_context_start(context, op);
+    op->req = NULL;
+    rc_list_append(&engine->running, &op->active);
+    if (context->closing) {
+        rc_list_remove(&op->member);
+        op->leads = false;
+        error = RC_ERR_CLOSED;
+    }
+    if (error != 0) {
+        rc_context_fail(context, op, error, NULL);
+        return;
+    }
+    start(engine, op);
+}
+
+void rc_engine_run(struct rc_engine *engine)
+{
+    rc_context_fire_timers(&engine->context);
+}
+
+int64_t rc_engine_deadline(const struct rc_engine *engine)
+{
+    const struct rc_timer *timer = rc_heap_first(&engine->context.timers);
+    return timer != NULL ? timer->at_us : INT64_MAX;
+}
+
+struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
+{
+    struct rc_list *finished = &engine->context.finished;
+    if (rc_list_is_empty(finished))
+        return NULL;
+    struct rc_op *op = RC_CONTAINER(finished->next, struct rc_op, active);
+    rc_list_remove(&op->active);
+    return op;
+}
+
+int rc_engine_cancel(struct rc_engine *engine, uint64_t tag)
+{
+    int count = 0;
+    RC_LIST_EACH(active, following, &engine->running) {
+        struct rc_op *op = RC_CONTAINER(active, struct rc_op, active);
+        if (op->tag != tag)
+            continue;
+        take_out(engine, op);
+        rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
+        count++;
+    }
+    RC_LIST_EACH(member, next, &engine->leases.leading) {
+        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
+        if (op->tag != tag)
+            continue;
+        rc_leases_abandon(&engine->leases, op);
+        count++;
+    }
+    return count;
+}
+
+void rc_engine_drop(struct rc_engine *engine, struct rc_op *op)
+{
+    if (op->running) {
+        take_out(engine, op);
+        rc_context_finish(&engine->context, op);
+        rc_list_remove(&op->active);
+    }
+    if (op->leads)
+        rc_leases_abandon(&engine->leases, op);
+}
+
+/* ---- closing --------------------------------------------------------------------------------- */
+
+void rc_engine_close(struct rc_engine *engine)
+{
+    struct rc_context *context = &engine->context;
+    context->closing = true;
+    RC_LIST_EACH(active, following, &engine->running) {
+        struct rc_op *op = RC_CONTAINER(active, struct rc_op, active);
+        take_out(engine, op);
+        rc_context_fail(context, op, RC_ERR_CLOSED, NULL);
+    }
+    rc_leases_shutdown(&engine->leases);
+    rc_locks_shutdown(&engine->locks);
+}
+
+bool rc_engine_is_drained(const struct rc_engine *engine)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        const struct rc_link *link = &engine->topology.links[i];
+        bool useful = rc_link_is_ready(link) || link->state == RC_LINK_HANDSHAKE;
+        if (useful && link->request_count > 0)
+            return false;
+    }
+    return true;
+}
+
+void rc_engine_end(struct rc_engine *engine)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+        rc_link_shutdown(&engine->topology.links[i]);
+}
+
+void rc_engine_get_health(const struct rc_engine *engine, rc_health *health)
+{
+    const struct rc_link *w = &engine->topology.links[RC_LINK_W];
+    const struct rc_link *t = &engine->topology.links[RC_LINK_T];
+    memset(health, 0, sizeof *health);
+    health->ready = rc_link_is_ready(w);
+    health->tracking = rc_link_is_ready(t) && t->tracking;
+    if (!health->ready && w->down_since_us != 0)
+        health->down_ms = (engine->context.now_us - w->down_since_us) / 1000;
+    snprintf(health->server, sizeof health->server, "%s", w->server);
+    snprintf(health->address, sizeof health->address, "%s", engine->address.label);
+    const char *cause = !health->ready ? w->cause : t->cause;
+    snprintf(health->cause, sizeof health->cause, "%s", cause);
+}

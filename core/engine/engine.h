@@ -1,0 +1,60 @@
+/*
+ * engine - all of redcache that is not I/O: ops in, bytes out; bytes in, finished ops out.
+ *
+ * What:    starts and ends ops, routes them to links, lease and lock machines. The driver tells it
+ *          the time, moves the links' bytes, and fires timers by rc_engine_run when
+ *          rc_engine_deadline has come.
+ * Threads: one owner at a time; the driver sees to it.
+ * Memory:  owns everything but the ops.
+ * Errors:  through the ops.
+ * Not:     no system call, no clock, no thread.
+ */
+#ifndef RC_ENGINE_H
+#define RC_ENGINE_H
+
+#include "base/address.h"
+#include "engine/context.h"
+#include "engine/lease.h"
+#include "engine/lock.h"
+#include "engine/replay.h"
+#include "engine/topology.h"
+#include "engine/track.h"
+
+struct rc_engine {
+    struct rc_context context;
+    struct rc_address address;
+    struct rc_topology topology;
+    struct rc_track track;
+    struct rc_leases leases;
+    struct rc_locks locks;
+    struct rc_replay replay;
+    struct rc_list running; /* ops by their `active` link */
+};
+
+int rc_engine_init(struct rc_engine *engine, const rc_options *options,
+                   const struct rc_address *address, const struct rc_seed *seed, int64_t now_us);
+void rc_engine_deinit(struct rc_engine *engine); /* after rc_engine_end */
+
+static inline void rc_engine_set_time(struct rc_engine *engine, int64_t now_us)
+{
+    engine->context.now_us = now_us;
+}
+
+void rc_engine_submit(struct rc_engine *engine, struct rc_op *op);
+void rc_engine_run(struct rc_engine *engine);                    /* fires due timers */
+int64_t rc_engine_deadline(const struct rc_engine *engine);      /* INT64_MAX: none */
+struct rc_op *rc_engine_take_finished(struct rc_engine *engine); /* NULL: no more */
+
+/* Ends with RC_ERR_CANCELLED what carries the tag, running or leading; returns how many. */
+int rc_engine_cancel(struct rc_engine *engine, uint64_t tag);
+/* The op's slot goes away: takes it out of everything without a word. */
+void rc_engine_drop(struct rc_engine *engine, struct rc_op *op);
+
+/* Closing: first give everything back, then, when is_drained or the patience is over, end. */
+void rc_engine_close(struct rc_engine *engine);
+bool rc_engine_is_drained(const struct rc_engine *engine);
+void rc_engine_end(struct rc_engine *engine);
+
+void rc_engine_get_health(const struct rc_engine *engine, rc_health *health);
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * entry - what redcache stores under a key: a header of 24 bytes, then the payload.
+ *
+ * What:    writes headers; reads any string from Redis as an entry.
+ *
+ *          0      1        2     3      4      5  6      8       16        20
+ *          magic  version  kind  codec  flags  -  schema nonce   stale_ms  load_ms   payload ...
+ *
+ *          Numbers are little-endian. The magic is no valid first byte of UTF-8, so text is never
+ *          taken for an entry. The nonce is random per store and so the value's version. A lease is
+ *          a header alone; its nonce is the token. An error marker carries the token of the lease
+ *          that failed and the error's text.
+ * Threads: pure.
+ * Errors:  none: a string that is no entry is a plain value of somebody else.
+ */
+#ifndef RC_ENTRY_H
+#define RC_ENTRY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "redcache.h"
+
+enum {
+    RC_ENTRY_SIZE = 24,
+    RC_NONCE_SIZE = 8,
+    RC_ENTRY_MAGIC = 0xFB,
+    RC_ENTRY_VERSION = 1,
+    RC_ENTRY_STICKY = 0x80 /* flag of an error marker that anybody takes for an error (errorTtl) */
+};
+
+void rc_entry_write(char header[RC_ENTRY_SIZE], const rc_entry *entry, const char *nonce);
+void rc_entry_write_kind(char header[RC_ENTRY_SIZE], uint8_t kind, uint8_t flags,
+                         const char *nonce);
+
+/* Fills kind, codec, entry_flags, schema, stale_ms, load_ms, version, data and len of `result`.
+   `bytes` NULL: no entry. data points into `bytes`. */
+void rc_entry_read(rc_result *result, const char *bytes, size_t len);
+
+#endif

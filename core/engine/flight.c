@@ -1,0 +1,146 @@
+#include "engine/flight.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct rc_flight *rc_flight_find(struct rc_leases *leases, const struct rc_op *op)
+{
+    return (struct rc_flight *)(void *)rc_table_find(&leases->flights, rc_buf_head(&op->key),
+                                                     rc_buf_len(&op->key));
+}
+
+char rc_flight_purpose(const struct rc_flight *flight)
+{
+    return rc_buf_head(&flight->name)[0];
+}
+
+const char *rc_flight_key(const struct rc_flight *flight, size_t *len)
+{
+    *len = rc_buf_len(&flight->name) - 1;
+    return rc_buf_head(&flight->name) + 1;
+}
+
+struct rc_flight *rc_flight_new(struct rc_leases *leases, const struct rc_op *op)
+{
+    struct rc_flight *flight = calloc(1, sizeof *flight);
+    if (flight == NULL)
+        return NULL;
+    flight->leases = leases;
+    rc_list_init(&flight->waiting);
+    rc_buf_init(&flight->name);
+    rc_buf_init(&flight->helper);
+    rc_buf_init(&flight->served);
+    if (rc_context_add_timer(leases->context) != 0)
+        goto fail;
+    if (rc_buf_append(&flight->name, rc_buf_head(&op->key), rc_buf_len(&op->key)) != 0)
+        goto fail_timer;
+    flight->node.key = rc_buf_head(&flight->name);
+    flight->node.key_len = rc_buf_len(&flight->name);
+    if (rc_table_insert(&leases->flights, &flight->node) != 0)
+        goto fail_timer;
+    return flight;
+
+fail_timer:
+    rc_context_remove_timer(leases->context);
+fail:
+    rc_buf_deinit(&flight->name);
+    free(flight);
+    return NULL;
+}
+
+void rc_flight_free(struct rc_flight *flight)
+{
+    struct rc_leases *leases = flight->leases;
+    assert(rc_list_is_empty(&flight->waiting) && flight->leader == NULL);
+    assert(flight->req == NULL && flight->heartbeat == NULL);
+    leases->served_bytes -= rc_buf_len(&flight->served);
+    rc_context_clear_timer(leases->context, &flight->timer);
+    rc_context_remove_timer(leases->context);
+    rc_track_unwatch(leases->track, &flight->watch);
+    rc_track_unwatch(leases->track, &flight->helper_watch);
+    rc_table_remove(&leases->flights, &flight->node);
+    rc_buf_deinit(&flight->name);
+    rc_buf_deinit(&flight->helper);
+    rc_buf_deinit(&flight->served);
+    free(flight);
+}
+
+void rc_flight_settle(struct rc_flight *flight)
+{
+    bool idle = flight->state == RC_FLIGHT_IDLE || flight->state == RC_FLIGHT_WAITING;
+    if (idle && rc_list_is_empty(&flight->waiting) && flight->leader == NULL &&
+        flight->req == NULL && flight->heartbeat == NULL)
+        rc_flight_free(flight);
+}
+
+void rc_flight_join(struct rc_flight *flight, struct rc_op *op)
+{
+    op->joined = ++flight->leases->joined;
+    op->flight = flight;
+    rc_list_append(&flight->waiting, &op->member);
+}
+
+struct rc_op *rc_flight_first(const struct rc_flight *flight)
+{
+    if (rc_list_is_empty(&flight->waiting))
+        return NULL;
+    return RC_CONTAINER(flight->waiting.next, struct rc_op, member);
+}
+
+void rc_flight_hit(struct rc_context *context, struct rc_op *op, const char *bytes, size_t len,
+                   int64_t ttl_ms, uint32_t flags)
+{
+    op->flight = NULL;
+    rc_op_keep_entry(op, bytes, len);
+    if (op->result.kind ==
+        RC_KIND_LEASE) { /* one that never expires is no lease but somebody's data */
+        op->result.kind = RC_KIND_PLAIN;
+        rc_op_keep(op, bytes, len);
+    }
+    op->result.outcome = RC_HIT;
+    op->result.flags = flags;
+    op->result.ttl_ms = ttl_ms;
+    rc_context_finish(context, op);
+}
+
+void rc_flight_give(struct rc_flight *flight, uint64_t cut, const char *bytes, size_t len,
+                    int64_t ttl_ms, uint32_t flags)
+{
+    struct rc_op *op;
+    while ((op = rc_flight_first(flight)) != NULL && op->joined <= cut) {
+        if (flags & RC_SHARED)
+            flight->leases->context->stats.shared++;
+        rc_flight_hit(flight->leases->context, op, bytes, len, ttl_ms, flags);
+    }
+}
+
+void rc_flight_give_failure(struct rc_flight *flight, uint64_t cut, const char *text, size_t len)
+{
+    struct rc_op *op;
+    while ((op = rc_flight_first(flight)) != NULL && op->joined <= cut) {
+        op->flight = NULL;
+        rc_op_keep(op, text, len);
+        op->result.kind = RC_KIND_ERROR;
+        op->result.outcome = RC_FAILED;
+        rc_context_finish(flight->leases->context, op);
+    }
+}
+
+void rc_flight_promote(struct rc_flight *flight)
+{
+    struct rc_context *context = flight->leases->context;
+    struct rc_op *op = rc_flight_first(flight);
+    assert(op != NULL && flight->leader == NULL);
+    flight->leader = op;
+    op->leads = true;
+    op->cut_off = flight->degraded;
+    memcpy(op->token, flight->token, RC_NONCE_SIZE);
+    rc_context_nonce(context, op->nonce);
+    op->result.outcome = RC_LOAD;
+    op->result.flags = flight->degraded ? RC_DEGRADED : 0;
+    if (rc_flight_purpose(flight) == RC_FLIGHT_REFRESH)
+        op->result.flags |= RC_REFRESH; /* its stale value is already in the result */
+    rc_context_finish(context, op);
+    rc_list_append(&flight->leases->leading, &op->member);
+}

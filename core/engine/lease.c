@@ -1,0 +1,918 @@
+#include "engine/lease.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "engine/command.h"
+#include "engine/flight.h"
+#include "engine/script.h"
+
+enum {
+    POLL_MIN_MS =
+        10, /* without tracking waiters look again, first after this, then less and less often */
+    POLL_MAX_MS = 160,
+    SERVED_MAX_BYTES = 16 * 1024 * 1024, /* values kept for callers while Redis is away */
+};
+
+static void acquire(struct rc_flight *flight);
+static void next_round(struct rc_flight *flight);
+static void on_flight_timer(void *context, struct rc_timer *timer);
+
+void rc_leases_init(struct rc_leases *leases, struct rc_context *context,
+                    struct rc_topology *topology, struct rc_track *track)
+{
+    memset(leases, 0, sizeof *leases);
+    leases->context = context;
+    leases->topology = topology;
+    leases->track = track;
+    rc_table_init(&leases->flights, &context->seed);
+    rc_list_init(&leases->leading);
+}
+
+void rc_leases_deinit(struct rc_leases *leases)
+{
+    struct rc_table_node *node;
+    while ((node = rc_table_any(&leases->flights)) != NULL)
+        rc_flight_free((struct rc_flight *)(void *)node);
+    rc_table_deinit(&leases->flights);
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+static int helper_key(struct rc_buf *out, char purpose, const char *key, size_t len)
+{
+    rc_buf_clear(out);
+    return rc_slot_helper_key(out, key, len, purpose == RC_FLIGHT_PUT ? ":put" : ":refresh");
+}
+
+static void write_lease(char lease[RC_ENTRY_SIZE], const char *token)
+{
+    rc_entry_write_kind(lease, RC_KIND_LEASE, 0, token);
+}
+
+/* A request about a flight's keys: value key, helper key (refresh and put), lease. */
+static int begin(struct rc_buf *out, enum rc_script script, char purpose,
+                 const struct rc_buf *helper, const char *key, size_t len, uint32_t argument_count)
+{
+    bool two = purpose != RC_FLIGHT_LOAD;
+    int error = rc_script_begin(out, script, two ? 2 : 1, argument_count);
+    error |= rc_command_bytes(out, key, len);
+    if (two)
+        error |= rc_command_bytes(out, rc_buf_head(helper), rc_buf_len(helper));
+    return error;
+}
+
+static struct rc_req *take(struct rc_flight *flight, enum rc_script script)
+{
+    struct rc_req *req = rc_req_take(flight->leases->context);
+    if (req == NULL)
+        return NULL;
+    req->expect = 1;
+    req->script = (int8_t)script;
+    req->may_retry = true;
+    req->owner = flight;
+    return req;
+}
+
+static void send(struct rc_leases *leases, struct rc_req *req, enum rc_link_role role,
+                 const char *key, size_t len)
+{
+    struct rc_context *context = leases->context;
+    rc_link_send(rc_topology_link(leases->topology, role, key, len), req,
+                 rc_context_after_ms(context, context->options.command_timeout_ms));
+}
+
+/* About every key that can hold the lease: a refresh leases the helper key alone, a put both. */
+static int encode_keys_request(struct rc_buf *out, enum rc_script script, char purpose,
+                               const struct rc_buf *helper, const char *key, size_t len,
+                               const char *token, int64_t ttl_ms)
+{
+    char lease[RC_ENTRY_SIZE];
+    uint32_t keys = purpose == RC_FLIGHT_PUT ? 2 : 1;
+    write_lease(lease, token);
+    int error = rc_script_begin(out, script, keys, ttl_ms > 0 ? 2 : 1);
+    if (purpose != RC_FLIGHT_LOAD)
+        error |= rc_command_bytes(out, rc_buf_head(helper), rc_buf_len(helper));
+    if (purpose != RC_FLIGHT_REFRESH)
+        error |= rc_command_bytes(out, key, len);
+    error |= rc_command_bytes(out, lease, sizeof lease);
+    if (ttl_ms > 0)
+        error |= rc_command_int(out, ttl_ms);
+    return error;
+}
+
+/* Gives a lease back, whoever hears the answer. */
+static void release_lease(struct rc_flight *flight)
+{
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    struct rc_req *req = take(flight, RC_SCRIPT_RELEASE);
+    if (req == NULL)
+        return; /* it ends by itself */
+    req->owner = NULL;
+    if (encode_keys_request(&req->bytes, RC_SCRIPT_RELEASE, rc_flight_purpose(flight),
+                            &flight->helper, key, len, flight->token, 0) != 0) {
+        rc_req_give(req);
+        return;
+    }
+    send(flight->leases, req, RC_LINK_W, key, len);
+}
+
+/* ---- without Redis --------------------------------------------------------------------------- */
+
+static void finish_stale(struct rc_context *context, struct rc_op *op)
+{
+    op->flight = NULL;
+    op->result.outcome = RC_HIT;
+    op->result.flags = RC_STALE;
+    rc_context_finish(context, op);
+}
+
+/* The lease could not be had. Those who insist on Redis fail; for the others one of them loads. */
+static void degrade(struct rc_flight *flight, int status, const char *text)
+{
+    struct rc_context *context = flight->leases->context;
+    bool refresh = rc_flight_purpose(flight) == RC_FLIGHT_REFRESH;
+    RC_LIST_EACH(member, following, &flight->waiting) {
+        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
+        if (refresh) {
+            finish_stale(context, op);
+        } else if (op->load.flags & (RC_STRICT | RC_PUT)) {
+            op->flight = NULL;
+            rc_context_fail(context, op, status, text);
+        } else {
+            op->cut_off = true;
+        }
+    }
+    if (rc_list_is_empty(&flight->waiting)) {
+        flight->state = RC_FLIGHT_IDLE;
+        rc_flight_settle(flight);
+        return;
+    }
+    context->stats.degraded++;
+    flight->degraded = true;
+    flight->state = RC_FLIGHT_LOADING;
+    flight->options = rc_flight_first(flight)->load;
+    rc_context_set_timer(context, &flight->timer,
+                         rc_context_after_ms(context, flight->options.max_load_ms));
+    rc_flight_promote(flight);
+}
+
+/* A load without Redis ended: its value serves those who are cut off too, now and for a moment. */
+static void serve_degraded(struct rc_flight *flight, const char *bytes, size_t len)
+{
+    struct rc_leases *leases = flight->leases;
+    struct rc_context *context = leases->context;
+    RC_LIST_EACH(member, following, &flight->waiting) {
+        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
+        if (op->cut_off) {
+            context->stats.shared++;
+            rc_flight_hit(context, op, bytes, len, -2, RC_SHARED | RC_DEGRADED);
+        }
+    }
+    if (!rc_list_is_empty(&flight->waiting) || context->options.degraded_ttl_ms <= 0 ||
+        leases->served_bytes + len > SERVED_MAX_BYTES ||
+        rc_buf_append(&flight->served, bytes, len) != 0)
+        return;
+    leases->served_bytes += len;
+    flight->state = RC_FLIGHT_SERVED;
+    rc_context_set_timer(context, &flight->timer,
+                         rc_context_after_ms(context, context->options.degraded_ttl_ms));
+}
+
+/* ---- joining --------------------------------------------------------------------------------- */
+
+static void on_watch(struct rc_flight *flight)
+{
+    if (flight->state == RC_FLIGHT_WAITING)
+        acquire(flight);
+}
+
+static void on_key_watch(struct rc_watch *watch)
+{
+    on_watch(RC_CONTAINER(watch, struct rc_flight, watch));
+}
+
+static void on_helper_watch(struct rc_watch *watch)
+{
+    on_watch(RC_CONTAINER(watch, struct rc_flight, helper_watch));
+}
+
+static struct rc_flight *make_flight(struct rc_leases *leases, struct rc_op *op)
+{
+    struct rc_flight *flight = rc_flight_new(leases, op);
+    size_t len;
+    if (flight == NULL)
+        return NULL;
+    flight->timer.fire = on_flight_timer;
+    flight->watch.fire = on_key_watch;
+    flight->helper_watch.fire = on_helper_watch;
+    char purpose = rc_flight_purpose(flight);
+    const char *key = rc_flight_key(flight, &len);
+    if (purpose != RC_FLIGHT_LOAD && helper_key(&flight->helper, purpose, key, len) != 0) {
+        rc_flight_free(flight);
+        return NULL;
+    }
+    return flight;
+}
+
+static void join(struct rc_leases *leases, struct rc_op *op)
+{
+    struct rc_flight *flight = rc_flight_find(leases, op);
+    if (flight != NULL && flight->state == RC_FLIGHT_SERVED) {
+        if (op->cut_off) {
+            leases->context->stats.shared++;
+            rc_flight_hit(leases->context, op, rc_buf_head(&flight->served),
+                          rc_buf_len(&flight->served), -2, RC_SHARED | RC_DEGRADED);
+            return;
+        }
+        rc_flight_free(flight); /* Redis is back: what was loaded without it is void */
+        flight = NULL;
+    }
+    if (flight == NULL)
+        flight = make_flight(leases, op);
+    if (flight == NULL) {
+        rc_context_fail(leases->context, op, RC_ERR_NOMEM, NULL);
+        return;
+    }
+    rc_flight_join(flight, op);
+    if (flight->state != RC_FLIGHT_IDLE || flight->req != NULL)
+        return;
+    if (op->cut_off)
+        degrade(flight, op->result.status, NULL);
+    else
+        acquire(flight);
+}
+
+/* Redis did not answer the first read. */
+static void join_cut_off(struct rc_leases *leases, struct rc_op *op, int status, const char *text)
+{
+    if (op->load.flags & RC_STRICT) {
+        rc_context_fail(leases->context, op, status, text);
+        return;
+    }
+    op->cut_off = true;
+    join(leases, op);
+}
+
+/* The value is there but soft-expired: everybody may read it, one caller loads a newer one. */
+static void refresh(struct rc_leases *leases, struct rc_op *op)
+{
+    op->key.bytes[op->key.start] = RC_FLIGHT_REFRESH;
+    memcpy(op->seen, op->result.version, RC_NONCE_SIZE);
+    op->seen_len = RC_NONCE_SIZE;
+    if (rc_flight_find(leases, op) != NULL)
+        finish_stale(leases->context, op);
+    else
+        join(leases, op);
+}
+
+static bool is_soft_expired(const rc_result *result)
+{
+    return result->stale_ms > 0 && result->ttl_ms >= 0 &&
+           result->ttl_ms < (int64_t)result->stale_ms;
+}
+
+static void read_first_answer(struct rc_leases *leases, struct rc_op *op, struct rc_reply *reply)
+{
+    const rc_node *value = &reply->nodes[0];
+    if (value->type != '$') {
+        join(leases, op);
+        return;
+    }
+    op->result.ttl_ms =
+        reply->count > 1 && reply->nodes[1].type == ':' ? reply->nodes[1].integer : -2;
+    rc_entry_read(&op->result, value->str, value->len);
+    rc_reply_swap(&op->reply, reply); /* data points into the arena that moves along */
+    bool failed = op->result.kind == RC_KIND_ERROR && (op->result.entry_flags & RC_ENTRY_STICKY);
+    if (failed) {
+        op->result.outcome = RC_FAILED;
+        rc_context_finish(leases->context, op);
+    } else if (op->result.kind == RC_KIND_LEASE || op->result.kind == RC_KIND_ERROR) {
+        join(leases, op);
+    } else if (is_soft_expired(&op->result)) {
+        refresh(leases, op);
+    } else {
+        op->result.outcome = RC_HIT;
+        rc_context_finish(leases->context, op);
+    }
+}
+
+static void on_first_answer(struct rc_req *req, int status, struct rc_reply *reply,
+                            const char *text)
+{
+    struct rc_op *op = req->owner;
+    struct rc_leases *leases = req->detail;
+    op->req = NULL;
+    char cause[RC_TEXT_SIZE];
+    if (status != 0)
+        join_cut_off(leases, op, status, text);
+    else if (reply->nodes[0].type == '-')
+        join_cut_off(leases, op, RC_ERR_REDIS, rc_node_text(&reply->nodes[0], cause));
+    else
+        read_first_answer(leases, op, reply);
+}
+
+void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
+{
+    op->flight = NULL;
+    op->leads = op->cut_off = false;
+    op->seen_len = 0;
+    if (op->load.flags & (RC_PUT | RC_SCRIPT_FIRST)) {
+        join(leases, op);
+        return;
+    }
+    struct rc_req *req = rc_req_take(leases->context);
+    if (req == NULL) {
+        rc_context_fail(leases->context, op, RC_ERR_NOMEM, NULL);
+        return;
+    }
+    rc_buf_swap(&req->bytes, &op->request);
+    req->expect = op->expect;
+    req->may_retry = true;
+    req->done = on_first_answer;
+    req->owner = op;
+    req->detail = leases;
+    op->req = req;
+    send(leases, req, RC_LINK_W, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1);
+}
+
+/* ---- acquiring ------------------------------------------------------------------------------- */
+
+static void lose_lease(struct rc_flight *flight)
+{
+    /* The leader goes on alone: its publish will find the lease void. */
+    flight->leases->context->stats.leases_lost++;
+    if (flight->leader != NULL) {
+        flight->leader->flight = NULL;
+        flight->leader = NULL;
+        flight->leases->context->stats.active_leases -= !flight->degraded;
+    }
+    next_round(flight);
+}
+
+static void start_heartbeat(struct rc_flight *flight)
+{
+    struct rc_context *context = flight->leases->context;
+    bool renew = !(flight->options.flags & RC_NO_RENEW);
+    int64_t ttl_ms = flight->options.lease_ttl_ms;
+    rc_context_set_timer(context, &flight->timer,
+                         rc_context_after_ms(context, renew ? (ttl_ms + 2) / 3 : ttl_ms));
+}
+
+static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
+{
+    struct rc_context *context = flight->leases->context;
+    struct rc_op *op = rc_flight_first(flight);
+    context->stats.leases++;
+    if (op == NULL) { /* everybody has gone meanwhile */
+        release_lease(flight);
+        flight->state = RC_FLIGHT_IDLE;
+        rc_flight_settle(flight);
+        return;
+    }
+    if (rc_flight_purpose(flight) == RC_FLIGHT_PUT && reply->count > 2 &&
+        reply->nodes[2].len <= sizeof op->seen) {
+        memcpy(op->seen, reply->nodes[2].str, reply->nodes[2].len);
+        op->seen_len = (uint8_t)reply->nodes[2].len;
+    }
+    context->stats.active_leases++;
+    flight->state = RC_FLIGHT_LOADING;
+    flight->load_until_us = rc_context_after_ms(context, flight->options.max_load_ms);
+    start_heartbeat(flight);
+    rc_flight_promote(flight);
+}
+
+static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
+{
+    struct rc_leases *leases = flight->leases;
+    struct rc_context *context = leases->context;
+    if (rc_flight_purpose(flight) == RC_FLIGHT_REFRESH) {
+        finish_stale(context, rc_flight_first(flight));
+        next_round(flight);
+        return;
+    }
+    int64_t left_ms = reply->count > 2 ? reply->nodes[2].integer : 0;
+    if (reply->count > 3 && reply->nodes[3].len == RC_NONCE_SIZE) {
+        memcpy(flight->waited_token, reply->nodes[3].str, RC_NONCE_SIZE);
+        flight->has_waited = true;
+    }
+    context->stats.lease_waits++;
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    bool told = rc_topology_link(leases->topology, RC_LINK_T, key, len)->tracking &&
+                rc_track_watch(leases->track, &flight->watch, key, len) == 0;
+    if (told && rc_buf_len(&flight->helper) > 0)
+        told = rc_track_watch(leases->track, &flight->helper_watch, rc_buf_head(&flight->helper),
+                              rc_buf_len(&flight->helper)) == 0;
+    int64_t look_ms =
+        left_ms > 0 ? left_ms + 1 : 1; /* expiry pushes are lazy: a timer of our own */
+    if (!told) {
+        int64_t poll_ms = (int64_t)POLL_MIN_MS << (flight->polls < 4 ? flight->polls : 4);
+        flight->polls++;
+        look_ms = look_ms < poll_ms ? look_ms : poll_ms;
+    }
+    flight->state = RC_FLIGHT_WAITING;
+    rc_context_set_timer(context, &flight->timer, rc_context_after_ms(context, look_ms));
+    rc_flight_settle(flight);
+}
+
+static void on_value(struct rc_flight *flight, const struct rc_reply *reply)
+{
+    const rc_node *value = &reply->nodes[2];
+    int64_t ttl_ms = reply->count > 3 ? reply->nodes[3].integer : -2;
+    rc_result entry = {.ttl_ms = ttl_ms};
+    rc_entry_read(&entry, value->str, value->len);
+    rc_flight_give(flight, flight->cut, value->str, value->len, ttl_ms,
+                   is_soft_expired(&entry) ? RC_STALE : 0);
+    next_round(flight);
+}
+
+static void read_acquire_answer(struct rc_flight *flight, const struct rc_reply *reply)
+{
+    const rc_node *nodes = reply->nodes;
+    int64_t code =
+        reply->count >= 2 && nodes[0].type == '*' && nodes[1].type == ':' ? nodes[1].integer : -1;
+    if (code == 1)
+        on_acquired(flight, reply);
+    else if (code == 0)
+        on_busy(flight, reply);
+    else if (code == 2 && reply->count >= 3 && nodes[2].type == '$')
+        on_value(flight, reply);
+    else if (code == 3 && reply->count >= 3 && nodes[2].type == '$' &&
+             nodes[2].len >= RC_ENTRY_SIZE) {
+        rc_flight_give_failure(flight, flight->cut, nodes[2].str + RC_ENTRY_SIZE,
+                               nodes[2].len - RC_ENTRY_SIZE);
+        next_round(flight);
+    } else
+        degrade(flight, RC_ERR_PROTOCOL, NULL);
+}
+
+static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *reply,
+                              const char *text)
+{
+    struct rc_flight *flight = req->owner;
+    char cause[RC_TEXT_SIZE];
+    flight->req = NULL;
+    if (status == 0 && reply->nodes[0].type != '-') {
+        read_acquire_answer(flight, reply);
+        return;
+    }
+    if (status == 0) {
+        text = rc_node_text(&reply->nodes[0], cause);
+        status = RC_ERR_REDIS;
+    } else if (req->sent) {
+        release_lease(flight); /* it may have been granted, and nobody heard */
+    }
+    if (status == RC_ERR_CLOSED)
+        next_round(flight);
+    else
+        degrade(flight, status, text);
+}
+
+static int encode_acquire(struct rc_flight *flight, struct rc_buf *out)
+{
+    static const enum rc_script SCRIPTS[] = {RC_SCRIPT_ACQUIRE, RC_SCRIPT_PUT, RC_SCRIPT_REFRESH};
+    char lease[RC_ENTRY_SIZE];
+    char purpose = rc_flight_purpose(flight);
+    int which = purpose == RC_FLIGHT_LOAD ? 0 : purpose == RC_FLIGHT_PUT ? 1 : 2;
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    const struct rc_op *op = rc_flight_first(flight);
+    write_lease(lease, flight->token);
+    int error = begin(out, SCRIPTS[which], purpose, &flight->helper, key, len,
+                      purpose == RC_FLIGHT_PUT ? 2 : 3);
+    if (purpose == RC_FLIGHT_REFRESH)
+        error |= rc_command_bytes(out, op->seen, op->seen_len);
+    error |= rc_command_bytes(out, lease, sizeof lease);
+    error |= rc_command_int(out, flight->options.lease_ttl_ms);
+    if (purpose == RC_FLIGHT_LOAD)
+        error |=
+            rc_command_bytes(out, flight->waited_token, flight->has_waited ? RC_NONCE_SIZE : 0);
+    return error;
+}
+
+/* One round: asks for value or lease on behalf of all who wait now. */
+static void acquire(struct rc_flight *flight)
+{
+    struct rc_leases *leases = flight->leases;
+    struct rc_op *op = rc_flight_first(flight);
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    rc_context_clear_timer(leases->context, &flight->timer);
+    rc_track_unwatch(leases->track, &flight->watch);
+    rc_track_unwatch(leases->track, &flight->helper_watch);
+    flight->state = RC_FLIGHT_IDLE;
+    flight->degraded = false;
+    if (op == NULL) {
+        rc_flight_settle(flight);
+        return;
+    }
+    flight->options = op->load;
+    rc_context_nonce(leases->context, flight->token);
+    struct rc_req *req =
+        take(flight, rc_flight_purpose(flight) == RC_FLIGHT_LOAD  ? RC_SCRIPT_ACQUIRE
+                     : rc_flight_purpose(flight) == RC_FLIGHT_PUT ? RC_SCRIPT_PUT
+                                                                  : RC_SCRIPT_REFRESH);
+    if (req == NULL || encode_acquire(flight, &req->bytes) != 0) {
+        if (req != NULL)
+            rc_req_give(req);
+        degrade(flight, RC_ERR_NOMEM, NULL);
+        return;
+    }
+    req->done = on_acquire_answer;
+    flight->req = req;
+    flight->state = RC_FLIGHT_ACQUIRING;
+    flight->cut = leases->joined;
+    bool tracked = rc_flight_purpose(flight) != RC_FLIGHT_REFRESH;
+    send(leases, req, tracked ? RC_LINK_T : RC_LINK_W, key, len);
+}
+
+/* After an answer: those it did not serve ask again. */
+static void next_round(struct rc_flight *flight)
+{
+    struct rc_context *context = flight->leases->context;
+    rc_context_clear_timer(context, &flight->timer);
+    flight->state = RC_FLIGHT_IDLE;
+    if (context->closing) {
+        RC_LIST_EACH(member, following, &flight->waiting) {
+            struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
+            op->flight = NULL;
+            rc_context_fail(context, op, RC_ERR_CLOSED, NULL);
+        }
+    }
+    if (rc_list_is_empty(&flight->waiting))
+        rc_flight_settle(flight);
+    else
+        acquire(flight);
+}
+
+/* ---- heartbeats ------------------------------------------------------------------------------ */
+
+static void on_heartbeat_answer(struct rc_req *req, int status, struct rc_reply *reply,
+                                const char *text)
+{
+    struct rc_flight *flight = req->owner;
+    (void)text;
+    flight->heartbeat = NULL;
+    bool lost = status == 0 && reply->nodes[0].type == ':' && reply->nodes[0].integer == 0;
+    if (lost && flight->state == RC_FLIGHT_LOADING && !flight->degraded)
+        lose_lease(flight);
+    else
+        rc_flight_settle(flight);
+}
+
+static void send_heartbeat(struct rc_flight *flight)
+{
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    struct rc_req *req = flight->heartbeat == NULL ? take(flight, RC_SCRIPT_HEARTBEAT) : NULL;
+    if (req == NULL)
+        return; /* the last one is still under way */
+    if (encode_keys_request(&req->bytes, RC_SCRIPT_HEARTBEAT, rc_flight_purpose(flight),
+                            &flight->helper, key, len, flight->token,
+                            flight->options.lease_ttl_ms) != 0) {
+        rc_req_give(req);
+        return;
+    }
+    req->done = on_heartbeat_answer;
+    flight->heartbeat = req;
+    flight->leases->context->stats.heartbeats++;
+    send(flight->leases, req, RC_LINK_W, key, len);
+}
+
+static void on_loading_timer(struct rc_flight *flight)
+{
+    struct rc_context *context = flight->leases->context;
+    bool renew = !(flight->options.flags & RC_NO_RENEW);
+    if (flight->degraded || !renew || context->now_us >= flight->load_until_us) {
+        if (!flight->degraded)
+            release_lease(flight); /* others need not wait until it expires */
+        lose_lease(flight);
+        return;
+    }
+    send_heartbeat(flight);
+    start_heartbeat(flight);
+}
+
+static void on_flight_timer(void *context, struct rc_timer *timer)
+{
+    struct rc_flight *flight = RC_CONTAINER(timer, struct rc_flight, timer);
+    (void)context;
+    if (flight->state == RC_FLIGHT_WAITING)
+        acquire(flight);
+    else if (flight->state == RC_FLIGHT_LOADING)
+        on_loading_timer(flight);
+    else if (flight->state == RC_FLIGHT_SERVED)
+        rc_flight_free(flight);
+}
+
+/* ---- the end of a load ----------------------------------------------------------------------- */
+
+static int encode_publish(struct rc_op *op, char purpose, const struct rc_buf *helper,
+                          const char *head, size_t head_len, const char *tail, size_t tail_len,
+                          int64_t ttl_ms)
+{
+    struct rc_buf *out = &op->request;
+    char lease[RC_ENTRY_SIZE];
+    const char *key = rc_buf_head(&op->key) + 1;
+    size_t len = rc_buf_len(&op->key) - 1;
+    bool refresh = purpose == RC_FLIGHT_REFRESH, put = purpose == RC_FLIGHT_PUT;
+    write_lease(lease, op->token);
+    int error = begin(out,
+                      refresh ? RC_SCRIPT_REFRESH_PUBLISH
+                      : put   ? RC_SCRIPT_PUT_PUBLISH
+                              : RC_SCRIPT_PUBLISH,
+                      purpose, helper, key, len, refresh || put ? 4 : 3);
+    if (refresh)
+        error |= rc_command_bytes(out, op->seen, op->seen_len);
+    error |= rc_command_bytes(out, lease, sizeof lease);
+    error |= rc_command_pair(out, head, head_len, tail, tail_len);
+    size_t entry_end = rc_buf_len(out) - strlen("\r\n");
+    error |= rc_command_int(out, ttl_ms);
+    if (put)
+        error |= rc_command_bytes(out, op->seen, op->seen_len);
+    op->entry_len = head_len + tail_len;
+    op->entry_from_end = rc_buf_len(out) - entry_end + op->entry_len;
+    return error;
+}
+
+int rc_lease_encode_end(struct rc_op *op, const char *head, size_t head_len, const char *tail,
+                        size_t tail_len, int64_t ttl_ms)
+{
+    struct rc_buf helper;
+    char purpose = rc_buf_head(&op->key)[0];
+    const char *key = rc_buf_head(&op->key) + 1;
+    size_t len = rc_buf_len(&op->key) - 1;
+    int error = 0;
+    rc_buf_init(&helper);
+    rc_buf_clear(&op->request);
+    op->ttl_ms = ttl_ms;
+    op->entry_from_end = op->entry_len = 0;
+    if (purpose != RC_FLIGHT_LOAD)
+        error = helper_key(&helper, purpose, key, len);
+    bool store = op->kind == RC_OP_PUBLISH && ttl_ms != 0;
+    bool mark = op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_LOAD;
+    if (error == 0 && (op->cut_off || (op->kind == RC_OP_PUBLISH && !store))) {
+        /* Not stored, but shared: the bytes alone, in front of the release. */
+        error |= rc_buf_append(&op->request, head, head_len);
+        error |= rc_buf_append(&op->request, tail, tail_len);
+        op->entry_len = op->entry_from_end = head_len + tail_len;
+    } else if (error == 0 && (store || mark)) {
+        error = encode_publish(op, purpose, &helper, head, head_len, tail, tail_len, ttl_ms);
+    }
+    rc_buf_deinit(&helper);
+    return error;
+}
+
+/* The leader has said all it had to say. */
+static void detach(struct rc_flight *flight, struct rc_op *op)
+{
+    if (flight == NULL)
+        return;
+    assert(flight->leader == op);
+    flight->leader = NULL;
+    flight->leases->context->stats.active_leases -= !flight->degraded;
+    op->flight = NULL;
+    rc_context_clear_timer(flight->leases->context, &flight->timer);
+}
+
+static void finish(struct rc_context *context, struct rc_op *op, int outcome)
+{
+    op->result.outcome = outcome;
+    rc_context_finish(context, op);
+}
+
+/* What the script said about our value: 1 stored or lease intact, 0 lost, 2 lost and a newer value
+   is there. */
+static int64_t end_code(const struct rc_reply *reply)
+{
+    const rc_node *nodes = reply->nodes;
+    if (nodes[0].type == ':')
+        return nodes[0].integer > 0;
+    return nodes[0].type == '*' && reply->count >= 2 && nodes[1].type == ':' ? nodes[1].integer
+                                                                             : -1;
+}
+
+/* Where the string to store lies: counted from the request's end, because EVAL's head is longer
+   than EVALSHA's. */
+static const char *own_entry(const struct rc_op *op, const struct rc_req *req)
+{
+    const struct rc_buf *bytes =
+        op->kind == RC_OP_PUBLISH && op->ttl_ms == 0 ? &op->request : &req->bytes;
+    return bytes->bytes + bytes->end - op->entry_from_end;
+}
+
+static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_op *op = req->owner;
+    struct rc_leases *leases = req->detail;
+    struct rc_context *context = leases->context;
+    struct rc_flight *flight = op->flight;
+    bool shares =
+        op->kind == RC_OP_PUBLISH && flight != NULL && rc_flight_purpose(flight) == RC_FLIGHT_LOAD;
+    op->req = NULL;
+    if (flight != NULL && status != 0)
+        release_lease(flight);
+    detach(flight, op);
+    int64_t code = status == 0 && reply->nodes[0].type != '-' ? end_code(reply) : -1;
+    if (code == 1 && shares)
+        rc_flight_give(flight, flight->cut, own_entry(op, req), op->entry_len,
+                       op->ttl_ms > 0 ? op->ttl_ms : -1, RC_SHARED);
+    if (code == 2 && reply->count >= 3 && reply->nodes[2].type == '$') {
+        rc_op_keep_entry(op, reply->nodes[2].str, reply->nodes[2].len);
+        op->result.ttl_ms = reply->count > 3 ? reply->nodes[3].integer : -2;
+        if (shares)
+            rc_flight_give(flight, flight->cut, reply->nodes[2].str, reply->nodes[2].len,
+                           op->result.ttl_ms, 0);
+    }
+    if (code == 0 || code == 2)
+        context->stats.leases_lost += op->kind == RC_OP_PUBLISH;
+    if (status != 0) {
+        rc_context_fail(context, op, status, text);
+    } else if (code < 0) {
+        rc_op_keep(op, reply->nodes[0].str, reply->nodes[0].len);
+        op->result.status = reply->nodes[0].type == '-' ? RC_ERR_REDIS : RC_ERR_PROTOCOL;
+        if (flight != NULL)
+            release_lease(flight);
+        finish(context, op, RC_DONE);
+    } else {
+        int ended = op->kind == RC_OP_PUBLISH ? RC_UNSTORED : RC_DONE;
+        finish(context, op,
+               code == 1 && op->kind == RC_OP_PUBLISH && op->ttl_ms != 0 ? RC_STORED : ended);
+    }
+    if (flight != NULL)
+        next_round(flight);
+}
+
+/* Nothing to tell Redis, or nobody to tell it to. */
+static void end_cut_off(struct rc_leases *leases, struct rc_op *op)
+{
+    struct rc_flight *flight = op->flight;
+    if (flight != NULL) {
+        detach(flight, op);
+        flight->state = RC_FLIGHT_IDLE;
+        flight->degraded = false;
+        if (op->kind == RC_OP_PUBLISH)
+            serve_degraded(flight, rc_buf_head(&op->request), op->entry_len);
+        else if (op->kind == RC_OP_FAIL)
+            rc_flight_give_failure(flight, leases->joined,
+                                   rc_buf_head(&op->request) + RC_ENTRY_SIZE,
+                                   op->entry_len - RC_ENTRY_SIZE);
+        if (flight->state != RC_FLIGHT_SERVED)
+            next_round(flight);
+    }
+    op->result.flags = RC_DEGRADED;
+    finish(leases->context, op, op->kind == RC_OP_PUBLISH ? RC_UNSTORED : RC_DONE);
+}
+
+static int encode_release(struct rc_op *op, struct rc_buf *out)
+{
+    struct rc_buf helper;
+    char purpose = rc_buf_head(&op->key)[0];
+    const char *key = rc_buf_head(&op->key) + 1;
+    size_t len = rc_buf_len(&op->key) - 1;
+    /* A failed refresh keeps its helper key a while: the next attempt waits as long as the failed
+       one could have. */
+    bool throttle = op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_REFRESH;
+    rc_buf_init(&helper);
+    int error = purpose == RC_FLIGHT_LOAD ? 0 : helper_key(&helper, purpose, key, len);
+    if (error == 0)
+        error =
+            encode_keys_request(out, throttle ? RC_SCRIPT_HEARTBEAT : RC_SCRIPT_RELEASE, purpose,
+                                &helper, key, len, op->token, throttle ? op->load.lease_ttl_ms : 0);
+    rc_buf_deinit(&helper);
+    return error;
+}
+
+static enum rc_script end_script(const struct rc_op *op)
+{
+    char purpose = rc_buf_head(&op->key)[0];
+    bool stores = op->kind == RC_OP_PUBLISH && op->ttl_ms != 0;
+    if (stores && purpose == RC_FLIGHT_REFRESH)
+        return RC_SCRIPT_REFRESH_PUBLISH;
+    if (stores && purpose == RC_FLIGHT_PUT)
+        return RC_SCRIPT_PUT_PUBLISH;
+    if (stores || (op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_LOAD))
+        return RC_SCRIPT_PUBLISH;
+    return op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_REFRESH ? RC_SCRIPT_HEARTBEAT
+                                                                  : RC_SCRIPT_RELEASE;
+}
+
+/* The lease stays, the next op leads. False when nobody waits for that. */
+static bool hand_over(struct rc_leases *leases, struct rc_op *op)
+{
+    struct rc_flight *flight = op->flight;
+    if (flight == NULL || rc_list_is_empty(&flight->waiting) ||
+        rc_flight_purpose(flight) != RC_FLIGHT_LOAD)
+        return false;
+    flight->leader = NULL;
+    op->flight = NULL;
+    flight->options = rc_flight_first(flight)->load;
+    flight->load_until_us = rc_context_after_ms(leases->context, flight->options.max_load_ms);
+    rc_flight_promote(flight);
+    return true;
+}
+
+void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
+{
+    struct rc_flight *flight = op->flight;
+    size_t len = rc_buf_len(&op->key) - 1;
+    assert(op->leads);
+    op->leads = false;
+    rc_list_remove(&op->member);
+    if (op->kind == RC_OP_RELEASE && hand_over(leases, op)) {
+        finish(leases->context, op, RC_DONE);
+        return;
+    }
+    if (op->cut_off) {
+        end_cut_off(leases, op);
+        return;
+    }
+    struct rc_req *req = rc_req_take(leases->context);
+    enum rc_script script = end_script(op);
+    int error = req == NULL ? RC_ERR_NOMEM : 0;
+    if (error == 0) {
+        rc_buf_swap(&req->bytes, &op->request);
+        if (script == RC_SCRIPT_RELEASE || script == RC_SCRIPT_HEARTBEAT) {
+            rc_buf_swap(&req->bytes, &op->request); /* the value stays for those who share it */
+            error = encode_release(op, &req->bytes);
+        }
+    }
+    if (error != 0) {
+        if (req != NULL)
+            rc_req_give(req);
+        detach(flight, op);
+        rc_context_fail(leases->context, op, error, NULL);
+        if (flight != NULL)
+            next_round(flight);
+        return;
+    }
+    req->expect = 1;
+    req->script = (int8_t)script;
+    req->may_retry = true;
+    req->done = on_end_answer;
+    req->owner = op;
+    req->detail = leases;
+    op->req = req;
+    if (flight != NULL) {
+        flight->state = RC_FLIGHT_PUBLISHING;
+        flight->cut = leases->joined;
+        rc_context_clear_timer(leases->context, &flight->timer);
+    }
+    if (op->kind == RC_OP_FAIL && flight != NULL && script == RC_SCRIPT_PUBLISH)
+        rc_flight_give_failure(flight, flight->cut, own_entry(op, req) + RC_ENTRY_SIZE,
+                               op->entry_len - RC_ENTRY_SIZE);
+    int64_t timeout_ms =
+        op->timeout_ms > 0 ? op->timeout_ms : leases->context->options.command_timeout_ms;
+    rc_link_send(rc_topology_link(leases->topology, RC_LINK_W, rc_buf_head(&op->key) + 1, len), req,
+                 rc_context_after_ms(leases->context, timeout_ms));
+}
+
+/* ---- leaving --------------------------------------------------------------------------------- */
+
+void rc_leases_leave(struct rc_leases *leases, struct rc_op *op)
+{
+    struct rc_flight *flight = op->flight;
+    (void)leases;
+    rc_list_remove(&op->member);
+    op->flight = NULL;
+    if (flight != NULL && flight->leader == op) { /* in the middle of its publish */
+        detach(flight, op);
+        next_round(flight);
+    } else if (flight != NULL) {
+        rc_flight_settle(flight);
+    }
+}
+
+void rc_leases_abandon(struct rc_leases *leases, struct rc_op *op)
+{
+    struct rc_flight *flight = op->flight;
+    op->leads = false;
+    rc_list_remove(&op->member);
+    if (flight == NULL || hand_over(leases, op))
+        return;
+    if (!flight->degraded)
+        release_lease(flight);
+    detach(flight, op);
+    next_round(flight);
+}
+
+void rc_leases_shutdown(struct rc_leases *leases)
+{
+    /* next_round may free the flight it is called for, but no other. */
+    for (size_t i = 0; i < leases->flights.bucket_count; i++) {
+        struct rc_table_node *node = leases->flights.buckets[i];
+        while (node != NULL) {
+            struct rc_flight *flight = (struct rc_flight *)(void *)node;
+            node = node->next;
+            if (flight->leader != NULL && !flight->leader->running) {
+                if (!flight->degraded)
+                    release_lease(flight);
+                detach(flight, flight->leader);
+            }
+            if (flight->req == NULL && flight->leader == NULL && flight->state != RC_FLIGHT_SERVED)
+                next_round(flight);
+        }
+    }
+}

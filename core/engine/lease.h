@@ -1,0 +1,73 @@
+/*
+ * lease - remember()'s protocol: who may load a key, who waits, what becomes of the value.
+ *
+ * What:    a flight is all that this process does about one key: its lease, the op that leads (runs
+ *          the loader) and the ops that wait. One flight per key, shared by all threads and Lua
+ *          states of the client.
+ *
+ *          Every answer serves only the ops that had joined when its request was sent: a later one
+ *          may already know of a newer value. The others start the next round.
+ *
+ *              ACQUIRING -acquired-> LOADING -rc_publish-> PUBLISHING -stored-> all who had
+ *                  | busy               | lost, leader gone:   | lost:          joined have it
+ *                  v                    v the next op leads    v next round
+ *              WAITING -push, lease's end, broken T link-> ACQUIRING
+ *
+ *          Redis away: the flight is degraded. There is no lease; the value is shared in this
+ *          process only, and for degraded_ttl with those who come later (SERVED).
+ * Threads: the engine's owner.
+ * Memory:  owns its flights; a leading op holds token and nonce itself and survives its flight.
+ * Errors:  told through the op: RC_ERR_TIMEOUT, RC_ERR_CANCELLED, with RC_STRICT what went wrong
+ *          with Redis.
+ * Source:  DESIGN of leases: Nishtala et al., Scaling Memcache at Facebook, NSDI 2013, with a
+ *          random token per load.
+ */
+#ifndef RC_LEASE_H
+#define RC_LEASE_H
+
+#include "base/hash.h"
+#include "base/slot.h"
+#include "engine/context.h"
+#include "engine/topology.h"
+#include "engine/track.h"
+
+struct rc_leases {
+    /* Fixed after init. */
+    struct rc_context *context;
+    struct rc_topology *topology;
+    struct rc_track *track;
+
+    /* Engine only. */
+    struct rc_table flights;
+    struct rc_list leading; /* ops that run their loader, by `member` */
+    uint64_t joined;        /* arrivals, to tell who had joined when a request was sent */
+    size_t served_bytes;    /* held by SERVED flights; bounded */
+};
+
+/* First byte of a load op's key: flights of different purposes do not meet. */
+enum { RC_FLIGHT_LOAD = 'L', RC_FLIGHT_PUT = 'P', RC_FLIGHT_REFRESH = 'R' };
+
+void rc_leases_init(struct rc_leases *leases, struct rc_context *context,
+                    struct rc_topology *topology, struct rc_track *track);
+void rc_leases_deinit(
+    struct rc_leases *leases); /* after rc_leases_shutdown and the links' shutdown */
+
+/* RC_OP_LOAD. op->key: purpose byte, then the key. op->request: GET [PTTL], unless it goes to the
+   script at once. */
+void rc_leases_load(struct rc_leases *leases, struct rc_op *op);
+/* RC_OP_PUBLISH, RC_OP_FAIL, RC_OP_RELEASE of an op that leads. */
+void rc_leases_end(struct rc_leases *leases, struct rc_op *op);
+/* A waiting op is taken out (it is finished by the caller of this). */
+void rc_leases_leave(struct rc_leases *leases, struct rc_op *op);
+/* A leading op will not come back: the next one leads, or the lease is given back. */
+void rc_leases_abandon(struct rc_leases *leases, struct rc_op *op);
+/* Gives every lease back and fails every waiting op with RC_ERR_CLOSED. */
+void rc_leases_shutdown(struct rc_leases *leases);
+
+/* Caller's thread: encodes the request that ends the load `op` leads, by its kind, into
+   op->request. The stored string is `head` and `tail` joined. ttl_ms as for rc_publish; RC_OP_FAIL:
+   life of the marker; RC_OP_RELEASE: not used. */
+int rc_lease_encode_end(struct rc_op *op, const char *head, size_t head_len, const char *tail,
+                        size_t tail_len, int64_t ttl_ms);
+
+#endif

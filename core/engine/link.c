@@ -1,0 +1,510 @@
+#include "engine/link.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/command.h"
+#include "engine/script.h"
+
+enum {
+    BACKOFF_MIN_MS = 20,
+    BACKOFF_MAX_MS = 1000,
+    STALL_MIN_MS = 1000,    /* a busy server may well be silent for some hundred milliseconds */
+    MAX_ELEMENTS = 1 << 20, /* of one answer */
+    MAX_OUTPUT = 64 * 1024 * 1024, /* unsent bytes */
+    ANSWER_SLACK = 64 * 1024 *
+                   1024 /* answers over max_value_bytes that are still read, to refuse them alone */
+};
+
+enum handshake_step { STEP_HELLO, STEP_SELECT, STEP_TRACKING, STEP_PING };
+
+static void on_timer(void *context, struct rc_timer *timer);
+static void go_down(struct rc_link *link, const char *cause);
+
+int rc_link_init(struct rc_link *link, struct rc_context *context, const struct rc_address *address,
+                 enum rc_link_role role)
+{
+    memset(link, 0, sizeof *link);
+    link->context = context;
+    link->address = address;
+    link->role = role;
+    link->timer.fire = on_timer;
+    rc_list_init(&link->queue);
+    rc_list_init(&link->in_flight);
+    rc_buf_init(&link->output);
+    int error = rc_resp_init(&link->resp, MAX_ELEMENTS,
+                             (size_t)context->options.max_value_bytes + ANSWER_SLACK);
+    if (error != 0)
+        return error;
+    error = rc_context_add_timer(context);
+    if (error != 0)
+        rc_resp_deinit(&link->resp);
+    return error;
+}
+
+void rc_link_deinit(struct rc_link *link)
+{
+    assert(rc_list_is_empty(&link->queue) && rc_list_is_empty(&link->in_flight));
+    rc_context_clear_timer(link->context, &link->timer);
+    rc_context_remove_timer(link->context);
+    rc_resp_deinit(&link->resp);
+    rc_buf_deinit(&link->output);
+}
+
+/* Ends a request. Its owner may start new ones from `done`. */
+static void complete(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    void (*done)(struct rc_req *, int, struct rc_reply *, const char *) = req->done;
+    rc_list_remove(&req->place);
+    req->link->request_count--;
+    req->context->stats.in_flight--;
+    rc_context_clear_timer(req->context, &req->timer);
+    if (done != NULL)
+        done(req, status, reply, text);
+    rc_req_give(req);
+}
+
+/* Tells the owner now, but leaves the request in line: its answer is still to come and must be
+   read. */
+static void abandon(struct rc_req *req, int status, const char *text)
+{
+    void (*done)(struct rc_req *, int, struct rc_reply *, const char *) = req->done;
+    req->done = NULL;
+    req->owner = NULL;
+    rc_context_clear_timer(req->context, &req->timer);
+    if (done != NULL)
+        done(req, status, NULL, text);
+}
+
+static void on_request_timer(void *context, struct rc_timer *timer)
+{
+    struct rc_req *req = RC_CONTAINER(timer, struct rc_req, timer);
+    struct rc_link *link = req->link;
+    (void)context;
+    int status = req->error != 0 ? req->error : RC_ERR_TIMEOUT;
+    if (status == RC_ERR_TIMEOUT && !req->sent && !rc_link_is_ready(link))
+        status = link->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE;
+    const char *text = status == RC_ERR_UNAVAILABLE || status == RC_ERR_REDIS ? link->cause : NULL;
+    if (req->sent)
+        abandon(req, status, text);
+    else
+        complete(req, status, NULL, text);
+}
+
+/* `done` must not run inside the call that sends: the caller is in the middle of something. */
+static void fail_soon(struct rc_req *req, int error)
+{
+    req->error = error;
+    rc_context_set_timer(req->context, &req->timer, 0);
+}
+
+static int64_t stall_us(const struct rc_link *link)
+{
+    int64_t ms = 2 * (int64_t)link->context->options.command_timeout_ms;
+    return (ms < STALL_MIN_MS ? STALL_MIN_MS : ms) * 1000;
+}
+
+static void write_request(struct rc_link *link, struct rc_req *req)
+{
+    size_t len = rc_buf_len(&req->bytes);
+    if (rc_buf_append(&link->output, rc_buf_head(&req->bytes), len) != 0) {
+        rc_list_append(&link->queue, &req->place);
+        fail_soon(req, RC_ERR_NOMEM);
+        return;
+    }
+    rc_list_append(&link->in_flight, &req->place);
+    req->sent = true;
+    req->sent_us = link->context->now_us;
+    req->output_start = link->output_queued;
+    link->output_queued += len;
+    link->context->stats.requests += req->expect;
+    if (!rc_timer_is_set(&link->timer))
+        rc_context_set_timer(link->context, &link->timer, link->context->now_us + stall_us(link));
+}
+
+void rc_link_want(struct rc_link *link)
+{
+    if (link->state != RC_LINK_IDLE || link->context->closing)
+        return;
+    link->state = RC_LINK_OPENING;
+    link->wants_open = true;
+    link->down_since_us = link->context->now_us;
+    rc_context_set_timer(
+        link->context, &link->timer,
+        rc_context_after_ms(link->context, link->context->options.connect_timeout_ms));
+}
+
+void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
+{
+    struct rc_context *context = link->context;
+    bool full = link->request_count >= (uint32_t)context->options.max_queue ||
+                (rc_buf_len(&link->output) > 0 &&
+                 rc_buf_len(&link->output) + rc_buf_len(&req->bytes) > MAX_OUTPUT);
+    req->link = link;
+    req->timer.fire = on_request_timer;
+    link->request_count++;
+    context->stats.in_flight++;
+    rc_context_set_timer(context, &req->timer, deadline_us);
+    rc_link_want(link);
+    if (rc_link_is_ready(link) && !full) {
+        write_request(link, req);
+        return;
+    }
+    rc_list_append(&link->queue, &req->place);
+    if (full)
+        fail_soon(req, RC_ERR_OVERLOAD);
+    else if (link->state == RC_LINK_IDLE)
+        fail_soon(req, RC_ERR_CLOSED);
+    else if (link->refused)
+        fail_soon(req, RC_ERR_REDIS);
+    else if (link->attempts > 0 &&
+             context->now_us - link->down_since_us > deadline_us - context->now_us)
+        fail_soon(req, RC_ERR_UNAVAILABLE); /* away for longer than this caller would wait */
+}
+
+void rc_link_forget(struct rc_req *req)
+{
+    req->done = NULL;
+    req->owner = NULL;
+    if (!req->sent)
+        complete(req, 0, NULL, NULL);
+    else
+        rc_context_clear_timer(req->context, &req->timer);
+}
+
+/* The broken connection's requests: what may be sent again goes back to the front of the queue, in
+   order. */
+static void requeue(struct rc_link *link)
+{
+    struct rc_list again;
+    rc_list_init(&again);
+    while (!rc_list_is_empty(&link->in_flight)) {
+        struct rc_req *req = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
+        bool untouched = req->output_start >= link->output_sent;
+        if (req->done != NULL && (req->may_retry || untouched)) {
+            rc_list_remove(&req->place);
+            rc_list_append(&again, &req->place);
+            req->sent = false;
+            link->context->stats.retries++;
+        } else {
+            complete(req, RC_ERR_UNKNOWN, NULL, NULL);
+        }
+    }
+    rc_list_splice(&again, &link->queue);
+    rc_list_splice(&link->queue, &again);
+}
+
+static void start_backoff(struct rc_link *link)
+{
+    uint32_t shift = link->attempts < 6 ? link->attempts : 6;
+    int64_t delay_us = (int64_t)BACKOFF_MIN_MS * 1000 << shift;
+    if (delay_us > BACKOFF_MAX_MS * 1000)
+        delay_us = BACKOFF_MAX_MS * 1000;
+    /* Half fixed, half random: clients that lost one server together do not come back together. */
+    delay_us =
+        delay_us / 2 + (int64_t)(rc_context_random(link->context) % (uint64_t)(delay_us / 2 + 1));
+    link->state = RC_LINK_BACKOFF;
+    link->attempts++;
+    rc_context_set_timer(link->context, &link->timer, link->context->now_us + delay_us);
+}
+
+static void go_down(struct rc_link *link, const char *cause)
+{
+    bool was_ready = link->state == RC_LINK_READY;
+    bool had_socket = link->state != RC_LINK_IDLE && link->state != RC_LINK_BACKOFF;
+    if (!had_socket)
+        return;
+    if (was_ready) {
+        link->down_since_us = link->context->now_us;
+        link->context->stats.disconnects++;
+    }
+    if (cause != link->cause)
+        snprintf(link->cause, sizeof link->cause, "%s", cause);
+    link->wants_open = false;
+    link->wants_close = true;
+    link->tracking = false;
+    link->epoch++;
+    start_backoff(link);
+    requeue(link);
+    rc_buf_clear(&link->output);
+    link->output_queued = link->output_sent = 0;
+    link->answers = 0;
+    if (was_ready)
+        link->on_down(link);
+}
+
+void rc_link_lost(struct rc_link *link, const char *cause)
+{
+    link->wants_close = false;
+    go_down(link, cause);
+    link->wants_close = false;
+}
+
+void rc_link_shutdown(struct rc_link *link)
+{
+    rc_context_clear_timer(link->context, &link->timer);
+    link->wants_open = false;
+    link->wants_close = link->state != RC_LINK_IDLE && link->state != RC_LINK_BACKOFF;
+    link->state = RC_LINK_IDLE;
+    while (!rc_list_is_empty(&link->in_flight))
+        complete(RC_CONTAINER(link->in_flight.next, struct rc_req, place), RC_ERR_CLOSED, NULL,
+                 NULL);
+    while (!rc_list_is_empty(&link->queue))
+        complete(RC_CONTAINER(link->queue.next, struct rc_req, place), RC_ERR_CLOSED, NULL, NULL);
+}
+
+/* Ready, but is it alive? TCP does not tell when the other side has vanished. */
+static void check_stall(struct rc_link *link)
+{
+    struct rc_context *context = link->context;
+    if (rc_list_is_empty(&link->in_flight))
+        return;
+    struct rc_req *oldest = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
+    int64_t quiet_since = oldest->sent_us > link->received_us ? oldest->sent_us : link->received_us;
+    bool still_waited_for = rc_timer_is_set(&oldest->timer);
+    if (context->now_us - quiet_since >= stall_us(link) && !still_waited_for) {
+        go_down(link, "the server does not answer");
+        return;
+    }
+    int64_t again = quiet_since + stall_us(link);
+    if (still_waited_for && again < oldest->timer.at_us)
+        again = oldest->timer.at_us;
+    if (again <= context->now_us)
+        again = context->now_us + 1000;
+    rc_context_set_timer(context, &link->timer, again);
+}
+
+static void on_timer(void *context, struct rc_timer *timer)
+{
+    struct rc_link *link = RC_CONTAINER(timer, struct rc_link, timer);
+    (void)context;
+    switch (link->state) {
+    case RC_LINK_IDLE: break;
+    case RC_LINK_OPENING:
+    case RC_LINK_HANDSHAKE: go_down(link, "connecting timed out"); break;
+    case RC_LINK_READY: check_stall(link); break;
+    case RC_LINK_BACKOFF:
+        link->state = RC_LINK_OPENING;
+        link->wants_open = true;
+        rc_context_set_timer(
+            link->context, &link->timer,
+            rc_context_after_ms(link->context, link->context->options.connect_timeout_ms));
+        break;
+    }
+}
+
+static int write_handshake(struct rc_link *link)
+{
+    const struct rc_address *address = link->address;
+    struct rc_buf *out = &link->output;
+    int error = rc_command_head(out, address->has_password ? 7 : 4);
+    error |= rc_command_text(out, "HELLO");
+    error |= rc_command_text(out, "3");
+    if (address->has_password) {
+        error |= rc_command_text(out, "AUTH");
+        error |= address->has_user ? rc_command_bytes(out, address->user, address->user_len)
+                                   : rc_command_text(out, "default");
+        error |= rc_command_bytes(out, address->password, address->password_len);
+    }
+    error |= rc_command_text(out, "SETNAME");
+    error |= rc_command_text(out, link->role == RC_LINK_T ? "redcache-T" : "redcache-W");
+    link->handshake[link->handshake_count++] = STEP_HELLO;
+    if (address->db != 0) {
+        error |= rc_command_head(out, 2);
+        error |= rc_command_text(out, "SELECT");
+        error |= rc_command_int(out, address->db);
+        link->handshake[link->handshake_count++] = STEP_SELECT;
+    }
+    if (link->role == RC_LINK_T) {
+        error |= rc_command_head(out, 3);
+        error |= rc_command_text(out, "CLIENT");
+        error |= rc_command_text(out, "TRACKING");
+        error |= rc_command_text(out, "ON");
+        link->handshake[link->handshake_count++] = STEP_TRACKING;
+    }
+    error |= rc_command_head(out, 1);
+    error |= rc_command_text(out, "PING");
+    link->handshake[link->handshake_count++] = STEP_PING;
+    return error;
+}
+
+void rc_link_opened(struct rc_link *link)
+{
+    if (link->state != RC_LINK_OPENING)
+        return;
+    link->state = RC_LINK_HANDSHAKE;
+    link->handshake_at = link->handshake_count = 0;
+    link->output_queued = link->output_sent = 0;
+    link->answers = 0;
+    rc_buf_clear(&link->output);
+    if (rc_resp_reset(&link->resp) != 0 || write_handshake(link) != 0)
+        go_down(link, "no memory");
+}
+
+static void remember_server(struct rc_link *link, const struct rc_reply *reply)
+{
+    const rc_node *name = NULL, *version = NULL;
+    for (uint32_t i = 1; i + 1 < reply->count; i++) {
+        const rc_node *key = &reply->nodes[i];
+        if (key->type != '$')
+            continue;
+        if (key->len == 6 && memcmp(key->str, "server", 6) == 0 && name == NULL)
+            name = key + 1;
+        if (key->len == 7 && memcmp(key->str, "version", 7) == 0 && version == NULL)
+            version = key + 1;
+    }
+    if (name != NULL && version != NULL && name->type == '$' && version->type == '$')
+        snprintf(link->server, sizeof link->server, "%.*s %.*s",
+                 (int)(name->len < 30 ? name->len : 30), name->str,
+                 (int)(version->len < 30 ? version->len : 30), version->str);
+}
+
+static void become_ready(struct rc_link *link)
+{
+    link->state = RC_LINK_READY;
+    link->attempts = 0;
+    link->refused = false;
+    link->down_since_us = 0;
+    link->context->stats.connects++;
+    rc_context_clear_timer(link->context, &link->timer);
+    if (link->role != RC_LINK_T || link->tracking)
+        link->cause[0] = '\0';
+    RC_LIST_EACH(place, following, &link->queue) {
+        struct rc_req *req = RC_CONTAINER(place, struct rc_req, place);
+        if (req->error != 0)
+            continue; /* already failed: its timer takes it out */
+        rc_list_remove(place);
+        write_request(link, req);
+    }
+    link->on_ready(link);
+}
+
+static bool is_error(const rc_node *node, const char *prefix)
+{
+    size_t len = strlen(prefix);
+    return node->type == '-' && node->len >= len && memcmp(node->str, prefix, len) == 0;
+}
+
+/* We are not let in: nobody needs to wait for the next attempt to learn it. */
+static void refuse_queue(struct rc_link *link)
+{
+    RC_LIST_EACH(place, following, &link->queue) {
+        fail_soon(RC_CONTAINER(place, struct rc_req, place), RC_ERR_REDIS);
+    }
+}
+
+static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
+{
+    const rc_node *first = &reply->nodes[0];
+    enum handshake_step step = link->handshake[link->handshake_at++];
+    if (step == STEP_TRACKING) {
+        link->tracking = first->type != '-';
+        if (!link->tracking)
+            rc_node_text(first, link->cause); /* waiters then look from time to time */
+        return;
+    }
+    if (first->type == '-') {
+        rc_node_text(first, link->cause);
+        link->refused = is_error(first, "NOAUTH") || is_error(first, "WRONGPASS") ||
+                        is_error(first, "NOPERM") ||
+                        (step == STEP_SELECT && is_error(first, "ERR"));
+        go_down(link, link->cause);
+        if (link->refused)
+            refuse_queue(link);
+        return;
+    }
+    if (step == STEP_HELLO)
+        remember_server(link, reply);
+    if (step == STEP_PING)
+        become_ready(link);
+}
+
+/* Redis has forgotten the script: it was not run, so it is sent again, with its source. */
+static bool resend_with_source(struct rc_link *link, struct rc_req *req, const rc_node *first)
+{
+    struct rc_buf full;
+    if (req->script < 0 || req->with_source || req->done == NULL || !is_error(first, "NOSCRIPT"))
+        return false;
+    rc_buf_init(&full);
+    if (rc_script_with_source(&full, (enum rc_script)req->script, rc_buf_head(&req->bytes),
+                              rc_buf_len(&req->bytes)) != 0) {
+        rc_buf_deinit(&full);
+        return false;
+    }
+    rc_buf_swap(&full, &req->bytes);
+    rc_buf_deinit(&full);
+    req->with_source = true;
+    link->context->stats.noscript++;
+    rc_list_remove(&req->place);
+    write_request(link, req);
+    return true;
+}
+
+static void read_answer(struct rc_link *link)
+{
+    struct rc_reply *reply = &link->resp.reply;
+    struct rc_req *req = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
+    if (++link->answers < req->expect)
+        return;
+    link->answers = 0;
+    rc_reply_resolve(reply);
+    if (resend_with_source(link, req, &reply->nodes[0])) {
+        rc_reply_clear(reply);
+        return;
+    }
+    const rc_node *first = &reply->nodes[0];
+    if (is_error(first, "LOADING") && req->done != NULL) {
+        rc_node_text(first, link->cause);
+        complete(req, RC_ERR_UNAVAILABLE, NULL, link->cause);
+    } else {
+        complete(req, 0, reply, NULL);
+    }
+    rc_reply_clear(reply);
+}
+
+static void refuse_stream(struct rc_link *link)
+{
+    /* The request whose answer is over the limit fails alone; the others are sent again. */
+    if (link->resp.too_large && !rc_list_is_empty(&link->in_flight))
+        abandon(RC_CONTAINER(link->in_flight.next, struct rc_req, place), RC_ERR_TOOLARGE, NULL);
+    else if (!rc_list_is_empty(&link->in_flight))
+        abandon(RC_CONTAINER(link->in_flight.next, struct rc_req, place), RC_ERR_PROTOCOL, NULL);
+    go_down(link, "the server's answer is no RESP3 or over a limit");
+}
+
+void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
+{
+    enum rc_message message = RC_MESSAGE_NONE;
+    if (link->state != RC_LINK_HANDSHAKE && link->state != RC_LINK_READY)
+        return;
+    link->received_us = link->context->now_us;
+    link->context->stats.bytes_in += len;
+    int error = rc_resp_feed(&link->resp, bytes, len);
+    while (error == 0 && (link->state == RC_LINK_HANDSHAKE || link->state == RC_LINK_READY)) {
+        error = rc_resp_next(&link->resp, &message);
+        if (error != 0 || message == RC_MESSAGE_NONE)
+            break;
+        if (message == RC_MESSAGE_PUSH) {
+            link->context->stats.pushes++;
+            link->on_push(link, &link->resp.push);
+        } else if (link->state == RC_LINK_HANDSHAKE && link->handshake_at < link->handshake_count) {
+            rc_reply_resolve(&link->resp.reply);
+            read_handshake(link, &link->resp.reply);
+            rc_reply_clear(&link->resp.reply);
+        } else if (link->state == RC_LINK_READY && !rc_list_is_empty(&link->in_flight)) {
+            read_answer(link);
+        } else {
+            error = RC_ERR_PROTOCOL; /* an answer nobody asked for */
+        }
+    }
+    if (error != 0)
+        refuse_stream(link);
+}
+
+void rc_link_sent(struct rc_link *link, size_t len)
+{
+    rc_buf_consume(&link->output, len);
+    link->output_sent += len;
+    link->context->stats.bytes_out += len;
+}

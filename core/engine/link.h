@@ -1,0 +1,101 @@
+/*
+ * link - the protocol state of one connection: handshake, requests in order, answers in order,
+ * pushes.
+ *
+ * What:    two kinds. W carries commands; T has client tracking on and carries what must be told of
+ *          changes. A link is ready when its PING was answered with PONG: a server that loads its
+ *          data answers everything before. Requests wait while it is not ready; what may be
+ *          repeated is sent again on the next connection.
+ * Threads: the engine's owner.
+ * Memory:  owns the output and the reader; requests belong to the context's pool.
+ * Errors:  reported to each request's `done`: RC_ERR_TIMEOUT, RC_ERR_UNAVAILABLE, RC_ERR_UNKNOWN
+ *          (sent, connection broken, not repeatable), RC_ERR_OVERLOAD, RC_ERR_TOOLARGE,
+ *          RC_ERR_REDIS (login refused), RC_ERR_CLOSED.
+ * Not:     no sockets. The driver opens when `wants_open`, feeds bytes, sends `output`, and closes
+ *          when `wants_close`.
+ */
+#ifndef RC_LINK_H
+#define RC_LINK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/address.h"
+#include "base/buf.h"
+#include "base/list.h"
+#include "engine/context.h"
+#include "engine/resp.h"
+
+enum rc_link_role { RC_LINK_W, RC_LINK_T };
+
+enum rc_link_state {
+    RC_LINK_IDLE,      /* nobody needed it yet */
+    RC_LINK_OPENING,   /* the driver connects */
+    RC_LINK_HANDSHAKE, /* HELLO ... PING are under way */
+    RC_LINK_READY,
+    RC_LINK_BACKOFF /* waits before the next attempt */
+};
+
+struct rc_link {
+    /* Fixed after init. */
+    struct rc_context *context;
+    const struct rc_address *address;
+    enum rc_link_role role;
+    /* News for the rest of the engine. */
+    void *owner;
+    void (*on_ready)(struct rc_link *link);
+    void (*on_down)(struct rc_link *link);
+    void (*on_push)(struct rc_link *link, const struct rc_reply *push);
+
+    /* Engine only. */
+    enum rc_link_state state;
+    bool wants_open;   /* the driver shall connect; it clears this */
+    bool wants_close;  /* the driver shall close the socket; it clears this */
+    bool tracking;     /* the server agreed to CLIENT TRACKING */
+    bool refused;      /* the server does not let us in: waiting is in vain */
+    uint64_t epoch;    /* grows with every connection that ended */
+    uint32_t attempts; /* failed since it was last ready */
+    int64_t down_since_us;
+    int64_t received_us;   /* when bytes last came in */
+    struct rc_timer timer; /* opening: give up; backoff: try again; ready: is it still answering? */
+    struct rc_resp resp;
+    uint32_t answers; /* of the first request in flight, already read */
+    uint32_t handshake_at;
+    uint32_t handshake_count;
+    uint8_t handshake[4];
+    struct rc_buf output;
+    uint64_t output_queued; /* bytes ever appended on this connection */
+    uint64_t output_sent;   /* bytes the driver has written */
+    struct rc_list queue;   /* requests not yet written to output */
+    struct rc_list in_flight;
+    uint32_t request_count; /* in both */
+    char server[64];
+    char cause[RC_TEXT_SIZE]; /* why it is not ready, or not tracking */
+};
+
+int rc_link_init(struct rc_link *link, struct rc_context *context, const struct rc_address *address,
+                 enum rc_link_role role);
+void rc_link_deinit(
+    struct rc_link *link); /* every request must have been failed: rc_link_shutdown */
+
+/* Takes the request; `done` is called later, never from inside this call. */
+void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us);
+/* The owner is no longer interested. What was sent stays sent. */
+void rc_link_forget(struct rc_req *req);
+/* Fails every request and stays closed. */
+void rc_link_shutdown(struct rc_link *link);
+/* Connects although no request waits for it. */
+void rc_link_want(struct rc_link *link);
+
+/* The driver's side. */
+void rc_link_opened(struct rc_link *link);
+void rc_link_lost(struct rc_link *link, const char *cause); /* connect failed, EOF, error */
+void rc_link_feed(struct rc_link *link, const char *bytes, size_t len);
+void rc_link_sent(struct rc_link *link, size_t len);
+
+static inline bool rc_link_is_ready(const struct rc_link *link)
+{
+    return link->state == RC_LINK_READY;
+}
+
+#endif

@@ -1,0 +1,742 @@
+#include "engine/lock.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/command.h"
+#include "engine/script.h"
+
+enum {
+    TRUST_MARGIN_MIN_MS = 50,
+    FENCE_LIFE_MIN_MS =
+        3600 * 1000, /* outlives any backward step of the server's clock we care for */
+    POLL_MS = 50     /* without tracking */
+};
+
+enum line_state { LINE_IDLE, LINE_ASKING, LINE_WAITING };
+
+/* All that this process does about one lock name. */
+struct rc_lock_line {
+    struct rc_table_node node;
+    struct rc_locks *locks;
+    struct rc_buf key;
+    struct rc_buf mark_key;
+    struct rc_list waiting; /* ops, oldest first */
+    enum line_state state;
+    struct rc_req *req;    /* acquire or PTTL under way */
+    struct rc_watch watch; /* on the release mark */
+    struct rc_timer timer; /* the holder's key ends */
+    char token[RC_TOKEN_SIZE];
+    int64_t sent_us;
+};
+
+static void ask(struct rc_lock_line *line);
+
+void rc_locks_init(struct rc_locks *locks, struct rc_context *context, struct rc_topology *topology,
+                   struct rc_track *track)
+{
+    memset(locks, 0, sizeof *locks);
+    locks->context = context;
+    locks->topology = topology;
+    locks->track = track;
+    rc_table_init(&locks->lines, &context->seed);
+    rc_list_init(&locks->held);
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+static int64_t command_deadline(const struct rc_locks *locks, const struct rc_op *op)
+{
+    int64_t ms = op != NULL && op->timeout_ms > 0 ? op->timeout_ms
+                                                  : locks->context->options.command_timeout_ms;
+    return rc_context_after_ms(locks->context, ms);
+}
+
+static void send(struct rc_locks *locks, struct rc_req *req, enum rc_link_role role,
+                 const struct rc_buf *key, int64_t deadline_us)
+{
+    rc_link_send(rc_topology_link(locks->topology, role, rc_buf_head(key), rc_buf_len(key)), req,
+                 deadline_us);
+}
+
+static int put_key(struct rc_buf *out, const struct rc_buf *key)
+{
+    return rc_command_bytes(out, rc_buf_head(key), rc_buf_len(key));
+}
+
+/* A request with one answer that may be repeated; NULL: no memory. */
+static struct rc_req *take(struct rc_locks *locks, enum rc_script script, uint32_t keys,
+                           uint32_t arguments)
+{
+    struct rc_req *req = rc_req_take(locks->context);
+    if (req == NULL)
+        return NULL;
+    req->expect = 1;
+    req->may_retry = true;
+    req->script = (int8_t)script;
+    if (rc_script_begin(&req->bytes, script, keys, arguments) != 0) {
+        rc_req_give(req);
+        return NULL;
+    }
+    return req;
+}
+
+static struct rc_req *take_release(struct rc_locks *locks, const struct rc_buf *key,
+                                   const struct rc_buf *mark_key, const char *token)
+{
+    struct rc_req *req = take(locks, RC_SCRIPT_LOCK_RELEASE, 2, 1);
+    if (req != NULL && (put_key(&req->bytes, key) != 0 || put_key(&req->bytes, mark_key) != 0 ||
+                        rc_command_bytes(&req->bytes, token, RC_TOKEN_SIZE) != 0)) {
+        rc_req_give(req);
+        return NULL;
+    }
+    return req;
+}
+
+static struct rc_req *take_renew(struct rc_locks *locks, struct rc_lock *lock, int32_t ttl_ms)
+{
+    struct rc_req *req = take(locks, RC_SCRIPT_LOCK_RENEW, 1, 2);
+    if (req != NULL && (put_key(&req->bytes, &lock->key) != 0 ||
+                        rc_command_bytes(&req->bytes, lock->token, RC_TOKEN_SIZE) != 0 ||
+                        rc_command_int(&req->bytes, ttl_ms) != 0)) {
+        rc_req_give(req);
+        return NULL;
+    }
+    return req;
+}
+
+/* ---- the line of those who want it ----------------------------------------------------------- */
+
+static struct rc_op *first(const struct rc_lock_line *line)
+{
+    if (rc_list_is_empty(&line->waiting))
+        return NULL;
+    return RC_CONTAINER(line->waiting.next, struct rc_op, member);
+}
+
+static void on_line_watch(struct rc_watch *watch)
+{
+    struct rc_lock_line *line = RC_CONTAINER(watch, struct rc_lock_line, watch);
+    if (line->state == LINE_WAITING)
+        ask(line);
+}
+
+static void on_line_timer(void *context, struct rc_timer *timer)
+{
+    struct rc_lock_line *line = RC_CONTAINER(timer, struct rc_lock_line, timer);
+    (void)context;
+    if (line->state == LINE_WAITING)
+        ask(line);
+}
+
+static struct rc_lock_line *find_line(struct rc_locks *locks, const struct rc_lock *lock)
+{
+    return (struct rc_lock_line *)(void *)rc_table_find(&locks->lines, rc_buf_head(&lock->key),
+                                                        rc_buf_len(&lock->key));
+}
+
+static void free_line(struct rc_lock_line *line)
+{
+    struct rc_locks *locks = line->locks;
+    rc_context_clear_timer(locks->context, &line->timer);
+    rc_context_remove_timer(locks->context);
+    rc_track_unwatch(locks->track, &line->watch);
+    rc_table_remove(&locks->lines, &line->node);
+    rc_buf_deinit(&line->key);
+    rc_buf_deinit(&line->mark_key);
+    free(line);
+}
+
+static struct rc_lock_line *new_line(struct rc_locks *locks, const struct rc_lock *lock)
+{
+    struct rc_lock_line *line = calloc(1, sizeof *line);
+    if (line == NULL)
+        return NULL;
+    line->locks = locks;
+    line->watch.fire = on_line_watch;
+    line->timer.fire = on_line_timer;
+    rc_list_init(&line->waiting);
+    rc_buf_init(&line->key);
+    rc_buf_init(&line->mark_key);
+    if (rc_context_add_timer(locks->context) != 0)
+        goto fail;
+    if (rc_buf_append(&line->key, rc_buf_head(&lock->key), rc_buf_len(&lock->key)) != 0 ||
+        rc_buf_append(&line->mark_key, rc_buf_head(&lock->mark_key), rc_buf_len(&lock->mark_key)) !=
+            0)
+        goto fail_timer;
+    line->node.key = rc_buf_head(&line->key);
+    line->node.key_len = rc_buf_len(&line->key);
+    if (rc_table_insert(&locks->lines, &line->node) != 0)
+        goto fail_timer;
+    return line;
+
+fail_timer:
+    rc_context_remove_timer(locks->context);
+fail:
+    rc_buf_deinit(&line->key);
+    rc_buf_deinit(&line->mark_key);
+    free(line);
+    return NULL;
+}
+
+static void settle(struct rc_lock_line *line)
+{
+    if (first(line) == NULL && line->req == NULL)
+        free_line(line);
+}
+
+void rc_locks_deinit(struct rc_locks *locks)
+{
+    struct rc_table_node *node;
+    while ((node = rc_table_any(&locks->lines)) != NULL)
+        free_line((struct rc_lock_line *)(void *)node);
+    rc_table_deinit(&locks->lines);
+}
+
+/* The head of the line is served or gone; whoever is next asks. */
+static void next(struct rc_lock_line *line)
+{
+    line->state = LINE_IDLE;
+    if (line->locks->context->closing) {
+        RC_LIST_EACH(member, following, &line->waiting) {
+            rc_context_fail(line->locks->context, RC_CONTAINER(member, struct rc_op, member),
+                            RC_ERR_CLOSED, NULL);
+        }
+    }
+    if (first(line) != NULL)
+        ask(line);
+    else
+        settle(line);
+}
+
+/* ---- holding --------------------------------------------------------------------------------- */
+
+static void end_hold(struct rc_lock *lock, int state)
+{
+    struct rc_locks *locks = lock->locks;
+    if (atomic_load_explicit(&lock->state, memory_order_relaxed) != RC_LOCK_HELD)
+        return;
+    locks->context->stats.active_locks--;
+    locks->context->stats.locks_lost += state == RC_LOCK_LOST;
+    /* Pairs with the acquire in rc_lock_state(). */
+    atomic_store_explicit(&lock->state, state, memory_order_release);
+    rc_context_clear_timer(locks->context, &lock->renew);
+    rc_context_clear_timer(locks->context, &lock->trust);
+    rc_track_unwatch(locks->track, &lock->watch);
+    rc_list_remove(&lock->held);
+    if (lock->check != NULL)
+        rc_link_forget(lock->check);
+    lock->check = NULL;
+}
+
+static void trust_until(struct rc_lock *lock, int64_t sent_us, int32_t ttl_ms)
+{
+    int64_t margin_ms = ttl_ms / 10 > TRUST_MARGIN_MIN_MS ? ttl_ms / 10 : TRUST_MARGIN_MIN_MS;
+    int64_t until_us = sent_us + (ttl_ms - margin_ms) * 1000;
+    /* Relaxed: a reader that sees the older deadline errs on the safe side. */
+    atomic_store_explicit(&lock->trusted_until_us, until_us, memory_order_relaxed);
+    rc_context_set_timer(lock->locks->context, &lock->trust, until_us);
+}
+
+static void on_trust_end(void *context, struct rc_timer *timer)
+{
+    (void)context;
+    end_hold(RC_CONTAINER(timer, struct rc_lock, trust), RC_LOCK_LOST);
+}
+
+static void watch_hold(struct rc_lock *lock)
+{
+    (void)rc_track_watch(lock->locks->track, &lock->watch, rc_buf_head(&lock->key),
+                         rc_buf_len(&lock->key));
+}
+
+static void set_renewal(struct rc_lock *lock)
+{
+    if (lock->renews)
+        rc_context_set_timer(lock->locks->context, &lock->renew,
+                             rc_context_after_ms(lock->locks->context, (lock->ttl_ms + 2) / 3));
+}
+
+/* The answer to a renewal (number) or to a look at the key (string). */
+static void on_check_answer(struct rc_req *req, int status, struct rc_reply *reply,
+                            const char *text)
+{
+    struct rc_lock *lock = req->owner;
+    (void)text;
+    lock->check = NULL;
+    if (status != 0 || reply->nodes[0].type == '-')
+        return; /* nothing learnt: the next renewal or the end of trust decides */
+    const rc_node *node = &reply->nodes[0];
+    bool is_renewal = req->script == RC_SCRIPT_LOCK_RENEW;
+    bool ours = is_renewal ? node->integer == 1
+                           : node->type == '$' && node->len == RC_TOKEN_SIZE &&
+                                 memcmp(node->str, lock->token, RC_TOKEN_SIZE) == 0;
+    if (!ours) {
+        end_hold(lock, RC_LOCK_LOST);
+        return;
+    }
+    watch_hold(lock);
+    if (is_renewal)
+        trust_until(lock, req->sent_us, lock->ttl_ms);
+}
+
+/* Somebody changed the lock's key (maybe our own renewal): look, which also makes the server track
+   it again. */
+static void verify(struct rc_lock *lock)
+{
+    struct rc_locks *locks = lock->locks;
+    if (lock->check != NULL)
+        rc_link_forget(lock->check);
+    lock->check = NULL;
+    struct rc_req *req = rc_req_take(locks->context);
+    if (req == NULL)
+        return;
+    if (rc_command_head(&req->bytes, 2) != 0 || rc_command_text(&req->bytes, "GET") != 0 ||
+        put_key(&req->bytes, &lock->key) != 0) {
+        rc_req_give(req);
+        return;
+    }
+    req->expect = 1;
+    req->may_retry = true;
+    req->done = on_check_answer;
+    req->owner = lock;
+    lock->check = req;
+    send(locks, req, RC_LINK_T, &lock->key, command_deadline(locks, NULL));
+}
+
+static void on_hold_watch(struct rc_watch *watch)
+{
+    verify(RC_CONTAINER(watch, struct rc_lock, watch));
+}
+
+static void on_renew_timer(void *context, struct rc_timer *timer)
+{
+    struct rc_lock *lock = RC_CONTAINER(timer, struct rc_lock, renew);
+    struct rc_locks *locks = lock->locks;
+    (void)context;
+    if (locks->context->now_us >= lock->hold_until_us)
+        return; /* held for as long as allowed: trust runs out by itself */
+    set_renewal(lock);
+    struct rc_req *req = take_renew(locks, lock, lock->ttl_ms);
+    if (req == NULL)
+        return;
+    if (lock->check != NULL)
+        rc_link_forget(lock->check);
+    req->done = on_check_answer;
+    req->owner = lock;
+    lock->check = req;
+    locks->context->stats.lock_renewals++;
+    send(locks, req, RC_LINK_T, &lock->key, command_deadline(locks, NULL));
+}
+
+static void start_hold(struct rc_lock *lock, const struct rc_op *op, const char *token,
+                       int64_t sent_us)
+{
+    struct rc_context *context = lock->locks->context;
+    lock->ttl_ms = op->lock_options.ttl_ms;
+    lock->renews = !(op->lock_options.flags & RC_NO_RENEW);
+    lock->hold_until_us = op->lock_options.max_hold_ms > 0
+                              ? rc_context_after_ms(context, op->lock_options.max_hold_ms)
+                              : INT64_MAX;
+    memcpy(lock->token, token, RC_TOKEN_SIZE);
+    rc_list_append(&lock->locks->held, &lock->held);
+    trust_until(lock, sent_us, lock->ttl_ms);
+    set_renewal(lock);
+    watch_hold(lock);
+    context->stats.locks++;
+    context->stats.active_locks++;
+    atomic_store_explicit(&lock->state, RC_LOCK_HELD,
+                          memory_order_release); /* pairs: rc_lock_state() */
+}
+
+/* ---- acquiring ------------------------------------------------------------------------------- */
+
+static void new_token(struct rc_context *context, char token[RC_TOKEN_SIZE])
+{
+    static const char DIGITS[] = "0123456789abcdef";
+    char raw[2 * RC_NONCE_SIZE];
+    rc_context_nonce(context, raw);
+    rc_context_nonce(context, raw + RC_NONCE_SIZE);
+    for (size_t i = 0; i < sizeof raw; i++) {
+        token[2 * i] = DIGITS[(uint8_t)raw[i] >> 4];
+        token[2 * i + 1] = DIGITS[(uint8_t)raw[i] & 15];
+    }
+}
+
+/* The request may have been granted although nobody will use it. */
+static void give_back(struct rc_lock_line *line)
+{
+    struct rc_req *req = take_release(line->locks, &line->key, &line->mark_key, line->token);
+    if (req != NULL)
+        send(line->locks, req, RC_LINK_W, &line->key, command_deadline(line->locks, NULL));
+}
+
+static void wait_for_release(struct rc_lock_line *line, int64_t look_ms)
+{
+    rc_context_set_timer(line->locks->context, &line->timer,
+                         rc_context_after_ms(line->locks->context, look_ms > 0 ? look_ms : 1));
+}
+
+/* How long the holder's key still lives: waiters must not rely on the server's lazy expiry push. */
+static void on_pttl(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_lock_line *line = req->owner;
+    (void)text;
+    line->req = NULL;
+    if (line->state != LINE_WAITING || first(line) == NULL) {
+        next(line);
+        return;
+    }
+    int64_t left_ms =
+        status == 0 && reply->nodes[0].type == ':' ? reply->nodes[0].integer : POLL_MS;
+    if (left_ms == -2) {
+        ask(line); /* released in between */
+        return;
+    }
+    bool tracked = rc_topology_link(line->locks->topology, RC_LINK_T, rc_buf_head(&line->key),
+                                    rc_buf_len(&line->key))
+                       ->tracking;
+    if (left_ms ==
+        -1) /* a foreign lock without an end: only its deletion, which nobody tells us of */
+        left_ms = POLL_MS * 20;
+    if (!tracked && left_ms > POLL_MS)
+        left_ms = POLL_MS;
+    wait_for_release(line, left_ms + 1);
+}
+
+static void on_busy(struct rc_lock_line *line)
+{
+    struct rc_locks *locks = line->locks;
+    struct rc_context *context = locks->context;
+    RC_LIST_EACH(member, following, &line->waiting) {
+        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
+        if (op->lock_options.wait_ms == 0)
+            rc_context_fail(context, op, RC_ERR_BUSY, NULL);
+    }
+    if (first(line) == NULL) {
+        next(line);
+        return;
+    }
+    line->state = LINE_WAITING;
+    (void)rc_track_watch(locks->track, &line->watch, rc_buf_head(&line->mark_key),
+                         rc_buf_len(&line->mark_key));
+    wait_for_release(line, POLL_MS);
+    struct rc_req *req = rc_req_take(context);
+    if (req == NULL)
+        return;
+    if (rc_command_head(&req->bytes, 2) != 0 || rc_command_text(&req->bytes, "PTTL") != 0 ||
+        put_key(&req->bytes, &line->key) != 0) {
+        rc_req_give(req);
+        return;
+    }
+    rc_context_clear_timer(context, &line->timer);
+    req->expect = 1;
+    req->may_retry = true;
+    req->done = on_pttl;
+    req->owner = line;
+    line->req = req;
+    send(locks, req, RC_LINK_W, &line->key, command_deadline(locks, NULL));
+}
+
+static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_lock_line *line = req->owner;
+    struct rc_context *context = line->locks->context;
+    struct rc_op *op = first(line);
+    line->req = NULL;
+    const rc_node *nodes = status == 0 ? reply->nodes : NULL;
+    bool granted =
+        nodes != NULL && reply->count >= 3 && nodes[1].type == ':' && nodes[1].integer == 1;
+    bool busy = nodes != NULL && reply->count >= 2 && nodes[1].type == ':' && nodes[1].integer == 0;
+    char cause[RC_TEXT_SIZE];
+    if (op == NULL) {
+        if (granted || (status != 0 && req->sent))
+            give_back(line);
+    } else if (granted) {
+        op->result.number = nodes[2].integer;
+        start_hold(op->lock, op, line->token, req->sent_us);
+        rc_context_finish(context, op);
+    } else if (busy) {
+        on_busy(line);
+        return;
+    } else {
+        if (status != 0 && req->sent)
+            give_back(line);
+        if (status == 0) {
+            bool is_error = nodes[0].type == '-';
+            status = is_error ? RC_ERR_REDIS : RC_ERR_PROTOCOL;
+            text = is_error ? rc_node_text(&nodes[0], cause) : NULL;
+        }
+        rc_context_fail(context, op, status, text);
+    }
+    next(line);
+}
+
+static struct rc_req *take_ask(struct rc_lock_line *line, const struct rc_op *op)
+{
+    struct rc_locks *locks = line->locks;
+    struct rc_req *req = take(locks, RC_SCRIPT_LOCK, 3, 4);
+    int64_t fence_ms = 10 * (int64_t)op->lock_options.ttl_ms;
+    if (req == NULL)
+        return NULL;
+    int error = put_key(&req->bytes, &op->lock->key);
+    error |= put_key(&req->bytes, &op->lock->fence_key);
+    error |= put_key(&req->bytes, &op->lock->mark_key);
+    error |= rc_command_bytes(&req->bytes, line->token, RC_TOKEN_SIZE);
+    error |= rc_command_int(&req->bytes, op->lock_options.ttl_ms);
+    error |= rc_command_int(&req->bytes, op->lock_options.flags & RC_FORCE ? 1 : 0);
+    error |=
+        rc_command_int(&req->bytes, fence_ms > FENCE_LIFE_MIN_MS ? fence_ms : FENCE_LIFE_MIN_MS);
+    if (error != 0) {
+        rc_req_give(req);
+        return NULL;
+    }
+    return req;
+}
+
+static void ask(struct rc_lock_line *line)
+{
+    struct rc_locks *locks = line->locks;
+    struct rc_op *op = first(line);
+    if (line->req != NULL) { /* the PTTL of the last round: its answer no longer matters */
+        rc_link_forget(line->req);
+        line->req = NULL;
+    }
+    rc_context_clear_timer(locks->context, &line->timer);
+    rc_track_unwatch(locks->track, &line->watch);
+    if (op == NULL) {
+        next(line);
+        return;
+    }
+    new_token(locks->context, line->token);
+    struct rc_req *req = take_ask(line, op);
+    if (req == NULL) {
+        rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
+        next(line);
+        return;
+    }
+    req->done = on_ask_answer;
+    req->owner = line;
+    line->req = req;
+    line->state = LINE_ASKING;
+    int64_t deadline_us = command_deadline(locks, NULL);
+    send(locks, req, RC_LINK_T, &line->key, deadline_us);
+}
+
+void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
+{
+    struct rc_lock *lock = op->lock;
+    if (lock->locks == NULL) {
+        if (rc_context_add_timer(locks->context) != 0 ||
+            rc_context_add_timer(locks->context) != 0) {
+            rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
+            return;
+        }
+        lock->locks = locks;
+        lock->renew.fire = on_renew_timer;
+        lock->trust.fire = on_trust_end;
+        lock->watch.fire = on_hold_watch;
+    }
+    if (atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD) {
+        rc_context_fail(locks->context, op, RC_ERR_ARGUMENT, "the handle already holds the lock");
+        return;
+    }
+    atomic_store_explicit(&lock->state, RC_LOCK_FREE, memory_order_release);
+    struct rc_lock_line *line = find_line(locks, lock);
+    if (line == NULL)
+        line = new_line(locks, lock);
+    if (line == NULL) {
+        rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
+        return;
+    }
+    bool force = op->lock_options.flags & RC_FORCE;
+    if (force) /* asks at once, whoever waits */
+        rc_list_prepend(&line->waiting, &op->member);
+    else
+        rc_list_append(&line->waiting, &op->member);
+    if (line->state == LINE_IDLE || (force && line->state == LINE_WAITING))
+        ask(line);
+    else if (op->lock_options.wait_ms == 0 && line->state == LINE_WAITING)
+        rc_context_fail(locks->context, op, RC_ERR_BUSY, NULL);
+}
+
+/* ---- releasing, extending -------------------------------------------------------------------- */
+
+/* Somebody of this process waits for it: no need for the detour of the mark's push. */
+static void tell_line(struct rc_locks *locks, const struct rc_lock *lock)
+{
+    struct rc_lock_line *line = find_line(locks, lock);
+    if (line != NULL && line->state == LINE_WAITING)
+        ask(line);
+}
+
+static void on_release_answer(struct rc_req *req, int status, struct rc_reply *reply,
+                              const char *text)
+{
+    struct rc_op *op = req->owner;
+    struct rc_locks *locks = req->detail;
+    op->req = NULL;
+    char cause[RC_TEXT_SIZE];
+    if (status == 0) {
+        const rc_node *node = &reply->nodes[0];
+        if (node->type == '-') {
+            status = RC_ERR_REDIS;
+            text = rc_node_text(node, cause);
+        } else if (node->type != ':' || node->integer != 1) {
+            status = RC_ERR_NOTHELD;
+        }
+    }
+    tell_line(locks, op->lock);
+    if (status != 0)
+        rc_context_fail(locks->context, op, status, text);
+    else
+        rc_context_finish(locks->context, op);
+}
+
+static void send_for_op(struct rc_locks *locks, struct rc_op *op, struct rc_req *req,
+                        enum rc_link_role role,
+                        void (*done)(struct rc_req *, int, struct rc_reply *, const char *))
+{
+    if (req == NULL) {
+        rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
+        return;
+    }
+    req->done = done;
+    req->owner = op;
+    req->detail = locks;
+    op->req = req;
+    send(locks, req, role, &op->lock->key, command_deadline(locks, op));
+}
+
+void rc_locks_release(struct rc_locks *locks, struct rc_op *op)
+{
+    struct rc_lock *lock = op->lock;
+    if (atomic_load_explicit(&lock->state, memory_order_relaxed) != RC_LOCK_HELD) {
+        rc_context_fail(locks->context, op, RC_ERR_NOTHELD, NULL);
+        return;
+    }
+    end_hold(lock, RC_LOCK_FREE);
+    send_for_op(locks, op, take_release(locks, &lock->key, &lock->mark_key, lock->token), RC_LINK_W,
+                on_release_answer);
+}
+
+static void on_extend_answer(struct rc_req *req, int status, struct rc_reply *reply,
+                             const char *text)
+{
+    struct rc_op *op = req->owner;
+    struct rc_locks *locks = req->detail;
+    struct rc_lock *lock = op->lock;
+    op->req = NULL;
+    char cause[RC_TEXT_SIZE];
+    bool held = atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD;
+    if (status == 0 && reply->nodes[0].type == '-') {
+        status = RC_ERR_REDIS;
+        text = rc_node_text(&reply->nodes[0], cause);
+    } else if (status == 0 && (!held || reply->nodes[0].integer != 1)) {
+        end_hold(lock, RC_LOCK_LOST);
+        status = RC_ERR_NOTHELD;
+    }
+    if (status != 0) {
+        rc_context_fail(locks->context, op, status, text);
+        return;
+    }
+    lock->ttl_ms = (int32_t)op->ttl_ms;
+    trust_until(lock, req->sent_us, lock->ttl_ms);
+    set_renewal(lock);
+    watch_hold(lock);
+    rc_context_finish(locks->context, op);
+}
+
+void rc_locks_extend(struct rc_locks *locks, struct rc_op *op)
+{
+    struct rc_lock *lock = op->lock;
+    if (atomic_load_explicit(&lock->state, memory_order_relaxed) != RC_LOCK_HELD) {
+        rc_context_fail(locks->context, op, RC_ERR_NOTHELD, NULL);
+        return;
+    }
+    send_for_op(locks, op, take_renew(locks, lock, (int32_t)op->ttl_ms), RC_LINK_T,
+                on_extend_answer);
+}
+
+/* ---- leaving --------------------------------------------------------------------------------- */
+
+void rc_locks_leave(struct rc_locks *locks, struct rc_op *op)
+{
+    struct rc_lock_line *line = find_line(locks, op->lock);
+    rc_list_remove(&op->member);
+    if (line == NULL || first(line) != NULL)
+        return;
+    if (line->state == LINE_WAITING && line->req == NULL)
+        settle(line);
+}
+
+void rc_locks_drop(struct rc_locks *locks, struct rc_lock *lock)
+{
+    if (lock->locks == NULL)
+        return;
+    if (atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD) {
+        struct rc_req *req = take_release(locks, &lock->key, &lock->mark_key, lock->token);
+        end_hold(lock, RC_LOCK_FREE);
+        if (req != NULL)
+            send(locks, req, RC_LINK_W, &lock->key, command_deadline(locks, NULL));
+        tell_line(locks, lock);
+    }
+    rc_context_remove_timer(locks->context);
+    rc_context_remove_timer(locks->context);
+    lock->locks = NULL;
+}
+
+void rc_locks_on_tracking(struct rc_locks *locks)
+{
+    RC_LIST_EACH(link, following, &locks->held) {
+        verify(RC_CONTAINER(link, struct rc_lock, held));
+    }
+}
+
+void rc_locks_shutdown(struct rc_locks *locks)
+{
+    RC_LIST_EACH(link, following, &locks->held) {
+        struct rc_lock *lock = RC_CONTAINER(link, struct rc_lock, held);
+        struct rc_req *req = take_release(locks, &lock->key, &lock->mark_key, lock->token);
+        end_hold(lock, RC_LOCK_LOST);
+        if (req != NULL)
+            send(locks, req, RC_LINK_W, &lock->key, command_deadline(locks, NULL));
+    }
+    for (size_t i = 0; i < locks->lines.bucket_count; i++) {
+        struct rc_table_node *node = locks->lines.buckets[i];
+        while (node != NULL) {
+            struct rc_lock_line *line = (struct rc_lock_line *)(void *)node;
+            node = node->next;
+            if (line->req == NULL)
+                next(line);
+        }
+    }
+}
+
+/* ---- handles --------------------------------------------------------------------------------- */
+
+int rc_lock_init(struct rc_lock *lock, const char *key, size_t len)
+{
+    memset(lock, 0, sizeof *lock);
+    rc_list_init(&lock->held);
+    rc_buf_init(&lock->key);
+    rc_buf_init(&lock->fence_key);
+    rc_buf_init(&lock->mark_key);
+    atomic_init(&lock->state, RC_LOCK_FREE);
+    atomic_init(&lock->trusted_until_us, 0);
+    if (rc_buf_append(&lock->key, key, len) != 0 ||
+        rc_slot_helper_key(&lock->fence_key, key, len, ":fence") != 0 ||
+        rc_slot_helper_key(&lock->mark_key, key, len, ":mark") != 0) {
+        rc_lock_deinit(lock);
+        return RC_ERR_NOMEM;
+    }
+    return 0;
+}
+
+void rc_lock_deinit(struct rc_lock *lock)
+{
+    rc_buf_deinit(&lock->key);
+    rc_buf_deinit(&lock->fence_key);
+    rc_buf_deinit(&lock->mark_key);
+}

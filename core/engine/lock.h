@@ -1,0 +1,80 @@
+/*
+ * lock - named distributed locks that know when they are lost.
+ *
+ * What:    a line per lock name in this process (first come, first served); its head asks Redis. A
+ *          holder renews each ttl/3 and trusts the lock until t_sent + ttl - max(ttl/10, 50 ms) on
+ *          its own clock, so it stops before anybody else can own it, given clocks that run at the
+ *          same speed. It tracks the lock key: a deleted lock is known to be lost as soon as Redis
+ *          has told. Waiters track the release mark only.
+ * Threads: the engine's owner; `state` and `trusted_until_us` are read by any thread.
+ * Memory:  an rc_lock belongs to its caller until rc_locks_free; lines belong to rc_locks.
+ * Errors:  RC_ERR_BUSY (not within the wait), RC_ERR_NOTHELD, and what went wrong with Redis.
+ * Not:     a lock for efficiency: use the fence where two holders would do harm.
+ */
+#ifndef RC_LOCK_H
+#define RC_LOCK_H
+
+#include <stdatomic.h>
+
+#include "base/hash.h"
+#include "base/slot.h"
+#include "engine/context.h"
+#include "engine/topology.h"
+#include "engine/track.h"
+
+enum { RC_TOKEN_SIZE = 32 }; /* hex digits */
+
+struct rc_lock_line;
+
+struct rc_lock {
+    /* Fixed after init. */
+    struct rc_buf key;
+    struct rc_buf fence_key;
+    struct rc_buf mark_key;
+
+    /* Engine only. */
+    struct rc_locks *locks;
+    struct rc_list held;  /* in locks->held while HELD */
+    struct rc_req *check; /* renewal or verification under way */
+    struct rc_timer renew;
+    struct rc_timer trust; /* fires when trust ends */
+    struct rc_watch watch; /* HELD: on the lock key */
+    int32_t ttl_ms;
+    int64_t hold_until_us; /* no renewals after this; INT64_MAX without a limit */
+    bool renews;
+
+    /* Engine writes (release), any thread reads (acquire). */
+    _Atomic int state; /* RC_LOCK_* */
+    _Atomic int64_t trusted_until_us;
+    char token[RC_TOKEN_SIZE]; /* written before state becomes RC_LOCK_HELD */
+};
+
+struct rc_locks {
+    /* Fixed after init. */
+    struct rc_context *context;
+    struct rc_topology *topology;
+    struct rc_track *track;
+
+    /* Engine only. */
+    struct rc_table lines; /* names somebody waits for or holds */
+    struct rc_list held;
+};
+
+void rc_locks_init(struct rc_locks *locks, struct rc_context *context, struct rc_topology *topology,
+                   struct rc_track *track);
+void rc_locks_deinit(struct rc_locks *locks);
+
+int rc_lock_init(struct rc_lock *lock, const char *key,
+                 size_t len);              /* any thread, no engine needed */
+void rc_lock_deinit(struct rc_lock *lock); /* must be free or lost */
+
+void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op);
+void rc_locks_release(struct rc_locks *locks, struct rc_op *op);
+void rc_locks_extend(struct rc_locks *locks, struct rc_op *op);
+void rc_locks_leave(struct rc_locks *locks, struct rc_op *op); /* an op that waits is taken out */
+void rc_locks_drop(struct rc_locks *locks,
+                   struct rc_lock *lock);          /* its handle goes: gives a held lock back */
+void rc_locks_on_tracking(struct rc_locks *locks); /* T is ready again: check what we hold */
+void rc_locks_shutdown(struct rc_locks *locks);
+
+#endif

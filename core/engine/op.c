@@ -1,0 +1,57 @@
+#include "engine/op.h"
+
+#include <string.h>
+
+/* A slot that once held a large value does not hold its memory for ever. */
+enum { KEEP_BYTES = 256 * 1024 };
+
+int rc_op_init(struct rc_op *op)
+{
+    memset(op, 0, sizeof *op);
+    rc_list_init(&op->active);
+    rc_list_init(&op->member);
+    rc_buf_init(&op->key);
+    rc_buf_init(&op->request);
+    rc_reply_init(&op->reply);
+    return 0;
+}
+
+void rc_op_deinit(struct rc_op *op)
+{
+    rc_buf_deinit(&op->key);
+    rc_buf_deinit(&op->request);
+    rc_reply_deinit(&op->reply);
+}
+
+void rc_op_reset(struct rc_op *op, enum rc_op_kind kind)
+{
+    op->kind = kind;
+    op->flags = 0;
+    op->expect = 0;
+    rc_buf_clear(&op->request);
+    rc_buf_trim(&op->request, KEEP_BYTES);
+    rc_reply_trim(&op->reply, KEEP_BYTES);
+    memset(&op->result, 0, sizeof op->result);
+    op->result.ttl_ms = -2;
+}
+
+void rc_op_keep(struct rc_op *op, const char *bytes, size_t len)
+{
+    rc_reply_clear(&op->reply);
+    if (rc_buf_append(&op->reply.arena, bytes, len) != 0) {
+        op->result.status = RC_ERR_NOMEM;
+        len = 0;
+    }
+    op->result.data = rc_buf_head(&op->reply.arena);
+    op->result.len = len;
+}
+
+void rc_op_keep_entry(struct rc_op *op, const char *bytes, size_t len)
+{
+    if (bytes != NULL) {
+        rc_op_keep(op, bytes, len);
+        bytes = op->result.data != NULL ? op->result.data : "";
+        len = op->result.len;
+    }
+    rc_entry_read(&op->result, bytes, len);
+}

@@ -1,0 +1,90 @@
+/*
+ * op - one operation of a caller and its completion.
+ *
+ * What:    what the caller asked, the state the engine keeps while it runs, and the result.
+ * Threads: the caller's while idle or finished, the engine's in between; the driver hands it over
+ *          both ways.
+ * Memory:  key, request and answer are owned by the op and keep their room for the next use.
+ * Errors:  a finished op tells its error in result.status.
+ * Not:     does not know who waits for it; the driver wraps ops in its own seats.
+ */
+#ifndef RC_OP_H
+#define RC_OP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/heap.h"
+#include "base/list.h"
+#include "engine/entry.h"
+#include "engine/resp.h"
+#include "redcache.h"
+
+struct rc_req;
+struct rc_flight;
+
+enum rc_op_kind {
+    RC_OP_COMMAND, /* any commands */
+    RC_OP_GET,     /* GET, with PTTL if asked */
+    RC_OP_SET,
+    RC_OP_DELETE,
+    RC_OP_LOAD,
+    RC_OP_PUBLISH,
+    RC_OP_FAIL,
+    RC_OP_RELEASE,
+    RC_OP_LOCK_ACQUIRE,
+    RC_OP_LOCK_RELEASE,
+    RC_OP_LOCK_EXTEND
+};
+
+struct rc_op {
+    rc_result result; /* first: rc_op_result() is the op's own address */
+
+    /* Caller, before it submits. */
+    enum rc_op_kind kind;
+    uint32_t flags; /* RC_WANT_TTL, RC_RETRY, ... */
+    int32_t timeout_ms;
+    uint64_t tag;
+    struct rc_buf key;
+    struct rc_buf request; /* encoded commands */
+    uint32_t expect;       /* answers to come: number of commands in `request` */
+    size_t entry_from_end; /* end of a load: where in `request` the stored string lies */
+    size_t entry_len;
+    int64_t ttl_ms;
+    rc_load_options load;
+    rc_lock_options lock_options;
+    struct rc_lock *lock;
+
+    /* Engine only, while it runs. */
+    struct rc_list active; /* engine's list of running ops, later of finished ones */
+    struct rc_list member; /* flight's or lock line's waiting ops, or the leading ones */
+    struct rc_timer deadline;
+    struct rc_req *req; /* request under way for this op alone */
+    bool running;
+
+    /* Engine only while it runs; from RC_LOAD to the end of the load the caller reads them to
+       encode its request. */
+    struct rc_flight *flight;
+    uint64_t joined;           /* place in the flight's order of arrivals */
+    char token[RC_NONCE_SIZE]; /* of our lease */
+    char nonce[RC_NONCE_SIZE]; /* version the loaded value will have */
+    char seen[40];             /* refresh, put: identity of the value that stood there */
+    uint8_t seen_len;
+    bool leads;
+    bool cut_off; /* takes part without Redis */
+
+    /* Engine writes, caller reads once finished. */
+    struct rc_reply reply; /* result.data lies in its arena */
+};
+
+int rc_op_init(struct rc_op *op);
+void rc_op_deinit(struct rc_op *op);
+/* Readies the result for a new operation. */
+void rc_op_reset(struct rc_op *op, enum rc_op_kind kind);
+/* Copies a text or value into the op's own arena and points the result at it. */
+void rc_op_keep(struct rc_op *op, const char *bytes, size_t len);
+/* Keeps `bytes` as an entry (NULL: none) and reads its header into the result. */
+void rc_op_keep_entry(struct rc_op *op, const char *bytes, size_t len);
+
+#endif

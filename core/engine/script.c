@@ -1,0 +1,182 @@
+#include "engine/script.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/sha1.h"
+#include "engine/command.h"
+
+/* clang-format off */
+
+/* An entry starts with its magic and version byte, kind is byte 3, flags byte 5, nonce bytes 9-16
+   (entry.h). What never expires is no lease of ours, whatever it looks like: somebody's value. */
+#define IS_ENTRY(v) "string.sub(" v ",1,2)=='\\251\\1' and #" v ">=24"
+#define NONCE(v) "string.sub(" v ",9,16)"
+#define KIND(v) "(" IS_ENTRY(v) " and string.byte(" v ",3) or 0)"
+#define STORE(value, ttl)                                                                     \
+    "if " ttl "=='-1' then redis.call('SET',KEYS[1]," value ") "                              \
+    "else redis.call('SET',KEYS[1]," value ",'PX'," ttl ") end "
+#define NEWER_VALUE                                                                           \
+    "if not v then return {0} end "                                                           \
+    "local k=" KIND("v") " "                                                                  \
+    "if k==3 or k==4 then return {0} end "                                                    \
+    "return {2,v,redis.call('PTTL',KEYS[1])}"
+
+static const char *const SOURCES[RC_SCRIPT_COUNT] = {
+    [RC_SCRIPT_ACQUIRE] =
+        "local v=redis.call('GET',KEYS[1]) "
+        "if v then "
+            "local k=" KIND("v") " "
+            "if k==4 then "
+                "local left=redis.call('PTTL',KEYS[1]) "
+                "if left<0 then return {2,v,left} end "
+                "if v==ARGV[1] then return {1} end "
+                "return {0,left," NONCE("v") "} "
+            "end "
+            "if k~=3 then return {2,v,redis.call('PTTL',KEYS[1])} end "
+            "if " NONCE("v") "==ARGV[3] or string.byte(v,5)>=128 then return {3,v} end "
+        "end "
+        "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
+        "return {1}",
+
+    /* Finding the very value again: the answer to an earlier publish was lost on its way. */
+    [RC_SCRIPT_PUBLISH] =
+        "local v=redis.call('GET',KEYS[1]) "
+        "if v==ARGV[1] then " STORE("ARGV[2]", "ARGV[3]") "return {1} end "
+        "if v==ARGV[2] then return {1} end "
+        NEWER_VALUE,
+
+    [RC_SCRIPT_RELEASE] =
+        "local n=0 "
+        "for i=1,#KEYS do "
+            "if redis.call('GET',KEYS[i])==ARGV[1] then redis.call('UNLINK',KEYS[i]) n=n+1 end "
+        "end "
+        "return n",
+
+    [RC_SCRIPT_HEARTBEAT] =
+        "local n=0 "
+        "for i=1,#KEYS do "
+            "if redis.call('GET',KEYS[i])==ARGV[1] then "
+                "redis.call('PEXPIRE',KEYS[i],ARGV[2]) n=n+1 "
+            "end "
+        "end "
+        "return n",
+
+    [RC_SCRIPT_REFRESH] =
+        "local h=redis.call('GETRANGE',KEYS[1],0,23) "
+        "if " NONCE("h") "~=ARGV[1] then return {0} end "
+        "if redis.call('SET',KEYS[2],ARGV[2],'NX','PX',ARGV[3]) then return {1} end "
+        "if redis.call('GET',KEYS[2])==ARGV[2] then return {1} end "
+        "return {0}",
+
+    [RC_SCRIPT_REFRESH_PUBLISH] =
+        "local v=redis.call('GET',KEYS[1]) "
+        "if redis.call('GET',KEYS[2])==ARGV[2] then redis.call('UNLINK',KEYS[2]) end "
+        "if v and " IS_ENTRY("v") " and " NONCE("v") "==ARGV[1] then "
+            STORE("ARGV[3]", "ARGV[4]") "return {1} "
+        "end "
+        "if v==ARGV[3] then return {1} end "
+        NEWER_VALUE,
+
+    [RC_SCRIPT_PUT] =
+        "local v=redis.call('GET',KEYS[1]) "
+        "local w=redis.call('GET',KEYS[2]) "
+        "if w and w~=ARGV[1] then return {0,redis.call('PTTL',KEYS[2])," NONCE("w") "} end "
+        "local k=v and " KIND("v") " "
+        "if k==4 and v~=ARGV[1] then "
+            "local left=redis.call('PTTL',KEYS[1]) "
+            "if left>=0 then return {0,left," NONCE("v") "} end "
+        "end "
+        "redis.call('SET',KEYS[2],ARGV[1],'PX',ARGV[2]) "
+        "if not v or k==3 or k==4 then "
+            "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
+            "return {1,ARGV[1]} "
+        "end "
+        "return {1,k>0 and " NONCE("v") " or redis.sha1hex(v)}",
+
+    [RC_SCRIPT_PUT_PUBLISH] =
+        "local v=redis.call('GET',KEYS[1]) "
+        "local mine=redis.call('GET',KEYS[2])==ARGV[1] "
+        "if mine then redis.call('UNLINK',KEYS[2]) end "
+        "if v==ARGV[2] then return {1} end "
+        "local id=v and (v==ARGV[1] and v or " KIND("v") ">0 and " NONCE("v")
+            " or redis.sha1hex(v)) "
+        "if not mine or id~=ARGV[4] then return {0} end "
+        STORE("ARGV[2]", "ARGV[3]")
+        "return {1}",
+
+    /* SET NX GET and INCR do not make the server track a key, GET does: a waiter tracks the release
+       mark only, so renewals wake nobody; a holder tracks the lock itself and hears of its loss.
+       The fence follows the server's clock, so its key need not live for ever. */
+    [RC_SCRIPT_LOCK] =
+        "if ARGV[3]=='1' then "
+            "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
+        "else "
+            "local old=redis.call('SET',KEYS[1],ARGV[1],'NX','GET','PX',ARGV[2]) "
+            "if old and old~=ARGV[1] then redis.call('GET',KEYS[3]) return {0} end "
+        "end "
+        "local t=redis.call('TIME') "
+        "local now=t[1]*1000000+t[2] "
+        "local fence=redis.call('INCR',KEYS[2]) "
+        "if fence<now then fence=now end "
+        "redis.call('SET',KEYS[2],string.format('%.0f',fence),'PX',ARGV[4]) "
+        "redis.call('GET',KEYS[1]) "
+        "return {1,fence}",
+
+    [RC_SCRIPT_LOCK_RENEW] =
+        "if redis.call('GET',KEYS[1])~=ARGV[1] then return 0 end "
+        "redis.call('PEXPIRE',KEYS[1],ARGV[2]) "
+        "redis.call('GET',KEYS[1]) "
+        "return 1",
+
+    [RC_SCRIPT_LOCK_RELEASE] =
+        "if redis.call('GET',KEYS[1])~=ARGV[1] then return 0 end "
+        "redis.call('UNLINK',KEYS[1]) "
+        "redis.call('SET',KEYS[2],ARGV[1],'PX',1000) "
+        "return 1",
+};
+/* clang-format on */
+
+static char shas[RC_SCRIPT_COUNT][41];
+
+void rc_scripts_init(void)
+{
+    for (int i = 0; i < RC_SCRIPT_COUNT; i++)
+        rc_sha1_hex(SOURCES[i], strlen(SOURCES[i]), shas[i]);
+}
+
+const char *rc_script_source(enum rc_script script)
+{
+    return SOURCES[script];
+}
+
+const char *rc_script_sha(enum rc_script script)
+{
+    return shas[script];
+}
+
+int rc_script_begin(struct rc_buf *out, enum rc_script script, uint32_t key_count,
+                    uint32_t argument_count)
+{
+    int error = rc_command_head(out, 3 + key_count + argument_count);
+    if (error == 0)
+        error = rc_command_text(out, "EVALSHA");
+    if (error == 0)
+        error = rc_command_bytes(out, shas[script], 40);
+    return error == 0 ? rc_command_int(out, key_count) : error;
+}
+
+int rc_script_with_source(struct rc_buf *out, enum rc_script script, const char *bytes, size_t len)
+{
+    const char *line_end = memchr(bytes, '\n', len);
+    assert(line_end != NULL);
+    size_t head = (size_t)(line_end + 1 - bytes);
+    size_t skip = head + strlen("$7\r\nEVALSHA\r\n$40\r\n") + 40 + 2;
+    assert(skip <= len);
+    int error = rc_buf_append(out, bytes, head);
+    if (error == 0)
+        error = rc_command_text(out, "EVAL");
+    if (error == 0)
+        error = rc_command_text(out, SOURCES[script]);
+    return error == 0 ? rc_buf_append(out, bytes + skip, len - skip) : error;
+}

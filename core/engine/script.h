@@ -1,0 +1,57 @@
+/*
+ * script - the Lua scripts that run inside Redis, each one step of the lease or lock protocol.
+ *
+ * What:    sources and SHAs; writes EVALSHA requests and rewrites one as EVAL when Redis has
+ *          forgotten the script.
+ * Threads: rc_scripts_init once before everything else, then constant.
+ * Errors:  RC_ERR_NOMEM.
+ * Not:     each script has one value key, declares every key, and reads the value key first.
+ *          Comments stay here: what is sent is only the source.
+ */
+#ifndef RC_SCRIPT_H
+#define RC_SCRIPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+enum rc_script {
+    /* K; lease, ttl, token of the lease waited for -> {1} acquired | {0, pttl, token} busy | {2,
+       value, pttl} | {3, marker} the load waited for failed */
+    RC_SCRIPT_ACQUIRE,
+    /* K; lease, value, ttl or -1 -> {1} stored | {0} lost | {2, value, pttl} lost, a newer value
+       stands there */
+    RC_SCRIPT_PUBLISH,
+    /* keys...; lease -> how many keys held the lease (and are deleted now) */
+    RC_SCRIPT_RELEASE,
+    /* keys...; lease, ttl -> how many keys held the lease (and live ttl from now) */
+    RC_SCRIPT_HEARTBEAT,
+    /* K, R; nonce of the value seen, lease, ttl -> {1} the refresh is ours | {0} */
+    RC_SCRIPT_REFRESH,
+    /* K, R; nonce of the value seen, lease, value, ttl or -1 -> as PUBLISH */
+    RC_SCRIPT_REFRESH_PUBLISH,
+    /* K, W; lease, ttl -> {1, identity of what stands in K} | {0, pttl, token} busy */
+    RC_SCRIPT_PUT,
+    /* K, W; lease, value, ttl or -1, identity -> {1} | {0} lost */
+    RC_SCRIPT_PUT_PUBLISH,
+    /* lock, fence, mark; token, ttl, force 0/1, life of the fence -> {1, fence} | {0} */
+    RC_SCRIPT_LOCK,
+    /* lock; token, ttl -> 1 | 0 */
+    RC_SCRIPT_LOCK_RENEW,
+    /* lock, mark; token -> 1 | 0 */
+    RC_SCRIPT_LOCK_RELEASE,
+    RC_SCRIPT_COUNT
+};
+
+void rc_scripts_init(void);
+const char *rc_script_source(enum rc_script script);
+const char *rc_script_sha(enum rc_script script); /* 40 hex digits */
+
+/* Starts a request; `key_count` keys and then `argument_count` arguments must follow. */
+int rc_script_begin(struct rc_buf *out, enum rc_script script, uint32_t key_count,
+                    uint32_t argument_count);
+/* Appends to `out` the EVALSHA request `bytes` as EVAL with the source. */
+int rc_script_with_source(struct rc_buf *out, enum rc_script script, const char *bytes, size_t len);
+
+#endif
