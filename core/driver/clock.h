@@ -1,0 +1,19 @@
+/*
+ * clock - the monotonic clock of this machine, in microseconds.
+ *
+ * Threads: any.
+ */
+#ifndef RC_CLOCK_H
+#define RC_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+static inline int64_t rc_clock_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+#endif

@@ -1,0 +1,316 @@
+#include "driver/driver.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "driver/clock.h"
+#include "driver/fork.h"
+#include "driver/random.h"
+#include "driver/reactor.h"
+#include "driver/socket.h"
+
+enum { LISTEN_EVERY_US = 1000 };
+
+/* ---- ownership ------------------------------------------------------------------------------- */
+
+bool rc_driver_try_own(struct rc_driver *driver)
+{
+    int nobody = RC_OWNER_NONE;
+    /* Acquire pairs with the release in rc_driver_leave: the engine's state comes along.
+       Sequentially consistent because leave and submit look at each other's flags (owner,
+       queue_used). */
+    return atomic_compare_exchange_strong(&driver->owner, &nobody, RC_OWNER_TURNING);
+}
+
+void rc_driver_wake_sleeper(struct rc_driver *driver)
+{
+    uint64_t one = 1;
+    ssize_t written = write(driver->wake_fd[1], &one, sizeof one);
+    (void)written; /* full means that a wake-up is already on its way */
+}
+
+static bool wake_next_waiter(struct rc_driver *driver)
+{
+    bool found = false;
+    pthread_mutex_lock(&driver->queue_mutex);
+    if (!rc_list_is_empty(&driver->waiters)) {
+        struct rc_seat *seat = RC_CONTAINER(driver->waiters.next, struct rc_seat, waiter);
+        /* Two mutexes at once, always in this order; the seat can not go away while it is in the
+           list. */
+        rc_seat_give_turn(seat);
+        found = true;
+    }
+    pthread_mutex_unlock(&driver->queue_mutex);
+    return found;
+}
+
+void rc_driver_leave(struct rc_driver *driver, bool is_reactor)
+{
+    bool earlier = rc_engine_deadline(&driver->engine) < atomic_load(&driver->reactor_alarm_us);
+    bool can_turn = rc_driver_can_turn(driver);
+    atomic_store(&driver->owner, RC_OWNER_NONE);
+    bool inline_next = can_turn && !atomic_load(&driver->crowded) &&
+                       atomic_load(&driver->waiting) > 0 && !atomic_load(&driver->reactor_wants) &&
+                       wake_next_waiter(driver);
+    if (is_reactor)
+        return;
+    if (earlier || atomic_load(&driver->reactor_wants) || atomic_load(&driver->reactor_dormant) ||
+        atomic_load(&driver->crowded) || (!inline_next && atomic_load(&driver->queue_used)))
+        rc_reactor_wake(driver->reactor);
+}
+
+void rc_driver_kick(struct rc_driver *driver)
+{
+    int owner = atomic_load(&driver->owner);
+    if (owner == RC_OWNER_SLEEPING)
+        rc_driver_wake_sleeper(driver);
+    else if (owner == RC_OWNER_NONE)
+        rc_reactor_wake(driver->reactor);
+    /* Else it is turning, and looks at the queue before it leaves. */
+}
+
+/* ---- one pass -------------------------------------------------------------------------------- */
+
+void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat)
+{
+    seat->driver = driver;
+    atomic_store_explicit(&seat->done, false,
+                          memory_order_relaxed); /* the queue's mutex orders it */
+    pthread_mutex_lock(&driver->queue_mutex);
+    rc_list_append(&driver->queue, &seat->queued);
+    atomic_store(&driver->queue_used, true);
+    pthread_mutex_unlock(&driver->queue_mutex);
+}
+
+static bool take_queue(struct rc_driver *driver)
+{
+    struct rc_list taken;
+    if (!atomic_load(&driver->queue_used))
+        return false;
+    rc_list_init(&taken);
+    pthread_mutex_lock(&driver->queue_mutex);
+    rc_list_splice(&taken, &driver->queue);
+    atomic_store(&driver->queue_used, false);
+    pthread_mutex_unlock(&driver->queue_mutex);
+    while (!rc_list_is_empty(&taken)) {
+        struct rc_seat *seat = RC_CONTAINER(taken.next, struct rc_seat, queued);
+        rc_list_remove(&seat->queued);
+        if (seat->call != NULL) {
+            seat->call(&driver->engine, seat->argument);
+            rc_seat_finish(seat);
+        } else {
+            rc_engine_submit(&driver->engine, &seat->op);
+        }
+    }
+    return true;
+}
+
+static bool finish_ops(struct rc_driver *driver)
+{
+    struct rc_op *op;
+    bool any = false;
+    while ((op = rc_engine_take_finished(&driver->engine)) != NULL) {
+        rc_seat_finish(RC_CONTAINER(op, struct rc_seat, op));
+        any = true;
+    }
+    return any;
+}
+
+static void lose(struct rc_driver *driver, int which, long error)
+{
+    char text[128];
+    struct rc_link *link = &driver->engine.topology.links[which];
+    /* Only the reactor closes: it may be polling the descriptor. */
+    rc_link_lost(link, rc_socket_error(error, text, sizeof text));
+    link->wants_close = true;
+}
+
+static void send_output(struct rc_driver *driver, int which)
+{
+    struct rc_link *link = &driver->engine.topology.links[which];
+    size_t len;
+    driver->unwritten[which] = false;
+    while (driver->fds[which] >= 0 && !link->wants_close && (len = rc_buf_len(&link->output)) > 0) {
+        long n = rc_socket_send(driver->fds[which], rc_buf_head(&link->output), len);
+        if (n < 0) {
+            lose(driver, which, n);
+            return;
+        }
+        if (n == 0) {
+            driver->unwritten[which] = true;
+            return;
+        }
+        rc_link_sent(link, (size_t)n);
+    }
+}
+
+static bool receive_input(struct rc_driver *driver, int which)
+{
+    struct rc_link *link = &driver->engine.topology.links[which];
+    bool any = false;
+    /* Bounded: a flood on one link must not starve the other and the timers. */
+    for (int i = 0; i < 16 && driver->fds[which] >= 0 && !link->wants_close; i++) {
+        long n = rc_socket_receive(driver->fds[which], driver->receive_buffer,
+                                   sizeof driver->receive_buffer);
+        if (n == 0)
+            break;
+        any = true;
+        if (n < 0) {
+            lose(driver, which, n);
+            break;
+        }
+        rc_link_feed(link, driver->receive_buffer, (size_t)n);
+        if ((size_t)n < sizeof driver->receive_buffer)
+            break;
+    }
+    return any;
+}
+
+bool rc_driver_can_turn(const struct rc_driver *driver)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        const struct rc_link *link = &driver->engine.topology.links[i];
+        if (link->state == RC_LINK_OPENING || link->wants_close)
+            return false;
+    }
+    return true;
+}
+
+static bool expects_input(const struct rc_link *link)
+{
+    return !rc_list_is_empty(&link->in_flight) || link->state == RC_LINK_HANDSHAKE;
+}
+
+bool rc_driver_turn(struct rc_driver *driver, unsigned readable)
+{
+    struct rc_engine *engine = &driver->engine;
+    rc_engine_set_time(engine, rc_clock_us());
+    bool any = take_queue(driver);
+    /* A stream of requests on one link must not make us deaf for the pushes on the other. */
+    if (engine->context.now_us - driver->listened_us >= LISTEN_EVERY_US)
+        readable = ~0u;
+    if (readable == ~0u)
+        driver->listened_us = engine->context.now_us;
+    rc_engine_run(engine);
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+        send_output(driver, i);
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        if ((readable & 1u << i) != 0 || expects_input(&engine->topology.links[i]))
+            any |= receive_input(driver, i);
+    }
+    if (any) {
+        rc_engine_run(engine); /* what the input has started or failed */
+        for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+            send_output(driver, i);
+    }
+    return finish_ops(driver) || any;
+}
+
+bool rc_driver_needs_reactor(const struct rc_driver *driver)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        const struct rc_link *link = &driver->engine.topology.links[i];
+        if (link->wants_open || link->wants_close)
+            return true;
+    }
+    return false;
+}
+
+void rc_driver_call(struct rc_driver *driver, void (*call)(struct rc_engine *, void *),
+                    void *argument)
+{
+    struct rc_seat seat;
+    if (rc_seat_init(&seat, NULL) != 0)
+        return;
+    seat.call = call;
+    seat.argument = argument;
+    rc_driver_submit(driver, &seat);
+    rc_driver_wait(driver, &seat);
+    rc_seat_deinit(&seat);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+int rc_driver_start(struct rc_driver **result, const rc_options *options,
+                    const struct rc_address *address)
+{
+    struct rc_seed seed;
+    struct rc_driver *driver = calloc(1, sizeof *driver);
+    if (driver == NULL)
+        return RC_ERR_NOMEM;
+    int error = rc_random_bytes(&seed, sizeof seed);
+    if (error == 0)
+        error = rc_engine_init(&driver->engine, options, address, &seed, rc_clock_us());
+    if (error != 0)
+        goto fail;
+    driver->fds[0] = driver->fds[1] = -1;
+    driver->fork_generation = rc_fork_generation();
+    driver->cpu_count = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    driver->may_spin = options->spin > 0 && driver->cpu_count > 1;
+    atomic_store(&driver->reactor_alarm_us, INT64_MAX);
+    atomic_store(&driver->spin_credits, 16);
+    rc_list_init(&driver->queue);
+    rc_list_init(&driver->waiters);
+    pthread_mutex_init(&driver->queue_mutex, NULL);
+    driver->wake_fd[0] = driver->wake_fd[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (driver->wake_fd[0] < 0) {
+        error = RC_ERR_NOMEM;
+        goto fail_engine;
+    }
+    error = rc_reactor_start(driver);
+    if (error != 0)
+        goto fail_fd;
+    *result = driver;
+    return 0;
+
+fail_fd:
+    close(driver->wake_fd[0]);
+fail_engine:
+    pthread_mutex_destroy(&driver->queue_mutex);
+    rc_engine_deinit(&driver->engine);
+fail:
+    free(driver);
+    return error;
+}
+
+static void close_engine(struct rc_engine *engine, void *argument)
+{
+    (void)argument;
+    rc_engine_close(engine);
+}
+
+static void ask_drained(struct rc_engine *engine, void *drained)
+{
+    *(bool *)drained = rc_engine_is_drained(engine);
+}
+
+static void end_engine(struct rc_engine *engine, void *argument)
+{
+    (void)argument;
+    rc_engine_end(engine);
+}
+
+void rc_driver_close(struct rc_driver *driver, int32_t timeout_ms)
+{
+    int64_t until_us = rc_clock_us() + (int64_t)timeout_ms * 1000;
+    bool drained = false;
+    rc_driver_call(driver, close_engine, NULL);
+    while (!drained && rc_clock_us() < until_us) {
+        rc_driver_call(driver, ask_drained, &drained);
+        if (!drained)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    rc_driver_call(driver, end_engine, NULL);
+    rc_reactor_stop(driver->reactor);
+}
+
+void rc_driver_free(struct rc_driver *driver)
+{
+    close(driver->wake_fd[0]);
+    pthread_mutex_destroy(&driver->queue_mutex);
+    rc_engine_deinit(&driver->engine);
+    free(driver);
+}

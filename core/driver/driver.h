@@ -1,0 +1,91 @@
+/*
+ * driver - who turns the engine's loop: one pass over its sockets, and the right to make it.
+ *
+ * What:    the engine with its sockets, the queue of submitted seats, and ownership. Ops are put
+ *          into the queue by any thread; whoever owns the engine takes them out, moves bytes and
+ *          finishes ops. Owners are blocking callers (inline.c) and the reactor thread (reactor.c).
+ *          Nobody else ever waits under a mutex.
+ * Threads: marked at each field.
+ * Memory:  made by the client; lives until the reactor thread is joined.
+ */
+#ifndef RC_DRIVER_H
+#define RC_DRIVER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "driver/seat.h"
+
+enum rc_owner {
+    RC_OWNER_NONE,
+    RC_OWNER_TURNING, /* somebody moves bytes, and looks at the queue before it leaves */
+    RC_OWNER_SLEEPING /* a blocking caller sleeps in poll() as the owner: wake it */
+};
+
+struct rc_reactor;
+
+struct rc_driver {
+    /* Fixed after start. */
+    int cpu_count;
+    bool may_spin;
+    int wake_fd[2]; /* a pipe's ends (the same eventfd on Linux): wakes the owner that sleeps */
+    struct rc_reactor *reactor;
+    unsigned fork_generation;
+
+    /* The owner's. */
+    struct rc_engine engine;
+    int fds[RC_TOPOLOGY_LINKS];        /* connected sockets, -1: none */
+    bool unwritten[RC_TOPOLOGY_LINKS]; /* the socket was full */
+    int64_t listened_us;               /* when all sockets were last read */
+    char receive_buffer[64 * 1024];
+
+    /* Any thread. */
+    _Atomic int owner;
+    _Atomic int waiting;              /* threads in rc_driver_wait */
+    _Atomic bool crowded;             /* so many wait that the reactor shall do it all */
+    _Atomic bool queue_used;          /* the queue may hold something */
+    _Atomic bool reactor_wants;       /* the reactor has work only it can do */
+    _Atomic int64_t reactor_alarm_us; /* when it will look at the engine by itself */
+    _Atomic bool reactor_dormant;     /* ... or not at all until it is told */
+    _Atomic uint64_t inline_turns;
+    _Atomic uint64_t reactor_turns;
+    _Atomic int spin_credits;
+
+    pthread_mutex_t queue_mutex;
+    /* Guarded by queue_mutex. */
+    struct rc_list queue;   /* seats by `queued` */
+    struct rc_list waiters; /* seats by `waiter`, oldest first */
+};
+
+int rc_driver_start(struct rc_driver **driver, const rc_options *options,
+                    const struct rc_address *address);
+/* Gives leases and locks back, for up to timeout_ms, then fails what is left, joins the reactor. */
+void rc_driver_close(struct rc_driver *driver, int32_t timeout_ms);
+void rc_driver_free(struct rc_driver *driver); /* after close, when no seat is in it any more */
+
+/* Caller: hands a seat over, waits for it. */
+void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat);
+void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat);
+/* Runs `call` as the engine's owner, and waits for that. */
+void rc_driver_call(struct rc_driver *driver, void (*call)(struct rc_engine *, void *),
+                    void *argument);
+
+/* Owners. */
+bool rc_driver_try_own(struct rc_driver *driver);
+/* Leaves, and finds the next owner if there is anything left to do. */
+void rc_driver_leave(struct rc_driver *driver, bool is_reactor);
+/* One pass: takes the queue, moves bytes that can be moved at once, fires timers, finishes ops.
+   Returns whether anything happened. `readable`: bit per link to read from even if no answer is
+   due. */
+bool rc_driver_turn(struct rc_driver *driver, unsigned readable);
+/* False while a connection is being made: then only the reactor can go on, and needs the engine for
+   it. */
+bool rc_driver_can_turn(const struct rc_driver *driver);
+bool rc_driver_needs_reactor(
+    const struct rc_driver *driver); /* a link waits to be opened or closed */
+/* Makes sure that somebody looks at the queue soon. */
+void rc_driver_kick(struct rc_driver *driver);
+void rc_driver_wake_sleeper(struct rc_driver *driver);
+
+#endif

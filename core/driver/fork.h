@@ -1,0 +1,15 @@
+/*
+ * fork - noticing that we are in a child process.
+ *
+ * What:    a number that changes in each child. Threads and connections do not survive a fork; a
+ *          client compares the number before each use and starts afresh, which costs no system
+ *          call.
+ * Threads: any.
+ */
+#ifndef RC_FORK_H
+#define RC_FORK_H
+
+void rc_fork_init(void); /* once per process, before the first rc_fork_generation */
+unsigned rc_fork_generation(void);
+
+#endif

@@ -1,0 +1,196 @@
+/*
+ * inline - a blocking caller turns the loop itself: no switch to another thread for a lone caller.
+ *
+ * The caller spins a moment on the socket (yielding the processor each time) because an answer from
+ * the same machine comes within some 20 us, while falling asleep and being woken costs 30 to 40 us
+ * more. Spinning has a price for others, so at most one caller per processor but one does it, and
+ * only while it pays.
+ */
+#include <poll.h>
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "driver/clock.h"
+#include "driver/driver.h"
+#include "driver/reactor.h"
+
+enum {
+    SPIN_US =
+        120, /* longer than a round trip on one machine, shorter than a scheduler's time slice */
+    CREDITS_MAX = 64,
+    CREDITS_FOR_MISS = 4, /* a spin that did not pay costs as much as four that did */
+    PROBE_EVERY = 64,     /* without credit one wait in so many tries again */
+    PARK_US = 100 * 1000  /* somebody else works for us; look after this long all the same */
+};
+
+static _Atomic int spinners; /* in this process */
+static _Atomic unsigned spin_probes;
+
+static bool start_spin(struct rc_driver *driver)
+{
+    if (!driver->may_spin)
+        return false;
+    if (atomic_load_explicit(&driver->spin_credits, memory_order_relaxed) <= 0 &&
+        atomic_fetch_add_explicit(&spin_probes, 1, memory_order_relaxed) % PROBE_EVERY != 0)
+        return false;
+    if (atomic_fetch_add_explicit(&spinners, 1, memory_order_relaxed) < driver->cpu_count - 1)
+        return true;
+    atomic_fetch_sub_explicit(&spinners, 1, memory_order_relaxed);
+    return false;
+}
+
+static void end_spin(struct rc_driver *driver, bool paid)
+{
+    int credits = atomic_load_explicit(&driver->spin_credits, memory_order_relaxed);
+    credits += paid ? 1 : -CREDITS_FOR_MISS;
+    if (credits > CREDITS_MAX)
+        credits = CREDITS_MAX;
+    if (credits < 0)
+        credits = 0;
+    /* Relaxed, and a lost update is harmless: it is a rule of thumb. */
+    atomic_store_explicit(&driver->spin_credits, credits, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&spinners, 1, memory_order_relaxed);
+}
+
+static bool answer_is_due(const struct rc_driver *driver)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        const struct rc_link *link = &driver->engine.topology.links[i];
+        if (rc_link_is_ready(link) && !rc_list_is_empty(&link->in_flight))
+            return true;
+    }
+    return false;
+}
+
+/* Sleeps as the owner until a socket or another thread wants something, or a timer is due. Returns
+   the links to read. */
+static unsigned sleep_as_owner(struct rc_driver *driver)
+{
+    struct pollfd fds[1 + RC_TOPOLOGY_LINKS];
+    nfds_t count = 1;
+    int which[RC_TOPOLOGY_LINKS];
+    unsigned readable = 0;
+    fds[0] = (struct pollfd){.fd = driver->wake_fd[0], .events = POLLIN};
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        if (driver->fds[i] < 0)
+            continue;
+        which[count - 1] = i;
+        fds[count++] = (struct pollfd){
+            .fd = driver->fds[i], .events = (short)(POLLIN | (driver->unwritten[i] ? POLLOUT : 0))};
+    }
+    int64_t left_us = rc_engine_deadline(&driver->engine) - rc_clock_us();
+    int timeout_ms = left_us > 1000000 ? 1000 : left_us < 0 ? 0 : (int)((left_us + 999) / 1000);
+    /* The other half of the pair is in rc_driver_submit and kick: they fill the queue, then look at
+       `owner`. */
+    atomic_store(&driver->owner, RC_OWNER_SLEEPING);
+    if (!atomic_load(&driver->queue_used) && !atomic_load(&driver->reactor_wants))
+        (void)poll(fds, count, timeout_ms);
+    else
+        (void)poll(fds, count, 0);
+    atomic_store(&driver->owner, RC_OWNER_TURNING);
+    if (fds[0].revents != 0) {
+        uint64_t number;
+        ssize_t n = read(driver->wake_fd[0], &number, sizeof number);
+        (void)n;
+    }
+    for (nfds_t i = 1; i < count; i++)
+        readable |= fds[i].revents != 0 ? 1u << which[i - 1] : 0;
+    return readable;
+}
+
+static void turn_until_done(struct rc_driver *driver, struct rc_seat *seat)
+{
+    unsigned readable = 0;
+    bool spinning = false;
+    int64_t spin_until_us = 0;
+    bool told_reactor = false;
+    atomic_fetch_add_explicit(&driver->inline_turns, 1, memory_order_relaxed);
+    for (;;) {
+        bool any = rc_driver_turn(driver, readable);
+        readable = 0;
+        if (rc_driver_needs_reactor(driver) && !told_reactor) {
+            atomic_store(&driver->reactor_wants, true);
+            told_reactor = true;
+        }
+        if (rc_seat_is_done(seat)) {
+            if (spinning)
+                end_spin(driver, true);
+            return;
+        }
+        if (atomic_load(&driver->reactor_wants) || atomic_load(&driver->crowded) ||
+            !rc_driver_can_turn(driver))
+            break;
+        if (any)
+            continue;
+        if (!spinning && spin_until_us == 0 && answer_is_due(driver) && start_spin(driver)) {
+            spinning = true;
+            spin_until_us = driver->engine.context.now_us + SPIN_US;
+        }
+        if (spinning && driver->engine.context.now_us < spin_until_us) {
+            sched_yield();
+            continue;
+        }
+        if (spinning)
+            end_spin(driver, false);
+        spinning = false;
+        readable = sleep_as_owner(driver);
+    }
+    if (spinning)
+        end_spin(driver, false);
+}
+
+static void enter_waiters(struct rc_driver *driver, struct rc_seat *seat)
+{
+    int waiting = atomic_fetch_add(&driver->waiting, 1) + 1;
+    pthread_mutex_lock(&driver->queue_mutex);
+    rc_list_append(&driver->waiters, &seat->waiter);
+    pthread_mutex_unlock(&driver->queue_mutex);
+    if (waiting > 2 * driver->cpu_count)
+        atomic_store(&driver->crowded, true);
+    else if (waiting == 1)
+        atomic_store(&driver->crowded, false);
+}
+
+/* Returns whether somebody has passed the turn to us just now, which we will not take. */
+static bool leave_waiters(struct rc_driver *driver, struct rc_seat *seat)
+{
+    atomic_fetch_sub(&driver->waiting, 1);
+    pthread_mutex_lock(&driver->queue_mutex);
+    rc_list_remove(&seat->waiter);
+    pthread_mutex_unlock(&driver->queue_mutex);
+    pthread_mutex_lock(&seat->mutex);
+    bool passed = seat->take_turn;
+    seat->take_turn = false;
+    pthread_mutex_unlock(&seat->mutex);
+    return passed;
+}
+
+void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
+{
+    if (rc_seat_is_done(seat))
+        return;
+    enter_waiters(driver, seat);
+    bool owns = false;
+    for (;;) {
+        bool inline_now = !atomic_load(&driver->crowded) && !atomic_load(&driver->reactor_wants);
+        owns = inline_now && rc_driver_try_own(driver);
+        if (owns)
+            turn_until_done(driver, seat);
+        if (rc_seat_is_done(seat))
+            break;
+        if (owns)
+            rc_driver_leave(driver, false);
+        else
+            rc_driver_kick(driver);
+        rc_seat_park(seat, PARK_US);
+        if (rc_seat_is_done(seat)) {
+            owns = false;
+            break;
+        }
+    }
+    /* Out of the list first: the next owner is not to be looked for among those who are done. */
+    bool passed = leave_waiters(driver, seat);
+    if (owns || (passed && rc_driver_try_own(driver)))
+        rc_driver_leave(driver, false);
+}

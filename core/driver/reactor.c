@@ -1,0 +1,459 @@
+#include "driver/reactor.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "driver/clock.h"
+#include "driver/socket.h"
+
+enum {
+    TICK_MS = 3,          /* how soon after the last inline turn the reactor takes over */
+    TICKS_TO_ARM = 8,     /* without an inline turn: poll the sockets again */
+    TICKS_TO_DORMANT = 4, /* the engine was never free: its owner sleeps and sees everything */
+    PASSES_MAX = 16       /* per wake-up, before libuv gets its turn again */
+};
+
+enum mode { MODE_ARMED, MODE_TICKING, MODE_DORMANT };
+
+/* A connection on its way: address after address. */
+struct door {
+    struct rc_reactor *reactor;
+    int which;
+    uv_poll_t poll;
+    uv_getaddrinfo_t lookup;
+    struct addrinfo *addresses; /* of the lookup, NULL for unix sockets */
+    struct addrinfo *next;
+    int fd; /* connecting or connected, -1 */
+    bool looking_up;
+    bool has_poll; /* the poll handle is open */
+    bool connecting;
+    bool answered;    /* the connect has ended, well or badly */
+    int lookup_error; /* of libuv */
+    bool stale;       /* the lookup's answer is no longer wanted */
+    int poll_events;  /* what it polls for now */
+};
+
+struct rc_reactor {
+    struct rc_driver *driver;
+    uv_thread_t thread;
+    uv_loop_t loop;
+    uv_async_t async;
+    uv_timer_t timer;
+    struct door doors[RC_TOPOLOGY_LINKS];
+    enum mode mode;
+    uint64_t seen_inline_turns;
+    int quiet_ticks;
+    int busy_ticks;
+    bool ending;
+    _Atomic bool stop;
+};
+
+static void pass(struct rc_reactor *reactor, unsigned readable);
+
+static struct rc_link *link_of(struct door *door)
+{
+    return &door->reactor->driver->engine.topology.links[door->which];
+}
+
+/* ---- polling --------------------------------------------------------------------------------- */
+
+static void on_poll(uv_poll_t *handle, int status, int events);
+
+static void set_poll(struct door *door, int events)
+{
+    if (!door->has_poll || door->poll_events == events)
+        return;
+    door->poll_events = events;
+    if (events == 0)
+        uv_poll_stop(&door->poll);
+    else
+        uv_poll_start(&door->poll, events, on_poll);
+}
+
+static void update_polls(struct rc_reactor *reactor)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        struct door *door = &reactor->doors[i];
+        int events = 0;
+        if (door->connecting)
+            events = door->answered ? 0 : UV_WRITABLE;
+        else if (reactor->mode == MODE_ARMED)
+            events = UV_READABLE | (reactor->driver->unwritten[i] ? UV_WRITABLE : 0);
+        set_poll(door, events);
+    }
+}
+
+static void on_timer(uv_timer_t *timer);
+
+static void set_alarm(struct rc_reactor *reactor)
+{
+    struct rc_driver *driver = reactor->driver;
+    int64_t now_us = rc_clock_us();
+    int64_t at_us = INT64_MAX;
+    if (reactor->mode == MODE_TICKING)
+        at_us = now_us + TICK_MS * 1000;
+    else if (reactor->mode == MODE_ARMED)
+        at_us = rc_engine_deadline(&driver->engine);
+    atomic_store(&driver->reactor_alarm_us, at_us);
+    if (at_us == INT64_MAX) {
+        uv_timer_stop(&reactor->timer);
+        return;
+    }
+    int64_t wait_us = at_us > now_us ? at_us - now_us : 0;
+    uv_update_time(&reactor->loop);
+    uv_timer_start(&reactor->timer, on_timer, (uint64_t)((wait_us + 999) / 1000), 0);
+}
+
+static void set_mode(struct rc_reactor *reactor, enum mode mode)
+{
+    if (reactor->mode != mode)
+        reactor->quiet_ticks = reactor->busy_ticks = 0;
+    reactor->mode = mode;
+    atomic_store(&reactor->driver->reactor_dormant, mode == MODE_DORMANT);
+}
+
+/* ---- connecting ------------------------------------------------------------------------------ */
+
+static void on_poll_closed(uv_handle_t *handle)
+{
+    struct door *door = handle->data;
+    door->has_poll = false;
+    close(door->fd);
+    door->fd = -1;
+    pass(door->reactor, 0); /* the link may want to be opened again */
+}
+
+static void free_addresses(struct door *door)
+{
+    if (door->addresses != NULL)
+        uv_freeaddrinfo(door->addresses);
+    door->addresses = door->next = NULL;
+}
+
+/* The descriptor is closed once libuv has let go of it. */
+static void shut(struct door *door)
+{
+    door->reactor->driver->fds[door->which] = -1;
+    door->connecting = door->answered = false;
+    door->lookup_error = 0;
+    door->stale = door->looking_up;
+    free_addresses(door);
+    if (door->has_poll && !uv_is_closing((uv_handle_t *)&door->poll))
+        uv_close((uv_handle_t *)&door->poll, on_poll_closed);
+}
+
+static void give_up(struct door *door, const char *cause)
+{
+    shut(door);
+    rc_link_lost(link_of(door), cause);
+}
+
+static void give_up_errno(struct door *door, long error)
+{
+    char text[128];
+    give_up(door, rc_socket_error(error, text, sizeof text));
+}
+
+static bool poll_new_fd(struct door *door, int fd)
+{
+    door->fd = fd;
+    if (uv_poll_init(&door->reactor->loop, &door->poll, fd) != 0) {
+        close(fd);
+        door->fd = -1;
+        return false;
+    }
+    door->poll.data = door;
+    door->has_poll = true;
+    door->connecting = true;
+    door->answered = false;
+    door->poll_events = 0;
+    return true;
+}
+
+/* Goes through the addresses until one connect is under way. */
+static void connect_next(struct door *door)
+{
+    int error = -ENOENT;
+    while (door->next != NULL) {
+        struct addrinfo *address = door->next;
+        door->next = address->ai_next;
+        int fd = rc_socket_connect(address->ai_addr, (socklen_t)address->ai_addrlen);
+        if (fd >= 0 && poll_new_fd(door, fd))
+            return;
+        error = fd < 0 ? fd : -ENOMEM;
+    }
+    give_up_errno(door, error);
+}
+
+static void on_lookup(uv_getaddrinfo_t *lookup, int status, struct addrinfo *addresses)
+{
+    struct door *door = lookup->data;
+    door->looking_up = false;
+    door->lookup_error = status;
+    door->addresses = door->next = addresses;
+    pass(door->reactor, 0);
+}
+
+static void open_door(struct door *door)
+{
+    const struct rc_address *address = &door->reactor->driver->engine.address;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    char port[8];
+    if (address->is_unix) {
+        int fd = rc_socket_connect_unix(address->host);
+        if (fd < 0 || !poll_new_fd(door, fd))
+            give_up_errno(door, fd < 0 ? fd : -ENOMEM);
+        return;
+    }
+    snprintf(port, sizeof port, "%u", (unsigned)address->port);
+    door->lookup.data = door;
+    door->looking_up = true;
+    int error =
+        uv_getaddrinfo(&door->reactor->loop, &door->lookup, on_lookup, address->host, port, &hints);
+    if (error != 0) {
+        door->looking_up = false;
+        give_up(door, uv_strerror(error));
+    }
+}
+
+static void on_connected(struct door *door)
+{
+    int error = rc_socket_result(door->fd);
+    door->connecting = door->answered = false;
+    if (error == 0) {
+        free_addresses(door);
+        door->reactor->driver->fds[door->which] = door->fd;
+        rc_link_opened(link_of(door));
+    } else if (door->next == NULL) {
+        give_up_errno(door, error);
+    } else { /* another address, once libuv has let go of this descriptor */
+        uv_close((uv_handle_t *)&door->poll, on_poll_closed);
+    }
+}
+
+/* The engine is ours: does for a link what it wants, and goes on with a connection under way. */
+static void tend(struct door *door)
+{
+    struct rc_link *link = link_of(door);
+    if (link->wants_close) {
+        link->wants_close = false;
+        shut(door);
+    }
+    if (door->looking_up)
+        return;
+    if (door->stale) {
+        free_addresses(door);
+        door->lookup_error = 0;
+        door->stale = false;
+    }
+    if (door->answered) {
+        on_connected(door);
+    } else if (door->lookup_error != 0) {
+        int error = door->lookup_error;
+        door->lookup_error = 0;
+        give_up(door, uv_strerror(error));
+    } else if (door->next != NULL && !door->has_poll) {
+        connect_next(door);
+    } else if (link->wants_open && !door->has_poll) {
+        link->wants_open = false;
+        open_door(door);
+    }
+}
+
+/* There is something that only we can do, and only as the engine's owner. */
+static bool has_work(const struct rc_reactor *reactor)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        const struct door *door = &reactor->doors[i];
+        if (door->answered || door->lookup_error != 0 || (door->next != NULL && !door->has_poll))
+            return true;
+    }
+    return atomic_load(&reactor->driver->reactor_wants);
+}
+
+/* ---- turning --------------------------------------------------------------------------------- */
+
+/* The engine has another owner. If there is something only we can do, ask for it. */
+static void stand_back(struct rc_reactor *reactor)
+{
+    struct rc_driver *driver = reactor->driver;
+    if (has_work(reactor)) {
+        atomic_store(&driver->reactor_wants, true);
+        rc_driver_kick(driver);
+    }
+    if (reactor->mode == MODE_ARMED)
+        set_mode(reactor, MODE_TICKING);
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        if (!reactor->doors[i].connecting || reactor->doors[i].answered)
+            set_poll(&reactor->doors[i], 0); /* level triggered: it would wake us again and again */
+    }
+    set_alarm(reactor);
+}
+
+static void pass(struct rc_reactor *reactor, unsigned readable)
+{
+    struct rc_driver *driver = reactor->driver;
+    if (reactor->ending)
+        return;
+    if (!rc_driver_try_own(driver)) {
+        stand_back(reactor);
+        return;
+    }
+    atomic_fetch_add_explicit(&driver->reactor_turns, 1, memory_order_relaxed);
+    atomic_store(&driver->reactor_wants, false);
+    rc_engine_set_time(&driver->engine, rc_clock_us());
+    for (int i = 0; i < PASSES_MAX; i++) {
+        for (int link = 0; link < RC_TOPOLOGY_LINKS; link++)
+            tend(&reactor->doors[link]);
+        bool any = rc_driver_turn(driver, readable);
+        readable = 0;
+        if (!any && !rc_driver_needs_reactor(driver))
+            break;
+    }
+    update_polls(reactor);
+    set_alarm(reactor);
+    rc_driver_leave(driver, true);
+}
+
+static void on_poll(uv_poll_t *handle, int status, int events)
+{
+    struct door *door = handle->data;
+    struct rc_reactor *reactor = door->reactor;
+    (void)status; /* reading tells */
+    (void)events;
+    door->answered = door->connecting;
+    pass(reactor, 1u << door->which);
+}
+
+static void on_async(uv_async_t *async)
+{
+    struct rc_reactor *reactor = async->data;
+    struct rc_driver *driver = reactor->driver;
+    if (atomic_load(&reactor->stop)) {
+        uv_stop(&reactor->loop);
+        return;
+    }
+    if (atomic_load(&driver->crowded))
+        set_mode(reactor, MODE_ARMED);
+    else if (reactor->mode == MODE_DORMANT)
+        set_mode(reactor, MODE_TICKING);
+    pass(reactor, reactor->mode == MODE_ARMED ? 0 : ~0u);
+}
+
+static void on_tick(struct rc_reactor *reactor)
+{
+    struct rc_driver *driver = reactor->driver;
+    uint64_t turns = atomic_load_explicit(&driver->inline_turns, memory_order_relaxed);
+    if (turns != reactor->seen_inline_turns) { /* blocking callers keep it going */
+        reactor->seen_inline_turns = turns;
+        reactor->quiet_ticks = 0;
+        reactor->busy_ticks = 0;
+        set_alarm(reactor);
+        return;
+    }
+    if (atomic_load(&driver->owner) == RC_OWNER_SLEEPING) {
+        if (++reactor->busy_ticks >= TICKS_TO_DORMANT)
+            set_mode(reactor, MODE_DORMANT);
+        set_alarm(reactor);
+        return;
+    }
+    if (++reactor->quiet_ticks >= TICKS_TO_ARM)
+        set_mode(reactor, MODE_ARMED);
+    pass(reactor, ~0u);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct rc_reactor *reactor = timer->data;
+    if (reactor->mode == MODE_TICKING)
+        on_tick(reactor);
+    else
+        pass(reactor, 0);
+}
+
+/* ---- the thread ------------------------------------------------------------------------------ */
+
+static void run(void *argument)
+{
+    struct rc_reactor *reactor = argument;
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL); /* signals are the host's */
+    uv_run(&reactor->loop, UV_RUN_DEFAULT);
+}
+
+static void end_door(struct door *door)
+{
+    door->stale = true;
+    if (door->has_poll && !uv_is_closing((uv_handle_t *)&door->poll))
+        uv_close((uv_handle_t *)&door->poll, on_poll_closed);
+    if (door->looking_up)
+        uv_cancel((uv_req_t *)&door->lookup);
+    free_addresses(door);
+}
+
+static int init_loop(struct rc_reactor *reactor)
+{
+    if (uv_loop_init(&reactor->loop) != 0)
+        return RC_ERR_NOMEM;
+    if (uv_async_init(&reactor->loop, &reactor->async, on_async) != 0) {
+        uv_loop_close(&reactor->loop);
+        return RC_ERR_NOMEM;
+    }
+    uv_timer_init(&reactor->loop, &reactor->timer);
+    reactor->async.data = reactor->timer.data = reactor;
+    return 0;
+}
+
+int rc_reactor_start(struct rc_driver *driver)
+{
+    struct rc_reactor *reactor = calloc(1, sizeof *reactor);
+    if (reactor == NULL)
+        return RC_ERR_NOMEM;
+    reactor->driver = driver;
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        reactor->doors[i].reactor = reactor;
+        reactor->doors[i].which = i;
+        reactor->doors[i].fd = -1;
+    }
+    if (init_loop(reactor) != 0) {
+        free(reactor);
+        return RC_ERR_NOMEM;
+    }
+    driver->reactor = reactor;
+    if (uv_thread_create(&reactor->thread, run, reactor) != 0) {
+        uv_close((uv_handle_t *)&reactor->async, NULL);
+        uv_close((uv_handle_t *)&reactor->timer, NULL);
+        uv_run(&reactor->loop, UV_RUN_DEFAULT);
+        uv_loop_close(&reactor->loop);
+        free(reactor);
+        return RC_ERR_NOMEM;
+    }
+    return 0;
+}
+
+void rc_reactor_wake(struct rc_reactor *reactor)
+{
+    uv_async_send(&reactor->async);
+}
+
+void rc_reactor_stop(struct rc_reactor *reactor)
+{
+    atomic_store(&reactor->stop, true);
+    uv_async_send(&reactor->async);
+    uv_thread_join(&reactor->thread);
+    /* The thread is gone: what is left of its loop is ours. */
+    reactor->ending = true;
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+        end_door(&reactor->doors[i]);
+    uv_close((uv_handle_t *)&reactor->async, NULL);
+    uv_close((uv_handle_t *)&reactor->timer, NULL);
+    uv_run(&reactor->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&reactor->loop);
+    free(reactor);
+}

@@ -1,0 +1,23 @@
+/*
+ * reactor - the thread that turns the loop when no blocking caller does, on libuv.
+ *
+ * What:    opens connections (DNS included), and keeps renewals, heartbeats and pushes going while
+ *          Lua is busy. It is in one of three modes:
+ *              ARMED    polls the sockets: nobody turned the loop inline lately
+ *              TICKING  looks every 2 ms whether blocking callers still turn it, and turns it where
+ *              they do not DORMANT  a blocking caller sleeps as the owner and sees everything; it
+ *              tells when it leaves
+ * Threads: all functions from any thread; everything else happens on the reactor's own, with all
+ *          signals blocked.
+ * Errors:  RC_ERR_NOMEM when the thread can not be made.
+ */
+#ifndef RC_REACTOR_H
+#define RC_REACTOR_H
+
+#include "driver/driver.h"
+
+int rc_reactor_start(struct rc_driver *driver);
+void rc_reactor_wake(struct rc_reactor *reactor);
+void rc_reactor_stop(struct rc_reactor *reactor); /* joins; closes the sockets */
+
+#endif

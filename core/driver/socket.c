@@ -1,0 +1,91 @@
+#include "driver/socket.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int open_nonblocking(int family)
+{
+    int fd = socket(family, SOCK_STREAM, 0);
+    if (fd < 0)
+        return -errno;
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 || fcntl(fd, F_SETFL, O_NONBLOCK) != 0) {
+        int error = -errno;
+        close(fd);
+        return error;
+    }
+    return fd;
+}
+
+static int start_connect(int fd, const struct sockaddr *address, socklen_t len)
+{
+    if (connect(fd, address, len) == 0 || errno == EINPROGRESS)
+        return fd;
+    int error = -errno;
+    close(fd);
+    return error;
+}
+
+int rc_socket_connect(const struct sockaddr *address, socklen_t len)
+{
+    int one = 1;
+    int fd = open_nonblocking(address->sa_family);
+    if (fd < 0)
+        return fd;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    return start_connect(fd, address, len);
+}
+
+int rc_socket_connect_unix(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path)
+        return -ENAMETOOLONG;
+    strcpy(address.sun_path, path);
+    int fd = open_nonblocking(AF_UNIX);
+    if (fd < 0)
+        return fd;
+    return start_connect(fd, (const struct sockaddr *)&address, sizeof address);
+}
+
+int rc_socket_result(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
+        return -errno;
+    return -error;
+}
+
+long rc_socket_send(int fd, const char *bytes, size_t len)
+{
+    ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n >= 0)
+        return (long)n;
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -(long)errno;
+}
+
+long rc_socket_receive(int fd, char *bytes, size_t room)
+{
+    ssize_t n = recv(fd, bytes, room, MSG_DONTWAIT);
+    if (n > 0)
+        return (long)n;
+    if (n == 0)
+        return RC_SOCKET_EOF;
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -(long)errno;
+}
+
+const char *rc_socket_error(long error, char *text, size_t size)
+{
+    if (error == RC_SOCKET_EOF)
+        snprintf(text, size, "the server closed the connection");
+    else if (strerror_r((int)-error, text, size) != 0)
+        snprintf(text, size, "error %ld", -error);
+    return text;
+}
