@@ -55,12 +55,12 @@ static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct rc_client *registry;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-RC_API int rc_abi(void)
+int rc_abi(void)
 {
     return RC_ABI;
 }
 
-RC_API int64_t rc_now_us(void)
+int64_t rc_now_us(void)
 {
     return rc_clock_us();
 }
@@ -155,7 +155,7 @@ static struct rc_client *new_client(const rc_options *options, const char **why)
     return NULL;
 }
 
-RC_API int rc_open(const rc_options *options, rc_client **result, const char **error_text)
+int rc_open(const rc_options *options, rc_client **result, const char **error_text)
 {
     const char *why = NULL;
     pthread_once(&once, init_process);
@@ -204,7 +204,7 @@ static void count_user(struct rc_client *client, int change)
     }
 }
 
-RC_API int rc_close(rc_client *client, int32_t timeout_ms)
+int rc_close(rc_client *client, int32_t timeout_ms)
 {
     pthread_mutex_lock(&client->driver_mutex);
     bool was_closed = atomic_exchange(&client->closed, true);
@@ -216,7 +216,7 @@ RC_API int rc_close(rc_client *client, int32_t timeout_ms)
     return 0;
 }
 
-RC_API void rc_unref(rc_client *client, int32_t timeout_ms)
+void rc_unref(rc_client *client, int32_t timeout_ms)
 {
     lock_registry();
     bool last = client->references == 1;
@@ -270,7 +270,7 @@ static void read_stats(struct rc_engine *engine, void *argument)
     *((struct stats_call *)argument)->stats = engine->context.stats;
 }
 
-RC_API void rc_get_stats(rc_client *client, rc_stats *stats)
+void rc_get_stats(rc_client *client, rc_stats *stats)
 {
     int error;
     struct stats_call call = {.stats = stats};
@@ -289,7 +289,7 @@ static void read_health(struct rc_engine *engine, void *argument)
     rc_engine_get_health(engine, ((struct stats_call *)argument)->health);
 }
 
-RC_API void rc_get_health(rc_client *client, rc_health *health)
+void rc_get_health(rc_client *client, rc_health *health)
 {
     int error;
     struct stats_call call = {.health = health};
@@ -305,7 +305,7 @@ static void cancel_tag(struct rc_engine *engine, void *argument)
     call->count = rc_engine_cancel(engine, call->tag);
 }
 
-RC_API int rc_cancel(rc_client *client, uint64_t tag)
+int rc_cancel(rc_client *client, uint64_t tag)
 {
     int error;
     struct stats_call call = {.tag = tag};
@@ -322,7 +322,7 @@ static struct rc_seat *seat_of(rc_op *op)
     return (struct rc_seat *)(void *)op;
 }
 
-RC_API rc_op *rc_op_new(rc_client *client)
+rc_op *rc_op_new(rc_client *client)
 {
     struct rc_seat *seat = calloc(1, sizeof *seat);
     if (seat == NULL || rc_seat_init(seat, client) != 0) {
@@ -343,7 +343,7 @@ static bool is_ours(const struct rc_seat *seat)
     return seat->driver != NULL && seat->driver->fork_generation == rc_fork_generation();
 }
 
-RC_API void rc_op_free(rc_op *op)
+void rc_op_free(rc_op *op)
 {
     struct rc_seat *seat = seat_of(op);
     bool busy = !rc_seat_is_done(seat) || seat->loading;
@@ -355,27 +355,27 @@ RC_API void rc_op_free(rc_op *op)
     count_user(client, -1);
 }
 
-RC_API const rc_result *rc_op_result(rc_op *op)
+const rc_result *rc_op_result(rc_op *op)
 {
     return &op->result;
 }
 
-RC_API const rc_node *rc_op_nodes(rc_op *op)
+const rc_node *rc_op_nodes(rc_op *op)
 {
     return op->reply.nodes;
 }
 
-RC_API void rc_op_tag(rc_op *op, uint64_t tag)
+void rc_op_tag(rc_op *op, uint64_t tag)
 {
     op->tag = tag;
 }
 
-RC_API void rc_op_timeout(rc_op *op, int32_t timeout_ms)
+void rc_op_timeout(rc_op *op, int32_t timeout_ms)
 {
     op->timeout_ms = timeout_ms;
 }
 
-RC_API int rc_op_entry(rc_op *op, uint32_t index)
+int rc_op_entry(rc_op *op, uint32_t index)
 {
     rc_result *result = &op->result;
     if (index >= op->reply.count)
@@ -445,7 +445,7 @@ static int set_key(rc_op *op, const char *key, size_t key_len)
     return rc_buf_append(&op->key, key, key_len);
 }
 
-RC_API int rc_done(rc_op *op)
+int rc_done(rc_op *op)
 {
     struct rc_seat *seat = seat_of(op);
     if (rc_seat_is_done(seat)) {
@@ -458,7 +458,7 @@ RC_API int rc_done(rc_op *op)
     return 0;
 }
 
-RC_API int rc_wait(rc_op *op)
+int rc_wait(rc_op *op)
 {
     struct rc_seat *seat = seat_of(op);
     if (!rc_seat_is_done(seat)) {
@@ -489,7 +489,7 @@ static int encode_get(rc_op *op, const char *key, size_t key_len, bool with_ttl)
     return error;
 }
 
-RC_API int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags)
+int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags)
 {
     int error = ready(op, RC_OP_GET);
     if (error == 0)
@@ -525,7 +525,7 @@ static bool is_too_large(rc_op *op, size_t value_len)
     return value_len > (size_t)seat_of(op)->client->options.max_value_bytes;
 }
 
-RC_API int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry,
+int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry,
                   const char *value, size_t value_len, int64_t ttl_ms, uint32_t flags)
 {
     char header[RC_ENTRY_SIZE];
@@ -552,7 +552,7 @@ RC_API int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *en
     return submit_encoded(op, error);
 }
 
-RC_API int rc_delete(rc_op *op, const char *key, size_t key_len)
+int rc_delete(rc_op *op, const char *key, size_t key_len)
 {
     int error = ready(op, RC_OP_DELETE);
     if (error == 0)
@@ -568,7 +568,7 @@ RC_API int rc_delete(rc_op *op, const char *key, size_t key_len)
 
 /* ---- any commands ---------------------------------------------------------------------------- */
 
-RC_API int rc_begin(rc_op *op, uint32_t flags)
+int rc_begin(rc_op *op, uint32_t flags)
 {
     int error = ready(op, RC_OP_COMMAND);
     op->flags = flags;
@@ -576,23 +576,23 @@ RC_API int rc_begin(rc_op *op, uint32_t flags)
     return error;
 }
 
-RC_API int rc_command_begin(rc_op *op, uint32_t argument_count)
+int rc_command_begin(rc_op *op, uint32_t argument_count)
 {
     op->expect++;
     return rc_command_head(&op->request, argument_count);
 }
 
-RC_API int rc_argument(rc_op *op, const char *bytes, size_t len)
+int rc_argument(rc_op *op, const char *bytes, size_t len)
 {
     return rc_command_bytes(&op->request, bytes, len);
 }
 
-RC_API int rc_argument_int(rc_op *op, int64_t number)
+int rc_argument_int(rc_op *op, int64_t number)
 {
     return rc_command_int(&op->request, number);
 }
 
-RC_API int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_t value_len)
+int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_t value_len)
 {
     char header[RC_ENTRY_SIZE];
     if (is_too_large(op, value_len))
@@ -601,12 +601,12 @@ RC_API int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value
                            value_len);
 }
 
-RC_API int rc_submit(rc_op *op)
+int rc_submit(rc_op *op)
 {
     return op->expect > 0 ? submit(op) : RC_ERR_ARGUMENT;
 }
 
-RC_API int rc_delete_submit(rc_op *op)
+int rc_delete_submit(rc_op *op)
 {
     if (op->expect != 1)
         return RC_ERR_ARGUMENT;
@@ -616,7 +616,7 @@ RC_API int rc_delete_submit(rc_op *op)
 
 /* ---- remember -------------------------------------------------------------------------------- */
 
-RC_API int rc_load(rc_op *op, const char *key, size_t key_len, const rc_load_options *options)
+int rc_load(rc_op *op, const char *key, size_t key_len, const rc_load_options *options)
 {
     const struct rc_client *client = seat_of(op)->client;
     char purpose = options->flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
@@ -649,7 +649,7 @@ static int begin_end(rc_op *op, enum rc_op_kind kind)
     return 0;
 }
 
-RC_API int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value_len,
+int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value_len,
                       int64_t ttl_ms, uint32_t flags)
 {
     char header[RC_ENTRY_SIZE];
@@ -665,7 +665,7 @@ RC_API int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_
                           rc_lease_encode_end(op, header, header_len, value, value_len, ttl_ms));
 }
 
-RC_API int rc_fail(rc_op *op, const char *text, size_t text_len, int32_t error_ttl_ms)
+int rc_fail(rc_op *op, const char *text, size_t text_len, int32_t error_ttl_ms)
 {
     enum {
         MARKER_MS = 1000,
@@ -681,7 +681,7 @@ RC_API int rc_fail(rc_op *op, const char *text, size_t text_len, int32_t error_t
                                                   error_ttl_ms > 0 ? error_ttl_ms : MARKER_MS));
 }
 
-RC_API int rc_release(rc_op *op)
+int rc_release(rc_op *op)
 {
     int error = begin_end(op, RC_OP_RELEASE);
     if (error != 0)
@@ -696,7 +696,7 @@ static struct rc_lock_handle *handle_of(rc_lock *lock)
     return (struct rc_lock_handle *)(void *)lock;
 }
 
-RC_API rc_lock *rc_lock_new(rc_client *client, const char *key, size_t key_len)
+rc_lock *rc_lock_new(rc_client *client, const char *key, size_t key_len)
 {
     struct rc_lock_handle *handle = calloc(1, sizeof *handle);
     if (handle == NULL)
@@ -720,7 +720,7 @@ static void drop_lock(struct rc_engine *engine, void *argument)
     rc_locks_drop(&engine->locks, ((struct drop_lock_call *)argument)->lock);
 }
 
-RC_API void rc_lock_free(rc_lock *lock)
+void rc_lock_free(rc_lock *lock)
 {
     struct rc_lock_handle *handle = handle_of(lock);
     struct rc_client *client = handle->client;
@@ -734,7 +734,7 @@ RC_API void rc_lock_free(rc_lock *lock)
     count_user(client, -1);
 }
 
-RC_API int rc_lock_acquire(rc_lock *lock, rc_op *op, const rc_lock_options *options)
+int rc_lock_acquire(rc_lock *lock, rc_op *op, const rc_lock_options *options)
 {
     struct rc_lock_handle *handle = handle_of(lock);
     if (options->ttl_ms < 100 || options->wait_ms < 0 || options->max_hold_ms < 0)
@@ -758,7 +758,7 @@ RC_API int rc_lock_acquire(rc_lock *lock, rc_op *op, const rc_lock_options *opti
     return submit(op);
 }
 
-RC_API int rc_lock_state(rc_lock *lock)
+int rc_lock_state(rc_lock *lock)
 {
     const struct rc_lock_handle *handle = handle_of(lock);
     int state =
@@ -770,7 +770,7 @@ RC_API int rc_lock_state(rc_lock *lock)
     return rc_lock_remaining(lock) > 0 ? RC_LOCK_HELD : RC_LOCK_LOST;
 }
 
-RC_API int64_t rc_lock_remaining(rc_lock *lock)
+int64_t rc_lock_remaining(rc_lock *lock)
 {
     if (atomic_load_explicit(&lock->state, memory_order_acquire) != RC_LOCK_HELD ||
         handle_of(lock)->fork_generation != rc_fork_generation())
@@ -795,17 +795,17 @@ static int submit_for_lock(rc_lock *lock, rc_op *op, enum rc_op_kind kind, int64
     return submit(op);
 }
 
-RC_API int rc_lock_release(rc_lock *lock, rc_op *op)
+int rc_lock_release(rc_lock *lock, rc_op *op)
 {
     return submit_for_lock(lock, op, RC_OP_LOCK_RELEASE, 0);
 }
 
-RC_API int rc_lock_extend(rc_lock *lock, rc_op *op, int32_t ttl_ms)
+int rc_lock_extend(rc_lock *lock, rc_op *op, int32_t ttl_ms)
 {
     return ttl_ms < 100 ? RC_ERR_ARGUMENT : submit_for_lock(lock, op, RC_OP_LOCK_EXTEND, ttl_ms);
 }
 
-RC_API int rc_lock_token(rc_lock *lock, char *token)
+int rc_lock_token(rc_lock *lock, char *token)
 {
     if (atomic_load_explicit(&lock->state, memory_order_acquire) != RC_LOCK_HELD)
         return RC_ERR_NOTHELD;

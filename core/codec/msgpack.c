@@ -207,7 +207,7 @@ static bool is_key(const rc_token *token)
     }
 }
 
-RC_API int32_t rc_msgpack_scan(const char *bytes, size_t len, rc_token *tokens, int32_t capacity)
+int32_t rc_msgpack_scan(const char *bytes, size_t len, rc_token *tokens, int32_t capacity)
 {
     if (len > INT32_MAX)
         return RC_ERR_TOOLARGE;

@@ -66,7 +66,8 @@ static void on_poll(uv_poll_t *handle, int status, int events);
 
 static void set_poll(struct door *door, int events)
 {
-    if (!door->has_poll || door->poll_events == events)
+    if (!door->has_poll || door->poll_events == events ||
+        uv_is_closing((const uv_handle_t *)&door->poll))
         return;
     door->poll_events = events;
     if (events == 0)

@@ -71,10 +71,10 @@ static void abandon(struct rc_req *req, int status, const char *text)
 {
     void (*done)(struct rc_req *, int, struct rc_reply *, const char *) = req->done;
     req->done = NULL;
-    req->owner = NULL;
     rc_context_clear_timer(req->context, &req->timer);
     if (done != NULL)
         done(req, status, NULL, text);
+    req->owner = NULL;
 }
 
 static void on_request_timer(void *context, struct rc_timer *timer)
@@ -125,7 +125,7 @@ static void write_request(struct rc_link *link, struct rc_req *req)
 
 void rc_link_want(struct rc_link *link)
 {
-    if (link->state != RC_LINK_IDLE || link->context->closing)
+    if (link->state != RC_LINK_IDLE || link->ended)
         return;
     link->state = RC_LINK_OPENING;
     link->wants_open = true;
@@ -244,6 +244,7 @@ void rc_link_lost(struct rc_link *link, const char *cause)
 void rc_link_shutdown(struct rc_link *link)
 {
     rc_context_clear_timer(link->context, &link->timer);
+    link->ended = true;
     link->wants_open = false;
     link->wants_close = link->state != RC_LINK_IDLE && link->state != RC_LINK_BACKOFF;
     link->state = RC_LINK_IDLE;

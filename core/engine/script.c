@@ -23,21 +23,22 @@
     "return {2,v,redis.call('PTTL',KEYS[1])}"
 
 static const char *const SOURCES[RC_SCRIPT_COUNT] = {
+    /* SET NX GET does not make the server track the key, so the holder gets no push for its own
+       lease; whoever finds a load running or a value reads the key once more, and is told when
+       it changes. */
     [RC_SCRIPT_ACQUIRE] =
-        "local v=redis.call('GET',KEYS[1]) "
-        "if v then "
-            "local k=" KIND("v") " "
-            "if k==4 then "
-                "local left=redis.call('PTTL',KEYS[1]) "
-                "if left<0 then return {2,v,left} end "
-                "if v==ARGV[1] then return {1} end "
-                "return {0,left," NONCE("v") "} "
-            "end "
-            "if k~=3 then return {2,v,redis.call('PTTL',KEYS[1])} end "
+        "local v=redis.call('SET',KEYS[1],ARGV[1],'NX','GET','PX',ARGV[2]) "
+        "if not v or v==ARGV[1] then return {1} end "
+        "local k=" KIND("v") " "
+        "if k==3 then "
             "if " NONCE("v") "==ARGV[3] or string.byte(v,5)>=128 then return {3,v} end "
+            "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
+            "return {1} "
         "end "
-        "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
-        "return {1}",
+        "redis.call('GET',KEYS[1]) "
+        "local left=redis.call('PTTL',KEYS[1]) "
+        "if k==4 and left>=0 then return {0,left," NONCE("v") "} end "
+        "return {2,v,left}",
 
     /* Finding the very value again: the answer to an earlier publish was lost on its way. */
     [RC_SCRIPT_PUBLISH] =

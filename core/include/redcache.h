@@ -1,28 +1,26 @@
 /*
  * redcache.h - the public C interface of redcache, and its manual.
  *
- * A client is one engine: connections to one Redis, its operations, leases and locks. Any number of threads and Lua
- * states may share a client. An operation slot (`rc_op`) is used by one caller at a time, again and again: fill and
- * submit it with one of the rc_* calls, wait for it, read its result, use it for the next call.
+ * A client is one engine: connections to one Redis, its operations, leases and locks. Any number of
+ * threads and Lua states may share a client. An operation slot (`rc_op`) is used by one caller at a
+ * time, again and again: fill and submit it with one of the rc_* calls, wait for it, read its
+ * result, use it for the next call.
  *
- * Threads: every function may be called from any thread, but one `rc_op` or `rc_lock` only by one thread at a time
- *          (rc_lock_state, rc_lock_remaining and rc_cancel may be called by any thread at any time).
- * Memory:  keys and values are copied in. Results are read in place and stay valid until the slot is used again.
- * Errors:  functions return 0 or a negative RC_ERR_*; a call that fails at once changes nothing. What happens later
- *          is told by the result's status.
- * Time:    milliseconds in int32_t or int64_t; rc_op_timeout sets the deadline of a slot's operations.
+ * Threads: every function may be called from any thread, but one `rc_op` or `rc_lock` only by one
+ *          thread at a time (rc_lock_state, rc_lock_remaining and rc_cancel may be called by any
+ *          thread at any time).
+ * Memory:  keys and values are copied in. Results are read in place and stay valid until the slot
+ *          is used again.
+ * Errors:  functions return 0 or a negative RC_ERR_*; a call that fails at once changes nothing.
+ *          What happens later is told by the result's status.
+ * Time:    milliseconds in int32_t or int64_t; rc_op_timeout sets the deadline of a slot's
+ *          operations.
  */
 #ifndef REDCACHE_H
 #define REDCACHE_H
 
 #include <stddef.h>
 #include <stdint.h>
-
-#if defined(__GNUC__)
-#define RC_API __attribute__((visibility("default")))
-#else
-#define RC_API
-#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -31,6 +29,10 @@ extern "C" {
 /* Grows with every incompatible change of the part below; binding.lua refuses any other number. */
 #define RC_ABI 1
 
+/* What is declared here is public; every other name of the library is hidden. */
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
 /* clang-format off */
 /* FFI begin: lua/redcache/cdef.lua holds the text between these marks; a spec compares the two. */
 typedef struct rc_client rc_client;
@@ -43,7 +45,8 @@ enum {
     RC_ERR_TIMEOUT = -2,     /* the deadline passed first */
     RC_ERR_CANCELLED = -3,   /* rc_cancel() */
     RC_ERR_UNAVAILABLE = -4, /* no usable connection to Redis; data holds the cause */
-    RC_ERR_UNKNOWN = -5,     /* the connection broke after the request was sent: Redis may or may not have done it */
+    /* the connection broke after the request was sent: Redis may or may not have done it */
+    RC_ERR_UNKNOWN = -5,
     RC_ERR_OVERLOAD = -6,    /* a bounded queue is full */
     RC_ERR_CLOSED = -7,      /* the client is closed */
     RC_ERR_REDIS = -8,       /* Redis answered with an error; data holds its text */
@@ -61,11 +64,14 @@ enum {
     RC_DONE = 0,    /* a command was answered: number, data or nodes */
     RC_HIT = 1,     /* data is the value's payload */
     RC_MISS = 2,    /* nothing there */
-    RC_LOAD = 3,    /* rc_load: the caller holds the lease and must end it: rc_publish, rc_fail or rc_release */
-    RC_FAILED = 4,  /* rc_load: the load this caller waited for failed; data is the loader's error text */
+    /* rc_load: the caller holds the lease and must end it: rc_publish, rc_fail or rc_release */
+    RC_LOAD = 3,
+    /* rc_load: the load this caller waited for failed; data is the loader's error text */
+    RC_FAILED = 4,
     RC_STORED = 5,  /* rc_publish: the value is in Redis */
-    RC_UNSTORED = 6 /* rc_publish: the lease was void or Redis away; nothing was stored. If `kind` is not RC_KIND_NONE,
-                       data is the newer value that stands in the key */
+    /* rc_publish: the lease was void or Redis away; nothing was stored. If `kind` is not
+       RC_KIND_NONE, data is the newer value that stands in the key */
+    RC_UNSTORED = 6
 };
 
 /* What kind of entry a key holds. */
@@ -76,24 +82,28 @@ enum {
     RC_KIND_ERROR = 3,    /* marker of a failed load */
     RC_KIND_LEASE = 4,    /* somebody is loading */
     RC_KIND_PLAIN = 5,    /* a string without redcache's header */
-    RC_KIND_UNKNOWN = 6   /* a header of a newer version, or a broken one: data is the whole string */
+    /* a header of a newer version, or a broken one: data is the whole string */
+    RC_KIND_UNKNOWN = 6
 };
 
 /* Flags of a result. */
 enum {
     RC_STALE = 1,     /* past its soft expiry; somebody else is loading a newer one */
-    RC_DEGRADED = 2,  /* Redis is away or refused the lease: not stored, shared inside this process only */
+    /* Redis is away or refused the lease: not stored, shared inside this process only */
+    RC_DEGRADED = 2,
     RC_SHARED = 4,    /* loaded by another caller of this process while this one waited */
     RC_REFRESH = 8    /* with RC_LOAD: data is the stale value, still readable by everybody */
 };
 
 /* Flags of requests. */
 enum {
-    RC_WANT_TTL = 1,     /* rc_get, rc_load: read the remaining time to live too (one more command, same round trip) */
+    /* rc_get, rc_load: read the remaining time to live too (one more command, same round trip) */
+    RC_WANT_TTL = 1,
     RC_SCRIPT_FIRST = 2, /* rc_load: a miss is likely: ask for value or lease in one round trip */
     RC_RETRY = 4,        /* rc_command: safe to repeat after a broken connection */
     RC_STRICT = 8,       /* rc_load: RC_ERR_* instead of RC_LOAD | RC_DEGRADED when Redis is away */
-    RC_PUT = 16,         /* rc_load: take the write lease: waits for readers' loads, never hits, always RC_LOAD */
+    /* rc_load: take the write lease: waits for readers' loads, never hits, always RC_LOAD */
+    RC_PUT = 16,
     RC_FORCE = 32,       /* rc_lock_acquire: take the lock over from its holder */
     RC_NO_RENEW = 64,    /* rc_load, rc_lock_acquire: no renewal */
     RC_PLAIN = 128       /* rc_set, rc_publish: store the payload without a header */
@@ -102,7 +112,8 @@ enum {
 /* States of a lock handle. */
 enum { RC_LOCK_FREE = 0, RC_LOCK_HELD = 1, RC_LOCK_LOST = 2 };
 
-/* One element of an answer, depth first; an aggregate is followed by its `count` elements (a map has 2 per pair). */
+/* One element of an answer, depth first; an aggregate is followed by its `count` elements (a map
+   has 2 per pair). */
 typedef struct rc_node {
     int32_t type;    /* the RESP3 type byte: '+' '-' ':' '$' '*' '%' '~' '>' ',' '_' '#' '(' '=' */
     uint32_t count;  /* aggregates: number of elements */
@@ -144,9 +155,11 @@ typedef struct rc_entry {
     uint32_t load_ms;
 } rc_entry;
 
-/* How to reach Redis. Strings are (pointer, length) so that they may hold any byte; NULL or 0 takes the default. */
+/* How to reach Redis. Strings are (pointer, length) so that they may hold any byte; NULL or 0 takes
+   the default. */
 typedef struct rc_options {
-    const char *url;             /* redis://[[user]:password@]host[:port][/db] or unix://[[user]:password@]/path[?db=n] */
+    /* redis://[[user]:password@]host[:port][/db] or unix://[[user]:password@]/path[?db=n] */
+    const char *url;
     size_t url_len;
     const char *group;           /* clients of equal url, group and numbers are one client; "" */
     size_t group_len;
@@ -155,8 +168,10 @@ typedef struct rc_options {
     int64_t max_value_bytes;     /* 8 MiB: larger values are refused in both directions */
     int32_t max_key_bytes;       /* 65536 */
     int32_t max_queue;           /* 65536 requests waiting per connection, then RC_ERR_OVERLOAD */
-    int32_t degraded_ttl_ms;     /* 1000: how long a value loaded while Redis is away is shared in this process */
-    int32_t spin;                /* 1 blocking callers may poll the socket for a moment before they sleep; -1 never */
+    /* 1000: how long a value loaded while Redis is away is shared in this process */
+    int32_t degraded_ttl_ms;
+    /* 1 blocking callers may poll the socket for a moment before they sleep; -1 never */
+    int32_t spin;
 } rc_options;
 
 /* rc_load's numbers. */
@@ -215,73 +230,88 @@ int rc_abi(void);
 const char *rc_strerror(int error); /* static text */
 int64_t rc_now_us(void);            /* monotonic clock of this machine, microseconds */
 
-/* Clients. rc_open returns the process's client for these options, opened by the first caller; every rc_open wants
-   one rc_unref. Nothing is connected until the first operation. The last rc_unref, or rc_close by anybody, ends what
-   is waiting with RC_ERR_CLOSED, gives leases and locks back, waits up to timeout_ms for that and joins the reactor
-   thread. rc_open fails with RC_ERR_ARGUMENT where the url or a number is bad; *error_text then says why (static). */
+/* Clients. rc_open returns the process's client for these options, opened by the first caller;
+   every rc_open wants one rc_unref. Nothing is connected until the first operation. The last
+   rc_unref, or rc_close by anybody, ends what is waiting with RC_ERR_CLOSED, gives leases and locks
+   back, waits up to timeout_ms for that and joins the reactor thread. rc_open fails with
+   RC_ERR_ARGUMENT where the url or a number is bad; *error_text then says why (static). */
 int rc_open(const rc_options *options, rc_client **client, const char **error_text);
 void rc_unref(rc_client *client, int32_t timeout_ms);
 int rc_close(rc_client *client, int32_t timeout_ms);
 void rc_get_stats(rc_client *client, rc_stats *stats);
 void rc_get_health(rc_client *client, rc_health *health);
-int rc_cancel(rc_client *client, uint64_t tag); /* ends every operation that carries tag; returns how many */
+/* ends every operation that carries tag; returns how many */
+int rc_cancel(rc_client *client, uint64_t tag);
 
-/* Operation slots. rc_op_free may be called at any time: a running operation is cancelled, a lease is given back. */
+/* Operation slots. rc_op_free may be called at any time: a running operation is cancelled, a lease
+   is given back. */
 rc_op *rc_op_new(rc_client *client);
 void rc_op_free(rc_op *op);
 const rc_result *rc_op_result(rc_op *op);     /* the same address for the slot's whole life */
-const rc_node *rc_op_nodes(rc_op *op);        /* result->nodes elements of the last rc_command or rc_submit */
-int rc_op_entry(rc_op *op, uint32_t node);    /* reads that element as an entry into the result: outcome RC_HIT or
-                                                 RC_MISS, kind, data ...; RC_ERR_REDIS and its text for an error */
+/* result->nodes elements of the last rc_command or rc_submit */
+const rc_node *rc_op_nodes(rc_op *op);
+/* reads that element as an entry into the result: outcome RC_HIT or RC_MISS, kind, data ...;
+   RC_ERR_REDIS and its text for an error */
+int rc_op_entry(rc_op *op, uint32_t node);
 void rc_op_tag(rc_op *op, uint64_t tag);      /* for rc_cancel; 0 none. Stays until set again */
-void rc_op_timeout(rc_op *op, int32_t timeout_ms); /* of the next operations in this slot; 0: the client's default.
-                                                      rc_load and rc_lock_acquire bring their own */
+/* of the next operations in this slot; 0: the client's default. rc_load and rc_lock_acquire
+   bring their own */
+void rc_op_timeout(rc_op *op, int32_t timeout_ms);
 int rc_done(rc_op *op);                       /* 1 when the result is there */
-int rc_wait(rc_op *op);                       /* blocks until it is; every operation ends by its own deadline.
-                                                 Returns the result's status */
+/* blocks until it is; every operation ends by its own deadline. Returns the result's status */
+int rc_wait(rc_op *op);
 
 /* Reading and writing entries. */
 int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags);
-int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, const char *value, size_t value_len,
-           int64_t ttl_ms, uint32_t flags); /* ttl_ms -1: no expiry; flags: RC_PLAIN */
+/* ttl_ms -1: no expiry; flags: RC_PLAIN */
+int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, const char *value,
+           size_t value_len, int64_t ttl_ms, uint32_t flags);
 int rc_delete(rc_op *op, const char *key, size_t key_len); /* number: 1 found, 0 not */
 
-/* Any commands, in one write: rc_begin, then per command rc_command_begin and its arguments, then rc_submit. The
-   answers follow each other in the flat nodes. RC_RETRY: every command may be repeated. A broken connection,
-   timeout and so on fail the whole batch; an error answer is one node of type '-'. */
+/* Any commands, in one write: rc_begin, then per command rc_command_begin and its arguments, then
+   rc_submit. The answers follow each other in the flat nodes. RC_RETRY: every command may be
+   repeated. A broken connection, timeout and so on fail the whole batch; an error answer is one
+   node of type '-'. */
 int rc_begin(rc_op *op, uint32_t flags);
 int rc_command_begin(rc_op *op, uint32_t argument_count);
 int rc_argument(rc_op *op, const char *bytes, size_t len);
 int rc_argument_int(rc_op *op, int64_t number);
-int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_t value_len); /* NULL entry: plain */
+/* NULL entry: plain */
+int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_t value_len);
 int rc_submit(rc_op *op);
 int rc_delete_submit(rc_op *op); /* as rc_submit for one UNLINK with many keys (see rc_delete) */
 
-/* remember: rc_load ends with RC_HIT, RC_FAILED, RC_LOAD or an error. After RC_LOAD the caller runs its loader and
-   then ends the load in the same slot, once. ttl_ms of rc_publish: -1 no expiry, 0 share with the callers that wait
-   in this process but do not store. rc_fail tells everybody who waited for this load; error_ttl_ms > 0: and anybody
-   who asks within that time. */
+/* remember: rc_load ends with RC_HIT, RC_FAILED, RC_LOAD or an error. After RC_LOAD the caller runs
+   its loader and then ends the load in the same slot, once. ttl_ms of rc_publish: -1 no expiry, 0
+   share with the callers that wait in this process but do not store. rc_fail tells everybody who
+   waited for this load; error_ttl_ms > 0: and anybody who asks within that time. */
 int rc_load(rc_op *op, const char *key, size_t key_len, const rc_load_options *options);
-int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value_len, int64_t ttl_ms, uint32_t flags);
+int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value_len,
+               int64_t ttl_ms, uint32_t flags);
 int rc_fail(rc_op *op, const char *text, size_t text_len, int32_t error_ttl_ms);
 int rc_release(rc_op *op);
 
 /* Locks. A handle is for one lock name and may be acquired again after it was released or lost. */
 rc_lock *rc_lock_new(rc_client *client, const char *key, size_t key_len);
 void rc_lock_free(rc_lock *lock); /* gives a held lock back */
-int rc_lock_acquire(rc_lock *lock, rc_op *op, const rc_lock_options *options); /* number: fence; RC_ERR_BUSY */
+/* number: fence; RC_ERR_BUSY */
+int rc_lock_acquire(rc_lock *lock, rc_op *op, const rc_lock_options *options);
 int rc_lock_release(rc_lock *lock, rc_op *op);             /* RC_ERR_NOTHELD when lost */
 int rc_lock_extend(rc_lock *lock, rc_op *op, int32_t ttl_ms);
-int rc_lock_state(rc_lock *lock);         /* RC_LOCK_*, against the local deadline, without a round trip */
-int64_t rc_lock_remaining(rc_lock *lock); /* milliseconds this handle may still trust the lock; 0 when not held */
+/* RC_LOCK_*, against the local deadline, without a round trip */
+int rc_lock_state(rc_lock *lock);
+/* milliseconds this handle may still trust the lock; 0 when not held */
+int64_t rc_lock_remaining(rc_lock *lock);
 int rc_lock_token(rc_lock *lock, char *token_32_bytes); /* 32 hex digits */
 
-/* MessagePack. Reads len bytes as exactly one value and tells its elements depth first. Returns their number; where
-   it is over capacity, only the first ones were written: grow and call again. RC_ERR_PROTOCOL for anything but one
-   whole value (codec/msgpack.h lists the limits), RC_ERR_TOOLARGE for more than 2 GiB. */
+/* MessagePack. Reads len bytes as exactly one value and tells its elements depth first. Returns
+   their number; where it is over capacity, only the first ones were written: grow and call again.
+   RC_ERR_PROTOCOL for anything but one whole value (codec/msgpack.h lists the limits),
+   RC_ERR_TOOLARGE for more than 2 GiB. */
 typedef struct rc_token {
     int32_t type;  /* RC_TOKEN_* */
-    int32_t count; /* array: elements; map: pairs, a key and a value each; string: length in bytes */
+    /* array: elements; map: pairs, a key and a value each; string: length in bytes */
+    int32_t count;
     union {
         double number;     /* RC_TOKEN_NUMBER: a float, or an integer that a double holds exactly */
         int32_t offset;    /* RC_TOKEN_STRING: where it begins in bytes */
@@ -296,6 +326,9 @@ enum {
 int32_t rc_msgpack_scan(const char *bytes, size_t len, rc_token *tokens, int32_t capacity);
 /* FFI end */
 /* clang-format on */
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,45 @@
+-- redcache - a cache engine on Redis: one loader per key, honest locks, no stale values.
+--
+--     local redcache = require("redcache")
+--     local cache = redcache.new({ url = "redis://127.0.0.1:6379", namespace = "app" })
+--     local user, err = cache:remember("user:7", 60, function(key)
+--         return load_user(7)
+--     end)
+
+local cache = require("redcache.cache")
+local errors = require("redcache.errors")
+local options = require("redcache.options")
+
+local redcache = {
+    _VERSION = "0.1.0",
+
+    ---Time to live of what shall never expire by itself.
+    FOREVER = options.FOREVER,
+
+    ---The codes of error objects: err.code == redcache.errors.timeout.
+    errors = errors.CODES,
+}
+
+---Opens a cache. Nothing is connected before the first call. Times are seconds, fractions allowed.
+---Caches of one process with equal url, group and connection numbers share one client.
+---
+---Connection: url ("redis://127.0.0.1:6379"; redis://[user:password@]host[:port][/db] or
+---unix://[user:password@]/path[?db=n]), namespace ("" no prefix; else keys begin with it and ":"),
+---group (""), connectTimeout (1), commandTimeout (0.5), maxValue (8 MiB), maxKey (65536 bytes),
+---maxQueue (65536 requests), degradedTtl (1: how long a value loaded while Redis is away is shared
+---in the process), spin (true: poll for a moment before sleeping), scheduler ("blocking").
+---
+---Entries: ttl (300), codec ("msgpack"; "json", "raw" or a codec table), plain (false; true stores
+---values without a header, for other programs), grace (0: how long after its ttl a value may be
+---served when the loader or Redis fails), decodeErrors ("miss"; "error").
+---
+---Loads: leaseTtl (5), maxLoadTime (60), waitTimeout (5), onTimeout ("error"; "load", "stale"),
+---negativeTtl (5; 0 off), errorTtl (0), strict (false; true: an error where Redis is away), renew
+---(true), reloads (0: how often a load runs again whose value could not be stored).
+---
+---Locks: lockTtl (10), lockWait (5).
+---@param opts? table unknown or bad options are an error that names the option and its range
+---@return redcache.Cache
+redcache.new = cache.open
+
+return redcache

@@ -1,0 +1,380 @@
+-- batch - many keys in one write.
+--
+-- What:   getMulti, setMulti, deleteMulti: every key has its own result or its own error.
+-- Memory: one slot per batch; what comes back is decoded before the slot is given back.
+
+local binding = require("redcache.binding")
+local entry = require("redcache.entry")
+local errors = require("redcache.errors")
+local options = require("redcache.options")
+
+local is_ttl = options.is_ttl
+local take, give = binding.take, binding.give
+local HIT, KIND_NEGATIVE = binding.HIT, binding.KIND_NEGATIVE
+local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
+
+-- Keys per MGET: Redis answers the first of them while the rest is still on its way.
+local KEYS_PER_MGET = 128
+-- Commands per write: far below maxQueue, and no answer waits for ever in memory.
+local COMMANDS_PER_WRITE = 8192
+local KEYS_PER_WRITE = 65536
+
+local batch = {}
+
+-- Sends what stands in the slot and waits for the answers.
+local function run(cache, slot, status)
+    if status == 0 then
+        status = binding.submit(slot)
+    end
+    if status == 0 then
+        status = cache._wait(slot)
+    end
+    return status
+end
+
+local function customize(slot, own)
+    if own and (own.timeout or own.cancelTag) then
+        binding.customize(slot, own.timeout, own.cancelTag)
+    end
+end
+
+-- The first fault of a list, told as an argument error, or nil.
+local function list_fault(keys, method)
+    if type(keys) ~= "table" then
+        return errors.argument("keys", method, "list of strings", keys)
+    end
+    for i = 1, #keys do
+        if type(keys[i]) ~= "string" then
+            return "bad argument 'keys' to " .. method .. ": list of strings expected, got "
+                .. type(keys[i]) .. " at " .. i
+        end
+    end
+end
+
+-- The keys of a list, each once, without those that are too long.
+local function distinct(cache, keys, failed, action)
+    local list, count, seen = {}, 0, {}
+    local max = cache._client.max_key - #cache._prefix
+    for i = 1, #keys do
+        local key = keys[i]
+        if not seen[key] then
+            seen[key] = true
+            if #key > max then
+                failed[key] = errors.new("tooLarge", action, key, "the key is over maxKey")
+            else
+                count = count + 1
+                list[count] = key
+            end
+        end
+    end
+    return list, count
+end
+
+local function fail_all(failed, list, first, last, slot, status, action)
+    for i = first, last do
+        failed[list[i]] = binding.failure(slot, status, action, list[i])
+    end
+end
+
+-- Writes keys first..last as MGETs.
+local function write_mgets(slot, prefix, list, first, last)
+    local status = binding.begin(slot, binding.RETRY)
+    while status == 0 and first <= last do
+        local chunk_last = math.min(first + KEYS_PER_MGET - 1, last)
+        status = binding.command(slot, chunk_last - first + 2)
+        status = status == 0 and binding.argument(slot, "MGET") or status
+        for i = first, chunk_last do
+            if status ~= 0 then
+                break
+            end
+            status = binding.argument(slot, prefix .. list[i])
+        end
+        first = chunk_last + 1
+    end
+    return status
+end
+
+-- Decodes the entry that was read into the slot.
+local function read_value(cache, slot, key, values, failed, negatives, broken)
+    local counters = cache._counters
+    local kind, codec, flags, bytes = binding.entry(slot)
+    if kind == KIND_NEGATIVE then
+        counters.negative = counters.negative + 1
+        negatives[key] = true
+        return
+    end
+    local ok, value = entry.decode(cache._settings, kind, codec, flags, bytes)
+    if ok then
+        counters.hits = counters.hits + 1
+        values[key] = value
+        return
+    end
+    counters.decodeErrors = counters.decodeErrors + 1
+    if cache._settings.decodeErrors == "error" then
+        failed[key] = errors.new("decode", "read", key, value)
+    else
+        broken[#broken + 1] = { key = key, kind = kind, version = binding.version(slot),
+            bytes = bytes }
+    end
+end
+
+-- Reads the answers to the MGETs of keys first..last.
+local function read_mgets(cache, slot, list, first, last, values, failed, negatives, broken)
+    local nodes, count = binding.nodes(slot)
+    local counters = cache._counters
+    local at = 0
+    while first <= last do
+        local chunk_last = math.min(first + KEYS_PER_MGET - 1, last)
+        local head = at < count and nodes[at] or nil
+        local type_byte = head and head.type or 0
+        local keys = chunk_last - first + 1
+        at = at + 1
+        if type_byte == ERROR or type_byte == BULK_ERROR then
+            local text = binding.node_text(head)
+            for i = first, chunk_last do
+                failed[list[i]] = errors.new("redis", "read", list[i], text)
+            end
+        elseif head == nil or head.count ~= keys or at + keys > count then
+            for i = first, last do
+                failed[list[i]] = errors.new("redis", "read", list[i],
+                    "the answer has an unexpected form")
+            end
+            return
+        else
+            for i = first, chunk_last do
+                local status = binding.node_entry(slot, at)
+                at = at + 1
+                if status ~= 0 then
+                    failed[list[i]] = binding.failure(slot, status, "read", list[i])
+                elseif slot.result.outcome == HIT then
+                    read_value(cache, slot, list[i], values, failed, negatives, broken)
+                else
+                    counters.misses = counters.misses + 1
+                end
+            end
+        end
+        first = chunk_last + 1
+    end
+end
+
+---Reads many keys in one round trip. Never runs a loader. A value within its grace window counts
+---as a value.
+---@param keys string[] doubles are asked for once; an empty list sends nothing
+---@param opts? table timeout, cancelTag
+---@return table<string, any> values by key; a miss has none
+---@return table<string, redcache.Error> errors by key; empty when all went well
+---@return table<string, boolean> negatives true for keys that are remembered as "no such thing"
+function batch.getMulti(self, keys, opts)
+    local fault = list_fault(keys, "getMulti")
+    local own
+    if not fault and opts ~= nil then
+        own, fault = options.read({}, opts, "call", "getMulti")
+    end
+    if fault then
+        error(fault, 2)
+    end
+    local values, failed, negatives, broken = {}, {}, {}, {}
+    local list, count = distinct(self, keys, failed, "read")
+    if count == 0 then
+        return values, failed, negatives
+    end
+    local slot, reason = take(self._client)
+    if slot == nil then
+        fail_all(failed, list, 1, count, nil, reason, "read")
+        return values, failed, negatives
+    end
+    customize(slot, own)
+    for first = 1, count, KEYS_PER_WRITE do
+        local last = math.min(first + KEYS_PER_WRITE - 1, count)
+        local status = run(self, slot, write_mgets(slot, self._prefix, list, first, last))
+        if status == 0 then
+            read_mgets(self, slot, list, first, last, values, failed, negatives, broken)
+        else
+            fail_all(failed, list, first, last, slot, status, "read")
+        end
+    end
+    for _, one in ipairs(broken) do
+        entry.remove(self, slot, self._prefix .. one.key, one.kind, one.version, one.bytes)
+    end
+    give(slot)
+    return values, failed, negatives
+end
+
+-- The life of one key of setMulti, or nil and an error.
+local function life_of(cache, key, ttl)
+    local one = ttl
+    if type(ttl) == "table" and ttl ~= options.FOREVER then
+        one = ttl[key]
+    end
+    if one == nil then
+        return cache._settings.ttl
+    elseif not is_ttl(one) then
+        return nil, errors.bad_ttl("write", key, one)
+    end
+    return one
+end
+
+-- The items that can be sent; the others get their errors here.
+local function encode_all(cache, map, ttl, failed)
+    local items, count = {}, 0
+    local settings, client = cache._settings, cache._client
+    local max = client.max_key - #cache._prefix
+    for key, value in pairs(map) do
+        local life, err = life_of(cache, key, ttl)
+        if not err and #key > max then
+            err = errors.new("tooLarge", "write", key, "the key is over maxKey")
+        end
+        if not err then
+            local ok, bytes = entry.encode(settings, value)
+            if not ok then
+                err = errors.new("encode", "write", key, bytes)
+            elseif #bytes > client.max_value then
+                err = errors.new("tooLarge", "write", key, "the value is over maxValue")
+            else
+                count = count + 1
+                items[count] = { key = key, bytes = bytes, ttl = life }
+            end
+        end
+        failed[key] = err
+    end
+    return items, count
+end
+
+local function write_sets(cache, slot, items, first, last, grace)
+    local settings, prefix = cache._settings, cache._prefix
+    local codec, plain = settings.codec.id, settings.plain
+    local status = binding.begin(slot, 0)
+    for i = first, last do
+        if status ~= 0 then
+            break
+        end
+        local item = items[i]
+        status = binding.command_set(slot, prefix .. item.key, codec, item.bytes, item.ttl,
+            grace, plain)
+    end
+    return status
+end
+
+-- Reads the answers to the SETs of items first..last; gives the number of those stored.
+local function read_sets(slot, items, first, last, failed)
+    local nodes, count = binding.nodes(slot)
+    local stored = 0
+    for i = first, last do
+        local at, key = i - first, items[i].key
+        local type_byte = at < count and nodes[at].type or 0
+        if type_byte == ERROR or type_byte == BULK_ERROR then
+            failed[key] = errors.new("redis", "write", key, binding.node_text(nodes[at]))
+        elseif type_byte == 0 then
+            failed[key] = errors.new("redis", "write", key, "the answer has an unexpected form")
+        else
+            stored = stored + 1
+        end
+    end
+    return stored
+end
+
+---Stores many values in one round trip (one per 8,192 keys).
+---@param map table<string, any> values by key; an empty map sends nothing
+---@param ttl? number|redcache.Forever|table<string, number|redcache.Forever> seconds for all, or
+---by key; nil: the cache's ttl
+---@param opts? table timeout, cancelTag, grace
+---@return boolean|nil ok true: all stored; false: some; nil: none
+---@return table<string, redcache.Error> failed by key: badTtl, encode, tooLarge, redis,
+---unavailable, outcomeUnknown, timeout, cancelled, overload, closed; empty when all went well
+function batch.setMulti(self, map, ttl, opts)
+    if type(map) ~= "table" then
+        error(errors.argument("map", "setMulti", "table of values by key", map), 2)
+    end
+    for key in pairs(map) do
+        if type(key) ~= "string" then
+            error(errors.argument("map", "setMulti", "string keys", key), 2)
+        end
+    end
+    local own, fault = options.read({}, opts, "write", "setMulti")
+    if own == nil then
+        error(fault, 2)
+    end
+    local failed, stored = {}, 0
+    local items, count = encode_all(self, map, ttl, failed)
+    if count > 0 then
+        local slot, reason = take(self._client)
+        if slot == nil then
+            for i = 1, count do
+                failed[items[i].key] = binding.failure(nil, reason, "write", items[i].key)
+            end
+            return nil, failed
+        end
+        customize(slot, own)
+        local grace = own.grace or self._settings.grace
+        for first = 1, count, COMMANDS_PER_WRITE do
+            local last = math.min(first + COMMANDS_PER_WRITE - 1, count)
+            local status = run(self, slot, write_sets(self, slot, items, first, last, grace))
+            if status == 0 then
+                stored = stored + read_sets(slot, items, first, last, failed)
+            else
+                for i = first, last do
+                    failed[items[i].key] = binding.failure(slot, status, "write", items[i].key)
+                end
+            end
+        end
+        give(slot)
+    end
+    if next(failed) == nil then
+        return true, failed
+    end
+    if stored > 0 then
+        return false, failed
+    end
+    return nil, failed
+end
+
+---Deletes many keys with one command.
+---@param keys string[] an empty list sends nothing
+---@param opts? table timeout, cancelTag
+---@return integer|nil count of keys that were there
+---@return redcache.Error|nil err tooLarge, unavailable, outcomeUnknown, timeout, cancelled,
+---overload, closed, redis
+function batch.deleteMulti(self, keys, opts)
+    local fault = list_fault(keys, "deleteMulti")
+    local own
+    if not fault and opts ~= nil then
+        own, fault = options.read({}, opts, "call", "deleteMulti")
+    end
+    if fault then
+        error(fault, 2)
+    end
+    local failed = {}
+    local list, count = distinct(self, keys, failed, "delete")
+    local _, err = next(failed)
+    if err then
+        return nil, err
+    elseif count == 0 then
+        return 0
+    end
+    local slot, status = take(self._client)
+    if slot == nil then
+        return nil, binding.failure(nil, status, "delete", list[1])
+    end
+    customize(slot, own)
+    status = binding.begin(slot, 0)
+    status = status == 0 and binding.command(slot, count + 1) or status
+    status = status == 0 and binding.argument(slot, "UNLINK") or status
+    for i = 1, count do
+        if status ~= 0 then
+            break
+        end
+        status = binding.argument(slot, self._prefix .. list[i])
+    end
+    status = status == 0 and binding.submit_delete(slot) or status
+    status = status == 0 and self._wait(slot) or status
+    if status ~= 0 then
+        err = binding.failure(slot, status, "delete", list[1])
+        give(slot)
+        return nil, err
+    end
+    local deleted = binding.number(slot)
+    give(slot)
+    return deleted
+end
+
+return batch

@@ -1,0 +1,684 @@
+-- binding - the C core as plain Lua functions; the only file that touches ffi.
+--
+-- What:   loads the library, keeps a pool of operation slots per client and Lua state, turns
+--         seconds into milliseconds and statuses into error objects.
+-- Memory: a slot is a table {op, result, client}; whoever takes it gives it back. Results are
+--         copied out before the slot is used again. Scratch cdata is never held across a wait.
+-- Not:    no waiting policy (scheduler/), no protocol (remember.lua, lock.lua).
+
+local ffi = require("ffi")
+local cdef = require("redcache.cdef")
+local errors = require("redcache.errors")
+local options = require("redcache.options")
+
+local FOREVER = options.FOREVER
+local ABI = 1
+
+-- A second run in one Lua state (a cleared package.loaded) must not declare everything again.
+if not pcall(ffi.typeof, "rc_load_options") then
+    ffi.cdef(cdef)
+end
+
+-- Looks in the environment, then where Lua's C modules live, then where the linker looks.
+local function load_library()
+    local path = os.getenv("REDCACHE_LIBRARY")
+    if path and path ~= "" then
+        return ffi.load(path)
+    end
+    path = package.searchpath("libredcache", package.cpath)
+        or package.searchpath("redcache.libredcache", package.cpath)
+    if path then
+        return ffi.load(path)
+    end
+    local ok, library = pcall(ffi.load, "redcache")
+    if not ok then
+        error("could not load libredcache: it is neither named by REDCACHE_LIBRARY, nor in"
+            .. " package.cpath, nor where the linker looks: " .. tostring(library), 0)
+    end
+    return library
+end
+
+local C = load_library()
+if C.rc_abi() ~= ABI then
+    error("could not load libredcache: its interface has version " .. C.rc_abi()
+        .. ", these Lua files want " .. ABI, 0)
+end
+
+local binding = {
+    -- Outcomes and flags as the core says them, under the names the Lua files use.
+    HIT = C.RC_HIT,
+    MISS = C.RC_MISS,
+    LOAD = C.RC_LOAD,
+    FAILED = C.RC_FAILED,
+    STORED = C.RC_STORED,
+    UNSTORED = C.RC_UNSTORED,
+    KIND_NONE = C.RC_KIND_NONE,
+    KIND_VALUE = C.RC_KIND_VALUE,
+    KIND_NEGATIVE = C.RC_KIND_NEGATIVE,
+    KIND_PLAIN = C.RC_KIND_PLAIN,
+    STALE = C.RC_STALE,
+    DEGRADED = C.RC_DEGRADED,
+    REFRESH = C.RC_REFRESH,
+    WANT_TTL = C.RC_WANT_TTL,
+    SCRIPT_FIRST = C.RC_SCRIPT_FIRST,
+    RETRY = C.RC_RETRY,
+    STRICT = C.RC_STRICT,
+    PUT = C.RC_PUT,
+    FORCE = C.RC_FORCE,
+    NO_RENEW = C.RC_NO_RENEW,
+    LOCK_HELD = C.RC_LOCK_HELD,
+    LOCK_LOST = C.RC_LOCK_LOST,
+    TIMEOUT = C.RC_ERR_TIMEOUT,
+    CANCELLED = C.RC_ERR_CANCELLED,
+    CLOSED = C.RC_ERR_CLOSED,
+    LOST = C.RC_ERR_LOST,
+    NOTHELD = C.RC_ERR_NOTHELD,
+    ARGUMENT = C.RC_ERR_ARGUMENT,
+}
+
+local CODES = {
+    [C.RC_ERR_NOMEM] = "overload",
+    [C.RC_ERR_TIMEOUT] = "timeout",
+    [C.RC_ERR_CANCELLED] = "cancelled",
+    [C.RC_ERR_UNAVAILABLE] = "unavailable",
+    [C.RC_ERR_UNKNOWN] = "outcomeUnknown",
+    [C.RC_ERR_OVERLOAD] = "overload",
+    [C.RC_ERR_CLOSED] = "closed",
+    [C.RC_ERR_REDIS] = "redis",
+    [C.RC_ERR_PROTOCOL] = "redis",
+    [C.RC_ERR_TOOLARGE] = "tooLarge",
+    [C.RC_ERR_LOST] = "leaseLost",
+    [C.RC_ERR_NOTHELD] = "notHeld",
+    [C.RC_ERR_BUSY] = "notAcquired",
+    [C.RC_ERR_ARGUMENT] = "redis",
+    [C.RC_ERR_FORKED] = "notHeld",
+}
+
+-- Scratch, filled and read within one call.
+local entry = ffi.new("rc_entry")
+local client_out = ffi.new("rc_client *[1]")
+local text_out = ffi.new("const char *[1]")
+local lock_numbers = ffi.new("rc_lock_options")
+local token_out = ffi.new("char[33]")
+
+local ceil = math.ceil
+
+-- Rounds up, so that nothing ends before its time; never 0, which would mean another thing.
+-- The small number keeps 0.3 * 1000 = 300.00000000000006 from becoming 301.
+local function milliseconds(seconds)
+    local ms = ceil(seconds * 1000 - 1e-6)
+    return ms < 1 and 1 or ms
+end
+
+-- 0 keeps its own meaning: none, never, one try.
+local function milliseconds_or_none(seconds)
+    return seconds > 0 and milliseconds(seconds) or 0
+end
+
+---Seconds of the machine's monotonic clock.
+---@return number
+function binding.now()
+    return tonumber(C.rc_now_us()) / 1e6
+end
+
+-- Clients -----------------------------------------------------------------------------------------
+
+-- Keys that this Lua state loads right now, by server: slot by full key. A loader whose coroutine
+-- was dropped takes its slot, and so its mark, along.
+local loading_of = {}
+
+local function unref(handle)
+    -- Runs in the garbage collector: leases and locks get a moment to be given back.
+    C.rc_unref(handle, 200)
+end
+
+---@class redcache.Client
+---@field handle ffi.cdata*|nil nil once closed
+---@field loading table<string, table>
+
+---Opens, or finds, the process's client for these settings.
+---@param settings table complete settings of redcache.new
+---@return redcache.Client|nil client
+---@return string|nil message why not
+function binding.open(settings)
+    local o = ffi.new("rc_options")
+    o.url, o.url_len = settings.url, #settings.url
+    o.group, o.group_len = settings.group, #settings.group
+    o.connect_timeout_ms = milliseconds(settings.connectTimeout)
+    o.command_timeout_ms = milliseconds(settings.commandTimeout)
+    o.max_value_bytes = settings.maxValue
+    o.max_key_bytes = settings.maxKey
+    o.max_queue = settings.maxQueue
+    o.degraded_ttl_ms = milliseconds(settings.degradedTtl)
+    o.spin = settings.spin and 1 or -1
+    text_out[0] = nil
+    local status = C.rc_open(o, client_out, text_out)
+    if status ~= 0 then
+        return nil, ffi.string(text_out[0] ~= nil and text_out[0] or C.rc_strerror(status))
+    end
+    local loading = loading_of[settings.url]
+    if not loading then
+        loading = setmetatable({}, { __mode = "v" })
+        loading_of[settings.url] = loading
+    end
+    return {
+        handle = ffi.gc(client_out[0], unref),
+        slots = {},
+        count = 0,
+        loading = loading,
+        max_value = settings.maxValue,
+        max_key = settings.maxKey,
+    }
+end
+
+---Gives this Lua state's reference back.
+---@param client redcache.Client
+---@param timeout number seconds to wait until leases and locks are given back
+function binding.close(client, timeout)
+    local handle = client.handle
+    if handle == nil then
+        return
+    end
+    client.handle = nil
+    for i = 1, client.count do
+        C.rc_op_free(ffi.gc(client.slots[i].op, nil))
+    end
+    client.slots, client.count = {}, 0
+    ffi.gc(handle, nil)
+    C.rc_unref(handle, milliseconds_or_none(timeout))
+end
+
+---Ends every operation that carries `tag`.
+---@return integer count
+function binding.cancel(client, tag)
+    return C.rc_cancel(client.handle, tag)
+end
+
+local STATS = {
+    requests = "requests", bytesOut = "bytes_out", bytesIn = "bytes_in", pushes = "pushes",
+    connects = "connects", disconnects = "disconnects", retries = "retries",
+    noscript = "noscript", timeouts = "timeouts", leases = "leases", leaseWaits = "lease_waits",
+    leasesLost = "leases_lost", heartbeats = "heartbeats", shared = "shared",
+    degradedLoads = "degraded", locks = "locks", locksLost = "locks_lost",
+    lockRenewals = "lock_renewals", inlineTurns = "inline_turns", reactorTurns = "reactor_turns",
+    inFlight = "in_flight", waiting = "waiting", activeLeases = "active_leases",
+    activeLocks = "active_locks",
+}
+
+---The client's counters, as numbers.
+---@return table<string, integer>
+function binding.stats(client)
+    local stats = ffi.new("rc_stats")
+    C.rc_get_stats(client.handle, stats)
+    local out = {}
+    for name, field in pairs(STATS) do
+        out[name] = tonumber(stats[field])
+    end
+    return out
+end
+
+---@return table health
+function binding.health(client)
+    local health = ffi.new("rc_health")
+    C.rc_get_health(client.handle, health)
+    return {
+        ready = health.ready ~= 0,
+        tracking = health.tracking ~= 0,
+        down = tonumber(health.down_ms) / 1000,
+        server = ffi.string(health.server),
+        address = ffi.string(health.address),
+        cause = ffi.string(health.cause),
+    }
+end
+
+-- Slots -------------------------------------------------------------------------------------------
+
+---@class redcache.Slot
+---@field op ffi.cdata*
+---@field result ffi.cdata* read in place until the slot's next use
+---@field client redcache.Client
+---@field custom boolean it carries a tag or timeout of its own
+
+local function new_slot(client)
+    if client.handle == nil then
+        return nil, C.RC_ERR_CLOSED
+    end
+    local op = C.rc_op_new(client.handle)
+    if op == nil then
+        return nil, C.RC_ERR_NOMEM
+    end
+    ffi.gc(op, C.rc_op_free)
+    return { op = op, result = C.rc_op_result(op), client = client, custom = false }
+end
+
+---Takes an idle slot.
+---@return redcache.Slot|nil slot
+---@return integer|nil status why not
+function binding.take(client)
+    local count = client.count
+    if count > 0 then
+        local slots = client.slots
+        local slot = slots[count]
+        slots[count] = nil
+        client.count = count - 1
+        return slot
+    end
+    return new_slot(client)
+end
+
+---Gives a slot back; its result is void from now on.
+function binding.give(slot)
+    local client = slot.client
+    if slot.custom then
+        slot.custom = false
+        C.rc_op_tag(slot.op, 0)
+        C.rc_op_timeout(slot.op, 0)
+    end
+    if client.handle == nil then
+        C.rc_op_free(ffi.gc(slot.op, nil))
+        return
+    end
+    local count = client.count + 1
+    client.count = count
+    client.slots[count] = slot
+end
+
+---Lends the slot's next operations a timeout and a tag; give() takes both off.
+---@param timeout number|nil seconds
+---@param tag integer|nil
+function binding.customize(slot, timeout, tag)
+    slot.custom = true
+    C.rc_op_timeout(slot.op, timeout and milliseconds(timeout) or 0)
+    C.rc_op_tag(slot.op, tag or 0)
+end
+
+---Blocks the thread until the slot's operation is done.
+---@return integer status
+function binding.wait(slot)
+    return C.rc_wait(slot.op)
+end
+
+---Whether the slot's operation is done, without waiting.
+---@return boolean
+function binding.done(slot)
+    return C.rc_done(slot.op) ~= 0
+end
+
+---The error object for a status other than 0.
+---@param slot redcache.Slot|nil nil: the operation never started
+---@param status integer
+---@param action string
+---@param key string|nil
+---@return redcache.Error
+function binding.failure(slot, status, action, key)
+    local cause
+    local result = slot and slot.result
+    -- A call that failed at once wrote no result: what stands there belongs to an earlier one.
+    if result and result.status == status and result.data ~= nil and result.len > 0 then
+        cause = ffi.string(result.data, result.len)
+    else
+        cause = ffi.string(C.rc_strerror(status))
+    end
+    return errors.new(CODES[status] or "redis", action, key, cause)
+end
+
+-- Entries -----------------------------------------------------------------------------------------
+
+---Starts reading a key.
+---@return integer status
+function binding.get(slot, key, flags)
+    return C.rc_get(slot.op, key, #key, flags)
+end
+
+local function fill_entry(kind, codec, ttl, grace, load_time)
+    entry.kind = kind
+    entry.codec = codec
+    entry.entry_flags = 0
+    entry.schema = 0
+    entry.stale_ms = (grace > 0 and ttl ~= FOREVER) and milliseconds(grace) or 0
+    entry.load_ms = load_time > 0 and ceil(load_time * 1000) or 0
+end
+
+-- The life in Redis: the time to live and, behind it, the grace window.
+local function life(ttl, grace)
+    if ttl == FOREVER then
+        return -1
+    elseif ttl == 0 then
+        return 0
+    end
+    return milliseconds(ttl) + milliseconds_or_none(grace)
+end
+
+---Starts storing a value.
+---@param plain boolean without a header
+---@return integer status
+function binding.set(slot, key, codec, bytes, ttl, grace, plain)
+    fill_entry(C.RC_KIND_VALUE, codec, ttl, grace, 0)
+    return C.rc_set(slot.op, key, #key, entry, bytes, #bytes, life(ttl, grace),
+        plain and C.RC_PLAIN or 0)
+end
+
+---Starts deleting a key; the result's number tells whether it was there.
+---@return integer status
+function binding.delete(slot, key)
+    return C.rc_delete(slot.op, key, #key)
+end
+
+---Copies what a result holds.
+---@return integer kind
+---@return integer codec
+---@return integer flags of the entry
+---@return string bytes
+function binding.entry(slot)
+    local result = slot.result
+    return result.kind, result.codec, result.entry_flags, ffi.string(result.data, result.len)
+end
+
+---The version of the value in a result.
+---@return string eight bytes
+function binding.version(slot)
+    return ffi.string(slot.result.version, 8)
+end
+
+---The text in a result: a loader's error.
+---@return string
+function binding.text(slot)
+    local result = slot.result
+    return result.data ~= nil and ffi.string(result.data, result.len) or ""
+end
+
+---The remaining life of the entry in a result: FOREVER, nil when not known, or seconds.
+---@return number|redcache.Forever|nil life including the grace window
+---@return number grace seconds
+function binding.life(slot)
+    local result = slot.result
+    local ttl, grace = tonumber(result.ttl_ms), result.stale_ms / 1000
+    if ttl == -1 then
+        return FOREVER, 0
+    elseif ttl < 0 then
+        return nil, grace
+    end
+    return ttl / 1000, grace
+end
+
+---The whole number of a result.
+---@return number
+function binding.number(slot)
+    return tonumber(slot.result.number)
+end
+
+-- Loads -------------------------------------------------------------------------------------------
+
+---The numbers of rc_load for these settings, made once.
+---@return ffi.cdata*
+function binding.load_numbers(settings)
+    local numbers = ffi.new("rc_load_options")
+    numbers.lease_ttl_ms = milliseconds(settings.leaseTtl)
+    numbers.max_load_ms = milliseconds(settings.maxLoadTime)
+    numbers.wait_timeout_ms = milliseconds(settings.waitTimeout)
+    return numbers
+end
+
+---Starts a load; `left` (seconds) shortens the wait of this one.
+---@return integer status
+function binding.load(slot, key, numbers, flags, left)
+    numbers.flags = flags
+    if left then
+        local whole = numbers.wait_timeout_ms
+        numbers.wait_timeout_ms = milliseconds(left)
+        local status = C.rc_load(slot.op, key, #key, numbers)
+        numbers.wait_timeout_ms = whole
+        return status
+    end
+    return C.rc_load(slot.op, key, #key, numbers)
+end
+
+---Starts storing what was loaded. `ttl` 0: not stored, only shared with callers of this process.
+---@return integer status
+function binding.publish(slot, kind, codec, bytes, ttl, grace, load_time, plain)
+    fill_entry(kind, codec, ttl, grace, load_time)
+    return C.rc_publish(slot.op, entry, bytes, #bytes, life(ttl, grace),
+        plain and C.RC_PLAIN or 0)
+end
+
+---Starts telling those who wait that the load failed.
+---@return integer status
+function binding.fail(slot, text, error_ttl)
+    return C.rc_fail(slot.op, text, #text, milliseconds_or_none(error_ttl))
+end
+
+---Starts giving the lease back without a word.
+---@return integer status
+function binding.release(slot)
+    return C.rc_release(slot.op)
+end
+
+-- Any commands, in one write ----------------------------------------------------------------------
+
+---@return integer status
+function binding.begin(slot, flags)
+    return C.rc_begin(slot.op, flags)
+end
+
+---@return integer status
+function binding.command(slot, argument_count)
+    return C.rc_command_begin(slot.op, argument_count)
+end
+
+---@return integer status
+function binding.argument(slot, bytes)
+    return C.rc_argument(slot.op, bytes, #bytes)
+end
+
+---One SET in a batch. The caller has checked the sizes: a half-written command can not be undone.
+---@return integer status
+function binding.command_set(slot, key, codec, bytes, ttl, grace, plain)
+    local ms = life(ttl, grace)
+    fill_entry(C.RC_KIND_VALUE, codec, ttl, grace, 0)
+    local op = slot.op
+    local status = C.rc_command_begin(op, ms > 0 and 5 or 3)
+    if status == 0 then
+        status = C.rc_argument(op, "SET", 3)
+    end
+    if status == 0 then
+        status = C.rc_argument(op, key, #key)
+    end
+    if status == 0 then
+        status = C.rc_argument_entry(op, not plain and entry or nil, bytes, #bytes)
+    end
+    if status == 0 and ms > 0 then
+        status = C.rc_argument(op, "PX", 2)
+        if status == 0 then
+            status = C.rc_argument_int(op, ms)
+        end
+    end
+    return status
+end
+
+---@return integer status
+function binding.submit(slot)
+    return C.rc_submit(slot.op)
+end
+
+---Submits one UNLINK of many keys.
+---@return integer status
+function binding.submit_delete(slot)
+    return C.rc_delete_submit(slot.op)
+end
+
+---The flat answer of a batch: elements 0 to count - 1.
+---@return ffi.cdata* nodes
+---@return integer count
+function binding.nodes(slot)
+    return C.rc_op_nodes(slot.op), slot.result.nodes
+end
+
+---Text of an element.
+---@return string
+function binding.node_text(node)
+    return node.str ~= nil and ffi.string(node.str, node.len) or ""
+end
+
+---Reads one element as an entry into the result.
+---@return integer status
+function binding.node_entry(slot, node)
+    return C.rc_op_entry(slot.op, node)
+end
+
+-- Locks -------------------------------------------------------------------------------------------
+
+---@return ffi.cdata*|nil handle
+---@return integer|nil status
+function binding.lock(client, key)
+    if client.handle == nil then
+        return nil, C.RC_ERR_CLOSED
+    elseif #key > client.max_key then
+        return nil, C.RC_ERR_TOOLARGE
+    end
+    local handle = C.rc_lock_new(client.handle, key, #key)
+    if handle == nil then
+        return nil, C.RC_ERR_NOMEM
+    end
+    return ffi.gc(handle, C.rc_lock_free)
+end
+
+---Starts acquiring; the result's number is the fence.
+---@param settings table ttl, wait, maxHold
+---@return integer status
+function binding.lock_acquire(handle, slot, flags, ttl, wait, max_hold)
+    lock_numbers.flags = flags
+    lock_numbers.ttl_ms = milliseconds(ttl)
+    lock_numbers.wait_ms = milliseconds_or_none(wait)
+    lock_numbers.max_hold_ms = milliseconds_or_none(max_hold)
+    return C.rc_lock_acquire(handle, slot.op, lock_numbers)
+end
+
+---@return integer status
+function binding.lock_release(handle, slot)
+    return C.rc_lock_release(handle, slot.op)
+end
+
+---@return integer status
+function binding.lock_extend(handle, slot, ttl)
+    return C.rc_lock_extend(handle, slot.op, milliseconds(ttl))
+end
+
+---@return integer state LOCK_HELD, LOCK_LOST or neither
+function binding.lock_state(handle)
+    return C.rc_lock_state(handle)
+end
+
+---Seconds this handle may still trust its lock.
+---@return number
+function binding.lock_remaining(handle)
+    return tonumber(C.rc_lock_remaining(handle)) / 1000
+end
+
+---@return string token 32 hex digits
+function binding.lock_token(handle)
+    C.rc_lock_token(handle, token_out)
+    return ffi.string(token_out, 32)
+end
+
+-- MessagePack -------------------------------------------------------------------------------------
+
+local tokens_of = ffi.typeof("rc_token[?]")
+local FIRST_TOKENS = 256
+local TOKENS_KEPT = 65536 -- 1 MiB; a larger array is not kept
+local idle_tokens -- nil while lent: a finalizer may decode while somebody else builds tables
+local idle_room = 0
+
+---Splits MessagePack into tokens.
+---@param bytes string
+---@return integer count below 0: not MessagePack, or over a limit
+---@return ffi.cdata* tokens the caller's until give_tokens(tokens, room)
+---@return integer room of the array
+function binding.msgpack_scan(bytes)
+    local tokens, room = idle_tokens, idle_room
+    idle_tokens = nil
+    if not tokens then
+        tokens, room = tokens_of(FIRST_TOKENS), FIRST_TOKENS
+    end
+    local count = C.rc_msgpack_scan(bytes, #bytes, tokens, room)
+    if count > room then
+        tokens, room = tokens_of(count), count
+        count = C.rc_msgpack_scan(bytes, #bytes, tokens, room)
+    end
+    return count, tokens, room
+end
+
+---Lends the array to the next scan; without this it would make a new one.
+function binding.give_tokens(tokens, room)
+    if room <= TOKENS_KEPT then
+        idle_tokens, idle_room = tokens, room
+    end
+end
+
+local buffer_of = ffi.typeof("uint8_t[?]")
+local copy, string_of = ffi.copy, ffi.string
+
+---A byte buffer of `size` bytes; it begins with the first `used` bytes of `old`.
+function binding.byte_buffer(size, old, used)
+    local buffer = buffer_of(size)
+    if old then
+        copy(buffer, old, used)
+    end
+    return buffer
+end
+
+---Copies `text` to buffer[at]. The caller has made room.
+function binding.copy_string(buffer, at, text)
+    copy(buffer + at, text, #text)
+end
+
+function binding.buffer_string(buffer, len)
+    return string_of(buffer, len)
+end
+
+local wide = ffi.new("union { double number; int64_t int64; uint64_t uint64; uint8_t bytes[8]; }")
+local LITTLE = ffi.abi("le")
+local function put_wide(buffer, at)
+    local from = wide.bytes
+    if LITTLE then
+        buffer[at], buffer[at + 1], buffer[at + 2] = from[7], from[6], from[5]
+        buffer[at + 3], buffer[at + 4], buffer[at + 5] = from[4], from[3], from[2]
+        buffer[at + 6], buffer[at + 7] = from[1], from[0]
+    else
+        copy(buffer + at, from, 8)
+    end
+end
+
+---Writes 8 bytes, big-endian.
+function binding.put_double(buffer, at, number)
+    wide.number = number
+    put_wide(buffer, at)
+end
+
+local int64_type, uint64_type = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
+
+---Writes an int64_t or uint64_t as MessagePack: 9 bytes beyond 2^53, 10 (an extension, see
+---core/codec/msgpack.h) within. The caller has made room.
+---@return integer|nil len nil for any other cdata
+function binding.put_integer64(buffer, at, integer)
+    local head, kind, exact
+    if ffi.istype(int64_type, integer) then
+        wide.int64 = integer
+        head, kind = 0xd3, 0x69
+        exact = integer >= -9007199254740992LL and integer <= 9007199254740992LL
+    elseif ffi.istype(uint64_type, integer) then
+        wide.uint64 = integer
+        head, kind, exact = 0xcf, 0x75, integer <= 9007199254740992ULL
+    else
+        return nil
+    end
+    if not exact then
+        buffer[at] = head
+        put_wide(buffer, at + 1)
+        return 9
+    end
+    buffer[at], buffer[at + 1] = 0xd7, kind
+    put_wide(buffer, at + 2)
+    return 10
+end
+
+return binding

@@ -1,0 +1,383 @@
+-- cache - the class: one namespace on one client. Reading and writing single entries.
+--
+-- What:   the hit path, and the way to everything else (remember, locks, batches, namespaces).
+-- Threads: one Lua state. The client below may be shared by many.
+-- Memory: a cache and the namespaces made from it share one reference to the client.
+
+local binding = require("redcache.binding")
+local batch = require("redcache.batch")
+local entry = require("redcache.entry")
+local errors = require("redcache.errors")
+local lock = require("redcache.lock")
+local namespace = require("redcache.namespace")
+local options = require("redcache.options")
+local remember = require("redcache.remember")
+
+local FOREVER, is_ttl = options.FOREVER, options.is_ttl
+local take, give = binding.take, binding.give
+local HIT, WANT_TTL = binding.HIT, binding.WANT_TTL
+local KIND_VALUE, KIND_NEGATIVE = binding.KIND_VALUE, binding.KIND_NEGATIVE
+
+---@class redcache.Cache
+local Cache = {}
+Cache.__index = Cache
+
+Cache.remember = remember.remember
+Cache.rememberForever = remember.rememberForever
+Cache.put = remember.put
+Cache.getMulti = batch.getMulti
+Cache.setMulti = batch.setMulti
+Cache.deleteMulti = batch.deleteMulti
+Cache.lock = lock.lock
+Cache.tryLock = lock.tryLock
+Cache.withLock = lock.withLock
+Cache.namespace = namespace.namespace
+
+-- A cache object over a client that is open.
+local function make(client, prefix, settings)
+    local scheduler = require("redcache.scheduler." .. client.scheduler)
+    remember.prepare(settings)
+    return setmetatable({
+        _client = client,
+        _prefix = prefix,
+        _settings = settings,
+        _inherit = { __index = settings },
+        _scheduler = scheduler,
+        _wait = scheduler.wait,
+        _make = make,
+        _read_flags = settings.grace > 0 and WANT_TTL or 0,
+        -- Starts low: a read that hits is the cheapest first guess.
+        _miss_ratio = 0,
+        _counters = {
+            hits = 0, misses = 0, negative = 0, loads = 0, loadErrors = 0, waits = 0, stale = 0,
+            degraded = 0, unstored = 0, decodeErrors = 0,
+        },
+    }, Cache)
+end
+
+---Opens a cache. redcache.new is this function.
+---@param opts? table
+---@return redcache.Cache
+function Cache.open(opts)
+    local settings, message = options.complete(opts, "new", "new")
+    if settings == nil then
+        error(message, 2)
+    end
+    local client, reason = binding.open(settings)
+    if client == nil then
+        error("bad option 'url' to new: " .. reason, 2)
+    end
+    client.scheduler = settings.scheduler
+    return make(client, namespace.prefix("", settings.namespace), settings)
+end
+
+-- Takes a slot with what a call's options ask for. opts is nil or was not checked yet.
+-- slot, own | nil, error object | nil, nil, argument error
+local function take_for(self, opts, place, method, action, key)
+    local own, message
+    if opts ~= nil then
+        own, message = options.read({}, opts, place, method)
+        if own == nil then
+            return nil, nil, message
+        end
+    end
+    local slot, status = take(self._client)
+    if slot == nil then
+        return nil, binding.failure(nil, status, action, key)
+    end
+    if own and (own.timeout or own.cancelTag) then
+        binding.customize(slot, own.timeout, own.cancelTag)
+    end
+    return slot, own
+end
+
+-- The slow end of get: anything but a plain hit.
+local function get_other(self, slot, status, key)
+    local result, counters = slot.result, self._counters
+    if status ~= 0 then
+        local err = binding.failure(slot, status, "read", key)
+        give(slot)
+        return nil, err
+    elseif result.outcome ~= HIT then
+        give(slot)
+        counters.misses = counters.misses + 1
+        return nil
+    end
+    local kind, codec, flags, bytes = binding.entry(slot)
+    local version = binding.version(slot)
+    local life, grace = binding.life(slot)
+    if kind == KIND_NEGATIVE then
+        give(slot)
+        counters.negative = counters.negative + 1
+        return nil, nil, "redis"
+    end
+    local ok, value = entry.decode(self._settings, kind, codec, flags, bytes)
+    if ok then
+        give(slot)
+        counters.hits = counters.hits + 1
+        if grace > 0 and type(life) == "number" and life < grace then
+            counters.stale = counters.stale + 1
+            return value, nil, "stale"
+        end
+        return value, nil, "redis"
+    end
+    counters.decodeErrors = counters.decodeErrors + 1
+    if self._settings.decodeErrors == "error" then
+        give(slot)
+        return nil, errors.new("decode", "read", key, value)
+    end
+    entry.remove(self, slot, self._prefix .. key, kind, version, bytes)
+    give(slot)
+    counters.misses = counters.misses + 1
+    return nil
+end
+
+---Reads a value. Never runs a loader.
+---@param key string
+---@param opts? table timeout (seconds), cancelTag
+---@return any value nil with a source: "no such thing" is remembered; nil without: a miss or err
+---@return redcache.Error|nil err decode (with decodeErrors = "error"), tooLarge, timeout,
+---cancelled, unavailable, overload, closed, redis
+---@return string|nil source "redis", or "stale": past its ttl, within the grace window
+function Cache:get(key, opts)
+    if type(key) ~= "string" then
+        error(errors.argument("key", "get", "string", key), 2)
+    end
+    local slot, status
+    if opts == nil then
+        slot, status = take(self._client)
+        if slot == nil then
+            return nil, binding.failure(nil, status, "read", key)
+        end
+    else
+        local reason, fault
+        slot, reason, fault = take_for(self, opts, "call", "get", "read", key)
+        if fault then
+            error(fault, 2)
+        elseif slot == nil then
+            return nil, reason
+        end
+    end
+    status = binding.get(slot, self._prefix .. key, self._read_flags)
+    if status == 0 then
+        status = self._wait(slot)
+    end
+    local result = slot.result
+    if status == 0 and result.outcome == HIT and result.kind == KIND_VALUE
+        and result.stale_ms == 0 then
+        local codec = self._settings.codec
+        local _, id, flags, bytes = binding.entry(slot)
+        if id == codec.id and flags == 0 then
+            local ok, value = codec.decode(bytes)
+            if ok then
+                give(slot)
+                self._counters.hits = self._counters.hits + 1
+                return value, nil, "redis"
+            end
+        end
+    end
+    return get_other(self, slot, status, key)
+end
+
+-- Reads a key for what surrounds its value; the caller gives the slot back.
+local function look(self, key, flags, opts, method, action)
+    local slot, reason, fault = take_for(self, opts, "call", method, action, key)
+    if slot == nil then
+        return nil, reason, fault
+    end
+    local status = binding.get(slot, self._prefix .. key, flags)
+    if status == 0 then
+        status = self._wait(slot)
+    end
+    if status ~= 0 then
+        reason = binding.failure(slot, status, action, key)
+        give(slot)
+        return nil, reason
+    end
+    return slot
+end
+
+---Whether a value stands under the key. "No such thing" entries and running loads count as absent.
+---@param key string
+---@param opts? table timeout, cancelTag
+---@return boolean|nil exists
+---@return redcache.Error|true|nil err or, with false, true where "no such thing" is remembered
+function Cache:exists(key, opts)
+    if type(key) ~= "string" then
+        error(errors.argument("key", "exists", "string", key), 2)
+    end
+    local slot, reason, fault = look(self, key, 0, opts, "exists", "look for")
+    if fault then
+        error(fault, 2)
+    elseif slot == nil then
+        return nil, reason
+    end
+    local hit, kind = slot.result.outcome == HIT, slot.result.kind
+    give(slot)
+    if hit and kind == KIND_NEGATIVE then
+        return false, true
+    end
+    return hit
+end
+
+---How long a value still lives.
+---@param key string
+---@param opts? table timeout, cancelTag
+---@return number|redcache.Forever|nil ttl seconds, exact to the millisecond; 0 within the grace
+---window; FOREVER without expiry; nil where there is no value
+---@return redcache.Error|nil err
+function Cache:ttl(key, opts)
+    if type(key) ~= "string" then
+        error(errors.argument("key", "ttl", "string", key), 2)
+    end
+    local slot, reason, fault = look(self, key, WANT_TTL, opts, "ttl", "read the ttl of")
+    if fault then
+        error(fault, 2)
+    elseif slot == nil then
+        return nil, reason
+    end
+    local hit = slot.result.outcome == HIT and slot.result.kind ~= KIND_NEGATIVE
+    local life, grace = binding.life(slot)
+    give(slot)
+    if not hit or life == nil then
+        return nil
+    elseif life == FOREVER then
+        return FOREVER
+    end
+    return life > grace and life - grace or 0
+end
+
+---Stores a value at once, whatever stands there: a running load of the key is void.
+---@param key string
+---@param value any what the codec can hold; not nil
+---@param ttl? number|redcache.Forever seconds above 0; nil: the cache's ttl
+---@param opts? table timeout, cancelTag, grace
+---@return true|nil stored
+---@return redcache.Error|nil err badTtl, encode, tooLarge, timeout, cancelled, unavailable,
+---outcomeUnknown (it may have been stored), overload, closed, redis
+function Cache:set(key, value, ttl, opts)
+    if type(key) ~= "string" then
+        error(errors.argument("key", "set", "string", key), 2)
+    elseif value == nil then
+        error(errors.argument("value", "set", "any value but nil", value), 2)
+    end
+    local settings = self._settings
+    if ttl == nil then
+        ttl = settings.ttl
+    elseif not is_ttl(ttl) then
+        return nil, errors.bad_ttl("write", key, ttl)
+    end
+    local slot, own, fault = take_for(self, opts, "write", "set", "write", key)
+    if fault then
+        error(fault, 2)
+    elseif slot == nil then
+        return nil, own
+    end
+    local ok, bytes = entry.encode(settings, value)
+    if not ok then
+        give(slot)
+        return nil, errors.new("encode", "write", key, bytes)
+    end
+    local grace = own and own.grace or settings.grace
+    local status = binding.set(slot, self._prefix .. key, settings.codec.id, bytes, ttl, grace,
+        settings.plain)
+    if status == 0 then
+        status = self._wait(slot)
+    end
+    if status ~= 0 then
+        local err = binding.failure(slot, status, "write", key)
+        give(slot)
+        return nil, err
+    end
+    give(slot)
+    return true
+end
+
+---Deletes a key: a running load of it is void.
+---@param key string
+---@param opts? table timeout, cancelTag
+---@return boolean|nil deleted false: there was nothing
+---@return redcache.Error|nil err tooLarge, timeout, cancelled, unavailable, outcomeUnknown,
+---overload, closed, redis
+function Cache:delete(key, opts)
+    if type(key) ~= "string" then
+        error(errors.argument("key", "delete", "string", key), 2)
+    end
+    local slot, reason, fault = take_for(self, opts, "call", "delete", "delete", key)
+    if fault then
+        error(fault, 2)
+    elseif slot == nil then
+        return nil, reason
+    end
+    local status = binding.delete(slot, self._prefix .. key)
+    if status == 0 then
+        status = self._wait(slot)
+    end
+    if status ~= 0 then
+        reason = binding.failure(slot, status, "delete", key)
+        give(slot)
+        return nil, reason
+    end
+    local deleted = binding.number(slot) > 0
+    give(slot)
+    return deleted
+end
+
+---Ends every call, of any Lua state or thread on this client, that carries the option cancelTag.
+---@param tag integer
+---@return integer|nil count of calls that were ended
+---@return redcache.Error|nil err closed
+function Cache:cancel(tag)
+    if type(tag) ~= "number" or not (tag >= 1 and tag <= 2 ^ 53) or tag ~= math.floor(tag) then
+        error("bad argument 'tag' to cancel: whole number from 1 to 2^53 expected, got "
+            .. tostring(tag), 2)
+    elseif self._client.handle == nil then
+        return nil, errors.new("closed", "cancel", nil, "the cache is closed")
+    end
+    return binding.cancel(self._client, tag)
+end
+
+---Counters since the start: those of this cache object (hits, misses, negative, loads, loadErrors,
+---waits, stale, degraded, unstored, decodeErrors), and those of the client, which every cache and
+---thread on it shares (requests, bytesIn, heartbeats, inFlight and so on).
+---@return table<string, integer>|nil stats
+---@return redcache.Error|nil err closed
+function Cache:stats()
+    if self._client.handle == nil then
+        return nil, errors.new("closed", "read stats", nil, "the cache is closed")
+    end
+    local stats = binding.stats(self._client)
+    for name, count in pairs(self._counters) do
+        stats[name] = count
+    end
+    return stats
+end
+
+---How the connection is.
+---@return table|nil health ready, tracking (booleans), down (seconds since it is not ready),
+---server, address, cause (texts; "" where there is nothing to say)
+---@return redcache.Error|nil err closed
+function Cache:health()
+    if self._client.handle == nil then
+        return nil, errors.new("closed", "read health", nil, "the cache is closed")
+    end
+    return binding.health(self._client)
+end
+
+---Closes this cache, the one it was made from and every namespace of it; later calls return
+---`closed`. Where nobody else uses the client, calls that wait end with `closed`, leases and locks
+---are given back and the connections end. Closing twice is no error.
+---@param timeout? number seconds to wait for that; 1
+---@return true
+function Cache:close(timeout)
+    if timeout == nil then
+        timeout = 1
+    elseif type(timeout) ~= "number" or not (timeout >= 0 and timeout <= 86400) then
+        error("bad argument 'timeout' to close: number from 0 to 86400 expected, got "
+            .. tostring(timeout), 2)
+    end
+    binding.close(self._client, timeout)
+    return true
+end
+
+return Cache

@@ -1,0 +1,297 @@
+-- cdef - the C declarations LuaJIT needs: the text between the FFI marks of redcache.h.
+--
+-- Not:    never edited by hand; when the header changes, its marked part is copied here and
+--         spec/unit/cdef_spec.lua compares the two.
+-- luacheck: no max line length
+
+return [==[
+typedef struct rc_client rc_client;
+typedef struct rc_op rc_op;
+typedef struct rc_lock rc_lock;
+
+/* Errors. A status of 0 is success. */
+enum {
+    RC_ERR_NOMEM = -1,       /* no memory */
+    RC_ERR_TIMEOUT = -2,     /* the deadline passed first */
+    RC_ERR_CANCELLED = -3,   /* rc_cancel() */
+    RC_ERR_UNAVAILABLE = -4, /* no usable connection to Redis; data holds the cause */
+    /* the connection broke after the request was sent: Redis may or may not have done it */
+    RC_ERR_UNKNOWN = -5,
+    RC_ERR_OVERLOAD = -6,    /* a bounded queue is full */
+    RC_ERR_CLOSED = -7,      /* the client is closed */
+    RC_ERR_REDIS = -8,       /* Redis answered with an error; data holds its text */
+    RC_ERR_PROTOCOL = -9,    /* the answer was no RESP3, or not of the expected form */
+    RC_ERR_TOOLARGE = -10,   /* key or value over its limit */
+    RC_ERR_LOST = -11,       /* the lease or lock was lost */
+    RC_ERR_NOTHELD = -12,    /* the lock is not held by this handle */
+    RC_ERR_BUSY = -13,       /* held by somebody else (a lock that did not come within its wait) */
+    RC_ERR_ARGUMENT = -14,   /* the call's arguments or the slot's state do not fit */
+    RC_ERR_FORKED = -15      /* the lease or lock belongs to the parent process */
+};
+
+/* What an operation that succeeded (status 0) found or did. */
+enum {
+    RC_DONE = 0,    /* a command was answered: number, data or nodes */
+    RC_HIT = 1,     /* data is the value's payload */
+    RC_MISS = 2,    /* nothing there */
+    /* rc_load: the caller holds the lease and must end it: rc_publish, rc_fail or rc_release */
+    RC_LOAD = 3,
+    /* rc_load: the load this caller waited for failed; data is the loader's error text */
+    RC_FAILED = 4,
+    RC_STORED = 5,  /* rc_publish: the value is in Redis */
+    /* rc_publish: the lease was void or Redis away; nothing was stored. If `kind` is not
+       RC_KIND_NONE, data is the newer value that stands in the key */
+    RC_UNSTORED = 6
+};
+
+/* What kind of entry a key holds. */
+enum {
+    RC_KIND_NONE = 0,     /* no entry */
+    RC_KIND_VALUE = 1,
+    RC_KIND_NEGATIVE = 2, /* "there is no such thing", remembered */
+    RC_KIND_ERROR = 3,    /* marker of a failed load */
+    RC_KIND_LEASE = 4,    /* somebody is loading */
+    RC_KIND_PLAIN = 5,    /* a string without redcache's header */
+    /* a header of a newer version, or a broken one: data is the whole string */
+    RC_KIND_UNKNOWN = 6
+};
+
+/* Flags of a result. */
+enum {
+    RC_STALE = 1,     /* past its soft expiry; somebody else is loading a newer one */
+    /* Redis is away or refused the lease: not stored, shared inside this process only */
+    RC_DEGRADED = 2,
+    RC_SHARED = 4,    /* loaded by another caller of this process while this one waited */
+    RC_REFRESH = 8    /* with RC_LOAD: data is the stale value, still readable by everybody */
+};
+
+/* Flags of requests. */
+enum {
+    /* rc_get, rc_load: read the remaining time to live too (one more command, same round trip) */
+    RC_WANT_TTL = 1,
+    RC_SCRIPT_FIRST = 2, /* rc_load: a miss is likely: ask for value or lease in one round trip */
+    RC_RETRY = 4,        /* rc_command: safe to repeat after a broken connection */
+    RC_STRICT = 8,       /* rc_load: RC_ERR_* instead of RC_LOAD | RC_DEGRADED when Redis is away */
+    /* rc_load: take the write lease: waits for readers' loads, never hits, always RC_LOAD */
+    RC_PUT = 16,
+    RC_FORCE = 32,       /* rc_lock_acquire: take the lock over from its holder */
+    RC_NO_RENEW = 64,    /* rc_load, rc_lock_acquire: no renewal */
+    RC_PLAIN = 128       /* rc_set, rc_publish: store the payload without a header */
+};
+
+/* States of a lock handle. */
+enum { RC_LOCK_FREE = 0, RC_LOCK_HELD = 1, RC_LOCK_LOST = 2 };
+
+/* One element of an answer, depth first; an aggregate is followed by its `count` elements (a map
+   has 2 per pair). */
+typedef struct rc_node {
+    int32_t type;    /* the RESP3 type byte: '+' '-' ':' '$' '*' '%' '~' '>' ',' '_' '#' '(' '=' */
+    uint32_t count;  /* aggregates: number of elements */
+    int64_t integer; /* ':' and '#' */
+    const char *str; /* strings, errors, doubles as text; NULL for others */
+    size_t len;
+} rc_node;
+
+/* Client owned, valid until the slot's next use. */
+typedef struct rc_result {
+    int32_t status;    /* 0 or RC_ERR_* */
+    int32_t outcome;   /* RC_HIT, RC_MISS, ... */
+    uint32_t flags;    /* RC_STALE, ... */
+    uint32_t nodes;    /* RC_DONE: number of elements of the flat answer */
+    int64_t number;    /* RC_DONE with an integer answer; rc_lock_acquire: the fence */
+    int64_t ttl_ms;    /* remaining time to live; -1 none, -2 not known */
+    const char *data;  /* payload or error text; not NUL-ended */
+    size_t len;
+    uint8_t kind;      /* RC_KIND_* of the entry in data */
+    uint8_t codec;     /* entry header: id of the serializer */
+    uint8_t entry_flags;
+    uint8_t reserved;
+    uint16_t schema;
+    uint16_t reserved2;
+    uint32_t stale_ms; /* entry header: stale while less than this is left to live */
+    uint32_t load_ms;  /* entry header: how long the load took */
+    char version[8];   /* entry header: the value's nonce */
+} rc_result;
+
+/* The caller's part of an entry's header. */
+typedef struct rc_entry {
+    uint8_t kind;      /* RC_KIND_VALUE or RC_KIND_NEGATIVE */
+    uint8_t codec;
+    uint8_t entry_flags;
+    uint8_t reserved;
+    uint16_t schema;
+    uint16_t reserved2;
+    uint32_t stale_ms;
+    uint32_t load_ms;
+} rc_entry;
+
+/* How to reach Redis. Strings are (pointer, length) so that they may hold any byte; NULL or 0 takes
+   the default. */
+typedef struct rc_options {
+    /* redis://[[user]:password@]host[:port][/db] or unix://[[user]:password@]/path[?db=n] */
+    const char *url;
+    size_t url_len;
+    const char *group;           /* clients of equal url, group and numbers are one client; "" */
+    size_t group_len;
+    int32_t connect_timeout_ms;  /* 1000: until the answer to the first PING */
+    int32_t command_timeout_ms;  /* 500: default of rc_op_timeout */
+    int64_t max_value_bytes;     /* 8 MiB: larger values are refused in both directions */
+    int32_t max_key_bytes;       /* 65536 */
+    int32_t max_queue;           /* 65536 requests waiting per connection, then RC_ERR_OVERLOAD */
+    /* 1000: how long a value loaded while Redis is away is shared in this process */
+    int32_t degraded_ttl_ms;
+    /* 1 blocking callers may poll the socket for a moment before they sleep; -1 never */
+    int32_t spin;
+} rc_options;
+
+/* rc_load's numbers. */
+typedef struct rc_load_options {
+    uint32_t flags;
+    int32_t lease_ttl_ms;    /* life of the lease without a heartbeat */
+    int32_t max_load_ms;     /* heartbeats end after this */
+    int32_t wait_timeout_ms; /* until the result; includes waiting for somebody else's load */
+} rc_load_options;
+
+/* rc_lock_acquire's numbers. */
+typedef struct rc_lock_options {
+    uint32_t flags;
+    int32_t ttl_ms;      /* life of the lock without renewal */
+    int32_t wait_ms;     /* 0: one try */
+    int32_t max_hold_ms; /* renewals end after this; 0: never */
+} rc_lock_options;
+
+typedef struct rc_stats {
+    uint64_t requests;       /* commands sent */
+    uint64_t bytes_out;
+    uint64_t bytes_in;
+    uint64_t pushes;         /* invalidation messages received */
+    uint64_t connects;       /* connections that became ready */
+    uint64_t disconnects;
+    uint64_t retries;        /* requests sent again after a broken connection */
+    uint64_t noscript;       /* scripts Redis had forgotten */
+    uint64_t timeouts;
+    uint64_t leases;         /* leases acquired */
+    uint64_t lease_waits;    /* times a load was found running elsewhere */
+    uint64_t leases_lost;
+    uint64_t heartbeats;
+    uint64_t shared;         /* callers served by another caller's load in this process */
+    uint64_t degraded;       /* loads run without Redis */
+    uint64_t locks;          /* locks acquired */
+    uint64_t locks_lost;
+    uint64_t lock_renewals;
+    uint64_t inline_turns;   /* times a blocking caller moved the bytes itself */
+    uint64_t reactor_turns;  /* times the reactor thread did */
+    uint64_t in_flight;      /* now: requests without an answer */
+    uint64_t waiting;        /* now: callers that wait */
+    uint64_t active_leases;  /* now */
+    uint64_t active_locks;   /* now */
+} rc_stats;
+
+typedef struct rc_health {
+    int32_t ready;           /* 1: commands are answered */
+    int32_t tracking;        /* 1 on; 0 not connected yet or not allowed */
+    int64_t down_ms;         /* since when not ready; 0 when ready */
+    char server[64];         /* "redis 7.0.15", "" when not known yet */
+    char address[128];       /* without user and password */
+    char cause[256];         /* why not ready or not tracking; "" when all is well */
+} rc_health;
+
+int rc_abi(void);
+const char *rc_strerror(int error); /* static text */
+int64_t rc_now_us(void);            /* monotonic clock of this machine, microseconds */
+
+/* Clients. rc_open returns the process's client for these options, opened by the first caller;
+   every rc_open wants one rc_unref. Nothing is connected until the first operation. The last
+   rc_unref, or rc_close by anybody, ends what is waiting with RC_ERR_CLOSED, gives leases and locks
+   back, waits up to timeout_ms for that and joins the reactor thread. rc_open fails with
+   RC_ERR_ARGUMENT where the url or a number is bad; *error_text then says why (static). */
+int rc_open(const rc_options *options, rc_client **client, const char **error_text);
+void rc_unref(rc_client *client, int32_t timeout_ms);
+int rc_close(rc_client *client, int32_t timeout_ms);
+void rc_get_stats(rc_client *client, rc_stats *stats);
+void rc_get_health(rc_client *client, rc_health *health);
+/* ends every operation that carries tag; returns how many */
+int rc_cancel(rc_client *client, uint64_t tag);
+
+/* Operation slots. rc_op_free may be called at any time: a running operation is cancelled, a lease
+   is given back. */
+rc_op *rc_op_new(rc_client *client);
+void rc_op_free(rc_op *op);
+const rc_result *rc_op_result(rc_op *op);     /* the same address for the slot's whole life */
+/* result->nodes elements of the last rc_command or rc_submit */
+const rc_node *rc_op_nodes(rc_op *op);
+/* reads that element as an entry into the result: outcome RC_HIT or RC_MISS, kind, data ...;
+   RC_ERR_REDIS and its text for an error */
+int rc_op_entry(rc_op *op, uint32_t node);
+void rc_op_tag(rc_op *op, uint64_t tag);      /* for rc_cancel; 0 none. Stays until set again */
+/* of the next operations in this slot; 0: the client's default. rc_load and rc_lock_acquire
+   bring their own */
+void rc_op_timeout(rc_op *op, int32_t timeout_ms);
+int rc_done(rc_op *op);                       /* 1 when the result is there */
+/* blocks until it is; every operation ends by its own deadline. Returns the result's status */
+int rc_wait(rc_op *op);
+
+/* Reading and writing entries. */
+int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags);
+/* ttl_ms -1: no expiry; flags: RC_PLAIN */
+int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, const char *value,
+           size_t value_len, int64_t ttl_ms, uint32_t flags);
+int rc_delete(rc_op *op, const char *key, size_t key_len); /* number: 1 found, 0 not */
+
+/* Any commands, in one write: rc_begin, then per command rc_command_begin and its arguments, then
+   rc_submit. The answers follow each other in the flat nodes. RC_RETRY: every command may be
+   repeated. A broken connection, timeout and so on fail the whole batch; an error answer is one
+   node of type '-'. */
+int rc_begin(rc_op *op, uint32_t flags);
+int rc_command_begin(rc_op *op, uint32_t argument_count);
+int rc_argument(rc_op *op, const char *bytes, size_t len);
+int rc_argument_int(rc_op *op, int64_t number);
+/* NULL entry: plain */
+int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_t value_len);
+int rc_submit(rc_op *op);
+int rc_delete_submit(rc_op *op); /* as rc_submit for one UNLINK with many keys (see rc_delete) */
+
+/* remember: rc_load ends with RC_HIT, RC_FAILED, RC_LOAD or an error. After RC_LOAD the caller runs
+   its loader and then ends the load in the same slot, once. ttl_ms of rc_publish: -1 no expiry, 0
+   share with the callers that wait in this process but do not store. rc_fail tells everybody who
+   waited for this load; error_ttl_ms > 0: and anybody who asks within that time. */
+int rc_load(rc_op *op, const char *key, size_t key_len, const rc_load_options *options);
+int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value_len,
+               int64_t ttl_ms, uint32_t flags);
+int rc_fail(rc_op *op, const char *text, size_t text_len, int32_t error_ttl_ms);
+int rc_release(rc_op *op);
+
+/* Locks. A handle is for one lock name and may be acquired again after it was released or lost. */
+rc_lock *rc_lock_new(rc_client *client, const char *key, size_t key_len);
+void rc_lock_free(rc_lock *lock); /* gives a held lock back */
+/* number: fence; RC_ERR_BUSY */
+int rc_lock_acquire(rc_lock *lock, rc_op *op, const rc_lock_options *options);
+int rc_lock_release(rc_lock *lock, rc_op *op);             /* RC_ERR_NOTHELD when lost */
+int rc_lock_extend(rc_lock *lock, rc_op *op, int32_t ttl_ms);
+/* RC_LOCK_*, against the local deadline, without a round trip */
+int rc_lock_state(rc_lock *lock);
+/* milliseconds this handle may still trust the lock; 0 when not held */
+int64_t rc_lock_remaining(rc_lock *lock);
+int rc_lock_token(rc_lock *lock, char *token_32_bytes); /* 32 hex digits */
+
+/* MessagePack. Reads len bytes as exactly one value and tells its elements depth first. Returns
+   their number; where it is over capacity, only the first ones were written: grow and call again.
+   RC_ERR_PROTOCOL for anything but one whole value (codec/msgpack.h lists the limits),
+   RC_ERR_TOOLARGE for more than 2 GiB. */
+typedef struct rc_token {
+    int32_t type;  /* RC_TOKEN_* */
+    /* array: elements; map: pairs, a key and a value each; string: length in bytes */
+    int32_t count;
+    union {
+        double number;     /* RC_TOKEN_NUMBER: a float, or an integer that a double holds exactly */
+        int32_t offset;    /* RC_TOKEN_STRING: where it begins in bytes */
+        int64_t int64;     /* RC_TOKEN_INT64 */
+        uint64_t uint64;   /* RC_TOKEN_UINT64 */
+    };
+} rc_token;
+enum {
+    RC_TOKEN_NIL = 0, RC_TOKEN_FALSE = 1, RC_TOKEN_TRUE = 2, RC_TOKEN_NUMBER = 3, RC_TOKEN_STRING = 4,
+    RC_TOKEN_ARRAY = 5, RC_TOKEN_MAP = 6, RC_TOKEN_INT64 = 7, RC_TOKEN_UINT64 = 8
+};
+int32_t rc_msgpack_scan(const char *bytes, size_t len, rc_token *tokens, int32_t capacity);
+]==]

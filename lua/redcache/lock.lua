@@ -1,0 +1,298 @@
+-- lock - named locks in Redis: lock, tryLock, withLock.
+--
+-- What:   a handle per lock(); the core renews it, also while Lua is busy, and knows a local
+--         deadline before which nobody else can own it.
+-- Memory: a dropped handle gives its lock back in the garbage collector; release() does it now.
+-- Not:    a lock of one Redis can be lost in a failover: it saves double work. Where double work
+--         does harm, let the guarded resource refuse a fence lower than the highest it has seen.
+
+local bit = require("bit")
+local binding = require("redcache.binding")
+local errors = require("redcache.errors")
+local namespace = require("redcache.namespace")
+local options = require("redcache.options")
+
+local take, give = binding.take, binding.give
+local HELD, LOST = binding.LOCK_HELD, binding.LOCK_LOST
+
+local lock = {}
+
+---@class redcache.Lock
+---@field name string as given
+---@field token string|nil 32 hex digits, new with every acquire; nil while not acquired
+---@field fence number|nil grows with every grant of this lock; nil while not acquired
+local Lock = {}
+Lock.__index = Lock
+
+-- A slot with the lock's own timeout and tag, or nil and the error.
+local function take_slot(self, action)
+    local slot, status = take(self._client)
+    if slot == nil then
+        return nil, binding.failure(nil, status, action, self.name)
+    end
+    local settings = self._settings
+    if settings.timeout or settings.cancelTag then
+        binding.customize(slot, settings.timeout, settings.cancelTag)
+    end
+    return slot
+end
+
+-- Waits for what was started, gives the slot back, and tells what failed.
+local function finish(self, slot, status, action)
+    if status == 0 then
+        status = self._cache._wait(slot)
+    end
+    local err
+    if status == binding.LOST then
+        err = errors.new("lockLost", action, self.name, "it is no longer held by this handle")
+    elseif status ~= 0 then
+        err = binding.failure(slot, status, action, self.name)
+    end
+    give(slot)
+    return err
+end
+
+-- Tells the loss to the user's function, once per acquire.
+local function signal_loss(self)
+    if not self._signalled then
+        self._signalled = true
+        local on_lost = self._settings.onLost
+        if on_lost then
+            on_lost(self)
+        end
+    end
+end
+
+---Acquires the lock; waits for it as long as `wait` says.
+---@param wait? number seconds from 0 (one try); nil: the lock's `wait`
+---@return true|nil acquired
+---@return redcache.Error|nil err notAcquired, recursive (this handle holds it already), timeout,
+---cancelled, tooLarge, unavailable, overload, closed, redis
+function Lock:acquire(wait)
+    local settings = self._settings
+    if wait == nil then
+        wait = settings.wait
+    elseif type(wait) ~= "number" or not (wait >= 0 and wait <= 86400) then
+        error("bad argument 'wait' to acquire: number from 0 to 86400 expected, got "
+            .. tostring(wait), 2)
+    end
+    if self._handle == nil then
+        local handle, status =
+            binding.lock(self._client, namespace.lock_key(self._prefix, self.name))
+        if handle == nil then
+            return nil, binding.failure(nil, status, "lock", self.name)
+        end
+        self._handle = handle
+    elseif binding.lock_state(self._handle) == HELD then
+        return nil, errors.new("recursive", "lock", self.name, "this handle holds it already")
+    end
+    local slot, err = take_slot(self, "lock")
+    if slot == nil then
+        return nil, err
+    end
+    local flags = bit.bor(settings.force and binding.FORCE or 0,
+        settings.renew and 0 or binding.NO_RENEW)
+    local status = binding.lock_acquire(self._handle, slot, flags, settings.ttl, wait,
+        settings.maxHold)
+    if status == 0 then
+        status = self._cache._wait(slot)
+    end
+    if status == 0 then
+        self.fence = binding.number(slot)
+        self.token = binding.lock_token(self._handle)
+        self._signalled = false
+    end
+    err = finish(self, slot, status, "lock")
+    return not err or nil, err
+end
+
+---Gives the lock back.
+---@return true|nil released
+---@return redcache.Error|nil err notHeld (never acquired, released, or lost), timeout, cancelled,
+---unavailable, outcomeUnknown, closed, redis
+function Lock:release()
+    if self._handle == nil then
+        return nil, errors.new("notHeld", "unlock", self.name, "it was not acquired")
+    end
+    local slot, err = take_slot(self, "unlock")
+    if slot == nil then
+        return nil, err
+    end
+    err = finish(self, slot, binding.lock_release(self._handle, slot), "unlock")
+    if err then
+        return nil, err
+    end
+    self.token, self.fence = nil, nil
+    return true
+end
+
+---Gives the lock a new life from now on; renewal goes on with it.
+---@param ttl number seconds above 0
+---@return true|nil extended
+---@return redcache.Error|nil err badTtl, notHeld, lockLost, timeout, cancelled, unavailable,
+---outcomeUnknown, closed, redis
+function Lock:extend(ttl)
+    if ttl == options.FOREVER or not options.is_ttl(ttl) or ttl > 86400 then
+        return nil, errors.new("badTtl", "extend", self.name,
+            "ttl must be a number of seconds above 0, at most 86400")
+    elseif self._handle == nil then
+        return nil, errors.new("notHeld", "extend", self.name, "it was not acquired")
+    end
+    local slot, err = take_slot(self, "extend")
+    if slot == nil then
+        return nil, err
+    end
+    err = finish(self, slot, binding.lock_extend(self._handle, slot, ttl), "extend")
+    return not err or nil, err
+end
+
+---Whether the lock is surely still ours, by the local deadline; no round trip.
+---@return boolean
+function Lock:valid()
+    local state = self._handle and binding.lock_state(self._handle)
+    if state == LOST then
+        signal_loss(self)
+    end
+    return state == HELD
+end
+
+---Whether Redis says that this handle holds the lock; one round trip.
+---@return boolean|nil held
+---@return redcache.Error|nil err timeout, cancelled, unavailable, overload, closed, redis
+function Lock:held()
+    if self.token == nil then
+        return false
+    end
+    local slot, err = take_slot(self, "ask for lock")
+    if slot == nil then
+        return nil, err
+    end
+    local status = binding.get(slot, namespace.lock_key(self._prefix, self.name), 0)
+    if status == 0 then
+        status = self._cache._wait(slot)
+    end
+    local held = status == 0 and slot.result.outcome == binding.HIT
+        and select(4, binding.entry(slot)) == self.token
+    err = finish(self, slot, status, "ask for lock")
+    if err then
+        return nil, err
+    end
+    return held
+end
+
+---Whether the lock was acquired and then lost; no round trip. The first to notice a loss, here or
+---in valid(), runs the option `onLost`.
+---@return boolean
+function Lock:lost()
+    if self._handle ~= nil and binding.lock_state(self._handle) == LOST then
+        signal_loss(self)
+        return true
+    end
+    return false
+end
+
+---How long the lock may still be trusted without a renewal; no round trip.
+---@return number seconds 0 while not held
+function Lock:ttl()
+    return self._handle and binding.lock_remaining(self._handle) or 0
+end
+
+local function make(cache, name, settings)
+    return setmetatable({
+        name = name,
+        _cache = cache,
+        _client = cache._client,
+        _prefix = cache._prefix,
+        _settings = settings,
+        _signalled = false,
+    }, Lock)
+end
+
+-- The settings of one lock, or nil and the text of an argument error.
+local function lock_settings(cache, name, opts, method)
+    if type(name) ~= "string" then
+        return nil, errors.argument("name", method, "string", name)
+    end
+    local settings, message = options.complete(opts, "lock", method)
+    if settings then
+        settings.ttl = settings.ttl or cache._settings.lockTtl
+        settings.wait = settings.wait or cache._settings.lockWait
+    end
+    return settings, message
+end
+
+---A handle for the lock `<namespace>:lock:{name}`; not acquired yet.
+---@param name string
+---@param opts? table ttl (life without renewal, default lockTtl), wait (default lockWait), maxHold
+---(renewal ends after it; 0 never), force (take it from its holder), renew (true), onLost
+---(function called with the lock), timeout, cancelTag
+---@return redcache.Lock
+function lock.lock(self, name, opts)
+    local settings, message = lock_settings(self, name, opts, "lock")
+    if settings == nil then
+        error(message, 2)
+    end
+    return make(self, name, settings)
+end
+
+---One try to acquire a lock.
+---@param name string
+---@param opts? table as lock; `wait` is 0
+---@return redcache.Lock|nil lock acquired
+---@return redcache.Error|nil err as Lock:acquire
+function lock.tryLock(self, name, opts)
+    local settings, message = lock_settings(self, name, opts, "tryLock")
+    if settings == nil then
+        error(message, 2)
+    end
+    local handle = make(self, name, settings)
+    local ok, err = handle:acquire(0)
+    if not ok then
+        return nil, err
+    end
+    return handle
+end
+
+local function trace(cause)
+    -- Only a text can take the traceback along; an error object is handed on as it is.
+    return type(cause) == "string" and debug.traceback(cause, 2) or cause
+end
+
+-- Ends withLock after fn has returned or thrown.
+local function conclude(handle, ok, ...)
+    local valid = handle:valid()
+    local released, err = handle:release()
+    if not ok then
+        error((...), 0)
+    elseif not valid or (not released and (err.code == "notHeld" or err.code == "lockLost")) then
+        return nil, errors.new("lockLost", "keep lock", handle.name,
+            "it was lost before the function ended")
+    end
+    -- A release that did not come through harms nobody: the lock ends with its ttl.
+    return ...
+end
+
+---Runs `fn(lock)` while holding the lock, and releases it however fn ends. What fn throws is thrown
+---on after the release, a text with its traceback.
+---@param name string
+---@param opts? table as lock
+---@param fn fun(lock: redcache.Lock): ...
+---@return any ... what fn returns; or nil, err: as Lock:acquire, or lockLost where the lock was
+---gone when fn ended, even if fn succeeded: somebody else may have worked at the same time
+function lock.withLock(self, name, opts, fn)
+    if type(fn) ~= "function" then
+        error(errors.argument("fn", "withLock", "function", fn), 2)
+    end
+    local settings, message = lock_settings(self, name, opts, "withLock")
+    if settings == nil then
+        error(message, 2)
+    end
+    local handle = make(self, name, settings)
+    local ok, err = handle:acquire()
+    if not ok then
+        return nil, err
+    end
+    return conclude(handle, xpcall(fn, trace, handle))
+end
+
+return lock

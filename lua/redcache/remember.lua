@@ -1,0 +1,601 @@
+-- remember - the value of a key, or the one run of the function that makes it.
+--
+-- What:   the decisions around a load: hit, lease, loader, publish, failure, time-out.
+-- Memory: the slot of a load stays with its caller from RC_LOAD until the load is ended; every way
+--         out of lead() ends it.
+-- Not:    who waits how (scheduler/), what the lease protocol sends (core).
+
+local bit = require("bit")
+local binding = require("redcache.binding")
+local entry = require("redcache.entry")
+local errors = require("redcache.errors")
+local options = require("redcache.options")
+
+local FOREVER, is_ttl = options.FOREVER, options.is_ttl
+local band, bor = bit.band, bit.bor
+local take, give = binding.take, binding.give
+local HIT, LOAD, FAILED = binding.HIT, binding.LOAD, binding.FAILED
+local KIND_VALUE, KIND_NEGATIVE = binding.KIND_VALUE, binding.KIND_NEGATIVE
+local STALE, DEGRADED = binding.STALE, binding.DEGRADED
+
+-- Weight of the newest remember in the average of misses: about the last sixteen count.
+local NEWEST = 1 / 16
+-- A loader's error travels to other processes inside a small entry.
+local ERROR_TEXT_BYTES = 1024
+
+-- What a loader returns to say that the stale value is still right.
+local NOT_MODIFIED = setmetatable({}, {
+    __tostring = function()
+        return "notModified"
+    end,
+})
+
+local remember = {}
+
+-- The flags of every rc_load under these settings.
+local function load_flags(settings)
+    return bor(settings.grace > 0 and binding.WANT_TTL or 0,
+        settings.strict and binding.STRICT or 0,
+        settings.renew and 0 or binding.NO_RENEW)
+end
+
+---Prepares settings for loads: once per cache, and per call where a call brings options.
+---@param settings table
+---@return table settings
+function remember.prepare(settings)
+    settings.numbers = binding.load_numbers(settings)
+    settings.flags = load_flags(settings)
+    return settings
+end
+
+local function call_settings(cache, opts, method)
+    local settings, message = options.read(setmetatable({}, cache._inherit), opts, "load", method)
+    if settings then
+        remember.prepare(settings)
+        settings.custom = settings.timeout ~= nil or settings.cancelTag ~= nil
+    end
+    return settings, message
+end
+
+local function trace(cause)
+    return { cause = cause, traceback = debug.traceback(tostring(cause), 2) }
+end
+
+local function loader_failed(key, cause, traceback)
+    local err = errors.new("loaderFailed", "load", key, tostring(cause))
+    err.cause = cause
+    err.traceback = traceback
+    return err
+end
+
+---What a loader is told.
+---@class redcache.Context
+---@field value? any the stale value that this load refreshes
+---@field age? number seconds since the stale value was stored, reckoned from this call's ttl
+---@field version? string eight bytes that name the stale value
+---@field notModified table return it to keep the stale value and renew its life
+
+local function context(old)
+    if old == nil then
+        return { notModified = NOT_MODIFIED }
+    end
+    return { notModified = NOT_MODIFIED, value = old.value, age = old.age, version = old.version }
+end
+
+-- Runs the user's function. Gives a verdict and what belongs to it:
+--   "value", value, ttl | "nothing", nil, ttl | "same" | "error", err
+local function run_loader(cache, full, key, mark, fn, old)
+    local loading, ctx = cache._client.loading, context(old)
+    mark.owner = cache._scheduler.current()
+    loading[full] = mark
+    local ok, value, second, third = xpcall(fn, trace, key, ctx)
+    loading[full] = nil
+    cache._counters.loads = cache._counters.loads + 1
+    if not ok then
+        -- An error inside the handler (no memory, no stack) comes as a plain text.
+        if type(value) ~= "table" then
+            value = { cause = value }
+        end
+        return "error", loader_failed(key, value.cause, value.traceback)
+    elseif value == NOT_MODIFIED then
+        -- A plain value has no version, so there was no refresh of one.
+        if old == nil or old.kind ~= KIND_VALUE then
+            return "error", loader_failed(key, "it returned notModified without a stale value")
+        end
+        return "same", nil, second
+    elseif value == nil and second ~= nil then
+        return "error", loader_failed(key, second)
+    elseif value == nil then
+        return "nothing", nil, third
+    end
+    return "value", value, second
+end
+
+-- What a loader said, as an entry to store: kind, codec id, bytes, ttl, or nil and an error.
+local function to_entry(verdict, value, ttl, chosen, settings, key, old)
+    if chosen ~= nil and chosen ~= 0 and not is_ttl(chosen) then
+        return nil, errors.bad_ttl("load", key, chosen)
+    end
+    if verdict == "nothing" then
+        -- Other programs would take an empty string for a value.
+        return KIND_NEGATIVE, 0, "", settings.plain and 0 or chosen or settings.negativeTtl
+    elseif verdict == "same" then
+        return KIND_VALUE, old.codec, old.bytes, chosen or ttl
+    end
+    local ok, bytes = entry.encode(settings, value)
+    if not ok then
+        return nil, errors.new("encode", "load", key, bytes)
+    end
+    return KIND_VALUE, settings.codec.id, bytes, chosen or ttl
+end
+
+-- The stale value that stands in the result of a refresh, or nil.
+local function read_stale(settings, slot, ttl)
+    if band(slot.result.flags, binding.REFRESH) == 0 then
+        return nil
+    end
+    local kind, codec, flags, bytes = binding.entry(slot)
+    local old = { kind = kind, codec = codec, bytes = bytes, version = binding.version(slot) }
+    if kind == KIND_NEGATIVE then
+        return old
+    end
+    local ok, value = entry.decode(settings, kind, codec, flags, bytes)
+    if not ok then
+        return nil
+    end
+    old.value = value
+    local life, grace = binding.life(slot)
+    if type(life) == "number" and ttl ~= FOREVER then
+        local age = ttl + grace - life
+        old.age = age > 0 and age or 0
+    end
+    return old
+end
+
+-- Ends a load that failed: with a word to those who wait for it, or silently.
+local function end_failed(cache, slot, settings, err, silent)
+    local status
+    if silent then
+        status = binding.release(slot)
+    else
+        local text = err.cause ~= nil and tostring(err.cause) or err.message
+        status = binding.fail(slot, string.sub(text, 1, ERROR_TEXT_BYTES), settings.errorTtl)
+    end
+    if status == 0 then
+        status = cache._wait(slot)
+    end
+    return status
+end
+
+-- The newer value that was found in place of our lease: true, value, kind.
+local function read_newer(settings, slot)
+    if slot.result.kind == binding.KIND_NONE then
+        return false
+    end
+    local kind, codec, flags, bytes = binding.entry(slot)
+    if kind == KIND_NEGATIVE then
+        return true, nil
+    end
+    return entry.decode(settings, kind, codec, flags, bytes)
+end
+
+-- Runs the loader as the holder of the lease and ends the load. The slot is given back.
+-- A fifth result is true where the value could not be stored and another try may help.
+local function lead(cache, slot, full, key, ttl, fn, settings)
+    local counters = cache._counters
+    local degraded = band(slot.result.flags, DEGRADED) ~= 0
+    local old = read_stale(settings, slot, ttl)
+    local started = binding.now()
+    local verdict, value, chosen = run_loader(cache, full, key, slot, fn, old)
+    local took = binding.now() - started
+
+    local kind, codec, bytes, life
+    local err = verdict == "error" and value or nil
+    if not err then
+        kind, codec, bytes, life = to_entry(verdict, value, ttl, chosen, settings, key, old)
+        if kind == nil then
+            err = codec
+        end
+    end
+    if err then
+        counters.loadErrors = counters.loadErrors + 1
+        local status = end_failed(cache, slot, settings, err, false)
+        if status == binding.CANCELLED then
+            err = binding.failure(slot, status, "load", key)
+        elseif old then
+            give(slot)
+            counters.stale = counters.stale + 1
+            return old.value, nil, "stale"
+        end
+        give(slot)
+        return nil, err
+    end
+    if verdict == "same" then
+        value = old.value
+    end
+
+    local grace = kind == KIND_VALUE and settings.grace or 0
+    local status = binding.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
+    if status ~= 0 then
+        -- Refused at once, the load is still ours to end: too large, or no memory.
+        binding.release(slot)
+        cache._wait(slot)
+    else
+        status = cache._wait(slot)
+    end
+    if status == binding.CANCELLED then
+        err = binding.failure(slot, status, "load", key)
+        give(slot)
+        return nil, err
+    elseif status == 0 and slot.result.outcome == binding.STORED then
+        give(slot)
+        return value, nil, "loader"
+    elseif degraded then
+        give(slot)
+        counters.degraded = counters.degraded + 1
+        return value, nil, "loader", "degraded"
+    end
+    if status == 0 and life ~= 0 then
+        local newer, standing = read_newer(settings, slot)
+        if newer then
+            give(slot)
+            counters.unstored = counters.unstored + 1
+            return standing, nil, "redis"
+        end
+    end
+    give(slot)
+    counters.unstored = counters.unstored + 1
+    return value, nil, "loader", "unstored", status == 0 and life ~= 0
+end
+
+-- Runs the loader without a lease: its value is the caller's alone.
+local function load_alone(cache, full, key, fn)
+    local counters = cache._counters
+    local verdict, value = run_loader(cache, full, key, {}, fn, nil)
+    if verdict == "error" then
+        counters.loadErrors = counters.loadErrors + 1
+        return nil, value
+    end
+    counters.unstored = counters.unstored + 1
+    return value, nil, "loader", "unstored"
+end
+
+-- Nobody's load came to an end within waitTimeout.
+local function timed_out(cache, slot, full, key, fn, settings)
+    local err = binding.failure(slot, binding.TIMEOUT, "load", key)
+    cache._counters.waits = cache._counters.waits + 1
+    if settings.onTimeout == "load" then
+        give(slot)
+        return load_alone(cache, full, key, fn)
+    elseif settings.onTimeout == "stale" then
+        local status = binding.get(slot, full, 0)
+        status = status == 0 and cache._wait(slot) or status
+        if status == 0 and slot.result.outcome == HIT and slot.result.kind ~= KIND_NEGATIVE then
+            local ok, value = entry.decode(settings, binding.entry(slot))
+            if ok then
+                give(slot)
+                cache._counters.stale = cache._counters.stale + 1
+                return value, nil, "stale"
+            end
+        end
+    end
+    give(slot)
+    return nil, err
+end
+
+local function failed_elsewhere(cache, slot, key)
+    local text = binding.text(slot)
+    give(slot)
+    cache._counters.waits = cache._counters.waits + 1
+    return nil, loader_failed(key, text)
+end
+
+-- The loader is asking for the key it is making.
+local function is_recursive(cache, full)
+    local running = cache._client.loading[full]
+    return running ~= nil and running.owner == cache._scheduler.current()
+end
+
+local function start(cache, slot, full, settings, left)
+    local flags = settings.flags
+    if cache._miss_ratio > 0.5 then
+        flags = bor(flags, binding.SCRIPT_FIRST)
+    end
+    local status = binding.load(slot, full, settings.numbers, flags, left)
+    if status == 0 then
+        status = cache._wait(slot)
+    end
+    return status
+end
+
+-- Takes a hit out of its slot and gives the slot back.
+-- ok, value, source, flag | false, reason
+local function read_hit(cache, slot, settings)
+    local counters = cache._counters
+    local flags = slot.result.flags
+    local kind, codec, entry_flags, bytes = binding.entry(slot)
+    give(slot)
+    local source, flag = "redis", nil
+    if flags ~= 0 then
+        if band(flags, STALE) ~= 0 then
+            source = "stale"
+            counters.stale = counters.stale + 1
+        elseif band(flags, DEGRADED) ~= 0 then
+            source, flag = "loader", "degraded"
+            counters.degraded = counters.degraded + 1
+        else
+            counters.waits = counters.waits + 1
+        end
+    end
+    if kind == KIND_NEGATIVE then
+        counters.negative = counters.negative + 1
+        return true, nil, source, flag
+    end
+    local ok, value = entry.decode(settings, kind, codec, entry_flags, bytes)
+    if ok then
+        counters.hits = counters.hits + 1
+        return true, value, source, flag
+    end
+    counters.decodeErrors = counters.decodeErrors + 1
+    return false, value
+end
+
+-- Everything but the first read of a hit. `slot` holds the result of a load, `status` its status.
+local function miss(cache, slot, status, full, key, ttl, fn, settings)
+    local reloads, repaired, deadline = settings.reloads, false, nil
+    while true do
+        local outcome = slot.result.outcome
+        if status == binding.TIMEOUT then
+            return timed_out(cache, slot, full, key, fn, settings)
+        elseif status ~= 0 then
+            local err = binding.failure(slot, status, "load", key)
+            give(slot)
+            return nil, err
+        elseif outcome == FAILED then
+            return failed_elsewhere(cache, slot, key)
+        elseif outcome == LOAD then
+            cache._counters.misses = cache._counters.misses + 1
+            cache._miss_ratio = cache._miss_ratio + (1 - cache._miss_ratio) * NEWEST
+            deadline = deadline or binding.now() + settings.waitTimeout
+            local value, err, source, flag, again =
+                lead(cache, slot, full, key, ttl, fn, settings)
+            if not again or reloads == 0 or binding.now() >= deadline then
+                return value, err, source, flag
+            end
+            reloads = reloads - 1
+        else
+            local kind, _, _, bytes = binding.entry(slot)
+            local version = binding.version(slot)
+            local ok, value, source, flag = read_hit(cache, slot, settings)
+            if ok then
+                return value, nil, source, flag
+            elseif settings.decodeErrors == "error" then
+                return nil, errors.new("decode", "load", key, value)
+            elseif repaired then
+                -- It could not be removed, so no lease can be had for this key.
+                return load_alone(cache, full, key, fn)
+            end
+            repaired = true
+            slot = take(cache._client)
+            if slot == nil then
+                return load_alone(cache, full, key, fn)
+            end
+            entry.remove(cache, slot, full, kind, version, bytes)
+            give(slot)
+        end
+        local reason
+        slot, reason = take(cache._client)
+        if slot == nil then
+            return nil, binding.failure(nil, reason, "load", key)
+        end
+        if settings.custom then
+            binding.customize(slot, settings.timeout, settings.cancelTag)
+        end
+        local left = deadline and deadline - binding.now() or nil
+        status = start(cache, slot, full, settings, left)
+    end
+end
+
+-- The way of a hit: no table, no closure, one wait.
+local function load(cache, key, ttl, fn, settings)
+    local full = cache._prefix .. key
+    if is_recursive(cache, full) then
+        return nil, errors.new("recursive", "load", key, "its loader asks for the key itself")
+    end
+    local slot, status = take(cache._client)
+    if slot == nil then
+        return nil, binding.failure(nil, status, "load", key)
+    end
+    if settings.custom then
+        binding.customize(slot, settings.timeout, settings.cancelTag)
+    end
+    status = start(cache, slot, full, settings)
+    local result = slot.result
+    if status == 0 and result.outcome == HIT then
+        cache._miss_ratio = cache._miss_ratio * (1 - NEWEST)
+        if result.flags == 0 and result.kind == KIND_VALUE then
+            local _, codec, entry_flags, bytes = binding.entry(slot)
+            if codec == settings.codec.id and entry_flags == 0 then
+                local ok, value = settings.codec.decode(bytes)
+                if ok then
+                    give(slot)
+                    cache._counters.hits = cache._counters.hits + 1
+                    return value, nil, "redis"
+                end
+            end
+        end
+    end
+    return miss(cache, slot, status, full, key, ttl, fn, settings)
+end
+
+---The value of a key: from Redis, or made by `fn` - once for everybody who asks meanwhile.
+---
+---`fn(key, ctx)` returns the value and, if it likes, a ttl of its own (0: do not store); or
+---nil, err for an error; or nil alone where there is no such thing, which is remembered for
+---negativeTtl (nil, nil, ttl chooses another time). It may throw. See redcache.Context.
+---
+---Sources: "redis", "loader" (this call, or with "degraded" this process, ran the loader), "stale"
+---(past its ttl, within the grace window). A fourth result tells what went wrong without harm:
+---"unstored" (the value is right but not in Redis: the key was deleted meanwhile, Redis refused it,
+---it is over maxValue, or fn chose a ttl of 0), "degraded" (Redis is away).
+---@param key string
+---@param ttl number|redcache.Forever|nil seconds above 0; nil: the cache's ttl
+---@param fn fun(key: string, ctx: redcache.Context): any, any, any
+---@param opts? table timeout, waitTimeout, leaseTtl, maxLoadTime, negativeTtl, errorTtl, grace,
+---onTimeout, strict, renew, reloads, cancelTag
+---@return any value nil with a source: there is no such thing; nil without: see err
+---@return redcache.Error|nil err badTtl, loaderFailed, recursive, timeout, cancelled, encode,
+---decode, tooLarge (the key), overload, closed, redis; unavailable only with strict
+---@return string|nil source
+---@return string|nil flag
+function remember.remember(self, key, ttl, fn, opts)
+    if type(key) ~= "string" then
+        error(errors.argument("key", "remember", "string", key), 2)
+    elseif type(fn) ~= "function" then
+        error(errors.argument("fn", "remember", "function", fn), 2)
+    end
+    local settings = self._settings
+    if opts ~= nil then
+        local message
+        settings, message = call_settings(self, opts, "remember")
+        if settings == nil then
+            error(message, 2)
+        end
+    end
+    if ttl == nil then
+        ttl = settings.ttl
+    elseif not is_ttl(ttl) then
+        return nil, errors.bad_ttl("load", key, ttl)
+    end
+    return load(self, key, ttl, fn, settings)
+end
+
+---As remember, for a value that never expires by itself.
+---@param key string
+---@param fn fun(key: string, ctx: redcache.Context): any, any, any
+---@param opts? table as remember
+---@return any value
+---@return redcache.Error|nil err
+---@return string|nil source
+---@return string|nil flag
+function remember.rememberForever(self, key, fn, opts)
+    if type(key) ~= "string" then
+        error(errors.argument("key", "rememberForever", "string", key), 2)
+    elseif type(fn) ~= "function" then
+        error(errors.argument("fn", "rememberForever", "function", fn), 2)
+    end
+    local settings = self._settings
+    if opts ~= nil then
+        local message
+        settings, message = call_settings(self, opts, "rememberForever")
+        if settings == nil then
+            error(message, 2)
+        end
+    end
+    return load(self, key, FOREVER, fn, settings)
+end
+
+-- The error of a put whose write lease is gone.
+local function put_lost(key, settings, took)
+    if not settings.renew and took >= settings.leaseTtl then
+        return errors.new("leaseLost", "put", key, "the loader outlived its lease")
+    end
+    return errors.new("lockLost", "put", key, "the key was written or deleted meanwhile")
+end
+
+-- Runs the writer under the write lease and ends the lease. The slot is given back.
+local function write(cache, slot, full, key, ttl, fn, settings)
+    local started = binding.now()
+    local verdict, value, chosen = run_loader(cache, full, key, slot, fn, nil)
+    local took = binding.now() - started
+    local kind, codec, bytes, life
+    local err = verdict == "error" and value or nil
+    if not err then
+        kind, codec, bytes, life = to_entry(verdict, value, ttl, chosen, settings, key, nil)
+        if kind == nil then
+            err = codec
+        end
+    end
+    local status
+    if not err and life ~= 0 then
+        local grace = kind == KIND_VALUE and settings.grace or 0
+        status = binding.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
+        if status == 0 then
+            status = cache._wait(slot)
+            if status == 0 and slot.result.outcome == binding.STORED then
+                return value
+            end
+            return nil, status == 0 and put_lost(key, settings, took)
+                or binding.failure(slot, status, "put", key)
+        end
+        err = binding.failure(slot, status, "put", key)
+    end
+    -- Without a word: the old value stays, and whoever waits for the key may load it.
+    status = end_failed(cache, slot, settings, err, true)
+    if status == binding.CANCELLED then
+        err = binding.failure(slot, status, "put", key)
+    end
+    if err then
+        cache._counters.loadErrors = cache._counters.loadErrors + 1
+        return nil, err
+    end
+    return value
+end
+
+---Writes through: runs `fn` as the only writer of the key, everywhere, and stores what it returns.
+---Readers get the old value meanwhile. Where fn fails, the old value stays with its remaining life.
+---
+---`fn` is called and answers as remember's; with a ttl of 0 nothing is stored and the old value
+---stays. Without Redis there is no write lease: put then returns `unavailable` and does not run fn.
+---@param key string
+---@param ttl number|redcache.Forever|nil seconds above 0; nil: the cache's ttl
+---@param fn fun(key: string, ctx: redcache.Context): any, any, any
+---@param opts? table as remember
+---@return any value
+---@return redcache.Error|nil err lockLost (deleted or overwritten meanwhile; nothing was stored),
+---leaseLost, badTtl, loaderFailed, recursive, timeout, cancelled, encode, tooLarge, unavailable,
+---outcomeUnknown, overload, closed, redis
+function remember.put(self, key, ttl, fn, opts)
+    if type(key) ~= "string" then
+        error(errors.argument("key", "put", "string", key), 2)
+    elseif type(fn) ~= "function" then
+        error(errors.argument("fn", "put", "function", fn), 2)
+    end
+    local settings = self._settings
+    if opts ~= nil then
+        local message
+        settings, message = call_settings(self, opts, "put")
+        if settings == nil then
+            error(message, 2)
+        end
+    end
+    if ttl == nil then
+        ttl = settings.ttl
+    elseif not is_ttl(ttl) then
+        return nil, errors.bad_ttl("put", key, ttl)
+    end
+    local full = self._prefix .. key
+    if is_recursive(self, full) then
+        return nil, errors.new("recursive", "put", key, "its loader asks for the key itself")
+    end
+    local slot, status = take(self._client)
+    if slot == nil then
+        return nil, binding.failure(nil, status, "put", key)
+    end
+    if settings.custom then
+        binding.customize(slot, settings.timeout, settings.cancelTag)
+    end
+    status = binding.load(slot, full, settings.numbers,
+        bor(settings.flags, binding.PUT, binding.STRICT))
+    status = status == 0 and self._wait(slot) or status
+    local value, err
+    if status ~= 0 then
+        err = binding.failure(slot, status, "put", key)
+    else
+        value, err = write(self, slot, full, key, ttl, fn, settings)
+    end
+    give(slot)
+    return value, err
+end
+
+return remember
