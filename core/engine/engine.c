@@ -288,7 +288,7 @@ bool rc_engine_is_drained(const struct rc_engine *engine)
 {
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
         const struct rc_link *link = &engine->topology.links[i];
-        bool useful = rc_link_is_ready(link) || link->state == RC_LINK_HANDSHAKE;
+        bool useful = link->state != RC_LINK_IDLE && link->state != RC_LINK_BACKOFF;
         if (useful && link->request_count > 0)
             return false;
     }

@@ -51,6 +51,7 @@ struct rc_link {
     enum rc_link_state state;
     bool wants_open;   /* the driver shall connect; it clears this */
     bool wants_close;  /* the driver shall close the socket; it clears this */
+    bool ended;        /* rc_link_shutdown: it stays closed */
     bool tracking;     /* the server agreed to CLIENT TRACKING */
     bool refused;      /* the server does not let us in: waiting is in vain */
     uint64_t epoch;    /* grows with every connection that ended */
