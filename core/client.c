@@ -29,8 +29,9 @@ enum {
 struct rc_client {
     /* Fixed after init. */
     rc_options options; /* strings: `name` */
-    struct rc_buf name; /* url, then group */
+    struct rc_buf name; /* url, group, tls_ca */
     struct rc_address address;
+    struct rc_tls_context *tls_context; /* rediss:// only */
 
     /* Guarded by registry_mutex. */
     struct rc_client *next;
@@ -116,7 +117,7 @@ static bool is_same(const struct rc_client *client, const struct rc_client *want
 {
     const rc_options *a = &client->options, *b = &wanted->options;
     return a->url_len == b->url_len && a->group_len == b->group_len &&
-           a->connect_timeout_ms == b->connect_timeout_ms &&
+           a->tls_ca_len == b->tls_ca_len && a->connect_timeout_ms == b->connect_timeout_ms &&
            a->command_timeout_ms == b->command_timeout_ms &&
            a->max_value_bytes == b->max_value_bytes && a->max_key_bytes == b->max_key_bytes &&
            a->max_queue == b->max_queue && a->degraded_ttl_ms == b->degraded_ttl_ms &&
@@ -128,8 +129,32 @@ static bool is_same(const struct rc_client *client, const struct rc_client *want
 static void free_client(struct rc_client *client)
 {
     pthread_mutex_destroy(&client->driver_mutex);
+    rc_tls_context_free(client->tls_context);
     rc_buf_deinit(&client->name);
     free(client);
+}
+
+/* Its name, and the certificates it trusts. */
+static const char *prepare(struct rc_client *client, const rc_options *options)
+{
+    const char *why = NULL;
+    struct rc_buf path;
+    int error = rc_buf_append(&client->name, options->url, options->url_len);
+    error |= rc_buf_append(&client->name, options->group, options->group_len);
+    error |= rc_buf_append(&client->name, options->tls_ca, options->tls_ca_len);
+    if (error != 0)
+        return "no memory";
+    if (!client->address.is_tls)
+        return NULL;
+    rc_buf_init(&path);
+    if (rc_buf_append(&path, options->tls_ca, options->tls_ca_len) != 0 ||
+        rc_buf_append(&path, "", 1) != 0)
+        why = "no memory";
+    else
+        (void)rc_tls_context_new(&client->tls_context, options->tls_ca_len > 0 ? path.bytes : NULL,
+                                 &why);
+    rc_buf_deinit(&path);
+    return client->tls_context == NULL ? why : NULL;
 }
 
 static struct rc_client *new_client(const rc_options *options, const char **why)
@@ -145,10 +170,8 @@ static struct rc_client *new_client(const rc_options *options, const char **why)
     client->references = 1;
     *why = check_options(&client->options);
     if (*why == NULL &&
-        rc_address_parse(&client->address, options->url, options->url_len, why) == 0 &&
-        (rc_buf_append(&client->name, options->url, options->url_len) != 0 ||
-         rc_buf_append(&client->name, options->group, options->group_len) != 0))
-        *why = "no memory";
+        rc_address_parse(&client->address, options->url, options->url_len, why) == 0)
+        *why = prepare(client, options);
     if (*why == NULL)
         return client;
     free_client(client);
@@ -249,7 +272,7 @@ static struct rc_driver *get_driver(struct rc_client *client, int *error)
     driver = atomic_load(&client->driver);
     if (driver == NULL || driver->fork_generation != rc_fork_generation()) {
         client->abandoned = driver; /* the parent's: its threads and sockets are not ours */
-        *error = rc_driver_start(&driver, &client->options, &client->address);
+        *error = rc_driver_start(&driver, &client->options, &client->address, client->tls_context);
         if (*error != 0)
             driver = client->abandoned = NULL;
         atomic_store_explicit(&client->driver, driver, memory_order_release);
@@ -525,8 +548,8 @@ static bool is_too_large(rc_op *op, size_t value_len)
     return value_len > (size_t)seat_of(op)->client->options.max_value_bytes;
 }
 
-int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry,
-                  const char *value, size_t value_len, int64_t ttl_ms, uint32_t flags)
+int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, const char *value,
+           size_t value_len, int64_t ttl_ms, uint32_t flags)
 {
     char header[RC_ENTRY_SIZE];
     if (ttl_ms == 0 || ttl_ms < -1)
@@ -650,7 +673,7 @@ static int begin_end(rc_op *op, enum rc_op_kind kind)
 }
 
 int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value_len,
-                      int64_t ttl_ms, uint32_t flags)
+               int64_t ttl_ms, uint32_t flags)
 {
     char header[RC_ENTRY_SIZE];
     if (ttl_ms < -1)

@@ -23,9 +23,10 @@ local redcache = {
 ---Opens a cache. Nothing is connected before the first call. Times are seconds, fractions allowed.
 ---Caches of one process with equal url, group and connection numbers share one client.
 ---
----Connection: url ("redis://127.0.0.1:6379"; redis://[user:password@]host[:port][/db] or
----unix://[user:password@]/path[?db=n]), namespace ("" no prefix; else keys begin with it and ":"),
----group (""), connectTimeout (1), commandTimeout (0.5), maxValue (8 MiB), maxKey (65536 bytes),
+---Connection: url ("redis://127.0.0.1:6379"; redis://[user:password@]host[:port][/db], the same with
+---rediss:// for TLS, or unix://[user:password@]/path[?db=n]), tlsCa ("": the system's; else a file
+---with the CA certificates to trust; the server's must be valid for the host of the url), namespace
+---("" no prefix; else keys begin with it and ":"), group (""), connectTimeout (1), commandTimeout (0.5), maxValue (8 MiB), maxKey (65536 bytes),
 ---maxQueue (65536 requests), degradedTtl (1: how long a value loaded while Redis is away is shared
 ---in the process), spin (true: poll for a moment before sleeping), scheduler ("blocking").
 ---

@@ -142,11 +142,10 @@ int rc_address_parse(struct rc_address *address, const char *url, size_t len, co
     *why = NULL;
     bool is_unix = len > 7 && memcmp(url, "unix://", 7) == 0;
     bool is_tcp = len > 8 && memcmp(url, "redis://", 8) == 0;
-    if (len > 9 && memcmp(url, "rediss://", 9) == 0)
-        *why = "rediss:// (TLS) is not supported by this version";
-    else if (!is_unix && !is_tcp)
-        *why = "it must begin with redis:// or unix://";
-    const char *rest = url + (is_unix ? 7 : 8);
+    address->is_tls = len > 9 && memcmp(url, "rediss://", 9) == 0;
+    if (!is_unix && !is_tcp && !address->is_tls)
+        *why = "it must begin with redis://, rediss:// or unix://";
+    const char *rest = url + (is_unix ? 7 : address->is_tls ? 9 : 8);
     if (*why == NULL && !parse_credentials(address, &rest, end))
         *why = "the part before '@' must be user:password or :password";
     if (*why == NULL)

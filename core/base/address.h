@@ -1,8 +1,9 @@
 /*
  * address - where a Redis is and who we are there, from a URL.
  *
- * What:    redis://[[user]:password@]host[:port][/db], also redis://[::1]:6379, and
- *          unix://[[user]:password@]/path/to.sock[?db=n]. User, password and path may hold %XX.
+ * What:    redis://[[user]:password@]host[:port][/db], also redis://[::1]:6379, the same with
+ *          rediss:// for TLS, and unix://[[user]:password@]/path/to.sock[?db=n]. User, password and
+ *          path may hold %XX.
  * Threads: pure; an address is constant after parsing.
  * Memory:  fixed size, no pointers.
  * Errors:  RC_ERR_ARGUMENT; `why` is a static text that never holds a part of the URL (it may hold
@@ -17,6 +18,7 @@
 
 struct rc_address {
     bool is_unix;
+    bool is_tls;
     bool has_password;
     bool has_user;
     char host[256]; /* or the socket's path; at most 107 bytes then (sun_path) */

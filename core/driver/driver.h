@@ -16,6 +16,7 @@
 #include <stdbool.h>
 
 #include "driver/seat.h"
+#include "driver/tls.h"
 
 enum rc_owner {
     RC_OWNER_NONE,
@@ -32,12 +33,14 @@ struct rc_driver {
     int wake_fd[2]; /* a pipe's ends (the same eventfd on Linux): wakes the owner that sleeps */
     struct rc_reactor *reactor;
     unsigned fork_generation;
+    struct rc_tls_context *tls_context; /* NULL: no TLS */
 
     /* The owner's. */
     struct rc_engine engine;
-    int fds[RC_TOPOLOGY_LINKS];        /* connected sockets, -1: none */
-    bool unwritten[RC_TOPOLOGY_LINKS]; /* the socket was full */
-    int64_t listened_us;               /* when all sockets were last read */
+    struct rc_tls *tls[RC_TOPOLOGY_LINKS]; /* of connected sockets, NULL: none */
+    int fds[RC_TOPOLOGY_LINKS];            /* connected sockets, -1: none */
+    bool unwritten[RC_TOPOLOGY_LINKS];     /* the socket was full */
+    int64_t listened_us;                   /* when all sockets were last read */
     char receive_buffer[64 * 1024];
 
     /* Any thread. */
@@ -58,8 +61,9 @@ struct rc_driver {
     struct rc_list waiters; /* seats by `waiter`, oldest first */
 };
 
+/* tls_context: for rediss:// addresses, else NULL; the client's, outlives the driver. */
 int rc_driver_start(struct rc_driver **driver, const rc_options *options,
-                    const struct rc_address *address);
+                    const struct rc_address *address, struct rc_tls_context *tls_context);
 /* Gives leases and locks back, for up to timeout_ms, then fails what is left, joins the reactor. */
 void rc_driver_close(struct rc_driver *driver, int32_t timeout_ms);
 void rc_driver_free(struct rc_driver *driver); /* after close, when no seat is in it any more */

@@ -140,6 +140,8 @@ static void free_addresses(struct door *door)
 static void shut(struct door *door)
 {
     door->reactor->driver->fds[door->which] = -1;
+    rc_tls_free(door->reactor->driver->tls[door->which]);
+    door->reactor->driver->tls[door->which] = NULL;
     door->connecting = door->answered = false;
     door->lookup_error = 0;
     door->stale = door->looking_up;
@@ -222,11 +224,22 @@ static void open_door(struct door *door)
     }
 }
 
+static bool start_tls(struct door *door)
+{
+    struct rc_driver *driver = door->reactor->driver;
+    if (driver->tls_context == NULL)
+        return true;
+    driver->tls[door->which] = rc_tls_new(driver->tls_context, driver->engine.address.host);
+    return driver->tls[door->which] != NULL;
+}
+
 static void on_connected(struct door *door)
 {
     int error = rc_socket_result(door->fd);
     door->connecting = door->answered = false;
-    if (error == 0) {
+    if (error == 0 && !start_tls(door)) {
+        give_up_errno(door, -ENOMEM);
+    } else if (error == 0) {
         free_addresses(door);
         door->reactor->driver->fds[door->which] = door->fd;
         rc_link_opened(link_of(door));
@@ -396,6 +409,8 @@ static void end_door(struct door *door)
     if (door->looking_up)
         uv_cancel((uv_req_t *)&door->lookup);
     free_addresses(door);
+    rc_tls_free(door->reactor->driver->tls[door->which]);
+    door->reactor->driver->tls[door->which] = NULL;
 }
 
 static int init_loop(struct rc_reactor *reactor)

@@ -158,11 +158,14 @@ typedef struct rc_entry {
 /* How to reach Redis. Strings are (pointer, length) so that they may hold any byte; NULL or 0 takes
    the default. */
 typedef struct rc_options {
-    /* redis://[[user]:password@]host[:port][/db] or unix://[[user]:password@]/path[?db=n] */
+    /* redis://[[user]:password@]host[:port][/db], the same with rediss:// for TLS, or
+       unix://[[user]:password@]/path[?db=n] */
     const char *url;
     size_t url_len;
     const char *group;           /* clients of equal url, group and numbers are one client; "" */
     size_t group_len;
+    const char *tls_ca;          /* file with the CA certificates for rediss://; the system's */
+    size_t tls_ca_len;
     int32_t connect_timeout_ms;  /* 1000: until the answer to the first PING */
     int32_t command_timeout_ms;  /* 500: default of rc_op_timeout */
     int64_t max_value_bytes;     /* 8 MiB: larger values are refused in both directions */

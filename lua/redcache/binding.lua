@@ -144,6 +144,7 @@ function binding.open(settings)
     local o = ffi.new("rc_options")
     o.url, o.url_len = settings.url, #settings.url
     o.group, o.group_len = settings.group, #settings.group
+    o.tls_ca, o.tls_ca_len = settings.tlsCa, #settings.tlsCa
     o.connect_timeout_ms = milliseconds(settings.connectTimeout)
     o.command_timeout_ms = milliseconds(settings.commandTimeout)
     o.max_value_bytes = settings.maxValue

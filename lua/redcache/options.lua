@@ -34,6 +34,7 @@ local DECLARED = {
     -- The connection.
     { "url", "string", "redis://127.0.0.1:6379", at = "new", min = 1, max = 4096 },
     { "group", "string", "", at = "new", min = 0, max = 256 },
+    { "tlsCa", "string", "", at = "new", min = 0, max = 4096 },
     { "connectTimeout", "number", 1, at = "new", min = 0.001, max = 3600 },
     { "commandTimeout", "number", 0.5, at = "new", min = 0.001, max = 3600 },
     { "maxValue", "integer", 8 * 1024 * 1024, at = "new", min = 1, max = 512 * 1024 * 1024 },

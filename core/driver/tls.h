@@ -1,0 +1,38 @@
+/*
+ * tls - one connection's encryption, between the link's bytes and the socket's.
+ *
+ * What:    OpenSSL on memory: the driver moves the bytes. The server's certificate must be valid for
+ *          the host of the URL and signed by the given CA, or by one the system trusts.
+ * Threads: the engine's owner.
+ * Memory:  a context belongs to its driver and outlives its connections.
+ * Errors:  RC_ERR_*; rc_tls_error tells why in words.
+ * Source:  RFC 8446, RFC 6125 (host names); TLS 1.2 is the least that is accepted.
+ */
+#ifndef RC_TLS_H
+#define RC_TLS_H
+
+#include <stddef.h>
+
+#include "base/buf.h"
+
+struct rc_tls;
+struct rc_tls_context;
+
+/* ca_file NULL: the system's. `why` is a static text. */
+int rc_tls_context_new(struct rc_tls_context **context, const char *ca_file, const char **why);
+void rc_tls_context_free(struct rc_tls_context *context); /* NULL: nothing */
+
+struct rc_tls *rc_tls_new(struct rc_tls_context *context, const char *host); /* NULL: no memory */
+void rc_tls_free(struct rc_tls *tls);                                        /* NULL: nothing */
+
+/* Encrypts; returns how many bytes were taken (0: the handshake is not over), or RC_ERR_*. */
+long rc_tls_write(struct rc_tls *tls, const char *bytes, size_t len);
+/* What is to be sent over the socket; the caller consumes it. */
+struct rc_buf *rc_tls_output(struct rc_tls *tls);
+/* Bytes from the socket, all of them taken. */
+int rc_tls_feed(struct rc_tls *tls, const char *bytes, size_t len);
+/* Decrypted bytes; 0: no more for now; RC_ERR_*. */
+long rc_tls_read(struct rc_tls *tls, char *bytes, size_t room);
+const char *rc_tls_error(const struct rc_tls *tls);
+
+#endif
