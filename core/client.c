@@ -36,6 +36,7 @@ struct rc_client {
     /* Guarded by registry_mutex. */
     struct rc_client *next;
     unsigned references;
+    bool leaving;   /* the last reference is on its way out: not to be opened again */
     unsigned users; /* seats and locks: the memory stays as long as there are any */
 
     /* Guarded by driver_mutex; read anywhere (acquire). */
@@ -78,12 +79,26 @@ static void unlock_registry(void)
     pthread_mutex_unlock(&registry_mutex);
 }
 
+/* A child must not inherit the registry, or the start of a driver, in the middle of a change. */
+static void before_fork(void)
+{
+    lock_registry();
+    for (struct rc_client *client = registry; client != NULL; client = client->next)
+        pthread_mutex_lock(&client->driver_mutex);
+}
+
+static void after_fork(void)
+{
+    for (struct rc_client *client = registry; client != NULL; client = client->next)
+        pthread_mutex_unlock(&client->driver_mutex);
+    unlock_registry();
+}
+
 static void init_process(void)
 {
     rc_scripts_init();
     rc_fork_init();
-    /* A child must not inherit the registry in the middle of a change. */
-    pthread_atfork(lock_registry, unlock_registry, unlock_registry);
+    pthread_atfork(before_fork, after_fork, after_fork);
 }
 
 static const char *check_options(rc_options *options)
@@ -190,7 +205,7 @@ int rc_open(const rc_options *options, rc_client **result, const char **error_te
     }
     lock_registry();
     for (struct rc_client *client = registry; client != NULL; client = client->next) {
-        if (!atomic_load(&client->closed) && is_same(client, wanted)) {
+        if (!client->leaving && !atomic_load(&client->closed) && is_same(client, wanted)) {
             client->references++;
             unlock_registry();
             free_client(wanted);
@@ -243,13 +258,13 @@ void rc_unref(rc_client *client, int32_t timeout_ms)
 {
     lock_registry();
     bool last = client->references == 1;
+    client->leaving = last;
     if (!last)
         client->references--;
     unlock_registry();
     if (!last)
         return;
-    /* Still counted, so that nobody frees it; whoever opens it in this moment gets a new client (it
-       is closed). */
+    /* Still counted, so that nobody frees it; whoever opens it in this moment gets a new client. */
     rc_close(client, timeout_ms);
     lock_registry();
     client->references--;
@@ -270,7 +285,9 @@ static struct rc_driver *get_driver(struct rc_client *client, int *error)
         return driver;
     pthread_mutex_lock(&client->driver_mutex);
     driver = atomic_load(&client->driver);
-    if (driver == NULL || driver->fork_generation != rc_fork_generation()) {
+    if (atomic_load(&client->closed)) {
+        driver = NULL;
+    } else if (driver == NULL || driver->fork_generation != rc_fork_generation()) {
         client->abandoned = driver; /* the parent's: its threads and sockets are not ours */
         *error = rc_driver_start(&driver, &client->options, &client->address, client->tls_context);
         if (*error != 0)
@@ -366,11 +383,35 @@ static bool is_ours(const struct rc_seat *seat)
     return seat->driver != NULL && seat->driver->fork_generation == rc_fork_generation();
 }
 
+/* What a slot did in the parent process does not go on here. */
+static void forget_parent(struct rc_seat *seat)
+{
+    struct rc_op *op = &seat->op;
+    if (seat->driver == NULL || is_ours(seat))
+        return;
+    pthread_mutex_init(&seat->mutex, NULL); /* a thread that is not here may have held it */
+    atomic_store(&seat->done, true);
+    rc_list_init(&seat->queued);
+    rc_list_init(&op->active);
+    rc_list_init(&op->member);
+    op->deadline.index = 0;
+    op->running = op->leads = false;
+    rc_op_reset(op, op->kind);
+    seat->driver = NULL;
+}
+
+/* Of a slot that is done: it holds a lease that is not ended yet. Ending it changes the kind. */
+static bool is_loading(const struct rc_seat *seat)
+{
+    const struct rc_op *op = &seat->op;
+    return op->kind == RC_OP_LOAD && op->result.status == 0 && op->result.outcome == RC_LOAD;
+}
+
 void rc_op_free(rc_op *op)
 {
     struct rc_seat *seat = seat_of(op);
-    bool busy = !rc_seat_is_done(seat) || seat->loading;
-    if (busy && is_ours(seat) && !atomic_load(&seat->client->closed))
+    forget_parent(seat);
+    if (seat->driver != NULL && (!rc_seat_is_done(seat) || is_loading(seat)))
         rc_driver_call(seat->driver, drop_op, op);
     struct rc_client *client = seat->client;
     rc_seat_deinit(seat);
@@ -421,18 +462,8 @@ int rc_op_entry(rc_op *op, uint32_t index)
 static int ready(rc_op *op, enum rc_op_kind kind)
 {
     struct rc_seat *seat = seat_of(op);
-    bool foreign = seat->driver != NULL && !is_ours(seat);
-    if (foreign) { /* the parent's operation or load does not go on here */
-        pthread_mutex_init(&seat->mutex, NULL);
-        atomic_store(&seat->done, true);
-        rc_list_init(&op->active);
-        rc_list_init(&op->member);
-        op->deadline.index = 0;
-        op->running = op->leads = false;
-        seat->driver = NULL;
-        seat->loading = false;
-    }
-    if (!rc_seat_is_done(seat) || seat->loading)
+    forget_parent(seat);
+    if (!rc_seat_is_done(seat) || is_loading(seat))
         return RC_ERR_ARGUMENT;
     rc_op_reset(op, kind);
     return 0;
@@ -471,11 +502,8 @@ static int set_key(rc_op *op, const char *key, size_t key_len)
 int rc_done(rc_op *op)
 {
     struct rc_seat *seat = seat_of(op);
-    if (rc_seat_is_done(seat)) {
-        seat->loading |=
-            op->kind == RC_OP_LOAD && op->result.status == 0 && op->result.outcome == RC_LOAD;
+    if (rc_seat_is_done(seat))
         return 1;
-    }
     if (is_ours(seat))
         rc_driver_kick(seat->driver);
     return 0;
@@ -489,8 +517,6 @@ int rc_wait(rc_op *op)
             return RC_ERR_FORKED;
         rc_driver_wait(seat->driver, seat);
     }
-    seat->loading =
-        op->kind == RC_OP_LOAD && op->result.status == 0 && op->result.outcome == RC_LOAD;
     return op->result.status;
 }
 
@@ -594,9 +620,11 @@ int rc_delete(rc_op *op, const char *key, size_t key_len)
 int rc_begin(rc_op *op, uint32_t flags)
 {
     int error = ready(op, RC_OP_COMMAND);
+    if (error != 0)
+        return error; /* it may be running: hands off */
     op->flags = flags;
     rc_buf_clear(&op->key);
-    return error;
+    return 0;
 }
 
 int rc_command_begin(rc_op *op, uint32_t argument_count)
@@ -663,13 +691,19 @@ int rc_load(rc_op *op, const char *key, size_t key_len, const rc_load_options *o
 static int begin_end(rc_op *op, enum rc_op_kind kind)
 {
     struct rc_seat *seat = seat_of(op);
-    if (!rc_seat_is_done(seat) || !seat->loading)
+    if (!rc_seat_is_done(seat) || !is_loading(seat))
         return RC_ERR_ARGUMENT;
-    seat->loading = false;
-    if (!is_ours(seat))
-        return RC_ERR_FORKED;
     rc_op_reset(op, kind);
-    return 0;
+    return is_ours(seat) ? 0 : RC_ERR_FORKED;
+}
+
+/* Submits the end of a load. Where that fails the lease is given back all the same. */
+static int submit_end(rc_op *op, int error)
+{
+    error = submit_encoded(op, error);
+    if (error != 0)
+        rc_driver_call(seat_of(op)->driver, drop_op, op);
+    return error;
 }
 
 int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value_len,
@@ -684,8 +718,7 @@ int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value
     if (error != 0)
         return error;
     size_t header_len = make_header(op, header, flags & RC_PLAIN ? NULL : entry, op->nonce);
-    return submit_encoded(op,
-                          rc_lease_encode_end(op, header, header_len, value, value_len, ttl_ms));
+    return submit_end(op, rc_lease_encode_end(op, header, header_len, value, value_len, ttl_ms));
 }
 
 int rc_fail(rc_op *op, const char *text, size_t text_len, int32_t error_ttl_ms)
@@ -699,9 +732,9 @@ int rc_fail(rc_op *op, const char *text, size_t text_len, int32_t error_ttl_ms)
     if (error != 0)
         return error;
     rc_entry_write_kind(header, RC_KIND_ERROR, error_ttl_ms > 0 ? RC_ENTRY_STICKY : 0, op->token);
-    return submit_encoded(op, rc_lease_encode_end(op, header, sizeof header, text,
-                                                  text_len < MAX_TEXT ? text_len : MAX_TEXT,
-                                                  error_ttl_ms > 0 ? error_ttl_ms : MARKER_MS));
+    return submit_end(op, rc_lease_encode_end(op, header, sizeof header, text,
+                                              text_len < MAX_TEXT ? text_len : MAX_TEXT,
+                                              error_ttl_ms > 0 ? error_ttl_ms : MARKER_MS));
 }
 
 int rc_release(rc_op *op)
@@ -709,7 +742,7 @@ int rc_release(rc_op *op)
     int error = begin_end(op, RC_OP_RELEASE);
     if (error != 0)
         return error;
-    return submit_encoded(op, rc_lease_encode_end(op, NULL, 0, NULL, 0, 0));
+    return submit_end(op, rc_lease_encode_end(op, NULL, 0, NULL, 0, 0));
 }
 
 /* ---- locks ----------------------------------------------------------------------------------- */
@@ -749,8 +782,7 @@ void rc_lock_free(rc_lock *lock)
     struct rc_client *client = handle->client;
     struct drop_lock_call call = {lock};
     struct rc_driver *driver = atomic_load(&client->driver);
-    if (handle->used && driver != NULL && handle->fork_generation == rc_fork_generation() &&
-        !atomic_load(&client->closed))
+    if (handle->used && driver != NULL && handle->fork_generation == rc_fork_generation())
         rc_driver_call(driver, drop_lock, &call);
     rc_lock_deinit(lock);
     free(handle);

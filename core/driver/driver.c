@@ -55,20 +55,25 @@ void rc_driver_leave(struct rc_driver *driver, bool is_reactor)
     bool inline_next = can_turn && !atomic_load(&driver->crowded) &&
                        atomic_load(&driver->waiting) > 0 && !atomic_load(&driver->reactor_wants) &&
                        wake_next_waiter(driver);
-    if (is_reactor)
-        return;
-    if (earlier || atomic_load(&driver->reactor_wants) || atomic_load(&driver->reactor_dormant) ||
-        atomic_load(&driver->crowded) || (!inline_next && atomic_load(&driver->queue_used)))
+    /* Somebody may have filled the queue, and seen that the engine has an owner, just before. */
+    bool left_over = !inline_next && atomic_load(&driver->queue_used);
+    bool for_reactor = earlier || atomic_load(&driver->reactor_wants) ||
+                       atomic_load(&driver->reactor_dormant) || atomic_load(&driver->crowded);
+    if (left_over || (for_reactor && !is_reactor))
         rc_reactor_wake(driver->reactor);
 }
 
 void rc_driver_kick(struct rc_driver *driver)
 {
     int owner = atomic_load(&driver->owner);
-    if (owner == RC_OWNER_SLEEPING)
+    if (owner == RC_OWNER_SLEEPING) {
         rc_driver_wake_sleeper(driver);
-    else if (owner == RC_OWNER_NONE)
+    } else if (owner == RC_OWNER_NONE && !atomic_load(&driver->ended)) {
         rc_reactor_wake(driver->reactor);
+    } else if (owner == RC_OWNER_NONE && rc_driver_try_own(driver)) { /* there is nobody else */
+        rc_driver_turn(driver, 0);
+        rc_driver_leave(driver, false);
+    }
     /* Else it is turning, and looks at the queue before it leaves. */
 }
 
@@ -350,10 +355,13 @@ void rc_driver_close(struct rc_driver *driver, int32_t timeout_ms)
     }
     rc_driver_call(driver, end_engine, NULL);
     rc_reactor_stop(driver->reactor);
+    /* Whoever was about to submit or free something finishes it alone from now on. */
+    atomic_store(&driver->ended, true);
 }
 
 void rc_driver_free(struct rc_driver *driver)
 {
+    rc_reactor_free(driver->reactor);
     close(driver->wake_fd[0]);
     pthread_mutex_destroy(&driver->queue_mutex);
     rc_engine_deinit(&driver->engine);

@@ -51,6 +51,7 @@ struct rc_driver {
     _Atomic bool reactor_wants;       /* the reactor has work only it can do */
     _Atomic int64_t reactor_alarm_us; /* when it will look at the engine by itself */
     _Atomic bool reactor_dormant;     /* ... or not at all until it is told */
+    _Atomic bool ended;               /* the reactor is gone: callers help themselves */
     _Atomic uint64_t inline_turns;
     _Atomic uint64_t reactor_turns;
     _Atomic int spin_credits;

@@ -173,7 +173,9 @@ void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
     enter_waiters(driver, seat);
     bool owns = false;
     for (;;) {
-        bool inline_now = !atomic_load(&driver->crowded) && !atomic_load(&driver->reactor_wants);
+        bool inline_now =
+            (!atomic_load(&driver->crowded) && !atomic_load(&driver->reactor_wants)) ||
+            atomic_load(&driver->ended);
         owns = inline_now && rc_driver_try_own(driver);
         if (owns)
             turn_until_done(driver, seat);

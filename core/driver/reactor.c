@@ -1,6 +1,7 @@
 #include "driver/reactor.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,7 @@ struct rc_reactor {
     int busy_ticks;
     bool ending;
     _Atomic bool stop;
+    _Atomic int wakers; /* threads inside rc_reactor_wake */
 };
 
 static void pass(struct rc_reactor *reactor, unsigned readable);
@@ -373,6 +375,9 @@ static void on_tick(struct rc_reactor *reactor)
     if (atomic_load(&driver->owner) == RC_OWNER_SLEEPING) {
         if (++reactor->busy_ticks >= TICKS_TO_DORMANT)
             set_mode(reactor, MODE_DORMANT);
+        /* It may have left in this very moment and not have seen that it has to tell us. */
+        if (reactor->mode == MODE_DORMANT && atomic_load(&driver->owner) == RC_OWNER_NONE)
+            set_mode(reactor, MODE_TICKING);
         set_alarm(reactor);
         return;
     }
@@ -411,6 +416,7 @@ static void end_door(struct door *door)
     free_addresses(door);
     rc_tls_free(door->reactor->driver->tls[door->which]);
     door->reactor->driver->tls[door->which] = NULL;
+    door->reactor->driver->fds[door->which] = -1;
 }
 
 static int init_loop(struct rc_reactor *reactor)
@@ -455,7 +461,11 @@ int rc_reactor_start(struct rc_driver *driver)
 
 void rc_reactor_wake(struct rc_reactor *reactor)
 {
-    uv_async_send(&reactor->async);
+    /* Pairs with rc_reactor_stop: it waits for those who are in here, others see `stop`. */
+    atomic_fetch_add(&reactor->wakers, 1);
+    if (!atomic_load(&reactor->stop))
+        uv_async_send(&reactor->async);
+    atomic_fetch_sub(&reactor->wakers, 1);
 }
 
 void rc_reactor_stop(struct rc_reactor *reactor)
@@ -463,6 +473,9 @@ void rc_reactor_stop(struct rc_reactor *reactor)
     atomic_store(&reactor->stop, true);
     uv_async_send(&reactor->async);
     uv_thread_join(&reactor->thread);
+    /* Late callers turn the loop a last time; all they can hear is that it is closed. */
+    while (atomic_load(&reactor->wakers) > 0 || !rc_driver_try_own(reactor->driver))
+        sched_yield();
     /* The thread is gone: what is left of its loop is ours. */
     reactor->ending = true;
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
@@ -470,6 +483,13 @@ void rc_reactor_stop(struct rc_reactor *reactor)
     uv_close((uv_handle_t *)&reactor->async, NULL);
     uv_close((uv_handle_t *)&reactor->timer, NULL);
     uv_run(&reactor->loop, UV_RUN_DEFAULT);
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+        free_addresses(&reactor->doors[i]); /* of a lookup that ended after all */
     uv_loop_close(&reactor->loop);
+    atomic_store(&reactor->driver->owner, RC_OWNER_NONE);
+}
+
+void rc_reactor_free(struct rc_reactor *reactor)
+{
     free(reactor);
 }

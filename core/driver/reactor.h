@@ -19,5 +19,7 @@
 int rc_reactor_start(struct rc_driver *driver);
 void rc_reactor_wake(struct rc_reactor *reactor);
 void rc_reactor_stop(struct rc_reactor *reactor); /* joins; closes the sockets */
+void rc_reactor_free(
+    struct rc_reactor *reactor); /* after stop; waking it was harmless until then */
 
 #endif

@@ -23,8 +23,7 @@ struct rc_seat {
     /* Caller only. */
     struct rc_client *client;
     struct rc_driver
-        *driver;  /* where it was last submitted: another one after a fork or rc_close */
-    bool loading; /* RC_LOAD was seen and not yet ended */
+        *driver; /* where it was last submitted: another one after a fork or rc_close */
 
     /* From submission to the engine: guarded by the driver's queue mutex. */
     struct rc_list queued;

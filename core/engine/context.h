@@ -37,8 +37,8 @@ struct rc_req {
     bool sent;             /* its bytes are in the link's output */
     bool with_source;      /* already sent as EVAL */
     uint64_t output_start; /* where in the link's output stream it begins */
-    int64_t sent_us;
-    int error; /* what the timer reports; 0: the deadline passed */
+    int64_t sent_us;       /* the last time; 0: never, so Redis can not have done it */
+    int error;             /* what the timer reports; 0: the deadline passed */
     /* Called once, with status 0 and the answer, or an RC_ERR_*, text and NULL. `owner` may be
        cleared before. */
     void (*done)(struct rc_req *req, int status, struct rc_reply *reply, const char *text);

@@ -116,6 +116,11 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
     rc_context_finish(req->context, op);
 }
 
+static int64_t command_timeout_ms(const struct rc_engine *engine, const struct rc_op *op)
+{
+    return op->timeout_ms > 0 ? op->timeout_ms : engine->context.options.command_timeout_ms;
+}
+
 static void start_command(struct rc_engine *engine, struct rc_op *op)
 {
     struct rc_context *context = &engine->context;
@@ -134,8 +139,7 @@ static void start_command(struct rc_engine *engine, struct rc_op *op)
     req->done = on_answer;
     req->owner = op;
     op->req = req;
-    int64_t timeout_ms = op->timeout_ms > 0 ? op->timeout_ms : context->options.command_timeout_ms;
-    rc_link_send(link, req, rc_context_after_ms(context, timeout_ms));
+    rc_link_send(link, req, rc_context_after_ms(context, command_timeout_ms(engine, op)));
 }
 
 /* ---- the life of an op ----------------------------------------------------------------------- */
@@ -157,9 +161,9 @@ static void on_deadline(void *context, struct rc_timer *timer)
 {
     struct rc_op *op = RC_CONTAINER(timer, struct rc_op, deadline);
     struct rc_engine *engine = RC_CONTAINER(context, struct rc_engine, context);
+    bool waited = op->kind == RC_OP_LOCK_ACQUIRE && op->lock_options.wait_ms > 0;
     take_out(engine, op);
-    rc_context_fail(context, op, op->kind == RC_OP_LOCK_ACQUIRE ? RC_ERR_BUSY : RC_ERR_TIMEOUT,
-                    NULL);
+    rc_context_fail(context, op, waited ? RC_ERR_BUSY : RC_ERR_TIMEOUT, NULL);
 }
 
 static void set_deadline(struct rc_engine *engine, struct rc_op *op, int64_t wait_ms)
@@ -189,8 +193,10 @@ static void start(struct rc_engine *engine, struct rc_op *op)
             rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
         break;
     case RC_OP_LOCK_ACQUIRE:
-        if (op->lock_options.wait_ms > 0)
-            set_deadline(engine, op, op->lock_options.wait_ms);
+        /* One try: behind the deadline of its request, which knows better what went wrong. */
+        set_deadline(engine, op,
+                     op->lock_options.wait_ms > 0 ? op->lock_options.wait_ms
+                                                  : command_timeout_ms(engine, op) + 1);
         rc_locks_acquire(&engine->locks, op);
         break;
     case RC_OP_LOCK_RELEASE: rc_locks_release(&engine->locks, op); break;
@@ -203,6 +209,7 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
     struct rc_context *context = &engine->context;
     int error = rc_context_start(context, op);
     op->req = NULL;
+    op->running_tag = op->tag;
     rc_list_append(&engine->running, &op->active);
     if (context->closing) {
         rc_list_remove(&op->member);
@@ -242,7 +249,7 @@ int rc_engine_cancel(struct rc_engine *engine, uint64_t tag)
     int count = 0;
     RC_LIST_EACH(active, following, &engine->running) {
         struct rc_op *op = RC_CONTAINER(active, struct rc_op, active);
-        if (op->tag != tag)
+        if (op->running_tag != tag)
             continue;
         take_out(engine, op);
         rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
@@ -250,7 +257,7 @@ int rc_engine_cancel(struct rc_engine *engine, uint64_t tag)
     }
     RC_LIST_EACH(member, next, &engine->leases.leading) {
         struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
-        if (op->tag != tag)
+        if (op->running_tag != tag)
             continue;
         rc_leases_abandon(&engine->leases, op);
         count++;
@@ -263,8 +270,8 @@ void rc_engine_drop(struct rc_engine *engine, struct rc_op *op)
     if (op->running) {
         take_out(engine, op);
         rc_context_finish(&engine->context, op);
-        rc_list_remove(&op->active);
     }
+    rc_list_remove(&op->active); /* out of the finished ones: the driver must not touch it again */
     if (op->leads)
         rc_leases_abandon(&engine->leases, op);
 }
@@ -275,8 +282,8 @@ void rc_engine_close(struct rc_engine *engine)
 {
     struct rc_context *context = &engine->context;
     context->closing = true;
-    RC_LIST_EACH(active, following, &engine->running) {
-        struct rc_op *op = RC_CONTAINER(active, struct rc_op, active);
+    while (!rc_list_is_empty(&engine->running)) { /* with one op others may end, too */
+        struct rc_op *op = RC_CONTAINER(engine->running.next, struct rc_op, active);
         take_out(engine, op);
         rc_context_fail(context, op, RC_ERR_CLOSED, NULL);
     }
@@ -297,8 +304,9 @@ bool rc_engine_is_drained(const struct rc_engine *engine)
 
 void rc_engine_end(struct rc_engine *engine)
 {
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
-        rc_link_shutdown(&engine->topology.links[i]);
+    /* Twice: an op that ends over one link may have something to say over the other. */
+    for (int i = 0; i < 2 * RC_TOPOLOGY_LINKS; i++)
+        rc_link_shutdown(&engine->topology.links[i % RC_TOPOLOGY_LINKS]);
 }
 
 void rc_engine_get_health(const struct rc_engine *engine, rc_health *health)

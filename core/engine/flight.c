@@ -54,7 +54,7 @@ void rc_flight_free(struct rc_flight *flight)
     struct rc_leases *leases = flight->leases;
     assert(rc_list_is_empty(&flight->waiting) && flight->leader == NULL);
     assert(flight->req == NULL && flight->heartbeat == NULL);
-    leases->served_bytes -= rc_buf_len(&flight->served);
+    leases->served_bytes -= flight->served_cost;
     rc_context_clear_timer(leases->context, &flight->timer);
     rc_context_remove_timer(leases->context);
     rc_track_unwatch(leases->track, &flight->watch);
@@ -141,6 +141,8 @@ void rc_flight_promote(struct rc_flight *flight)
     op->result.flags = flight->degraded ? RC_DEGRADED : 0;
     if (rc_flight_purpose(flight) == RC_FLIGHT_REFRESH)
         op->result.flags |= RC_REFRESH; /* its stale value is already in the result */
+    else
+        rc_entry_read(&op->result, NULL, 0); /* what the first read found is no value of ours */
     rc_context_finish(context, op);
     rc_list_append(&flight->leases->leading, &op->member);
 }

@@ -11,6 +11,7 @@ enum {
     POLL_MIN_MS =
         10, /* without tracking waiters look again, first after this, then less and less often */
     POLL_MAX_MS = 160,
+    LOOK_MAX_MS = 60 * 1000, /* with it: so much trust in pushes, and in what the server says */
     SERVED_MAX_BYTES = 16 * 1024 * 1024, /* values kept for callers while Redis is away */
 };
 
@@ -101,6 +102,14 @@ static int encode_keys_request(struct rc_buf *out, enum rc_script script, char p
     return error;
 }
 
+/* Nobody hears it, but a request without an owner's function would not be sent again when Redis has
+   forgotten the script. */
+static void on_release_answer(struct rc_req *req, int status, struct rc_reply *reply,
+                              const char *text)
+{
+    (void)req, (void)status, (void)reply, (void)text;
+}
+
 /* Gives a lease back, whoever hears the answer. */
 static void release_lease(struct rc_flight *flight)
 {
@@ -109,6 +118,7 @@ static void release_lease(struct rc_flight *flight)
     struct rc_req *req = take(flight, RC_SCRIPT_RELEASE);
     if (req == NULL)
         return; /* it ends by itself */
+    req->done = on_release_answer;
     req->owner = NULL;
     if (encode_keys_request(&req->bytes, RC_SCRIPT_RELEASE, rc_flight_purpose(flight),
                             &flight->helper, key, len, flight->token, 0) != 0) {
@@ -170,11 +180,13 @@ static void serve_degraded(struct rc_flight *flight, const char *bytes, size_t l
             rc_flight_hit(context, op, bytes, len, -2, RC_SHARED | RC_DEGRADED);
         }
     }
+    size_t cost = sizeof *flight + rc_buf_len(&flight->name) + len;
     if (!rc_list_is_empty(&flight->waiting) || context->options.degraded_ttl_ms <= 0 ||
-        leases->served_bytes + len > SERVED_MAX_BYTES ||
+        leases->served_bytes + cost > SERVED_MAX_BYTES ||
         rc_buf_append(&flight->served, bytes, len) != 0)
         return;
-    leases->served_bytes += len;
+    flight->served_cost = cost;
+    leases->served_bytes += cost;
     flight->state = RC_FLIGHT_SERVED;
     rc_context_set_timer(context, &flight->timer,
                          rc_context_after_ms(context, context->options.degraded_ttl_ms));
@@ -339,6 +351,14 @@ void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
 
 /* ---- acquiring ------------------------------------------------------------------------------- */
 
+/* What is still to be heard of an earlier lease says nothing about the next one. */
+static void forget_heartbeat(struct rc_flight *flight)
+{
+    if (flight->heartbeat != NULL)
+        rc_link_forget(flight->heartbeat);
+    flight->heartbeat = NULL;
+}
+
 static void lose_lease(struct rc_flight *flight)
 {
     /* The leader goes on alone: its publish will find the lease void. */
@@ -372,7 +392,7 @@ static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
         return;
     }
     if (rc_flight_purpose(flight) == RC_FLIGHT_PUT && reply->count > 2 &&
-        reply->nodes[2].len <= sizeof op->seen) {
+        reply->nodes[2].str != NULL && reply->nodes[2].len <= sizeof op->seen) {
         memcpy(op->seen, reply->nodes[2].str, reply->nodes[2].len);
         op->seen_len = (uint8_t)reply->nodes[2].len;
     }
@@ -388,11 +408,14 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
     struct rc_leases *leases = flight->leases;
     struct rc_context *context = leases->context;
     if (rc_flight_purpose(flight) == RC_FLIGHT_REFRESH) {
-        finish_stale(context, rc_flight_first(flight));
+        if (!rc_list_is_empty(&flight->waiting)) /* it may have left meanwhile */
+            finish_stale(context, rc_flight_first(flight));
         next_round(flight);
         return;
     }
     int64_t left_ms = reply->count > 2 ? reply->nodes[2].integer : 0;
+    if (left_ms > LOOK_MAX_MS)
+        left_ms = LOOK_MAX_MS;
     if (reply->count > 3 && reply->nodes[3].len == RC_NONCE_SIZE) {
         memcpy(flight->waited_token, reply->nodes[3].str, RC_NONCE_SIZE);
         flight->has_waited = true;
@@ -461,7 +484,7 @@ static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *r
     if (status == 0) {
         text = rc_node_text(&reply->nodes[0], cause);
         status = RC_ERR_REDIS;
-    } else if (req->sent) {
+    } else if (req->sent_us != 0) {
         release_lease(flight); /* it may have been granted, and nobody heard */
     }
     if (status == RC_ERR_CLOSED)
@@ -492,6 +515,55 @@ static int encode_acquire(struct rc_flight *flight, struct rc_buf *out)
     return error;
 }
 
+/* The first round where a miss is likely: SET NX GET does for free what the script does for four
+   times the price, except telling how a running load goes on. */
+static bool asks_with_set(const struct rc_flight *flight, const struct rc_op *op)
+{
+    return rc_flight_purpose(flight) == RC_FLIGHT_LOAD && !flight->asked &&
+           (op->load.flags & RC_SCRIPT_FIRST) && !(op->load.flags & RC_WANT_TTL);
+}
+
+static int encode_set(struct rc_flight *flight, struct rc_buf *out)
+{
+    char lease[RC_ENTRY_SIZE];
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    write_lease(lease, flight->token);
+    int error = rc_command_head(out, 7);
+    error |= rc_command_text(out, "SET");
+    error |= rc_command_bytes(out, key, len);
+    error |= rc_command_bytes(out, lease, sizeof lease);
+    error |= rc_command_text(out, "NX");
+    error |= rc_command_text(out, "GET");
+    error |= rc_command_text(out, "PX");
+    return error | rc_command_int(out, flight->options.lease_ttl_ms);
+}
+
+static void on_set_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_flight *flight = req->owner;
+    const rc_node *node = status == 0 ? &reply->nodes[0] : NULL;
+    char lease[RC_ENTRY_SIZE];
+    if (node == NULL || node->type == '-') {
+        on_acquire_answer(req, status, reply, text);
+        return;
+    }
+    flight->req = NULL;
+    write_lease(lease, flight->token);
+    bool ours = node->type != '$' ||
+                (node->len == sizeof lease && memcmp(node->str, lease, sizeof lease) == 0);
+    rc_result entry;
+    rc_entry_read(&entry, ours ? NULL : node->str, node->len);
+    if (ours)
+        on_acquired(flight, reply);
+    else if (entry.kind == RC_KIND_LEASE || entry.kind == RC_KIND_ERROR)
+        acquire(flight); /* the script knows what to make of it */
+    else {
+        rc_flight_give(flight, flight->cut, node->str, node->len, -2, 0);
+        next_round(flight);
+    }
+}
+
 /* One round: asks for value or lease on behalf of all who wait now. */
 static void acquire(struct rc_flight *flight)
 {
@@ -502,6 +574,7 @@ static void acquire(struct rc_flight *flight)
     rc_context_clear_timer(leases->context, &flight->timer);
     rc_track_unwatch(leases->track, &flight->watch);
     rc_track_unwatch(leases->track, &flight->helper_watch);
+    forget_heartbeat(flight);
     flight->state = RC_FLIGHT_IDLE;
     flight->degraded = false;
     if (op == NULL) {
@@ -510,21 +583,25 @@ static void acquire(struct rc_flight *flight)
     }
     flight->options = op->load;
     rc_context_nonce(leases->context, flight->token);
+    bool set = asks_with_set(flight, op);
+    flight->asked = true;
     struct rc_req *req =
         take(flight, rc_flight_purpose(flight) == RC_FLIGHT_LOAD  ? RC_SCRIPT_ACQUIRE
                      : rc_flight_purpose(flight) == RC_FLIGHT_PUT ? RC_SCRIPT_PUT
                                                                   : RC_SCRIPT_REFRESH);
-    if (req == NULL || encode_acquire(flight, &req->bytes) != 0) {
+    if (req == NULL || (set ? encode_set : encode_acquire)(flight, &req->bytes) != 0) {
         if (req != NULL)
             rc_req_give(req);
         degrade(flight, RC_ERR_NOMEM, NULL);
         return;
     }
-    req->done = on_acquire_answer;
+    req->done = set ? on_set_answer : on_acquire_answer;
+    if (set)
+        req->script = -1;
     flight->req = req;
     flight->state = RC_FLIGHT_ACQUIRING;
     flight->cut = leases->joined;
-    bool tracked = rc_flight_purpose(flight) != RC_FLIGHT_REFRESH;
+    bool tracked = !set && rc_flight_purpose(flight) != RC_FLIGHT_REFRESH;
     send(leases, req, tracked ? RC_LINK_T : RC_LINK_W, key, len);
 }
 
@@ -810,6 +887,10 @@ static bool hand_over(struct rc_leases *leases, struct rc_op *op)
     op->flight = NULL;
     flight->options = rc_flight_first(flight)->load;
     flight->load_until_us = rc_context_after_ms(leases->context, flight->options.max_load_ms);
+    if (!flight->degraded) { /* the lease lives as long as its new leader asked for */
+        send_heartbeat(flight);
+        start_heartbeat(flight);
+    }
     rc_flight_promote(flight);
     return true;
 }
@@ -878,6 +959,7 @@ void rc_leases_leave(struct rc_leases *leases, struct rc_op *op)
     rc_list_remove(&op->member);
     op->flight = NULL;
     if (flight != NULL && flight->leader == op) { /* in the middle of its publish */
+        release_lease(flight);                    /* which may not have been sent at all */
         detach(flight, op);
         next_round(flight);
     } else if (flight != NULL) {

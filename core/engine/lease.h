@@ -41,7 +41,7 @@ struct rc_leases {
     struct rc_table flights;
     struct rc_list leading; /* ops that run their loader, by `member` */
     uint64_t joined;        /* arrivals, to tell who had joined when a request was sent */
-    size_t served_bytes;    /* held by SERVED flights; bounded */
+    size_t served_bytes;    /* held by SERVED flights, all included; bounded */
 };
 
 /* First byte of a load op's key: flights of different purposes do not meet. */

@@ -13,6 +13,7 @@ enum {
     STALL_MIN_MS = 1000,    /* a busy server may well be silent for some hundred milliseconds */
     MAX_ELEMENTS = 1 << 20, /* of one answer */
     MAX_OUTPUT = 64 * 1024 * 1024, /* unsent bytes */
+    KEEP_BYTES = 1024 * 1024,      /* room the empty output keeps */
     ANSWER_SLACK = 64 * 1024 *
                    1024 /* answers over max_value_bytes that are still read, to refuse them alone */
 };
@@ -71,6 +72,7 @@ static void abandon(struct rc_req *req, int status, const char *text)
 {
     void (*done)(struct rc_req *, int, struct rc_reply *, const char *) = req->done;
     req->done = NULL;
+    req->may_retry = false;
     rc_context_clear_timer(req->context, &req->timer);
     if (done != NULL)
         done(req, status, NULL, text);
@@ -109,6 +111,7 @@ static void write_request(struct rc_link *link, struct rc_req *req)
 {
     size_t len = rc_buf_len(&req->bytes);
     if (rc_buf_append(&link->output, rc_buf_head(&req->bytes), len) != 0) {
+        req->sent = false; /* even if it was once: it is in no line of answers any more */
         rc_list_append(&link->queue, &req->place);
         fail_soon(req, RC_ERR_NOMEM);
         return;
@@ -167,10 +170,18 @@ void rc_link_forget(struct rc_req *req)
 {
     req->done = NULL;
     req->owner = NULL;
+    req->may_retry = false;
     if (!req->sent)
         complete(req, 0, NULL, NULL);
     else
         rc_context_clear_timer(req->context, &req->timer);
+}
+
+/* One without `done` that may be repeated is sent for its effect alone: it gives a lease back,
+   whoever hears of it. What was forgotten or timed out is neither. */
+static bool is_wanted(const struct rc_req *req)
+{
+    return req->done != NULL || req->may_retry;
 }
 
 /* The broken connection's requests: what may be sent again goes back to the front of the queue, in
@@ -182,7 +193,7 @@ static void requeue(struct rc_link *link)
     while (!rc_list_is_empty(&link->in_flight)) {
         struct rc_req *req = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
         bool untouched = req->output_start >= link->output_sent;
-        if (req->done != NULL && (req->may_retry || untouched)) {
+        if (is_wanted(req) && (req->may_retry || untouched)) {
             rc_list_remove(&req->place);
             rc_list_append(&again, &req->place);
             req->sent = false;
@@ -341,6 +352,8 @@ void rc_link_opened(struct rc_link *link)
     rc_buf_clear(&link->output);
     if (rc_resp_reset(&link->resp) != 0 || write_handshake(link) != 0)
         go_down(link, "no memory");
+    else
+        link->output_queued = rc_buf_len(&link->output);
 }
 
 static void remember_server(struct rc_link *link, const struct rc_reply *reply)
@@ -405,7 +418,8 @@ static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
             rc_node_text(first, link->cause); /* waiters then look from time to time */
         return;
     }
-    if (first->type == '-') {
+    /* MISCONF: the server can not save and so refuses writes, and PING; reads go on. */
+    if (first->type == '-' && !(step == STEP_PING && is_error(first, "MISCONF"))) {
         rc_node_text(first, link->cause);
         link->refused = is_error(first, "NOAUTH") || is_error(first, "WRONGPASS") ||
                         is_error(first, "NOPERM") ||
@@ -425,7 +439,7 @@ static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
 static bool resend_with_source(struct rc_link *link, struct rc_req *req, const rc_node *first)
 {
     struct rc_buf full;
-    if (req->script < 0 || req->with_source || req->done == NULL || !is_error(first, "NOSCRIPT"))
+    if (req->script < 0 || req->with_source || !is_wanted(req) || !is_error(first, "NOSCRIPT"))
         return false;
     rc_buf_init(&full);
     if (rc_script_with_source(&full, (enum rc_script)req->script, rc_buf_head(&req->bytes),
@@ -506,6 +520,7 @@ void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
 void rc_link_sent(struct rc_link *link, size_t len)
 {
     rc_buf_consume(&link->output, len);
+    rc_buf_trim(&link->output, KEEP_BYTES);
     link->output_sent += len;
     link->context->stats.bytes_out += len;
 }

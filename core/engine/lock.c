@@ -10,8 +10,9 @@
 enum {
     TRUST_MARGIN_MIN_MS = 50,
     FENCE_LIFE_MIN_MS =
-        3600 * 1000, /* outlives any backward step of the server's clock we care for */
-    POLL_MS = 50     /* without tracking */
+        3600 * 1000,        /* outlives any backward step of the server's clock we care for */
+    POLL_MS = 50,           /* without tracking */
+    LOOK_MAX_MS = 60 * 1000 /* with it: so much trust in pushes, and in what the server says */
 };
 
 enum line_state { LINE_IDLE, LINE_ASKING, LINE_WAITING };
@@ -28,7 +29,7 @@ struct rc_lock_line {
     struct rc_watch watch; /* on the release mark */
     struct rc_timer timer; /* the holder's key ends */
     char token[RC_TOKEN_SIZE];
-    int64_t sent_us;
+    int32_t asked_ttl_ms; /* what a grant lives: the one who asked may leave before it comes */
 };
 
 static void ask(struct rc_lock_line *line);
@@ -230,10 +231,14 @@ static void end_hold(struct rc_lock *lock, int state)
     lock->check = NULL;
 }
 
-static void trust_until(struct rc_lock *lock, int64_t sent_us, int32_t ttl_ms)
+static int64_t trust_end(int64_t sent_us, int32_t ttl_ms)
 {
     int64_t margin_ms = ttl_ms / 10 > TRUST_MARGIN_MIN_MS ? ttl_ms / 10 : TRUST_MARGIN_MIN_MS;
-    int64_t until_us = sent_us + (ttl_ms - margin_ms) * 1000;
+    return sent_us + (ttl_ms - margin_ms) * 1000;
+}
+
+static void trust_until(struct rc_lock *lock, int64_t until_us)
+{
     /* Relaxed: a reader that sees the older deadline errs on the safe side. */
     atomic_store_explicit(&lock->trusted_until_us, until_us, memory_order_relaxed);
     rc_context_set_timer(lock->locks->context, &lock->trust, until_us);
@@ -278,7 +283,7 @@ static void on_check_answer(struct rc_req *req, int status, struct rc_reply *rep
     }
     watch_hold(lock);
     if (is_renewal)
-        trust_until(lock, req->sent_us, lock->ttl_ms);
+        trust_until(lock, trust_end(req->sent_us, lock->ttl_ms));
 }
 
 /* Somebody changed the lock's key (maybe our own renewal): look, which also makes the server track
@@ -287,8 +292,7 @@ static void verify(struct rc_lock *lock)
 {
     struct rc_locks *locks = lock->locks;
     if (lock->check != NULL)
-        rc_link_forget(lock->check);
-    lock->check = NULL;
+        return; /* its answer comes behind this news, so it tells as much */
     struct rc_req *req = rc_req_take(locks->context);
     if (req == NULL)
         return;
@@ -310,14 +314,11 @@ static void on_hold_watch(struct rc_watch *watch)
     verify(RC_CONTAINER(watch, struct rc_lock, watch));
 }
 
-static void on_renew_timer(void *context, struct rc_timer *timer)
+static void send_renewal(struct rc_lock *lock)
 {
-    struct rc_lock *lock = RC_CONTAINER(timer, struct rc_lock, renew);
     struct rc_locks *locks = lock->locks;
-    (void)context;
-    if (locks->context->now_us >= lock->hold_until_us)
-        return; /* held for as long as allowed: trust runs out by itself */
-    set_renewal(lock);
+    if (lock->check != NULL && lock->check->script == RC_SCRIPT_LOCK_RENEW)
+        return; /* a slow answer is worth waiting for: without it trust would run out */
     struct rc_req *req = take_renew(locks, lock, lock->ttl_ms);
     if (req == NULL)
         return;
@@ -330,24 +331,38 @@ static void on_renew_timer(void *context, struct rc_timer *timer)
     send(locks, req, RC_LINK_T, &lock->key, command_deadline(locks, NULL));
 }
 
-static void start_hold(struct rc_lock *lock, const struct rc_op *op, const char *token,
-                       int64_t sent_us)
+static void on_renew_timer(void *context, struct rc_timer *timer)
+{
+    struct rc_lock *lock = RC_CONTAINER(timer, struct rc_lock, renew);
+    (void)context;
+    if (lock->locks->context->now_us >= lock->hold_until_us)
+        return; /* held for as long as allowed: trust runs out by itself */
+    set_renewal(lock);
+    send_renewal(lock);
+}
+
+/* The grant in the line's token becomes op's hold. */
+static void start_hold(struct rc_lock *lock, const struct rc_op *op,
+                       const struct rc_lock_line *line, int64_t sent_us)
 {
     struct rc_context *context = lock->locks->context;
+    end_hold(lock, RC_LOCK_FREE); /* two slots acquired with one handle: the newer token counts */
     lock->ttl_ms = op->lock_options.ttl_ms;
     lock->renews = !(op->lock_options.flags & RC_NO_RENEW);
     lock->hold_until_us = op->lock_options.max_hold_ms > 0
                               ? rc_context_after_ms(context, op->lock_options.max_hold_ms)
                               : INT64_MAX;
-    memcpy(lock->token, token, RC_TOKEN_SIZE);
+    memcpy(lock->token, line->token, RC_TOKEN_SIZE);
     rc_list_append(&lock->locks->held, &lock->held);
-    trust_until(lock, sent_us, lock->ttl_ms);
+    trust_until(lock, trust_end(sent_us, line->asked_ttl_ms));
     set_renewal(lock);
     watch_hold(lock);
     context->stats.locks++;
     context->stats.active_locks++;
     atomic_store_explicit(&lock->state, RC_LOCK_HELD,
                           memory_order_release); /* pairs: rc_lock_state() */
+    if (line->asked_ttl_ms != lock->ttl_ms)
+        send_renewal(lock);
 }
 
 /* ---- acquiring ------------------------------------------------------------------------------- */
@@ -402,6 +417,8 @@ static void on_pttl(struct rc_req *req, int status, struct rc_reply *reply, cons
         left_ms = POLL_MS * 20;
     if (!tracked && left_ms > POLL_MS)
         left_ms = POLL_MS;
+    if (left_ms > LOOK_MAX_MS)
+        left_ms = LOOK_MAX_MS;
     wait_for_release(line, left_ms + 1);
 }
 
@@ -410,12 +427,17 @@ static void on_busy(struct rc_lock_line *line)
     struct rc_locks *locks = line->locks;
     struct rc_context *context = locks->context;
     RC_LIST_EACH(member, following, &line->waiting) {
-        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
-        if (op->lock_options.wait_ms == 0)
-            rc_context_fail(context, op, RC_ERR_BUSY, NULL);
+        struct rc_op *other = RC_CONTAINER(member, struct rc_op, member);
+        if (other->lock_options.wait_ms == 0 && !(other->lock_options.flags & RC_FORCE))
+            rc_context_fail(context, other, RC_ERR_BUSY, NULL);
     }
-    if (first(line) == NULL) {
+    struct rc_op *op = first(line);
+    if (op == NULL) {
         next(line);
+        return;
+    }
+    if (op->lock_options.flags & RC_FORCE) { /* it came while somebody else's request was out */
+        ask(line);
         return;
     }
     line->state = LINE_WAITING;
@@ -451,17 +473,17 @@ static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply
     bool busy = nodes != NULL && reply->count >= 2 && nodes[1].type == ':' && nodes[1].integer == 0;
     char cause[RC_TEXT_SIZE];
     if (op == NULL) {
-        if (granted || (status != 0 && req->sent))
+        if (granted || (status != 0 && req->sent_us != 0))
             give_back(line);
     } else if (granted) {
         op->result.number = nodes[2].integer;
-        start_hold(op->lock, op, line->token, req->sent_us);
+        start_hold(op->lock, op, line, req->sent_us);
         rc_context_finish(context, op);
     } else if (busy) {
         on_busy(line);
         return;
     } else {
-        if (status != 0 && req->sent)
+        if (status != 0 && req->sent_us != 0)
             give_back(line);
         if (status == 0) {
             bool is_error = nodes[0].type == '-';
@@ -510,6 +532,7 @@ static void ask(struct rc_lock_line *line)
         return;
     }
     new_token(locks->context, line->token);
+    line->asked_ttl_ms = op->lock_options.ttl_ms;
     struct rc_req *req = take_ask(line, op);
     if (req == NULL) {
         rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
@@ -638,11 +661,13 @@ static void on_extend_answer(struct rc_req *req, int status, struct rc_reply *re
         status = RC_ERR_NOTHELD;
     }
     if (status != 0) {
+        if (atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD)
+            set_renewal(lock);
         rc_context_fail(locks->context, op, status, text);
         return;
     }
     lock->ttl_ms = (int32_t)op->ttl_ms;
-    trust_until(lock, req->sent_us, lock->ttl_ms);
+    trust_until(lock, trust_end(req->sent_us, lock->ttl_ms));
     set_renewal(lock);
     watch_hold(lock);
     rc_context_finish(locks->context, op);
@@ -655,6 +680,16 @@ void rc_locks_extend(struct rc_locks *locks, struct rc_op *op)
         rc_context_fail(locks->context, op, RC_ERR_NOTHELD, NULL);
         return;
     }
+    /* A renewal behind it would take back what it gives: renewals go on when it has ended. */
+    if (lock->check != NULL)
+        rc_link_forget(lock->check);
+    lock->check = NULL;
+    if (lock->renews)
+        rc_context_set_timer(locks->context, &lock->renew, command_deadline(locks, op));
+    /* A shorter life counts from now on: the answer may get lost. */
+    int64_t until_us = trust_end(locks->context->now_us, (int32_t)op->ttl_ms);
+    if (until_us < atomic_load_explicit(&lock->trusted_until_us, memory_order_relaxed))
+        trust_until(lock, until_us);
     send_for_op(locks, op, take_renew(locks, lock, (int32_t)op->ttl_ms), RC_LINK_T,
                 on_extend_answer);
 }

@@ -62,6 +62,7 @@ struct rc_op {
     struct rc_timer deadline;
     struct rc_req *req; /* request under way for this op alone */
     bool running;
+    uint64_t running_tag; /* as it was when submitted; stays while it leads */
 
     /* Engine only while it runs; from RC_LOAD to the end of the load the caller reads them to
        encode its request. */

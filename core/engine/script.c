@@ -114,7 +114,10 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
             "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
         "else "
             "local old=redis.call('SET',KEYS[1],ARGV[1],'NX','GET','PX',ARGV[2]) "
-            "if old and old~=ARGV[1] then redis.call('GET',KEYS[3]) return {0} end "
+            "if old then "
+                "if old~=ARGV[1] then redis.call('GET',KEYS[3]) return {0} end "
+                "redis.call('PEXPIRE',KEYS[1],ARGV[2]) " /* a repetition: ttl counts from it */
+            "end "
         "end "
         "local t=redis.call('TIME') "
         "local now=t[1]*1000000+t[2] "
@@ -130,8 +133,11 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "redis.call('GET',KEYS[1]) "
         "return 1",
 
+    /* Finding the mark of this very release means that it is repeated: the first one was answered into
+       the void. */
     [RC_SCRIPT_LOCK_RELEASE] =
-        "if redis.call('GET',KEYS[1])~=ARGV[1] then return 0 end "
+        "if redis.call('GET',KEYS[1])~=ARGV[1] then "
+        "if redis.call('GET',KEYS[2])==ARGV[1] then return 1 end return 0 end "
         "redis.call('UNLINK',KEYS[1]) "
         "redis.call('SET',KEYS[2],ARGV[1],'PX',1000) "
         "return 1",
