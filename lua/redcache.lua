@@ -8,6 +8,7 @@
 
 local cache = require("redcache.cache")
 local errors = require("redcache.errors")
+local fence = require("redcache.fence")
 local options = require("redcache.options")
 
 local redcache = {
@@ -16,6 +17,11 @@ local redcache = {
     ---Time to live of what shall never expire by itself.
     FOREVER = options.FOREVER,
 
+    ---Text to put in front of a Redis script that writes what a lock protects: there
+    ---`if not fenced(KEYS[2], ARGV[1]) then return false end` refuses a holder that lost the lock.
+    ---Pass ("%.0f"):format(lock.fence), and a key of its own for what the lock protects.
+    FENCED = fence,
+
     ---The codes of error objects: err.code == redcache.errors.timeout.
     errors = errors.CODES,
 }
@@ -23,12 +29,13 @@ local redcache = {
 ---Opens a cache. Nothing is connected before the first call. Times are seconds, fractions allowed.
 ---Caches of one process with equal url, group and connection numbers share one client.
 ---
----Connection: url ("redis://127.0.0.1:6379"; redis://[user:password@]host[:port][/db], the same with
----rediss:// for TLS, or unix://[user:password@]/path[?db=n]), tlsCa ("": the system's; else a file
----with the CA certificates to trust; the server's must be valid for the host of the url), namespace
----("" no prefix; else keys begin with it and ":"), group (""), connectTimeout (1), commandTimeout (0.5), maxValue (8 MiB), maxKey (65536 bytes),
----maxQueue (65536 requests), degradedTtl (1: how long a value loaded while Redis is away is shared
----in the process), spin (true: poll for a moment before sleeping), scheduler ("blocking").
+---Connection: url ("redis://127.0.0.1:6379"; redis://[user:password@]host[:port][/db], the same
+---with rediss:// for TLS, or unix://[user:password@]/path[?db=n]), tlsCa ("": the system's; else a
+---file with the CA certificates to trust; the server's must be valid for the host of the url),
+---namespace ("" no prefix; else keys begin with it and ":"), group (""), connectTimeout (1),
+---commandTimeout (0.5), maxValue (8 MiB), maxKey (65536 bytes), maxQueue (65536 requests),
+---degradedTtl (1: how long a value loaded while Redis is away is shared in the process), spin (true:
+---poll for a moment before sleeping), scheduler ("blocking").
 ---
 ---Entries: ttl (300), codec ("msgpack"; "json", "raw" or a codec table), plain (false; true stores
 ---values without a header, for other programs), grace (0: how long after its ttl a value may be

@@ -1,0 +1,108 @@
+local process = require("spec.support.process")
+local redcache = require("redcache")
+local server = require("spec.support.server")
+local socket = require("spec.support.socket")
+local temp = require("spec.support.temp")
+
+local function openssl(...)
+    local result = process.run({ "openssl", ... }, 30)
+    assert(result.exit == 0, result.err)
+end
+
+-- A CA of its own, and a certificate of that CA for the given names.
+local function certificates(names)
+    local dir = temp.dir()
+    local key, request = dir .. "/key.pem", dir .. "/request.pem"
+    local ca, ca_key, cert = dir .. "/ca.pem", dir .. "/ca-key.pem", dir .. "/cert.pem"
+    local curve = { "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes" }
+    openssl("req", "-x509", "-subj", "/CN=test CA", "-days", "2", "-keyout", ca_key, "-out", ca,
+        unpack(curve))
+    openssl("req", "-subj", "/CN=redis", "-keyout", key, "-out", request, unpack(curve))
+    temp.write(dir .. "/names", "subjectAltName=" .. names)
+    openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial",
+        "-days", "2", "-extfile", dir .. "/names", "-out", cert)
+    return { ca = ca, cert = cert, key = key }
+end
+
+local function start(names)
+    local files, port = certificates(names), socket.free_port()
+    local redis = server.start({ config = {
+        "tls-port " .. port, "tls-cert-file " .. files.cert, "tls-key-file " .. files.key,
+        "tls-ca-cert-file " .. files.ca, "tls-auth-clients no",
+    } })
+    return redis, ("rediss://127.0.0.1:%d"):format(port), files
+end
+
+describe("a rediss:// url", function()
+    local redis, url, files
+
+    setup(function()
+        redis, url, files = start("IP:127.0.0.1,DNS:localhost")
+    end)
+
+    teardown(function()
+        redis:stop()
+    end)
+
+    it("is a connection like any other, with values of any size", function()
+        local cache = redcache.new({ url = url, tlsCa = files.ca, codec = "raw" })
+        local large = ("redcache"):rep(300000)
+        assert.is_true(cache:set("small", "v"))
+        assert.is_true(cache:set("large", large))
+        assert.equal("v", (cache:get("small")))
+        assert.is_true((cache:get("large")) == large)
+        local loads = 0
+        for _ = 1, 3 do
+            assert.equal("loaded", (cache:remember("key", 60, function()
+                loads = loads + 1
+                return "loaded"
+            end)))
+        end
+        assert.equal(1, loads)
+        assert.equal(42, (cache:withLock("job", {}, function() return 42 end)))
+        cache:close()
+    end)
+
+    it("takes a host name that the certificate carries", function()
+        local cache = redcache.new({ url = url:gsub("127.0.0.1", "localhost"), tlsCa = files.ca })
+        assert.is_true(cache:set("named", 1))
+        cache:close()
+    end)
+
+    it("refuses a server whose certificate nobody we trust has signed", function()
+        local cache = redcache.new({ url = url, commandTimeout = 0.3 })
+        local value, err = cache:get("small")
+        assert.is_nil(value)
+        assert.equal("unavailable", err.code)
+        assert.matches("TLS: .*certificate", err.message)
+        cache:close(0)
+    end)
+
+    it("refuses a certificate that is for another host", function()
+        local other, other_url, other_files = start("DNS:example.test")
+        local cache = redcache.new({
+            url = other_url, tlsCa = other_files.ca, commandTimeout = 0.3,
+        })
+        local _, err = cache:get("small")
+        assert.equal("unavailable", err.code)
+        assert.matches("TLS: .*mismatch", err.message)
+        cache:close(0)
+        other:stop()
+    end)
+
+    it("never sends a word in the clear to a server that speaks no TLS", function()
+        local cache = redcache.new({
+            url = ("rediss://:secret@127.0.0.1:%d"):format(redis.port), tlsCa = files.ca,
+            commandTimeout = 0.3, connectTimeout = 0.3,
+        })
+        local _, err = cache:get("small")
+        assert.equal("unavailable", err.code)
+        cache:close(0)
+    end)
+
+    it("names the option when the CA file can not be read", function()
+        assert.has_error(function()
+            redcache.new({ url = url, tlsCa = "/nowhere/ca.pem" })
+        end, "bad option 'url' to new: the file with the CA certificates (tlsCa) can not be read")
+    end)
+end)
