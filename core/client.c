@@ -13,6 +13,7 @@
 #include "driver/clock.h"
 #include "driver/driver.h"
 #include "driver/fork.h"
+#include "driver/reactor.h"
 #include "engine/command.h"
 #include "engine/script.h"
 
@@ -94,11 +95,21 @@ static void after_fork(void)
     unlock_registry();
 }
 
+static void after_fork_in_child(void)
+{
+    for (struct rc_client *client = registry; client != NULL; client = client->next) {
+        struct rc_driver *driver = atomic_load(&client->driver);
+        if (driver != NULL)
+            rc_reactor_orphan(driver->reactor);
+    }
+    after_fork();
+}
+
 static void init_process(void)
 {
     rc_scripts_init();
     rc_fork_init();
-    pthread_atfork(before_fork, after_fork, after_fork);
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
 static const char *check_options(rc_options *options)
@@ -450,6 +461,10 @@ int rc_op_entry(rc_op *op, uint32_t index)
         result->data = node->str;
         result->len = node->len;
         return RC_ERR_REDIS;
+    }
+    if (rc_entry_is_too_large(node->len, seat_of(op)->client->options.max_value_bytes)) {
+        result->status = RC_ERR_TOOLARGE;
+        return RC_ERR_TOOLARGE;
     }
     rc_entry_read(result, node->type == '$' ? node->str : NULL, node->len);
     bool is_absent = result->kind == RC_KIND_NONE || result->kind == RC_KIND_LEASE ||

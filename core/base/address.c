@@ -95,7 +95,7 @@ static const char *parse_unix(struct rc_address *address, const char *rest, cons
         return "the socket's path is too long or badly encoded";
     address->is_unix = true;
     address->db = (int32_t)db;
-    snprintf(address->label, sizeof address->label, "%s", address->host);
+    snprintf(address->label, sizeof address->label, "%.127s", address->host);
     return NULL;
 }
 
@@ -114,6 +114,8 @@ static const char *parse_tcp(struct rc_address *address, const char *rest, const
     const char *name_end = bracket ? memchr(rest, ']', (size_t)(host_end - rest)) : NULL;
     if (bracket && name_end == NULL)
         return "'[' without ']'";
+    if (bracket && name_end + 1 < host_end && name_end[1] != ':')
+        return "only :port may follow ']'";
     const char *colon =
         memchr(bracket ? name_end : rest, ':', (size_t)(host_end - (bracket ? name_end : rest)));
     if (!bracket)

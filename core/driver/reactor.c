@@ -125,9 +125,10 @@ static void set_mode(struct rc_reactor *reactor, enum mode mode)
 static void on_poll_closed(uv_handle_t *handle)
 {
     struct door *door = handle->data;
+    int fd = door->fd;
     door->has_poll = false;
-    close(door->fd);
-    door->fd = -1;
+    door->fd = -1; /* first: a child of fork() closes what stands here */
+    close(fd);
     pass(door->reactor, 0); /* the link may want to be opened again */
 }
 
@@ -216,6 +217,16 @@ static void open_door(struct door *door)
         return;
     }
     snprintf(port, sizeof port, "%u", (unsigned)address->port);
+    /* libuv looks up in its thread pool, and once there is one, exit() crashes in a child of fork()
+       that does not use it (libuv 1.44.2). Addresses need no looking up. */
+    hints.ai_flags = AI_NUMERICHOST;
+    if (getaddrinfo(address->host, port, &hints, &door->addresses) == 0) {
+        door->next = door->addresses;
+        connect_next(door);
+        return;
+    }
+    hints.ai_flags = 0;
+    door->addresses = NULL;
     door->lookup.data = door;
     door->looking_up = true;
     int error =
@@ -492,4 +503,13 @@ void rc_reactor_stop(struct rc_reactor *reactor)
 void rc_reactor_free(struct rc_reactor *reactor)
 {
     free(reactor);
+}
+
+void rc_reactor_orphan(struct rc_reactor *reactor)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        if (reactor->doors[i].fd >= 0)
+            close(reactor->doors[i].fd);
+        reactor->doors[i].fd = -1;
+    }
 }

@@ -68,11 +68,15 @@ void rc_engine_deinit(struct rc_engine *engine)
 
 /* ---- simple commands ------------------------------------------------------------------------- */
 
-static void read_entry(struct rc_op *op, const struct rc_reply *reply)
+static void read_entry(struct rc_op *op, const struct rc_reply *reply, int64_t max_value_bytes)
 {
     const rc_node *value = &reply->nodes[0];
     if (reply->count > 1 && reply->nodes[1].type == ':')
         op->result.ttl_ms = reply->nodes[1].integer;
+    if (rc_entry_is_too_large(value->len, max_value_bytes)) {
+        op->result.status = RC_ERR_TOOLARGE;
+        return;
+    }
     if (value->type == '-') {
         op->result.status = RC_ERR_REDIS;
         op->result.data = value->str;
@@ -110,7 +114,7 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
     }
     rc_reply_swap(&op->reply, reply);
     if (op->kind == RC_OP_GET)
-        read_entry(op, &op->reply);
+        read_entry(op, &op->reply, req->context->options.max_value_bytes);
     else
         read_answer(op, &op->reply);
     rc_context_finish(req->context, op);

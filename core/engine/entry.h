@@ -34,6 +34,12 @@ void rc_entry_write(char header[RC_ENTRY_SIZE], const rc_entry *entry, const cha
 void rc_entry_write_kind(char header[RC_ENTRY_SIZE], uint8_t kind, uint8_t flags,
                          const char *nonce);
 
+/* A stored string whose payload is over the limit: the client was told not to handle such. */
+static inline bool rc_entry_is_too_large(size_t len, int64_t max_value_bytes)
+{
+    return len > (size_t)max_value_bytes + RC_ENTRY_SIZE;
+}
+
 /* Fills kind, codec, entry_flags, schema, stale_ms, load_ms, version, data and len of `result`.
    `bytes` NULL: no entry. data points into `bytes`. */
 void rc_entry_read(rc_result *result, const char *bytes, size_t len);

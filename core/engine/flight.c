@@ -92,6 +92,10 @@ void rc_flight_hit(struct rc_context *context, struct rc_op *op, const char *byt
                    int64_t ttl_ms, uint32_t flags)
 {
     op->flight = NULL;
+    if (rc_entry_is_too_large(len, context->options.max_value_bytes)) {
+        rc_context_fail(context, op, RC_ERR_TOOLARGE, NULL);
+        return;
+    }
     rc_op_keep_entry(op, bytes, len);
     if (op->result.kind ==
         RC_KIND_LEASE) { /* one that never expires is no lease but somebody's data */

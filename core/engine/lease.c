@@ -102,14 +102,6 @@ static int encode_keys_request(struct rc_buf *out, enum rc_script script, char p
     return error;
 }
 
-/* Nobody hears it, but a request without an owner's function would not be sent again when Redis has
-   forgotten the script. */
-static void on_release_answer(struct rc_req *req, int status, struct rc_reply *reply,
-                              const char *text)
-{
-    (void)req, (void)status, (void)reply, (void)text;
-}
-
 /* Gives a lease back, whoever hears the answer. */
 static void release_lease(struct rc_flight *flight)
 {
@@ -118,7 +110,6 @@ static void release_lease(struct rc_flight *flight)
     struct rc_req *req = take(flight, RC_SCRIPT_RELEASE);
     if (req == NULL)
         return; /* it ends by itself */
-    req->done = on_release_answer;
     req->owner = NULL;
     if (encode_keys_request(&req->bytes, RC_SCRIPT_RELEASE, rc_flight_purpose(flight),
                             &flight->helper, key, len, flight->token, 0) != 0) {
@@ -282,7 +273,7 @@ static void refresh(struct rc_leases *leases, struct rc_op *op)
 static bool is_soft_expired(const rc_result *result)
 {
     return result->stale_ms > 0 && result->ttl_ms >= 0 &&
-           result->ttl_ms < (int64_t)result->stale_ms;
+           result->ttl_ms <= (int64_t)result->stale_ms;
 }
 
 static void read_first_answer(struct rc_leases *leases, struct rc_op *op, struct rc_reply *reply)
@@ -290,6 +281,10 @@ static void read_first_answer(struct rc_leases *leases, struct rc_op *op, struct
     const rc_node *value = &reply->nodes[0];
     if (value->type != '$') {
         join(leases, op);
+        return;
+    }
+    if (rc_entry_is_too_large(value->len, leases->context->options.max_value_bytes)) {
+        rc_context_fail(leases->context, op, RC_ERR_TOOLARGE, NULL);
         return;
     }
     op->result.ttl_ms =
@@ -796,7 +791,8 @@ static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply
     if (code == 1 && shares)
         rc_flight_give(flight, flight->cut, own_entry(op, req), op->entry_len,
                        op->ttl_ms > 0 ? op->ttl_ms : -1, RC_SHARED);
-    if (code == 2 && reply->count >= 3 && reply->nodes[2].type == '$') {
+    if (code == 2 && reply->count >= 3 && reply->nodes[2].type == '$' &&
+        !rc_entry_is_too_large(reply->nodes[2].len, context->options.max_value_bytes)) {
         rc_op_keep_entry(op, reply->nodes[2].str, reply->nodes[2].len);
         op->result.ttl_ms = reply->count > 3 ? reply->nodes[3].integer : -2;
         if (shares)
@@ -880,17 +876,15 @@ static enum rc_script end_script(const struct rc_op *op)
 static bool hand_over(struct rc_leases *leases, struct rc_op *op)
 {
     struct rc_flight *flight = op->flight;
-    if (flight == NULL || rc_list_is_empty(&flight->waiting) ||
+    if (flight == NULL || flight->degraded || rc_list_is_empty(&flight->waiting) ||
         rc_flight_purpose(flight) != RC_FLIGHT_LOAD)
         return false;
     flight->leader = NULL;
     op->flight = NULL;
     flight->options = rc_flight_first(flight)->load;
     flight->load_until_us = rc_context_after_ms(leases->context, flight->options.max_load_ms);
-    if (!flight->degraded) { /* the lease lives as long as its new leader asked for */
-        send_heartbeat(flight);
-        start_heartbeat(flight);
-    }
+    send_heartbeat(flight); /* the lease lives as long as its new leader asked for */
+    start_heartbeat(flight);
     rc_flight_promote(flight);
     return true;
 }

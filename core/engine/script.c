@@ -12,7 +12,8 @@
    (entry.h). What never expires is no lease of ours, whatever it looks like: somebody's value. */
 #define IS_ENTRY(v) "string.sub(" v ",1,2)=='\\251\\1' and #" v ">=24"
 #define NONCE(v) "string.sub(" v ",9,16)"
-#define KIND(v) "(" IS_ENTRY(v) " and string.byte(" v ",3) or 0)"
+#define KIND(v) \
+    "(" IS_ENTRY(v) " and (#" v "==24 or string.byte(" v ",3)~=4) and string.byte(" v ",3) or 0)"
 #define STORE(value, ttl)                                                                     \
     "if " ttl "=='-1' then redis.call('SET',KEYS[1]," value ") "                              \
     "else redis.call('SET',KEYS[1]," value ",'PX'," ttl ") end "

@@ -115,7 +115,7 @@ local function get_other(self, slot, status, key)
     if ok then
         give(slot)
         counters.hits = counters.hits + 1
-        if grace > 0 and type(life) == "number" and life < grace then
+        if grace > 0 and type(life) == "number" and life <= grace then
             counters.stale = counters.stale + 1
             return value, nil, "stale"
         end
