@@ -34,8 +34,8 @@ local redcache = {
 ---file with the CA certificates to trust; the server's must be valid for the host of the url),
 ---namespace ("" no prefix; else keys begin with it and ":"), group (""), connectTimeout (1),
 ---commandTimeout (0.5), maxValue (8 MiB), maxKey (65536 bytes), maxQueue (65536 requests),
----degradedTtl (1: how long a value loaded while Redis is away is shared in the process), spin (true:
----poll for a moment before sleeping), scheduler ("blocking").
+---degradedTtl (1: how long a value loaded while Redis is away is shared in the process), spin
+---(true: poll for a moment before sleeping), scheduler ("blocking").
 ---
 ---Entries: ttl (300), codec ("msgpack"; "json", "raw" or a codec table), plain (false; true stores
 ---values without a header, for other programs), grace (0: how long after its ttl a value may be

@@ -428,6 +428,23 @@ local function load(cache, key, ttl, fn, settings)
     return miss(cache, slot, status, full, key, ttl, fn, settings)
 end
 
+-- Checks what the user gave to a public function, at the user's line, and gives the settings of
+-- this call.
+local function door(self, key, fn, opts, method)
+    if type(key) ~= "string" then
+        error(errors.argument("key", method, "string", key), 3)
+    elseif type(fn) ~= "function" then
+        error(errors.argument("fn", method, "function", fn), 3)
+    elseif opts == nil then
+        return self._settings
+    end
+    local settings, message = call_settings(self, opts, method)
+    if settings == nil then
+        error(message, 3)
+    end
+    return settings
+end
+
 ---The value of a key: from Redis, or made by `fn` - once for everybody who asks meanwhile.
 ---
 ---`fn(key, ctx)` returns the value and, if it likes, a ttl of its own (0: do not store); or
@@ -449,19 +466,7 @@ end
 ---@return string|nil source
 ---@return string|nil flag
 function remember.remember(self, key, ttl, fn, opts)
-    if type(key) ~= "string" then
-        error(errors.argument("key", "remember", "string", key), 2)
-    elseif type(fn) ~= "function" then
-        error(errors.argument("fn", "remember", "function", fn), 2)
-    end
-    local settings = self._settings
-    if opts ~= nil then
-        local message
-        settings, message = call_settings(self, opts, "remember")
-        if settings == nil then
-            error(message, 2)
-        end
-    end
+    local settings = door(self, key, fn, opts, "remember")
     if ttl == nil then
         ttl = settings.ttl
     elseif not is_ttl(ttl) then
@@ -479,19 +484,7 @@ end
 ---@return string|nil source
 ---@return string|nil flag
 function remember.rememberForever(self, key, fn, opts)
-    if type(key) ~= "string" then
-        error(errors.argument("key", "rememberForever", "string", key), 2)
-    elseif type(fn) ~= "function" then
-        error(errors.argument("fn", "rememberForever", "function", fn), 2)
-    end
-    local settings = self._settings
-    if opts ~= nil then
-        local message
-        settings, message = call_settings(self, opts, "rememberForever")
-        if settings == nil then
-            error(message, 2)
-        end
-    end
+    local settings = door(self, key, fn, opts, "rememberForever")
     return load(self, key, FOREVER, fn, settings)
 end
 
@@ -556,19 +549,7 @@ end
 ---leaseLost, badTtl, loaderFailed, recursive, timeout, cancelled, encode, tooLarge, unavailable,
 ---outcomeUnknown, overload, closed, redis
 function remember.put(self, key, ttl, fn, opts)
-    if type(key) ~= "string" then
-        error(errors.argument("key", "put", "string", key), 2)
-    elseif type(fn) ~= "function" then
-        error(errors.argument("fn", "put", "function", fn), 2)
-    end
-    local settings = self._settings
-    if opts ~= nil then
-        local message
-        settings, message = call_settings(self, opts, "put")
-        if settings == nil then
-            error(message, 2)
-        end
-    end
+    local settings = door(self, key, fn, opts, "put")
     if ttl == nil then
         ttl = settings.ttl
     elseif not is_ttl(ttl) then
