@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "driver/clock.h"
+#include "driver/lookup.h"
 #include "driver/socket.h"
 
 enum {
@@ -26,17 +27,14 @@ struct door {
     struct rc_reactor *reactor;
     int which;
     uv_poll_t poll;
-    uv_getaddrinfo_t lookup;
+    struct rc_lookup *lookup;   /* under way, NULL: none */
     struct addrinfo *addresses; /* of the lookup, NULL for unix sockets */
     struct addrinfo *next;
-    int fd; /* connecting or connected, -1 */
-    bool looking_up;
+    int fd;        /* connecting or connected, -1 */
     bool has_poll; /* the poll handle is open */
     bool connecting;
-    bool answered;    /* the connect has ended, well or badly */
-    int lookup_error; /* of libuv */
-    bool stale;       /* the lookup's answer is no longer wanted */
-    int poll_events;  /* what it polls for now */
+    bool answered;   /* the connect has ended, well or badly */
+    int poll_events; /* what it polls for now */
 };
 
 struct rc_reactor {
@@ -146,8 +144,9 @@ static void shut(struct door *door)
     rc_tls_free(door->reactor->driver->tls[door->which]);
     door->reactor->driver->tls[door->which] = NULL;
     door->connecting = door->answered = false;
-    door->lookup_error = 0;
-    door->stale = door->looking_up;
+    if (door->lookup != NULL)
+        rc_lookup_abandon(door->lookup);
+    door->lookup = NULL;
     free_addresses(door);
     if (door->has_poll && !uv_is_closing((uv_handle_t *)&door->poll))
         uv_close((uv_handle_t *)&door->poll, on_poll_closed);
@@ -196,45 +195,26 @@ static void connect_next(struct door *door)
     give_up_errno(door, error);
 }
 
-static void on_lookup(uv_getaddrinfo_t *lookup, int status, struct addrinfo *addresses)
+static void on_lookup(void *reactor)
 {
-    struct door *door = lookup->data;
-    door->looking_up = false;
-    door->lookup_error = status;
-    door->addresses = door->next = addresses;
-    pass(door->reactor, 0);
+    rc_reactor_wake(reactor);
 }
 
 static void open_door(struct door *door)
 {
     const struct rc_address *address = &door->reactor->driver->engine.address;
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    char port[8];
     if (address->is_unix) {
         int fd = rc_socket_connect_unix(address->host);
         if (fd < 0 || !poll_new_fd(door, fd))
             give_up_errno(door, fd < 0 ? fd : -ENOMEM);
         return;
     }
-    snprintf(port, sizeof port, "%u", (unsigned)address->port);
-    /* libuv looks up in its thread pool, and once there is one, exit() crashes in a child of fork()
-       that does not use it (libuv 1.44.2). Addresses need no looking up. */
-    hints.ai_flags = AI_NUMERICHOST;
-    if (getaddrinfo(address->host, port, &hints, &door->addresses) == 0) {
-        door->next = door->addresses;
+    door->addresses = door->next = rc_lookup_digits(address->host, address->port);
+    if (door->next != NULL)
         connect_next(door);
-        return;
-    }
-    hints.ai_flags = 0;
-    door->addresses = NULL;
-    door->lookup.data = door;
-    door->looking_up = true;
-    int error =
-        uv_getaddrinfo(&door->reactor->loop, &door->lookup, on_lookup, address->host, port, &hints);
-    if (error != 0) {
-        door->looking_up = false;
-        give_up(door, uv_strerror(error));
-    }
+    else if (rc_lookup_start(&door->lookup, address->host, address->port, on_lookup,
+                             door->reactor) != 0)
+        give_up_errno(door, -ENOMEM);
 }
 
 static bool start_tls(struct door *door)
@@ -263,6 +243,17 @@ static void on_connected(struct door *door)
     }
 }
 
+static void take_addresses(struct door *door)
+{
+    const char *why;
+    door->addresses = door->next = rc_lookup_take(door->lookup, &why);
+    door->lookup = NULL;
+    if (door->next != NULL)
+        connect_next(door);
+    else
+        give_up(door, why);
+}
+
 /* The engine is ours: does for a link what it wants, and goes on with a connection under way. */
 static void tend(struct door *door)
 {
@@ -271,19 +262,12 @@ static void tend(struct door *door)
         link->wants_close = false;
         shut(door);
     }
-    if (door->looking_up)
+    if (door->lookup != NULL && !rc_lookup_is_done(door->lookup))
         return;
-    if (door->stale) {
-        free_addresses(door);
-        door->lookup_error = 0;
-        door->stale = false;
-    }
     if (door->answered) {
         on_connected(door);
-    } else if (door->lookup_error != 0) {
-        int error = door->lookup_error;
-        door->lookup_error = 0;
-        give_up(door, uv_strerror(error));
+    } else if (door->lookup != NULL) {
+        take_addresses(door);
     } else if (door->next != NULL && !door->has_poll) {
         connect_next(door);
     } else if (link->wants_open && !door->has_poll) {
@@ -297,7 +281,8 @@ static bool has_work(const struct rc_reactor *reactor)
 {
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
         const struct door *door = &reactor->doors[i];
-        if (door->answered || door->lookup_error != 0 || (door->next != NULL && !door->has_poll))
+        bool found = door->lookup != NULL && rc_lookup_is_done(door->lookup);
+        if (door->answered || found || (door->next != NULL && !door->has_poll))
             return true;
     }
     return atomic_load(&reactor->driver->reactor_wants);
@@ -417,19 +402,6 @@ static void run(void *argument)
     uv_run(&reactor->loop, UV_RUN_DEFAULT);
 }
 
-static void end_door(struct door *door)
-{
-    door->stale = true;
-    if (door->has_poll && !uv_is_closing((uv_handle_t *)&door->poll))
-        uv_close((uv_handle_t *)&door->poll, on_poll_closed);
-    if (door->looking_up)
-        uv_cancel((uv_req_t *)&door->lookup);
-    free_addresses(door);
-    rc_tls_free(door->reactor->driver->tls[door->which]);
-    door->reactor->driver->tls[door->which] = NULL;
-    door->reactor->driver->fds[door->which] = -1;
-}
-
 static int init_loop(struct rc_reactor *reactor)
 {
     if (uv_loop_init(&reactor->loop) != 0)
@@ -490,12 +462,10 @@ void rc_reactor_stop(struct rc_reactor *reactor)
     /* The thread is gone: what is left of its loop is ours. */
     reactor->ending = true;
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
-        end_door(&reactor->doors[i]);
+        shut(&reactor->doors[i]);
     uv_close((uv_handle_t *)&reactor->async, NULL);
     uv_close((uv_handle_t *)&reactor->timer, NULL);
     uv_run(&reactor->loop, UV_RUN_DEFAULT);
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
-        free_addresses(&reactor->doors[i]); /* of a lookup that ended after all */
     uv_loop_close(&reactor->loop);
     atomic_store(&reactor->driver->owner, RC_OWNER_NONE);
 }

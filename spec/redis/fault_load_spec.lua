@@ -1,0 +1,317 @@
+-- A load goes wrong around the loader: its process dies, its caller is cancelled or dropped, its
+-- connection breaks. Those who wait are served at once or by the end of the lease.
+
+local clock = require("spec.support.clock")
+local proxy = require("spec.support.proxy")
+local redcache = require("redcache")
+local server = require("spec.support.server")
+local threads = require("spec.support.threads")
+local worker = require("spec.support.worker")
+
+local redis
+
+setup(function() redis = server.start() end)
+teardown(function() redis:stop() end)
+before_each(function() redis:reset() end)
+
+local function open(options)
+    options = options or {}
+    options.url = options.url or redis:url()
+    return redcache.new(options)
+end
+
+-- A process whose loader of key "k" waits until it is told to go on; tells how remember ended.
+local function start_loader(params)
+    params.url, params.value = params.url or redis:url(), params.value or "from the loader"
+    local loading = worker.start({
+        params = params,
+        main = function(one)
+            local params = one.params -- luacheck: ignore
+            local cache = require("redcache").new({ url = params.url })
+            local value, err, source, flag = cache:remember("k", 60, function()
+                one:emit("loading")
+                one:receive()
+                return params.value
+            end, { leaseTtl = params.leaseTtl })
+            one:emit("answered", {
+                value = value, code = err and err.code, source = source, flag = flag,
+            })
+            one:receive()
+        end,
+    })
+    loading:event("loading")
+    return loading
+end
+
+-- A process that wants key "k", has its own value, and tells when it got which.
+local function start_waiter(url)
+    local before = redis:commandstats().evalsha
+    local waiter = worker.start({
+        params = { url = url or redis:url() },
+        main = function(one)
+            local cache = require("redcache").new({ url = one.params.url, waitTimeout = 30 })
+            local value, err, source, flag = cache:remember("k", 60, function()
+                return "from the waiter"
+            end, { leaseTtl = 30 })
+            one:emit("answered", {
+                value = value, code = err and err.code, source = source, flag = flag,
+                waits = cache:stats().leaseWaits,
+            })
+            one:receive()
+        end,
+    })
+    -- Its acquire has been answered with BUSY.
+    clock.wait_until(function()
+        local now = redis:commandstats().evalsha
+        return now and now.calls > (before and before.calls or 0)
+    end, 10, "a waiter")
+    return waiter
+end
+
+describe("a loader whose process is killed", function()
+    it("is replaced within leaseTtl + 100 ms, by one that waits", function()
+        local lease = 0.5
+        local loading = start_loader({ leaseTtl = lease })
+        local waiter = start_waiter()
+        -- The lease has been renewed at least once: it is not the first ttl that ends.
+        local beats = redis:commandstats().evalsha.calls
+        clock.wait_until(function()
+            return redis:commandstats().evalsha.calls > beats
+        end, 5, "a heartbeat")
+        loading:kill()
+        local killed = clock.now()
+        local answered = waiter:event("answered")
+        local took = answered.at - killed
+        assert.same({ "from the waiter", "loader" }, { answered.value, answered.source })
+        assert.is_true(took < lease + clock.scaled(0.1), "took " .. took)
+        waiter:kill()
+    end)
+
+    it("is replaced within leaseTtl + 100 ms, by one that comes later", function()
+        local lease = 0.4
+        local cache = open()
+        local loading = start_loader({ leaseTtl = lease })
+        loading:kill()
+        local took, value, _, source, flag = clock.time(cache.remember, cache, "k", 60,
+            function() return "mine" end)
+        assert.same({ "mine", "loader", nil }, { value, source, flag })
+        assert.is_true(took < lease + clock.scaled(0.1), "took " .. took)
+        cache:close()
+    end)
+end)
+
+describe("a loader whose connection breaks", function()
+    it("is overtaken when its lease has ended, and cannot overwrite", function()
+        local line = proxy.start(redis)
+        local loading = start_loader({ url = line:url(), leaseTtl = 0.3 })
+        local token = redis:call("GET", "k")
+        line:refuse()
+        line:cut()
+        local cache = open()
+        local runs = 0
+        local value, _, source, flag = cache:remember("k", 60, function()
+            runs = runs + 1
+            assert.is_true(redis:call("GET", "k") ~= token)
+            return "taken over"
+        end)
+        assert.same({ "taken over", "loader", nil, 1 }, { value, source, flag, runs })
+        line:flow()
+        loading:send({})
+        local answered = loading:event("answered")
+        -- Its fill is refused; it gets what stands there.
+        assert.same({ "taken over", "redis" }, { answered.value, answered.source })
+        assert.equal("taken over", cache:get("k"))
+        loading:kill()
+        cache:close()
+        line:stop()
+    end)
+
+    it("stores all the same when it is back before the lease ends", function()
+        local line = proxy.start(redis)
+        local loading = start_loader({ url = line:url(), leaseTtl = 30 })
+        line:cut()
+        loading:send({})
+        local answered = loading:event("answered")
+        assert.same({ "from the loader", "loader" }, { answered.value, answered.source })
+        assert.is_nil(answered.flag)
+        assert.equal("from the loader", open():get("k"))
+        loading:kill()
+        line:stop()
+    end)
+end)
+
+describe("a waiter", function()
+    it("proceeds within 300 ms of a FLUSHDB", function()
+        local loading = start_loader({ leaseTtl = 30 })
+        local waiter = start_waiter()
+        redis:call("FLUSHDB")
+        local flushed = clock.now()
+        local answered = waiter:event("answered")
+        assert.same({ "from the waiter", "loader" }, { answered.value, answered.source })
+        assert.is_true(answered.at - flushed < clock.scaled(0.3))
+        assert.is_true(answered.waits >= 1)
+        loading:kill()
+        waiter:kill()
+    end)
+
+    for _, which in ipairs({ "tracking", "plain" }) do
+        it("proceeds within 300 ms when its " .. which .. " connection is back", function()
+            local line = proxy.start(redis)
+            local loading = start_loader({ leaseTtl = 30 })
+            local waiter = start_waiter(line:url())
+            line:refuse()
+            assert.equal(1, line:cut("reset", which))
+            -- Nobody can tell it of this.
+            redis:call("DEL", "k")
+            line:flow()
+            local back = clock.now()
+            local answered = waiter:event("answered")
+            assert.same({ "from the waiter", "loader" }, { answered.value, answered.source })
+            assert.is_nil(answered.flag)
+            assert.is_true(answered.at - back < clock.scaled(0.3))
+            loading:kill()
+            waiter:kill()
+            line:stop()
+        end)
+    end
+
+    it("is served by the load it waits for although its connections broke", function()
+        local line = proxy.start(redis)
+        local loading = start_loader({ leaseTtl = 30 })
+        local waiter = start_waiter(line:url())
+        for _ = 1, 3 do
+            line:cut()
+            local accepted = line:counts().accepted
+            clock.wait_until(function() return line:counts().accepted >= accepted + 2 end, 5)
+        end
+        loading:send({})
+        local told = clock.now()
+        local answered = waiter:event("answered")
+        assert.same({ "from the loader", "redis" }, { answered.value, answered.source })
+        assert.is_true(answered.at - told < clock.scaled(0.6))
+        loading:kill()
+        waiter:kill()
+        line:stop()
+    end)
+end)
+
+describe("cancel", function()
+    -- Thread 1 wants key "k" with a tag; thread 2 cancels it as soon as it waits or loads.
+    local function cancel_from_another_thread(params)
+        params.url = redis:url()
+        return threads.run({
+            count = 2, params = params,
+            main = function(thread)
+                local support = require("spec.support.clock")
+                local cache = require("redcache").new({ url = thread.params.url })
+                if thread.index == 1 then
+                    local runs = 0
+                    local _, err = cache:remember("k", 60, function()
+                        runs = runs + 1
+                        thread.tally(1)
+                        support.wait_until(function() return thread.tally(2, 0) == 1 end, 10)
+                        return "too late"
+                    end, { cancelTag = 7, leaseTtl = 30, waitTimeout = 20 })
+                    local ended = support.now()
+                    -- The next call of this thread is as good as any.
+                    local second, source
+                    if thread.params.again then
+                        second, err.more, source = cache:remember("k", 60, function()
+                            return "second"
+                        end)
+                    end
+                    return {
+                        code = err and err.code, ended = ended, runs = runs, second = second,
+                        source = source,
+                    }
+                end
+                support.wait_until(function()
+                    return thread.tally(1, 0) == 1 or cache:stats().leaseWaits == 1
+                end, 10)
+                local cancelled = support.now()
+                local count = cache:cancel(7)
+                local none = cache:cancel(8)
+                thread.tally(2)
+                return { count = count, none = none, cancelled = cancelled }
+            end,
+        })
+    end
+
+    it("ends a waiter at once, with `cancelled`, and leaves the lease to its holder", function()
+        local loading = start_loader({ leaseTtl = 30 })
+        local token = redis:call("GET", "k")
+        local done = cancel_from_another_thread({})
+        assert.equal("cancelled", done[1].code)
+        assert.equal(0, done[1].runs)
+        assert.same({ 1, 0 }, { done[2].count, done[2].none })
+        assert.is_true(done[1].ended - done[2].cancelled < clock.scaled(0.05))
+        assert.equal(token, redis:call("GET", "k"))
+        loading:kill()
+    end)
+
+    it("ends a load: no placeholder stays, the next call loads at once", function()
+        local done = cancel_from_another_thread({ again = true })
+        assert.equal("cancelled", done[1].code)
+        assert.equal(1, done[1].runs)
+        assert.equal(1, done[2].count)
+        assert.same({ "second", "loader" }, { done[1].second, done[1].source })
+        assert.equal("second", open():get("k"))
+    end)
+end)
+
+describe("a caller that is dropped in its loader", function()
+    it("gives the lease back with its garbage, to one that waits elsewhere", function()
+        local cache = open()
+        local job = coroutine.create(function()
+            cache:remember("k", 60, coroutine.yield, { leaseTtl = 600, maxLoadTime = 600 })
+        end)
+        assert(coroutine.resume(job))
+        local waiter = start_waiter()
+        job = nil -- luacheck: ignore
+        local dropped = clock.now()
+        collectgarbage()
+        collectgarbage()
+        local answered = waiter:event("answered")
+        assert.same({ "from the waiter", "loader" }, { answered.value, answered.source })
+        assert.is_true(answered.at - dropped < clock.scaled(0.1))
+        assert.equal(0, cache:stats().activeLeases)
+        -- The same process is not held up by its own dropped load either.
+        assert.equal("from the waiter", cache:remember("k", 60, error))
+        waiter:kill()
+        cache:close()
+    end)
+
+    it("hands its lease to a thread of the same process", function()
+        local done = threads.run({
+            count = 2, params = { url = redis:url() },
+            main = function(thread)
+                local support = require("spec.support.clock")
+                local cache = require("redcache").new({ url = thread.params.url })
+                local options = { leaseTtl = 600, maxLoadTime = 600, waitTimeout = 20 }
+                if thread.index == 2 then
+                    thread.barrier()
+                    local value, _, source, flag = cache:remember("k", 60, function()
+                        return "handed on"
+                    end, options)
+                    return { value = value, source = source, flag = flag, at = support.now() }
+                end
+                local job = coroutine.create(function()
+                    cache:remember("k", 60, coroutine.yield, options)
+                end)
+                assert(coroutine.resume(job))
+                thread.barrier()
+                support.wait_until(function() return cache:stats().waiting == 1 end, 10)
+                job = nil -- luacheck: ignore
+                local dropped = support.now()
+                collectgarbage()
+                collectgarbage()
+                return { dropped = dropped, leases = cache:stats().leases }
+            end,
+        })
+        assert.same({ "handed on", "loader" }, { done[2].value, done[2].source })
+        assert.is_nil(done[2].flag)
+        assert.is_true(done[2].at - done[1].dropped < clock.scaled(0.1))
+        -- The lease itself changed hands: it was never given back to Redis.
+        assert.equal(1, done[1].leases)
+    end)
+end)
