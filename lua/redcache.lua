@@ -43,7 +43,8 @@ local redcache = {
 ---
 ---Loads: leaseTtl (5), maxLoadTime (60), waitTimeout (5), onTimeout ("error"; "load", "stale"),
 ---negativeTtl (5; 0 off), errorTtl (0), strict (false; true: an error where Redis is away), renew
----(true), reloads (0: how often a load runs again whose value could not be stored).
+---(true), serveOld (true: readers get the old value while put runs), reloads (0: how often a load
+---runs again whose value could not be stored).
 ---
 ---Locks: lockTtl (10), lockWait (5).
 ---@param opts? table unknown or bad options are an error that names the option and its range

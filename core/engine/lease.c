@@ -46,20 +46,39 @@ static int helper_key(struct rc_buf *out, char purpose, const char *key, size_t 
     return rc_slot_helper_key(out, key, len, purpose == RC_FLIGHT_PUT ? ":put" : ":refresh");
 }
 
+/* A put that hides the old value has a key to put it aside. */
+static bool has_old_key(char purpose, uint32_t flags)
+{
+    return purpose == RC_FLIGHT_PUT && (flags & RC_HIDE_OLD) != 0;
+}
+
+static int write_old_key(struct rc_buf *out, const char *key, size_t len)
+{
+    struct rc_buf old;
+    rc_buf_init(&old);
+    int error = rc_slot_helper_key(&old, key, len, ":old");
+    if (error == 0)
+        error = rc_command_bytes(out, rc_buf_head(&old), rc_buf_len(&old));
+    rc_buf_deinit(&old);
+    return error;
+}
+
 static void write_lease(char lease[RC_ENTRY_SIZE], const char *token)
 {
     rc_entry_write_kind(lease, RC_KIND_LEASE, 0, token);
 }
 
-/* A request about a flight's keys: value key, helper key (refresh and put), lease. */
-static int begin(struct rc_buf *out, enum rc_script script, char purpose,
+/* A request about a flight's keys: value key, helper key (refresh and put), the old value's. */
+static int begin(struct rc_buf *out, enum rc_script script, char purpose, uint32_t flags,
                  const struct rc_buf *helper, const char *key, size_t len, uint32_t argument_count)
 {
-    bool two = purpose != RC_FLIGHT_LOAD;
-    int error = rc_script_begin(out, script, two ? 2 : 1, argument_count);
+    bool two = purpose != RC_FLIGHT_LOAD, three = has_old_key(purpose, flags);
+    int error = rc_script_begin(out, script, three ? 3 : two ? 2 : 1, argument_count);
     error |= rc_command_bytes(out, key, len);
     if (two)
         error |= rc_command_bytes(out, rc_buf_head(helper), rc_buf_len(helper));
+    if (three)
+        error |= write_old_key(out, key, len);
     return error;
 }
 
@@ -89,17 +108,25 @@ static int encode_keys_request(struct rc_buf *out, enum rc_script script, char p
                                const char *token, int64_t ttl_ms)
 {
     char lease[RC_ENTRY_SIZE];
+    bool restore = script == RC_SCRIPT_PUT_RESTORE;
     uint32_t keys = purpose == RC_FLIGHT_PUT ? 2 : 1;
     write_lease(lease, token);
-    int error = rc_script_begin(out, script, keys, ttl_ms > 0 ? 2 : 1);
+    int error = rc_script_begin(out, script, keys + restore, ttl_ms > 0 ? 2 : 1);
     if (purpose != RC_FLIGHT_LOAD)
         error |= rc_command_bytes(out, rc_buf_head(helper), rc_buf_len(helper));
     if (purpose != RC_FLIGHT_REFRESH)
         error |= rc_command_bytes(out, key, len);
+    if (restore)
+        error |= write_old_key(out, key, len);
     error |= rc_command_bytes(out, lease, sizeof lease);
     if (ttl_ms > 0)
         error |= rc_command_int(out, ttl_ms);
     return error;
+}
+
+static enum rc_script release_script(char purpose, uint32_t flags)
+{
+    return has_old_key(purpose, flags) ? RC_SCRIPT_PUT_RESTORE : RC_SCRIPT_RELEASE;
 }
 
 /* Gives a lease back, whoever hears the answer. */
@@ -107,12 +134,14 @@ static void release_lease(struct rc_flight *flight)
 {
     size_t len;
     const char *key = rc_flight_key(flight, &len);
-    struct rc_req *req = take(flight, RC_SCRIPT_RELEASE);
+    char purpose = rc_flight_purpose(flight);
+    enum rc_script script = release_script(purpose, flight->options.flags);
+    struct rc_req *req = take(flight, script);
     if (req == NULL)
         return; /* it ends by itself */
     req->owner = NULL;
-    if (encode_keys_request(&req->bytes, RC_SCRIPT_RELEASE, rc_flight_purpose(flight),
-                            &flight->helper, key, len, flight->token, 0) != 0) {
+    if (encode_keys_request(&req->bytes, script, purpose, &flight->helper, key, len, flight->token,
+                            0) != 0) {
         rc_req_give(req);
         return;
     }
@@ -498,8 +527,8 @@ static int encode_acquire(struct rc_flight *flight, struct rc_buf *out)
     const char *key = rc_flight_key(flight, &len);
     const struct rc_op *op = rc_flight_first(flight);
     write_lease(lease, flight->token);
-    int error = begin(out, SCRIPTS[which], purpose, &flight->helper, key, len,
-                      purpose == RC_FLIGHT_PUT ? 2 : 3);
+    int error = begin(out, SCRIPTS[which], purpose, flight->options.flags, &flight->helper, key,
+                      len, purpose == RC_FLIGHT_PUT ? 2 : 3);
     if (purpose == RC_FLIGHT_REFRESH)
         error |= rc_command_bytes(out, op->seen, op->seen_len);
     error |= rc_command_bytes(out, lease, sizeof lease);
@@ -569,7 +598,6 @@ static void acquire(struct rc_flight *flight)
     rc_context_clear_timer(leases->context, &flight->timer);
     rc_track_unwatch(leases->track, &flight->watch);
     rc_track_unwatch(leases->track, &flight->helper_watch);
-    forget_heartbeat(flight);
     flight->state = RC_FLIGHT_IDLE;
     flight->degraded = false;
     if (op == NULL) {
@@ -605,6 +633,7 @@ static void next_round(struct rc_flight *flight)
 {
     struct rc_context *context = flight->leases->context;
     rc_context_clear_timer(context, &flight->timer);
+    forget_heartbeat(flight);
     flight->state = RC_FLIGHT_IDLE;
     if (context->closing) {
         RC_LIST_EACH(member, following, &flight->waiting) {
@@ -681,6 +710,24 @@ static void on_flight_timer(void *context, struct rc_timer *timer)
 
 /* ---- the end of a load ----------------------------------------------------------------------- */
 
+/* How the load that `op` leads is ended. */
+static enum rc_script end_script(const struct rc_op *op)
+{
+    char purpose = rc_buf_head(&op->key)[0];
+    bool stores = op->kind == RC_OP_PUBLISH && op->ttl_ms != 0;
+    if (stores && purpose == RC_FLIGHT_REFRESH)
+        return RC_SCRIPT_REFRESH_PUBLISH;
+    if (stores && purpose == RC_FLIGHT_PUT)
+        return RC_SCRIPT_PUT_PUBLISH;
+    if (stores || (op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_LOAD))
+        return RC_SCRIPT_PUBLISH;
+    /* A failed refresh keeps its helper key a while: the next attempt waits as long as the failed
+       one could have. */
+    if (op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_REFRESH)
+        return RC_SCRIPT_HEARTBEAT;
+    return release_script(purpose, op->load.flags);
+}
+
 static int encode_publish(struct rc_op *op, char purpose, const struct rc_buf *helper,
                           const char *head, size_t head_len, const char *tail, size_t tail_len,
                           int64_t ttl_ms)
@@ -691,11 +738,8 @@ static int encode_publish(struct rc_op *op, char purpose, const struct rc_buf *h
     size_t len = rc_buf_len(&op->key) - 1;
     bool refresh = purpose == RC_FLIGHT_REFRESH, put = purpose == RC_FLIGHT_PUT;
     write_lease(lease, op->token);
-    int error = begin(out,
-                      refresh ? RC_SCRIPT_REFRESH_PUBLISH
-                      : put   ? RC_SCRIPT_PUT_PUBLISH
-                              : RC_SCRIPT_PUBLISH,
-                      purpose, helper, key, len, refresh || put ? 4 : 3);
+    int error = begin(out, end_script(op), purpose, op->load.flags, helper, key, len,
+                      refresh || put ? 4 : 3);
     if (refresh)
         error |= rc_command_bytes(out, op->seen, op->seen_len);
     error |= rc_command_bytes(out, lease, sizeof lease);
@@ -845,31 +889,14 @@ static int encode_release(struct rc_op *op, struct rc_buf *out)
     char purpose = rc_buf_head(&op->key)[0];
     const char *key = rc_buf_head(&op->key) + 1;
     size_t len = rc_buf_len(&op->key) - 1;
-    /* A failed refresh keeps its helper key a while: the next attempt waits as long as the failed
-       one could have. */
-    bool throttle = op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_REFRESH;
+    enum rc_script script = end_script(op);
+    int64_t ttl_ms = script == RC_SCRIPT_HEARTBEAT ? op->load.lease_ttl_ms : 0;
     rc_buf_init(&helper);
     int error = purpose == RC_FLIGHT_LOAD ? 0 : helper_key(&helper, purpose, key, len);
     if (error == 0)
-        error =
-            encode_keys_request(out, throttle ? RC_SCRIPT_HEARTBEAT : RC_SCRIPT_RELEASE, purpose,
-                                &helper, key, len, op->token, throttle ? op->load.lease_ttl_ms : 0);
+        error = encode_keys_request(out, script, purpose, &helper, key, len, op->token, ttl_ms);
     rc_buf_deinit(&helper);
     return error;
-}
-
-static enum rc_script end_script(const struct rc_op *op)
-{
-    char purpose = rc_buf_head(&op->key)[0];
-    bool stores = op->kind == RC_OP_PUBLISH && op->ttl_ms != 0;
-    if (stores && purpose == RC_FLIGHT_REFRESH)
-        return RC_SCRIPT_REFRESH_PUBLISH;
-    if (stores && purpose == RC_FLIGHT_PUT)
-        return RC_SCRIPT_PUT_PUBLISH;
-    if (stores || (op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_LOAD))
-        return RC_SCRIPT_PUBLISH;
-    return op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_REFRESH ? RC_SCRIPT_HEARTBEAT
-                                                                  : RC_SCRIPT_RELEASE;
 }
 
 /* The lease stays, the next op leads. False when nobody waits for that. */
@@ -909,7 +936,8 @@ void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
     int error = req == NULL ? RC_ERR_NOMEM : 0;
     if (error == 0) {
         rc_buf_swap(&req->bytes, &op->request);
-        if (script == RC_SCRIPT_RELEASE || script == RC_SCRIPT_HEARTBEAT) {
+        if (script == RC_SCRIPT_RELEASE || script == RC_SCRIPT_HEARTBEAT ||
+            script == RC_SCRIPT_PUT_RESTORE) {
             rc_buf_swap(&req->bytes, &op->request); /* the value stays for those who share it */
             error = encode_release(op, &req->bytes);
         }

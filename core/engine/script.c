@@ -94,18 +94,35 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
             "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
             "return {1,ARGV[1]} "
         "end "
+        "if KEYS[3] then "
+            "redis.call('RENAME',KEYS[1],KEYS[3]) "
+            "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
+            "return {1,ARGV[1]} "
+        "end "
         "return {1,k>0 and " NONCE("v") " or redis.sha1hex(v)}",
 
     [RC_SCRIPT_PUT_PUBLISH] =
         "local v=redis.call('GET',KEYS[1]) "
         "local mine=redis.call('GET',KEYS[2])==ARGV[1] "
         "if mine then redis.call('UNLINK',KEYS[2]) end "
+        "if KEYS[3] then redis.call('UNLINK',KEYS[3]) end "
         "if v==ARGV[2] then return {1} end "
         "local id=v and (v==ARGV[1] and v or " KIND("v") ">0 and " NONCE("v")
             " or redis.sha1hex(v)) "
         "if not mine or id~=ARGV[4] then return {0} end "
         STORE("ARGV[2]", "ARGV[3]")
         "return {1}",
+
+    [RC_SCRIPT_PUT_RESTORE] =
+        "local n=0 "
+        "if redis.call('GET',KEYS[2])==ARGV[1] then "
+            "redis.call('UNLINK',KEYS[2]) n=1 "
+            "if redis.call('EXISTS',KEYS[3])==1 then redis.call('RENAME',KEYS[3],KEYS[2]) end "
+        "end "
+        "if redis.call('GET',KEYS[1])==ARGV[1] then "
+            "redis.call('UNLINK',KEYS[1],KEYS[3]) n=n+1 "
+        "end "
+        "return n",
 
     /* SET NX GET and INCR do not make the server track a key, GET does: a waiter tracks the release
        mark only, so renewals wake nobody; a holder tracks the lock itself and hears of its loss.

@@ -31,10 +31,14 @@ enum rc_script {
     RC_SCRIPT_REFRESH,
     /* K, R; nonce of the value seen, lease, value, ttl or -1 -> as PUBLISH */
     RC_SCRIPT_REFRESH_PUBLISH,
-    /* K, W; lease, ttl -> {1, identity of what stands in K} | {0, pttl, token} busy */
+    /* K, W; lease, ttl -> {1, identity of what stands in K} | {0, pttl, token} busy
+       With a third key the old value is put aside there. */
     RC_SCRIPT_PUT,
-    /* K, W; lease, value, ttl or -1, identity -> {1} | {0} lost */
+    /* K, W; lease, value, ttl or -1, identity -> {1} | {0} lost. A third key is deleted. */
     RC_SCRIPT_PUT_PUBLISH,
+    /* W, K, old; lease -> as RELEASE; a value put aside is back in K, unless K was written or
+       deleted meanwhile */
+    RC_SCRIPT_PUT_RESTORE,
     /* lock, fence, mark; token, ttl, force 0/1, life of the fence -> {1, fence} | {0} */
     RC_SCRIPT_LOCK,
     /* lock; token, ttl -> 1 | 0 */

@@ -64,6 +64,7 @@ local binding = {
     RETRY = C.RC_RETRY,
     STRICT = C.RC_STRICT,
     PUT = C.RC_PUT,
+    HIDE_OLD = C.RC_HIDE_OLD,
     FORCE = C.RC_FORCE,
     NO_RENEW = C.RC_NO_RENEW,
     LOCK_HELD = C.RC_LOCK_HELD,

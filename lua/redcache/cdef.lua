@@ -76,6 +76,9 @@ enum {
     RC_PUT = 16,
     RC_FORCE = 32,       /* rc_lock_acquire: take the lock over from its holder */
     RC_NO_RENEW = 64,    /* rc_load, rc_lock_acquire: no renewal */
+    /* rc_load with RC_PUT: readers wait for the new value; the old one comes back if there is
+       none */
+    RC_HIDE_OLD = 256,
     RC_PLAIN = 128       /* rc_set, rc_publish: store the payload without a header */
 };
 

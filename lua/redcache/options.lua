@@ -61,6 +61,7 @@ local DECLARED = {
     { "errorTtl", "number", 0, at = "namespace load", min = 0, max = DAY },
     { "strict", "boolean", false, at = "namespace load" },
     { "renew", "boolean", true, at = "namespace load" },
+    { "serveOld", "boolean", true, at = "namespace load" },
     { "reloads", "integer", 0, at = "namespace load", min = 0, max = 100 },
 
     -- Locks: defaults of a cache, then the options of one lock.

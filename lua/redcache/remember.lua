@@ -536,14 +536,16 @@ local function write(cache, slot, full, key, ttl, fn, settings)
 end
 
 ---Writes through: runs `fn` as the only writer of the key, everywhere, and stores what it returns.
----Readers get the old value meanwhile. Where fn fails, the old value stays with its remaining life.
+---Readers get the old value meanwhile; with serveOld = false they wait for the new one. Where fn
+---fails, the old value stays, or comes back, with its remaining life (with serveOld = false it is
+---lost where this process dies meanwhile).
 ---
 ---`fn` is called and answers as remember's; with a ttl of 0 nothing is stored and the old value
 ---stays. Without Redis there is no write lease: put then returns `unavailable` and does not run fn.
 ---@param key string
 ---@param ttl number|redcache.Forever|nil seconds above 0; nil: the cache's ttl
 ---@param fn fun(key: string, ctx: redcache.Context): any, any, any
----@param opts? table as remember
+---@param opts? table as remember, and serveOld
 ---@return any value
 ---@return redcache.Error|nil err lockLost (deleted or overwritten meanwhile; nothing was stored),
 ---leaseLost, badTtl, loaderFailed, recursive, timeout, cancelled, encode, tooLarge, unavailable,
@@ -567,7 +569,8 @@ function remember.put(self, key, ttl, fn, opts)
         binding.customize(slot, settings.timeout, settings.cancelTag)
     end
     status = binding.load(slot, full, settings.numbers,
-        bor(settings.flags, binding.PUT, binding.STRICT))
+        bor(settings.flags, binding.PUT, binding.STRICT,
+            settings.serveOld and 0 or binding.HIDE_OLD))
     status = status == 0 and self._wait(slot) or status
     local value, err
     if status ~= 0 then
