@@ -400,9 +400,7 @@ static void forget_parent(struct rc_seat *seat)
     struct rc_op *op = &seat->op;
     if (seat->driver == NULL || is_ours(seat))
         return;
-    pthread_mutex_init(&seat->mutex, NULL); /* a thread that is not here may have held it */
-    atomic_store(&seat->done, true);
-    rc_list_init(&seat->queued);
+    atomic_store(&seat->state, RC_SEAT_DONE);
     rc_list_init(&op->active);
     rc_list_init(&op->member);
     op->deadline.index = 0;

@@ -8,7 +8,7 @@ description = {
     summary = "A cache engine on Redis: one load for many callers, coherent near copies, honest locks",
     license = "MIT",
 }
-supported_platforms = { "unix" }
+supported_platforms = { "linux" }
 dependencies = {
     "lua == 5.1", -- LuaJIT 2.1
 }

@@ -21,7 +21,7 @@ bool rc_driver_try_own(struct rc_driver *driver)
     int nobody = RC_OWNER_NONE;
     /* Acquire pairs with the release in rc_driver_leave: the engine's state comes along.
        Sequentially consistent because leave and submit look at each other's flags (owner,
-       queue_used). */
+       submitted). */
     return atomic_compare_exchange_strong(&driver->owner, &nobody, RC_OWNER_TURNING);
 }
 
@@ -34,17 +34,17 @@ void rc_driver_wake_sleeper(struct rc_driver *driver)
 
 static bool wake_next_waiter(struct rc_driver *driver)
 {
-    bool found = false;
-    pthread_mutex_lock(&driver->queue_mutex);
+    struct rc_seat *seat = NULL;
+    bool parked = false;
+    pthread_mutex_lock(&driver->waiters_mutex);
     if (!rc_list_is_empty(&driver->waiters)) {
-        struct rc_seat *seat = RC_CONTAINER(driver->waiters.next, struct rc_seat, waiter);
-        /* Two mutexes at once, always in this order; the seat can not go away while it is in the
-           list. */
-        rc_seat_give_turn(seat);
-        found = true;
+        seat = RC_CONTAINER(driver->waiters.next, struct rc_seat, waiter);
+        parked = rc_seat_give_turn(seat); /* it can not go away while it is in the list */
     }
-    pthread_mutex_unlock(&driver->queue_mutex);
-    return found;
+    pthread_mutex_unlock(&driver->waiters_mutex);
+    if (parked)
+        rc_seat_wake(seat);
+    return seat != NULL;
 }
 
 void rc_driver_leave(struct rc_driver *driver, bool is_reactor)
@@ -55,8 +55,8 @@ void rc_driver_leave(struct rc_driver *driver, bool is_reactor)
     bool inline_next = can_turn && !atomic_load(&driver->crowded) &&
                        atomic_load(&driver->waiting) > 0 && !atomic_load(&driver->reactor_wants) &&
                        wake_next_waiter(driver);
-    /* Somebody may have filled the queue, and seen that the engine has an owner, just before. */
-    bool left_over = !inline_next && atomic_load(&driver->queue_used);
+    /* Somebody may have submitted, and seen that the engine has an owner, just before. */
+    bool left_over = !inline_next && atomic_load(&driver->submitted) != NULL;
     bool for_reactor = earlier || atomic_load(&driver->reactor_wants) ||
                        atomic_load(&driver->reactor_dormant) || atomic_load(&driver->crowded);
     if (left_over || (for_reactor && !is_reactor))
@@ -82,27 +82,37 @@ void rc_driver_kick(struct rc_driver *driver)
 void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat)
 {
     seat->driver = driver;
-    atomic_store_explicit(&seat->done, false,
-                          memory_order_relaxed); /* the queue's mutex orders it */
-    pthread_mutex_lock(&driver->queue_mutex);
-    rc_list_append(&driver->queue, &seat->queued);
-    atomic_store(&driver->queue_used, true);
-    pthread_mutex_unlock(&driver->queue_mutex);
+    /* Relaxed: the exchange orders it. */
+    atomic_store_explicit(&seat->state, 0, memory_order_relaxed);
+    seat->earlier = atomic_load_explicit(&driver->submitted, memory_order_relaxed);
+    /* Release pairs with the exchange in take_submitted: the op comes along. Sequentially
+       consistent because the submitter then looks at `owner`, while whoever leaves or falls asleep
+       writes `owner`, then looks here. */
+    while (!atomic_compare_exchange_weak(&driver->submitted, &seat->earlier, seat)) {
+    }
 }
 
-static bool take_queue(struct rc_driver *driver)
+/* All that was submitted, oldest first, each with the next one in `earlier`. */
+static struct rc_seat *take_submitted(struct rc_driver *driver)
 {
-    struct rc_list taken;
-    if (!atomic_load(&driver->queue_used))
-        return false;
-    rc_list_init(&taken);
-    pthread_mutex_lock(&driver->queue_mutex);
-    rc_list_splice(&taken, &driver->queue);
-    atomic_store(&driver->queue_used, false);
-    pthread_mutex_unlock(&driver->queue_mutex);
-    while (!rc_list_is_empty(&taken)) {
-        struct rc_seat *seat = RC_CONTAINER(taken.next, struct rc_seat, queued);
-        rc_list_remove(&seat->queued);
+    struct rc_seat *newest = NULL, *oldest = NULL;
+    /* Relaxed: what comes a moment later is found by the next pass. */
+    if (atomic_load_explicit(&driver->submitted, memory_order_relaxed) != NULL)
+        newest = atomic_exchange(&driver->submitted, NULL);
+    while (newest != NULL) {
+        struct rc_seat *earlier = newest->earlier;
+        newest->earlier = oldest;
+        oldest = newest;
+        newest = earlier;
+    }
+    return oldest;
+}
+
+static void start_submitted(struct rc_driver *driver)
+{
+    struct rc_seat *seat = take_submitted(driver), *next;
+    for (; seat != NULL; seat = next) {
+        next = seat->earlier; /* the seat may be gone once it is finished */
         if (seat->call != NULL) {
             seat->call(&driver->engine, seat->argument);
             rc_seat_finish(seat);
@@ -110,7 +120,6 @@ static bool take_queue(struct rc_driver *driver)
             rc_engine_submit(&driver->engine, &seat->op);
         }
     }
-    return true;
 }
 
 static bool finish_ops(struct rc_driver *driver)
@@ -237,7 +246,10 @@ bool rc_driver_turn(struct rc_driver *driver, unsigned readable)
 {
     struct rc_engine *engine = &driver->engine;
     rc_engine_set_time(engine, rc_clock_us());
-    bool any = take_queue(driver);
+    rc_engine_run(engine); /* a lock whose time is over is lost for the release that comes now */
+    /* That something was submitted is no reason for another pass: the answer takes a while. */
+    start_submitted(driver);
+    bool any = false;
     /* A stream of requests on one link must not make us deaf for the pushes on the other. */
     if (engine->context.now_us - driver->listened_us >= LISTEN_EVERY_US)
         readable = ~0u;
@@ -302,9 +314,8 @@ int rc_driver_start(struct rc_driver **result, const rc_options *options,
     driver->may_spin = options->spin > 0 && driver->cpu_count > 1;
     atomic_store(&driver->reactor_alarm_us, INT64_MAX);
     atomic_store(&driver->spin_credits, 16);
-    rc_list_init(&driver->queue);
     rc_list_init(&driver->waiters);
-    pthread_mutex_init(&driver->queue_mutex, NULL);
+    pthread_mutex_init(&driver->waiters_mutex, NULL);
     driver->wake_fd[0] = driver->wake_fd[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (driver->wake_fd[0] < 0) {
         error = RC_ERR_NOMEM;
@@ -319,7 +330,7 @@ int rc_driver_start(struct rc_driver **result, const rc_options *options,
 fail_fd:
     close(driver->wake_fd[0]);
 fail_engine:
-    pthread_mutex_destroy(&driver->queue_mutex);
+    pthread_mutex_destroy(&driver->waiters_mutex);
     rc_engine_deinit(&driver->engine);
 fail:
     free(driver);
@@ -363,7 +374,7 @@ void rc_driver_free(struct rc_driver *driver)
 {
     rc_reactor_free(driver->reactor);
     close(driver->wake_fd[0]);
-    pthread_mutex_destroy(&driver->queue_mutex);
+    pthread_mutex_destroy(&driver->waiters_mutex);
     rc_engine_deinit(&driver->engine);
     free(driver);
 }

@@ -44,10 +44,10 @@ struct rc_driver {
     char receive_buffer[64 * 1024];
 
     /* Any thread. */
+    _Atomic(struct rc_seat *) submitted; /* newest first; the owner takes them all */
     _Atomic int owner;
     _Atomic int waiting;              /* threads in rc_driver_wait */
     _Atomic bool crowded;             /* so many wait that the reactor shall do it all */
-    _Atomic bool queue_used;          /* the queue may hold something */
     _Atomic bool reactor_wants;       /* the reactor has work only it can do */
     _Atomic int64_t reactor_alarm_us; /* when it will look at the engine by itself */
     _Atomic bool reactor_dormant;     /* ... or not at all until it is told */
@@ -56,10 +56,9 @@ struct rc_driver {
     _Atomic uint64_t reactor_turns;
     _Atomic int spin_credits;
 
-    pthread_mutex_t queue_mutex;
-    /* Guarded by queue_mutex. */
-    struct rc_list queue;   /* seats by `queued` */
-    struct rc_list waiters; /* seats by `waiter`, oldest first */
+    pthread_mutex_t waiters_mutex;
+    /* Guarded by waiters_mutex. */
+    struct rc_list waiters; /* seats that park, by `waiter`, oldest first */
 };
 
 /* tls_context: for rediss:// addresses, else NULL; the client's, outlives the driver. */

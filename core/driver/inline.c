@@ -81,10 +81,10 @@ static unsigned sleep_as_owner(struct rc_driver *driver)
     }
     int64_t left_us = rc_engine_deadline(&driver->engine) - rc_clock_us();
     int timeout_ms = left_us > 1000000 ? 1000 : left_us < 0 ? 0 : (int)((left_us + 999) / 1000);
-    /* The other half of the pair is in rc_driver_submit and kick: they fill the queue, then look at
+    /* The other half of the pair is in rc_driver_submit and kick: they submit, then look at
        `owner`. */
     atomic_store(&driver->owner, RC_OWNER_SLEEPING);
-    if (!atomic_load(&driver->queue_used) && !atomic_load(&driver->reactor_wants))
+    if (atomic_load(&driver->submitted) == NULL && !atomic_load(&driver->reactor_wants))
         (void)poll(fds, count, timeout_ms);
     else
         (void)poll(fds, count, 0);
@@ -105,7 +105,9 @@ static void turn_until_done(struct rc_driver *driver, struct rc_seat *seat)
     bool spinning = false;
     int64_t spin_until_us = 0;
     bool told_reactor = false;
-    atomic_fetch_add_explicit(&driver->inline_turns, 1, memory_order_relaxed);
+    /* Relaxed, and no read-modify-write: only the owner writes it. */
+    uint64_t turns = atomic_load_explicit(&driver->inline_turns, memory_order_relaxed);
+    atomic_store_explicit(&driver->inline_turns, turns + 1, memory_order_relaxed);
     for (;;) {
         bool any = rc_driver_turn(driver, readable);
         readable = 0;
@@ -140,59 +142,68 @@ static void turn_until_done(struct rc_driver *driver, struct rc_seat *seat)
         end_spin(driver, false);
 }
 
-static void enter_waiters(struct rc_driver *driver, struct rc_seat *seat)
+static void count_waiter(struct rc_driver *driver)
 {
     int waiting = atomic_fetch_add(&driver->waiting, 1) + 1;
-    pthread_mutex_lock(&driver->queue_mutex);
-    rc_list_append(&driver->waiters, &seat->waiter);
-    pthread_mutex_unlock(&driver->queue_mutex);
-    if (waiting > 2 * driver->cpu_count)
+    if (waiting > 2 * driver->cpu_count && !atomic_load(&driver->crowded))
         atomic_store(&driver->crowded, true);
-    else if (waiting == 1)
+    else if (waiting == 1 && atomic_load(&driver->crowded))
         atomic_store(&driver->crowded, false);
+}
+
+static void enter_waiters(struct rc_driver *driver, struct rc_seat *seat)
+{
+    pthread_mutex_lock(&driver->waiters_mutex);
+    rc_list_append(&driver->waiters, &seat->waiter);
+    pthread_mutex_unlock(&driver->waiters_mutex);
 }
 
 /* Returns whether somebody has passed the turn to us just now, which we will not take. */
 static bool leave_waiters(struct rc_driver *driver, struct rc_seat *seat)
 {
-    atomic_fetch_sub(&driver->waiting, 1);
-    pthread_mutex_lock(&driver->queue_mutex);
+    pthread_mutex_lock(&driver->waiters_mutex);
     rc_list_remove(&seat->waiter);
-    pthread_mutex_unlock(&driver->queue_mutex);
-    pthread_mutex_lock(&seat->mutex);
-    bool passed = seat->take_turn;
-    seat->take_turn = false;
-    pthread_mutex_unlock(&seat->mutex);
-    return passed;
+    pthread_mutex_unlock(&driver->waiters_mutex);
+    return rc_seat_take_turn(seat);
+}
+
+static bool may_turn(struct rc_driver *driver)
+{
+    return (!atomic_load(&driver->crowded) && !atomic_load(&driver->reactor_wants)) ||
+           atomic_load(&driver->ended);
+}
+
+/* Turns the loop unless somebody else does. Returns whether the seat is done; then it is out of the
+   list and not counted any more, before the next owner is looked for. */
+static bool try_to_turn(struct rc_driver *driver, struct rc_seat *seat, bool listed)
+{
+    bool passed = false;
+    bool owns = !rc_seat_is_done(seat) && may_turn(driver) && rc_driver_try_own(driver);
+    if (owns)
+        turn_until_done(driver, seat);
+    bool done = rc_seat_is_done(seat);
+    if (done) {
+        atomic_fetch_sub(&driver->waiting, 1);
+        passed = listed && leave_waiters(driver, seat);
+    }
+    if (owns || (passed && rc_driver_try_own(driver)))
+        rc_driver_leave(driver, false);
+    return done;
 }
 
 void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
 {
     if (rc_seat_is_done(seat))
         return;
+    count_waiter(driver);
+    if (try_to_turn(driver, seat, false)) /* a lone caller needs no list and no mutex */
+        return;
     enter_waiters(driver, seat);
-    bool owns = false;
-    for (;;) {
-        bool inline_now =
-            (!atomic_load(&driver->crowded) && !atomic_load(&driver->reactor_wants)) ||
-            atomic_load(&driver->ended);
-        owns = inline_now && rc_driver_try_own(driver);
-        if (owns)
-            turn_until_done(driver, seat);
-        if (rc_seat_is_done(seat))
-            break;
-        if (owns)
-            rc_driver_leave(driver, false);
-        else
-            rc_driver_kick(driver);
+    /* An owner that left before we were in the list did not see us: so try before we park. */
+    while (!try_to_turn(driver, seat, true)) {
+        rc_driver_kick(driver);
         rc_seat_park(seat, PARK_US);
-        if (rc_seat_is_done(seat)) {
-            owns = false;
-            break;
-        }
+        if (!rc_seat_is_done(seat))
+            rc_seat_take_turn(seat); /* of one that is done it is passed on */
     }
-    /* Out of the list first: the next owner is not to be looked for among those who are done. */
-    bool passed = leave_waiters(driver, seat);
-    if (owns || (passed && rc_driver_try_own(driver)))
-        rc_driver_leave(driver, false);
 }

@@ -3,19 +3,25 @@
  *
  * What:    the public rc_op: the engine's op, plus what lets one thread wait for it and another
  *          wake it.
- * Threads: the caller and the engine's owner meet here, under `mutex`.
+ * Threads: the caller and the engine's owner meet at `state`, and at nothing else.
  * Memory:  allocated by rc_op_new, freed by rc_op_free.
  */
 #ifndef RC_SEAT_H
 #define RC_SEAT_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #include "engine/engine.h"
 
 struct rc_driver;
+
+/* Bits of a seat's state. */
+enum rc_seat_state {
+    RC_SEAT_DONE = 1,   /* the result is there */
+    RC_SEAT_PARKED = 2, /* its thread sleeps, or is about to */
+    RC_SEAT_TURN = 4    /* whoever turned the loop has left: it is up to this thread now */
+};
 
 struct rc_seat {
     struct rc_op op; /* first: rc_op * is the address of the seat */
@@ -25,35 +31,35 @@ struct rc_seat {
     struct rc_driver
         *driver; /* where it was last submitted: another one after a fork or rc_close */
 
-    /* From submission to the engine: guarded by the driver's queue mutex. */
-    struct rc_list queued;
+    /* From submission to the engine: the seat that was submitted before this one. */
+    struct rc_seat *earlier;
     /* Instead of an op: work to be done as the engine's owner. */
     void (*call)(struct rc_engine *engine, void *argument);
     void *argument;
 
-    /* Guarded by the driver's queue mutex: those who may take over the turning. */
+    /* Guarded by the driver's waiters_mutex: those who may take over the turning. */
     struct rc_list waiter;
 
-    pthread_mutex_t mutex;
-    pthread_cond_t wake;
-    /* Guarded by mutex. */
-    bool parked;
-    bool take_turn; /* whoever turned the loop has left: it is up to you now */
-    /* Written under mutex (release), read anywhere (acquire). */
-    _Atomic bool done;
+    /* Any thread. Bits of enum rc_seat_state; what its thread sleeps on. */
+    _Atomic uint32_t state;
 };
 
 int rc_seat_init(struct rc_seat *seat, struct rc_client *client);
 void rc_seat_deinit(struct rc_seat *seat);
 
-/* Sleeps until done, take_turn, or the time is over. Returns and clears take_turn. */
-bool rc_seat_park(struct rc_seat *seat, int64_t timeout_us);
-void rc_seat_finish(struct rc_seat *seat);    /* done: wakes its thread */
-void rc_seat_give_turn(struct rc_seat *seat); /* wakes its thread to turn the loop */
+/* Sleeps until done, given the turn, or the time is over. */
+void rc_seat_park(struct rc_seat *seat, int64_t timeout_us);
+void rc_seat_finish(struct rc_seat *seat); /* done: wakes its thread, which may free the seat */
+/* Returns whether its thread must be woken for that, by rc_seat_wake. */
+bool rc_seat_give_turn(struct rc_seat *seat);
+bool rc_seat_take_turn(struct rc_seat *seat); /* whether it was given; it is not any more */
+/* Uses the seat's address alone: does no harm where the seat is gone already. */
+void rc_seat_wake(struct rc_seat *seat);
 
 static inline bool rc_seat_is_done(struct rc_seat *seat)
 {
-    return atomic_load_explicit(&seat->done, memory_order_acquire); /* pairs: rc_seat_finish */
+    /* Acquire pairs with rc_seat_finish: the result comes along. */
+    return atomic_load_explicit(&seat->state, memory_order_acquire) & RC_SEAT_DONE;
 }
 
 #endif

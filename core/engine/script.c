@@ -16,7 +16,7 @@
     "(" IS_ENTRY(v) " and (#" v "==24 or string.byte(" v ",3)~=4) and string.byte(" v ",3) or 0)"
 #define STORE(value, ttl)                                                                     \
     "if " ttl "=='-1' then redis.call('SET',KEYS[1]," value ") "                              \
-    "else redis.call('SET',KEYS[1]," value ",'PX'," ttl ") end "
+    "else redis.call('PSETEX',KEYS[1]," ttl "," value ") end "
 #define NEWER_VALUE                                                                           \
     "if not v then return {0} end "                                                           \
     "local k=" KIND("v") " "                                                                  \
@@ -44,8 +44,8 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
     /* Finding the very value again: the answer to an earlier publish was lost on its way. */
     [RC_SCRIPT_PUBLISH] =
         "local v=redis.call('GET',KEYS[1]) "
-        "if v==ARGV[1] then " STORE("ARGV[2]", "ARGV[3]") "return {1} end "
-        "if v==ARGV[2] then return {1} end "
+        "if v==ARGV[1] then " STORE("ARGV[2]", "ARGV[3]") "return 1 end "
+        "if v==ARGV[2] then return 1 end "
         NEWER_VALUE,
 
     [RC_SCRIPT_RELEASE] =

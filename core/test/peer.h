@@ -1,13 +1,14 @@
 /*
  * peer - an in-memory Redis and clients of it, in one thread, under a clock the test moves.
  *
- * What:    answers the commands and scripts the engine sends (scripts by their SHA: it does what they say, it does
- *          not run Lua), pushes invalidations to connections that track, and misbehaves when told to. A client is an
- *          engine whose links are moved by peer_run.
+ * What:    answers the commands and scripts the engine sends (scripts by their SHA: it does what
+ *          they say, it does not run Lua), pushes invalidations to connections that track, and
+ *          misbehaves when told to. A client is an engine whose links are moved by peer_run.
  * Threads: one.
  * Memory:  a server owns its keys and connections, a client its engine, the test its ops.
  * Errors:  a test program without memory is at its end: abort.
- * Not:     no Redis: only what the engine uses, one database, and a key expires when somebody looks.
+ * Not:     no Redis: only what the engine uses, one database, and a key expires when somebody
+ *          looks.
  */
 #ifndef RC_PEER_H
 #define RC_PEER_H
@@ -31,6 +32,7 @@ struct peer_conn {
     bool tracks;
     bool mute;            /* reads nothing, like a stopped process */
     bool deaf;            /* does what it is told, but its answers do not arrive */
+    bool clogged;         /* the engine's output stays where it is, like behind a full socket */
     struct rc_buf input;  /* sent by the engine, not yet executed */
     struct rc_buf output; /* answers and pushes on their way */
     struct rc_buf later;  /* pushes about an own write go behind its answer */
@@ -52,11 +54,13 @@ struct peer_server {
     int client_count;
 
     /* Misbehaviour. */
-    bool refuses;      /* nobody can connect */
-    bool silent;       /* a connect neither succeeds nor fails */
-    bool loading;      /* HELLO is answered, nothing behind it */
-    bool no_tracking;  /* CLIENT TRACKING is not allowed */
-    const char *error; /* the next `errors` commands get this answer */
+    bool refuses;        /* nobody can connect */
+    bool silent;         /* a connect neither succeeds nor fails */
+    bool loading;        /* HELLO is answered, nothing behind it */
+    bool no_tracking;    /* CLIENT TRACKING is not allowed */
+    const char *refusal; /* what HELLO is answered */
+    const char *ping;    /* what PING is answered */
+    const char *error;   /* the next `errors` commands get this answer */
     int errors;
     size_t chunk; /* answers arrive in pieces of so many bytes; 0: whole */
 
@@ -81,7 +85,7 @@ void peer_open(struct peer_client *client, struct peer_server *server, const rc_
 void peer_close(struct peer_client *client);
 void peer_use(struct peer_client *client, const char *url); /* before the first op */
 
-void peer_run(struct peer_server *server); /* until nothing moves; no time passes */
+void peer_run(struct peer_server *server);               /* until nothing moves; no time passes */
 void peer_sleep(struct peer_server *server, int64_t ms); /* each timer fires at its time */
 void peer_cut(struct peer_conn *conn, bool executes); /* what was sent is still executed, or not */
 void peer_say(struct peer_conn *conn, const char *bytes, size_t len); /* whatever it is */

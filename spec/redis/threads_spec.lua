@@ -131,8 +131,9 @@ describe("remember", function()
                 thread.barrier()
                 local value, err = cache:remember("k", 60, function()
                     thread.tally(1)
-                    -- Everybody else is waiting for this very load.
+                    -- Everybody else waits, and has read that a load is running: for this very one.
                     support.wait_until(function() return cache:stats().waiting >= 31 end, 20)
+                    support.wait_until(function() return cache:stats().inFlight == 0 end, 20)
                     return nil, "dry " .. round
                 end)
                 assert(value == nil and err.code == "loaderFailed", tostring(err))

@@ -1,0 +1,155 @@
+#include "base/address.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "redcache.h"
+#include "test/test.h"
+
+static struct rc_address address;
+static const char *why;
+
+static bool parse(const char *url)
+{
+    /* A copy of its own, so that a byte behind it is noticed. */
+    size_t len = strlen(url);
+    char *copy = malloc(len > 0 ? len : 1);
+    memcpy(copy, url, len);
+    int error = rc_address_parse(&address, copy, len, &why);
+    free(copy);
+    CHECK(error == 0 || (error == RC_ERR_ARGUMENT && why != NULL));
+    return error == 0;
+}
+
+static bool is_tcp(const char *url, const char *host, unsigned port, int db)
+{
+    return parse(url) && !address.is_unix && strcmp(address.host, host) == 0 &&
+           address.port == port && address.db == db;
+}
+
+static void reads_host_port_and_database(void)
+{
+    CHECK(is_tcp("redis://h", "h", 6379, 0));
+    CHECK(is_tcp("redis://example.org:7000", "example.org", 7000, 0));
+    CHECK(is_tcp("redis://127.0.0.1:65535/15", "127.0.0.1", 65535, 15));
+    CHECK(strcmp(address.label, "127.0.0.1:65535/15") == 0);
+    CHECK(is_tcp("redis://h/", "h", 6379, 0));
+    CHECK(is_tcp("redis://[::1]", "::1", 6379, 0));
+    CHECK(is_tcp("redis://[fe80::1]:7/3", "fe80::1", 7, 3));
+    CHECK(!address.has_password && !address.has_user && !address.is_tls);
+    CHECK(is_tcp("rediss://h:7", "h", 7, 0) && address.is_tls);
+}
+
+static void reads_user_and_password(void)
+{
+    CHECK(is_tcp("redis://me:secret@h", "h", 6379, 0));
+    CHECK(address.has_user && strcmp(address.user, "me") == 0 && address.user_len == 2);
+    CHECK(address.has_password && strcmp(address.password, "secret") == 0);
+    CHECK(is_tcp("redis://:p@h", "h", 6379, 0) && !address.has_user && address.has_password);
+    CHECK(is_tcp("redis://:@h", "h", 6379, 0) && address.password_len == 0);
+    CHECK(is_tcp("redis://:a@b:c/%2F%00%@h", "h", 6379, 0) == false); /* '%' needs two digits */
+    CHECK(is_tcp("redis://:a@b:c%2f%00@h", "h", 6379, 0));
+    CHECK(address.password_len == 7 && memcmp(address.password, "a@b:c/\0", 7) == 0);
+    CHECK(strstr(address.label, "a@b") == NULL);
+}
+
+static void reads_the_path_of_a_socket(void)
+{
+    CHECK(parse("unix:///run/redis.sock") && address.is_unix);
+    CHECK(strcmp(address.host, "/run/redis.sock") == 0 && address.db == 0);
+    CHECK(parse("unix://:pw@/run/re%20dis.sock?db=3"));
+    CHECK(strcmp(address.host, "/run/re dis.sock") == 0 && address.db == 3);
+    CHECK(strcmp(address.password, "pw") == 0);
+}
+
+static void refuses_what_it_can_not_mean(void)
+{
+    static const char *const bad[] = {"",
+                                      "redis",
+                                      "redis://",
+                                      "http://h",
+                                      "redis:/h",
+                                      "redis://:6379",
+                                      "redis://h:0",
+                                      "redis://h:65536",
+                                      "redis://h:99999999999",
+                                      "redis://h:",
+                                      "redis://h:x",
+                                      "redis://::1",
+                                      "redis://[::1",
+                                      "redis://[::1]x:5",
+                                      "redis://[]",
+                                      "redis://h/x",
+                                      "redis://h/-1",
+                                      "redis://h/0/1",
+                                      "redis://h/99999999",
+                                      "redis://me@h",
+                                      "redis://me:%zz@h",
+                                      "redis://me:%4@h",
+                                      "unix://",
+                                      "unix://relative",
+                                      "unix:///s?db=",
+                                      "unix:///s?x=1",
+                                      "unix:///s%00t"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (!CHECK(!parse(bad[i])))
+            fprintf(stderr, "%s\n", bad[i]);
+    }
+}
+
+static void refuses_what_is_too_long(void)
+{
+    char url[2000] = "redis://";
+    memset(url + 8, 'a', 255);
+    CHECK(parse(url));
+    memset(url + 8, 'a', 256);
+    CHECK(!parse(url));
+    strcpy(url, "redis://:");
+    memset(url + 9, 'p', 511);
+    strcpy(url + 9 + 511, "@h");
+    CHECK(parse(url) && address.password_len == 511);
+    memset(url + 9, 'p', 512);
+    strcpy(url + 9 + 512, "@h");
+    CHECK(!parse(url));
+    strcpy(url, "unix:///");
+    memset(url + 8, 'a', 107);
+    url[8 + 107] = '\0';
+    CHECK(!parse(url));
+    url[8 + 106] = '\0';
+    CHECK(parse(url));
+}
+
+static void stands_any_bytes(void)
+{
+    static const char *const parts[] = {"redis://", "unix://", "rediss://", ":", "@",
+                                        "/",        "[",       "]",         "%", "41",
+                                        "?db=",     "\0",      "h",         "1", "::"};
+    uint64_t random = 5;
+    for (int round = 0; round < 20000; round++) {
+        char url[200];
+        size_t len = 0;
+        for (uint32_t i = test_below(&random, 10); i > 0; i--) {
+            const char *part = parts[test_below(&random, sizeof parts / sizeof *parts)];
+            size_t part_len = *part == '\0' ? 1 : strlen(part);
+            memcpy(url + len, part, part_len);
+            len += part_len;
+        }
+        char *copy = malloc(len > 0 ? len : 1);
+        memcpy(copy, url, len);
+        int error = rc_address_parse(&address, copy, len, &why);
+        free(copy);
+        if (error == 0)
+            CHECK(strlen(address.host) > 0 && strlen(address.label) > 0);
+    }
+}
+
+int main(void)
+{
+    TEST(reads_host_port_and_database);
+    TEST(reads_user_and_password);
+    TEST(reads_the_path_of_a_socket);
+    TEST(refuses_what_it_can_not_mean);
+    TEST(refuses_what_is_too_long);
+    TEST(stands_any_bytes);
+    return test_result();
+}

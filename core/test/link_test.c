@@ -1,0 +1,411 @@
+#include "engine/link.h"
+
+#include <string.h>
+
+#include "test/peer.h"
+#include "test/test.h"
+
+enum { OPS = 8 };
+
+static struct peer_server server;
+static struct peer_client client;
+static struct peer_op ops[OPS];
+static struct peer_conn *w;
+
+static void set_up_with(const rc_options *options)
+{
+    peer_init(&server);
+    peer_open(&client, &server, options);
+    w = client.conns[RC_LINK_W];
+    for (int i = 0; i < OPS; i++)
+        peer_op_init(&ops[i]);
+}
+
+static void set_up(void)
+{
+    set_up_with(NULL);
+}
+
+static void take_down(void)
+{
+    peer_close(&client);
+    CHECK(!server.went_round);
+    for (int i = 0; i < OPS; i++)
+        peer_op_deinit(&ops[i]);
+    peer_deinit(&server);
+}
+
+static void get(int i)
+{
+    peer_get(&client, &ops[i], "key", 0);
+    peer_run(&server);
+}
+
+static void set(int i, const char *value)
+{
+    peer_set(&client, &ops[i], "key", value, -1);
+    peer_run(&server);
+}
+
+static bool has_value(int i, const char *value)
+{
+    return peer_ended(&ops[i], 0, RC_HIT) && peer_says(&ops[i], value);
+}
+
+static bool failed(int i, int status, const char *why)
+{
+    return peer_ended(&ops[i], status, RC_DONE) && peer_says(&ops[i], why);
+}
+
+static void connects_with_the_first_request_only(void)
+{
+    set_up();
+    peer_sleep(&server, 5000);
+    CHECK(server.hellos == 0);
+    set(0, "one");
+    CHECK(peer_ended(&ops[0], 0, RC_DONE) && server.hellos == 1);
+    CHECK(strcmp(w->link->server, "redis 7.0.0") == 0);
+    get(1);
+    CHECK(has_value(1, "one"));
+    take_down();
+}
+
+static void is_ready_when_the_ping_is_answered(void)
+{
+    set_up();
+    server.loading = true;
+    get(0);
+    peer_sleep(&server, 300);
+    CHECK(ops[0].finished == 0 && !rc_link_is_ready(w->link));
+    CHECK(server.hellos > 2);
+    server.loading = false;
+    peer_sleep(&server, 190);
+    CHECK(peer_ended(&ops[0], 0, RC_MISS));
+    take_down();
+}
+
+static void reads_from_a_server_that_can_not_save(void)
+{
+    set_up();
+    server.ping = "-MISCONF Redis is configured to save RDB snapshots, but it can not\r\n";
+    get(0);
+    CHECK(peer_ended(&ops[0], 0, RC_MISS));
+    take_down();
+}
+
+static void takes_answers_in_any_pieces(void)
+{
+    set_up();
+    server.chunk = 1;
+    peer_put(&server, "key", "one\r\ntwo", 8, -1);
+    for (int i = 0; i < OPS; i++)
+        peer_get(&client, &ops[i], "key", RC_WANT_TTL);
+    peer_run(&server);
+    for (int i = 0; i < OPS; i++)
+        CHECK(has_value(i, "one\r\ntwo") && ops[i].op.result.ttl_ms == -1);
+    take_down();
+}
+
+static void sends_again_what_may_be_repeated(void)
+{
+    set_up();
+    get(0);
+    w->deaf = true;
+    get(1);
+    get(2);
+    peer_cut(w, false);
+    w->deaf = false;
+    peer_sleep(&server, 50);
+    CHECK(peer_ended(&ops[1], 0, RC_MISS) && peer_ended(&ops[2], 0, RC_MISS));
+    CHECK(client.engine.context.stats.retries == 2);
+    take_down();
+}
+
+static void reports_unknown_outcome_for_a_set_cut_after_sending(void)
+{
+    set_up();
+    get(0);
+    w->deaf = true;
+    set(1, "one");
+    peer_cut(w, true);
+    w->deaf = false;
+    peer_sleep(&server, 50);
+    CHECK(failed(1, RC_ERR_UNKNOWN, ""));
+    CHECK(server.sets == 1);
+    take_down();
+}
+
+static void sends_a_set_again_that_was_never_on_the_wire(void)
+{
+    set_up();
+    get(0);
+    w->clogged = true;
+    set(1, "one");
+    peer_cut(w, true);
+    w->clogged = false;
+    peer_sleep(&server, 50);
+    CHECK(peer_ended(&ops[1], 0, RC_DONE));
+    CHECK(server.sets == 1);
+    take_down();
+}
+
+static void refuses_over_the_queue_limit(void)
+{
+    rc_options options = peer_options();
+    options.max_queue = 3;
+    set_up_with(&options);
+    server.silent = true;
+    for (int i = 0; i < 5; i++)
+        get(i);
+    CHECK(ops[2].finished == 0);
+    CHECK(failed(3, RC_ERR_OVERLOAD, "") && failed(4, RC_ERR_OVERLOAD, ""));
+    server.silent = false;
+    peer_run(&server);
+    for (int i = 0; i < 3; i++)
+        CHECK(peer_ended(&ops[i], 0, RC_MISS));
+    get(3);
+    CHECK(peer_ended(&ops[3], 0, RC_MISS));
+    take_down();
+}
+
+static void ends_in_time_when_nobody_answers(void)
+{
+    set_up();
+    get(0);
+    w->mute = true;
+    get(1);
+    ops[2].op.timeout_ms = 50;
+    get(2);
+    peer_sleep(&server, 49);
+    CHECK(ops[2].finished == 0);
+    peer_sleep(&server, 1);
+    CHECK(failed(2, RC_ERR_TIMEOUT, ""));
+    peer_sleep(&server, 450);
+    CHECK(failed(1, RC_ERR_TIMEOUT, ""));
+    CHECK(client.engine.context.stats.timeouts == 2);
+    w->mute = false;
+    take_down();
+}
+
+static void a_late_answer_goes_to_nobody_else(void)
+{
+    set_up();
+    peer_put(&server, "key", "one", 3, -1);
+    get(0);
+    w->deaf = true;
+    get(1);
+    peer_sleep(&server, 500);
+    CHECK(failed(1, RC_ERR_TIMEOUT, ""));
+    peer_put(&server, "key", "two", 3, -1);
+    get(1);
+    w->deaf = false;
+    peer_run(&server);
+    CHECK(has_value(1, "two"));
+    take_down();
+}
+
+static void gives_a_silent_connection_up_and_makes_a_new_one(void)
+{
+    set_up();
+    get(0);
+    w->mute = true;
+    get(1);
+    peer_sleep(&server, 1100);
+    CHECK(client.engine.context.stats.disconnects == 1);
+    w->mute = false;
+    peer_sleep(&server, 100);
+    get(2);
+    CHECK(peer_ended(&ops[2], 0, RC_MISS));
+    take_down();
+}
+
+static void tries_again_less_and_less_often(void)
+{
+    set_up();
+    server.refusal = "-ERR max number of clients reached\r\n";
+    get(0);
+    peer_sleep(&server, 1000);
+    CHECK(failed(0, RC_ERR_UNAVAILABLE, "ERR max number of clients reached"));
+    CHECK(server.hellos >= 4 && server.hellos <= 9);
+    unsigned before = server.hellos;
+    peer_sleep(&server, 10000);
+    CHECK(server.hellos - before >= 9 && server.hellos - before <= 21);
+    server.refusal = NULL;
+    peer_sleep(&server, 1001);
+    get(1);
+    CHECK(peer_ended(&ops[1], 0, RC_MISS));
+    take_down();
+}
+
+static void fails_at_once_when_redis_has_been_away_for_long(void)
+{
+    set_up();
+    server.refuses = true;
+    get(0);
+    peer_sleep(&server, 600);
+    CHECK(failed(0, RC_ERR_UNAVAILABLE, "Connection refused"));
+    get(1);
+    CHECK(failed(1, RC_ERR_UNAVAILABLE, "Connection refused"));
+    server.refuses = false;
+    peer_sleep(&server, 1001);
+    get(2);
+    CHECK(peer_ended(&ops[2], 0, RC_MISS));
+    take_down();
+}
+
+static void gives_up_a_connect_that_goes_nowhere(void)
+{
+    set_up();
+    server.silent = true;
+    get(0);
+    peer_sleep(&server, 1001);
+    CHECK(failed(0, RC_ERR_UNAVAILABLE, ""));
+    CHECK(w->link->state == RC_LINK_BACKOFF);
+    CHECK(strcmp(w->link->cause, "connecting timed out") == 0);
+    server.silent = false;
+    peer_sleep(&server, 100);
+    CHECK(rc_link_is_ready(w->link));
+    take_down();
+}
+
+static void tells_at_once_that_the_login_was_refused(void)
+{
+    set_up();
+    peer_use(&client, "redis://me:secret@127.0.0.1");
+    server.refusal = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+    get(0);
+    CHECK(failed(0, RC_ERR_REDIS, "WRONGPASS invalid username-password pair or user is disabled."));
+    get(1);
+    CHECK(ops[1].finished == 1 && ops[1].op.result.status == RC_ERR_REDIS);
+    server.refusal = NULL; /* the password was set meanwhile */
+    peer_sleep(&server, 1001);
+    get(2);
+    CHECK(peer_ended(&ops[2], 0, RC_MISS));
+    take_down();
+}
+
+static void garbage_fails_one_and_the_others_are_sent_again(void)
+{
+    set_up();
+    get(0);
+    w->mute = true;
+    get(1);
+    get(2);
+    peer_say(w, "HTTP/1.1 400 Bad Request\r\n", 26);
+    peer_run(&server);
+    w->mute = false;
+    peer_sleep(&server, 100);
+    CHECK(failed(1, RC_ERR_PROTOCOL, ""));
+    CHECK(peer_ended(&ops[2], 0, RC_MISS));
+    take_down();
+}
+
+static void an_answer_nobody_asked_for_ends_the_connection(void)
+{
+    set_up();
+    get(0);
+    peer_say(w, "+OK\r\n", 5);
+    peer_run(&server);
+    CHECK(client.engine.context.stats.disconnects == 1);
+    peer_sleep(&server, 100);
+    get(1);
+    CHECK(peer_ended(&ops[1], 0, RC_MISS));
+    take_down();
+}
+
+static void an_answer_over_the_limit_fails_alone(void)
+{
+    set_up();
+    get(0);
+    w->mute = true;
+    get(1);
+    get(2);
+    peer_say(w, "$99999999\r\n", 11);
+    peer_run(&server);
+    w->mute = false;
+    peer_sleep(&server, 100);
+    CHECK(failed(1, RC_ERR_TOOLARGE, ""));
+    CHECK(peer_ended(&ops[2], 0, RC_MISS));
+    take_down();
+}
+
+static void sends_a_script_whole_when_redis_has_forgotten_it(void)
+{
+    struct rc_lock lock;
+    set_up();
+    CHECK(rc_lock_init(&lock, "job", 3) == 0);
+    peer_acquire(&client, &ops[0], &lock, 0, 1000, 0, 0);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[0], 0, RC_DONE));
+    CHECK(client.engine.context.stats.noscript == 1);
+    memset(server.known, 0, sizeof server.known);
+    peer_get(&client, &ops[1], "key", 0);
+    peer_unlock(&client, &ops[0], &lock);
+    peer_get(&client, &ops[2], "key", 0);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[0], 0, RC_DONE));
+    CHECK(peer_ended(&ops[1], 0, RC_MISS) && peer_ended(&ops[2], 0, RC_MISS));
+    CHECK(client.engine.context.stats.noscript == 2);
+    take_down();
+    rc_lock_deinit(&lock);
+}
+
+static void does_not_run_a_script_for_somebody_who_left(void)
+{
+    struct rc_lock lock;
+    set_up();
+    CHECK(rc_lock_init(&lock, "job", 3) == 0);
+    peer_acquire(&client, &ops[0], &lock, 0, 1000, 0, 0);
+    peer_run(&server);
+    client.conns[RC_LINK_T]->deaf = true;
+    memset(server.known, 0, sizeof server.known);
+    peer_extend(&client, &ops[1], &lock, 50000);
+    peer_run(&server);
+    rc_engine_drop(&client.engine, &ops[1].op);
+    client.conns[RC_LINK_T]->deaf = false;
+    peer_run(&server);
+    CHECK(server.scripts[RC_SCRIPT_LOCK_RENEW] == 0);
+    take_down();
+    rc_lock_deinit(&lock);
+}
+
+static void gives_the_room_of_a_large_output_back(void)
+{
+    static char large[900000];
+    set_up();
+    memset(large, 'x', sizeof large - 1);
+    w->clogged = true;
+    set(0, large);
+    set(1, large);
+    w->clogged = false;
+    peer_run(&server);
+    CHECK(peer_ended(&ops[1], 0, RC_DONE));
+    CHECK(w->link->output.room <= 1 << 20);
+    take_down();
+}
+
+int main(void)
+{
+    TEST(connects_with_the_first_request_only);
+    TEST(is_ready_when_the_ping_is_answered);
+    TEST(reads_from_a_server_that_can_not_save);
+    TEST(takes_answers_in_any_pieces);
+    TEST(sends_again_what_may_be_repeated);
+    TEST(reports_unknown_outcome_for_a_set_cut_after_sending);
+    TEST(sends_a_set_again_that_was_never_on_the_wire);
+    TEST(refuses_over_the_queue_limit);
+    TEST(ends_in_time_when_nobody_answers);
+    TEST(a_late_answer_goes_to_nobody_else);
+    TEST(gives_a_silent_connection_up_and_makes_a_new_one);
+    TEST(tries_again_less_and_less_often);
+    TEST(fails_at_once_when_redis_has_been_away_for_long);
+    TEST(gives_up_a_connect_that_goes_nowhere);
+    TEST(tells_at_once_that_the_login_was_refused);
+    TEST(garbage_fails_one_and_the_others_are_sent_again);
+    TEST(an_answer_nobody_asked_for_ends_the_connection);
+    TEST(an_answer_over_the_limit_fails_alone);
+    TEST(sends_a_script_whole_when_redis_has_forgotten_it);
+    TEST(does_not_run_a_script_for_somebody_who_left);
+    TEST(gives_the_room_of_a_large_output_back);
+    return test_result();
+}
