@@ -15,6 +15,7 @@
 #include "driver/fork.h"
 #include "driver/reactor.h"
 #include "engine/command.h"
+#include "engine/lease_request.h"
 #include "engine/script.h"
 
 enum {
@@ -780,23 +781,18 @@ rc_lock *rc_lock_new(rc_client *client, const char *key, size_t key_len)
     return &handle->lock;
 }
 
-struct drop_lock_call {
-    struct rc_lock *lock;
-};
-
-static void drop_lock(struct rc_engine *engine, void *argument)
+static void drop_lock(struct rc_engine *engine, void *lock)
 {
-    rc_locks_drop(&engine->locks, ((struct drop_lock_call *)argument)->lock);
+    rc_engine_drop_lock(engine, lock);
 }
 
 void rc_lock_free(rc_lock *lock)
 {
     struct rc_lock_handle *handle = handle_of(lock);
     struct rc_client *client = handle->client;
-    struct drop_lock_call call = {lock};
     struct rc_driver *driver = atomic_load(&client->driver);
     if (handle->used && driver != NULL && handle->fork_generation == rc_fork_generation())
-        rc_driver_call(driver, drop_lock, &call);
+        rc_driver_call(driver, drop_lock, lock);
     rc_lock_deinit(lock);
     free(handle);
     count_user(client, -1);

@@ -7,6 +7,11 @@
 
 enum { DEFAULT_PORT = 6379, MAX_DB = 1 << 20, MAX_SOCKET_PATH = 107 };
 
+static const char *find(const char *from, const char *end, char wanted)
+{
+    return from < end ? memchr(from, wanted, (size_t)(end - from)) : NULL;
+}
+
 static int hex_digit(char c)
 {
     if (c >= '0' && c <= '9')
@@ -63,7 +68,7 @@ static bool parse_credentials(struct rc_address *address, const char **rest, con
     }
     if (at == NULL)
         return true;
-    const char *colon = memchr(*rest, ':', (size_t)(at - *rest));
+    const char *colon = find(*rest, at, ':');
     if (colon == NULL)
         return false;
     address->has_user = colon > *rest;
@@ -79,7 +84,7 @@ static bool parse_credentials(struct rc_address *address, const char **rest, con
 
 static const char *parse_unix(struct rc_address *address, const char *rest, const char *end)
 {
-    const char *query = memchr(rest, '?', (size_t)(end - rest));
+    const char *query = find(rest, end, '?');
     int64_t db = 0;
     size_t host_len;
     if (query != NULL) {
@@ -101,7 +106,7 @@ static const char *parse_unix(struct rc_address *address, const char *rest, cons
 
 static const char *parse_tcp(struct rc_address *address, const char *rest, const char *end)
 {
-    const char *slash = memchr(rest, '/', (size_t)(end - rest));
+    const char *slash = find(rest, end, '/');
     const char *host_end = slash != NULL ? slash : end;
     int64_t number = 0;
     if (slash != NULL && slash + 1 < end) {
@@ -111,13 +116,12 @@ static const char *parse_tcp(struct rc_address *address, const char *rest, const
     address->db = (int32_t)number;
 
     bool bracket = rest < host_end && *rest == '[';
-    const char *name_end = bracket ? memchr(rest, ']', (size_t)(host_end - rest)) : NULL;
+    const char *name_end = bracket ? find(rest, host_end, ']') : NULL;
     if (bracket && name_end == NULL)
         return "'[' without ']'";
     if (bracket && name_end + 1 < host_end && name_end[1] != ':')
         return "only :port may follow ']'";
-    const char *colon =
-        memchr(bracket ? name_end : rest, ':', (size_t)(host_end - (bracket ? name_end : rest)));
+    const char *colon = find(bracket ? name_end : rest, host_end, ':');
     if (!bracket)
         name_end = colon != NULL ? colon : host_end;
     number = DEFAULT_PORT;

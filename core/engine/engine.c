@@ -166,8 +166,14 @@ static void on_deadline(void *context, struct rc_timer *timer)
     struct rc_op *op = RC_CONTAINER(timer, struct rc_op, deadline);
     struct rc_engine *engine = RC_CONTAINER(context, struct rc_engine, context);
     bool waited = op->kind == RC_OP_LOCK_ACQUIRE && op->lock_options.wait_ms > 0;
+    const struct rc_buf *key = waited ? &op->lock->key : &op->key;
+    const struct rc_link *t =
+        rc_topology_link(&engine->topology, RC_LINK_T, rc_buf_head(key), rc_buf_len(key));
     take_out(engine, op);
-    rc_context_fail(context, op, waited ? RC_ERR_BUSY : RC_ERR_TIMEOUT, NULL);
+    if (waited && !rc_link_is_ready(t)) /* nobody could have told us whether it is free */
+        rc_context_fail(context, op, RC_ERR_UNAVAILABLE, t->cause);
+    else
+        rc_context_fail(context, op, waited ? RC_ERR_BUSY : RC_ERR_TIMEOUT, NULL);
 }
 
 static void set_deadline(struct rc_engine *engine, struct rc_op *op, int64_t wait_ms)
@@ -278,6 +284,20 @@ void rc_engine_drop(struct rc_engine *engine, struct rc_op *op)
     rc_list_remove(&op->active); /* out of the finished ones: the driver must not touch it again */
     if (op->leads)
         rc_leases_abandon(&engine->leases, op);
+}
+
+void rc_engine_drop_lock(struct rc_engine *engine, struct rc_lock *lock)
+{
+    RC_LIST_EACH(active, following, &engine->running) {
+        struct rc_op *op = RC_CONTAINER(active, struct rc_op, active);
+        bool is_for_lock = op->kind == RC_OP_LOCK_ACQUIRE || op->kind == RC_OP_LOCK_RELEASE ||
+                           op->kind == RC_OP_LOCK_EXTEND;
+        if (is_for_lock && op->lock == lock) {
+            take_out(engine, op);
+            rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
+        }
+    }
+    rc_locks_drop(&engine->locks, lock);
 }
 
 /* ---- closing --------------------------------------------------------------------------------- */

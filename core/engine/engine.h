@@ -50,6 +50,9 @@ int rc_engine_cancel(struct rc_engine *engine, uint64_t tag);
 /* The op's slot goes away: takes it out of everything without a word. */
 void rc_engine_drop(struct rc_engine *engine, struct rc_op *op);
 
+/* The lock's handle goes away: its operations are cancelled, a held lock is given back. */
+void rc_engine_drop_lock(struct rc_engine *engine, struct rc_lock *lock);
+
 /* Closing: first give everything back, then, when is_drained or the patience is over, end. */
 void rc_engine_close(struct rc_engine *engine);
 bool rc_engine_is_drained(const struct rc_engine *engine);

@@ -64,10 +64,4 @@ void rc_leases_abandon(struct rc_leases *leases, struct rc_op *op);
 /* Gives every lease back and fails every waiting op with RC_ERR_CLOSED. */
 void rc_leases_shutdown(struct rc_leases *leases);
 
-/* Caller's thread: encodes the request that ends the load `op` leads, by its kind, into
-   op->request. The stored string is `head` and `tail` joined. ttl_ms as for rc_publish; RC_OP_FAIL:
-   life of the marker; RC_OP_RELEASE: not used. */
-int rc_lease_encode_end(struct rc_op *op, const char *head, size_t head_len, const char *tail,
-                        size_t tail_len, int64_t ttl_ms);
-
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/lease_request.h"
 #include "engine/command.h"
 
 enum { ROUNDS_MAX = 20000, ARGS_MAX = 64 };

@@ -1,0 +1,199 @@
+#include "engine/lease_request.h"
+
+#include <string.h>
+
+#include "base/slot.h"
+#include "engine/command.h"
+
+int rc_lease_helper_key(struct rc_buf *out, char purpose, const char *key, size_t len)
+{
+    rc_buf_clear(out);
+    return rc_slot_helper_key(out, key, len, purpose == RC_FLIGHT_PUT ? ":put" : ":refresh");
+}
+
+/* A put that hides the old value has a key to put it aside. */
+static bool has_old_key(char purpose, uint32_t flags)
+{
+    return purpose == RC_FLIGHT_PUT && (flags & RC_HIDE_OLD) != 0;
+}
+
+static int write_old_key(struct rc_buf *out, const char *key, size_t len)
+{
+    struct rc_buf old;
+    rc_buf_init(&old);
+    int error = rc_slot_helper_key(&old, key, len, ":old");
+    if (error == 0)
+        error = rc_command_bytes(out, rc_buf_head(&old), rc_buf_len(&old));
+    rc_buf_deinit(&old);
+    return error;
+}
+
+void rc_lease_write(char lease[RC_ENTRY_SIZE], const char *token)
+{
+    rc_entry_write_kind(lease, RC_KIND_LEASE, 0, token);
+}
+
+/* A request about a flight's keys: value key, helper key (refresh and put), the old value's. */
+static int begin(struct rc_buf *out, enum rc_script script, char purpose, uint32_t flags,
+                 const struct rc_buf *helper, const char *key, size_t len, uint32_t argument_count)
+{
+    bool two = purpose != RC_FLIGHT_LOAD, three = has_old_key(purpose, flags);
+    int error = rc_script_begin(out, script, three ? 3 : two ? 2 : 1, argument_count);
+    error |= rc_command_bytes(out, key, len);
+    if (two)
+        error |= rc_command_bytes(out, rc_buf_head(helper), rc_buf_len(helper));
+    if (three)
+        error |= write_old_key(out, key, len);
+    return error;
+}
+
+/* About every key that can hold the lease: a refresh leases the helper key alone, a put both. */
+int rc_lease_encode_keys(struct rc_buf *out, enum rc_script script, char purpose,
+                         const struct rc_buf *helper, const char *key, size_t len,
+                         const char *token, int64_t ttl_ms)
+{
+    char lease[RC_ENTRY_SIZE];
+    bool restore = script == RC_SCRIPT_PUT_RESTORE;
+    uint32_t keys = purpose == RC_FLIGHT_PUT ? 2 : 1;
+    rc_lease_write(lease, token);
+    int error = rc_script_begin(out, script, keys + restore, ttl_ms > 0 ? 2 : 1);
+    if (purpose != RC_FLIGHT_LOAD)
+        error |= rc_command_bytes(out, rc_buf_head(helper), rc_buf_len(helper));
+    if (purpose != RC_FLIGHT_REFRESH)
+        error |= rc_command_bytes(out, key, len);
+    if (restore)
+        error |= write_old_key(out, key, len);
+    error |= rc_command_bytes(out, lease, sizeof lease);
+    if (ttl_ms > 0)
+        error |= rc_command_int(out, ttl_ms);
+    return error;
+}
+
+enum rc_script rc_lease_release_script(char purpose, uint32_t flags)
+{
+    return has_old_key(purpose, flags) ? RC_SCRIPT_PUT_RESTORE : RC_SCRIPT_RELEASE;
+}
+
+int rc_lease_encode_acquire(struct rc_flight *flight, struct rc_buf *out)
+{
+    static const enum rc_script SCRIPTS[] = {RC_SCRIPT_ACQUIRE, RC_SCRIPT_PUT, RC_SCRIPT_REFRESH};
+    char lease[RC_ENTRY_SIZE];
+    char purpose = rc_flight_purpose(flight);
+    int which = purpose == RC_FLIGHT_LOAD ? 0 : purpose == RC_FLIGHT_PUT ? 1 : 2;
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    const struct rc_op *op = rc_flight_first(flight);
+    rc_lease_write(lease, flight->token);
+    int error = begin(out, SCRIPTS[which], purpose, flight->options.flags, &flight->helper, key,
+                      len, purpose == RC_FLIGHT_PUT ? 2 : 3);
+    if (purpose == RC_FLIGHT_REFRESH)
+        error |= rc_command_bytes(out, op->seen, op->seen_len);
+    error |= rc_command_bytes(out, lease, sizeof lease);
+    error |= rc_command_int(out, flight->options.lease_ttl_ms);
+    if (purpose == RC_FLIGHT_LOAD)
+        error |=
+            rc_command_bytes(out, flight->waited_token, flight->has_waited ? RC_NONCE_SIZE : 0);
+    return error;
+}
+
+int rc_lease_encode_set(struct rc_flight *flight, struct rc_buf *out)
+{
+    char lease[RC_ENTRY_SIZE];
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    rc_lease_write(lease, flight->token);
+    int error = rc_command_head(out, 7);
+    error |= rc_command_text(out, "SET");
+    error |= rc_command_bytes(out, key, len);
+    error |= rc_command_bytes(out, lease, sizeof lease);
+    error |= rc_command_text(out, "NX");
+    error |= rc_command_text(out, "GET");
+    error |= rc_command_text(out, "PX");
+    return error | rc_command_int(out, flight->options.lease_ttl_ms);
+}
+
+enum rc_script rc_lease_end_script(const struct rc_op *op)
+{
+    char purpose = rc_buf_head(&op->key)[0];
+    bool stores = op->kind == RC_OP_PUBLISH && op->ttl_ms != 0;
+    if (stores && purpose == RC_FLIGHT_REFRESH)
+        return RC_SCRIPT_REFRESH_PUBLISH;
+    if (stores && purpose == RC_FLIGHT_PUT)
+        return RC_SCRIPT_PUT_PUBLISH;
+    if (stores || (op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_LOAD))
+        return RC_SCRIPT_PUBLISH;
+    /* A failed refresh keeps its helper key a while: the next attempt waits as long as the failed
+       one could have. */
+    if (op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_REFRESH)
+        return RC_SCRIPT_HEARTBEAT;
+    return rc_lease_release_script(purpose, op->load.flags);
+}
+
+static int encode_publish(struct rc_op *op, char purpose, const struct rc_buf *helper,
+                          const char *head, size_t head_len, const char *tail, size_t tail_len,
+                          int64_t ttl_ms)
+{
+    struct rc_buf *out = &op->request;
+    char lease[RC_ENTRY_SIZE];
+    const char *key = rc_buf_head(&op->key) + 1;
+    size_t len = rc_buf_len(&op->key) - 1;
+    bool refresh = purpose == RC_FLIGHT_REFRESH, put = purpose == RC_FLIGHT_PUT;
+    rc_lease_write(lease, op->token);
+    int error = begin(out, rc_lease_end_script(op), purpose, op->load.flags, helper, key, len,
+                      refresh || put ? 4 : 3);
+    if (refresh)
+        error |= rc_command_bytes(out, op->seen, op->seen_len);
+    error |= rc_command_bytes(out, lease, sizeof lease);
+    error |= rc_command_pair(out, head, head_len, tail, tail_len);
+    size_t entry_end = rc_buf_len(out) - strlen("\r\n");
+    error |= rc_command_int(out, ttl_ms);
+    if (put)
+        error |= rc_command_bytes(out, op->seen, op->seen_len);
+    op->entry_len = head_len + tail_len;
+    op->entry_from_end = rc_buf_len(out) - entry_end + op->entry_len;
+    return error;
+}
+
+int rc_lease_encode_end(struct rc_op *op, const char *head, size_t head_len, const char *tail,
+                        size_t tail_len, int64_t ttl_ms)
+{
+    struct rc_buf helper;
+    char purpose = rc_buf_head(&op->key)[0];
+    const char *key = rc_buf_head(&op->key) + 1;
+    size_t len = rc_buf_len(&op->key) - 1;
+    int error = 0;
+    rc_buf_init(&helper);
+    rc_buf_clear(&op->request);
+    op->ttl_ms = ttl_ms;
+    op->entry_from_end = op->entry_len = 0;
+    if (purpose != RC_FLIGHT_LOAD)
+        error = rc_lease_helper_key(&helper, purpose, key, len);
+    bool store = op->kind == RC_OP_PUBLISH && ttl_ms != 0;
+    bool mark = op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_LOAD;
+    if (error == 0 && (op->cut_off || (op->kind == RC_OP_PUBLISH && !store))) {
+        /* Not stored, but shared: the bytes alone, in front of the release. */
+        error |= rc_buf_append(&op->request, head, head_len);
+        error |= rc_buf_append(&op->request, tail, tail_len);
+        op->entry_len = op->entry_from_end = head_len + tail_len;
+    } else if (error == 0 && (store || mark)) {
+        error = encode_publish(op, purpose, &helper, head, head_len, tail, tail_len, ttl_ms);
+    }
+    rc_buf_deinit(&helper);
+    return error;
+}
+
+int rc_lease_encode_release(struct rc_op *op, struct rc_buf *out)
+{
+    struct rc_buf helper;
+    char purpose = rc_buf_head(&op->key)[0];
+    const char *key = rc_buf_head(&op->key) + 1;
+    size_t len = rc_buf_len(&op->key) - 1;
+    enum rc_script script = rc_lease_end_script(op);
+    int64_t ttl_ms = script == RC_SCRIPT_HEARTBEAT ? op->load.lease_ttl_ms : 0;
+    rc_buf_init(&helper);
+    int error = purpose == RC_FLIGHT_LOAD ? 0 : rc_lease_helper_key(&helper, purpose, key, len);
+    if (error == 0)
+        error = rc_lease_encode_keys(out, script, purpose, &helper, key, len, op->token, ttl_ms);
+    rc_buf_deinit(&helper);
+    return error;
+}
