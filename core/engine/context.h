@@ -43,7 +43,8 @@ struct rc_req {
        cleared before. */
     void (*done)(struct rc_req *req, int status, struct rc_reply *reply, const char *text);
     void *owner;
-    void *detail; /* for the owner's use */
+    void *detail;        /* for the owner's use */
+    struct rc_req *undo; /* rc_link_send_after: goes out when this one's answer has come */
 };
 
 struct rc_context {

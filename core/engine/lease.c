@@ -62,7 +62,7 @@ static void send(struct rc_leases *leases, struct rc_req *req, enum rc_link_role
 }
 
 /* Gives a lease back, whoever hears the answer. */
-static void release_lease(struct rc_flight *flight)
+static struct rc_req *take_release(struct rc_flight *flight)
 {
     size_t len;
     const char *key = rc_flight_key(flight, &len);
@@ -70,14 +70,34 @@ static void release_lease(struct rc_flight *flight)
     enum rc_script script = rc_lease_release_script(purpose, flight->options.flags);
     struct rc_req *req = take(flight, script);
     if (req == NULL)
-        return; /* it ends by itself */
+        return NULL; /* the lease ends by itself */
     req->owner = NULL;
     if (rc_lease_encode_keys(&req->bytes, script, purpose, &flight->helper, key, len, flight->token,
                              0) != 0) {
         rc_req_give(req);
-        return;
+        return NULL;
     }
-    send(flight->leases, req, RC_LINK_W, key, len);
+    return req;
+}
+
+static void release_lease(struct rc_flight *flight)
+{
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    struct rc_req *req = take_release(flight);
+    if (req != NULL)
+        send(flight->leases, req, RC_LINK_W, key, len);
+}
+
+/* The lease that `asked` may bring although nobody waits for it any more. */
+static void release_late_lease(struct rc_flight *flight, struct rc_req *asked)
+{
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    struct rc_req *req = take_release(flight);
+    if (req != NULL)
+        rc_link_send_after(rc_topology_link(flight->leases->topology, RC_LINK_W, key, len), req,
+                           asked);
 }
 
 /* ---- without Redis --------------------------------------------------------------------------- */
@@ -441,7 +461,7 @@ static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *r
         text = rc_node_text(&reply->nodes[0], cause);
         status = RC_ERR_REDIS;
     } else if (req->sent_us != 0) {
-        release_lease(flight); /* it may have been granted, and nobody heard */
+        release_late_lease(flight, req); /* it may be granted, and nobody hears */
     }
     if (status == RC_ERR_CLOSED)
         next_round(flight);

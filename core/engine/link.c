@@ -53,6 +53,12 @@ void rc_link_deinit(struct rc_link *link)
     rc_buf_deinit(&link->output);
 }
 
+static void send_undo(struct rc_link *link, struct rc_req *req)
+{
+    struct rc_context *context = link->context;
+    rc_link_send(link, req, rc_context_after_ms(context, context->options.command_timeout_ms));
+}
+
 /* Ends a request. Its owner may start new ones from `done`. */
 static void complete(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
@@ -63,7 +69,10 @@ static void complete(struct rc_req *req, int status, struct rc_reply *reply, con
     rc_context_clear_timer(req->context, &req->timer);
     if (done != NULL)
         done(req, status, reply, text);
+    struct rc_req *undo = req->undo;
     rc_req_give(req);
+    if (undo != NULL)
+        send_undo(undo->link, undo);
 }
 
 /* Tells the owner now, but leaves the request in line: its answer is still to come and must be
@@ -164,6 +173,16 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
     else if (link->attempts > 0 &&
              context->now_us - link->down_since_us > deadline_us - context->now_us)
         fail_soon(req, RC_ERR_UNAVAILABLE); /* away for longer than this caller would wait */
+}
+
+void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req *earlier)
+{
+    bool is_given_up = earlier->sent && earlier->done == NULL;
+    req->link = link;
+    if (is_given_up)
+        earlier->undo = req;
+    else
+        send_undo(link, req);
 }
 
 void rc_link_forget(struct rc_req *req)

@@ -380,11 +380,13 @@ static void new_token(struct rc_context *context, char token[RC_TOKEN_SIZE])
 }
 
 /* The request may have been granted although nobody will use it. */
-static void give_back(struct rc_lock_line *line)
+static void give_back(struct rc_lock_line *line, struct rc_req *asked)
 {
     struct rc_req *req = take_release(line->locks, &line->key, &line->mark_key, line->token);
+    struct rc_link *link = rc_topology_link(line->locks->topology, RC_LINK_W,
+                                            rc_buf_head(&line->key), rc_buf_len(&line->key));
     if (req != NULL)
-        send(line->locks, req, RC_LINK_W, &line->key, command_deadline(line->locks, NULL));
+        rc_link_send_after(link, req, asked);
 }
 
 static void wait_for_release(struct rc_lock_line *line, int64_t look_ms)
@@ -474,7 +476,7 @@ static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply
     char cause[RC_TEXT_SIZE];
     if (op == NULL) {
         if (granted || (status != 0 && req->sent_us != 0))
-            give_back(line);
+            give_back(line, req);
     } else if (granted) {
         op->result.number = nodes[2].integer;
         start_hold(op->lock, op, line, req->sent_us);
@@ -484,7 +486,7 @@ static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply
         return;
     } else {
         if (status != 0 && req->sent_us != 0)
-            give_back(line);
+            give_back(line, req);
         if (status == 0) {
             bool is_error = nodes[0].type == '-';
             status = is_error ? RC_ERR_REDIS : RC_ERR_PROTOCOL;
