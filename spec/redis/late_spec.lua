@@ -35,12 +35,14 @@ describe("an answer that comes too late", function()
     end
 
     it("leaves no lease behind", function()
-        local value, err, source, flag = while_stalled(function()
-            return cache:remember("k", 60, function() return "v" end, { leaseTtl = LONG })
-        end)
-        assert.same({ "v", "loader", "degraded" }, { value, source, flag })
-        assert.is_nil(err)
-        assert.equal(0, redis:call("EXISTS", "k"))
+        for _ = 1, 2 do -- the first time Redis does not know the script that gives it back
+            local value, err, source, flag = while_stalled(function()
+                return cache:remember("k", 60, function() return "v" end, { leaseTtl = LONG })
+            end)
+            assert.same({ "v", "loader", "degraded" }, { value, source, flag })
+            assert.is_nil(err)
+            assert.equal(0, redis:call("EXISTS", "k"))
+        end
     end)
 
     it("leaves no lock behind", function()
