@@ -1,0 +1,251 @@
+-- bench - one question, asked in both states of the machine: table, bars, JSON.
+--
+-- What:   run() measures idle and then with one busy process, shows medians and spread, compares
+--         ratios with their bars. side_by_side() alternates what is compared, round by round.
+-- Args:   --rounds N   --state idle|busy   --out FILE (build/bench/NAME.json)
+-- Not:    what is measured (the bench itself).
+
+local clock = require("spec.support.clock")
+local machine = require("bench.support.machine")
+local server = require("spec.support.server")
+
+local bench = {}
+
+local ROUNDS = 9
+local STATES = { "idle", "busy" }
+
+-- Random values: those like "vvv...17" collide in LuaJIT's sparse string hash, three times slower.
+local random = math.random
+math.randomseed(os.time())
+
+---A random printable string.
+function bench.text(len)
+    local bytes = {}
+    for i = 1, len do
+        bytes[i] = string.char(random(33, 126))
+    end
+    return table.concat(bytes)
+end
+
+---A list of `count` different random strings.
+function bench.texts(count, len)
+    local list, seen = {}, {}
+    while #list < count do
+        local text = bench.text(len)
+        if not seen[text] then
+            seen[text] = true
+            list[#list + 1] = text
+        end
+    end
+    return list
+end
+
+-- Statistics --------------------------------------------------------------------------------------
+
+-- The value below which `share` of a sorted list lies.
+local function quantile(sorted, share)
+    return sorted[math.max(math.ceil(#sorted * share), 1)]
+end
+
+local function summary(values)
+    local sorted = { unpack(values) }
+    table.sort(sorted)
+    return { median = quantile(sorted, 0.5), min = sorted[1], max = sorted[#sorted] }
+end
+
+local now = clock.now
+local times = {} -- room that is used again
+
+---Calls fn(keys[1]), fn(keys[2]) ..., `calls` times; p50 and p99 of one call in microseconds.
+function bench.latency(fn, keys, calls)
+    local count = #keys
+    collectgarbage()
+    for i = #times, calls + 1, -1 do
+        times[i] = nil
+    end
+    local before = now()
+    for i = 1, calls do
+        fn(keys[i % count + 1])
+        local after = now()
+        times[i] = after - before
+        before = after
+    end
+    table.sort(times)
+    return { p50 = quantile(times, 0.5) * 1e6, p99 = quantile(times, 0.99) * 1e6 }
+end
+
+---Runs each of `sides` ({name, run}) once per round, after one round that does not count; every
+---other round backwards, so that nobody always comes after the same one. run() returns figures by
+---name.
+function bench.side_by_side(sides, rounds)
+    local samples = {}
+    for s, side in ipairs(sides) do
+        samples[s] = { name = side[1], rounds = {} }
+    end
+    for round = 0, rounds do
+        local first, last, step = 1, #sides, 1
+        if round % 2 == 1 then
+            first, last, step = last, first, -1
+        end
+        for s = first, last, step do
+            local figures = sides[s][2]()
+            samples[s].rounds[round] = round > 0 and figures or nil
+        end
+    end
+    return samples
+end
+
+-- Report ------------------------------------------------------------------------------------------
+
+local function find(samples, name)
+    for _, sample in ipairs(samples) do
+        if sample.name == name then
+            return sample
+        end
+    end
+    error("nothing was measured under the name '" .. name .. "'")
+end
+
+local function values_of(sample, figure)
+    local values = {}
+    for round, figures in ipairs(sample.rounds) do
+        values[round] = figures[figure]
+    end
+    return values
+end
+
+local function number(value)
+    return value >= 1000 and ("%.0f"):format(value) or value >= 10 and ("%.1f"):format(value)
+        or ("%.2f"):format(value)
+end
+
+local ROW = "%-6s %-44s %12s %12s %12s"
+
+local function show(state, label, values)
+    local s = summary(values)
+    print(ROW:format(state, label, number(s.median), number(s.min), number(s.max)))
+    return s
+end
+
+-- Rounds are compared with themselves: what disturbed one disturbed both of its sides.
+local function show_ratio(state, ratio, samples)
+    local ours = values_of(find(samples, ratio.of), ratio.figure)
+    local theirs = values_of(find(samples, ratio.to), ratio.figure)
+    local values = {}
+    for round = 1, #ours do
+        values[round] = ours[round] / theirs[round]
+    end
+    local s = show(state, ("%s / %s, %s"):format(ratio.of, ratio.to, ratio.figure), values)
+    s.of, s.to, s.figure = ratio.of, ratio.to, ratio.figure
+    local limit = (ratio.at_most or ratio.at_least or {})[state]
+    if limit then
+        local is_max = ratio.at_most ~= nil
+        s.bar, s.sense = limit, is_max and "<=" or ">="
+        if is_max then
+            s.ok = s.median <= limit
+        else
+            s.ok = s.median >= limit
+        end
+    end
+    return s
+end
+
+local function report(state, question, samples)
+    local out = { sides = {}, ratios = {} }
+    for _, sample in ipairs(samples) do
+        local side = { name = sample.name, rounds = sample.rounds, figures = {} }
+        for _, figure in ipairs(question.figures) do
+            side.figures[figure.name] = show(state,
+                ("%s, %s %s"):format(sample.name, figure.name, figure.unit),
+                values_of(sample, figure.name))
+        end
+        out.sides[#out.sides + 1] = side
+    end
+    for _, ratio in ipairs(question.ratios) do
+        out.ratios[#out.ratios + 1] = show_ratio(state, ratio, samples)
+    end
+    return out
+end
+
+local function show_bars(results)
+    local all_ok = true
+    for _, state in ipairs(STATES) do
+        for _, ratio in ipairs(results[state] and results[state].ratios or {}) do
+            if ratio.bar then
+                print(("%s, %s / %s, %s: bar: %s %.2f, got %.2f: %s"):format(
+                    state, ratio.of, ratio.to, ratio.figure, ratio.sense, ratio.bar, ratio.median,
+                    ratio.ok and "ok" or "missed"))
+                all_ok = all_ok and ratio.ok
+            end
+        end
+    end
+    return all_ok
+end
+
+local function read_arguments(question)
+    local args = {
+        rounds = question.rounds or ROUNDS,
+        out = (os.getenv("REDCACHE_BUILD_DIR") or "build") .. "/bench/" .. question.name .. ".json",
+    }
+    for i = 1, #arg, 2 do
+        local name = arg[i]:match("^%-%-(%a+)$")
+        if not (name == "rounds" or name == "state" or name == "out") or not arg[i + 1] then
+            error("usage: " .. question.name .. " [--rounds N] [--state idle|busy] [--out FILE]", 0)
+        end
+        args[name] = name == "rounds" and tonumber(arg[i + 1]) or arg[i + 1]
+    end
+    return args
+end
+
+local function write_json(path, results)
+    local folder = path:match("^(.*)/")
+    if folder then
+        os.execute("mkdir -p '" .. folder .. "'")
+    end
+    local file = assert(io.open(path, "w"))
+    assert(file:write(require("cjson").new().encode(results), "\n"))
+    assert(file:close())
+end
+
+local function measure(state, question, redis, rounds)
+    local quiet = machine.wait_until_quiet()
+    local busy = state == "busy" and machine.start_busy()
+    local load = machine.load()
+    local ok, samples = xpcall(function()
+        return question.measure(redis, rounds)
+    end, debug.traceback)
+    if busy then
+        busy:kill()
+    end
+    if not ok then
+        error(samples, 0)
+    end
+    local result = report(state, question, samples)
+    result.load, result.busy_cpus_before = load, quiet
+    return result
+end
+
+---Asks a question: name, rounds, figures ({name, unit}), measure(redis, rounds) -> samples as of
+---side_by_side, ratios ({of, to, figure, at_most | at_least = limit by state}).
+function bench.run(question)
+    local args = read_arguments(question)
+    local redis = server.start()
+    local results = { name = question.name, rounds = args.rounds }
+    results.redis = redis:info("server").redis_version
+    print(("== %s: %d rounds, redis %s"):format(question.name, args.rounds, results.redis))
+    print(ROW:format("state", "", "median", "least", "most"))
+    for _, state in ipairs(STATES) do
+        if not args.state or args.state == state then
+            local result = measure(state, question, redis, args.rounds)
+            results[state] = result
+            print(("%-6s load average %.2f, %.2f processors busy before"):format(
+                state, result.load, result.busy_cpus_before))
+        end
+    end
+    redis:stop()
+    results.ok = show_bars(results)
+    write_json(args.out, results)
+    os.exit(results.ok and 0 or 1, true)
+end
+
+return bench
