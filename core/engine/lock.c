@@ -5,12 +5,11 @@
 #include <string.h>
 
 #include "engine/command.h"
+#include "engine/hold.h"
+#include "engine/lock_request.h"
 #include "engine/script.h"
 
 enum {
-    TRUST_MARGIN_MIN_MS = 50,
-    FENCE_LIFE_MIN_MS =
-        3600 * 1000,        /* outlives any backward step of the server's clock we care for */
     POLL_MS = 50,           /* without tracking */
     LOOK_MAX_MS = 60 * 1000 /* with it: so much trust in pushes, and in what the server says */
 };
@@ -43,68 +42,6 @@ void rc_locks_init(struct rc_locks *locks, struct rc_context *context, struct rc
     locks->track = track;
     rc_table_init(&locks->lines, &context->seed);
     rc_list_init(&locks->held);
-}
-
-/* ---- requests -------------------------------------------------------------------------------- */
-
-static int64_t command_deadline(const struct rc_locks *locks, const struct rc_op *op)
-{
-    int64_t ms = op != NULL && op->timeout_ms > 0 ? op->timeout_ms
-                                                  : locks->context->options.command_timeout_ms;
-    return rc_context_after_ms(locks->context, ms);
-}
-
-static void send(struct rc_locks *locks, struct rc_req *req, enum rc_link_role role,
-                 const struct rc_buf *key, int64_t deadline_us)
-{
-    rc_link_send(rc_topology_link(locks->topology, role, rc_buf_head(key), rc_buf_len(key)), req,
-                 deadline_us);
-}
-
-static int put_key(struct rc_buf *out, const struct rc_buf *key)
-{
-    return rc_command_bytes(out, rc_buf_head(key), rc_buf_len(key));
-}
-
-/* A request with one answer that may be repeated; NULL: no memory. */
-static struct rc_req *take(struct rc_locks *locks, enum rc_script script, uint32_t keys,
-                           uint32_t arguments)
-{
-    struct rc_req *req = rc_req_take(locks->context);
-    if (req == NULL)
-        return NULL;
-    req->expect = 1;
-    req->may_retry = true;
-    req->script = (int8_t)script;
-    if (rc_script_begin(&req->bytes, script, keys, arguments) != 0) {
-        rc_req_give(req);
-        return NULL;
-    }
-    return req;
-}
-
-static struct rc_req *take_release(struct rc_locks *locks, const struct rc_buf *key,
-                                   const struct rc_buf *mark_key, const char *token)
-{
-    struct rc_req *req = take(locks, RC_SCRIPT_LOCK_RELEASE, 2, 1);
-    if (req != NULL && (put_key(&req->bytes, key) != 0 || put_key(&req->bytes, mark_key) != 0 ||
-                        rc_command_bytes(&req->bytes, token, RC_TOKEN_SIZE) != 0)) {
-        rc_req_give(req);
-        return NULL;
-    }
-    return req;
-}
-
-static struct rc_req *take_renew(struct rc_locks *locks, struct rc_lock *lock, int32_t ttl_ms)
-{
-    struct rc_req *req = take(locks, RC_SCRIPT_LOCK_RENEW, 1, 2);
-    if (req != NULL && (put_key(&req->bytes, &lock->key) != 0 ||
-                        rc_command_bytes(&req->bytes, lock->token, RC_TOKEN_SIZE) != 0 ||
-                        rc_command_int(&req->bytes, ttl_ms) != 0)) {
-        rc_req_give(req);
-        return NULL;
-    }
-    return req;
 }
 
 /* ---- the line of those who want it ----------------------------------------------------------- */
@@ -211,160 +148,6 @@ static void next(struct rc_lock_line *line)
         settle(line);
 }
 
-/* ---- holding --------------------------------------------------------------------------------- */
-
-static void end_hold(struct rc_lock *lock, int state)
-{
-    struct rc_locks *locks = lock->locks;
-    if (atomic_load_explicit(&lock->state, memory_order_relaxed) != RC_LOCK_HELD)
-        return;
-    locks->context->stats.active_locks--;
-    locks->context->stats.locks_lost += state == RC_LOCK_LOST;
-    /* Pairs with the acquire in rc_lock_state(). */
-    atomic_store_explicit(&lock->state, state, memory_order_release);
-    rc_context_clear_timer(locks->context, &lock->renew);
-    rc_context_clear_timer(locks->context, &lock->trust);
-    rc_track_unwatch(locks->track, &lock->watch);
-    rc_list_remove(&lock->held);
-    if (lock->check != NULL)
-        rc_link_forget(lock->check);
-    lock->check = NULL;
-}
-
-static int64_t trust_end(int64_t sent_us, int32_t ttl_ms)
-{
-    int64_t margin_ms = ttl_ms / 10 > TRUST_MARGIN_MIN_MS ? ttl_ms / 10 : TRUST_MARGIN_MIN_MS;
-    return sent_us + (ttl_ms - margin_ms) * 1000;
-}
-
-static void trust_until(struct rc_lock *lock, int64_t until_us)
-{
-    /* Relaxed: a reader that sees the older deadline errs on the safe side. */
-    atomic_store_explicit(&lock->trusted_until_us, until_us, memory_order_relaxed);
-    rc_context_set_timer(lock->locks->context, &lock->trust, until_us);
-}
-
-static void on_trust_end(void *context, struct rc_timer *timer)
-{
-    (void)context;
-    end_hold(RC_CONTAINER(timer, struct rc_lock, trust), RC_LOCK_LOST);
-}
-
-static void watch_hold(struct rc_lock *lock)
-{
-    (void)rc_track_watch(lock->locks->track, &lock->watch, rc_buf_head(&lock->key),
-                         rc_buf_len(&lock->key));
-}
-
-static void set_renewal(struct rc_lock *lock)
-{
-    if (lock->renews)
-        rc_context_set_timer(lock->locks->context, &lock->renew,
-                             rc_context_after_ms(lock->locks->context, (lock->ttl_ms + 2) / 3));
-}
-
-/* The answer to a renewal (number) or to a look at the key (string). */
-static void on_check_answer(struct rc_req *req, int status, struct rc_reply *reply,
-                            const char *text)
-{
-    struct rc_lock *lock = req->owner;
-    (void)text;
-    lock->check = NULL;
-    if (status != 0 || reply->nodes[0].type == '-')
-        return; /* nothing learnt: the next renewal or the end of trust decides */
-    const rc_node *node = &reply->nodes[0];
-    bool is_renewal = req->script == RC_SCRIPT_LOCK_RENEW;
-    bool ours = is_renewal ? node->integer == 1
-                           : node->type == '$' && node->len == RC_TOKEN_SIZE &&
-                                 memcmp(node->str, lock->token, RC_TOKEN_SIZE) == 0;
-    if (!ours) {
-        end_hold(lock, RC_LOCK_LOST);
-        return;
-    }
-    watch_hold(lock);
-    if (is_renewal)
-        trust_until(lock, trust_end(req->sent_us, lock->ttl_ms));
-}
-
-/* Somebody changed the lock's key (maybe our own renewal): look, which also makes the server track
-   it again. */
-static void verify(struct rc_lock *lock)
-{
-    struct rc_locks *locks = lock->locks;
-    if (lock->check != NULL)
-        return; /* its answer comes behind this news, so it tells as much */
-    struct rc_req *req = rc_req_take(locks->context);
-    if (req == NULL)
-        return;
-    if (rc_command_head(&req->bytes, 2) != 0 || rc_command_text(&req->bytes, "GET") != 0 ||
-        put_key(&req->bytes, &lock->key) != 0) {
-        rc_req_give(req);
-        return;
-    }
-    req->expect = 1;
-    req->may_retry = true;
-    req->done = on_check_answer;
-    req->owner = lock;
-    lock->check = req;
-    send(locks, req, RC_LINK_T, &lock->key, command_deadline(locks, NULL));
-}
-
-static void on_hold_watch(struct rc_watch *watch)
-{
-    verify(RC_CONTAINER(watch, struct rc_lock, watch));
-}
-
-static void send_renewal(struct rc_lock *lock)
-{
-    struct rc_locks *locks = lock->locks;
-    if (lock->check != NULL && lock->check->script == RC_SCRIPT_LOCK_RENEW)
-        return; /* a slow answer is worth waiting for: without it trust would run out */
-    struct rc_req *req = take_renew(locks, lock, lock->ttl_ms);
-    if (req == NULL)
-        return;
-    if (lock->check != NULL)
-        rc_link_forget(lock->check);
-    req->done = on_check_answer;
-    req->owner = lock;
-    lock->check = req;
-    locks->context->stats.lock_renewals++;
-    send(locks, req, RC_LINK_T, &lock->key, command_deadline(locks, NULL));
-}
-
-static void on_renew_timer(void *context, struct rc_timer *timer)
-{
-    struct rc_lock *lock = RC_CONTAINER(timer, struct rc_lock, renew);
-    (void)context;
-    if (lock->locks->context->now_us >= lock->hold_until_us)
-        return; /* held for as long as allowed: trust runs out by itself */
-    set_renewal(lock);
-    send_renewal(lock);
-}
-
-/* The grant in the line's token becomes op's hold. */
-static void start_hold(struct rc_lock *lock, const struct rc_op *op,
-                       const struct rc_lock_line *line, int64_t sent_us)
-{
-    struct rc_context *context = lock->locks->context;
-    end_hold(lock, RC_LOCK_FREE); /* two slots acquired with one handle: the newer token counts */
-    lock->ttl_ms = op->lock_options.ttl_ms;
-    lock->renews = !(op->lock_options.flags & RC_NO_RENEW);
-    lock->hold_until_us = op->lock_options.max_hold_ms > 0
-                              ? rc_context_after_ms(context, op->lock_options.max_hold_ms)
-                              : INT64_MAX;
-    memcpy(lock->token, line->token, RC_TOKEN_SIZE);
-    rc_list_append(&lock->locks->held, &lock->held);
-    trust_until(lock, trust_end(sent_us, line->asked_ttl_ms));
-    set_renewal(lock);
-    watch_hold(lock);
-    context->stats.locks++;
-    context->stats.active_locks++;
-    atomic_store_explicit(&lock->state, RC_LOCK_HELD,
-                          memory_order_release); /* pairs: rc_lock_state() */
-    if (line->asked_ttl_ms != lock->ttl_ms)
-        send_renewal(lock);
-}
-
 /* ---- acquiring ------------------------------------------------------------------------------- */
 
 static void new_token(struct rc_context *context, char token[RC_TOKEN_SIZE])
@@ -382,7 +165,8 @@ static void new_token(struct rc_context *context, char token[RC_TOKEN_SIZE])
 /* The request may have been granted although nobody will use it. */
 static void give_back(struct rc_lock_line *line, struct rc_req *asked)
 {
-    struct rc_req *req = take_release(line->locks, &line->key, &line->mark_key, line->token);
+    struct rc_req *req =
+        rc_lock_take_release(line->locks, &line->key, &line->mark_key, line->token);
     struct rc_link *link = rc_topology_link(line->locks->topology, RC_LINK_W,
                                             rc_buf_head(&line->key), rc_buf_len(&line->key));
     if (req != NULL)
@@ -450,7 +234,7 @@ static void on_busy(struct rc_lock_line *line)
     if (req == NULL)
         return;
     if (rc_command_head(&req->bytes, 2) != 0 || rc_command_text(&req->bytes, "PTTL") != 0 ||
-        put_key(&req->bytes, &line->key) != 0) {
+        rc_lock_put_key(&req->bytes, &line->key) != 0) {
         rc_req_give(req);
         return;
     }
@@ -460,7 +244,7 @@ static void on_busy(struct rc_lock_line *line)
     req->done = on_pttl;
     req->owner = line;
     line->req = req;
-    send(locks, req, RC_LINK_W, &line->key, command_deadline(locks, NULL));
+    rc_lock_send(locks, req, RC_LINK_W, &line->key, rc_lock_deadline(locks, NULL));
 }
 
 static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -479,7 +263,7 @@ static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply
             give_back(line, req);
     } else if (granted) {
         op->result.number = nodes[2].integer;
-        start_hold(op->lock, op, line, req->sent_us);
+        rc_hold_start(op->lock, op, line->token, line->asked_ttl_ms, req->sent_us);
         rc_context_finish(context, op);
     } else if (busy) {
         on_busy(line);
@@ -495,28 +279,6 @@ static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply
         rc_context_fail(context, op, status, text);
     }
     next(line);
-}
-
-static struct rc_req *take_ask(struct rc_lock_line *line, const struct rc_op *op)
-{
-    struct rc_locks *locks = line->locks;
-    struct rc_req *req = take(locks, RC_SCRIPT_LOCK, 3, 4);
-    int64_t fence_ms = 10 * (int64_t)op->lock_options.ttl_ms;
-    if (req == NULL)
-        return NULL;
-    int error = put_key(&req->bytes, &op->lock->key);
-    error |= put_key(&req->bytes, &op->lock->fence_key);
-    error |= put_key(&req->bytes, &op->lock->mark_key);
-    error |= rc_command_bytes(&req->bytes, line->token, RC_TOKEN_SIZE);
-    error |= rc_command_int(&req->bytes, op->lock_options.ttl_ms);
-    error |= rc_command_int(&req->bytes, op->lock_options.flags & RC_FORCE ? 1 : 0);
-    error |=
-        rc_command_int(&req->bytes, fence_ms > FENCE_LIFE_MIN_MS ? fence_ms : FENCE_LIFE_MIN_MS);
-    if (error != 0) {
-        rc_req_give(req);
-        return NULL;
-    }
-    return req;
 }
 
 static void ask(struct rc_lock_line *line)
@@ -535,7 +297,7 @@ static void ask(struct rc_lock_line *line)
     }
     new_token(locks->context, line->token);
     line->asked_ttl_ms = op->lock_options.ttl_ms;
-    struct rc_req *req = take_ask(line, op);
+    struct rc_req *req = rc_lock_take_ask(locks, op, line->token);
     if (req == NULL) {
         rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
         next(line);
@@ -545,8 +307,8 @@ static void ask(struct rc_lock_line *line)
     req->owner = line;
     line->req = req;
     line->state = LINE_ASKING;
-    int64_t deadline_us = command_deadline(locks, NULL);
-    send(locks, req, RC_LINK_T, &line->key, deadline_us);
+    int64_t deadline_us = rc_lock_deadline(locks, NULL);
+    rc_lock_send(locks, req, RC_LINK_T, &line->key, deadline_us);
 }
 
 void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
@@ -558,10 +320,7 @@ void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
             rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
             return;
         }
-        lock->locks = locks;
-        lock->renew.fire = on_renew_timer;
-        lock->trust.fire = on_trust_end;
-        lock->watch.fire = on_hold_watch;
+        rc_hold_prepare(lock, locks);
     }
     if (atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD) {
         rc_context_fail(locks->context, op, RC_ERR_ARGUMENT, "the handle already holds the lock");
@@ -586,7 +345,7 @@ void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
         rc_context_fail(locks->context, op, RC_ERR_BUSY, NULL);
 }
 
-/* ---- releasing, extending -------------------------------------------------------------------- */
+/* ---- releasing -------------------------------------------------------------------------------- */
 
 /* Somebody of this process waits for it: no need for the detour of the mark's push. */
 static void tell_line(struct rc_locks *locks, const struct rc_lock *lock)
@@ -619,21 +378,6 @@ static void on_release_answer(struct rc_req *req, int status, struct rc_reply *r
         rc_context_finish(locks->context, op);
 }
 
-static void send_for_op(struct rc_locks *locks, struct rc_op *op, struct rc_req *req,
-                        enum rc_link_role role,
-                        void (*done)(struct rc_req *, int, struct rc_reply *, const char *))
-{
-    if (req == NULL) {
-        rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
-        return;
-    }
-    req->done = done;
-    req->owner = op;
-    req->detail = locks;
-    op->req = req;
-    send(locks, req, role, &op->lock->key, command_deadline(locks, op));
-}
-
 void rc_locks_release(struct rc_locks *locks, struct rc_op *op)
 {
     struct rc_lock *lock = op->lock;
@@ -641,59 +385,10 @@ void rc_locks_release(struct rc_locks *locks, struct rc_op *op)
         rc_context_fail(locks->context, op, RC_ERR_NOTHELD, NULL);
         return;
     }
-    end_hold(lock, RC_LOCK_FREE);
-    send_for_op(locks, op, take_release(locks, &lock->key, &lock->mark_key, lock->token), RC_LINK_W,
-                on_release_answer);
-}
-
-static void on_extend_answer(struct rc_req *req, int status, struct rc_reply *reply,
-                             const char *text)
-{
-    struct rc_op *op = req->owner;
-    struct rc_locks *locks = req->detail;
-    struct rc_lock *lock = op->lock;
-    op->req = NULL;
-    char cause[RC_TEXT_SIZE];
-    bool held = atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD;
-    if (status == 0 && reply->nodes[0].type == '-') {
-        status = RC_ERR_REDIS;
-        text = rc_node_text(&reply->nodes[0], cause);
-    } else if (status == 0 && (!held || reply->nodes[0].integer != 1)) {
-        end_hold(lock, RC_LOCK_LOST);
-        status = RC_ERR_NOTHELD;
-    }
-    if (status != 0) {
-        if (atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD)
-            set_renewal(lock);
-        rc_context_fail(locks->context, op, status, text);
-        return;
-    }
-    lock->ttl_ms = (int32_t)op->ttl_ms;
-    trust_until(lock, trust_end(req->sent_us, lock->ttl_ms));
-    set_renewal(lock);
-    watch_hold(lock);
-    rc_context_finish(locks->context, op);
-}
-
-void rc_locks_extend(struct rc_locks *locks, struct rc_op *op)
-{
-    struct rc_lock *lock = op->lock;
-    if (atomic_load_explicit(&lock->state, memory_order_relaxed) != RC_LOCK_HELD) {
-        rc_context_fail(locks->context, op, RC_ERR_NOTHELD, NULL);
-        return;
-    }
-    /* A renewal behind it would take back what it gives: renewals go on when it has ended. */
-    if (lock->check != NULL)
-        rc_link_forget(lock->check);
-    lock->check = NULL;
-    if (lock->renews)
-        rc_context_set_timer(locks->context, &lock->renew, command_deadline(locks, op));
-    /* A shorter life counts from now on: the answer may get lost. */
-    int64_t until_us = trust_end(locks->context->now_us, (int32_t)op->ttl_ms);
-    if (until_us < atomic_load_explicit(&lock->trusted_until_us, memory_order_relaxed))
-        trust_until(lock, until_us);
-    send_for_op(locks, op, take_renew(locks, lock, (int32_t)op->ttl_ms), RC_LINK_T,
-                on_extend_answer);
+    rc_hold_end(lock, RC_LOCK_FREE);
+    rc_lock_send_for(locks, op,
+                     rc_lock_take_release(locks, &lock->key, &lock->mark_key, lock->token),
+                     RC_LINK_W, on_release_answer);
 }
 
 /* ---- leaving --------------------------------------------------------------------------------- */
@@ -713,10 +408,10 @@ void rc_locks_drop(struct rc_locks *locks, struct rc_lock *lock)
     if (lock->locks == NULL)
         return;
     if (atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD) {
-        struct rc_req *req = take_release(locks, &lock->key, &lock->mark_key, lock->token);
-        end_hold(lock, RC_LOCK_FREE);
+        struct rc_req *req = rc_lock_take_release(locks, &lock->key, &lock->mark_key, lock->token);
+        rc_hold_end(lock, RC_LOCK_FREE);
         if (req != NULL)
-            send(locks, req, RC_LINK_W, &lock->key, command_deadline(locks, NULL));
+            rc_lock_send(locks, req, RC_LINK_W, &lock->key, rc_lock_deadline(locks, NULL));
         tell_line(locks, lock);
     }
     rc_context_remove_timer(locks->context);
@@ -727,7 +422,7 @@ void rc_locks_drop(struct rc_locks *locks, struct rc_lock *lock)
 void rc_locks_on_tracking(struct rc_locks *locks)
 {
     RC_LIST_EACH(link, following, &locks->held) {
-        verify(RC_CONTAINER(link, struct rc_lock, held));
+        rc_hold_verify(RC_CONTAINER(link, struct rc_lock, held));
     }
 }
 
@@ -735,10 +430,10 @@ void rc_locks_shutdown(struct rc_locks *locks)
 {
     RC_LIST_EACH(link, following, &locks->held) {
         struct rc_lock *lock = RC_CONTAINER(link, struct rc_lock, held);
-        struct rc_req *req = take_release(locks, &lock->key, &lock->mark_key, lock->token);
-        end_hold(lock, RC_LOCK_LOST);
+        struct rc_req *req = rc_lock_take_release(locks, &lock->key, &lock->mark_key, lock->token);
+        rc_hold_end(lock, RC_LOCK_LOST);
         if (req != NULL)
-            send(locks, req, RC_LINK_W, &lock->key, command_deadline(locks, NULL));
+            rc_lock_send(locks, req, RC_LINK_W, &lock->key, rc_lock_deadline(locks, NULL));
     }
     for (size_t i = 0; i < locks->lines.bucket_count; i++) {
         struct rc_table_node *node = locks->lines.buckets[i];

@@ -1,0 +1,54 @@
+/*
+ * client - what the public calls share: a client, its registry, its driver.
+ *
+ * What:    client.c opens and closes clients and finds the driver of this process; operation.c and
+ *          lock_handle.c are the calls on slots and locks. All of them are declared in redcache.h.
+ * Threads: any; everything here runs in the caller's thread, and what needs the engine goes through
+ *          the driver's queue.
+ * Memory:  a client lives as long as it is referred to, or has slots or locks.
+ * Errors:  RC_ERR_*.
+ */
+#ifndef RC_CLIENT_H
+#define RC_CLIENT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/address.h"
+#include "base/buf.h"
+#include "driver/driver.h"
+#include "redcache.h"
+
+struct rc_client {
+    /* Fixed after init. */
+    rc_options options; /* strings: `name` */
+    struct rc_buf name; /* url, group, tls_ca */
+    struct rc_address address;
+    struct rc_tls_context *tls_context; /* rediss:// only */
+
+    /* Guarded by registry_mutex. */
+    struct rc_client *next;
+    unsigned references;
+    bool leaving;   /* the last reference is on its way out: not to be opened again */
+    unsigned users; /* seats and locks: the memory stays as long as there are any */
+
+    /* Guarded by driver_mutex; read anywhere (acquire). */
+    pthread_mutex_t driver_mutex;
+    _Atomic(struct rc_driver *) driver; /* NULL before the first use */
+    _Atomic bool closed;
+    struct rc_driver *abandoned; /* of the parent process, never touched again */
+};
+
+/* The driver of this process, started now if need be. NULL: closed, or it can not be started
+   (`error`). */
+struct rc_driver *rc_client_driver(struct rc_client *client, int *error);
+/* Counts a seat or lock; with the last user of a client nobody refers to any more its memory
+   goes. */
+void rc_client_count_user(struct rc_client *client, int change);
+
+/* The slot is free for a new operation of this kind, or RC_ERR_ARGUMENT. */
+int rc_operation_ready(rc_op *op, enum rc_op_kind kind);
+int rc_operation_submit(rc_op *op);
+
+#endif

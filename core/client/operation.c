@@ -1,0 +1,399 @@
+/*
+ * operation - the public calls on op slots: each checks, encodes, and hands the seat to the driver.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/client.h"
+#include "driver/fork.h"
+#include "engine/command.h"
+#include "engine/lease_request.h"
+
+static struct rc_seat *seat_of(rc_op *op)
+{
+    return (struct rc_seat *)(void *)op;
+}
+
+rc_op *rc_op_new(rc_client *client)
+{
+    struct rc_seat *seat = calloc(1, sizeof *seat);
+    if (seat == NULL || rc_seat_init(seat, client) != 0) {
+        free(seat);
+        return NULL;
+    }
+    rc_client_count_user(client, 1);
+    return &seat->op;
+}
+
+static void drop_op(struct rc_engine *engine, void *argument)
+{
+    rc_engine_drop(engine, argument);
+}
+
+static bool is_ours(const struct rc_seat *seat)
+{
+    return seat->driver != NULL && seat->driver->fork_generation == rc_fork_generation();
+}
+
+/* What a slot did in the parent process does not go on here. */
+static void forget_parent(struct rc_seat *seat)
+{
+    struct rc_op *op = &seat->op;
+    if (seat->driver == NULL || is_ours(seat))
+        return;
+    atomic_store(&seat->state, RC_SEAT_DONE);
+    rc_list_init(&op->active);
+    rc_list_init(&op->member);
+    op->deadline.index = 0;
+    op->running = op->leads = false;
+    rc_op_reset(op, op->kind);
+    seat->driver = NULL;
+}
+
+/* Of a slot that is done: it holds a lease that is not ended yet. Ending it changes the kind. */
+static bool is_loading(const struct rc_seat *seat)
+{
+    const struct rc_op *op = &seat->op;
+    return op->kind == RC_OP_LOAD && op->result.status == 0 && op->result.outcome == RC_LOAD;
+}
+
+void rc_op_free(rc_op *op)
+{
+    struct rc_seat *seat = seat_of(op);
+    forget_parent(seat);
+    if (seat->driver != NULL && (!rc_seat_is_done(seat) || is_loading(seat)))
+        rc_driver_call(seat->driver, drop_op, op);
+    struct rc_client *client = seat->client;
+    rc_seat_deinit(seat);
+    free(seat);
+    rc_client_count_user(client, -1);
+}
+
+const rc_result *rc_op_result(rc_op *op)
+{
+    return &op->result;
+}
+
+const rc_node *rc_op_nodes(rc_op *op)
+{
+    return op->reply.nodes;
+}
+
+void rc_op_tag(rc_op *op, uint64_t tag)
+{
+    op->tag = tag;
+}
+
+void rc_op_timeout(rc_op *op, int32_t timeout_ms)
+{
+    op->timeout_ms = timeout_ms;
+}
+
+int rc_op_entry(rc_op *op, uint32_t index)
+{
+    rc_result *result = &op->result;
+    if (index >= op->reply.count)
+        return RC_ERR_ARGUMENT;
+    const rc_node *node = &op->reply.nodes[index];
+    result->status = node->type == '-' ? RC_ERR_REDIS : 0;
+    if (node->type == '-') {
+        result->data = node->str;
+        result->len = node->len;
+        return RC_ERR_REDIS;
+    }
+    if (rc_entry_is_too_large(node->len, seat_of(op)->client->options.max_value_bytes)) {
+        result->status = RC_ERR_TOOLARGE;
+        return RC_ERR_TOOLARGE;
+    }
+    rc_entry_read(result, node->type == '$' ? node->str : NULL, node->len);
+    bool is_absent = result->kind == RC_KIND_NONE || result->kind == RC_KIND_LEASE ||
+                     result->kind == RC_KIND_ERROR;
+    result->outcome = is_absent ? RC_MISS : RC_HIT;
+    return 0;
+}
+
+int rc_operation_ready(rc_op *op, enum rc_op_kind kind)
+{
+    struct rc_seat *seat = seat_of(op);
+    forget_parent(seat);
+    if (!rc_seat_is_done(seat) || is_loading(seat))
+        return RC_ERR_ARGUMENT;
+    rc_op_reset(op, kind);
+    return 0;
+}
+
+int rc_operation_submit(rc_op *op)
+{
+    int error;
+    struct rc_seat *seat = seat_of(op);
+    struct rc_driver *driver = rc_client_driver(seat->client, &error);
+    if (driver == NULL)
+        return error;
+    rc_driver_submit(driver, seat);
+    return 0;
+}
+
+/* After an encoding that may have failed. */
+static int submit_encoded(rc_op *op, int error)
+{
+    if (error != 0) {
+        rc_buf_clear(&op->request);
+        return RC_ERR_NOMEM;
+    }
+    return rc_operation_submit(op);
+}
+
+static int set_key(rc_op *op, const char *key, size_t key_len)
+{
+    const struct rc_client *client = seat_of(op)->client;
+    if (key_len > (size_t)client->options.max_key_bytes)
+        return RC_ERR_TOOLARGE;
+    rc_buf_clear(&op->key);
+    return rc_buf_append(&op->key, key, key_len);
+}
+
+int rc_done(rc_op *op)
+{
+    struct rc_seat *seat = seat_of(op);
+    if (rc_seat_is_done(seat))
+        return 1;
+    if (is_ours(seat))
+        rc_driver_kick(seat->driver);
+    return 0;
+}
+
+int rc_wait(rc_op *op)
+{
+    struct rc_seat *seat = seat_of(op);
+    if (!rc_seat_is_done(seat)) {
+        if (!is_ours(seat))
+            return RC_ERR_FORKED;
+        rc_driver_wait(seat->driver, seat);
+    }
+    return op->result.status;
+}
+
+/* ---- entries --------------------------------------------------------------------------------- */
+
+static int encode_get(rc_op *op, const char *key, size_t key_len, bool with_ttl)
+{
+    struct rc_buf *out = &op->request;
+    int error = rc_command_head(out, 2);
+    error |= rc_command_text(out, "GET");
+    error |= rc_command_bytes(out, key, key_len);
+    op->expect = 1;
+    if (with_ttl) {
+        error |= rc_command_head(out, 2);
+        error |= rc_command_text(out, "PTTL");
+        error |= rc_command_bytes(out, key, key_len);
+        op->expect = 2;
+    }
+    return error;
+}
+
+int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags)
+{
+    int error = rc_operation_ready(op, RC_OP_GET);
+    if (error == 0)
+        error = set_key(op, key, key_len);
+    if (error != 0)
+        return error;
+    return submit_encoded(op, encode_get(op, key, key_len, flags & RC_WANT_TTL));
+}
+
+/* The header in front of a value; plain values have none. Returns its length. */
+static size_t make_header(rc_op *op, char header[RC_ENTRY_SIZE], const rc_entry *entry,
+                          const char *nonce)
+{
+    char fresh[RC_NONCE_SIZE];
+    struct rc_driver *driver = seat_of(op)->driver;
+    int error;
+    if (entry == NULL)
+        return 0;
+    if (driver == NULL || !is_ours(seat_of(op)))
+        driver = rc_client_driver(seat_of(op)->client, &error);
+    if (driver == NULL)
+        return 0; /* closed: the submit that follows will say so */
+    if (nonce == NULL) {
+        rc_context_nonce(&driver->engine.context, fresh);
+        nonce = fresh;
+    }
+    rc_entry_write(header, entry, nonce);
+    return RC_ENTRY_SIZE;
+}
+
+static bool is_too_large(rc_op *op, size_t value_len)
+{
+    return value_len > (size_t)seat_of(op)->client->options.max_value_bytes;
+}
+
+int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, const char *value,
+           size_t value_len, int64_t ttl_ms, uint32_t flags)
+{
+    char header[RC_ENTRY_SIZE];
+    if (ttl_ms == 0 || ttl_ms < -1)
+        return RC_ERR_ARGUMENT;
+    if (is_too_large(op, value_len))
+        return RC_ERR_TOOLARGE;
+    int error = rc_operation_ready(op, RC_OP_SET);
+    if (error == 0)
+        error = set_key(op, key, key_len);
+    if (error != 0)
+        return error;
+    size_t header_len = make_header(op, header, flags & RC_PLAIN ? NULL : entry, NULL);
+    struct rc_buf *out = &op->request;
+    error = rc_command_head(out, ttl_ms < 0 ? 3 : 5);
+    error |= rc_command_text(out, "SET");
+    error |= rc_command_bytes(out, key, key_len);
+    error |= rc_command_pair(out, header, header_len, value, value_len);
+    if (ttl_ms > 0) {
+        error |= rc_command_text(out, "PX");
+        error |= rc_command_int(out, ttl_ms);
+    }
+    op->expect = 1;
+    return submit_encoded(op, error);
+}
+
+int rc_delete(rc_op *op, const char *key, size_t key_len)
+{
+    int error = rc_operation_ready(op, RC_OP_DELETE);
+    if (error == 0)
+        error = set_key(op, key, key_len);
+    if (error != 0)
+        return error;
+    error = rc_command_head(&op->request, 2);
+    error |= rc_command_text(&op->request, "UNLINK");
+    error |= rc_command_bytes(&op->request, key, key_len);
+    op->expect = 1;
+    return submit_encoded(op, error);
+}
+
+/* ---- any commands ---------------------------------------------------------------------------- */
+
+int rc_begin(rc_op *op, uint32_t flags)
+{
+    int error = rc_operation_ready(op, RC_OP_COMMAND);
+    if (error != 0)
+        return error; /* it may be running: hands off */
+    op->flags = flags;
+    rc_buf_clear(&op->key);
+    return 0;
+}
+
+int rc_command_begin(rc_op *op, uint32_t argument_count)
+{
+    op->expect++;
+    return rc_command_head(&op->request, argument_count);
+}
+
+int rc_argument(rc_op *op, const char *bytes, size_t len)
+{
+    return rc_command_bytes(&op->request, bytes, len);
+}
+
+int rc_argument_int(rc_op *op, int64_t number)
+{
+    return rc_command_int(&op->request, number);
+}
+
+int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_t value_len)
+{
+    char header[RC_ENTRY_SIZE];
+    if (is_too_large(op, value_len))
+        return RC_ERR_TOOLARGE;
+    return rc_command_pair(&op->request, header, make_header(op, header, entry, NULL), value,
+                           value_len);
+}
+
+int rc_submit(rc_op *op)
+{
+    return op->expect > 0 ? rc_operation_submit(op) : RC_ERR_ARGUMENT;
+}
+
+int rc_delete_submit(rc_op *op)
+{
+    if (op->expect != 1)
+        return RC_ERR_ARGUMENT;
+    op->kind = RC_OP_DELETE;
+    return rc_operation_submit(op);
+}
+
+/* ---- remember -------------------------------------------------------------------------------- */
+
+int rc_load(rc_op *op, const char *key, size_t key_len, const rc_load_options *options)
+{
+    const struct rc_client *client = seat_of(op)->client;
+    char purpose = options->flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
+    if (options->lease_ttl_ms <= 0 || options->max_load_ms <= 0 || options->wait_timeout_ms <= 0)
+        return RC_ERR_ARGUMENT;
+    if (key_len > (size_t)client->options.max_key_bytes)
+        return RC_ERR_TOOLARGE;
+    int error = rc_operation_ready(op, RC_OP_LOAD);
+    if (error != 0)
+        return error;
+    op->load = *options;
+    rc_buf_clear(&op->key);
+    if (rc_buf_append(&op->key, &purpose, 1) != 0 || rc_buf_append(&op->key, key, key_len) != 0)
+        return RC_ERR_NOMEM;
+    if (!(options->flags & (RC_PUT | RC_SCRIPT_FIRST)))
+        error = encode_get(op, key, key_len, options->flags & RC_WANT_TTL);
+    return submit_encoded(op, error);
+}
+
+/* Turns the slot of a load into the operation that ends it. */
+static int begin_end(rc_op *op, enum rc_op_kind kind)
+{
+    struct rc_seat *seat = seat_of(op);
+    if (!rc_seat_is_done(seat) || !is_loading(seat))
+        return RC_ERR_ARGUMENT;
+    rc_op_reset(op, kind);
+    return is_ours(seat) ? 0 : RC_ERR_FORKED;
+}
+
+/* Submits the end of a load. Where that fails the lease is given back all the same. */
+static int submit_end(rc_op *op, int error)
+{
+    error = submit_encoded(op, error);
+    if (error != 0)
+        rc_driver_call(seat_of(op)->driver, drop_op, op);
+    return error;
+}
+
+int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value_len,
+               int64_t ttl_ms, uint32_t flags)
+{
+    char header[RC_ENTRY_SIZE];
+    if (ttl_ms < -1)
+        return RC_ERR_ARGUMENT;
+    if (is_too_large(op, value_len))
+        return RC_ERR_TOOLARGE;
+    int error = begin_end(op, RC_OP_PUBLISH);
+    if (error != 0)
+        return error;
+    size_t header_len = make_header(op, header, flags & RC_PLAIN ? NULL : entry, op->nonce);
+    return submit_end(op, rc_lease_encode_end(op, header, header_len, value, value_len, ttl_ms));
+}
+
+int rc_fail(rc_op *op, const char *text, size_t text_len, int32_t error_ttl_ms)
+{
+    enum {
+        MARKER_MS = 1000,
+        MAX_TEXT = 4096
+    }; /* long enough for all who wait to wake up and read it */
+    char header[RC_ENTRY_SIZE];
+    int error = begin_end(op, RC_OP_FAIL);
+    if (error != 0)
+        return error;
+    rc_entry_write_kind(header, RC_KIND_ERROR, error_ttl_ms > 0 ? RC_ENTRY_STICKY : 0, op->token);
+    return submit_end(op, rc_lease_encode_end(op, header, sizeof header, text,
+                                              text_len < MAX_TEXT ? text_len : MAX_TEXT,
+                                              error_ttl_ms > 0 ? error_ttl_ms : MARKER_MS));
+}
+
+int rc_release(rc_op *op)
+{
+    int error = begin_end(op, RC_OP_RELEASE);
+    if (error != 0)
+        return error;
+    return submit_end(op, rc_lease_encode_end(op, NULL, 0, NULL, 0, 0));
+}

@@ -1,0 +1,103 @@
+#include "engine/lock_request.h"
+
+#include "engine/command.h"
+
+/* Outlives any backward step of the server's clock we care for. */
+enum { FENCE_LIFE_MIN_MS = 3600 * 1000 };
+
+int64_t rc_lock_deadline(const struct rc_locks *locks, const struct rc_op *op)
+{
+    int64_t ms = op != NULL && op->timeout_ms > 0 ? op->timeout_ms
+                                                  : locks->context->options.command_timeout_ms;
+    return rc_context_after_ms(locks->context, ms);
+}
+
+void rc_lock_send(struct rc_locks *locks, struct rc_req *req, enum rc_link_role role,
+                  const struct rc_buf *key, int64_t deadline_us)
+{
+    rc_link_send(rc_topology_link(locks->topology, role, rc_buf_head(key), rc_buf_len(key)), req,
+                 deadline_us);
+}
+
+int rc_lock_put_key(struct rc_buf *out, const struct rc_buf *key)
+{
+    return rc_command_bytes(out, rc_buf_head(key), rc_buf_len(key));
+}
+
+/* A request with one answer that may be repeated; NULL: no memory. */
+static struct rc_req *take(struct rc_locks *locks, enum rc_script script, uint32_t keys,
+                           uint32_t arguments)
+{
+    struct rc_req *req = rc_req_take(locks->context);
+    if (req == NULL)
+        return NULL;
+    req->expect = 1;
+    req->may_retry = true;
+    req->script = (int8_t)script;
+    if (rc_script_begin(&req->bytes, script, keys, arguments) != 0) {
+        rc_req_give(req);
+        return NULL;
+    }
+    return req;
+}
+
+struct rc_req *rc_lock_take_release(struct rc_locks *locks, const struct rc_buf *key,
+                                    const struct rc_buf *mark_key, const char *token)
+{
+    struct rc_req *req = take(locks, RC_SCRIPT_LOCK_RELEASE, 2, 1);
+    if (req != NULL &&
+        (rc_lock_put_key(&req->bytes, key) != 0 || rc_lock_put_key(&req->bytes, mark_key) != 0 ||
+         rc_command_bytes(&req->bytes, token, RC_TOKEN_SIZE) != 0)) {
+        rc_req_give(req);
+        return NULL;
+    }
+    return req;
+}
+
+struct rc_req *rc_lock_take_renew(struct rc_locks *locks, struct rc_lock *lock, int32_t ttl_ms)
+{
+    struct rc_req *req = take(locks, RC_SCRIPT_LOCK_RENEW, 1, 2);
+    if (req != NULL && (rc_lock_put_key(&req->bytes, &lock->key) != 0 ||
+                        rc_command_bytes(&req->bytes, lock->token, RC_TOKEN_SIZE) != 0 ||
+                        rc_command_int(&req->bytes, ttl_ms) != 0)) {
+        rc_req_give(req);
+        return NULL;
+    }
+    return req;
+}
+
+struct rc_req *rc_lock_take_ask(struct rc_locks *locks, const struct rc_op *op, const char *token)
+{
+    struct rc_req *req = take(locks, RC_SCRIPT_LOCK, 3, 4);
+    int64_t fence_ms = 10 * (int64_t)op->lock_options.ttl_ms;
+    if (req == NULL)
+        return NULL;
+    int error = rc_lock_put_key(&req->bytes, &op->lock->key);
+    error |= rc_lock_put_key(&req->bytes, &op->lock->fence_key);
+    error |= rc_lock_put_key(&req->bytes, &op->lock->mark_key);
+    error |= rc_command_bytes(&req->bytes, token, RC_TOKEN_SIZE);
+    error |= rc_command_int(&req->bytes, op->lock_options.ttl_ms);
+    error |= rc_command_int(&req->bytes, op->lock_options.flags & RC_FORCE ? 1 : 0);
+    error |=
+        rc_command_int(&req->bytes, fence_ms > FENCE_LIFE_MIN_MS ? fence_ms : FENCE_LIFE_MIN_MS);
+    if (error != 0) {
+        rc_req_give(req);
+        return NULL;
+    }
+    return req;
+}
+
+void rc_lock_send_for(struct rc_locks *locks, struct rc_op *op, struct rc_req *req,
+                      enum rc_link_role role,
+                      void (*done)(struct rc_req *, int, struct rc_reply *, const char *))
+{
+    if (req == NULL) {
+        rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
+        return;
+    }
+    req->done = done;
+    req->owner = op;
+    req->detail = locks;
+    op->req = req;
+    rc_lock_send(locks, req, role, &op->lock->key, rc_lock_deadline(locks, op));
+}
