@@ -4,7 +4,8 @@
  * What:    getaddrinfo() blocks, for many seconds where a name server is away. libuv's thread pool
  *          is no place for it: it is shared with the host program, and once there is one, exit()
  *          crashes in a child of fork() that does not use libuv (libuv 1.44.2).
- * Threads: one starts, asks and takes or abandons; the lookup's own thread ends by itself, whenever.
+ * Threads: one starts, asks and takes or abandons; the lookup's own thread ends by itself,
+ *          whenever.
  * Memory:  the lookup is freed by whoever is last: the taker, or its thread when it was abandoned.
  * Errors:  RC_ERR_NOMEM when the thread can not be made; a name without addresses is told by take.
  */

@@ -1,8 +1,8 @@
 /*
  * tls - one connection's encryption, between the link's bytes and the socket's.
  *
- * What:    OpenSSL on memory: the driver moves the bytes. The server's certificate must be valid for
- *          the host of the URL and signed by the given CA, or by one the system trusts.
+ * What:    OpenSSL on memory: the driver moves the bytes. The server's certificate must be valid
+ *          for the host of the URL and signed by the given CA, or by one the system trusts.
  * Threads: the engine's owner.
  * Memory:  a context belongs to its driver and outlives its connections.
  * Errors:  RC_ERR_*; rc_tls_error tells why in words.

@@ -1,23 +1,19 @@
 #include "engine/lease.h"
 
-#include <assert.h>
 #include <string.h>
 
 #include "engine/command.h"
 #include "engine/flight.h"
+#include "engine/lease_flow.h"
 #include "engine/lease_request.h"
 #include "engine/script.h"
 
 enum {
-    POLL_MIN_MS =
-        10, /* without tracking waiters look again, first after this, then less and less often */
-    POLL_MAX_MS = 160,
+    POLL_MIN_MS = 10, /* without tracking waiters look again, first after this, then less often */
     LOOK_MAX_MS = 60 * 1000, /* with it: so much trust in pushes, and in what the server says */
-    SERVED_MAX_BYTES = 16 * 1024 * 1024, /* values kept for callers while Redis is away */
 };
 
 static void acquire(struct rc_flight *flight);
-static void next_round(struct rc_flight *flight);
 static void on_flight_timer(void *context, struct rc_timer *timer);
 
 void rc_leases_init(struct rc_leases *leases, struct rc_context *context,
@@ -80,7 +76,7 @@ static struct rc_req *take_release(struct rc_flight *flight)
     return req;
 }
 
-static void release_lease(struct rc_flight *flight)
+void rc_lease_release(struct rc_flight *flight)
 {
     size_t len;
     const char *key = rc_flight_key(flight, &len);
@@ -138,30 +134,6 @@ static void degrade(struct rc_flight *flight, int status, const char *text)
     rc_context_set_timer(context, &flight->timer,
                          rc_context_after_ms(context, flight->options.max_load_ms));
     rc_flight_promote(flight);
-}
-
-/* A load without Redis ended: its value serves those who are cut off too, now and for a moment. */
-static void serve_degraded(struct rc_flight *flight, const char *bytes, size_t len)
-{
-    struct rc_leases *leases = flight->leases;
-    struct rc_context *context = leases->context;
-    RC_LIST_EACH(member, following, &flight->waiting) {
-        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
-        if (op->cut_off) {
-            context->stats.shared++;
-            rc_flight_hit(context, op, bytes, len, -2, RC_SHARED | RC_DEGRADED);
-        }
-    }
-    size_t cost = sizeof *flight + rc_buf_len(&flight->name) + len;
-    if (!rc_list_is_empty(&flight->waiting) || context->options.degraded_ttl_ms <= 0 ||
-        leases->served_bytes + cost > SERVED_MAX_BYTES ||
-        rc_buf_append(&flight->served, bytes, len) != 0)
-        return;
-    flight->served_cost = cost;
-    leases->served_bytes += cost;
-    flight->state = RC_FLIGHT_SERVED;
-    rc_context_set_timer(context, &flight->timer,
-                         rc_context_after_ms(context, context->options.degraded_ttl_ms));
 }
 
 /* ---- joining --------------------------------------------------------------------------------- */
@@ -344,10 +316,10 @@ static void lose_lease(struct rc_flight *flight)
         flight->leader = NULL;
         flight->leases->context->stats.active_leases -= !flight->degraded;
     }
-    next_round(flight);
+    rc_lease_next_round(flight);
 }
 
-static void start_heartbeat(struct rc_flight *flight)
+void rc_lease_start_heartbeat(struct rc_flight *flight)
 {
     struct rc_context *context = flight->leases->context;
     bool renew = !(flight->options.flags & RC_NO_RENEW);
@@ -362,7 +334,7 @@ static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
     struct rc_op *op = rc_flight_first(flight);
     context->stats.leases++;
     if (op == NULL) { /* everybody has gone meanwhile */
-        release_lease(flight);
+        rc_lease_release(flight);
         flight->state = RC_FLIGHT_IDLE;
         rc_flight_settle(flight);
         return;
@@ -375,7 +347,7 @@ static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
     context->stats.active_leases++;
     flight->state = RC_FLIGHT_LOADING;
     flight->load_until_us = rc_context_after_ms(context, flight->options.max_load_ms);
-    start_heartbeat(flight);
+    rc_lease_start_heartbeat(flight);
     rc_flight_promote(flight);
 }
 
@@ -386,7 +358,7 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
     if (rc_flight_purpose(flight) == RC_FLIGHT_REFRESH) {
         if (!rc_list_is_empty(&flight->waiting)) /* it may have left meanwhile */
             finish_stale(context, rc_flight_first(flight));
-        next_round(flight);
+        rc_lease_next_round(flight);
         return;
     }
     int64_t left_ms = reply->count > 2 ? reply->nodes[2].integer : 0;
@@ -424,7 +396,7 @@ static void on_value(struct rc_flight *flight, const struct rc_reply *reply)
     rc_entry_read(&entry, value->str, value->len);
     rc_flight_give(flight, flight->cut, value->str, value->len, ttl_ms,
                    is_soft_expired(&entry) ? RC_STALE : 0);
-    next_round(flight);
+    rc_lease_next_round(flight);
 }
 
 static void read_acquire_answer(struct rc_flight *flight, const struct rc_reply *reply)
@@ -442,7 +414,7 @@ static void read_acquire_answer(struct rc_flight *flight, const struct rc_reply 
              nodes[2].len >= RC_ENTRY_SIZE) {
         rc_flight_give_failure(flight, flight->cut, nodes[2].str + RC_ENTRY_SIZE,
                                nodes[2].len - RC_ENTRY_SIZE);
-        next_round(flight);
+        rc_lease_next_round(flight);
     } else
         degrade(flight, RC_ERR_PROTOCOL, NULL);
 }
@@ -464,7 +436,7 @@ static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *r
         release_late_lease(flight, req); /* it may be granted, and nobody hears */
     }
     if (status == RC_ERR_CLOSED)
-        next_round(flight);
+        rc_lease_next_round(flight);
     else
         degrade(flight, status, text);
 }
@@ -498,7 +470,7 @@ static void on_set_answer(struct rc_req *req, int status, struct rc_reply *reply
         acquire(flight); /* the script knows what to make of it */
     else {
         rc_flight_give(flight, flight->cut, node->str, node->len, -2, 0);
-        next_round(flight);
+        rc_lease_next_round(flight);
     }
 }
 
@@ -544,7 +516,7 @@ static void acquire(struct rc_flight *flight)
 }
 
 /* After an answer: those it did not serve ask again. */
-static void next_round(struct rc_flight *flight)
+void rc_lease_next_round(struct rc_flight *flight)
 {
     struct rc_context *context = flight->leases->context;
     rc_context_clear_timer(context, &flight->timer);
@@ -578,7 +550,7 @@ static void on_heartbeat_answer(struct rc_req *req, int status, struct rc_reply 
         rc_flight_settle(flight);
 }
 
-static void send_heartbeat(struct rc_flight *flight)
+void rc_lease_send_heartbeat(struct rc_flight *flight)
 {
     size_t len;
     const char *key = rc_flight_key(flight, &len);
@@ -603,12 +575,12 @@ static void on_loading_timer(struct rc_flight *flight)
     bool renew = !(flight->options.flags & RC_NO_RENEW);
     if (flight->degraded || !renew || context->now_us >= flight->load_until_us) {
         if (!flight->degraded)
-            release_lease(flight); /* others need not wait until it expires */
+            rc_lease_release(flight); /* others need not wait until it expires */
         lose_lease(flight);
         return;
     }
-    send_heartbeat(flight);
-    start_heartbeat(flight);
+    rc_lease_send_heartbeat(flight);
+    rc_lease_start_heartbeat(flight);
 }
 
 static void on_flight_timer(void *context, struct rc_timer *timer)
@@ -621,230 +593,4 @@ static void on_flight_timer(void *context, struct rc_timer *timer)
         on_loading_timer(flight);
     else if (flight->state == RC_FLIGHT_SERVED)
         rc_flight_free(flight);
-}
-
-/* ---- the end of a load ----------------------------------------------------------------------- */
-
-/* The leader has said all it had to say. */
-static void detach(struct rc_flight *flight, struct rc_op *op)
-{
-    if (flight == NULL)
-        return;
-    assert(flight->leader == op);
-    flight->leader = NULL;
-    flight->leases->context->stats.active_leases -= !flight->degraded;
-    op->flight = NULL;
-    rc_context_clear_timer(flight->leases->context, &flight->timer);
-}
-
-static void finish(struct rc_context *context, struct rc_op *op, int outcome)
-{
-    op->result.outcome = outcome;
-    rc_context_finish(context, op);
-}
-
-/* What the script said about our value: 1 stored or lease intact, 0 lost, 2 lost and a newer value
-   is there. */
-static int64_t end_code(const struct rc_reply *reply)
-{
-    const rc_node *nodes = reply->nodes;
-    if (nodes[0].type == ':')
-        return nodes[0].integer > 0;
-    return nodes[0].type == '*' && reply->count >= 2 && nodes[1].type == ':' ? nodes[1].integer
-                                                                             : -1;
-}
-
-/* Where the string to store lies: counted from the request's end, because EVAL's head is longer
-   than EVALSHA's. */
-static const char *own_entry(const struct rc_op *op, const struct rc_req *req)
-{
-    const struct rc_buf *bytes =
-        op->kind == RC_OP_PUBLISH && op->ttl_ms == 0 ? &op->request : &req->bytes;
-    return bytes->bytes + bytes->end - op->entry_from_end;
-}
-
-static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
-{
-    struct rc_op *op = req->owner;
-    struct rc_leases *leases = req->detail;
-    struct rc_context *context = leases->context;
-    struct rc_flight *flight = op->flight;
-    bool shares =
-        op->kind == RC_OP_PUBLISH && flight != NULL && rc_flight_purpose(flight) == RC_FLIGHT_LOAD;
-    op->req = NULL;
-    if (flight != NULL && status != 0)
-        release_lease(flight);
-    detach(flight, op);
-    int64_t code = status == 0 && reply->nodes[0].type != '-' ? end_code(reply) : -1;
-    if (code == 1 && shares)
-        rc_flight_give(flight, flight->cut, own_entry(op, req), op->entry_len,
-                       op->ttl_ms > 0 ? op->ttl_ms : -1, RC_SHARED);
-    if (code == 2 && reply->count >= 3 && reply->nodes[2].type == '$' &&
-        !rc_entry_is_too_large(reply->nodes[2].len, context->options.max_value_bytes)) {
-        rc_op_keep_entry(op, reply->nodes[2].str, reply->nodes[2].len);
-        op->result.ttl_ms = reply->count > 3 ? reply->nodes[3].integer : -2;
-        if (shares)
-            rc_flight_give(flight, flight->cut, reply->nodes[2].str, reply->nodes[2].len,
-                           op->result.ttl_ms, 0);
-    }
-    if (code == 0 || code == 2)
-        context->stats.leases_lost += op->kind == RC_OP_PUBLISH;
-    if (status != 0) {
-        rc_context_fail(context, op, status, text);
-    } else if (code < 0) {
-        rc_op_keep(op, reply->nodes[0].str, reply->nodes[0].len);
-        op->result.status = reply->nodes[0].type == '-' ? RC_ERR_REDIS : RC_ERR_PROTOCOL;
-        if (flight != NULL)
-            release_lease(flight);
-        finish(context, op, RC_DONE);
-    } else {
-        int ended = op->kind == RC_OP_PUBLISH ? RC_UNSTORED : RC_DONE;
-        finish(context, op,
-               code == 1 && op->kind == RC_OP_PUBLISH && op->ttl_ms != 0 ? RC_STORED : ended);
-    }
-    if (flight != NULL)
-        next_round(flight);
-}
-
-/* Nothing to tell Redis, or nobody to tell it to. */
-static void end_cut_off(struct rc_leases *leases, struct rc_op *op)
-{
-    struct rc_flight *flight = op->flight;
-    if (flight != NULL) {
-        detach(flight, op);
-        flight->state = RC_FLIGHT_IDLE;
-        flight->degraded = false;
-        if (op->kind == RC_OP_PUBLISH)
-            serve_degraded(flight, rc_buf_head(&op->request), op->entry_len);
-        else if (op->kind == RC_OP_FAIL)
-            rc_flight_give_failure(flight, leases->joined,
-                                   rc_buf_head(&op->request) + RC_ENTRY_SIZE,
-                                   op->entry_len - RC_ENTRY_SIZE);
-        if (flight->state != RC_FLIGHT_SERVED)
-            next_round(flight);
-    }
-    op->result.flags = RC_DEGRADED;
-    finish(leases->context, op, op->kind == RC_OP_PUBLISH ? RC_UNSTORED : RC_DONE);
-}
-
-/* The lease stays, the next op leads. False when nobody waits for that. */
-static bool hand_over(struct rc_leases *leases, struct rc_op *op)
-{
-    struct rc_flight *flight = op->flight;
-    if (flight == NULL || flight->degraded || rc_list_is_empty(&flight->waiting) ||
-        rc_flight_purpose(flight) != RC_FLIGHT_LOAD)
-        return false;
-    flight->leader = NULL;
-    op->flight = NULL;
-    flight->options = rc_flight_first(flight)->load;
-    flight->load_until_us = rc_context_after_ms(leases->context, flight->options.max_load_ms);
-    send_heartbeat(flight); /* the lease lives as long as its new leader asked for */
-    start_heartbeat(flight);
-    rc_flight_promote(flight);
-    return true;
-}
-
-void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
-{
-    struct rc_flight *flight = op->flight;
-    size_t len = rc_buf_len(&op->key) - 1;
-    assert(op->leads);
-    op->leads = false;
-    rc_list_remove(&op->member);
-    if (op->kind == RC_OP_RELEASE && hand_over(leases, op)) {
-        finish(leases->context, op, RC_DONE);
-        return;
-    }
-    if (op->cut_off) {
-        end_cut_off(leases, op);
-        return;
-    }
-    struct rc_req *req = rc_req_take(leases->context);
-    enum rc_script script = rc_lease_end_script(op);
-    int error = req == NULL ? RC_ERR_NOMEM : 0;
-    if (error == 0) {
-        rc_buf_swap(&req->bytes, &op->request);
-        if (script == RC_SCRIPT_RELEASE || script == RC_SCRIPT_HEARTBEAT ||
-            script == RC_SCRIPT_PUT_RESTORE) {
-            rc_buf_swap(&req->bytes, &op->request); /* the value stays for those who share it */
-            error = rc_lease_encode_release(op, &req->bytes);
-        }
-    }
-    if (error != 0) {
-        if (req != NULL)
-            rc_req_give(req);
-        detach(flight, op);
-        rc_context_fail(leases->context, op, error, NULL);
-        if (flight != NULL)
-            next_round(flight);
-        return;
-    }
-    req->expect = 1;
-    req->script = (int8_t)script;
-    req->may_retry = true;
-    req->done = on_end_answer;
-    req->owner = op;
-    req->detail = leases;
-    op->req = req;
-    if (flight != NULL) {
-        flight->state = RC_FLIGHT_PUBLISHING;
-        flight->cut = leases->joined;
-        rc_context_clear_timer(leases->context, &flight->timer);
-    }
-    if (op->kind == RC_OP_FAIL && flight != NULL && script == RC_SCRIPT_PUBLISH)
-        rc_flight_give_failure(flight, flight->cut, own_entry(op, req) + RC_ENTRY_SIZE,
-                               op->entry_len - RC_ENTRY_SIZE);
-    int64_t timeout_ms =
-        op->timeout_ms > 0 ? op->timeout_ms : leases->context->options.command_timeout_ms;
-    rc_link_send(rc_topology_link(leases->topology, RC_LINK_W, rc_buf_head(&op->key) + 1, len), req,
-                 rc_context_after_ms(leases->context, timeout_ms));
-}
-
-/* ---- leaving --------------------------------------------------------------------------------- */
-
-void rc_leases_leave(struct rc_leases *leases, struct rc_op *op)
-{
-    struct rc_flight *flight = op->flight;
-    (void)leases;
-    rc_list_remove(&op->member);
-    op->flight = NULL;
-    if (flight != NULL && flight->leader == op) { /* in the middle of its publish */
-        release_lease(flight);                    /* which may not have been sent at all */
-        detach(flight, op);
-        next_round(flight);
-    } else if (flight != NULL) {
-        rc_flight_settle(flight);
-    }
-}
-
-void rc_leases_abandon(struct rc_leases *leases, struct rc_op *op)
-{
-    struct rc_flight *flight = op->flight;
-    op->leads = false;
-    rc_list_remove(&op->member);
-    if (flight == NULL || hand_over(leases, op))
-        return;
-    if (!flight->degraded)
-        release_lease(flight);
-    detach(flight, op);
-    next_round(flight);
-}
-
-void rc_leases_shutdown(struct rc_leases *leases)
-{
-    /* next_round may free the flight it is called for, but no other. */
-    for (size_t i = 0; i < leases->flights.bucket_count; i++) {
-        struct rc_table_node *node = leases->flights.buckets[i];
-        while (node != NULL) {
-            struct rc_flight *flight = (struct rc_flight *)(void *)node;
-            node = node->next;
-            if (flight->leader != NULL && !flight->leader->running) {
-                if (!flight->degraded)
-                    release_lease(flight);
-                detach(flight, flight->leader);
-            }
-            if (flight->req == NULL && flight->leader == NULL && flight->state != RC_FLIGHT_SERVED)
-                next_round(flight);
-        }
-    }
 }

@@ -81,8 +81,9 @@ void rc_link_deinit(
 
 /* Takes the request; `done` is called later, never from inside this call. */
 void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us);
-/* Takes back what `earlier` may do: sent at once, or, where `earlier` is given up while its answer is
-   still to come, behind that answer. A stopped server would else run the two the wrong way round. */
+/* Takes back what `earlier` may do: sent at once, or, where `earlier` is given up while its answer
+   is still to come, behind that answer. A stopped server would else run the two the wrong way
+   round. */
 void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req *earlier);
 /* The owner is no longer interested. What was sent stays sent. */
 void rc_link_forget(struct rc_req *req);

@@ -345,7 +345,7 @@ void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
         rc_context_fail(locks->context, op, RC_ERR_BUSY, NULL);
 }
 
-/* ---- releasing -------------------------------------------------------------------------------- */
+/* ---- releasing ------------------------------------------------------------------------------- */
 
 /* Somebody of this process waits for it: no need for the detour of the mark's push. */
 static void tell_line(struct rc_locks *locks, const struct rc_lock *lock)

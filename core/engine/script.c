@@ -151,8 +151,7 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "redis.call('GET',KEYS[1]) "
         "return 1",
 
-    /* Finding the mark of this very release means that it is repeated: the first one was answered into
-       the void. */
+    /* Finding the mark of this very release: the answer to an earlier one was lost on its way. */
     [RC_SCRIPT_LOCK_RELEASE] =
         "if redis.call('GET',KEYS[1])~=ARGV[1] then "
         "if redis.call('GET',KEYS[2])==ARGV[1] then return 1 end return 0 end "

@@ -20,8 +20,8 @@ enum rc_script {
     /* K; lease, ttl, token of the lease waited for -> {1} acquired | {0, pttl, token} busy | {2,
        value, pttl} | {3, marker} the load waited for failed */
     RC_SCRIPT_ACQUIRE,
-    /* K; lease, value, ttl or -1 -> 1 stored (a number alone is cheaper) | {0} lost | {2, value, pttl} lost, a newer value
-       stands there */
+    /* K; lease, value, ttl or -1 -> 1 stored (a number alone is cheaper) | {0} lost | {2, value,
+       pttl} lost, a newer value stands there */
     RC_SCRIPT_PUBLISH,
     /* keys...; lease -> how many keys held the lease (and are deleted now) */
     RC_SCRIPT_RELEASE,
