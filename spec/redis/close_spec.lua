@@ -26,7 +26,7 @@ local function connections()
 end
 
 describe("close", function()
-    it("gives locks back", function()
+    it("gives locks back (17)", function()
         local cache = open()
         local lock = assert(cache:tryLock("job", { ttl = 600 }))
         assert.equal(1, redis:call("EXISTS", "lock:{job}"))
@@ -35,7 +35,7 @@ describe("close", function()
         assert.is_false(lock:valid())
     end)
 
-    it("gives leases back; the loader's value is its caller's alone", function()
+    it("gives leases back; the loader's value is its caller's alone (17)", function()
         local cache = open()
         local result
         local job = coroutine.create(function()
@@ -166,7 +166,7 @@ describe("close", function()
 end)
 
 describe("close from another thread", function()
-    it("wakes those who wait for a lock or a load, with closed", function()
+    it("wakes those who wait for a lock or a load, with closed (63)", function()
         local done = threads.run({
             count = 4, params = { url = redis:url(), library = os.getenv("REDCACHE_LIBRARY") },
             main = function(thread)
@@ -214,7 +214,7 @@ describe("close from another thread", function()
         assert.is_false(done[1].valid)
     end)
 
-    it("under 50 readers, twice at once: all end with closed, none crashes", function()
+    it("under 50 readers, twice at once: all end with closed, none crashes (54)", function()
         local done = threads.run({
             count = 52, timeout = 60,
             params = { url = redis:url(), library = os.getenv("REDCACHE_LIBRARY") },

@@ -89,7 +89,7 @@ after_each(function()
 end)
 
 describe("a server that was killed", function()
-    it("is done without, and used again once it is restarted", function()
+    it("is done without, and used again once it is restarted (X16)", function()
         local cache = open(redis, { degradedTtl = 5 })
         cache:set("k", "old")
         redis:kill()

@@ -105,7 +105,7 @@ describe("a herd of processes on an expiring key", function()
 end)
 
 describe("remember", function()
-    it("runs a slow loader once for 5 clients, and gives all of them its value", function()
+    it("runs a slow loader once for 5 clients, and gives all of them its value (1)", function()
         local done = herd.run({
             count = 5, params = params(),
             main = function(one)
@@ -138,7 +138,7 @@ describe("remember", function()
         end
     end)
 
-    it("runs the loader once for 10 clients with 1000 reads each", function()
+    it("runs the loader once for 10 clients with 1000 reads each (3)", function()
         local start = clock.now()
         local ttl = 60
         herd.run({

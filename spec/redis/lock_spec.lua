@@ -96,7 +96,7 @@ describe("lock", function()
         assert(lock:release())
     end)
 
-    it("is released only by its owner", function()
+    it("is released only by its owner (65)", function()
         local lock = assert(cache:tryLock("job"))
         local stranger = other:lock("job")
         assert.equal("notHeld", select(2, stranger:release()).code)
@@ -108,7 +108,7 @@ describe("lock", function()
         assert.equal("somebody else", redis:call("GET", KEY))
     end)
 
-    it("is kept by extend, however short", function()
+    it("is kept by extend, however short (X11)", function()
         local lock = assert(cache:tryLock("job", { ttl = 30, renew = false }))
         assert.is_true(lock:extend(0.5))
         assert.equal(lock.token, redis:call("GET", KEY))
@@ -141,7 +141,7 @@ describe("lock", function()
         line:stop()
     end)
 
-    it("knows within 20 ms that its key was deleted or flushed, and tells it once", function()
+    it("knows in 20 ms that its key was deleted or flushed, and tells it once (56, 60)", function()
         for _, command in ipairs({ { "DEL", KEY }, { "FLUSHDB" } }) do
             local times, told = {}, 0
             for i = 1, 9 do
@@ -169,7 +169,7 @@ describe("lock", function()
         assert.equal("notHeld", select(2, lock:release()).code)
     end)
 
-    it("is renewed while Lua is busy, ten locks for five times their ttl", function()
+    it("is renewed while Lua is busy, ten locks for five times their ttl (58)", function()
         local locks = {}
         local ttl = clock.scaled(0.3)
         for i = 1, 10 do locks[i] = assert(cache:tryLock("job" .. i, { ttl = ttl })) end
@@ -180,6 +180,18 @@ describe("lock", function()
             assert.is_true(lock:release())
         end
         assert.is_true(cache:stats().lockRenewals >= 100)
+    end)
+
+    it("stays held while its holder waits for another one (38)", function()
+        local ttl = clock.scaled(0.3)
+        local mine = assert(cache:tryLock("first", { ttl = ttl }))
+        redis:call("SET", "app:lock:{second}", "somebody else's", "PX", math.floor(ttl * 5000))
+        local second = cache:lock("second", { wait = ttl * 10 })
+        local took, acquired = clock.time(function() return second:acquire() end)
+        assert.is_true(acquired)
+        assert.is_true(took > ttl * 4, "it did not wait for longer than the first one's ttl")
+        assert.is_true(mine:valid() and mine:held())
+        assert.is_true(second:release() and mine:release())
     end)
 
     it("is not renewed beyond maxHold", function()
@@ -193,7 +205,7 @@ describe("lock", function()
         assert.is_true(lock:lost())
     end)
 
-    it("is taken over by force, and the old holder is told and harmless", function()
+    it("is taken over by force, and the old holder is told and harmless (57)", function()
         local old = assert(cache:tryLock("job", { ttl = 30 }))
         assert.equal("notAcquired", select(2, other:tryLock("job")).code)
         local new = assert(other:tryLock("job", { force = true }))
@@ -256,7 +268,7 @@ describe("withLock", function()
         assert.equal(0, redis:call("EXISTS", KEY))
     end)
 
-    it("keeps others out for longer than the ttl", function()
+    it("keeps others out for longer than the ttl (X11)", function()
         local ttl = clock.scaled(0.2)
         local ok = cache:withLock("job", { ttl = ttl }, function()
             for _ = 1, 3 do

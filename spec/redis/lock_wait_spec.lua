@@ -66,7 +66,7 @@ local function start_holder(ttl)
 end
 
 describe("lock:acquire", function()
-    it("ends in time with notAcquired, and leaves nothing behind", function()
+    it("ends in time with notAcquired, and leaves nothing behind (62)", function()
         local app = open()
         local holder = start_holder(30)
         for _, wait in ipairs({ 0.05, 0.3 }) do
@@ -267,7 +267,7 @@ describe("lock:acquire with force", function()
 end)
 
 describe("tryLock", function()
-    it("has one holder of two processes that try at once", function()
+    it("has one holder of two processes that try at once (X12)", function()
         local done = herd.run({
             count = 2, params = { url = redis:url() },
             main = function(one)
@@ -291,7 +291,7 @@ describe("tryLock", function()
 end)
 
 describe("withLock", function()
-    it("makes a counter that is not atomic exact over 5 processes", function()
+    it("makes a counter that is not atomic exact over 5 processes (64)", function()
         herd.run({
             count = 5, params = { url = redis:url(), port = redis.port },
             main = function(one)

@@ -99,11 +99,11 @@ describe("remember", function()
         assert.is_true(done[1].shared > 0)
     end)
 
-    it("runs one loader for 400 threads", function()
+    it("runs one loader for 400 threads (2)", function()
         assert.equal(1, herd(clock.scale == 1 and 400 or 150, 1)[1].runs)
     end)
 
-    it("serves 400 callers although the lease is hardly longer than the loader", function()
+    it("serves 400 callers although the lease is hardly longer than the loader (11)", function()
         local done = run(50, {}, function(thread)
             local support = require("spec.support.clock")
             local cache = require("redcache").new({ url = thread.params.url, leaseTtl = 0.1,
@@ -122,7 +122,7 @@ describe("remember", function()
         assert.equal(50, #done)
     end)
 
-    it("tells one failure to all who waited for it, and nobody else", function()
+    it("tells one failure to all who waited for it, and nobody else (X4)", function()
         local done = run(32, {}, function(thread)
             local support = require("spec.support.clock")
             local cache = require("redcache").new({ url = thread.params.url, commandTimeout = 30 })
