@@ -59,7 +59,7 @@ local function ask(one)
 end
 
 local function show_herd(url, name)
-    title("1. %d processes ask for one key at once; computing it takes %.1f s", HERD, LOADER_SECONDS)
+    title("1. %d processes ask for one key at once; it takes %.1f s to make", HERD, LOADER_SECONDS)
     local run = herd.run({
         count = HERD, main = ask, params = { url = url, name = name, seconds = LOADER_SECONDS },
     })

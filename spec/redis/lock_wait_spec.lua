@@ -179,6 +179,10 @@ describe("lock:acquire", function()
                 if thread.index == 1 then assert(lock:acquire()) end
                 thread.tally(line)
                 if thread.index == 1 then
+                    -- First that nobody looks at the stats any more: who does counts as waiting.
+                    wait_until(function()
+                        return thread.tally(line, 0) == thread.count
+                    end, 30, "everybody had a turn")
                     wait_until(function()
                         return app:stats().waiting == thread.count - 1
                     end, 30, "everybody waits")
