@@ -5,7 +5,7 @@ source = {
     url = "git+file://.", -- for `luarocks make` in a checkout, after script/setup
 }
 description = {
-    summary = "A cache engine on Redis: one load for many callers, coherent near copies, honest locks",
+    summary = "A cache engine on Redis: one load for many callers, no stale sets, honest locks",
     license = "MIT",
 }
 supported_platforms = { "linux" }
