@@ -31,6 +31,7 @@ struct rc_req {
     struct rc_context *context;
     struct rc_link *link;
     struct rc_buf bytes;   /* kept until answered: it may have to be sent again */
+    size_t held_bytes;     /* its part of the link's */
     uint32_t expect;       /* answers to come */
     int8_t script;         /* enum rc_script, or -1 */
     bool may_retry;        /* harmless to send twice */

@@ -12,8 +12,8 @@ enum {
     BACKOFF_MAX_MS = 1000,
     STALL_MIN_MS = 1000,    /* a busy server may well be silent for some hundred milliseconds */
     MAX_ELEMENTS = 1 << 20, /* of one answer */
-    MAX_OUTPUT = 64 * 1024 * 1024, /* unsent bytes */
-    KEEP_BYTES = 1024 * 1024,      /* room the empty output keeps */
+    MAX_HELD = 64 * 1024 * 1024, /* bytes of all requests without an answer */
+    KEEP_BYTES = 1024 * 1024,    /* room the empty output keeps */
     ANSWER_SLACK = 64 * 1024 *
                    1024 /* answers over max_value_bytes that are still read, to refuse them alone */
 };
@@ -65,6 +65,7 @@ static void complete(struct rc_req *req, int status, struct rc_reply *reply, con
     void (*done)(struct rc_req *, int, struct rc_reply *, const char *) = req->done;
     rc_list_remove(&req->place);
     req->link->request_count--;
+    req->link->held_bytes -= req->held_bytes;
     req->context->stats.in_flight--;
     rc_context_clear_timer(req->context, &req->timer);
     if (done != NULL)
@@ -151,9 +152,10 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
 {
     struct rc_context *context = link->context;
     bool full = link->request_count >= (uint32_t)context->options.max_queue ||
-                (rc_buf_len(&link->output) > 0 &&
-                 rc_buf_len(&link->output) + rc_buf_len(&req->bytes) > MAX_OUTPUT);
+                (link->held_bytes > 0 && link->held_bytes + rc_buf_len(&req->bytes) > MAX_HELD);
     req->link = link;
+    req->held_bytes = rc_buf_len(&req->bytes);
+    link->held_bytes += req->held_bytes;
     req->timer.fire = on_request_timer;
     link->request_count++;
     context->stats.in_flight++;

@@ -70,6 +70,7 @@ struct rc_link {
     struct rc_list queue;   /* requests not yet written to output */
     struct rc_list in_flight;
     uint32_t request_count; /* in both */
+    size_t held_bytes;      /* theirs; bounded, but one request may be larger */
     char server[64];
     char cause[RC_TEXT_SIZE]; /* why it is not ready, or not tracking */
 };

@@ -1,5 +1,6 @@
 #include "engine/link.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "test/peer.h"
@@ -166,6 +167,27 @@ static void refuses_over_the_queue_limit(void)
     get(3);
     CHECK(peer_ended(&ops[3], 0, RC_MISS));
     take_down();
+}
+
+static void refuses_over_the_limit_of_bytes(void)
+{
+    enum { PART = 15 << 20 }; /* four of them are below the limit of 64 MiB */
+    char *large = malloc(PART + 1);
+    set_up();
+    memset(large, 'x', PART);
+    large[PART] = '\0';
+    server.silent = true;
+    for (int i = 0; i < 5; i++)
+        set(i, large);
+    CHECK(ops[3].finished == 0);
+    CHECK(failed(4, RC_ERR_OVERLOAD, ""));
+    server.silent = false;
+    peer_run(&server);
+    CHECK(peer_ended(&ops[0], 0, RC_DONE) && peer_ended(&ops[3], 0, RC_DONE));
+    set(5, "small");
+    CHECK(peer_ended(&ops[5], 0, RC_DONE));
+    take_down();
+    free(large);
 }
 
 static void ends_in_time_when_nobody_answers(void)
@@ -394,6 +416,7 @@ int main(void)
     TEST(reports_unknown_outcome_for_a_set_cut_after_sending);
     TEST(sends_a_set_again_that_was_never_on_the_wire);
     TEST(refuses_over_the_queue_limit);
+    TEST(refuses_over_the_limit_of_bytes);
     TEST(ends_in_time_when_nobody_answers);
     TEST(a_late_answer_goes_to_nobody_else);
     TEST(gives_a_silent_connection_up_and_makes_a_new_one);
