@@ -234,6 +234,8 @@ describe("a caller who waits for another client's load", function()
                     local _, err = mine:remember("k", 60, function()
                         thread.barrier()
                         clock_here.wait_until(function() return mine:stats().waiting > 0 end, 5)
+                        -- It has read that a load is running, and waits for this one.
+                        clock_here.wait_until(function() return mine:stats().inFlight == 0 end, 5)
                         mine:cancel(1)
                         return "cancelled"
                     end, { cancelTag = 1 })
