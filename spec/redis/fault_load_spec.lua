@@ -301,6 +301,8 @@ describe("a caller that is dropped in its loader", function()
                 assert(coroutine.resume(job))
                 thread.barrier()
                 support.wait_until(function() return cache:stats().waiting == 1 end, 10)
+                -- It has read that a load is running, and waits for this one.
+                support.wait_until(function() return cache:stats().inFlight == 0 end, 10)
                 job = nil -- luacheck: ignore
                 local dropped = support.now()
                 collectgarbage()
