@@ -106,9 +106,7 @@ int rc_op_entry(rc_op *op, uint32_t index)
         return RC_ERR_TOOLARGE;
     }
     rc_entry_read(result, node->type == '$' ? node->str : NULL, node->len);
-    bool is_absent = result->kind == RC_KIND_NONE || result->kind == RC_KIND_LEASE ||
-                     result->kind == RC_KIND_ERROR;
-    result->outcome = is_absent ? RC_MISS : RC_HIT;
+    result->outcome = rc_entry_is_absent(result->kind) ? RC_MISS : RC_HIT;
     return 0;
 }
 

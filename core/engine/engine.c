@@ -84,9 +84,7 @@ static void read_entry(struct rc_op *op, const struct rc_reply *reply, int64_t m
         return;
     }
     rc_entry_read(&op->result, value->type == '$' ? value->str : NULL, value->len);
-    uint8_t kind = op->result.kind;
-    bool is_absent = kind == RC_KIND_NONE || kind == RC_KIND_LEASE || kind == RC_KIND_ERROR;
-    op->result.outcome = is_absent ? RC_MISS : RC_HIT;
+    op->result.outcome = rc_entry_is_absent(op->result.kind) ? RC_MISS : RC_HIT;
 }
 
 static void read_answer(struct rc_op *op, const struct rc_reply *reply)

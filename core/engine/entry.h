@@ -34,6 +34,12 @@ void rc_entry_write(char header[RC_ENTRY_SIZE], const rc_entry *entry, const cha
 void rc_entry_write_kind(char header[RC_ENTRY_SIZE], uint8_t kind, uint8_t flags,
                          const char *nonce);
 
+/* Kinds that callers see as "nothing there": no entry, a load under way, a load that failed. */
+static inline bool rc_entry_is_absent(uint8_t kind)
+{
+    return kind == RC_KIND_NONE || kind == RC_KIND_LEASE || kind == RC_KIND_ERROR;
+}
+
 /* A stored string whose payload is over the limit: the client was told not to handle such. */
 static inline bool rc_entry_is_too_large(size_t len, int64_t max_value_bytes)
 {
