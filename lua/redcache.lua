@@ -41,6 +41,14 @@ local redcache = {
 ---values without a header, for other programs), grace (0: how long after its ttl a value may be
 ---served when the loader or Redis fails), decodeErrors ("miss"; "error").
 ---
+---Near cache: near (true; false: none; or a table: bytes (64 MiB, everything included), shared (a
+---name of letters, digits and ._-: one region for all processes of this user that open it;
+---without, processes forked after this call share it), ttl (how long a copy is kept at most), min
+---and max (bytes kept for this namespace, and its bound), l0 (true; false; or { entries = 8192,
+---bytes = 16 MiB }: decoded values of this Lua state)), maxStale (1: no near value is served that
+---was not known coherent within this time), copy (false; true: every reader gets tables of its
+---own), guard (false; true: a table from L0 that a reader has changed raises an error; for tests).
+---
 ---Loads: leaseTtl (5), maxLoadTime (60), waitTimeout (5), onTimeout ("error"; "load", "stale"),
 ---negativeTtl (5; 0 off), errorTtl (0), strict (false; true: an error where Redis is away), renew
 ---(true), serveOld (true: readers get the old value while put runs), reloads (0: how often a load

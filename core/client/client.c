@@ -15,6 +15,7 @@ enum {
     DEFAULT_MAX_KEY = 64 * 1024,
     DEFAULT_MAX_QUEUE = 64 * 1024,
     DEFAULT_DEGRADED_TTL_MS = 1000,
+    DEFAULT_NEAR_BYTES = 64 * 1024 * 1024,
     MAX_TIMEOUT_MS = 24 * 3600 * 1000
 };
 
@@ -92,6 +93,8 @@ static const char *check_options(rc_options *options)
         options->degraded_ttl_ms = DEFAULT_DEGRADED_TTL_MS;
     if (options->spin == 0)
         options->spin = 1;
+    if (options->near_bytes == 0)
+        options->near_bytes = DEFAULT_NEAR_BYTES;
     if (options->connect_timeout_ms < 0 || options->connect_timeout_ms > MAX_TIMEOUT_MS)
         return "connect_timeout_ms is out of range";
     if (options->command_timeout_ms < 0 || options->command_timeout_ms > MAX_TIMEOUT_MS)
@@ -100,6 +103,8 @@ static const char *check_options(rc_options *options)
         return "max_value_bytes is out of range";
     if (options->max_key_bytes < 0 || options->max_key_bytes > 1 << 24)
         return "max_key_bytes is out of range";
+    if (options->near_bytes < RC_NEAR_MIN_BYTES || options->near_bytes > INT64_C(1) << 36)
+        return "near_bytes is out of range";
     return options->max_queue < 0 ? "max_queue is out of range" : NULL;
 }
 
@@ -107,7 +112,8 @@ static bool is_same(const struct rc_client *client, const struct rc_client *want
 {
     const rc_options *a = &client->options, *b = &wanted->options;
     return a->url_len == b->url_len && a->group_len == b->group_len &&
-           a->tls_ca_len == b->tls_ca_len && a->connect_timeout_ms == b->connect_timeout_ms &&
+           a->tls_ca_len == b->tls_ca_len && a->near == b->near && a->near_bytes == b->near_bytes &&
+           a->near_name_len == b->near_name_len && a->connect_timeout_ms == b->connect_timeout_ms &&
            a->command_timeout_ms == b->command_timeout_ms &&
            a->max_value_bytes == b->max_value_bytes && a->max_key_bytes == b->max_key_bytes &&
            a->max_queue == b->max_queue && a->degraded_ttl_ms == b->degraded_ttl_ms &&
@@ -120,6 +126,8 @@ static void free_client(struct rc_client *client)
 {
     pthread_mutex_destroy(&client->driver_mutex);
     rc_tls_context_free(client->tls_context);
+    if (client->near != NULL)
+        rc_near_close(client->near);
     rc_buf_deinit(&client->name);
     free(client);
 }
@@ -132,6 +140,7 @@ static const char *prepare(struct rc_client *client, const rc_options *options)
     int error = rc_buf_append(&client->name, options->url, options->url_len);
     error |= rc_buf_append(&client->name, options->group, options->group_len);
     error |= rc_buf_append(&client->name, options->tls_ca, options->tls_ca_len);
+    error |= rc_buf_append(&client->name, options->near_name, options->near_name_len);
     if (error != 0)
         return "no memory";
     if (!client->address.is_tls)
@@ -145,6 +154,27 @@ static const char *prepare(struct rc_client *client, const rc_options *options)
                                  &why);
     rc_buf_deinit(&path);
     return client->tls_context == NULL ? why : NULL;
+}
+
+/* Keys of different servers and databases must not meet in one region. */
+static uint64_t server_name(const struct rc_address *address)
+{
+    const struct rc_seed seed = {{0x7265646361636865, 1}}; /* the same in every process */
+    return rc_siphash(&seed, address->label, strlen(address->label));
+}
+
+static const char *open_near(struct rc_client *client)
+{
+    const rc_options *options = &client->options;
+    const char *why = NULL;
+    size_t end = rc_buf_len(&client->name);
+    struct rc_near_options near = {.bytes = (size_t)options->near_bytes,
+                                   .server = server_name(&client->address)};
+    if (options->near_name_len > 0) {
+        near.name = rc_buf_head(&client->name) + end - options->near_name_len;
+        near.name_len = options->near_name_len;
+    }
+    return rc_near_open(&client->near, &near, &why) == 0 ? NULL : why;
 }
 
 static struct rc_client *new_client(const rc_options *options, const char **why)
@@ -187,6 +217,15 @@ int rc_open(const rc_options *options, rc_client **result, const char **error_te
             *result = client;
             return 0;
         }
+    }
+    /* Only now: most calls find an open client. */
+    why = wanted->options.near > 0 ? open_near(wanted) : NULL;
+    if (why != NULL) {
+        unlock_registry();
+        free_client(wanted);
+        if (error_text != NULL)
+            *error_text = why;
+        return RC_ERR_ARGUMENT;
     }
     wanted->next = registry;
     registry = wanted;
@@ -260,7 +299,8 @@ struct rc_driver *rc_client_driver(struct rc_client *client, int *error)
         driver = NULL;
     } else if (driver == NULL || driver->fork_generation != rc_fork_generation()) {
         client->abandoned = driver; /* the parent's: its threads and sockets are not ours */
-        *error = rc_driver_start(&driver, &client->options, &client->address, client->tls_context);
+        *error = rc_driver_start(&driver, &client->options, &client->address, client->tls_context,
+                                 client->near);
         if (*error != 0)
             driver = client->abandoned = NULL;
         atomic_store_explicit(&client->driver, driver, memory_order_release);
@@ -308,6 +348,26 @@ void rc_get_health(rc_client *client, rc_health *health)
     memset(health, 0, sizeof *health);
     if (driver != NULL)
         rc_driver_call(driver, read_health, &call);
+}
+
+static void read_horizon(struct rc_engine *engine, void *argument)
+{
+    rc_near_stats *stats = argument;
+    int64_t asof_us = engine->near != NULL ? rc_near_asof(engine->owner) : 0;
+    if (asof_us > 0)
+        stats->horizon_age_us = engine->context.now_us - asof_us;
+}
+
+void rc_get_near_stats(rc_client *client, rc_near_stats *stats)
+{
+    int error;
+    struct rc_driver *driver = rc_client_driver(client, &error);
+    memset(stats, 0, sizeof *stats);
+    if (client->near != NULL)
+        rc_near_read_stats(client->near, stats);
+    stats->horizon_age_us = -1;
+    if (driver != NULL)
+        rc_driver_call(driver, read_horizon, stats);
 }
 
 static void cancel_tag(struct rc_engine *engine, void *argument)

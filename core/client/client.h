@@ -1,8 +1,9 @@
 /*
  * client - what the public calls share: a client, its registry, its driver.
  *
- * What:    client.c opens and closes clients and finds the driver of this process; operation.c and
- *          lock_handle.c are the calls on slots and locks. All of them are declared in redcache.h.
+ * What:    client.c opens and closes clients and finds the driver of this process; operation.c,
+ *          view.c and lock_handle.c are the calls on slots, views of the near cache and locks. All of
+ *          them are declared in redcache.h.
  * Threads: any; everything here runs in the caller's thread, and what needs the engine goes through
  *          the driver's queue.
  * Memory:  a client lives as long as it is referred to, or has slots or locks.
@@ -23,21 +24,31 @@
 struct rc_client {
     /* Fixed after init. */
     rc_options options; /* strings: `name` */
-    struct rc_buf name; /* url, group, tls_ca */
+    struct rc_buf name; /* url, group, tls_ca, near_name */
     struct rc_address address;
     struct rc_tls_context *tls_context; /* rediss:// only */
+    struct rc_near *near;               /* NULL: none */
 
     /* Guarded by registry_mutex. */
     struct rc_client *next;
     unsigned references;
     bool leaving;   /* the last reference is on its way out: not to be opened again */
-    unsigned users; /* seats and locks: the memory stays as long as there are any */
+    unsigned users; /* seats, locks and views: the memory stays as long as there are any */
 
     /* Guarded by driver_mutex; read anywhere (acquire). */
     pthread_mutex_t driver_mutex;
     _Atomic(struct rc_driver *) driver; /* NULL before the first use */
     _Atomic bool closed;
     struct rc_driver *abandoned; /* of the parent process, never touched again */
+};
+
+struct rc_view {
+    /* Fixed after init. */
+    struct rc_client *client;
+    struct rc_near *near;
+    struct rc_buf prefix;
+    int64_t ttl_us;
+    uint8_t group;
 };
 
 /* The driver of this process, started now if need be. NULL: closed, or it can not be started

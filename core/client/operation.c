@@ -141,13 +141,21 @@ static int submit_encoded(rc_op *op, int error)
     return rc_operation_submit(op);
 }
 
-static int set_key(rc_op *op, const char *key, size_t key_len)
+/* The key is what prefix and rest make together; behind the purpose byte of a load, if there is
+   one. */
+static int set_key(rc_op *op, const char *purpose, const struct rc_buf *prefix, const char *key,
+                   size_t key_len)
 {
     const struct rc_client *client = seat_of(op)->client;
-    if (key_len > (size_t)client->options.max_key_bytes)
+    size_t prefix_len = prefix != NULL ? rc_buf_len(prefix) : 0;
+    if (key_len > (size_t)client->options.max_key_bytes ||
+        prefix_len + key_len > (size_t)client->options.max_key_bytes)
         return RC_ERR_TOOLARGE;
     rc_buf_clear(&op->key);
-    return rc_buf_append(&op->key, key, key_len);
+    int error = purpose != NULL ? rc_buf_append(&op->key, purpose, 1) : 0;
+    if (error == 0 && prefix != NULL)
+        error = rc_buf_append(&op->key, rc_buf_head(prefix), prefix_len);
+    return error == 0 ? rc_buf_append(&op->key, key, key_len) : error;
 }
 
 int rc_done(rc_op *op)
@@ -193,10 +201,38 @@ int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags)
 {
     int error = rc_operation_ready(op, RC_OP_GET);
     if (error == 0)
-        error = set_key(op, key, key_len);
+        error = set_key(op, NULL, NULL, key, key_len);
     if (error != 0)
         return error;
     return submit_encoded(op, encode_get(op, key, key_len, flags & RC_WANT_TTL));
+}
+
+/* The op's read may be kept near, as the view says. */
+static void keep_near(rc_op *op, const struct rc_view *view)
+{
+    op->near = true;
+    op->near_group = view->group;
+    op->near_ttl_us = view->ttl_us;
+}
+
+int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint32_t flags)
+{
+    int error = rc_operation_ready(op, RC_OP_GET);
+    if (error == 0)
+        error = set_key(op, NULL, &view->prefix, key, key_len);
+    if (error != 0)
+        return error;
+    keep_near(op, view);
+    op->flags = flags & RC_FRESH;
+    return submit_encoded(op, encode_get(op, rc_buf_head(&op->key), rc_buf_len(&op->key), true));
+}
+
+int rc_barrier(rc_op *op)
+{
+    if (seat_of(op)->client->near == NULL)
+        return RC_ERR_ARGUMENT;
+    int error = rc_operation_ready(op, RC_OP_BARRIER);
+    return error == 0 ? rc_operation_submit(op) : error;
 }
 
 /* The header in front of a value; plain values have none. Returns its length. */
@@ -235,7 +271,7 @@ int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, co
         return RC_ERR_TOOLARGE;
     int error = rc_operation_ready(op, RC_OP_SET);
     if (error == 0)
-        error = set_key(op, key, key_len);
+        error = set_key(op, NULL, NULL, key, key_len);
     if (error != 0)
         return error;
     size_t header_len = make_header(op, header, flags & RC_PLAIN ? NULL : entry, NULL);
@@ -256,7 +292,7 @@ int rc_delete(rc_op *op, const char *key, size_t key_len)
 {
     int error = rc_operation_ready(op, RC_OP_DELETE);
     if (error == 0)
-        error = set_key(op, key, key_len);
+        error = set_key(op, NULL, NULL, key, key_len);
     if (error != 0)
         return error;
     error = rc_command_head(&op->request, 2);
@@ -289,6 +325,15 @@ int rc_argument(rc_op *op, const char *bytes, size_t len)
     return rc_command_bytes(&op->request, bytes, len);
 }
 
+int rc_argument_written(rc_op *op, const char *key, size_t key_len)
+{
+    uint32_t len = (uint32_t)key_len;
+    if (key_len <= RC_NEAR_MAX_KEY && (rc_buf_append(&op->written, &len, sizeof len) != 0 ||
+                                       rc_buf_append(&op->written, key, key_len) != 0))
+        return RC_ERR_NOMEM;
+    return rc_command_bytes(&op->request, key, key_len);
+}
+
 int rc_argument_int(rc_op *op, int64_t number)
 {
     return rc_command_int(&op->request, number);
@@ -318,24 +363,37 @@ int rc_delete_submit(rc_op *op)
 
 /* ---- remember -------------------------------------------------------------------------------- */
 
-int rc_load(rc_op *op, const char *key, size_t key_len, const rc_load_options *options)
+static int start_load(rc_op *op, const struct rc_view *view, const char *key, size_t key_len,
+                      const rc_load_options *options)
 {
-    const struct rc_client *client = seat_of(op)->client;
+    const struct rc_buf *prefix = view != NULL ? &view->prefix : NULL;
     char purpose = options->flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
     if (options->lease_ttl_ms <= 0 || options->max_load_ms <= 0 || options->wait_timeout_ms <= 0)
         return RC_ERR_ARGUMENT;
-    if (key_len > (size_t)client->options.max_key_bytes)
-        return RC_ERR_TOOLARGE;
     int error = rc_operation_ready(op, RC_OP_LOAD);
+    if (error == 0)
+        error = set_key(op, &purpose, prefix, key, key_len);
     if (error != 0)
         return error;
     op->load = *options;
-    rc_buf_clear(&op->key);
-    if (rc_buf_append(&op->key, &purpose, 1) != 0 || rc_buf_append(&op->key, key, key_len) != 0)
-        return RC_ERR_NOMEM;
-    if (!(options->flags & (RC_PUT | RC_SCRIPT_FIRST)))
-        error = encode_get(op, key, key_len, options->flags & RC_WANT_TTL);
-    return submit_encoded(op, error);
+    if (options->flags & (RC_PUT | RC_SCRIPT_FIRST))
+        return rc_operation_submit(op);
+    if (view != NULL)
+        keep_near(op, view);
+    op->flags = options->flags & RC_FRESH;
+    return submit_encoded(op, encode_get(op, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1,
+                                         view != NULL || options->flags & RC_WANT_TTL));
+}
+
+int rc_load(rc_op *op, const char *key, size_t key_len, const rc_load_options *options)
+{
+    return start_load(op, NULL, key, key_len, options);
+}
+
+int rc_view_load(rc_view *view, rc_op *op, const char *key, size_t key_len,
+                 const rc_load_options *options)
+{
+    return start_load(op, view, key, key_len, options);
 }
 
 /* Turns the slot of a load into the operation that ends it. */

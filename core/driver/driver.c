@@ -12,7 +12,7 @@
 #include "driver/reactor.h"
 #include "driver/socket.h"
 
-enum { LISTEN_EVERY_US = 1000 };
+enum { LISTEN_EVERY_US = 300 };
 
 /* ---- ownership ------------------------------------------------------------------------------- */
 
@@ -296,7 +296,8 @@ void rc_driver_call(struct rc_driver *driver, void (*call)(struct rc_engine *, v
 /* ---- life ------------------------------------------------------------------------------------ */
 
 int rc_driver_start(struct rc_driver **result, const rc_options *options,
-                    const struct rc_address *address, struct rc_tls_context *tls_context)
+                    const struct rc_address *address, struct rc_tls_context *tls_context,
+                    struct rc_near *near)
 {
     struct rc_seed seed;
     struct rc_driver *driver = calloc(1, sizeof *driver);
@@ -304,7 +305,7 @@ int rc_driver_start(struct rc_driver **result, const rc_options *options,
         return RC_ERR_NOMEM;
     int error = rc_random_bytes(&seed, sizeof seed);
     if (error == 0)
-        error = rc_engine_init(&driver->engine, options, address, &seed, rc_clock_us());
+        error = rc_engine_init(&driver->engine, options, address, near, &seed, rc_clock_us());
     if (error != 0)
         goto fail;
     driver->tls_context = tls_context;

@@ -61,9 +61,11 @@ struct rc_driver {
     struct rc_list waiters; /* seats that park, by `waiter`, oldest first */
 };
 
-/* tls_context: for rediss:// addresses, else NULL; the client's, outlives the driver. */
+/* tls_context: for rediss:// addresses, else NULL; near: NULL for none. Both are the client's and
+   outlive the driver. */
 int rc_driver_start(struct rc_driver **driver, const rc_options *options,
-                    const struct rc_address *address, struct rc_tls_context *tls_context);
+                    const struct rc_address *address, struct rc_tls_context *tls_context,
+                    struct rc_near *near);
 /* Gives leases and locks back, for up to timeout_ms, then fails what is left, joins the reactor. */
 void rc_driver_close(struct rc_driver *driver, int32_t timeout_ms);
 void rc_driver_free(struct rc_driver *driver); /* after close, when no seat is in it any more */

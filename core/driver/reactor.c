@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -14,7 +15,8 @@
 #include "driver/socket.h"
 
 enum {
-    TICK_MS = 3,          /* how soon after the last inline turn the reactor takes over */
+    TICK_US = 3000,       /* how soon after the last inline turn the reactor takes over */
+    TICK_NEAR_US = 500,   /* the same with a near cache: news must not wait for a millisecond */
     TICKS_TO_ARM = 8,     /* without an inline turn: poll the sockets again */
     TICKS_TO_DORMANT = 4, /* the engine was never free: its owner sleeps and sees everything */
     PASSES_MAX = 16       /* per wake-up, before libuv gets its turn again */
@@ -42,9 +44,12 @@ struct rc_reactor {
     uv_thread_t thread;
     uv_loop_t loop;
     uv_async_t async;
-    uv_timer_t timer;
+    uv_timer_t timer; /* whole milliseconds */
+    int tick_fd;      /* ticks are finer than that */
+    uv_poll_t tick;
     struct door doors[RC_TOPOLOGY_LINKS];
     enum mode mode;
+    bool has_tick; /* the tick is set */
     uint64_t seen_inline_turns;
     int quiet_ticks;
     int busy_ticks;
@@ -91,17 +96,28 @@ static void update_polls(struct rc_reactor *reactor)
 
 static void on_timer(uv_timer_t *timer);
 
+static void set_tick(struct rc_reactor *reactor, int64_t after_us) /* 0: none */
+{
+    struct itimerspec spec = {.it_value = {.tv_nsec = (long)after_us * 1000}};
+    if (after_us == 0 && !reactor->has_tick)
+        return;
+    reactor->has_tick = after_us != 0;
+    timerfd_settime(reactor->tick_fd, 0, &spec, NULL);
+}
+
 static void set_alarm(struct rc_reactor *reactor)
 {
     struct rc_driver *driver = reactor->driver;
     int64_t now_us = rc_clock_us();
     int64_t at_us = INT64_MAX;
+    int64_t tick_us = driver->engine.near != NULL ? TICK_NEAR_US : TICK_US;
     if (reactor->mode == MODE_TICKING)
-        at_us = now_us + TICK_MS * 1000;
+        at_us = now_us + tick_us;
     else if (reactor->mode == MODE_ARMED)
         at_us = rc_engine_deadline(&driver->engine);
     atomic_store(&driver->reactor_alarm_us, at_us);
-    if (at_us == INT64_MAX) {
+    set_tick(reactor, reactor->mode == MODE_TICKING ? tick_us : 0);
+    if (at_us == INT64_MAX || reactor->mode == MODE_TICKING) {
         uv_timer_stop(&reactor->timer);
         return;
     }
@@ -384,11 +400,20 @@ static void on_tick(struct rc_reactor *reactor)
 
 static void on_timer(uv_timer_t *timer)
 {
-    struct rc_reactor *reactor = timer->data;
+    pass(timer->data, 0);
+}
+
+static void on_tick_fd(uv_poll_t *tick, int status, int events)
+{
+    struct rc_reactor *reactor = tick->data;
+    uint64_t expirations;
+    (void)status;
+    (void)events;
+    ssize_t n = read(reactor->tick_fd, &expirations, sizeof expirations);
+    (void)n;
+    reactor->has_tick = false;
     if (reactor->mode == MODE_TICKING)
         on_tick(reactor);
-    else
-        pass(reactor, 0);
 }
 
 /* ---- the thread ------------------------------------------------------------------------------ */
@@ -406,13 +431,37 @@ static int init_loop(struct rc_reactor *reactor)
 {
     if (uv_loop_init(&reactor->loop) != 0)
         return RC_ERR_NOMEM;
-    if (uv_async_init(&reactor->loop, &reactor->async, on_async) != 0) {
-        uv_loop_close(&reactor->loop);
-        return RC_ERR_NOMEM;
-    }
+    reactor->tick_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (reactor->tick_fd < 0)
+        goto fail_loop;
+    if (uv_poll_init(&reactor->loop, &reactor->tick, reactor->tick_fd) != 0)
+        goto fail_fd;
+    if (uv_async_init(&reactor->loop, &reactor->async, on_async) != 0)
+        goto fail_poll;
     uv_timer_init(&reactor->loop, &reactor->timer);
-    reactor->async.data = reactor->timer.data = reactor;
+    reactor->async.data = reactor->timer.data = reactor->tick.data = reactor;
+    uv_poll_start(&reactor->tick, UV_READABLE, on_tick_fd);
     return 0;
+
+fail_poll:
+    uv_close((uv_handle_t *)&reactor->tick, NULL);
+    uv_run(&reactor->loop, UV_RUN_DEFAULT);
+fail_fd:
+    close(reactor->tick_fd);
+fail_loop:
+    uv_loop_close(&reactor->loop);
+    return RC_ERR_NOMEM;
+}
+
+/* Whoever calls it has the loop to himself. */
+static void end_loop(struct rc_reactor *reactor)
+{
+    uv_close((uv_handle_t *)&reactor->async, NULL);
+    uv_close((uv_handle_t *)&reactor->timer, NULL);
+    uv_close((uv_handle_t *)&reactor->tick, NULL);
+    uv_run(&reactor->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&reactor->loop);
+    close(reactor->tick_fd);
 }
 
 int rc_reactor_start(struct rc_driver *driver)
@@ -432,10 +481,7 @@ int rc_reactor_start(struct rc_driver *driver)
     }
     driver->reactor = reactor;
     if (uv_thread_create(&reactor->thread, run, reactor) != 0) {
-        uv_close((uv_handle_t *)&reactor->async, NULL);
-        uv_close((uv_handle_t *)&reactor->timer, NULL);
-        uv_run(&reactor->loop, UV_RUN_DEFAULT);
-        uv_loop_close(&reactor->loop);
+        end_loop(reactor);
         free(reactor);
         return RC_ERR_NOMEM;
     }
@@ -463,10 +509,7 @@ void rc_reactor_stop(struct rc_reactor *reactor)
     reactor->ending = true;
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
         shut(&reactor->doors[i]);
-    uv_close((uv_handle_t *)&reactor->async, NULL);
-    uv_close((uv_handle_t *)&reactor->timer, NULL);
-    uv_run(&reactor->loop, UV_RUN_DEFAULT);
-    uv_loop_close(&reactor->loop);
+    end_loop(reactor);
     atomic_store(&reactor->driver->owner, RC_OWNER_NONE);
 }
 

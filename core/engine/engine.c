@@ -4,31 +4,96 @@
 #include <stdio.h>
 #include <string.h>
 
+/* ---- news of the links ------------------------------------------------------------------------ */
+
 static void on_link_ready(struct rc_link *link)
 {
     struct rc_engine *engine = link->owner;
-    if (link->role == RC_LINK_T)
-        rc_locks_on_tracking(&engine->locks);
-    else
+    if (link->role == RC_LINK_W) {
         rc_replay_send(&engine->replay, link);
+        return;
+    }
+    rc_locks_on_tracking(&engine->locks);
+    if (engine->near != NULL && link->tracking && link->epoch > 0)
+        rc_revalidate_start(&engine->revalidate);
+}
+
+/* Changes may have passed us by: nothing that was read up to now is known coherent. */
+static void begin_epoch(struct rc_engine *engine)
+{
+    if (engine->near == NULL)
+        return;
+    rc_near_renew_owner(engine->owner);
+    rc_revalidate_stop(&engine->revalidate);
+    rc_fetches_push(&engine->fetches, NULL, 0);
 }
 
 static void on_link_down(struct rc_link *link)
 {
     struct rc_engine *engine = link->owner;
+    if (link->role != RC_LINK_T)
+        return;
+    begin_epoch(engine);
     /* Nobody tells us of changes any more: all who wait look for themselves. */
-    if (link->role == RC_LINK_T)
-        rc_track_fire_all(&engine->track);
+    rc_track_fire_all(&engine->track);
+}
+
+static void on_link_answered(struct rc_link *link, int64_t sent_us)
+{
+    struct rc_engine *engine = link->owner;
+    if (engine->near != NULL && link->tracking)
+        rc_near_set_asof(engine->owner, sent_us);
+}
+
+static void drop_pushed(void *owner, const char *key, size_t len)
+{
+    struct rc_engine *engine = owner;
+    if (engine->near == NULL)
+        return;
+    if (key == NULL) {
+        begin_epoch(engine);
+        rc_revalidate_start(&engine->revalidate); /* it may have been another database */
+        return;
+    }
+    rc_fetches_push(&engine->fetches, key, len);
+    rc_near_drop(engine->near, key, len, RC_NEAR_PUSH);
 }
 
 static void on_link_push(struct rc_link *link, const struct rc_reply *push)
 {
     struct rc_engine *engine = link->owner;
-    rc_track_push(&engine->track, push);
+    rc_track_push(&engine->track, push, drop_pushed, engine);
+}
+
+static void deliver_fetched(void *owner, struct rc_op *op, int status, struct rc_reply *reply,
+                            const char *text);
+
+static int init_near(struct rc_engine *engine, struct rc_near *near)
+{
+    struct rc_context *context = &engine->context;
+    struct rc_link *link = &engine->topology.links[RC_LINK_T];
+    int error = 0;
+    engine->owner = near != NULL ? rc_near_add_owner(near) : NULL;
+    if (engine->owner != NULL)
+        engine->near = near;
+    rc_fetches_init(&engine->fetches, context, &engine->topology, engine->near, engine->owner);
+    engine->fetches.deliver = deliver_fetched;
+    engine->fetches.engine = engine;
+    if (engine->near == NULL)
+        return 0;
+    link->on_answered = on_link_answered;
+    error = rc_horizon_init(&engine->horizon, context, link, near, engine->owner);
+    if (error == 0 &&
+        (error = rc_revalidate_init(&engine->revalidate, context, link, near, engine->owner)) != 0)
+        rc_horizon_deinit(&engine->horizon);
+    if (error != 0)
+        rc_near_remove_owner(near, engine->owner);
+    return error;
 }
 
 int rc_engine_init(struct rc_engine *engine, const rc_options *options,
-                   const struct rc_address *address, const struct rc_seed *seed, int64_t now_us)
+                   const struct rc_address *address, struct rc_near *near,
+                   const struct rc_seed *seed, int64_t now_us)
 {
     memset(engine, 0, sizeof *engine);
     rc_list_init(&engine->running);
@@ -38,10 +103,11 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
         return error;
     engine->context.now_us = now_us;
     error = rc_topology_init(&engine->topology, &engine->context, &engine->address);
-    if (error != 0) {
-        rc_context_deinit(&engine->context);
-        return error;
-    }
+    if (error != 0)
+        goto fail_context;
+    error = init_near(engine, near);
+    if (error != 0)
+        goto fail_topology;
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
         struct rc_link *link = &engine->topology.links[i];
         link->owner = engine;
@@ -54,6 +120,12 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
     rc_locks_init(&engine->locks, &engine->context, &engine->topology, &engine->track);
     rc_replay_init(&engine->replay);
     return 0;
+
+fail_topology:
+    rc_topology_deinit(&engine->topology);
+fail_context:
+    rc_context_deinit(&engine->context);
+    return error;
 }
 
 void rc_engine_deinit(struct rc_engine *engine)
@@ -62,6 +134,12 @@ void rc_engine_deinit(struct rc_engine *engine)
     rc_locks_deinit(&engine->locks);
     rc_track_deinit(&engine->track);
     rc_replay_deinit(&engine->replay);
+    rc_fetches_deinit(&engine->fetches);
+    if (engine->near != NULL) {
+        rc_revalidate_deinit(&engine->revalidate);
+        rc_horizon_deinit(&engine->horizon);
+        rc_near_remove_owner(engine->near, engine->owner);
+    }
     rc_topology_deinit(&engine->topology);
     rc_context_deinit(&engine->context);
 }
@@ -115,7 +193,25 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
         read_entry(op, &op->reply, req->context->options.max_value_bytes);
     else
         read_answer(op, &op->reply);
+    if (op->kind == RC_OP_BARRIER)
+        op->result.number = req->sent_us;
     rc_context_finish(req->context, op);
+}
+
+/* What was read over T, for a get or as the first look of a load. */
+static void deliver_fetched(void *owner, struct rc_op *op, int status, struct rc_reply *reply,
+                            const char *text)
+{
+    struct rc_engine *engine = owner;
+    if (op->kind == RC_OP_LOAD) {
+        rc_leases_first_answer(&engine->leases, op, status, reply, text);
+    } else if (status != 0) {
+        rc_context_fail(&engine->context, op, status, text);
+    } else {
+        rc_reply_swap(&op->reply, reply);
+        read_entry(op, &op->reply, engine->context.options.max_value_bytes);
+        rc_context_finish(&engine->context, op);
+    }
 }
 
 static int64_t command_timeout_ms(const struct rc_engine *engine, const struct rc_op *op)
@@ -144,6 +240,71 @@ static void start_command(struct rc_engine *engine, struct rc_op *op)
     rc_link_send(link, req, rc_context_after_ms(context, command_timeout_ms(engine, op)));
 }
 
+/* A read over T, if its answer can be kept. */
+static bool start_fetch(struct rc_engine *engine, struct rc_op *op, const char *key, size_t len)
+{
+    if (!op->near || !rc_fetch_is_possible(&engine->fetches, key, len))
+        return false;
+    rc_horizon_watch(&engine->horizon);
+    rc_fetch_start(&engine->fetches, op, key, len, op->flags, command_timeout_ms(engine, op));
+    return true;
+}
+
+static void start_barrier(struct rc_engine *engine, struct rc_op *op)
+{
+    struct rc_context *context = &engine->context;
+    struct rc_link *link = &engine->topology.links[RC_LINK_T];
+    struct rc_req *req = engine->near != NULL ? rc_horizon_ping(&engine->horizon) : NULL;
+    if (req == NULL) {
+        rc_context_fail(context, op, engine->near != NULL ? RC_ERR_NOMEM : RC_ERR_ARGUMENT, NULL);
+        return;
+    }
+    req->done = on_answer;
+    req->owner = op;
+    op->req = req;
+    rc_link_send(link, req, rc_context_after_ms(context, command_timeout_ms(engine, op)));
+}
+
+/* ---- own writes: gone from the near cache when they start, and again when they are done --------- */
+
+static void drop_key(struct rc_engine *engine, const char *key, size_t len)
+{
+    if (len <= RC_NEAR_MAX_KEY)
+        rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
+}
+
+static void drop_written(struct rc_engine *engine, const struct rc_op *op)
+{
+    const char *key = rc_buf_head(&op->key);
+    size_t len = rc_buf_len(&op->key);
+    uint32_t part;
+    if (engine->near == NULL)
+        return;
+    switch (op->kind) {
+    case RC_OP_SET: drop_key(engine, key, len); break;
+    case RC_OP_PUBLISH:
+    case RC_OP_FAIL:
+    case RC_OP_RELEASE: drop_key(engine, key + 1, len - 1); break; /* behind the purpose byte */
+    case RC_OP_LOAD:
+        if (op->has_newer || (op->load.flags & RC_HIDE_OLD))
+            drop_key(engine, key + 1, len - 1);
+        break;
+    case RC_OP_DELETE:
+        if (rc_buf_len(&op->written) == 0) /* one key, perhaps the empty one */
+            drop_key(engine, key, len);
+        /* fallthrough */
+    case RC_OP_COMMAND:
+        key = rc_buf_head(&op->written);
+        for (size_t left = rc_buf_len(&op->written); left > 0; left -= sizeof part + part) {
+            memcpy(&part, key, sizeof part);
+            drop_key(engine, key + sizeof part, part);
+            key += sizeof part + part;
+        }
+        break;
+    default: break;
+    }
+}
+
 /* ---- the life of an op ----------------------------------------------------------------------- */
 
 /* Out of everything it is in; what was sent for it alone is no longer waited for. */
@@ -152,7 +313,9 @@ static void take_out(struct rc_engine *engine, struct rc_op *op)
     if (op->req != NULL)
         rc_link_forget(op->req);
     op->req = NULL;
-    if (op->kind == RC_OP_LOCK_ACQUIRE)
+    if (op->fetch != NULL)
+        rc_fetch_leave(op);
+    else if (op->kind == RC_OP_LOCK_ACQUIRE)
         rc_locks_leave(&engine->locks, op);
     else if (op->kind == RC_OP_LOAD || op->kind == RC_OP_PUBLISH || op->kind == RC_OP_FAIL ||
              op->kind == RC_OP_RELEASE)
@@ -184,13 +347,24 @@ static void set_deadline(struct rc_engine *engine, struct rc_op *op, int64_t wai
 static void start(struct rc_engine *engine, struct rc_op *op)
 {
     switch (op->kind) {
-    case RC_OP_COMMAND:
     case RC_OP_GET:
+        if (!op->near) {
+            start_command(engine, op);
+            break;
+        }
+        /* Behind the deadline of its request, which knows better what went wrong. */
+        set_deadline(engine, op, command_timeout_ms(engine, op) + 1);
+        if (!start_fetch(engine, op, rc_buf_head(&op->key), rc_buf_len(&op->key)))
+            start_command(engine, op);
+        break;
+    case RC_OP_BARRIER: start_barrier(engine, op); break;
+    case RC_OP_COMMAND:
     case RC_OP_SET:
     case RC_OP_DELETE: start_command(engine, op); break;
     case RC_OP_LOAD:
         set_deadline(engine, op, op->load.wait_timeout_ms);
-        rc_leases_load(&engine->leases, op);
+        if (!start_fetch(engine, op, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1))
+            rc_leases_load(&engine->leases, op);
         break;
     case RC_OP_PUBLISH:
     case RC_OP_FAIL:
@@ -217,6 +391,8 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
     struct rc_context *context = &engine->context;
     int error = rc_context_start(context, op);
     op->req = NULL;
+    op->fetch = NULL;
+    op->has_newer = false;
     op->running_tag = op->tag;
     rc_list_append(&engine->running, &op->active);
     if (context->closing) {
@@ -228,6 +404,7 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
         rc_context_fail(context, op, error, NULL);
         return;
     }
+    drop_written(engine, op);
     start(engine, op);
 }
 
@@ -249,6 +426,7 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
         return NULL;
     struct rc_op *op = RC_CONTAINER(finished->next, struct rc_op, active);
     rc_list_remove(&op->active);
+    drop_written(engine, op);
     return op;
 }
 

@@ -14,11 +14,15 @@
 
 #include "base/address.h"
 #include "engine/context.h"
+#include "engine/fetch.h"
+#include "engine/horizon.h"
 #include "engine/lease.h"
 #include "engine/lock.h"
 #include "engine/replay.h"
+#include "engine/revalidate.h"
 #include "engine/topology.h"
 #include "engine/track.h"
+#include "near/near.h"
 
 struct rc_engine {
     struct rc_context context;
@@ -28,11 +32,18 @@ struct rc_engine {
     struct rc_leases leases;
     struct rc_locks locks;
     struct rc_replay replay;
+    struct rc_near *near; /* NULL: none. The client's; outlives the engine */
+    struct rc_near_owner *owner;
+    struct rc_fetches fetches;
+    struct rc_horizon horizon;
+    struct rc_revalidate revalidate;
     struct rc_list running; /* ops by their `active` link */
 };
 
+/* near NULL: without a near cache. */
 int rc_engine_init(struct rc_engine *engine, const rc_options *options,
-                   const struct rc_address *address, const struct rc_seed *seed, int64_t now_us);
+                   const struct rc_address *address, struct rc_near *near,
+                   const struct rc_seed *seed, int64_t now_us);
 void rc_engine_deinit(struct rc_engine *engine); /* after rc_engine_end */
 
 static inline void rc_engine_set_time(struct rc_engine *engine, int64_t now_us)

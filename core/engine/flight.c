@@ -102,6 +102,7 @@ void rc_flight_hit(struct rc_context *context, struct rc_op *op, const char *byt
         op->result.kind = RC_KIND_PLAIN;
         rc_op_keep(op, bytes, len);
     }
+    op->has_newer = true;
     op->result.outcome = RC_HIT;
     op->result.flags = flags;
     op->result.ttl_ms = ttl_ms;

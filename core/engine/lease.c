@@ -200,6 +200,13 @@ static void join(struct rc_leases *leases, struct rc_op *op)
         acquire(flight);
 }
 
+static void begin(struct rc_op *op)
+{
+    op->flight = NULL;
+    op->leads = op->cut_off = false;
+    op->seen_len = 0;
+}
+
 /* Redis did not answer the first read. */
 static void join_cut_off(struct rc_leases *leases, struct rc_op *op, int status, const char *text)
 {
@@ -258,13 +265,11 @@ static void read_first_answer(struct rc_leases *leases, struct rc_op *op, struct
     }
 }
 
-static void on_first_answer(struct rc_req *req, int status, struct rc_reply *reply,
-                            const char *text)
+void rc_leases_first_answer(struct rc_leases *leases, struct rc_op *op, int status,
+                            struct rc_reply *reply, const char *text)
 {
-    struct rc_op *op = req->owner;
-    struct rc_leases *leases = req->detail;
-    op->req = NULL;
     char cause[RC_TEXT_SIZE];
+    begin(op);
     if (status != 0)
         join_cut_off(leases, op, status, text);
     else if (reply->nodes[0].type == '-')
@@ -273,11 +278,17 @@ static void on_first_answer(struct rc_req *req, int status, struct rc_reply *rep
         read_first_answer(leases, op, reply);
 }
 
+static void on_first_answer(struct rc_req *req, int status, struct rc_reply *reply,
+                            const char *text)
+{
+    struct rc_op *op = req->owner;
+    op->req = NULL;
+    rc_leases_first_answer(req->detail, op, status, reply, text);
+}
+
 void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
 {
-    op->flight = NULL;
-    op->leads = op->cut_off = false;
-    op->seen_len = 0;
+    begin(op);
     if (op->load.flags & (RC_PUT | RC_SCRIPT_FIRST)) {
         join(leases, op);
         return;

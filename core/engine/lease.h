@@ -52,6 +52,10 @@ void rc_leases_init(struct rc_leases *leases, struct rc_context *context,
 void rc_leases_deinit(
     struct rc_leases *leases); /* after rc_leases_shutdown and the links' shutdown */
 
+/* RC_OP_LOAD whose first read of the key was made elsewhere: a status other than 0 with a text (or
+   NULL), or the answers to GET and PTTL, which may be swapped away. */
+void rc_leases_first_answer(struct rc_leases *leases, struct rc_op *op, int status,
+                            struct rc_reply *reply, const char *text);
 /* RC_OP_LOAD. op->key: purpose byte, then the key. op->request: GET [PTTL], unless it goes to the
    script at once. */
 void rc_leases_load(struct rc_leases *leases, struct rc_op *op);

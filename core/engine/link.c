@@ -128,7 +128,7 @@ static void write_request(struct rc_link *link, struct rc_req *req)
     }
     rc_list_append(&link->in_flight, &req->place);
     req->sent = true;
-    req->sent_us = link->context->now_us;
+    req->sent_us = link->sent_us = link->context->now_us;
     req->output_start = link->output_queued;
     link->output_queued += len;
     link->context->stats.requests += req->expect;
@@ -395,6 +395,16 @@ static void remember_server(struct rc_link *link, const struct rc_reply *reply)
                  (int)(version->len < 30 ? version->len : 30), version->str);
 }
 
+/* Before 7.0.5 a push may stand in the middle of another answer (redis/redis#8935). */
+static bool has_trusted_tracking(const struct rc_link *link)
+{
+    unsigned major = 0, minor = 0, patch = 0;
+    const char *version = strrchr(link->server, ' ');
+    if (version == NULL || sscanf(version, " %u.%u.%u", &major, &minor, &patch) < 3)
+        return true;
+    return major > 7 || (major == 7 && (minor > 0 || patch >= 5));
+}
+
 static void become_ready(struct rc_link *link)
 {
     link->state = RC_LINK_READY;
@@ -435,8 +445,12 @@ static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
     enum handshake_step step = link->handshake[link->handshake_at++];
     if (step == STEP_TRACKING) {
         link->tracking = first->type != '-';
-        if (!link->tracking)
-            rc_node_text(first, link->cause); /* waiters then look from time to time */
+        if (!link->tracking) /* waiters then look from time to time */
+            rc_node_text(first, link->cause);
+        else if (!has_trusted_tracking(link)) {
+            link->tracking = false;
+            snprintf(link->cause, sizeof link->cause, "client tracking needs Redis 7.0.5 or newer");
+        }
         return;
     }
     /* MISCONF: the server can not save and so refuses writes, and PING; reads go on. */
@@ -489,6 +503,8 @@ static void read_answer(struct rc_link *link)
         rc_reply_clear(reply);
         return;
     }
+    if (link->on_answered != NULL)
+        link->on_answered(link, req->sent_us);
     const rc_node *first = &reply->nodes[0];
     if (is_error(first, "LOADING") && req->done != NULL) {
         rc_node_text(first, link->cause);

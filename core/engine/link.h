@@ -46,6 +46,8 @@ struct rc_link {
     void (*on_ready)(struct rc_link *link);
     void (*on_down)(struct rc_link *link);
     void (*on_push)(struct rc_link *link, const struct rc_reply *push);
+    /* A request was answered, and with it all news up to `sent_us` is in. Before its `done`. */
+    void (*on_answered)(struct rc_link *link, int64_t sent_us);
 
     /* Engine only. */
     enum rc_link_state state;
@@ -58,6 +60,7 @@ struct rc_link {
     uint32_t attempts; /* failed since it was last ready */
     int64_t down_since_us;
     int64_t received_us;   /* when bytes last came in */
+    int64_t sent_us;       /* when the newest request was written to the output */
     struct rc_timer timer; /* opening: give up; backoff: try again; ready: is it still answering? */
     struct rc_resp resp;
     uint32_t answers; /* of the first request in flight, already read */
@@ -102,6 +105,14 @@ void rc_link_sent(struct rc_link *link, size_t len);
 static inline bool rc_link_is_ready(const struct rc_link *link)
 {
     return link->state == RC_LINK_READY;
+}
+
+/* The request of whose answers some, but not all, were read. NULL: none. */
+static inline struct rc_req *rc_link_half_answered(const struct rc_link *link)
+{
+    if (link->answers == 0 || !rc_link_is_ready(link))
+        return NULL;
+    return RC_CONTAINER(link->in_flight.next, struct rc_req, place);
 }
 
 #endif

@@ -12,6 +12,7 @@ int rc_op_init(struct rc_op *op)
     rc_list_init(&op->member);
     rc_buf_init(&op->key);
     rc_buf_init(&op->request);
+    rc_buf_init(&op->written);
     rc_reply_init(&op->reply);
     return 0;
 }
@@ -20,6 +21,7 @@ void rc_op_deinit(struct rc_op *op)
 {
     rc_buf_deinit(&op->key);
     rc_buf_deinit(&op->request);
+    rc_buf_deinit(&op->written);
     rc_reply_deinit(&op->reply);
 }
 
@@ -28,8 +30,11 @@ void rc_op_reset(struct rc_op *op, enum rc_op_kind kind)
     op->kind = kind;
     op->flags = 0;
     op->expect = 0;
+    op->near = false;
     rc_buf_clear(&op->request);
     rc_buf_trim(&op->request, KEEP_BYTES);
+    rc_buf_clear(&op->written);
+    rc_buf_trim(&op->written, KEEP_BYTES);
     rc_reply_trim(&op->reply, KEEP_BYTES);
     memset(&op->result, 0, sizeof op->result);
     op->result.ttl_ms = -2;

@@ -22,6 +22,7 @@
 #include "redcache.h"
 
 struct rc_req;
+struct rc_fetch;
 struct rc_flight;
 
 enum rc_op_kind {
@@ -33,6 +34,7 @@ enum rc_op_kind {
     RC_OP_PUBLISH,
     RC_OP_FAIL,
     RC_OP_RELEASE,
+    RC_OP_BARRIER, /* PING on the tracked connection */
     RC_OP_LOCK_ACQUIRE,
     RC_OP_LOCK_RELEASE,
     RC_OP_LOCK_EXTEND
@@ -48,6 +50,10 @@ struct rc_op {
     uint64_t tag;
     struct rc_buf key;
     struct rc_buf request; /* encoded commands */
+    struct rc_buf written; /* keys they write: a uint32_t with its length before each */
+    bool near;             /* a read whose answer is kept in the near cache */
+    uint8_t near_group;
+    int64_t near_ttl_us;   /* kept no longer than that */
     uint32_t expect;       /* answers to come: number of commands in `request` */
     size_t entry_from_end; /* end of a load: where in `request` the stored string lies */
     size_t entry_len;
@@ -60,7 +66,9 @@ struct rc_op {
     struct rc_list active; /* engine's list of running ops, later of finished ones */
     struct rc_list member; /* flight's or lock line's waiting ops, or the leading ones */
     struct rc_timer deadline;
-    struct rc_req *req; /* request under way for this op alone */
+    struct rc_req *req;     /* request under way for this op alone */
+    struct rc_fetch *fetch; /* read under way, shared with others; by `member` */
+    bool has_newer;         /* its value came past the near cache, which may hold an older one */
     bool running;
     uint64_t running_tag; /* as it was when submitted; stays while it leads */
 

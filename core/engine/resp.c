@@ -80,6 +80,24 @@ void rc_reply_resolve(struct rc_reply *reply)
     }
 }
 
+int rc_reply_copy(struct rc_reply *copy, const struct rc_reply *reply)
+{
+    const char *base = reply->arena.bytes == NULL ? "" : reply->arena.bytes;
+    if (rc_buf_append(&copy->arena, base, reply->arena.end) != 0)
+        return RC_ERR_NOMEM;
+    copy->nodes = malloc((reply->count + 1) * sizeof *copy->nodes);
+    if (copy->nodes == NULL)
+        return RC_ERR_NOMEM;
+    copy->room = copy->count = reply->count;
+    for (uint32_t i = 0; i < reply->count; i++) {
+        copy->nodes[i] = reply->nodes[i];
+        if (has_text(&copy->nodes[i])) /* back to an offset */
+            copy->nodes[i].str = (const char *)(uintptr_t)(reply->nodes[i].str - base);
+    }
+    rc_reply_resolve(copy);
+    return 0;
+}
+
 uint32_t rc_reply_skip(const struct rc_reply *reply, uint32_t index)
 {
     for (uint64_t missing = 1; missing > 0 && index < reply->count; index++)

@@ -43,6 +43,8 @@ void rc_reply_clear(struct rc_reply *reply); /* keeps the room */
 void rc_reply_trim(struct rc_reply *reply,
                    size_t keep_bytes); /* clears, and frees room over keep_bytes */
 void rc_reply_swap(struct rc_reply *a, struct rc_reply *b);
+/* Both resolved. `copy` is initialised and empty. */
+int rc_reply_copy(struct rc_reply *copy, const struct rc_reply *reply);
 void rc_reply_resolve(
     struct rc_reply *reply); /* turns offsets into pointers; call once the last answer is in */
 /* Index behind the element at `index` and all that it contains. */

@@ -44,13 +44,15 @@ void rc_track_fire_all(struct rc_track *track)
         fire(track, node);
 }
 
-void rc_track_push(struct rc_track *track, const struct rc_reply *push)
+void rc_track_push(struct rc_track *track, const struct rc_reply *push,
+                   void (*tell)(void *owner, const char *key, size_t len), void *owner)
 {
     const rc_node *nodes = push->nodes;
     if (push->count < 3 || nodes[1].len != 10 || nodes[1].str == NULL ||
         memcmp(nodes[1].str, "invalidate", 10) != 0)
         return;
     if (nodes[2].type == '_') { /* FLUSHALL or FLUSHDB of any database */
+        tell(owner, NULL, 0);
         rc_track_fire_all(track);
         return;
     }
@@ -58,6 +60,7 @@ void rc_track_push(struct rc_track *track, const struct rc_reply *push)
         struct rc_table_node *node;
         if (nodes[i].type != '$')
             continue;
+        tell(owner, nodes[i].str, nodes[i].len);
         while ((node = rc_table_find(&track->watches, nodes[i].str, nodes[i].len)) != NULL)
             fire(track, node);
     }

@@ -30,7 +30,10 @@ void rc_track_init(struct rc_track *track, const struct rc_seed *seed);
 void rc_track_deinit(struct rc_track *track);
 int rc_track_watch(struct rc_track *track, struct rc_watch *watch, const char *key, size_t len);
 void rc_track_unwatch(struct rc_track *track, struct rc_watch *watch);
-void rc_track_push(struct rc_track *track, const struct rc_reply *push);
+/* Reads a push: `tell` hears of every key that has changed, or once of NULL when all may have; then
+   the watches fire. */
+void rc_track_push(struct rc_track *track, const struct rc_reply *push,
+                   void (*tell)(void *owner, const char *key, size_t len), void *owner);
 void rc_track_fire_all(struct rc_track *track);
 
 #endif

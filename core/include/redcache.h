@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /* Grows with every incompatible change of the part below; binding.lua refuses any other number. */
-#define RC_ABI 1
+#define RC_ABI 2
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -38,6 +38,7 @@ extern "C" {
 typedef struct rc_client rc_client;
 typedef struct rc_op rc_op;
 typedef struct rc_lock rc_lock;
+typedef struct rc_view rc_view;
 
 /* Errors. A status of 0 is success. */
 enum {
@@ -109,7 +110,9 @@ enum {
     /* rc_load with RC_PUT: readers wait for the new value; the old one comes back if there is
        none */
     RC_HIDE_OLD = 256,
-    RC_PLAIN = 128       /* rc_set, rc_publish: store the payload without a header */
+    RC_PLAIN = 128,      /* rc_set, rc_publish: store the payload without a header */
+    /* rc_view_read, rc_view_load: shares no answer to a request that was sent before this call */
+    RC_FRESH = 512
 };
 
 /* States of a lock handle. */
@@ -178,6 +181,12 @@ typedef struct rc_options {
     int32_t degraded_ttl_ms;
     /* 1 blocking callers may poll the socket for a moment before they sleep; -1 never */
     int32_t spin;
+    /* 1: with a near cache of near_bytes (67108864; 65536 to 2^36), shared by fork(), or by all
+       processes of this user that open one of this name (letters, digits, "._-", at most 200) */
+    int32_t near;
+    int64_t near_bytes;
+    const char *near_name;
+    size_t near_name_len;
 } rc_options;
 
 /* rc_load's numbers. */
@@ -195,6 +204,61 @@ typedef struct rc_lock_options {
     int32_t wait_ms;     /* 0: one try */
     int32_t max_hold_ms; /* renewals end after this; 0: never */
 } rc_lock_options;
+
+/* The near cache: entries in this machine's memory, kept coherent by client tracking. */
+enum {
+    RC_NEAR_MISS = 0,
+    RC_NEAR_HIT = 1,
+    RC_NEAR_STALE = 2, /* there, in time, but not known coherent within the asked max_stale_us */
+    RC_NEAR_GROW = 3   /* the buffer is too small: len bytes are needed */
+};
+
+/* Names one version of an entry; opaque. Valid as long as the view it came from. */
+typedef struct rc_near_handle {
+    void *near;
+    void *bucket;
+    void *owner;
+    void *entry;
+    int64_t deadline_us;
+    uint64_t hash;
+    char version[8];
+    uint32_t bucket_version;
+    uint32_t stamp;
+    uint8_t generation;
+    uint8_t used; /* set by every rc_view_check that said yes; the caller may clear it */
+    uint8_t reserved[6];
+} rc_near_handle;
+
+/* buffer and capacity are the caller's; data points into it. */
+typedef struct rc_near_value {
+    char *buffer;
+    size_t capacity;
+    const char *data; /* payload */
+    size_t len;
+    uint8_t kind;     /* RC_KIND_VALUE, RC_KIND_NEGATIVE or RC_KIND_PLAIN */
+    uint8_t codec;
+    uint8_t entry_flags;
+    uint8_t reserved[5];
+    int64_t asof_us;  /* up to when the connection that read it was known coherent */
+    rc_near_handle handle;
+} rc_near_value;
+
+typedef struct rc_near_stats {
+    uint64_t fills;         /* entries stored */
+    uint64_t dooms;         /* answers not stored: the key changed while they were under way */
+    uint64_t invalidations; /* entries dropped because Redis said so */
+    uint64_t writes;        /* entries dropped by own writes */
+    uint64_t evictions;     /* entries dropped for room */
+    uint64_t expirations;   /* entries dropped because their time was over */
+    uint64_t ghosts;        /* fills of keys that the ghost queue remembered */
+    uint64_t refusals;      /* fills that found no room */
+    uint64_t revalidations; /* entries kept over a reconnect */
+    uint64_t repairs;       /* stripes emptied because a process died while it wrote in them */
+    uint64_t entries;       /* now */
+    uint64_t bytes;         /* now: of entries, headers included */
+    uint64_t capacity;      /* bytes there is room for */
+    int64_t horizon_age_us; /* how long ago this client was last known coherent; -1 never */
+} rc_near_stats;
 
 typedef struct rc_stats {
     uint64_t requests;       /* commands sent */
@@ -284,6 +348,8 @@ int rc_argument(rc_op *op, const char *bytes, size_t len);
 int rc_argument_int(rc_op *op, int64_t number);
 /* NULL entry: plain */
 int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_t value_len);
+/* as rc_argument; the command changes that key, and with it the near cache */
+int rc_argument_written(rc_op *op, const char *key, size_t key_len);
 int rc_submit(rc_op *op);
 int rc_delete_submit(rc_op *op); /* as rc_submit for one UNLINK with many keys (see rc_delete) */
 
@@ -296,6 +362,28 @@ int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value
                int64_t ttl_ms, uint32_t flags);
 int rc_fail(rc_op *op, const char *text, size_t text_len, int32_t error_ttl_ms);
 int rc_release(rc_op *op);
+
+/* Views: a key prefix and how its entries are kept near. rc_view_new: a view of the client's near
+   cache, NULL without one or without memory. min_bytes are kept for all views of this group's name
+   while others press, max_bytes they never exceed together (0: no such bound). ttl_us is the longest
+   time a copy is kept (0: as long as Redis keeps the key). A view keeps its client's near cache
+   mapped. */
+rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, const char *group,
+                     size_t group_len, int64_t min_bytes, int64_t max_bytes, int64_t ttl_us);
+void rc_view_free(rc_view *view);
+/* RC_NEAR_*. Nothing that was not known coherent within max_stale_us is a hit. No system call. */
+int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stale_us,
+                rc_near_value *value);
+/* 1: what handles[index] was made for may still be served. */
+int rc_view_check(rc_near_handle *handles, uint32_t index, int32_t max_stale_us);
+/* As rc_get and rc_load, of the prefix and key together; the answer is kept near. */
+int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint32_t flags);
+int rc_view_load(rc_view *view, rc_op *op, const char *key, size_t key_len,
+                 const rc_load_options *options);
+/* A PING over the tracked connection. When it is answered, an entry with asof_us >= number is no
+   older than any write acknowledged before this call. RC_ERR_ARGUMENT without a near cache. */
+int rc_barrier(rc_op *op);
+void rc_get_near_stats(rc_client *client, rc_near_stats *stats); /* all 0 without a near cache */
 
 /* Locks. A handle is for one lock name and may be acquired again after it was released or lost. */
 rc_lock *rc_lock_new(rc_client *client, const char *key, size_t key_len);

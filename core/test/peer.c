@@ -481,7 +481,7 @@ static bool do_handshake(struct peer_server *server, struct peer_conn *conn, str
             add(&conn->output, server->refusal);
         else
             add(&conn->output,
-                "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n");
+                "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n");
     } else if (is(args[0], "SELECT")) {
         add(&conn->output, "+OK\r\n");
     } else if (is(args[0], "CLIENT")) {
@@ -510,6 +510,12 @@ static void execute(struct peer_server *server, struct peer_conn *conn, struct a
     } else if (is(args[0], "GET")) {
         server->gets++;
         add_value(out, get(server, conn, args[1]));
+    } else if (is(args[0], "GETRANGE")) { /* from 0 */
+        const struct peer_key *key = get(server, conn, args[1]);
+        size_t len = key != NULL ? rc_buf_len(&key->value) : 0;
+        size_t limit = (size_t)number(args[3]) + 1;
+        server->ranges++;
+        add_bulk(out, len > 0 ? rc_buf_head(&key->value) : "", len < limit ? len : limit);
     } else if (is(args[0], "PTTL")) {
         add_number(out, ':', pttl(server, args[1]));
     } else if (is(args[0], "SET")) {
@@ -744,6 +750,12 @@ static void link_up(struct peer_client *client)
 
 void peer_open(struct peer_client *client, struct peer_server *server, const rc_options *options)
 {
+    peer_open_near(client, server, options, NULL);
+}
+
+void peer_open_near(struct peer_client *client, struct peer_server *server,
+                    const rc_options *options, struct rc_near *near)
+{
     rc_options defaults = peer_options();
     struct rc_address address;
     struct rc_seed seed = {{0x1234567, 0x89abcdef ^ (uint64_t)server->client_count}};
@@ -751,8 +763,8 @@ void peer_open(struct peer_client *client, struct peer_server *server, const rc_
     must(rc_address_parse(&address, url, strlen(url), &why));
     assert(server->client_count < PEER_CLIENTS);
     client->server = server;
-    must(rc_engine_init(&client->engine, options != NULL ? options : &defaults, &address, &seed,
-                        server->now_us));
+    must(rc_engine_init(&client->engine, options != NULL ? options : &defaults, &address, near,
+                        &seed, server->now_us));
     server->clients[server->client_count++] = client;
     link_up(client);
 }
@@ -863,6 +875,24 @@ void peer_get(struct peer_client *client, struct peer_op *peer_op, const char *k
     struct rc_op *op = begin(peer_op, RC_OP_GET);
     keep_key(op, key);
     encode_get(op, key, flags);
+    submit(client, peer_op);
+}
+
+void peer_read(struct peer_client *client, struct peer_op *peer_op, const char *key, uint32_t flags)
+{
+    struct rc_op *op = begin(peer_op, RC_OP_GET);
+    keep_key(op, key);
+    encode_get(op, key, RC_WANT_TTL);
+    op->near = true;
+    op->near_group = 0;
+    op->near_ttl_us = 0;
+    op->flags = flags;
+    submit(client, peer_op);
+}
+
+void peer_barrier(struct peer_client *client, struct peer_op *peer_op)
+{
+    begin(peer_op, RC_OP_BARRIER);
     submit(client, peer_op);
 }
 

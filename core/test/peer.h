@@ -67,7 +67,7 @@ struct peer_server {
     /* What it saw. */
     unsigned commands; /* without handshakes */
     unsigned scripts[RC_SCRIPT_COUNT];
-    unsigned gets, sets, unlinks, hellos;
+    unsigned gets, sets, unlinks, hellos, ranges;
     bool went_round; /* peer_run gave up: somebody turns in a circle */
 };
 
@@ -82,6 +82,9 @@ void peer_deinit(struct peer_server *server); /* after its clients */
 /* NULL options: a command timeout of 500 ms and so on. peer_options gives them for a start. */
 rc_options peer_options(void);
 void peer_open(struct peer_client *client, struct peer_server *server, const rc_options *options);
+/* With a near cache, whose clock is the real one: set server->now_us to rc_near_now_us() before. */
+void peer_open_near(struct peer_client *client, struct peer_server *server,
+                    const rc_options *options, struct rc_near *near);
 void peer_close(struct peer_client *client);
 void peer_use(struct peer_client *client, const char *url); /* before the first op */
 
@@ -102,6 +105,9 @@ bool peer_has_lease(struct peer_server *server, const char *key);
 void peer_op_init(struct peer_op *op);
 void peer_op_deinit(struct peer_op *op);
 void peer_get(struct peer_client *client, struct peer_op *op, const char *key, uint32_t flags);
+void peer_read(struct peer_client *client, struct peer_op *op, const char *key,
+               uint32_t flags); /* kept near */
+void peer_barrier(struct peer_client *client, struct peer_op *op);
 void peer_set(struct peer_client *client, struct peer_op *op, const char *key, const char *value,
               int64_t ttl_ms);
 void peer_delete(struct peer_client *client, struct peer_op *op, const char *key);

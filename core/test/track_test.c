@@ -33,6 +33,16 @@ static void watch(int i, const char *key)
     CHECK(rc_track_watch(&track, &watches[i], key, strlen(key)) == 0);
 }
 
+static char told[256]; /* the keys `tell` heard of, each with a space behind it */
+
+static void tell(void *owner, const char *key, size_t len)
+{
+    size_t used = strlen(told);
+    CHECK(owner == &track);
+    snprintf(told + used, sizeof told - used, "%.*s ", key != NULL ? (int)len : 3,
+             key != NULL ? key : "all");
+}
+
 static void push(const char *bytes)
 {
     struct rc_resp resp;
@@ -40,7 +50,8 @@ static void push(const char *bytes)
     CHECK(rc_resp_init(&resp, 100, 1000) == 0);
     CHECK(rc_resp_feed(&resp, bytes, strlen(bytes)) == 0);
     CHECK(rc_resp_next(&resp, &message) == 0 && message == RC_MESSAGE_PUSH);
-    rc_track_push(&track, &resp.push);
+    told[0] = '\0';
+    rc_track_push(&track, &resp.push, tell, &track);
     rc_resp_deinit(&resp);
 }
 
@@ -55,6 +66,7 @@ static void fires_the_watches_of_the_keys_that_changed(void)
     CHECK(fired[0] == 1 && fired[1] == 0 && fired[2] == 1 && fired[3] == 1);
     push(">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n");
     CHECK(fired[0] == 1 && fired[2] == 1); /* once: the server forgets, too */
+    CHECK(strcmp(told, "a ") == 0);        /* but whoever keeps copies hears it every time */
     rc_track_unwatch(&track, &watches[1]);
     rc_track_deinit(&track);
 }
@@ -65,6 +77,7 @@ static void fires_all_on_a_flush(void)
     for (int i = 0; i < 4; i++)
         watch(i, i % 2 == 0 ? "a" : "b");
     push(">2\r\n$10\r\ninvalidate\r\n_\r\n");
+    CHECK(strcmp(told, "all ") == 0);
     for (int i = 0; i < 4; i++)
         CHECK(fired[i] == 1);
     CHECK(track.watches.count == 0);

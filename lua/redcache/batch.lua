@@ -6,6 +6,7 @@
 local binding = require("redcache.binding")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local near = require("redcache.near")
 local options = require("redcache.options")
 
 local is_ttl = options.is_ttl
@@ -157,10 +158,28 @@ local function read_mgets(cache, slot, list, first, last, values, failed, negati
     end
 end
 
----Reads many keys in one round trip. Never runs a loader. A value within its grace window counts
----as a value.
+-- Takes what is near out of the list of keys to ask Redis for. The rest and its length.
+local function read_near(cache, list, count, opts, values, negatives)
+    local rest, left = {}, 0
+    for i = 1, count do
+        local key = list[i]
+        local source, value = near.look(cache, key, opts)
+        if source == nil then
+            left = left + 1
+            rest[left] = key
+        elseif value == nil then
+            negatives[key] = true
+        else
+            values[key] = value
+        end
+    end
+    return rest, left
+end
+
+---Reads many keys: those that are not near in one round trip. Never runs a loader. A value within
+---its grace window counts as a value.
 ---@param keys string[] doubles are asked for once; an empty list sends nothing
----@param opts? table timeout, cancelTag
+---@param opts? table timeout, cancelTag, near, maxStale, fresh, copy (as Cache:get)
 ---@return table<string, any> values by key; a miss has none
 ---@return table<string, redcache.Error> errors by key; empty when all went well
 ---@return table<string, boolean> negatives true for keys that are remembered as "no such thing"
@@ -168,13 +187,16 @@ function batch.getMulti(self, keys, opts)
     local fault = list_fault(keys, "getMulti")
     local own
     if not fault and opts ~= nil then
-        own, fault = options.read({}, opts, "call", "getMulti")
+        own, fault = options.read({}, opts, "read", "getMulti")
     end
     if fault then
         error(fault, 2)
     end
     local values, failed, negatives, broken = {}, {}, {}, {}
     local list, count = distinct(self, keys, failed, "read")
+    if self._view and not (own and own.fresh) then
+        list, count = read_near(self, list, count, own or {}, values, negatives)
+    end
     if count == 0 then
         return values, failed, negatives
     end
@@ -363,7 +385,7 @@ function batch.deleteMulti(self, keys, opts)
         if status ~= 0 then
             break
         end
-        status = binding.argument(slot, self._prefix .. list[i])
+        status = binding.argument_written(slot, self._prefix .. list[i])
     end
     status = status == 0 and binding.submit_delete(slot) or status
     status = status == 0 and self._wait(slot) or status

@@ -12,7 +12,7 @@ local errors = require("redcache.errors")
 local options = require("redcache.options")
 
 local FOREVER = options.FOREVER
-local ABI = 1
+local ABI = 2
 
 -- A second run in one Lua state (a cleared package.loaded) must not declare everything again.
 if not pcall(ffi.typeof, "rc_load_options") then
@@ -55,7 +55,6 @@ local binding = {
     KIND_NONE = C.RC_KIND_NONE,
     KIND_VALUE = C.RC_KIND_VALUE,
     KIND_NEGATIVE = C.RC_KIND_NEGATIVE,
-    KIND_PLAIN = C.RC_KIND_PLAIN,
     STALE = C.RC_STALE,
     DEGRADED = C.RC_DEGRADED,
     REFRESH = C.RC_REFRESH,
@@ -67,6 +66,11 @@ local binding = {
     HIDE_OLD = C.RC_HIDE_OLD,
     FORCE = C.RC_FORCE,
     NO_RENEW = C.RC_NO_RENEW,
+    FRESH = C.RC_FRESH,
+    NEAR_MISS = C.RC_NEAR_MISS,
+    NEAR_HIT = C.RC_NEAR_HIT,
+    NEAR_STALE = C.RC_NEAR_STALE,
+    KIND_PLAIN = C.RC_KIND_PLAIN,
     LOCK_HELD = C.RC_LOCK_HELD,
     LOCK_LOST = C.RC_LOCK_LOST,
     TIMEOUT = C.RC_ERR_TIMEOUT,
@@ -141,6 +145,7 @@ end
 ---@param settings table complete settings of redcache.new
 ---@return redcache.Client|nil client
 ---@return string|nil message why not
+---@return string|nil option that is to blame
 function binding.open(settings)
     local o = ffi.new("rc_options")
     o.url, o.url_len = settings.url, #settings.url
@@ -153,10 +158,16 @@ function binding.open(settings)
     o.max_queue = settings.maxQueue
     o.degraded_ttl_ms = milliseconds(settings.degradedTtl)
     o.spin = settings.spin and 1 or -1
+    local near = settings.near
+    if near then
+        o.near, o.near_bytes = 1, near.bytes
+        o.near_name, o.near_name_len = near.shared, #near.shared
+    end
     text_out[0] = nil
     local status = C.rc_open(o, client_out, text_out)
     if status ~= 0 then
-        return nil, ffi.string(text_out[0] ~= nil and text_out[0] or C.rc_strerror(status))
+        local reason = ffi.string(text_out[0] ~= nil and text_out[0] or C.rc_strerror(status))
+        return nil, reason, string.find(reason, "near", 1, true) and "near" or "url"
     end
     local loading = loading_of[settings.url]
     if not loading then
@@ -170,6 +181,7 @@ function binding.open(settings)
         loading = loading,
         max_value = settings.maxValue,
         max_key = settings.maxKey,
+        near = settings.near,
     }
 end
 
@@ -324,6 +336,140 @@ function binding.failure(slot, status, action, key)
     return errors.new(CODES[status] or "redis", action, key, cause)
 end
 
+-- The near cache ----------------------------------------------------------------------------------
+
+local near_value = ffi.new("rc_near_value")
+local near_buffer -- kept alive here; near_value points to it
+local handles_of = ffi.typeof("rc_near_handle[?]")
+local HANDLE_BYTES = ffi.sizeof("rc_near_handle")
+binding.MAX_STALE_US = 2 ^ 31 - 1 -- half an hour, more than a view call ever takes
+
+local function grow_near_buffer(bytes)
+    near_buffer = ffi.new("char[?]", bytes)
+    near_value.buffer, near_value.capacity = near_buffer, bytes
+end
+grow_near_buffer(4096)
+
+---Microseconds, as the view calls want maxStale.
+---@param seconds number
+---@return integer
+function binding.stale_us(seconds)
+    return math.floor(seconds * 1e6)
+end
+
+---A view of the client's near cache.
+---@param client redcache.Client
+---@param prefix string
+---@param near table settings.near
+---@return ffi.cdata*|nil view nil: no memory
+function binding.view(client, prefix, near)
+    local group = near.group or ""
+    local view = C.rc_view_new(client.handle, prefix, #prefix, group, #group, near.min, near.max,
+        near.ttl and near.ttl * 1e6 or 0)
+    if view == nil then
+        return nil
+    end
+    return ffi.gc(view, C.rc_view_free)
+end
+
+---Looks a key up in this machine's memory. What was found stays readable until the next call.
+---@param view ffi.cdata*
+---@param key string
+---@param max_stale_us integer
+---@return integer outcome NEAR_MISS, NEAR_HIT, NEAR_STALE
+function binding.view_get(view, key, max_stale_us)
+    local outcome = C.rc_view_get(view, key, #key, max_stale_us, near_value)
+    while outcome == C.RC_NEAR_GROW do
+        grow_near_buffer(tonumber(near_value.len) + 64)
+        outcome = C.rc_view_get(view, key, #key, max_stale_us, near_value)
+    end
+    return outcome
+end
+
+---Looks a key up however long ago it was known coherent, and tells whether that is since `since`.
+---@param since ffi.cdata* int64_t, a barrier's number
+---@return integer outcome
+function binding.view_get_since(view, key, since)
+    local outcome = binding.view_get(view, key, binding.MAX_STALE_US)
+    if outcome == C.RC_NEAR_HIT and near_value.asof_us < since then
+        return C.RC_NEAR_STALE
+    end
+    return outcome
+end
+
+---Copies what the last view_get found.
+---@return integer kind
+---@return integer codec
+---@return integer flags of the entry
+---@return string bytes
+function binding.near_entry()
+    return near_value.kind, near_value.codec, near_value.entry_flags,
+        ffi.string(near_value.data, near_value.len)
+end
+
+---Room for the handles of `count` entries, 0 to count - 1.
+---@param old? ffi.cdata* the first of them are taken from there
+---@param old_count? integer
+function binding.near_handles(count, old, old_count)
+    local handles = handles_of(count)
+    if old then
+        ffi.copy(handles, old, old_count * HANDLE_BYTES)
+    end
+    return handles
+end
+
+---Keeps the handle of what the last view_get found.
+function binding.keep_handle(handles, index)
+    handles[index] = near_value.handle
+end
+
+---Whether what handles[index] stands for may still be served.
+---@return boolean
+function binding.view_check(handles, index, max_stale_us)
+    return C.rc_view_check(handles, index, max_stale_us) == 1
+end
+
+---Whether the handle was used since the last time this was asked.
+function binding.was_used(handles, index)
+    local used = handles[index].used ~= 0
+    handles[index].used = 0
+    return used
+end
+
+---Starts reading a key, whose answer is kept near.
+---@return integer status
+function binding.view_read(view, slot, key, flags)
+    return C.rc_view_read(view, slot.op, key, #key, flags)
+end
+
+---Starts asking the tracked connection for a sign of life.
+---@return integer status
+function binding.barrier(slot)
+    return C.rc_barrier(slot.op)
+end
+
+---When the barrier in this slot was set.
+---@return ffi.cdata* int64_t
+function binding.barrier_time(slot)
+    return slot.result.number
+end
+
+local near_stats = ffi.new("rc_near_stats")
+local NEAR_STATS = { "fills", "dooms", "invalidations", "writes", "evictions", "expirations",
+    "ghosts", "refusals", "revalidations", "repairs", "entries", "bytes", "capacity" }
+
+---@return table<string, number>
+function binding.near_stats(client)
+    C.rc_get_near_stats(client.handle, near_stats)
+    local out = {}
+    for _, name in ipairs(NEAR_STATS) do
+        out[name] = tonumber(near_stats[name])
+    end
+    local age_us = tonumber(near_stats.horizon_age_us)
+    out.horizon = age_us >= 0 and age_us / 1e6 or nil
+    return out
+end
+
 -- Entries -----------------------------------------------------------------------------------------
 
 ---Starts reading a key.
@@ -435,6 +581,19 @@ function binding.load(slot, key, numbers, flags, left)
     return C.rc_load(slot.op, key, #key, numbers)
 end
 
+---Starts a load of a key of this view, as binding.load.
+---@return integer status
+function binding.view_load(view, slot, key, numbers, flags, left)
+    numbers.flags = flags
+    local whole = numbers.wait_timeout_ms
+    if left then
+        numbers.wait_timeout_ms = milliseconds(left)
+    end
+    local status = C.rc_view_load(view, slot.op, key, #key, numbers)
+    numbers.wait_timeout_ms = whole
+    return status
+end
+
 ---Starts storing what was loaded. `ttl` 0: not stored, only shared with callers of this process.
 ---@return integer status
 function binding.publish(slot, kind, codec, bytes, ttl, grace, load_time, plain)
@@ -483,7 +642,7 @@ function binding.command_set(slot, key, codec, bytes, ttl, grace, plain)
         status = C.rc_argument(op, "SET", 3)
     end
     if status == 0 then
-        status = C.rc_argument(op, key, #key)
+        status = C.rc_argument_written(op, key, #key)
     end
     if status == 0 then
         status = C.rc_argument_entry(op, not plain and entry or nil, bytes, #bytes)
@@ -495,6 +654,12 @@ function binding.command_set(slot, key, codec, bytes, ttl, grace, plain)
         end
     end
     return status
+end
+
+---An argument that names a key the command changes.
+---@return integer status
+function binding.argument_written(slot, key)
+    return C.rc_argument_written(slot.op, key, #key)
 end
 
 ---@return integer status

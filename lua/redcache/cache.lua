@@ -10,6 +10,7 @@ local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local lock = require("redcache.lock")
 local namespace = require("redcache.namespace")
+local near = require("redcache.near")
 local options = require("redcache.options")
 local remember = require("redcache.remember")
 
@@ -37,7 +38,7 @@ Cache.namespace = namespace.namespace
 local function make(client, prefix, settings)
     local scheduler = require("redcache.scheduler." .. client.scheduler)
     remember.prepare(settings)
-    return setmetatable({
+    local cache = setmetatable({
         _client = client,
         _prefix = prefix,
         _settings = settings,
@@ -50,9 +51,12 @@ local function make(client, prefix, settings)
         _miss_ratio = 0,
         _counters = {
             hits = 0, misses = 0, negative = 0, loads = 0, loadErrors = 0, waits = 0, stale = 0,
-            degraded = 0, unstored = 0, decodeErrors = 0,
+            degraded = 0, unstored = 0, decodeErrors = 0, l0Hits = 0, nearHits = 0,
+            nearMisses = 0,
         },
     }, Cache)
+    near.attach(cache, prefix, settings)
+    return cache
 end
 
 ---Opens a cache. redcache.new is this function.
@@ -63,9 +67,9 @@ function Cache.open(opts)
     if settings == nil then
         error(message, 2)
     end
-    local client, reason = binding.open(settings)
+    local client, reason, option = binding.open(settings)
     if client == nil then
-        error("bad option 'url' to new: " .. reason, 2)
+        error("bad option '" .. option .. "' to new: " .. reason, 2)
     end
     client.scheduler = settings.scheduler
     return make(client, namespace.prefix("", settings.namespace), settings)
@@ -97,6 +101,13 @@ local function get_other(self, slot, status, key)
     if status ~= 0 then
         local err = binding.failure(slot, status, "read", key)
         give(slot)
+        if err.code == "unavailable" or err.code == "timeout" then
+            local found, value = near.stale(self, key)
+            if found then
+                counters.stale = counters.stale + 1
+                return value, nil, "stale"
+            end
+        end
         return nil, err
     elseif result.outcome ~= HIT then
         give(slot)
@@ -132,33 +143,17 @@ local function get_other(self, slot, status, key)
     return nil
 end
 
----Reads a value. Never runs a loader.
----@param key string
----@param opts? table timeout (seconds), cancelTag
----@return any value nil with a source: "no such thing" is remembered; nil without: a miss or err
----@return redcache.Error|nil err decode (with decodeErrors = "error"), tooLarge, timeout,
----cancelled, unavailable, overload, closed, redis
----@return string|nil source "redis", or "stale": past its ttl, within the grace window
-function Cache:get(key, opts)
-    if type(key) ~= "string" then
-        error(errors.argument("key", "get", "string", key), 2)
-    end
-    local slot, status
-    if opts == nil then
-        slot, status = take(self._client)
-        if slot == nil then
-            return nil, binding.failure(nil, status, "read", key)
-        end
+-- Reads from Redis. own: the checked options of the call, or nil.
+local function get_redis(self, slot, key, own)
+    local counters = self._counters
+    local view = self._view
+    local status
+    if view ~= nil and not (own and own.near == false) then
+        counters.nearMisses = counters.nearMisses + 1
+        status = binding.view_read(view, slot, key, own and own.fresh and binding.FRESH or 0)
     else
-        local reason, fault
-        slot, reason, fault = take_for(self, opts, "call", "get", "read", key)
-        if fault then
-            error(fault, 2)
-        elseif slot == nil then
-            return nil, reason
-        end
+        status = binding.get(slot, self._prefix .. key, self._read_flags)
     end
-    status = binding.get(slot, self._prefix .. key, self._read_flags)
     if status == 0 then
         status = self._wait(slot)
     end
@@ -171,12 +166,59 @@ function Cache:get(key, opts)
             local ok, value = codec.decode(bytes)
             if ok then
                 give(slot)
-                self._counters.hits = self._counters.hits + 1
+                counters.hits = counters.hits + 1
                 return value, nil, "redis"
             end
         end
     end
     return get_other(self, slot, status, key)
+end
+
+---Reads a value. Never runs a loader. Tables from "l0" and "near" are shared by all readers of this
+---Lua state: treat them as read-only, or ask for a copy.
+---@param key string
+---@param opts? table timeout (seconds), cancelTag, near (false: ask Redis), maxStale (seconds),
+---fresh (true: nothing older than a write acknowledged before this call), copy
+---@return any value nil with a source: "no such thing" is remembered; nil without: a miss or err
+---@return redcache.Error|nil err decode (with decodeErrors = "error"), tooLarge, timeout,
+---cancelled, unavailable, overload, closed, redis
+---@return string|nil source "l0" (a decoded value of this Lua state), "near" (this machine's
+---memory), "redis", or "stale": past its ttl, within the grace window, or a near copy that is not
+---known coherent while Redis can not be reached
+function Cache:get(key, opts)
+    if type(key) ~= "string" then
+        error(errors.argument("key", "get", "string", key), 2)
+    end
+    local source, value, slot, own
+    if opts == nil then
+        source, value = near.hit(self, key, self._max_stale, self._copy)
+        if source ~= nil then
+            return value, nil, source
+        end
+        local status
+        slot, status = take(self._client)
+        if slot == nil then
+            return nil, binding.failure(nil, status, "read", key)
+        end
+        return get_redis(self, slot, key)
+    end
+    local message
+    own, message = options.read({}, opts, "read", "get")
+    if own == nil then
+        error(message, 2)
+    end
+    source, value = near.look(self, key, own)
+    if source ~= nil then
+        return value, nil, source
+    end
+    slot, message = take(self._client)
+    if slot == nil then
+        return nil, binding.failure(nil, message, "read", key)
+    end
+    if own.timeout or own.cancelTag then
+        binding.customize(slot, own.timeout, own.cancelTag)
+    end
+    return get_redis(self, slot, key, own)
 end
 
 -- Reads a key for what surrounds its value; the caller gives the slot back.
@@ -346,10 +388,11 @@ function Cache:stats()
     if self._client.handle == nil then
         return nil, errors.new("closed", "read stats", nil, "the cache is closed")
     end
-    local stats = binding.stats(self._client)
-    for name, count in pairs(self._counters) do
+    local stats, counters = binding.stats(self._client), self._counters
+    for name, count in pairs(counters) do
         stats[name] = count
     end
+    stats.hits = counters.hits + counters.l0Hits + counters.nearHits
     return stats
 end
 
@@ -375,6 +418,10 @@ function Cache:close(timeout)
     elseif type(timeout) ~= "number" or not (timeout >= 0 and timeout <= 86400) then
         error("bad argument 'timeout' to close: number from 0 to 86400 expected, got "
             .. tostring(timeout), 2)
+    end
+    local store = self._client.store
+    if store then
+        near.clear(store)
     end
     binding.close(self._client, timeout)
     return true

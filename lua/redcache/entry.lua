@@ -69,8 +69,9 @@ function entry.remove(cache, slot, key, kind, version, bytes)
     end
     local status = binding.begin(slot, 0)
     status = status == 0 and binding.command(slot, 7) or status
-    for _, argument in ipairs({ "EVAL", DELETE_IF_UNCHANGED, "1", key, first, last, seen }) do
-        status = status == 0 and binding.argument(slot, argument) or status
+    for i, argument in ipairs({ "EVAL", DELETE_IF_UNCHANGED, "1", key, first, last, seen }) do
+        local add = i == 4 and binding.argument_written or binding.argument
+        status = status == 0 and add(slot, argument) or status
     end
     status = status == 0 and binding.submit(slot) or status
     if status == 0 then

@@ -35,15 +35,21 @@ function namespace.namespace(self, name, opts)
         error("bad argument 'name' to namespace: string that is not empty expected, got "
             .. (name == "" and "an empty one" or type(name)), 2)
     end
-    local settings = {}
+    local settings, outer = {}, self._settings
     for option in pairs(options.rows("namespace")) do
-        settings[option] = self._settings[option]
+        settings[option] = outer[option]
     end
+    settings.near = nil
     local ok, message = options.read(settings, opts, "namespace", "namespace")
+    if ok and settings.near and not self._client.near then
+        ok, message = false, "bad option 'near' to namespace: the cache was opened without one"
+    end
     if not ok then
         error(message, 2)
     end
-    return self._make(self._client, namespace.prefix(self._prefix, name), settings)
+    local prefix = namespace.prefix(self._prefix, name)
+    options.settle_near(settings, outer.near, prefix)
+    return self._make(self._client, prefix, settings)
 end
 
 return namespace

@@ -28,8 +28,9 @@ function options.is_ttl(ttl)
 end
 
 -- kind: number | integer | boolean | string | choice | function | ttl | codec
--- at:   new, namespace (and so new), load (remember, rememberForever, put), write (set, setMulti),
---       call (every call that talks to Redis), lock
+-- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
+--       remember, rememberForever), write (set, setMulti), call (all that talk to Redis), lock
+-- Of rows with one name the last that fits a place counts.
 local DECLARED = {
     -- The connection.
     { "url", "string", "redis://127.0.0.1:6379", at = "new", min = 1, max = 4096 },
@@ -51,6 +52,15 @@ local DECLARED = {
     { "plain", "boolean", false, at = "namespace" },
     { "grace", "number", 0, at = "namespace load write", min = 0, max = 30 * DAY },
     { "decodeErrors", "choice", "miss", at = "namespace", among = { "miss", "error" } },
+
+    -- The near cache.
+    { "near", "near", nil, at = "namespace" },
+    { "near", "near", true, at = "new" },
+    { "near", "boolean", nil, at = "read" },
+    { "maxStale", "number", 1, at = "namespace read", min = 0.005, max = 1800 },
+    { "copy", "boolean", false, at = "namespace read" },
+    { "guard", "boolean", false, at = "namespace" },
+    { "fresh", "boolean", nil, at = "read" },
 
     -- Loads.
     { "leaseTtl", "number", 5, at = "namespace load", min = 0.05, max = 3600 },
@@ -83,10 +93,26 @@ local DECLARED = {
 local ACCEPTED = {
     new = { "new", "namespace" },
     namespace = { "namespace" },
-    load = { "load", "call" },
+    load = { "load", "read", "call" },
+    put = { "load", "call" },
+    read = { "read", "call" },
     write = { "write", "call" },
     call = { "call" },
     lock = { "lock" },
+}
+
+-- The fields of the option near, and of near.l0. Those marked region are redcache.new's alone.
+local NEAR = {
+    { "bytes", "integer", 64 * 1024 * 1024, min = 65536, max = 2 ^ 36, region = true },
+    { "shared", "string", "", min = 1, max = 200, region = true },
+    { "ttl", "number", nil, min = 0.001, max = MAX_TTL },
+    { "min", "integer", 0, min = 0, max = 2 ^ 36 },
+    { "max", "integer", 0, min = 0, max = 2 ^ 36 },
+    { "l0", "l0" },
+}
+local L0 = {
+    { "entries", "integer", 8192, min = 1, max = 2 ^ 20, region = true },
+    { "bytes", "integer", 16 * 1024 * 1024, min = 1024, max = 2 ^ 36, region = true },
 }
 
 local function range(row, unit)
@@ -130,6 +156,95 @@ local CHECKS = {
         return codec, '"msgpack", "json", "raw" or a codec table', codec, reason
     end,
 }
+
+-- Checks a nested table by its rows. fields, message
+local function read_fields(rows, given, whole)
+    local fields = {}
+    for name, value in pairs(given) do
+        local row
+        for _, candidate in ipairs(rows) do
+            row = candidate[1] == name and candidate or row
+        end
+        if row == nil then
+            return nil, "it has no field '" .. tostring(name) .. "'"
+        elseif row.region and not whole then
+            return nil, "'" .. name .. "' belongs to new"
+        end
+        local good, expected, resolved, reason = CHECKS[row[2]](row, value, whole)
+        if not good then
+            return nil, "'" .. name .. "': " .. (reason or expected .. " expected")
+        end
+        if resolved ~= nil then
+            value = resolved
+        end
+        fields[name] = value
+    end
+    return fields
+end
+
+-- true, false or a table of fields; becomes false or such a table.
+local function check_nested(rows, value, whole)
+    if value == true then
+        value = {}
+    elseif type(value) ~= "table" then
+        return value == false, "true, false or a table"
+    end
+    local fields, reason = read_fields(rows, value, whole)
+    return fields ~= nil, nil, fields, reason
+end
+
+CHECKS.near = function(_, value, whole)
+    local good, expected, fields, reason = check_nested(NEAR, value, whole)
+    if good and fields and fields.shared and string.find(fields.shared, "[^%w._-]") then
+        return false, nil, nil, "'shared': letters, digits and ._- expected"
+    end
+    return good, expected, fields, reason
+end
+
+CHECKS.l0 = function(_, value, whole)
+    return check_nested(L0, value, whole)
+end
+
+-- What `near` means: `given` (false or fields that were read) over `outer`, the settings around.
+local function complete_near(given, outer, prefix)
+    if given == false or (given == nil and outer == false) then
+        return false
+    end
+    if given == true then
+        given = {}
+    end
+    local near = {}
+    for _, row in ipairs(NEAR) do
+        near[row[1]] = row[3]
+    end
+    near.l0 = {}
+    for name, value in pairs(outer or {}) do
+        near[name] = value
+    end
+    for name, value in pairs(given or {}) do
+        near[name] = value
+    end
+    if near.l0 then
+        local l0 = {}
+        for _, row in ipairs(L0) do
+            l0[row[1]] = near.l0[row[1]] or row[3]
+        end
+        near.l0 = l0
+    end
+    -- Bounds hold for the prefix they were given for, and all that is below it.
+    if given and (given.min or given.max) then
+        near.min, near.max, near.group = given.min or 0, given.max or 0, prefix
+    end
+    return near
+end
+
+---Settles the option near of settings that were read.
+---@param settings table
+---@param outer table|false|nil the near settings of the cache around; nil: there is none
+---@param prefix string of the keys
+function options.settle_near(settings, outer, prefix)
+    settings.near = complete_near(settings.near, outer, prefix)
+end
 
 local places = {}
 for place, accepted in pairs(ACCEPTED) do
@@ -191,12 +306,12 @@ function options.read(into, given, place, method)
         if row == nil then
             return nil, unknown(rows, name, method)
         end
-        local good, expected, resolved, reason = CHECKS[row.kind](row, value)
+        local good, expected, resolved, reason = CHECKS[row.kind](row, value, place == "new")
         if not good then
             return nil, "bad option '" .. name .. "' to " .. method .. ": "
                 .. (reason or expected .. " expected, got " .. describe(value))
         end
-        if row.kind == "codec" then
+        if resolved ~= nil then
             value = resolved
         end
         into[name] = value
@@ -216,6 +331,9 @@ function options.complete(given, place, method)
         settings[name] = row.default
     end
     local ok, message = options.read(settings, given, place, method)
+    if ok and place == "new" then
+        options.settle_near(settings, nil, "")
+    end
     if ok and type(settings.codec) == "string" then
         -- The default is resolved only when it is used: its codec may need an optional module.
         settings.codec, message = serializer.resolve(settings.codec)

@@ -9,6 +9,7 @@ local bit = require("bit")
 local binding = require("redcache.binding")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local near = require("redcache.near")
 local options = require("redcache.options")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
@@ -49,7 +50,8 @@ function remember.prepare(settings)
 end
 
 local function call_settings(cache, opts, method)
-    local settings, message = options.read(setmetatable({}, cache._inherit), opts, "load", method)
+    local settings, message = options.read(setmetatable({}, cache._inherit), opts,
+        method == "put" and "put" or "load", method)
     if settings then
         remember.prepare(settings)
         settings.custom = settings.timeout ~= nil or settings.cancelTag ~= nil
@@ -296,12 +298,20 @@ local function is_recursive(cache, full)
     return running ~= nil and running.owner == cache._scheduler.current()
 end
 
-local function start(cache, slot, full, settings, left)
+local function start(cache, slot, full, key, settings, left)
     local flags = settings.flags
     if cache._miss_ratio > 0.5 then
         flags = bor(flags, binding.SCRIPT_FIRST)
     end
-    local status = binding.load(slot, full, settings.numbers, flags, left)
+    local status
+    if cache._view ~= nil and settings.near ~= false then
+        if settings.fresh then
+            flags = bor(flags, binding.FRESH)
+        end
+        status = binding.view_load(cache._view, slot, key, settings.numbers, flags, left)
+    else
+        status = binding.load(slot, full, settings.numbers, flags, left)
+    end
     if status == 0 then
         status = cache._wait(slot)
     end
@@ -340,6 +350,16 @@ local function read_hit(cache, slot, settings)
     return false, value
 end
 
+-- Redis is away, and a near copy is still there: no load for it.
+local function serve_stale(cache, slot, value)
+    if binding.release(slot) == 0 then
+        cache._wait(slot)
+    end
+    give(slot)
+    cache._counters.stale = cache._counters.stale + 1
+    return value, nil, "stale"
+end
+
 -- Everything but the first read of a hit. `slot` holds the result of a load, `status` its status.
 local function miss(cache, slot, status, full, key, ttl, fn, settings)
     local reloads, repaired, deadline = settings.reloads, false, nil
@@ -356,6 +376,12 @@ local function miss(cache, slot, status, full, key, ttl, fn, settings)
         elseif outcome == LOAD then
             cache._counters.misses = cache._counters.misses + 1
             cache._miss_ratio = cache._miss_ratio + (1 - cache._miss_ratio) * NEWEST
+            if band(slot.result.flags, DEGRADED) ~= 0 then
+                local found, stale = near.stale(cache, key)
+                if found then
+                    return serve_stale(cache, slot, stale)
+                end
+            end
             deadline = deadline or binding.now() + settings.waitTimeout
             local value, err, source, flag, again =
                 lead(cache, slot, full, key, ttl, fn, settings)
@@ -392,12 +418,22 @@ local function miss(cache, slot, status, full, key, ttl, fn, settings)
             binding.customize(slot, settings.timeout, settings.cancelTag)
         end
         local left = deadline and deadline - binding.now() or nil
-        status = start(cache, slot, full, settings, left)
+        status = start(cache, slot, full, key, settings, left)
     end
 end
 
--- The way of a hit: no table, no closure, one wait.
+-- The way of a hit: no table, no closure, at most one wait.
 local function load(cache, key, ttl, fn, settings)
+    local source, near_value
+    if settings == cache._settings then
+        source, near_value = near.hit(cache, key, cache._max_stale, cache._copy)
+    else
+        source, near_value = near.look(cache, key, settings)
+    end
+    if source ~= nil then
+        return near_value, nil, source
+    end
+    cache._counters.nearMisses = cache._counters.nearMisses + 1
     local full = cache._prefix .. key
     if is_recursive(cache, full) then
         return nil, errors.new("recursive", "load", key, "its loader asks for the key itself")
@@ -409,7 +445,7 @@ local function load(cache, key, ttl, fn, settings)
     if settings.custom then
         binding.customize(slot, settings.timeout, settings.cancelTag)
     end
-    status = start(cache, slot, full, settings)
+    status = start(cache, slot, full, key, settings)
     local result = slot.result
     if status == 0 and result.outcome == HIT then
         cache._miss_ratio = cache._miss_ratio * (1 - NEWEST)
@@ -451,7 +487,8 @@ end
 ---nil, err for an error; or nil alone where there is no such thing, which is remembered for
 ---negativeTtl (nil, nil, ttl chooses another time). It may throw. See redcache.Context.
 ---
----Sources: "redis", "loader" (this call, or with "degraded" this process, ran the loader), "stale"
+---Sources: "l0" (a decoded value of this Lua state, shared by its readers), "near" (this machine's
+---memory), "redis", "loader" (this call, or with "degraded" this process, ran the loader), "stale"
 ---(past its ttl, within the grace window). A fourth result tells what went wrong without harm:
 ---"unstored" (the value is right but not in Redis: the key was deleted meanwhile, Redis refused it,
 ---it is over maxValue, or fn chose a ttl of 0), "degraded" (Redis is away).
@@ -459,7 +496,7 @@ end
 ---@param ttl number|redcache.Forever|nil seconds above 0; nil: the cache's ttl
 ---@param fn fun(key: string, ctx: redcache.Context): any, any, any
 ---@param opts? table timeout, waitTimeout, leaseTtl, maxLoadTime, negativeTtl, errorTtl, grace,
----onTimeout, strict, renew, reloads, cancelTag
+---onTimeout, strict, renew, reloads, cancelTag, near, maxStale, fresh, copy (as Cache:get)
 ---@return any value nil with a source: there is no such thing; nil without: see err
 ---@return redcache.Error|nil err badTtl, loaderFailed, recursive, timeout, cancelled, encode,
 ---decode, tooLarge (the key), overload, closed, redis; unavailable only with strict

@@ -12,6 +12,7 @@ local redis, cache
 local function open(options)
     options = options or {}
     options.url = redis:url()
+    options.near = false -- this is about the way to Redis
     return redcache.new(options)
 end
 
@@ -93,6 +94,7 @@ describe("the reactor", function()
                 params = { url = redis:url() },
                 main = function(one)
                     local mine = require("redcache").new({
+                    near = false,
                         url = one.params.url, waitTimeout = 60,
                     })
                     one:emit("asking")
@@ -118,6 +120,7 @@ describe("the reactor", function()
                 params = { url = redis:url() },
                 main = function(one)
                     local mine = require("redcache").new({
+                    near = false,
                         url = one.params.url, waitTimeout = 60,
                     })
                     local got, _, from = mine:remember("k", 60, function() return "second" end)
@@ -187,12 +190,15 @@ describe("the reactor", function()
     end)
 
     it("connects, and gives up connecting, while the caller waits", function()
-        local away = redcache.new({ url = "redis://127.0.0.1:1", commandTimeout = 0.2 })
+        local away = redcache.new({
+            near = false, url = "redis://127.0.0.1:1", commandTimeout = 0.2,
+        })
         local took, _, err = clock.time(away.get, away, "k")
         assert.equal("unavailable", err.code)
         assert.is_true(took < 0.2 + clock.scaled(0.1))
         away:close()
         local nowhere = redcache.new({
+                    near = false,
             url = "redis://no-such-host.invalid", commandTimeout = 1,
         })
         _, err = nowhere:get("k")
@@ -202,7 +208,7 @@ describe("the reactor", function()
     end)
 
     it("works on a unix socket", function()
-        local near = redcache.new({ url = redis:unix_url() })
+        local near = redcache.new({ near = false, url = redis:unix_url() })
         assert.is_true(near:set("k", "v"))
         local lock = assert(near:tryLock("job"))
         redis:call("DEL", "lock:{job}")
@@ -218,7 +224,7 @@ describe("64 waiting threads", function()
         local done = threads.run({
             count = 64, params = { url = redis:url(), calls = calls }, timeout = 120,
             main = function(thread)
-                local cache = require("redcache").new({ -- luacheck: ignore
+                local cache = require("redcache").new({ near = false, -- luacheck: ignore
                     url = thread.params.url, commandTimeout = 30,
                 })
                 local key = "k" .. thread.index
@@ -248,7 +254,7 @@ describe("64 waiting threads", function()
         local done = threads.run({
             count = 32, params = { url = redis:url() }, timeout = 120,
             main = function(thread)
-                local cache = require("redcache").new({ -- luacheck: ignore
+                local cache = require("redcache").new({ near = false, -- luacheck: ignore
                     url = thread.params.url, commandTimeout = 30,
                 })
                 thread.barrier()

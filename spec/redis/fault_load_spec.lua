@@ -17,6 +17,7 @@ before_each(function() redis:reset() end)
 local function open(options)
     options = options or {}
     options.url = options.url or redis:url()
+    options.near = false -- this is about the way to Redis
     return redcache.new(options)
 end
 
@@ -27,7 +28,7 @@ local function start_loader(params)
         params = params,
         main = function(one)
             local params = one.params -- luacheck: ignore
-            local cache = require("redcache").new({ url = params.url })
+            local cache = require("redcache").new({ near = false, url = params.url })
             local value, err, source, flag = cache:remember("k", 60, function()
                 one:emit("loading")
                 one:receive()
@@ -49,7 +50,9 @@ local function start_waiter(url)
     local waiter = worker.start({
         params = { url = url or redis:url() },
         main = function(one)
-            local cache = require("redcache").new({ url = one.params.url, waitTimeout = 30 })
+            local cache = require("redcache").new({
+                near = false, url = one.params.url, waitTimeout = 30,
+            })
             local value, err, source, flag = cache:remember("k", 60, function()
                 return "from the waiter"
             end, { leaseTtl = 30 })
@@ -203,7 +206,7 @@ describe("cancel", function()
             count = 2, params = params,
             main = function(thread)
                 local support = require("spec.support.clock")
-                local cache = require("redcache").new({ url = thread.params.url })
+                local cache = require("redcache").new({ near = false, url = thread.params.url })
                 if thread.index == 1 then
                     local runs = 0
                     local _, err = cache:remember("k", 60, function()
@@ -286,7 +289,7 @@ describe("a caller that is dropped in its loader", function()
             count = 2, params = { url = redis:url() },
             main = function(thread)
                 local support = require("spec.support.clock")
-                local cache = require("redcache").new({ url = thread.params.url })
+                local cache = require("redcache").new({ near = false, url = thread.params.url })
                 local options = { leaseTtl = 600, maxLoadTime = 600, waitTimeout = 20 }
                 if thread.index == 2 then
                     thread.barrier()

@@ -12,6 +12,7 @@ local redis, cache
 local function open(url, options)
     options = options or {}
     options.url, options.namespace = url, "app"
+    options.near = false -- this is about the way to Redis
     return redcache.new(options)
 end
 
@@ -187,7 +188,7 @@ describe("-NOPERM", function()
         local done = herd.run({
             count = 6, params = { url = acl:url("deaf:pw"), path = acl.path },
             main = function(one)
-                local app = require("redcache").new({ url = one.params.url })
+                local app = require("redcache").new({ near = false, url = one.params.url })
                 local raw = require("spec.support.resp").connect({ path = one.params.path }, {
                     user = "bed", password = "bed",
                 })
@@ -225,7 +226,9 @@ describe("-NOPERM", function()
         local waiter = require("spec.support.worker").start({
             params = { url = acl:url("deaf:pw") },
             main = function(one)
-                local app = require("redcache").new({ url = one.params.url, namespace = "app" })
+                local app = require("redcache").new({
+                    near = false, url = one.params.url, namespace = "app",
+                })
                 one:emit("answered", { ok = app:lock("job", { wait = 20 }):acquire() })
             end,
         })

@@ -15,6 +15,7 @@ local function open(where, options)
     options = options or {}
     options.url, options.commandTimeout = where:url(), options.commandTimeout or COMMAND
     options.namespace = "app"
+    options.near = false -- this is about the way to Redis
     return redcache.new(options)
 end
 
@@ -273,7 +274,9 @@ describe("SCRIPT FLUSH", function()
             params = { url = redis:url(), path = redis.path, keys = 60 },
             main = function(thread)
                 local params = thread.params
-                local cache = require("redcache").new({ url = params.url, commandTimeout = 10 })
+                local cache = require("redcache").new({
+                    near = false, url = params.url, commandTimeout = 10,
+                })
                 if thread.index == 17 then
                     local raw = require("spec.support.resp").connect({ path = params.path }, {
                         user = "bed", password = "bed",

@@ -12,6 +12,7 @@ local redis, line, cache
 local function open(where, options)
     options = options or {}
     options.url, options.namespace = where:url(), "app"
+    options.near = false -- this is about the way to Redis
     return redcache.new(options)
 end
 

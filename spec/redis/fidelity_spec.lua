@@ -57,12 +57,12 @@ describe("msgpack, the default,", function()
             { 1, 2, 3 }, { a = { b = { c = false } } }, { [1] = "one", x = "y" }, { [2.5] = 1 },
             { [true] = 1, ["a\0b"] = 2 }, { 1, nil, 3 }, deep,
         }
-        local writer, reader = open(), open({ group = "reader" })
+        local writer, reader = open(), open({ group = "reader", near = false })
         for _, value in ipairs(values) do assert_kept(writer, reader, value) end
     end)
 
     it("keeps 64-bit integers exactly and signed zeros and NaN", function()
-        local writer, reader = open(), open({ group = "reader" })
+        local writer, reader = open(), open({ group = "reader", near = false })
         for _, value in ipairs({ 9007199254740993LL, -9223372036854775807LL - 1LL,
             18446744073709551615ULL, 1LL }) do
             writer:set("k", value)
@@ -188,7 +188,7 @@ describe("an entry", function()
     end)
 
     it("without our header is the string it is (99)", function()
-        local cache = open()
+        local cache = open({ near = false })
         for _, text in ipairs({ "", "text", "12", "{\"a\":1}", "\0", "\251", ("x"):rep(100000) }) do
             redis:call("SET", "k", text)
             assert.same({ value = text, source = "redis" }, peer.report(cache:get("k")))

@@ -50,6 +50,7 @@ describe("a herd of processes on an expiring key", function()
                 local support = require("spec.support.clock")
                 local cache = require("redcache").new({
                     url = one.params.url, waitTimeout = 60, commandTimeout = 30,
+                    near = false, -- which asks for the ttl, too
                 })
                 local raw = require("spec.support.resp").connect({ path = one.params.path }, {
                     user = "bed", password = "bed",

@@ -11,8 +11,8 @@ setup(function() redis = server.start() end)
 teardown(function() redis:stop() end)
 before_each(function()
     redis:call("FLUSHALL")
-    cache = redcache.new({ url = redis:url(), waitTimeout = 0.2 })
-    graceful = redcache.new({ url = redis:url(), waitTimeout = 0.2, grace = 5 })
+    cache = redcache.new({ near = false, url = redis:url(), waitTimeout = 0.2 })
+    graceful = redcache.new({ near = false, url = redis:url(), waitTimeout = 0.2, grace = 5 })
 end)
 after_each(function()
     cache:close()
@@ -108,7 +108,9 @@ describe("foreign bytes", function()
 
     it("that are random never break anything", function()
         math.randomseed(7)
-        local hasty = redcache.new({ url = redis:url(), waitTimeout = 0.03, grace = 5 })
+        local hasty = redcache.new({
+            near = false, url = redis:url(), waitTimeout = 0.03, grace = 5,
+        })
         local seen = { own = 0, value = 0, failed = 0, timeout = 0 }
         for i = 1, 300 do
             local tail = {}

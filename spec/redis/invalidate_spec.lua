@@ -14,7 +14,7 @@ end)
 teardown(function() redis:stop() end)
 before_each(function()
     redis:call("FLUSHALL")
-    cache = redcache.new({ url = redis:url() })
+    cache = redcache.new({ near = false, url = redis:url() })
     one, two, three = peer.start({ url = redis:url() }), peer.start({ url = redis:url() }),
         peer.start({ url = redis:url() })
 end)

@@ -13,7 +13,7 @@ setup(function() redis = server.start() end)
 teardown(function() redis:stop() end)
 before_each(function()
     redis:call("FLUSHALL")
-    cache = redcache.new({ url = redis:url() })
+    cache = redcache.new({ near = false, url = redis:url() })
     one, two = peer.start({ url = redis:url() }), peer.start({ url = redis:url() })
 end)
 after_each(function()
@@ -66,6 +66,7 @@ describe("put", function()
             main = function(worker)
                 local clock_here = require("spec.support.clock")
                 local mine = require("redcache").new({
+                    near = false,
                     url = worker.params.url, connectTimeout = 10, commandTimeout = 10,
                 })
                 mine:exists("connected")
@@ -264,6 +265,7 @@ describe("put", function()
             count = 2, params = { url = redis:url() },
             main = function(thread)
                 local mine = require("redcache").new({
+                    near = false,
                     url = thread.params.url, connectTimeout = 10, commandTimeout = 10,
                     waitTimeout = 20,
                 })

@@ -14,7 +14,7 @@ setup(function() redis = server.start() end)
 teardown(function() redis:stop() end)
 before_each(function()
     redis:call("FLUSHALL")
-    cache = redcache.new({ url = redis:url(), group = "a" })
+    cache = redcache.new({ near = false, url = redis:url(), group = "a" })
 end)
 after_each(function() cache:close() end)
 
@@ -34,6 +34,7 @@ describe("remember for many callers", function()
             main = function(worker)
                 local foreign = require("spec.support.resp").connect(worker.params)
                 local mine = require("redcache").new({
+                    near = false,
                     url = worker.params.url, connectTimeout = 10, commandTimeout = 10,
                 })
                 worker:ready()
@@ -61,6 +62,7 @@ describe("remember for many callers", function()
             count = 400, params = { url = redis:url() },
             main = function(thread)
                 local mine = require("redcache").new({
+                    near = false,
                     url = thread.params.url, connectTimeout = 10, commandTimeout = 10,
                 })
                 thread.barrier()
@@ -85,6 +87,7 @@ describe("remember for many callers", function()
             count = 10, params = { url = redis:url() },
             main = function(worker)
                 local mine = require("redcache").new({
+                    near = false,
                     url = worker.params.url, connectTimeout = 10, commandTimeout = 10,
                 })
                 local count = 0
@@ -116,6 +119,7 @@ describe("remember for many callers", function()
             count = 400, params = { url = redis:url() },
             main = function(thread)
                 local mine = require("redcache").new({
+                    near = false,
                     url = thread.params.url, group = tostring(thread.index % 4), leaseTtl = 0.1,
                     connectTimeout = 10, commandTimeout = 10,
                 })
@@ -226,7 +230,7 @@ describe("remember", function()
     end)
 
     it("uses the cache's ttl where the call has none, to the millisecond", function()
-        local short = redcache.new({ url = redis:url(), group = "a", ttl = 12.345 })
+        local short = redcache.new({ near = false, url = redis:url(), group = "a", ttl = 12.345 })
         short:remember("k", nil, function() return 1 end)
         local life = redis:call("PTTL", "k")
         assert.is_true(life > 2000 and life <= 12345, tostring(life))

@@ -58,6 +58,7 @@ local function read(one)
     local connect = require("spec.support.resp").connect
     local truth_side = connect({ path = one.params.truth }, { user = "bed", password = "bed" })
     local cache = require("redcache").new({
+        near = false, -- what a load stores is the question here
         url = one.params.url, commandTimeout = 10, waitTimeout = 20, leaseTtl = 2,
     })
     local ends = support.now() + one.params.seconds

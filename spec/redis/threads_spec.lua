@@ -199,7 +199,8 @@ describe("64 threads with mixed calls", function()
                 end,
                 function() assert(cache:stats().requests > 0) end,
             }
-            cache:exists("warm") -- From here on it is connected.
+            cache:get("warm") -- From here on both connections are there.
+            cache:exists("warm")
             thread.barrier()
             for _ = 1, thread.params.rounds do
                 calls[random(#calls)]("k" .. random(20))

@@ -21,7 +21,7 @@ local function one() return 1 end
 
 before_each(function()
     redis:call("FLUSHALL")
-    cache = redcache.new({ url = line:url() })
+    cache = redcache.new({ near = false, url = line:url() })
     -- Connects, and lets Redis see the scripts once.
     cache:remember("first", 60, one)
     cache:put("first", 60, one)
@@ -149,7 +149,9 @@ describe("the wire cost", function()
     it("never is a SCRIPT LOAD, nor a SELECT or PING per call", function()
         redis:call("SCRIPT", "FLUSH")
         local counts = monitor.wire(redis, function()
-            local fresh = redcache.new({ url = redis:url(), group = "fresh", grace = 1 })
+            local fresh = redcache.new({
+                near = false, url = redis:url(), group = "fresh", grace = 1,
+            })
             warm(fresh)
             fresh:put("k", 60, one)
             fresh:remember("e", 60, function() return nil, "no" end)
@@ -170,6 +172,7 @@ describe("the wire cost", function()
             count = 50, params = { url = line:url() },
             main = function(thread)
                 local mine = require("redcache").new({
+                    near = false,
                     url = thread.params.url, connectTimeout = 10, commandTimeout = 10,
                 })
                 mine:set("k" .. thread.index, thread.index)

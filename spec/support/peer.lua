@@ -35,6 +35,8 @@ local function main(process)
     local options = process.params
     options.connectTimeout = options.connectTimeout or 10
     options.commandTimeout = options.commandTimeout or 10
+    -- What others write is to be seen at once.
+    if options.near == nil then options.near = false end
     local cache = require("redcache").new(options)
     local it = { sleep = clock_there.sleep, now = clock_there.now, report = report }
     function it.tell(name, fields)

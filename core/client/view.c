@@ -1,0 +1,49 @@
+/*
+ * view - the public calls on a namespace's part of the near cache. None of them waits.
+ */
+#include <stdlib.h>
+
+#include "client/client.h"
+#include "near/near.h"
+
+rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, const char *group,
+                     size_t group_len, int64_t min_bytes, int64_t max_bytes, int64_t ttl_us)
+{
+    if (client->near == NULL || min_bytes < 0 || max_bytes < 0 || ttl_us < 0)
+        return NULL;
+    struct rc_view *view = calloc(1, sizeof *view);
+    if (view == NULL)
+        return NULL;
+    view->client = client;
+    view->near = client->near;
+    view->ttl_us = ttl_us;
+    rc_buf_init(&view->prefix);
+    if (rc_buf_append(&view->prefix, prefix, prefix_len) != 0) {
+        free(view);
+        return NULL;
+    }
+    view->group =
+        rc_near_group(client->near, group, group_len, (size_t)min_bytes, (size_t)max_bytes);
+    rc_client_count_user(client, 1);
+    return view;
+}
+
+void rc_view_free(rc_view *view)
+{
+    struct rc_client *client = view->client;
+    rc_buf_deinit(&view->prefix);
+    free(view);
+    rc_client_count_user(client, -1);
+}
+
+int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stale_us,
+                rc_near_value *value)
+{
+    return rc_near_lookup(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), key,
+                          key_len, max_stale_us, value);
+}
+
+int rc_view_check(rc_near_handle *handles, uint32_t index, int32_t max_stale_us)
+{
+    return rc_near_is_valid(&handles[index], max_stale_us);
+}

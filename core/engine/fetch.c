@@ -1,0 +1,286 @@
+#include "engine/fetch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct rc_fetch {
+    struct rc_table_node node; /* in `open`, while it may be joined */
+    struct rc_list place;      /* in `idle`, when not in use */
+    struct rc_fetches *fetches;
+    struct rc_buf key;
+    struct rc_list waiting; /* ops by `member`, oldest first */
+    struct rc_req *req;
+    uint64_t hash;
+    uint32_t writes; /* of the machine, before the request was made */
+    bool is_open;
+    bool doomed;
+    uint8_t group;
+    int64_t ttl_us;
+};
+
+/* PTTL is the server's clock at the moment of the answer, cut to milliseconds. */
+enum { PTTL_SLACK_US = 1000 };
+
+void rc_fetches_init(struct rc_fetches *fetches, struct rc_context *context,
+                     struct rc_topology *topology, struct rc_near *near,
+                     struct rc_near_owner *owner)
+{
+    memset(fetches, 0, sizeof *fetches);
+    fetches->context = context;
+    fetches->topology = topology;
+    fetches->near = near;
+    fetches->owner = owner;
+    rc_table_init(&fetches->open, &context->seed);
+    rc_list_init(&fetches->idle);
+}
+
+void rc_fetches_deinit(struct rc_fetches *fetches)
+{
+    RC_LIST_EACH(place, following, &fetches->idle) {
+        struct rc_fetch *fetch = RC_CONTAINER(place, struct rc_fetch, place);
+        rc_buf_deinit(&fetch->key);
+        free(fetch);
+    }
+    rc_table_deinit(&fetches->open);
+}
+
+static struct rc_link *link_of(const struct rc_fetches *fetches, const char *key, size_t len)
+{
+    return rc_topology_link(fetches->topology, RC_LINK_T, key, len);
+}
+
+bool rc_fetch_is_possible(const struct rc_fetches *fetches, const char *key, size_t len)
+{
+    const struct rc_link *link = link_of(fetches, key, len);
+    if (fetches->near == NULL || len > RC_NEAR_MAX_KEY || link->refused || link->ended)
+        return false;
+    /* Not yet connected: the first read pays for it as it would on W. Lost: W may be alive. */
+    return rc_link_is_ready(link) ? link->tracking : link->attempts == 0;
+}
+
+static struct rc_fetch *take(struct rc_fetches *fetches)
+{
+    struct rc_fetch *fetch;
+    if (!rc_list_is_empty(&fetches->idle)) {
+        fetch = RC_CONTAINER(fetches->idle.next, struct rc_fetch, place);
+        rc_list_remove(&fetch->place);
+        return fetch;
+    }
+    fetch = calloc(1, sizeof *fetch);
+    if (fetch == NULL)
+        return NULL;
+    fetch->fetches = fetches;
+    rc_buf_init(&fetch->key);
+    rc_list_init(&fetch->waiting);
+    rc_list_init(&fetch->place);
+    return fetch;
+}
+
+static void shut(struct rc_fetch *fetch)
+{
+    if (fetch->is_open)
+        rc_table_remove(&fetch->fetches->open, &fetch->node);
+    fetch->is_open = false;
+}
+
+static void give(struct rc_fetch *fetch)
+{
+    shut(fetch);
+    fetch->req = NULL;
+    rc_list_prepend(&fetch->fetches->idle, &fetch->place);
+}
+
+/* ---- keeping the answer ---------------------------------------------------------------------- */
+
+/* Until when the answer may be kept; 0: not at all. */
+static int64_t deadline_of(const struct rc_fetch *fetch, const rc_result *entry, int64_t sent_us)
+{
+    int64_t cap_us = fetch->ttl_us > 0 ? sent_us + fetch->ttl_us : INT64_MAX;
+    if (entry->ttl_ms == -1)
+        return cap_us;
+    int64_t fresh_ms = entry->ttl_ms - (int64_t)entry->stale_ms; /* until its soft expiry */
+    if (fresh_ms <= 0 || fresh_ms > INT64_MAX / 2000)
+        return fresh_ms <= 0 ? 0 : cap_us;
+    int64_t until_us = sent_us + fresh_ms * 1000 - PTTL_SLACK_US;
+    return until_us < cap_us ? until_us : cap_us;
+}
+
+/* Offers the answer to the near cache. False: it is nothing to keep. */
+static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct rc_reply *reply)
+{
+    struct rc_fetches *fetches = fetch->fetches;
+    const rc_node *value = &reply->nodes[0];
+    if (reply->count < 2 || value->type != '$' || reply->nodes[1].type != ':' ||
+        !req->link->tracking)
+        return false;
+    if (fetch->doomed) {
+        rc_near_count_doom(fetches->near);
+        return false;
+    }
+    rc_result entry = {.ttl_ms = reply->nodes[1].integer};
+    rc_entry_read(&entry, value->str, value->len);
+    int64_t deadline_us = deadline_of(fetch, &entry, req->sent_us);
+    bool is_value = entry.kind == RC_KIND_VALUE || entry.kind == RC_KIND_NEGATIVE ||
+                    entry.kind == RC_KIND_PLAIN;
+    if (!is_value || deadline_us <= fetches->context->now_us ||
+        rc_entry_is_too_large(value->len, fetches->context->options.max_value_bytes))
+        return false;
+    struct rc_near_entry kept = {.hash = fetch->hash,
+                                 .key = rc_buf_head(&fetch->key),
+                                 .key_len = rc_buf_len(&fetch->key),
+                                 .value = entry.data,
+                                 .value_len = entry.len,
+                                 .kind = entry.kind,
+                                 .codec = entry.codec,
+                                 .entry_flags = entry.entry_flags,
+                                 .group = fetch->group,
+                                 .deadline_us = deadline_us};
+    memcpy(kept.version, entry.version, sizeof kept.version);
+    rc_near_fill(fetches->near, fetches->owner, &kept, fetch->writes);
+    return true;
+}
+
+/* What is handed out and not kept must not be followed by an older copy that another process of
+   this machine has read, and whose push is still on its way to it. */
+static void keep(struct rc_fetch *fetch, const struct rc_req *req, const struct rc_reply *reply)
+{
+    if (!offer(fetch, req, reply))
+        rc_near_drop(fetch->fetches->near, rc_buf_head(&fetch->key), rc_buf_len(&fetch->key),
+                     RC_NEAR_WRITE);
+}
+
+void rc_fetches_push(struct rc_fetches *fetches, const char *key, size_t len)
+{
+    /* Before the first of the two answers a push is about an older value; behind the second the
+       copy is dropped. Only between them does it concern what is being read. */
+    struct rc_req *req = rc_link_half_answered(link_of(fetches, key, len));
+    struct rc_fetch *fetch = req != NULL && req->detail == fetches ? req->owner : NULL;
+    if (fetch == NULL || (key != NULL && (len != rc_buf_len(&fetch->key) ||
+                                          memcmp(key, rc_buf_head(&fetch->key), len) != 0)))
+        return;
+    fetch->doomed = true;
+    shut(fetch);
+}
+
+/* ---- the request ----------------------------------------------------------------------------- */
+
+static struct rc_op *first_of(const struct rc_fetch *fetch)
+{
+    if (rc_list_is_empty(&fetch->waiting))
+        return NULL;
+    return RC_CONTAINER(fetch->waiting.next, struct rc_op, member);
+}
+
+/* To every op but the last goes a copy. */
+static void deliver(struct rc_fetch *fetch, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_fetches *fetches = fetch->fetches;
+    struct rc_op *op;
+    while ((op = first_of(fetch)) != NULL) {
+        struct rc_reply copy;
+        rc_list_remove(&op->member);
+        op->fetch = NULL;
+        if (status != 0 || rc_list_is_empty(&fetch->waiting)) {
+            fetches->deliver(fetches->engine, op, status, reply, text);
+            continue;
+        }
+        rc_reply_init(&copy);
+        int error = rc_reply_copy(&copy, reply);
+        fetches->context->stats.shared++;
+        fetches->deliver(fetches->engine, op, error, error == 0 ? &copy : NULL, NULL);
+        rc_reply_deinit(&copy);
+    }
+}
+
+static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_fetch *fetch = req->owner;
+    shut(fetch);
+    if (status == 0)
+        keep(fetch, req, reply);
+    deliver(fetch, status, reply, text);
+    give(fetch);
+}
+
+/* A new one for the op's key, or NULL. */
+static struct rc_fetch *begin(struct rc_fetches *fetches, struct rc_op *op, const char *key,
+                              size_t len, uint64_t hash)
+{
+    struct rc_fetch *fetch = take(fetches);
+    struct rc_req *req = fetch != NULL ? rc_req_take(fetches->context) : NULL;
+    if (req == NULL)
+        goto fail;
+    rc_buf_clear(&fetch->key);
+    if (rc_buf_append(&fetch->key, key, len) != 0)
+        goto fail_req;
+    fetch->node.key = rc_buf_head(&fetch->key);
+    fetch->node.key_len = len;
+    if (rc_table_insert(&fetches->open, &fetch->node) != 0)
+        goto fail_req;
+    fetch->is_open = true;
+    fetch->doomed = false;
+    fetch->hash = hash;
+    fetch->writes = rc_near_writes(fetches->near, hash);
+    fetch->group = op->near_group;
+    fetch->ttl_us = op->near_ttl_us;
+    fetch->req = req;
+    rc_buf_swap(&req->bytes, &op->request);
+    req->expect = op->expect;
+    req->may_retry = true;
+    req->done = on_answer;
+    req->owner = fetch;
+    req->detail = fetches;
+    return fetch;
+
+fail_req:
+    rc_req_give(req);
+fail:
+    if (fetch != NULL)
+        give(fetch);
+    return NULL;
+}
+
+static struct rc_fetch *find(struct rc_fetches *fetches, const char *key, size_t len, uint64_t hash)
+{
+    struct rc_fetch *fetch = (struct rc_fetch *)(void *)rc_table_find(&fetches->open, key, len);
+    /* What this machine has written since then must be seen by those who ask now. */
+    if (fetch == NULL || fetch->writes != rc_near_writes(fetches->near, hash))
+        return NULL;
+    return fetch;
+}
+
+void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, const char *key, size_t len,
+                    uint32_t flags, int64_t timeout_ms)
+{
+    struct rc_context *context = fetches->context;
+    uint64_t hash = rc_near_hash(fetches->near, key, len);
+    int64_t until_us = rc_context_after_ms(context, timeout_ms);
+    struct rc_fetch *fetch = flags & RC_FRESH ? NULL : find(fetches, key, len, hash);
+    if (fetch != NULL) {
+        op->fetch = fetch;
+        rc_list_append(&fetch->waiting, &op->member);
+        if (fetch->req->error == 0 && fetch->req->timer.at_us < until_us)
+            rc_context_set_timer(context, &fetch->req->timer, until_us);
+        return;
+    }
+    fetch = begin(fetches, op, key, len, hash);
+    if (fetch == NULL) {
+        fetches->deliver(fetches->engine, op, RC_ERR_NOMEM, NULL, NULL);
+        return;
+    }
+    op->fetch = fetch;
+    rc_list_append(&fetch->waiting, &op->member);
+    rc_link_send(link_of(fetches, key, len), fetch->req, until_us);
+}
+
+void rc_fetch_leave(struct rc_op *op)
+{
+    struct rc_fetch *fetch = op->fetch;
+    op->fetch = NULL;
+    rc_list_remove(&op->member);
+    if (!rc_list_is_empty(&fetch->waiting))
+        return;
+    shut(fetch);
+    rc_link_forget(fetch->req);
+    give(fetch);
+}

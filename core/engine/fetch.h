@@ -1,0 +1,55 @@
+/*
+ * fetch - reading a key over the tracked connection, and keeping the answer in the near cache.
+ *
+ * What:    one GET + PTTL per key, however many ask for it meanwhile. The answer is kept unless the
+ *          key may have changed since it was read: a push between the two answers, or a write of
+ *          this machine since the request was made, dooms it; those who wait get it all the same,
+ *          but nobody joins any more.
+ * Threads: the engine's owner.
+ * Memory:  owns the fetches; ops belong to their callers.
+ * Errors:  handed to `deliver`, as those of rc_link_send; RC_ERR_NOMEM.
+ * Source:  the design of Redis' client side caching asks for the placeholder ("race conditions" in
+ *          its documentation); here the open fetch is it.
+ */
+#ifndef RC_FETCH_H
+#define RC_FETCH_H
+
+#include "base/hash.h"
+#include "engine/context.h"
+#include "engine/topology.h"
+#include "near/near.h"
+
+struct rc_fetches {
+    /* Fixed after init. */
+    struct rc_context *context;
+    struct rc_topology *topology;
+    struct rc_near *near;
+    struct rc_near_owner *owner;
+    /* A waiting op's answer, or a status other than 0 with a text (or NULL); finishes the op or
+       sends it on. `reply` may be swapped away. */
+    void (*deliver)(void *engine, struct rc_op *op, int status, struct rc_reply *reply,
+                    const char *text);
+    void *engine;
+
+    /* Engine only. */
+    struct rc_table open; /* by key: those that may be joined */
+    struct rc_list idle;  /* for the next use */
+};
+
+void rc_fetches_init(struct rc_fetches *fetches, struct rc_context *context,
+                     struct rc_topology *topology, struct rc_near *near,
+                     struct rc_near_owner *owner);
+void rc_fetches_deinit(struct rc_fetches *fetches); /* after the links' shutdown */
+
+/* Whether an answer can be kept: the connection is tracked, or will be. */
+bool rc_fetch_is_possible(const struct rc_fetches *fetches, const char *key, size_t len);
+/* Starts or joins the read of a key for the op, whose `request` is GET and PTTL of it. With RC_FRESH
+   in `flags` it joins nothing. */
+void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, const char *key, size_t len,
+                    uint32_t flags, int64_t timeout_ms);
+void rc_fetch_leave(struct rc_op *op); /* the op is taken out (it is finished by the caller) */
+
+/* Redis says that the key changed; key NULL: all of them. */
+void rc_fetches_push(struct rc_fetches *fetches, const char *key, size_t len);
+
+#endif

@@ -1,0 +1,111 @@
+#include "engine/horizon.h"
+
+#include <string.h>
+
+#include "engine/command.h"
+
+enum {
+    DEFAULT_NEED_US = 1000000, /* maxStale, while no reader has told */
+    TICK_MIN_US = 2000,
+    SWEEP_EVERY_US = 200000,
+    SWEEP_BUCKETS = 1024 /* 64 KiB of the index: some 20 us */
+};
+
+static void on_tick(void *context, struct rc_timer *timer);
+
+int rc_horizon_init(struct rc_horizon *horizon, struct rc_context *context, struct rc_link *link,
+                    struct rc_near *near, struct rc_near_owner *owner)
+{
+    memset(horizon, 0, sizeof *horizon);
+    horizon->context = context;
+    horizon->link = link;
+    horizon->near = near;
+    horizon->owner = owner;
+    horizon->timer.fire = on_tick;
+    return rc_context_add_timer(context);
+}
+
+void rc_horizon_deinit(struct rc_horizon *horizon)
+{
+    rc_context_clear_timer(horizon->context, &horizon->timer);
+    rc_context_remove_timer(horizon->context);
+}
+
+static int64_t need_us(const struct rc_horizon *horizon)
+{
+    int64_t need = rc_near_need_us(horizon->owner);
+    return need < DEFAULT_NEED_US ? need : DEFAULT_NEED_US;
+}
+
+/* A quarter: an answer that takes as long as that again still comes in time. */
+static int64_t period_us(const struct rc_horizon *horizon)
+{
+    int64_t period = need_us(horizon) / 4;
+    return period > TICK_MIN_US ? period : TICK_MIN_US;
+}
+
+static void set_timer(struct rc_horizon *horizon)
+{
+    rc_context_set_timer(horizon->context, &horizon->timer,
+                         horizon->context->now_us + period_us(horizon));
+}
+
+void rc_horizon_watch(struct rc_horizon *horizon)
+{
+    if (horizon->is_watching)
+        return;
+    horizon->is_watching = true;
+    set_timer(horizon);
+}
+
+struct rc_req *rc_horizon_ping(struct rc_horizon *horizon)
+{
+    struct rc_req *req = rc_req_take(horizon->context);
+    if (req == NULL)
+        return NULL;
+    if (rc_command_head(&req->bytes, 1) != 0 || rc_command_text(&req->bytes, "PING") != 0) {
+        rc_req_give(req);
+        return NULL;
+    }
+    req->expect = 1;
+    return req;
+}
+
+static void ping_if_idle(struct rc_horizon *horizon)
+{
+    struct rc_context *context = horizon->context;
+    struct rc_link *link = horizon->link;
+    bool is_quiet = context->now_us - link->sent_us >= period_us(horizon) - TICK_MIN_US;
+    /* What is under way brings the news by itself; where it does not come, the link finds out. */
+    if (!rc_link_is_ready(link) || !rc_list_is_empty(&link->in_flight) || !is_quiet)
+        return;
+    struct rc_req *req = rc_horizon_ping(horizon);
+    if (req != NULL)
+        rc_link_send(link, req, context->now_us + need_us(horizon));
+}
+
+static void sweep(struct rc_horizon *horizon)
+{
+    if (horizon->context->now_us - horizon->swept_us < SWEEP_EVERY_US)
+        return;
+    horizon->swept_us = horizon->context->now_us;
+    horizon->sweep_at = rc_near_sweep(horizon->near, horizon->sweep_at, SWEEP_BUCKETS);
+}
+
+static void on_tick(void *context, struct rc_timer *timer)
+{
+    struct rc_horizon *horizon = RC_CONTAINER(timer, struct rc_horizon, timer);
+    int64_t now_us = ((struct rc_context *)context)->now_us;
+    int64_t read_us = rc_near_read_us(horizon->owner);
+    int64_t need = need_us(horizon);
+    sweep(horizon);
+    /* Readers tell of themselves once in an eighth of what they need. */
+    if (now_us - read_us <= period_us(horizon) + need / 8) {
+        ping_if_idle(horizon);
+    } else if (now_us - rc_near_asof(horizon->owner) > need) {
+        horizon->is_watching = false; /* a read now goes to Redis, and we watch again */
+        rc_near_forget_need(horizon->owner);
+        return;
+    }
+    set_timer(horizon);
+}

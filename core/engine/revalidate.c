@@ -1,0 +1,185 @@
+#include "engine/revalidate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/command.h"
+#include "engine/entry.h"
+
+enum {
+    BATCH = 128,         /* copies per request */
+    BATCHES = 2,         /* requests under way: one is answered while the other travels */
+    LOOK_BUCKETS = 4096, /* per turn: 256 KiB of the index, well under a millisecond */
+    HOTTEST = 3,
+    GIVE_UP_AFTER = 256, /* asked, and none is there any more: Redis came back empty */
+    PTTL_SLACK_US = 1000
+};
+
+struct batch {
+    struct rc_revalidate *revalidate;
+    uint64_t round;
+    size_t count;
+    struct rc_near_claim claims[BATCH];
+    struct rc_buf keys;
+};
+
+static void look(struct rc_revalidate *revalidate);
+
+static void on_timer(void *context, struct rc_timer *timer)
+{
+    (void)context;
+    look(RC_CONTAINER(timer, struct rc_revalidate, timer));
+}
+
+int rc_revalidate_init(struct rc_revalidate *revalidate, struct rc_context *context,
+                       struct rc_link *link, struct rc_near *near, struct rc_near_owner *owner)
+{
+    memset(revalidate, 0, sizeof *revalidate);
+    revalidate->context = context;
+    revalidate->link = link;
+    revalidate->near = near;
+    revalidate->owner = owner;
+    revalidate->heat = -1;
+    revalidate->timer.fire = on_timer;
+    return rc_context_add_timer(context);
+}
+
+void rc_revalidate_deinit(struct rc_revalidate *revalidate)
+{
+    rc_context_clear_timer(revalidate->context, &revalidate->timer);
+    rc_context_remove_timer(revalidate->context);
+}
+
+void rc_revalidate_stop(struct rc_revalidate *revalidate)
+{
+    revalidate->round++;
+    revalidate->heat = -1;
+    rc_context_clear_timer(revalidate->context, &revalidate->timer);
+}
+
+void rc_revalidate_start(struct rc_revalidate *revalidate)
+{
+    rc_revalidate_stop(revalidate);
+    revalidate->heat = HOTTEST;
+    revalidate->cursor = revalidate->under_way = 0;
+    revalidate->asked = revalidate->confirmed = 0;
+    look(revalidate);
+}
+
+static void free_batch(struct batch *batch)
+{
+    rc_buf_deinit(&batch->keys);
+    free(batch);
+}
+
+/* Header and remaining life of one copy, as the answers tell. Returns whether it may be served. */
+static bool confirm(struct batch *batch, const struct rc_near_claim *claim, const rc_node *header,
+                    const rc_node *ttl, int64_t sent_us)
+{
+    struct rc_revalidate *revalidate = batch->revalidate;
+    const char *key = rc_buf_head(&batch->keys) + claim->key_at;
+    rc_result entry = {0};
+    int64_t deadline_us = INT64_MAX;
+    rc_entry_read(&entry, header->type == '$' ? header->str : NULL, header->len);
+    if (ttl->type != ':' || (entry.kind != RC_KIND_VALUE && entry.kind != RC_KIND_NEGATIVE) ||
+        memcmp(entry.version, claim->version, sizeof entry.version) != 0)
+        return false;
+    if (ttl->integer != -1) {
+        int64_t fresh_ms = ttl->integer - (int64_t)entry.stale_ms;
+        if (fresh_ms <= 0)
+            return false;
+        if (fresh_ms < INT64_MAX / 2000)
+            deadline_us = sent_us + fresh_ms * 1000 - PTTL_SLACK_US;
+    }
+    return rc_near_confirm(revalidate->near, revalidate->owner, key, claim->key_len, claim->version,
+                           deadline_us);
+}
+
+static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct batch *batch = req->owner;
+    struct rc_revalidate *revalidate = batch->revalidate;
+    bool is_current = batch->round == revalidate->round;
+    (void)text;
+    if (is_current && status == 0 && reply->count == 2 * batch->count) {
+        for (size_t i = 0; i < batch->count; i++) {
+            const struct rc_near_claim *claim = &batch->claims[i];
+            if (confirm(batch, claim, &reply->nodes[2 * i], &reply->nodes[2 * i + 1], req->sent_us))
+                revalidate->confirmed++;
+            else
+                rc_near_drop_claim(revalidate->near, revalidate->owner,
+                                   rc_buf_head(&batch->keys) + claim->key_at, claim->key_len);
+        }
+        revalidate->asked += (uint32_t)batch->count;
+    }
+    free_batch(batch);
+    if (!is_current)
+        return;
+    revalidate->under_way--;
+    if (status != 0 || (revalidate->asked >= GIVE_UP_AFTER && revalidate->confirmed == 0))
+        rc_revalidate_stop(revalidate);
+    else
+        look(revalidate);
+}
+
+static int encode(struct rc_buf *out, const struct batch *batch)
+{
+    int error = 0;
+    for (size_t i = 0; i < batch->count; i++) {
+        const char *key = rc_buf_head(&batch->keys) + batch->claims[i].key_at;
+        size_t len = batch->claims[i].key_len;
+        error |= rc_command_head(out, 4);
+        error |= rc_command_text(out, "GETRANGE");
+        error |= rc_command_bytes(out, key, len);
+        error |= rc_command_text(out, "0");
+        error |= rc_command_int(out, RC_ENTRY_SIZE - 1);
+        error |= rc_command_head(out, 2);
+        error |= rc_command_text(out, "PTTL");
+        error |= rc_command_bytes(out, key, len);
+    }
+    return error;
+}
+
+static bool ask(struct rc_revalidate *revalidate, struct batch *batch)
+{
+    struct rc_context *context = revalidate->context;
+    struct rc_req *req = rc_req_take(context);
+    if (req == NULL || encode(&req->bytes, batch) != 0) {
+        if (req != NULL)
+            rc_req_give(req);
+        return false;
+    }
+    req->expect = (uint32_t)(2 * batch->count);
+    req->done = on_answer;
+    req->owner = batch;
+    batch->round = revalidate->round;
+    revalidate->under_way++;
+    rc_link_send(revalidate->link, req,
+                 rc_context_after_ms(context, context->options.command_timeout_ms));
+    return true;
+}
+
+/* Finds the next copies to ask for, unless enough is under way. */
+static void look(struct rc_revalidate *revalidate)
+{
+    struct rc_context *context = revalidate->context;
+    uint32_t buckets = LOOK_BUCKETS;
+    while (revalidate->heat >= 0 && revalidate->under_way < BATCHES && buckets > 0) {
+        struct batch *batch = malloc(sizeof *batch);
+        if (batch == NULL)
+            return;
+        batch->revalidate = revalidate;
+        rc_buf_init(&batch->keys);
+        batch->count =
+            rc_near_claims(revalidate->near, revalidate->owner, revalidate->heat,
+                           &revalidate->cursor, buckets, batch->claims, BATCH, &batch->keys);
+        if (revalidate->cursor == 0)
+            revalidate->heat--;
+        if (batch->count < BATCH)
+            buckets = 0; /* it has looked at all of them */
+        if (batch->count == 0 || !ask(revalidate, batch))
+            free_batch(batch);
+    }
+    if (revalidate->heat >= 0 && revalidate->under_way < BATCHES)
+        rc_context_set_timer(context, &revalidate->timer, context->now_us + 1000);
+}

@@ -1,0 +1,42 @@
+/*
+ * revalidate - after a reconnect: which near copies are still what Redis holds.
+ *
+ * What:    asks for the header and the remaining life of every copy that was read over an earlier
+ *          connection, the hottest first; what has the same version is served again, anything else
+ *          is dropped. GETRANGE and PTTL make Redis track the key again.
+ * Threads: the engine's owner.
+ * Memory:  owns its batches while they are under way.
+ * Errors:  a broken connection ends it; the next one starts it anew. What it does not reach is not
+ *          served and goes in time.
+ */
+#ifndef RC_REVALIDATE_H
+#define RC_REVALIDATE_H
+
+#include "engine/context.h"
+#include "engine/link.h"
+#include "near/near.h"
+
+struct rc_revalidate {
+    /* Fixed after init. */
+    struct rc_context *context;
+    struct rc_link *link; /* T */
+    struct rc_near *near;
+    struct rc_near_owner *owner;
+
+    /* Engine only. */
+    struct rc_timer timer; /* goes on looking for claims */
+    uint64_t round;        /* batches of an earlier one do not go on */
+    int heat;              /* -1: nothing to do */
+    uint32_t cursor;
+    uint32_t under_way; /* batches of this round */
+    uint32_t asked;
+    uint32_t confirmed;
+};
+
+int rc_revalidate_init(struct rc_revalidate *revalidate, struct rc_context *context,
+                       struct rc_link *link, struct rc_near *near, struct rc_near_owner *owner);
+void rc_revalidate_deinit(struct rc_revalidate *revalidate); /* after the link's shutdown */
+void rc_revalidate_start(struct rc_revalidate *revalidate);  /* from the beginning */
+void rc_revalidate_stop(struct rc_revalidate *revalidate);
+
+#endif

@@ -1,0 +1,382 @@
+#include "near/near.h"
+
+#include <stdlib.h>
+
+#include "near/near_own.h"
+
+/* ---- regions and owners ---------------------------------------------------------------------- */
+
+/* How far the coarse clock may be behind. It moves with the timer interrupt, and then by whole ticks
+   only: what is left of the last one waits for the next. So it is two ticks, and measured so (2.7 to
+   6.7 ms where a tick is 4 ms, Linux 6.18). */
+static int64_t clock_step_us(void)
+{
+    struct timespec tick;
+    clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
+    return 2 * ((int64_t)tick.tv_sec * 1000000 + tick.tv_nsec / 1000) + 1;
+}
+
+int rc_near_open(struct rc_near **near, const struct rc_near_options *options, const char **why)
+{
+    struct rc_near *opened = calloc(1, sizeof(*opened));
+    if (opened == NULL) {
+        *why = "there is no memory";
+        return RC_ERR_NOMEM;
+    }
+    int error = rc_region_open(&opened->region, options, why);
+    if (error != 0) {
+        free(opened);
+        return error;
+    }
+    opened->step_us = clock_step_us();
+    opened->has_ghosts = true;
+    *near = opened;
+    return 0;
+}
+
+void rc_near_close(struct rc_near *near)
+{
+    if (near == NULL)
+        return;
+    rc_region_close(&near->region);
+    free(near);
+}
+
+int rc_near_unlink(const char *name, size_t name_len)
+{
+    return rc_region_unlink(name, name_len);
+}
+
+uint64_t rc_near_hash(const struct rc_near *near, const char *key, size_t len)
+{
+    return rc_mix(&near->region.shape.seed, key, len);
+}
+
+int64_t rc_near_now_us(void)
+{
+    return rc_near_clock_us(clock_step_us());
+}
+
+struct rc_near_owner *rc_near_add_owner(struct rc_near *near)
+{
+    return rc_region_add_owner(&near->region);
+}
+
+void rc_near_remove_owner(struct rc_near *near, struct rc_near_owner *owner)
+{
+    rc_region_remove_owner(&near->region, owner);
+}
+
+void rc_near_renew_owner(struct rc_near_owner *owner)
+{
+    uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_relaxed);
+    rc_region_renew(owner, stamp & (RC_NEAR_OWNERS - 1));
+}
+
+void rc_near_set_asof(struct rc_near_owner *owner, int64_t asof_us)
+{
+    /* Only the owner's own thread stores it. Release: with the acquire of readers, who then see all
+       that was dropped before. */
+    if (asof_us > atomic_load_explicit(&owner->asof_us, memory_order_relaxed))
+        atomic_store_explicit(&owner->asof_us, asof_us, memory_order_release);
+}
+
+int64_t rc_near_asof(const struct rc_near_owner *owner)
+{
+    return atomic_load_explicit(&owner->asof_us, memory_order_relaxed);
+}
+
+int64_t rc_near_read_us(const struct rc_near_owner *owner)
+{
+    return atomic_load_explicit(&owner->read_us, memory_order_relaxed);
+}
+
+int64_t rc_near_need_us(const struct rc_near_owner *owner)
+{
+    return atomic_load_explicit(&owner->need_us, memory_order_relaxed);
+}
+
+void rc_near_forget_need(struct rc_near_owner *owner)
+{
+    atomic_store_explicit(&owner->need_us, INT64_MAX, memory_order_relaxed);
+}
+
+/* ---- coherence ------------------------------------------------------------------------------- */
+
+/* What an owner says of itself. `asof` is loaded first, then the stamp, then (by the caller) the
+   bucket's version again, and the clock last of all. A process may stand still between any two of
+   these, and then it must not be told that the entry is good:
+
+   - asof before stamp and version: whoever raised asof to A had dropped before what changed before
+     A (release in rc_near_set_asof, acquire here), and had renewed the stamp before if the
+     connection was lost before. So what is found unchanged after A was loaded was current at A.
+     The other way round a process could find the entry, sleep while it is dropped, and then load an
+     asof that is later than the drop.
+   - the clock after all of it: the sum is "current at A, and now - A <= max_stale" for a `now` that
+     is later than each of the looks.
+
+   Between the clock and the use of the answer a process may stand still, too: nobody can close that
+   gap but by asking again. */
+struct standing {
+    struct rc_near_owner *owner;
+    int64_t asof_us;
+    uint32_t stamp;
+};
+
+static inline struct standing standing_of(struct rc_near_owner *owner)
+{
+    struct standing standing = {.owner = owner};
+    standing.asof_us = atomic_load_explicit(&owner->asof_us, memory_order_acquire);
+    standing.stamp = atomic_load_explicit(&owner->stamp, memory_order_acquire);
+    return standing;
+}
+
+/* Tells the owner that somebody reads. Mostly nothing is stored: the line stays shared. */
+static inline void touch(struct rc_near_owner *owner, int64_t now_us, int64_t max_stale_us)
+{
+    if (max_stale_us <= 0)
+        return;
+    if (now_us - atomic_load_explicit(&owner->read_us, memory_order_relaxed) > max_stale_us / 8)
+        atomic_store_explicit(&owner->read_us, now_us, memory_order_relaxed);
+    if (max_stale_us < atomic_load_explicit(&owner->need_us, memory_order_relaxed))
+        atomic_store_explicit(&owner->need_us, max_stale_us, memory_order_relaxed);
+}
+
+static inline bool is_coherent(const struct standing *standing, uint32_t stamp, int64_t now_us,
+                               int64_t max_stale_us)
+{
+    return standing->stamp == stamp && max_stale_us > 0 &&
+           now_us - standing->asof_us <= max_stale_us;
+}
+
+/* ---- lookup ---------------------------------------------------------------------------------- */
+
+/* A key with its prefix, filled up with zeroes as it is in a block. */
+struct probe {
+    uint64_t hash;
+    size_t len;
+    char bytes[RC_NEAR_MAX_KEY + 8];
+};
+
+enum { AGAIN = -1 };
+
+static inline void fill_probe(struct probe *probe, const struct rc_near *near, const char *prefix,
+                              size_t prefix_len, const char *key, size_t key_len)
+{
+    const uint32_t zero = 0;
+    probe->len = prefix_len + key_len;
+    rc_word_copy(probe->bytes, prefix, prefix_len);
+    rc_word_copy(probe->bytes + prefix_len, key, key_len);
+    memcpy(probe->bytes + probe->len, &zero, sizeof(zero));
+    /* Words of the copy are on their way to memory, and loads that do not fit them wait for it. */
+    const char *whole = prefix_len == 0 ? key : probe->bytes;
+    probe->hash = rc_mix(&near->region.shape.seed, whole, probe->len);
+}
+
+/* Both buckets of a key, read as one: which of the two an entry is in is a coin's toss, and would be
+   a branch that is mispredicted as often. */
+struct pair {
+    struct rc_index_bucket *first;
+    struct rc_index_bucket *second;
+    uint32_t first_version;
+    uint32_t second_version;
+};
+
+/* Where a key was found, if it was. */
+struct place {
+    struct rc_index_bucket *bucket;
+    uint32_t version;
+    uint32_t slot;
+};
+
+static inline bool find_key(const struct rc_stripe *stripe, const struct pair *pair,
+                            const struct probe *probe, struct rc_near_peek *peek,
+                            struct place *place)
+{
+    uint8_t tag = rc_index_tag(probe->hash);
+    uint64_t matches =
+        rc_index_join(rc_index_matches(pair->first, tag), rc_index_matches(pair->second, tag));
+    for (; matches != 0; matches &= matches - 1) {
+        bool is_second = rc_index_first_is_second(matches);
+        place->bucket = is_second ? pair->second : pair->first;
+        place->version = is_second ? pair->second_version : pair->first_version;
+        place->slot = rc_index_first(matches);
+        if (rc_near_peek(stripe, rc_index_ref(place->bucket, place->slot), peek) &&
+            peek->key_len == probe->len && rc_word_equals(peek->key, probe->bytes, peek->key_room))
+            return true;
+    }
+    return false;
+}
+
+/* Copies what is there; true or not is known only later. */
+static inline void copy_entry(struct rc_near *near, const struct rc_near_peek *peek,
+                              rc_near_value *value)
+{
+    const struct rc_block *block = peek->block;
+    rc_near_handle *handle = &value->handle;
+    uint32_t version[2] = {rc_word_load32(&block->version[0]), rc_word_load32(&block->version[1])};
+    value->data = value->buffer;
+    value->len = peek->value_len;
+    value->kind = peek->kind & 7;
+    value->codec = rc_word_load8(&block->codec);
+    value->entry_flags = rc_word_load8(&block->entry_flags);
+    memcpy(handle->version, version, sizeof(version));
+    handle->near = near;
+    handle->entry = (void *)block;
+    handle->stamp = rc_word_load32(&block->stamp);
+    handle->deadline_us = rc_block_time(rc_near_peek_ticks(peek), near->region.shape.birth_us);
+    handle->generation = peek->generation;
+    if (peek->value_len <= value->capacity)
+        rc_word_read(value->buffer, peek->key + peek->key_room, peek->value_len);
+}
+
+/* RC_NEAR_*, or AGAIN. A version that was odd is equal to none: the key may come back behind it. */
+static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe, struct pair *pair,
+                            const struct probe *probe, int64_t max_stale_us, rc_near_value *value)
+{
+    struct rc_near_peek peek;
+    struct place place;
+    pair->first_version = rc_index_read(pair->first);
+    pair->second_version = rc_index_read(pair->second);
+    if (!find_key(stripe, pair, probe, &peek, &place))
+        return rc_index_is_same(pair->first, pair->first_version & ~1u) &&
+                       rc_index_is_same(pair->second, pair->second_version & ~1u)
+                   ? RC_NEAR_MISS
+                   : AGAIN;
+    rc_near_handle *handle = &value->handle;
+    copy_entry(near, &peek, value);
+    struct standing standing = standing_of(rc_region_owner(&near->region, handle->stamp));
+    if (!rc_index_is_same(place.bucket, place.version & ~1u))
+        return AGAIN;
+    int64_t now_us = rc_near_clock_us(near->step_us);
+    if (now_us >= handle->deadline_us)
+        return RC_NEAR_MISS;
+    touch(standing.owner, now_us, max_stale_us);
+    if (peek.value_len > value->capacity)
+        return RC_NEAR_GROW;
+    handle->bucket = place.bucket;
+    handle->owner = standing.owner;
+    handle->hash = probe->hash;
+    handle->bucket_version = place.version;
+    handle->used = 0;
+    handle->reserved[0] = (uint8_t)place.slot; /* an entry keeps its place for life */
+    if (!is_coherent(&standing, handle->stamp, now_us, max_stale_us))
+        return RC_NEAR_STALE;
+    rc_index_heat_up(place.bucket, place.slot);
+    return RC_NEAR_HIT;
+}
+
+int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
+                   size_t key_len, int64_t max_stale_us, rc_near_value *value)
+{
+    struct probe probe;
+    if (prefix_len > RC_NEAR_MAX_KEY || key_len > RC_NEAR_MAX_KEY - prefix_len)
+        return RC_NEAR_MISS;
+    fill_probe(&probe, near, prefix, prefix_len, key, key_len);
+    struct rc_stripe *stripe = rc_near_stripe(near, probe.hash);
+    uint32_t count = stripe->shape->bucket_count;
+    struct pair pair = {.first = rc_index_bucket(stripe->buckets, count, probe.hash, 0),
+                        .second = rc_index_bucket(stripe->buckets, count, probe.hash, 1)};
+    for (int tries = 0; tries < RC_NEAR_READ_TRIES; tries++) {
+        int outcome = read_pair(near, stripe, &pair, &probe, max_stale_us, value);
+        if (outcome != AGAIN)
+            return outcome;
+    }
+    return RC_NEAR_MISS;
+}
+
+/* ---- handles --------------------------------------------------------------------------------- */
+
+/* The bucket has changed: is it still the same entry? Takes over what may have changed of it. */
+static bool find_again(rc_near_handle *handle)
+{
+    struct rc_near *near = handle->near;
+    struct rc_stripe *stripe = rc_near_stripe(near, handle->hash);
+    struct rc_index_bucket *bucket = handle->bucket;
+    struct rc_near_peek peek;
+    char key[RC_NEAR_MAX_KEY];
+    uint32_t version = rc_index_read(bucket);
+    if ((version & 1) != 0 ||
+        !rc_near_peek(stripe, rc_index_ref(bucket, handle->reserved[0] % RC_INDEX_SLOTS), &peek) ||
+        peek.block != handle->entry || peek.generation != handle->generation ||
+        peek.key_len > RC_NEAR_MAX_KEY)
+        return false;
+    uint32_t nonce[2] = {rc_word_load32(&peek.block->version[0]),
+                         rc_word_load32(&peek.block->version[1])};
+    uint32_t stamp = rc_word_load32(&peek.block->stamp);
+    uint64_t ticks = rc_near_peek_ticks(&peek);
+    rc_word_read(key, peek.key, peek.key_len);
+    if (memcmp(nonce, handle->version, sizeof(nonce)) != 0 ||
+        rc_near_hash(near, key, peek.key_len) != handle->hash || !rc_index_is_same(bucket, version))
+        return false;
+    handle->bucket_version = version;
+    handle->stamp = stamp;
+    handle->owner = rc_region_owner(&near->region, stamp);
+    handle->deadline_us = rc_block_time(ticks, near->region.shape.birth_us);
+    return true;
+}
+
+static inline int check(rc_near_handle *handle, int64_t max_stale_us)
+{
+    const struct rc_near *near = handle->near;
+    struct rc_index_bucket *bucket = handle->bucket;
+    struct standing standing = standing_of(handle->owner);
+    if (rc_index_read(bucket) != handle->bucket_version)
+        return AGAIN;
+    int64_t now_us = rc_near_clock_us(near->step_us);
+    if (now_us >= handle->deadline_us)
+        return 0;
+    touch(standing.owner, now_us, max_stale_us);
+    if (!is_coherent(&standing, handle->stamp, now_us, max_stale_us))
+        return 0;
+    rc_index_heat_up(bucket, handle->reserved[0]);
+    handle->used = 1;
+    return 1;
+}
+
+/* Bounded: a bucket may be changed again and again, or by somebody who died over it. */
+static __attribute__((noinline, cold)) int check_again(rc_near_handle *handle, int64_t max_stale_us)
+{
+    for (int tries = 0; tries < RC_NEAR_READ_TRIES; tries++)
+        if (find_again(handle)) {
+            int answer = check(handle, max_stale_us);
+            if (answer != AGAIN)
+                return answer;
+        }
+    return 0;
+}
+
+int rc_near_is_valid(rc_near_handle *handle, int64_t max_stale_us)
+{
+    if (handle->near == NULL)
+        return 0;
+    int answer = check(handle, max_stale_us);
+    return answer != AGAIN ? answer : check_again(handle, max_stale_us);
+}
+
+/* ---- figures --------------------------------------------------------------------------------- */
+
+void rc_near_read_stats(struct rc_near *near, rc_near_stats *stats)
+{
+    uint64_t sums[RC_STRIPE_COUNTERS] = {0};
+    for (uint32_t i = 0; i < near->region.stripe_count; i++)
+        for (int counter = 0; counter < RC_STRIPE_COUNTERS; counter++)
+            sums[counter] += atomic_load_explicit(&near->region.stripes[i].head->counters[counter],
+                                                  memory_order_relaxed);
+    *stats = (rc_near_stats){
+        .fills = sums[RC_STRIPE_FILLS],
+        .dooms = sums[RC_STRIPE_DOOMS],
+        .invalidations = sums[RC_STRIPE_INVALIDATIONS],
+        .writes = sums[RC_STRIPE_WRITES],
+        .evictions = sums[RC_STRIPE_EVICTIONS],
+        .expirations = sums[RC_STRIPE_EXPIRATIONS],
+        .ghosts = sums[RC_STRIPE_GHOSTS],
+        .refusals = sums[RC_STRIPE_REFUSALS],
+        .revalidations = sums[RC_STRIPE_REVALIDATIONS],
+        .repairs = sums[RC_STRIPE_REPAIRS],
+        .entries = sums[RC_STRIPE_ENTRIES],
+        .bytes = sums[RC_STRIPE_BYTES],
+        .capacity = near->region.shape.arena_bytes * near->region.stripe_count,
+        .horizon_age_us = -1, /* who knows the owner knows that */
+    };
+}

@@ -1,0 +1,166 @@
+/*
+ * near - the near cache: entries of Redis in this machine's memory, shared by its processes.
+ *
+ * What:    a hash table with S3-FIFO eviction in one mapping. Readers take no mutex: they copy under
+ *          a bucket's version and look again (seqlock). Writers take the mutex of a stripe. An entry
+ *          is served only while its owner, the tracked connection that read it, is known coherent:
+ *
+ *              stamp of the entry == stamp of the owner,  now < deadline,  now - asof <= max_stale
+ *
+ * Threads: every call from any thread of any process that maps the region, except where a group of
+ *          functions says otherwise.
+ * Memory:  a region outlives any single process; offsets instead of pointers inside it. A struct
+ *          rc_near is one process's mapping of it, and is inherited by fork().
+ * Errors:  RC_ERR_NOMEM, RC_ERR_ARGUMENT with a static text. A fill that finds no room is no error.
+ * Not:     no I/O, and no knowledge of Redis but what an entry's header means.
+ * Source:  Yang et al.: FIFO queues are all you need for cache eviction, SOSP 2023 (S3-FIFO);
+ *          Boehm: Can seqlocks get along with programming language memory models?, MSPC 2012.
+ */
+#ifndef RC_NEAR_H
+#define RC_NEAR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "redcache.h"
+
+enum {
+    RC_NEAR_MAX_KEY = 1024, /* longer keys are not kept near */
+    RC_NEAR_OWNERS = 1024,  /* tracked connections per region */
+    RC_NEAR_GROUPS = 64,    /* namespaces with bounds of their own, and 0 for all others */
+    RC_NEAR_MIN_BYTES = 64 * 1024
+};
+
+struct rc_near;
+struct rc_near_owner;
+
+struct rc_near_options {
+    size_t bytes;     /* of the whole region, everything included */
+    const char *name; /* NULL: anonymous, shared by fork() alone */
+    size_t name_len;  /* letters, digits and ._- only, at most 200 */
+    uint64_t server;  /* names what the keys belong to (server and database): a region by
+                               that name that was made for another is refused */
+    uint32_t stripes; /* power of two; 0: one per 4 MiB, at most 64 */
+};
+
+/* Maps a region, made by the first. A named one of another version, size, server or user is refused
+   (RC_ERR_ARGUMENT); `why` is a static text. */
+int rc_near_open(struct rc_near **near, const struct rc_near_options *options, const char **why);
+void rc_near_close(struct rc_near *near); /* owners of this process have been removed */
+/* Removes the name of a shared region; processes that have it mapped keep it. */
+int rc_near_unlink(const char *name, size_t name_len);
+
+uint64_t rc_near_hash(const struct rc_near *near, const char *key, size_t len);
+/* An upper bound of the monotonic clock, in microseconds, for a few ns: up to two ticks of the kernel
+   later (8 ms at 250 Hz), and earlier only while its timer interrupt is overdue (a virtual machine
+   that gets no processor). */
+int64_t rc_near_now_us(void);
+
+/* ---- owners: tracked connections ------------------------------------------------------------- */
+
+/* Takes a slot of this process; slots of processes that are gone are taken over. NULL: none free. */
+struct rc_near_owner *rc_near_add_owner(struct rc_near *near);
+/* Nothing it filled is coherent any more; the slot is free. */
+void rc_near_remove_owner(struct rc_near *near, struct rc_near_owner *owner);
+/* A new epoch: nothing it filled up to now is coherent any more. */
+void rc_near_renew_owner(struct rc_near_owner *owner);
+/* Everything it filled was current at that time (monotonic, microseconds). Never goes back. */
+void rc_near_set_asof(struct rc_near_owner *owner, int64_t asof_us);
+int64_t rc_near_asof(const struct rc_near_owner *owner);
+/* When something of this owner was last read, 0: never; and the smallest max_stale_us of those
+   reads since rc_near_forget_need. Both within an eighth of that max_stale_us. */
+int64_t rc_near_read_us(const struct rc_near_owner *owner);
+int64_t rc_near_need_us(const struct rc_near_owner *owner); /* INT64_MAX: nobody has read */
+void rc_near_forget_need(struct rc_near_owner *owner);
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+enum rc_near_cause {
+    RC_NEAR_PUSH, /* Redis says it changed */
+    RC_NEAR_WRITE /* this machine writes it: fills that are under way are void, too */
+};
+
+/* How often keys like this one were dropped by RC_NEAR_WRITE or filled. Read before a request is
+   sent. */
+uint32_t rc_near_writes(const struct rc_near *near, uint64_t hash);
+
+/* What a fill stores. Everything is copied. */
+struct rc_near_entry {
+    uint64_t hash;
+    const char *key;
+    size_t key_len;
+    const char *value; /* the payload */
+    size_t value_len;
+    uint8_t kind; /* RC_KIND_VALUE, RC_KIND_NEGATIVE, RC_KIND_PLAIN */
+    uint8_t codec;
+    uint8_t entry_flags;
+    uint8_t group;       /* of rc_near_group */
+    char version[8];     /* of the value; any for RC_KIND_PLAIN: the region gives it one */
+    int64_t deadline_us; /* not served from then on; INT64_MAX: no end */
+};
+
+/* Stores what the owner has just read, in the place of what stood there, under the owner's stamp of
+   this moment. Returns whether it did: not where the count of writes is not `writes` any more (a
+   doom: what stands there goes, too, unless it is the same), it is over already, or it finds no room
+   (a refusal). */
+bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
+                  const struct rc_near_entry *entry, uint32_t writes);
+/* Counts an answer that was not stored because the engine saw the key change. */
+void rc_near_count_doom(struct rc_near *near);
+/* The key's entry is gone when this returns, and remembered by the ghost queue. */
+void rc_near_drop(struct rc_near *near, const char *key, size_t len, enum rc_near_cause cause);
+
+/* A namespace with bounds of its own: finds or makes the group of that prefix. min_bytes are kept
+   for it while others press, max_bytes it never exceeds (0: none). Returns 0 where both are 0 or all
+   groups are taken. */
+uint8_t rc_near_group(struct rc_near *near, const char *prefix, size_t len, size_t min_bytes,
+                      size_t max_bytes);
+
+/* Removes entries whose time is over, from `cursor` on, looking at up to `buckets` of them. Returns
+   where to go on; 0 after the end. */
+uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets);
+
+/* ---- revalidation after a reconnect ---------------------------------------------------------- */
+
+/* One entry that this owner filled in an earlier epoch. */
+struct rc_near_claim {
+    uint32_t key_at; /* in the buffer of keys */
+    uint32_t key_len;
+    char version[8];
+};
+
+/* Tells up to `capacity` such entries with a frequency of exactly `heat` (3, the hottest, to 0), from
+   `cursor` on and looking at up to `buckets` buckets; their keys are appended to `keys`. Plain values
+   and entries whose time is over are dropped instead: nothing tells whether they changed. Returns how
+   many; `cursor` is 0 after the end. */
+size_t rc_near_claims(struct rc_near *near, const struct rc_near_owner *owner, int heat,
+                      uint32_t *cursor, uint32_t buckets, struct rc_near_claim *claims,
+                      size_t capacity, struct rc_buf *keys);
+/* The same value still stands in Redis: serves it again until deadline_us, if it is still there with
+   this version and an earlier epoch of this owner. */
+bool rc_near_confirm(struct rc_near *near, const struct rc_near_owner *owner, const char *key,
+                     size_t len, const char version[8], int64_t deadline_us);
+
+/* Drops the key's entry if this owner filled it in an earlier epoch. */
+void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner, const char *key,
+                        size_t len);
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+/* Looks the key up, whose prefix and rest are given apart, and copies it into value->buffer. Returns
+   RC_NEAR_MISS, RC_NEAR_HIT, RC_NEAR_STALE (there, in time, but not known coherent within
+   max_stale_us: the value is filled in all the same) or RC_NEAR_GROW: value->len bytes of room are
+   needed. A hit fills value->handle. */
+int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
+                   size_t key_len, int64_t max_stale_us, rc_near_value *value);
+/* Whether what the handle was filled for may still be served: same entry, coherent, in time. */
+int rc_near_is_valid(rc_near_handle *handle, int64_t max_stale_us);
+
+/* For benches: whether a dropped key is remembered by the ghost queue. On. */
+void rc_near_set_ghosts(struct rc_near *near, bool has_ghosts);
+
+void rc_near_read_stats(struct rc_near *near, rc_near_stats *stats);
+
+#endif

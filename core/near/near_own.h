@@ -1,0 +1,89 @@
+/*
+ * near_own - what the files of the near cache share: near.c (reading), near_write.c, near_scan.c.
+ *
+ * Threads: a struct rc_near is constant after rc_near_open, but for the bench's switch.
+ * Memory:  what rc_near_peek looks at may be recycled at any moment: each word is loaded once, and
+ *          checked before it is used. What it tells is true if the bucket's version is still the
+ *          same afterwards.
+ */
+#ifndef RC_NEAR_OWN_H
+#define RC_NEAR_OWN_H
+
+#include <time.h>
+
+#include "near/region.h"
+
+enum { RC_NEAR_READ_TRIES = 4 };
+
+struct rc_near {
+    struct rc_region region;
+    int64_t step_us; /* how far the coarse clock may be behind */
+    bool has_ghosts; /* benches only: drops are remembered */
+};
+
+/* A block as a reader saw it. */
+struct rc_near_peek {
+    const struct rc_block *block;
+    const char *key;
+    size_t key_len;
+    size_t key_room;
+    size_t value_len;
+    uint8_t generation;
+    uint8_t kind; /* with bits of the deadline */
+};
+
+static inline struct rc_stripe *rc_near_stripe(struct rc_near *near, uint64_t hash)
+{
+    return &near->region.stripes[rc_index_stripe(hash) & (near->region.stripe_count - 1)];
+}
+
+static inline _Atomic uint32_t *rc_near_writes_of(const struct rc_near *near, uint64_t hash)
+{
+    return &near->region.writes[(uint32_t)(hash >> 20) & near->region.writes_mask];
+}
+
+/* Not below CLOCK_MONOTONIC, unless the timer interrupt itself is late. */
+static inline int64_t rc_near_clock_us(int64_t step_us)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 + step_us;
+}
+
+/* False: no block with a header, a key and a value can be there. */
+static inline bool rc_near_peek(const struct rc_stripe *stripe, uint32_t ref,
+                                struct rc_near_peek *peek)
+{
+    struct {
+        uint8_t generation, kind;
+        uint16_t key_len;
+    } names;
+    size_t at = (size_t)(ref - 1) * 8, arena_bytes = stripe->shape->arena_bytes;
+    if (ref == 0 || at + RC_BLOCK_HEAD > arena_bytes)
+        return false;
+    const struct rc_block *block = (const void *)(stripe->arena + at);
+    uint32_t word = rc_word_load32(&block->word);
+    uint32_t packed = rc_word_load32(&block->generation);
+    memcpy(&names, &packed, sizeof(names));
+    size_t bytes = rc_arena_bytes(word), room = rc_block_key_room(names.key_len);
+    if (bytes > arena_bytes - at || bytes < RC_BLOCK_HEAD ||
+        rc_arena_len(word) < RC_BLOCK_HEAD + room)
+        return false;
+    *peek = (struct rc_near_peek){
+        .block = block,
+        .key = (const char *)block + RC_BLOCK_HEAD,
+        .key_len = names.key_len,
+        .key_room = room,
+        .value_len = rc_arena_len(word) - RC_BLOCK_HEAD - room,
+        .generation = names.generation,
+        .kind = names.kind,
+    };
+    return true;
+}
+
+static inline uint64_t rc_near_peek_ticks(const struct rc_near_peek *peek)
+{
+    return rc_word_load32(&peek->block->deadline) | (uint64_t)(peek->kind >> 3) << 32;
+}
+
+#endif

@@ -1,0 +1,187 @@
+#include "near/near_own.h"
+
+/* ---- sweep ----------------------------------------------------------------------------------- */
+
+static uint32_t bucket_total(const struct rc_near *near)
+{
+    return near->region.stripe_count * near->region.shape.bucket_count;
+}
+
+/* The bucket with that number, and its stripe. */
+static struct rc_index_bucket *bucket_at(struct rc_near *near, uint32_t number,
+                                         struct rc_stripe **stripe)
+{
+    uint32_t per_stripe = near->region.shape.bucket_count;
+    *stripe = &near->region.stripes[number / per_stripe];
+    return &(*stripe)->buckets[number % per_stripe];
+}
+
+/* Without the mutex, and so perhaps wrong: worth taking the mutex? */
+static bool seems_over(struct rc_near *near, const struct rc_stripe *stripe,
+                       const struct rc_index_bucket *bucket, int64_t now_us)
+{
+    struct rc_near_peek peek;
+    for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++)
+        if (rc_near_peek(stripe, rc_index_ref(bucket, slot), &peek) &&
+            now_us >= rc_block_time(rc_near_peek_ticks(&peek), near->region.shape.birth_us))
+            return true;
+    return false;
+}
+
+uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets)
+{
+    int64_t now_us = rc_near_clock_us(near->step_us);
+    uint32_t total = bucket_total(near);
+    for (; buckets > 0 && cursor < total; buckets--, cursor++) {
+        struct rc_stripe *stripe;
+        struct rc_index_bucket *bucket = bucket_at(near, cursor, &stripe);
+        if (!seems_over(near, stripe, bucket, now_us) || !rc_stripe_lock(stripe))
+            continue;
+        for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++) {
+            uint32_t ref = rc_index_ref(bucket, slot);
+            if (ref == 0 || !rc_stripe_is_over(stripe, ref, now_us))
+                continue;
+            rc_stripe_remove(stripe, (struct rc_index_spot){bucket, slot});
+            rc_stripe_count(stripe, RC_STRIPE_EXPIRATIONS);
+        }
+        rc_stripe_unlock(stripe);
+    }
+    return cursor < total ? cursor : 0;
+}
+
+/* ---- revalidation ---------------------------------------------------------------------------- */
+
+static bool is_of_earlier_epoch(const struct rc_block *block, uint32_t stamp)
+{
+    return block->stamp != stamp && ((block->stamp ^ stamp) & (RC_NEAR_OWNERS - 1)) == 0;
+}
+
+struct harvest {
+    struct rc_near_claim *claims;
+    size_t count;
+    size_t capacity;
+    struct rc_buf *keys; /* has room for all keys of a bucket */
+};
+
+static void claim(struct harvest *harvest, struct rc_block *block)
+{
+    struct rc_buf *keys = harvest->keys;
+    struct rc_near_claim *next = &harvest->claims[harvest->count++];
+    next->key_at = (uint32_t)rc_buf_len(keys);
+    next->key_len = block->key_len;
+    memcpy(next->version, block->version, sizeof(next->version));
+    memcpy(keys->bytes + keys->end, rc_block_key(block), block->key_len);
+    keys->end += block->key_len;
+}
+
+/* Under the mutex. */
+static void claim_bucket(struct rc_stripe *stripe, struct rc_index_bucket *bucket, uint32_t stamp,
+                         uint32_t heat, int64_t now_us, struct harvest *harvest)
+{
+    for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++) {
+        struct rc_index_spot spot = {bucket, slot};
+        uint32_t ref = rc_index_ref(bucket, slot);
+        if (ref == 0 || !is_of_earlier_epoch(rc_block_at(stripe->arena, ref), stamp))
+            continue;
+        struct rc_block *block = rc_block_at(stripe->arena, ref);
+        bool is_over = rc_stripe_is_over(stripe, ref, now_us);
+        if (is_over || (block->kind & 7) == RC_KIND_PLAIN) {
+            rc_stripe_count(stripe, is_over ? RC_STRIPE_EXPIRATIONS : RC_STRIPE_INVALIDATIONS);
+            if (!is_over)
+                rc_stripe_haunt(stripe, rc_stripe_hash(stripe, ref));
+            rc_stripe_remove(stripe, spot);
+        } else if (rc_index_heat(bucket, slot) == heat && harvest->count < harvest->capacity) {
+            claim(harvest, block);
+        }
+    }
+}
+
+/* Without the mutex, and so perhaps wrong: of this owner, and of an earlier epoch? */
+static bool seems_claimable(const struct rc_stripe *stripe, const struct rc_index_bucket *bucket,
+                            uint32_t stamp)
+{
+    struct rc_near_peek peek;
+    for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++)
+        if (rc_near_peek(stripe, rc_index_ref(bucket, slot), &peek)) {
+            uint32_t other = rc_word_load32(&peek.block->stamp);
+            if (other != stamp && ((other ^ stamp) & (RC_NEAR_OWNERS - 1)) == 0)
+                return true;
+        }
+    return false;
+}
+
+size_t rc_near_claims(struct rc_near *near, const struct rc_near_owner *owner, int heat,
+                      uint32_t *cursor, uint32_t buckets, struct rc_near_claim *claims,
+                      size_t capacity, struct rc_buf *keys)
+{
+    uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_relaxed);
+    int64_t now_us = rc_near_clock_us(near->step_us);
+    uint32_t total = bucket_total(near);
+    struct harvest harvest = {.claims = claims, .capacity = capacity, .keys = keys};
+    for (; buckets > 0 && *cursor < total; buckets--, ++*cursor) {
+        struct rc_stripe *stripe;
+        struct rc_index_bucket *bucket = bucket_at(near, *cursor, &stripe);
+        if (!seems_claimable(stripe, bucket, stamp))
+            continue;
+        /* A bucket is told as a whole, so that none of it is passed over. */
+        if (harvest.count != 0 && capacity - harvest.count < RC_INDEX_SLOTS)
+            return harvest.count;
+        if (rc_buf_reserve(keys, RC_INDEX_SLOTS * RC_NEAR_MAX_KEY) != 0)
+            return harvest.count;
+        if (rc_stripe_lock(stripe)) {
+            claim_bucket(stripe, bucket, stamp, (uint32_t)heat, now_us, &harvest);
+            rc_stripe_unlock(stripe);
+        }
+    }
+    if (*cursor >= total)
+        *cursor = 0;
+    return harvest.count;
+}
+
+void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner, const char *key,
+                        size_t len)
+{
+    uint64_t hash = rc_near_hash(near, key, len);
+    struct rc_stripe *stripe = rc_near_stripe(near, hash);
+    if (len > RC_NEAR_MAX_KEY || !rc_stripe_lock(stripe))
+        return;
+    uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_relaxed);
+    struct rc_index_spot spot = rc_stripe_find(stripe, hash, key, len);
+    if (spot.bucket != NULL && is_of_earlier_epoch(rc_stripe_block(stripe, spot), stamp)) {
+        rc_stripe_remove(stripe, spot);
+        rc_stripe_haunt(stripe, hash);
+        rc_stripe_count(stripe, RC_STRIPE_INVALIDATIONS);
+    }
+    rc_stripe_unlock(stripe);
+}
+
+bool rc_near_confirm(struct rc_near *near, const struct rc_near_owner *owner, const char *key,
+                     size_t len, const char version[8], int64_t deadline_us)
+{
+    uint64_t ticks = rc_block_ticks(deadline_us, near->region.shape.birth_us);
+    bool is_confirmed = false;
+    if (len > RC_NEAR_MAX_KEY ||
+        rc_near_clock_us(near->step_us) >= rc_block_time(ticks, near->region.shape.birth_us))
+        return false;
+    uint64_t hash = rc_near_hash(near, key, len);
+    struct rc_stripe *stripe = rc_near_stripe(near, hash);
+    if (!rc_stripe_lock(stripe))
+        return false;
+    uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_relaxed);
+    struct rc_index_spot spot = rc_stripe_find(stripe, hash, key, len);
+    struct rc_block *block = spot.bucket != NULL ? rc_stripe_block(stripe, spot) : NULL;
+    if (block != NULL && is_of_earlier_epoch(block, stamp) &&
+        memcmp(block->version, version, sizeof(block->version)) == 0) {
+        uint64_t old = block->deadline | (uint64_t)(block->kind >> 3) << 32;
+        ticks = old < ticks ? old : ticks;
+        rc_index_begin(spot.bucket);
+        rc_word_store32(&block->stamp, stamp);
+        rc_word_store32(&block->deadline, (uint32_t)ticks);
+        rc_word_store8(&block->kind, (uint8_t)((block->kind & 7) | (ticks >> 32) << 3));
+        rc_index_end(spot.bucket);
+        rc_stripe_count(stripe, RC_STRIPE_REVALIDATIONS);
+        is_confirmed = true;
+    }
+    rc_stripe_unlock(stripe);
+    return is_confirmed;
+}

@@ -1,0 +1,394 @@
+#include "near/region.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "near/process.h"
+
+#define MAGIC UINT64_C(0x7261656e65686372) /* "rchenear" */
+
+enum { LAYOUT = 1, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
+
+static size_t align(size_t bytes)
+{
+    return (bytes + LINE - 1) & ~(size_t)(LINE - 1);
+}
+
+static uint32_t power_below(size_t number, uint32_t min, uint32_t max)
+{
+    uint32_t power = min;
+    while (power < max && (size_t)power * 2 <= number)
+        power *= 2;
+    return power;
+}
+
+/* Small regions have fewer slots and counts: 64 KiB have to do for tests. */
+static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
+{
+    uint32_t writes = power_below(bytes / 1024, 64, 4096);
+    uint32_t owners = power_below(bytes / 4096, 16, RC_NEAR_OWNERS);
+    size_t writes_at = align(sizeof(struct rc_region_head));
+    size_t owners_at = align(writes_at + writes * sizeof(uint32_t));
+    size_t stripes_at = owners_at + owners * sizeof(struct rc_near_owner);
+    if (bytes < RC_NEAR_MIN_BYTES || stripe_count == 0 || stripe_count > RC_REGION_STRIPES ||
+        (stripe_count & (stripe_count - 1)) != 0 ||
+        !rc_stripe_plan(&region->shape, (bytes - stripes_at) / stripe_count))
+        return false;
+    region->bytes = bytes;
+    region->head = (struct rc_region_head *)(void *)region->base;
+    region->writes = (_Atomic uint32_t *)(void *)(region->base + writes_at);
+    region->writes_mask = writes - 1;
+    region->owners = (struct rc_near_owner *)(void *)(region->base + owners_at);
+    region->owner_count = owners;
+    region->stripe_count = stripe_count;
+    region->shape.shift = (uint32_t)__builtin_ctz(stripe_count);
+    for (uint32_t i = 0; i < stripe_count; i++)
+        region->stripes[i] =
+            rc_stripe_view(&region->shape, &region->head->bounds,
+                           region->base + stripes_at + (size_t)i * region->shape.bytes);
+    return true;
+}
+
+static uint32_t type_sizes(void)
+{
+    return (uint32_t)(sizeof(pthread_mutex_t) | sizeof(struct rc_stripe_head) << 8);
+}
+
+static int64_t monotonic_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* On zeroed memory. Whoever dies in here leaves is_ready 0. */
+static int make(struct rc_region *region, const struct rc_near_options *options, const char **why)
+{
+    struct rc_region_head *head = region->head;
+    if (getentropy(&head->seed, sizeof(head->seed)) != 0) {
+        *why = "there are no random numbers for the near cache";
+        return RC_ERR_NOMEM;
+    }
+    head->magic = MAGIC;
+    head->layout = LAYOUT;
+    head->sizes = type_sizes();
+    head->bytes = region->bytes;
+    head->server = options->server;
+    head->stripe_count = region->stripe_count;
+    head->birth_us = monotonic_us();
+    atomic_store_explicit(&head->bounds.count, 1, memory_order_relaxed);
+    int error = rc_stripe_init_mutex(&head->mutex);
+    for (uint32_t i = 0; error == 0 && i < region->stripe_count; i++)
+        error = rc_stripe_init(&region->stripes[i]);
+    if (error != 0) {
+        *why = "there are no mutexes that processes can share";
+        return error;
+    }
+    /* Release: with the acquire in `check`. */
+    atomic_store_explicit(&head->is_ready, 1, memory_order_release);
+    return 0;
+}
+
+/* What the entries' readers and writers need of the header, out of others' reach. */
+static void copy_head(struct rc_region *region)
+{
+    region->shape.seed = region->head->seed;
+    region->shape.birth_us = region->head->birth_us;
+}
+
+/* ---- anonymous ------------------------------------------------------------------------------- */
+
+static int map(struct rc_region *region, size_t bytes, int flags, int fd, const char **why)
+{
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
+    if (base == MAP_FAILED) {
+        *why = "there is no memory for a near cache of that size";
+        return RC_ERR_NOMEM;
+    }
+    region->base = base;
+    region->bytes = bytes;
+    return 0;
+}
+
+static int open_anonymous(struct rc_region *region, const struct rc_near_options *options,
+                          uint32_t stripe_count, const char **why)
+{
+    int error = map(region, options->bytes, MAP_ANONYMOUS, -1, why);
+    if (error != 0)
+        return error;
+    if (!plan(region, options->bytes, stripe_count)) {
+        *why = "the near cache is too small for that many stripes, or too large for so few";
+        error = RC_ERR_ARGUMENT;
+    }
+    if (error == 0)
+        error = make(region, options, why);
+    if (error != 0)
+        rc_region_close(region);
+    return error;
+}
+
+/* ---- named ----------------------------------------------------------------------------------- */
+
+static bool write_path(char path[MAX_NAME + 16], const char *name, size_t len)
+{
+    if (len == 0 || len > MAX_NAME)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        char c = name[i];
+        bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (!is_letter && !(c >= '0' && c <= '9') && c != '.' && c != '_' && c != '-')
+            return false;
+    }
+    snprintf(path, MAX_NAME + 16, "/redcache-%.*s", (int)len, name);
+    return true;
+}
+
+/* Opens the file and takes its lock, which goes with the process that holds it: whoever has it and
+   finds the region not ready may make it. Nobody holds it longer than making a region takes. */
+static int open_locked(const char *path, struct stat *status, const char **why)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    *why = "the shared near cache of that name is being made, and does not get ready";
+    for (int tries = 0; tries < CREATION_TRIES; tries++) {
+        int fd = shm_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0) {
+            *why = errno == EACCES ? "the shared near cache of that name belongs to another user"
+                                   : "the shared near cache of that name could not be opened";
+            return -1;
+        }
+        bool is_locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+        /* Without a link the name was taken away, and perhaps given to another one. */
+        if (is_locked && fstat(fd, status) == 0 && status->st_nlink != 0)
+            return fd;
+        close(fd); /* and the lock with it */
+        if (!is_locked)
+            nanosleep(&pause, NULL);
+    }
+    return -1;
+}
+
+static int grow(int fd, size_t bytes, const char **why)
+{
+    int error;
+    if (ftruncate(fd, 0) != 0) /* what was left half made */
+        error = errno;
+    else /* gets the memory now: later, its lack would be a SIGBUS */
+        do {
+            error = posix_fallocate(fd, 0, (off_t)bytes);
+        } while (error == EINTR);
+    if (error == 0)
+        return 0;
+    *why = "there is no room in /dev/shm for a near cache of that size";
+    return RC_ERR_NOMEM;
+}
+
+static int check(const struct rc_region_head *head, const struct rc_near_options *options,
+                 size_t file_bytes, const char **why)
+{
+    if (head->magic != MAGIC || head->layout != LAYOUT || head->sizes != type_sizes())
+        *why = "the shared near cache of that name was made by another version";
+    else if (head->bytes != options->bytes || file_bytes != options->bytes)
+        *why = "the shared near cache of that name was made with another size";
+    else if (head->server != options->server)
+        *why = "the shared near cache of that name belongs to another server or database";
+    else
+        return 0;
+    return RC_ERR_ARGUMENT;
+}
+
+/* Under the file's lock. */
+static int join(struct rc_region *region, const struct rc_near_options *options,
+                uint32_t stripe_count, int fd, const struct stat *status, const char **why)
+{
+    size_t bytes = (size_t)status->st_size;
+    int error = 0;
+    bool is_ready = false;
+    if (status->st_uid != geteuid() || (status->st_mode & 077) != 0) {
+        *why = "the shared near cache of that name belongs to another user, or others may open it";
+        return RC_ERR_ARGUMENT;
+    }
+    if (bytes >= sizeof(struct rc_region_head)) {
+        if ((error = map(region, bytes, 0, fd, why)) != 0)
+            return error;
+        const struct rc_region_head *head = (const void *)region->base;
+        /* Acquire: with the release in `make`. */
+        is_ready = atomic_load_explicit(&head->is_ready, memory_order_acquire) == 1;
+        if (is_ready && (error = check(head, options, bytes, why)) == 0)
+            stripe_count = head->stripe_count;
+    }
+    if (error == 0 && !is_ready) {
+        rc_region_close(region);
+        if ((error = grow(fd, options->bytes, why)) == 0)
+            error = map(region, options->bytes, 0, fd, why);
+    }
+    if (error == 0 && !plan(region, options->bytes, stripe_count)) {
+        *why = "the near cache is too small for that many stripes, or too large for so few";
+        error = RC_ERR_ARGUMENT;
+    }
+    if (error == 0 && !is_ready)
+        error = make(region, options, why);
+    if (error != 0)
+        rc_region_close(region);
+    return error;
+}
+
+static int open_named(struct rc_region *region, const struct rc_near_options *options,
+                      uint32_t stripe_count, const char **why)
+{
+    char path[MAX_NAME + 16];
+    struct stat status;
+    if (!write_path(path, options->name, options->name_len)) {
+        *why = "the name of a shared near cache has 1 to 200 letters, digits or ._-";
+        return RC_ERR_ARGUMENT;
+    }
+    int fd = open_locked(path, &status, why);
+    if (fd < 0)
+        return RC_ERR_ARGUMENT;
+    int error = join(region, options, stripe_count, fd, &status, why);
+    if (error != 0 && status.st_size == 0)
+        shm_unlink(path); /* ours, and of no use */
+    flock(fd, LOCK_UN);   /* closing does not do it: the mapping keeps the file open */
+    close(fd);
+    return error;
+}
+
+int rc_region_open(struct rc_region *region, const struct rc_near_options *options,
+                   const char **why)
+{
+    uint32_t stripe_count = options->stripes;
+    memset(region, 0, sizeof(*region));
+    if (options->bytes < RC_NEAR_MIN_BYTES) {
+        *why = "a near cache has at least 64 KiB";
+        return RC_ERR_ARGUMENT;
+    }
+    if (stripe_count == 0)
+        stripe_count = power_below(options->bytes >> 22, 1, RC_REGION_STRIPES);
+    int error = options->name == NULL ? open_anonymous(region, options, stripe_count, why)
+                                      : open_named(region, options, stripe_count, why);
+    if (error == 0)
+        copy_head(region);
+    return error;
+}
+
+void rc_region_close(struct rc_region *region)
+{
+    if (region->base != NULL)
+        munmap(region->base, region->bytes);
+    region->base = NULL;
+}
+
+int rc_region_unlink(const char *name, size_t name_len)
+{
+    char path[MAX_NAME + 16];
+    return write_path(path, name, name_len) && shm_unlink(path) == 0 ? 0 : RC_ERR_ARGUMENT;
+}
+
+/* ---- owners and groups ----------------------------------------------------------------------- */
+
+/* What a dead process left half done under this mutex: a group that is not counted yet, or a slot
+   without a pid. Neither needs a repair. */
+static bool lock(struct rc_region *region)
+{
+    int error = pthread_mutex_lock(&region->head->mutex);
+    if (error == EOWNERDEAD)
+        error = pthread_mutex_consistent(&region->head->mutex);
+    return error == 0;
+}
+
+static void unlock(struct rc_region *region)
+{
+    pthread_mutex_unlock(&region->head->mutex);
+}
+
+/* Nothing filled by that slot up to now is coherent any more. */
+static void set_free(struct rc_region *region, struct rc_near_owner *owner)
+{
+    rc_region_renew(owner, (uint32_t)(owner - region->owners));
+    atomic_store_explicit(&owner->pid, 0, memory_order_relaxed);
+}
+
+static void reap(struct rc_region *region)
+{
+    for (uint32_t slot = 0; slot < region->owner_count; slot++) {
+        struct rc_near_owner *owner = &region->owners[slot];
+        int32_t pid = atomic_load_explicit(&owner->pid, memory_order_relaxed);
+        if (pid != 0 && !rc_process_is_alive(pid, owner->started))
+            set_free(region, owner);
+    }
+}
+
+struct rc_near_owner *rc_region_add_owner(struct rc_region *region)
+{
+    struct rc_near_owner *owner = NULL;
+    int32_t pid = (int32_t)getpid();
+    uint64_t started = rc_process_started(pid);
+    if (!lock(region))
+        return NULL;
+    reap(region);
+    for (uint32_t slot = 0; slot < region->owner_count && owner == NULL; slot++)
+        if (atomic_load_explicit(&region->owners[slot].pid, memory_order_relaxed) == 0)
+            owner = &region->owners[slot];
+    if (owner != NULL) {
+        atomic_store_explicit(&owner->asof_us, 0, memory_order_relaxed);
+        atomic_store_explicit(&owner->read_us, 0, memory_order_relaxed);
+        atomic_store_explicit(&owner->need_us, INT64_MAX, memory_order_relaxed);
+        rc_region_renew(owner, (uint32_t)(owner - region->owners));
+        owner->started = started;
+        atomic_store_explicit(&owner->pid, pid, memory_order_relaxed);
+    }
+    unlock(region);
+    return owner;
+}
+
+void rc_region_remove_owner(struct rc_region *region, struct rc_near_owner *owner)
+{
+    if (!lock(region))
+        return;
+    set_free(region, owner);
+    unlock(region);
+}
+
+static bool is_group(const struct rc_region_group *group, uint64_t hash, const char *prefix,
+                     size_t len)
+{
+    size_t kept = len < RC_REGION_PREFIX ? len : RC_REGION_PREFIX;
+    return group->hash == hash && group->len == (uint32_t)len &&
+           (kept == 0 || memcmp(group->prefix, prefix, kept) == 0);
+}
+
+uint8_t rc_region_group(struct rc_region *region, const char *prefix, size_t len, size_t min_bytes,
+                        size_t max_bytes)
+{
+    struct rc_region_head *head = region->head;
+    uint64_t hash = rc_mix(&region->shape.seed, prefix, len);
+    if ((min_bytes == 0 && max_bytes == 0) || !lock(region))
+        return 0;
+    uint32_t count = atomic_load_explicit(&head->bounds.count, memory_order_relaxed), id = 1;
+    while (id < count && !is_group(&head->groups[id], hash, prefix, len))
+        id++;
+    if (id >= RC_NEAR_GROUPS) {
+        unlock(region);
+        return 0;
+    }
+    if (id == count) {
+        struct rc_region_group *group = &head->groups[id];
+        group->hash = hash;
+        group->len = (uint32_t)len;
+        memcpy(group->prefix, prefix, len < RC_REGION_PREFIX ? len : RC_REGION_PREFIX);
+    }
+    /* Relaxed: the bounds are advice, each for itself. */
+    atomic_store_explicit(&head->bounds.min[id], min_bytes, memory_order_relaxed);
+    atomic_store_explicit(&head->bounds.max[id], max_bytes, memory_order_relaxed);
+    if (id == count)
+        atomic_store_explicit(&head->bounds.count, count + 1, memory_order_relaxed);
+    unlock(region);
+    return (uint8_t)id;
+}

@@ -1,0 +1,107 @@
+/*
+ * region - the memory of a near cache, and what is in it once: owners, groups, counts of writes.
+ *
+ * What:    one mapping, anonymous (inherited by fork) or named (POSIX shared memory), laid out from
+ *          its size and number of stripes alone: header, counts of writes, owners, stripes.
+ * Threads: rc_region_open and _close by one thread; the rest from any thread of any process.
+ * Memory:  a struct rc_region is this process's view. After a fork it is valid in the child.
+ * Errors:  RC_ERR_NOMEM, RC_ERR_ARGUMENT, with a static text.
+ * Not:     processes of different pid namespaces must not share a region: who is gone could not be
+ *          told.
+ */
+#ifndef RC_REGION_H
+#define RC_REGION_H
+
+#include <pthread.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "near/near.h"
+#include "near/stripe.h"
+
+enum {
+    RC_REGION_STRIPES = 64,
+    RC_REGION_PREFIX = 64, /* bytes of a group's prefix that are kept to compare */
+    RC_REGION_SLOT_BITS = 10
+};
+_Static_assert(RC_NEAR_OWNERS == 1 << RC_REGION_SLOT_BITS, "a stamp holds epoch and slot");
+
+/* Any process. What the owner's thread stores at each answer, apart from what readers store. */
+struct rc_near_owner {
+    alignas(64) _Atomic uint32_t stamp; /* epoch << 10 | slot; never 0 once it was used */
+    _Atomic int32_t pid;                /* 0: free. Changed under the region's mutex */
+    uint64_t started;                   /* of the process, against a pid's reuse; as pid */
+    _Atomic int64_t asof_us;
+    alignas(64) _Atomic int64_t read_us;
+    _Atomic int64_t need_us;
+};
+
+struct rc_region_group {
+    uint64_t hash; /* of the whole prefix */
+    uint32_t len;
+    char prefix[RC_REGION_PREFIX];
+};
+
+struct rc_region_head {
+    /* Fixed after init. */
+    uint64_t magic;
+    uint32_t layout;
+    uint32_t sizes; /* of the types whose layout belongs to others */
+    uint64_t bytes;
+    uint64_t server;
+    uint32_t stripe_count;
+    struct rc_mix_seed seed;
+    int64_t birth_us;
+    _Atomic uint32_t is_ready; /* Any process: stored last */
+    alignas(64) pthread_mutex_t mutex;
+    /* Guarded by mutex. */
+    struct rc_region_group groups[RC_NEAR_GROUPS];
+    struct rc_stripe_bounds bounds;
+};
+
+struct rc_region {
+    /* Fixed after init. */
+    char *base;
+    size_t bytes;
+    struct rc_region_head *head;
+    _Atomic uint32_t *writes; /* pairs: rc_near_drop */
+    uint32_t writes_mask;
+    uint32_t owner_count;
+    struct rc_near_owner *owners;
+    uint32_t stripe_count;
+    struct rc_stripe_shape shape;
+    struct rc_stripe stripes[RC_REGION_STRIPES];
+};
+
+int rc_region_open(struct rc_region *region, const struct rc_near_options *options,
+                   const char **why);
+void rc_region_close(struct rc_region *region);
+int rc_region_unlink(const char *name, size_t name_len);
+
+struct rc_near_owner *rc_region_add_owner(struct rc_region *region);
+void rc_region_remove_owner(struct rc_region *region, struct rc_near_owner *owner);
+uint8_t rc_region_group(struct rc_region *region, const char *prefix, size_t len, size_t min_bytes,
+                        size_t max_bytes);
+
+/* The owner that gave the stamp; a stamp read from shared memory may be anything. */
+static inline struct rc_near_owner *rc_region_owner(const struct rc_region *region, uint32_t stamp)
+{
+    uint32_t slot = stamp & (RC_NEAR_OWNERS - 1);
+    return &region->owners[slot < region->owner_count ? slot : 0];
+}
+
+/* A new epoch. The slot keeps its number; 22 bits of epochs come round after four million
+   connections of one slot, by when no entry of the first is left. */
+static inline void rc_region_renew(struct rc_near_owner *owner, uint32_t slot)
+{
+    uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_relaxed);
+    uint32_t epoch = (stamp >> RC_REGION_SLOT_BITS) + 1;
+    if (epoch >> (32 - RC_REGION_SLOT_BITS) != 0)
+        epoch = 1;
+    /* Release: with the acquire of readers. */
+    atomic_store_explicit(&owner->stamp, epoch << RC_REGION_SLOT_BITS | slot, memory_order_release);
+}
+
+#endif

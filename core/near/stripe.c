@@ -1,0 +1,250 @@
+#include "near/stripe.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "near/evict.h"
+
+/* ---- shape ----------------------------------------------------------------------------------- */
+
+enum { LINE = 64 };
+
+static size_t align(size_t bytes)
+{
+    return (bytes + LINE - 1) & ~(size_t)(LINE - 1);
+}
+
+/* 4 % for the index: a place per 133 bytes, which is less than the smallest entries of use take.
+   1.2 % for the ghost queue: about as many prints as there are entries of a common size. */
+bool rc_stripe_plan(struct rc_stripe_shape *shape, size_t bytes)
+{
+    size_t head = align(sizeof(struct rc_stripe_head));
+    bytes &= ~(size_t)(LINE - 1);
+    if (bytes < head + 16384 || bytes > RC_ARENA_MAX_BYTES)
+        return false;
+    size_t left = bytes - head;
+    shape->bytes = bytes;
+    shape->bucket_count = (uint32_t)(left / 25 / sizeof(struct rc_index_bucket));
+    shape->ghost_count = (uint32_t)(left / 83 / sizeof(struct rc_ghost_line));
+    shape->max_entries = (uint32_t)((uint64_t)shape->bucket_count * RC_INDEX_SLOTS * 95 / 100);
+    shape->buckets_at = head;
+    shape->ghosts_at = head + shape->bucket_count * sizeof(struct rc_index_bucket);
+    shape->arena_at = shape->ghosts_at + shape->ghost_count * sizeof(struct rc_ghost_line);
+    shape->arena_bytes = bytes - shape->arena_at;
+    return true;
+}
+
+struct rc_stripe rc_stripe_view(const struct rc_stripe_shape *shape,
+                                const struct rc_stripe_bounds *bounds, char *at)
+{
+    return (struct rc_stripe){
+        .head = (struct rc_stripe_head *)(void *)at,
+        .buckets = (struct rc_index_bucket *)(void *)(at + shape->buckets_at),
+        .ghosts = (struct rc_ghost_line *)(void *)(at + shape->ghosts_at),
+        .arena = at + shape->arena_at,
+        .shape = shape,
+        .bounds = bounds,
+    };
+}
+
+/* ---- mutex and repair ------------------------------------------------------------------------ */
+
+int rc_stripe_init_mutex(pthread_mutex_t *mutex)
+{
+    pthread_mutexattr_t attributes;
+    if (pthread_mutexattr_init(&attributes) != 0)
+        return RC_ERR_NOMEM;
+    int error = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    if (error == 0)
+        error = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    if (error == 0)
+        error = pthread_mutex_init(mutex, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    return error == 0 ? 0 : RC_ERR_NOMEM;
+}
+
+int rc_stripe_init(struct rc_stripe *stripe)
+{
+    rc_arena_init(&stripe->head->arena, stripe->shape->arena_bytes);
+    return rc_stripe_init_mutex(&stripe->head->mutex);
+}
+
+static void set_counter(struct rc_stripe *stripe, enum rc_stripe_counter counter, uint64_t value)
+{
+    atomic_store_explicit(&stripe->head->counters[counter], value, memory_order_relaxed);
+}
+
+static uint64_t counter_of(const struct rc_stripe *stripe, enum rc_stripe_counter counter)
+{
+    return atomic_load_explicit(&stripe->head->counters[counter], memory_order_relaxed);
+}
+
+void rc_stripe_count(struct rc_stripe *stripe, enum rc_stripe_counter counter)
+{
+    /* Refusals are counted without the mutex, too. */
+    atomic_fetch_add_explicit(&stripe->head->counters[counter], 1, memory_order_relaxed);
+}
+
+/* Somebody died in the middle of a change: nothing tells what is whole, so nothing is kept. A repair
+   that is cut short itself is begun again by the next one, as `writing` is still set. */
+static void repair(struct rc_stripe *stripe)
+{
+    for (uint32_t i = 0; i < stripe->shape->bucket_count; i++)
+        rc_index_reset(&stripe->buckets[i]);
+    rc_arena_init(&stripe->head->arena, stripe->shape->arena_bytes);
+    memset(stripe->head->queues, 0, sizeof(stripe->head->queues));
+    memset(stripe->ghosts, 0, stripe->shape->ghost_count * sizeof(*stripe->ghosts));
+    set_counter(stripe, RC_STRIPE_ENTRIES, 0);
+    set_counter(stripe, RC_STRIPE_BYTES, 0);
+    rc_stripe_count(stripe, RC_STRIPE_REPAIRS);
+}
+
+bool rc_stripe_lock(struct rc_stripe *stripe)
+{
+    struct rc_stripe_head *head = stripe->head;
+    int error = pthread_mutex_lock(&head->mutex);
+    if (error != 0 && error != EOWNERDEAD)
+        return false;
+    if (error == EOWNERDEAD && pthread_mutex_consistent(&head->mutex) != 0) {
+        pthread_mutex_unlock(&head->mutex);
+        return false;
+    }
+    /* Under the mutex: a relaxed load sees what the last holder wrote, dead or not. */
+    bool is_broken = atomic_load_explicit(&head->writing, memory_order_relaxed) != 0;
+    atomic_store_explicit(&head->writing, 1, memory_order_relaxed);
+    /* Total: either rc_stripe_is_changing sees `writing`, or what the caller loads from here on sees
+       what the other side stored before it asked. Release, as a part of it: what is written from
+       here on is seen only together with the bucket versions moved by earlier holders, whose blocks
+       it may reuse. */
+    rc_word_fence_total();
+    if (is_broken)
+        repair(stripe);
+    return true;
+}
+
+void rc_stripe_unlock(struct rc_stripe *stripe)
+{
+    /* Release: who sees 0 sees all that was changed before. */
+    atomic_store_explicit(&stripe->head->writing, 0, memory_order_release);
+    pthread_mutex_unlock(&stripe->head->mutex);
+}
+
+bool rc_stripe_is_changing(const struct rc_stripe *stripe)
+{
+    rc_word_fence_total();
+    return atomic_load_explicit(&stripe->head->writing, memory_order_acquire) != 0;
+}
+
+/* ---- entries --------------------------------------------------------------------------------- */
+
+uint64_t rc_stripe_hash(const struct rc_stripe *stripe, uint32_t ref)
+{
+    struct rc_block *block = rc_block_at(stripe->arena, ref);
+    return rc_mix(&stripe->shape->seed, rc_block_key(block), block->key_len);
+}
+
+bool rc_stripe_is_over(const struct rc_stripe *stripe, uint32_t ref, int64_t now_us)
+{
+    uint64_t ticks = rc_block_deadline(rc_block_at(stripe->arena, ref));
+    return now_us >= rc_block_time(ticks, stripe->shape->birth_us);
+}
+
+size_t rc_stripe_max_len(const struct rc_stripe *stripe, uint8_t group)
+{
+    uint64_t max = atomic_load_explicit(&stripe->bounds->max[group], memory_order_relaxed);
+    uint64_t share = max >> stripe->shape->shift;
+    size_t len = stripe->shape->arena_bytes / 8;
+    if (max == 0 || share >= len + RC_ARENA_SMALLEST)
+        return len;
+    return share > RC_ARENA_SMALLEST ? (size_t)share - RC_ARENA_SMALLEST : 0; /* with padding */
+}
+
+struct rc_index_spot rc_stripe_find(struct rc_stripe *stripe, uint64_t hash, const char *key,
+                                    size_t key_len)
+{
+    for (int choice = 0; choice < 2; choice++) {
+        struct rc_index_bucket *bucket =
+            rc_index_bucket(stripe->buckets, stripe->shape->bucket_count, hash, choice);
+        uint64_t matches = rc_index_matches(bucket, rc_index_tag(hash));
+        for (; matches != 0; matches &= matches - 1) {
+            struct rc_index_spot spot = {bucket, rc_index_first(matches)};
+            if (rc_index_ref(bucket, spot.slot) == 0)
+                continue;
+            struct rc_block *block = rc_stripe_block(stripe, spot);
+            if (block->key_len == key_len && memcmp(rc_block_key(block), key, key_len) == 0)
+                return spot;
+        }
+    }
+    return (struct rc_index_spot){NULL, 0};
+}
+
+static void count_entry(struct rc_stripe *stripe, uint32_t word, bool is_new)
+{
+    uint64_t entries = counter_of(stripe, RC_STRIPE_ENTRIES);
+    uint64_t bytes = counter_of(stripe, RC_STRIPE_BYTES);
+    uint64_t more = rc_arena_bytes(word);
+    set_counter(stripe, RC_STRIPE_ENTRIES, is_new ? entries + 1 : entries - 1);
+    set_counter(stripe, RC_STRIPE_BYTES, is_new ? bytes + more : bytes - more);
+}
+
+uint32_t rc_stripe_remove(struct rc_stripe *stripe, struct rc_index_spot spot)
+{
+    uint32_t ref = rc_index_ref(spot.bucket, spot.slot);
+    struct rc_block *block = rc_block_at(stripe->arena, ref);
+    /* The version moves before the memory is used for anything else. */
+    rc_index_begin(spot.bucket);
+    rc_index_clear(spot);
+    rc_index_end(spot.bucket);
+    rc_queue_remove(&stripe->head->queues[block->group], stripe->arena, ref);
+    count_entry(stripe, block->word, false);
+    return rc_arena_free(&stripe->head->arena, stripe->arena, ref);
+}
+
+void rc_stripe_haunt(struct rc_stripe *stripe, uint64_t hash)
+{
+    rc_ghost_add(stripe->ghosts, stripe->shape->ghost_count, hash);
+}
+
+static void write_block(struct rc_stripe *stripe, uint32_t ref, const struct rc_near_entry *entry,
+                        uint32_t stamp, uint64_t ticks)
+{
+    struct rc_block *block = rc_block_at(stripe->arena, ref);
+    uint64_t serial = ++stripe->head->serial;
+    uint32_t version[2];
+    memcpy(version, entry->version, sizeof(version));
+    if (entry->kind == RC_KIND_PLAIN) { /* nothing else tells two plain values apart */
+        version[0] = (uint32_t)serial;
+        version[1] = (uint32_t)(serial >> 32) << 6 | rc_index_stripe(entry->hash);
+    }
+    rc_word_store32(&block->stamp, stamp);
+    rc_word_store32(&block->deadline, (uint32_t)ticks);
+    rc_word_store8(&block->codec, entry->codec);
+    rc_word_store8(&block->entry_flags, entry->entry_flags);
+    rc_word_store8(&block->group, entry->group);
+    rc_word_store8(&block->generation, (uint8_t)serial);
+    rc_word_store8(&block->kind, (uint8_t)(entry->kind | (ticks >> 32) << 3));
+    rc_word_store16(&block->key_len, (uint16_t)entry->key_len);
+    rc_word_store32(&block->version[0], version[0]);
+    rc_word_store32(&block->version[1], version[1]);
+    /* The key first: filling its last word up may reach into the value. */
+    char *key = rc_block_key(block);
+    rc_word_write(key, entry->key, entry->key_len);
+    rc_word_write(key + rc_block_key_room(entry->key_len), entry->value, entry->value_len);
+}
+
+uint32_t rc_stripe_insert(struct rc_stripe *stripe, const struct rc_near_entry *entry,
+                          uint32_t stamp, uint64_t ticks, int queue, uint32_t heat)
+{
+    size_t len = rc_block_len(entry->key_len, entry->value_len);
+    uint32_t ref = rc_evict_and_alloc(stripe, entry->group, len);
+    if (ref == 0)
+        return 0;
+    write_block(stripe, ref, entry, stamp, ticks);
+    struct rc_index_spot spot = rc_evict_and_find_room(stripe, entry->hash);
+    rc_index_begin(spot.bucket);
+    rc_index_put(spot, rc_index_tag(entry->hash), ref, heat);
+    rc_index_end(spot.bucket);
+    rc_queue_push(&stripe->head->queues[entry->group], stripe->arena, ref, queue);
+    count_entry(stripe, rc_block_at(stripe->arena, ref)->word, true);
+    return ref;
+}

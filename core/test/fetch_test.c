@@ -1,0 +1,338 @@
+#include "engine/fetch.h"
+
+#include <string.h>
+
+#include "near/near.h"
+#include "test/peer.h"
+#include "test/test.h"
+
+enum { OPS = 6, STALE_US = 1000000 };
+
+static struct peer_server server;
+static struct peer_client client, other;
+static struct peer_op ops[OPS];
+static struct rc_near *near;
+static char buffer[1024];
+static rc_near_value found;
+
+static void set_up(void)
+{
+    struct rc_near_options options = {.bytes = 1 << 20, .server = 1};
+    const char *why = NULL;
+    peer_init(&server);
+    server.now_us = rc_near_now_us();
+    CHECK(rc_near_open(&near, &options, &why) == 0);
+    peer_open_near(&client, &server, NULL, near);
+    peer_open_near(&other, &server, NULL, near);
+    for (int i = 0; i < OPS; i++)
+        peer_op_init(&ops[i]);
+}
+
+static void take_down(void)
+{
+    peer_close(&other);
+    peer_close(&client);
+    CHECK(!server.went_round);
+    rc_near_close(near);
+    for (int i = 0; i < OPS; i++)
+        peer_op_deinit(&ops[i]);
+    peer_deinit(&server);
+}
+
+static int look(const char *key)
+{
+    found.buffer = buffer;
+    found.capacity = sizeof buffer;
+    return rc_near_lookup(near, "", 0, key, strlen(key), STALE_US, &found);
+}
+
+static bool is_near(const char *key, const char *value)
+{
+    return look(key) == RC_NEAR_HIT && found.len == strlen(value) &&
+           memcmp(found.data, value, found.len) == 0;
+}
+
+static uint64_t dooms(void)
+{
+    rc_near_stats stats;
+    rc_near_read_stats(near, &stats);
+    return stats.dooms;
+}
+
+static void put(const char *key, const char *value, int64_t ttl_ms)
+{
+    peer_put(&server, key, value, strlen(value), ttl_ms);
+    peer_run(&server);
+}
+
+/* Reads a key once, so that it is near. */
+static void warm(const char *key)
+{
+    peer_read(&client, &ops[0], key, 0);
+    peer_run(&server);
+    CHECK(ops[0].finished == 1 && ops[0].op.result.status == 0);
+}
+
+static struct peer_conn *tracked(struct peer_client *one)
+{
+    return one->conns[RC_LINK_T];
+}
+
+static void keeps_what_it_reads_until_it_changes(void)
+{
+    set_up();
+    put("key", "one", 60000);
+    CHECK(look("key") == RC_NEAR_MISS);
+    warm("key");
+    CHECK(peer_ended(&ops[0], 0, RC_HIT) && peer_says(&ops[0], "one"));
+    CHECK(is_near("key", "one"));
+    put("key", "two", 60000);
+    CHECK(look("key") == RC_NEAR_MISS);
+    take_down();
+}
+
+static void keeps_neither_absent_keys_nor_leases(void)
+{
+    set_up();
+    warm("none");
+    CHECK(peer_ended(&ops[0], 0, RC_MISS));
+    peer_load(&client, &ops[1], "loading", 0, 1000, 9000, 9000);
+    peer_run(&server);
+    warm("loading");
+    CHECK(look("none") == RC_NEAR_MISS && look("loading") == RC_NEAR_MISS);
+    peer_release(&client, &ops[1]);
+    peer_run(&server);
+    take_down();
+}
+
+static void reads_a_key_once_for_all_who_ask_meanwhile(void)
+{
+    set_up();
+    put("key", "one", -1);
+    for (int i = 0; i < 4; i++)
+        peer_read(&client, &ops[i], "key", 0);
+    peer_run(&server);
+    for (int i = 0; i < 4; i++)
+        CHECK(peer_ended(&ops[i], 0, RC_HIT) && peer_says(&ops[i], "one"));
+    CHECK(server.gets == 1);
+    peer_read(&client, &ops[0], "key", RC_FRESH);
+    peer_read(&client, &ops[1], "key", RC_FRESH);
+    peer_run(&server);
+    CHECK(server.gets == 3); /* each its own */
+    take_down();
+}
+
+static void goes_on_for_the_others_when_one_leaves(void)
+{
+    set_up();
+    put("key", "one", -1);
+    tracked(&client)->mute = true;
+    ops[0].op.tag = 7;
+    peer_read(&client, &ops[0], "key", 0);
+    peer_read(&client, &ops[1], "key", 0);
+    peer_run(&server);
+    CHECK(rc_engine_cancel(&client.engine, 7) == 1);
+    ops[0].op.tag = 0;
+    tracked(&client)->mute = false;
+    peer_run(&server);
+    CHECK(peer_ended(&ops[1], 0, RC_HIT) && peer_says(&ops[1], "one"));
+    CHECK(server.gets == 1 && is_near("key", "one"));
+    take_down();
+}
+
+/* As the server would answer GET and PTTL of a key, with a push between them. */
+static void a_push_between_the_answers_dooms_them(void)
+{
+    static const char answers[] = "$3\r\none\r\n"
+                                  ">2\r\n$10\r\ninvalidate\r\n*1\r\n$3\r\nkey\r\n"
+                                  ":60000\r\n";
+    set_up();
+    warm("connected");
+    tracked(&client)->mute = true;
+    peer_read(&client, &ops[0], "key", 0);
+    peer_run(&server);
+    peer_say(tracked(&client), answers, sizeof answers - 1);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[0], 0, RC_HIT) && peer_says(&ops[0], "one"));
+    CHECK(look("key") == RC_NEAR_MISS && dooms() == 1);
+    rc_buf_clear(&tracked(&client)->input);
+    take_down();
+}
+
+static void a_push_in_front_of_the_answers_does_no_harm(void)
+{
+    static const char answers[] = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$3\r\nkey\r\n"
+                                  "$3\r\none\r\n:60000\r\n";
+    set_up();
+    warm("connected");
+    tracked(&client)->mute = true;
+    peer_read(&client, &ops[0], "key", 0);
+    peer_run(&server);
+    peer_say(tracked(&client), answers, sizeof answers - 1);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[0], 0, RC_HIT) && is_near("key", "one") && dooms() == 0);
+    rc_buf_clear(&tracked(&client)->input);
+    take_down();
+}
+
+static void an_own_write_dooms_a_read_that_is_under_way(void)
+{
+    set_up();
+    put("key", "one", -1);
+    warm("connected");
+    tracked(&client)->deaf = true; /* the answer is written, and does not arrive yet */
+    peer_read(&client, &ops[0], "key", 0);
+    peer_run(&server);
+    peer_set(&client, &ops[1], "key", "two", -1);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[1], 0, RC_DONE));
+    /* Who asks now must see it: joins no read that is older. */
+    peer_read(&client, &ops[2], "key", 0);
+    tracked(&client)->deaf = false;
+    peer_run(&server);
+    CHECK(peer_says(&ops[0], "one") && peer_says(&ops[2], "two"));
+    CHECK(dooms() == 1 && is_near("key", "two"));
+    take_down();
+}
+
+static void a_write_of_another_engine_on_the_machine_dooms_it_too(void)
+{
+    set_up();
+    put("key", "one", -1);
+    warm("connected");
+    tracked(&client)->deaf = true;
+    peer_read(&client, &ops[0], "key", 0);
+    peer_run(&server);
+    peer_set(&other, &ops[1], "key", "two", -1);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[1], 0, RC_DONE));
+    rc_buf_clear(&tracked(&client)->later);
+    tracked(&client)->deaf = false;
+    peer_run(&server);
+    CHECK(peer_says(&ops[0], "one") && look("key") == RC_NEAR_MISS && dooms() == 1);
+    take_down();
+}
+
+static void an_own_write_is_gone_from_the_start_and_at_its_end(void)
+{
+    set_up();
+    put("key", "one", -1);
+    warm("key");
+    CHECK(is_near("key", "one"));
+    client.conns[RC_LINK_W]->mute = true;
+    peer_delete(&client, &ops[1], "key");
+    CHECK(look("key") == RC_NEAR_MISS);
+    warm("key"); /* it is still there */
+    CHECK(is_near("key", "one"));
+    tracked(&client)->deaf = true; /* so that the push does not do the work */
+    client.conns[RC_LINK_W]->mute = false;
+    peer_run(&server);
+    CHECK(peer_ended(&ops[1], 0, RC_DONE) && look("key") == RC_NEAR_MISS);
+    tracked(&client)->deaf = false;
+    peer_run(&server);
+    take_down();
+}
+
+static void serves_nothing_of_a_lost_connection_until_it_is_confirmed(void)
+{
+    char entry[RC_ENTRY_SIZE + 3];
+    rc_entry header = {.kind = RC_KIND_VALUE};
+    set_up();
+    rc_entry_write(entry, &header, "nonce-1.");
+    memcpy(entry + RC_ENTRY_SIZE, "one", 3);
+    peer_put(&server, "kept", entry, sizeof entry, 60000);
+    peer_put(&server, "changed", entry, sizeof entry, 60000);
+    put("plain", "one", 60000);
+    warm("kept");
+    warm("changed");
+    warm("plain");
+    CHECK(is_near("kept", "one") && is_near("plain", "one"));
+    server.refuses = true;
+    peer_cut(tracked(&client), true);
+    CHECK(look("kept") == RC_NEAR_STALE && look("plain") == RC_NEAR_STALE);
+    rc_entry_write(entry, &header, "nonce-2.");
+    peer_put(&server, "changed", entry, sizeof entry, 60000);
+    server.refuses = false;
+    unsigned gets = server.gets;
+    peer_sleep(&server, 100);
+    CHECK(is_near("kept", "one"));
+    CHECK(look("changed") == RC_NEAR_MISS && look("plain") == RC_NEAR_MISS);
+    CHECK(server.gets == gets && server.ranges == 2);
+    put("kept", "two", -1); /* it is tracked again */
+    CHECK(look("kept") == RC_NEAR_MISS);
+    take_down();
+}
+
+static void forgets_everything_at_a_flush(void)
+{
+    static const char push[] = ">2\r\n$10\r\ninvalidate\r\n_\r\n";
+    set_up();
+    put("key", "one", -1);
+    warm("key");
+    CHECK(is_near("key", "one"));
+    peer_unlink(&server, "key");
+    rc_buf_clear(&tracked(&client)->output);
+    peer_say(tracked(&client), push, sizeof push - 1);
+    peer_run(&server);
+    CHECK(look("key") == RC_NEAR_MISS);
+    take_down();
+}
+
+static void asks_for_a_sign_of_life_only_while_somebody_reads(void)
+{
+    set_up();
+    put("key", "one", -1);
+    warm("key");
+    unsigned commands = server.commands;
+    int64_t start_us = rc_near_asof(client.engine.owner);
+    CHECK(is_near("key", "one"));
+    peer_sleep(&server, 600);
+    CHECK(rc_near_asof(client.engine.owner) - start_us >= 250000); /* by PING, */
+    CHECK(server.commands == commands);                            /* which does not count */
+    peer_sleep(&server, 10000);
+    int64_t quiet_us = server.now_us - rc_near_asof(client.engine.owner);
+    CHECK(quiet_us > 5000000 && !client.engine.horizon.is_watching);
+    take_down();
+}
+
+static void a_barrier_tells_when_it_was_set(void)
+{
+    set_up();
+    peer_barrier(&client, &ops[0]);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[0], 0, RC_DONE) && ops[0].op.result.number == server.now_us);
+    CHECK(rc_near_asof(client.engine.owner) == server.now_us);
+    take_down();
+}
+
+static void goes_to_the_other_connection_where_tracking_is_not_allowed(void)
+{
+    set_up();
+    server.no_tracking = true;
+    put("key", "one", -1);
+    warm("key");
+    CHECK(peer_says(&ops[0], "one") && look("key") == RC_NEAR_MISS);
+    warm("key");
+    CHECK(peer_says(&ops[0], "one") && look("key") == RC_NEAR_MISS);
+    CHECK(rc_link_is_ready(&client.engine.topology.links[RC_LINK_W]));
+    take_down();
+}
+
+int main(void)
+{
+    TEST(keeps_what_it_reads_until_it_changes);
+    TEST(keeps_neither_absent_keys_nor_leases);
+    TEST(reads_a_key_once_for_all_who_ask_meanwhile);
+    TEST(goes_on_for_the_others_when_one_leaves);
+    TEST(a_push_between_the_answers_dooms_them);
+    TEST(a_push_in_front_of_the_answers_does_no_harm);
+    TEST(an_own_write_dooms_a_read_that_is_under_way);
+    TEST(a_write_of_another_engine_on_the_machine_dooms_it_too);
+    TEST(an_own_write_is_gone_from_the_start_and_at_its_end);
+    TEST(serves_nothing_of_a_lost_connection_until_it_is_confirmed);
+    TEST(forgets_everything_at_a_flush);
+    TEST(asks_for_a_sign_of_life_only_while_somebody_reads);
+    TEST(a_barrier_tells_when_it_was_set);
+    TEST(goes_to_the_other_connection_where_tracking_is_not_allowed);
+    return test_result();
+}

@@ -1,0 +1,175 @@
+/* Reads that overlap writes: values tell of themselves which write they are from, whole. */
+#include <pthread.h>
+#include <string.h>
+
+#include "near/index.h"
+#include "near/near.h"
+#include "test.h"
+
+enum {
+    WRITERS = 2,
+    READERS = 2,
+    KEYS = 160, /* in few buckets, and more bytes than there is room for */
+    STEPS = 40000,
+    LONGEST = 3000,
+    MAX_STALE_US = 100 * 1000000
+};
+
+struct bed {
+    struct rc_near *near;
+    struct rc_near_owner *owner;
+    _Atomic uint32_t dropped[KEYS]; /* the newest write that was dropped, and the drop was over */
+    atomic_int writers;             /* still at it */
+    atomic_uint hits, overlaps, valids, moves, torn, late;
+};
+
+struct task {
+    struct bed *bed;
+    int number;
+};
+
+static size_t key_of(int id, char key[16])
+{
+    return (size_t)snprintf(key, 16, "key:%d", id);
+}
+
+/* Key and write again and again, cheap to check; the length follows from them. */
+static size_t write_value(char *value, uint32_t id, uint32_t write)
+{
+    uint64_t seed = (uint64_t)id << 32 | write, word = seed;
+    size_t len = 8 + test_below(&seed, write % 8 == 0 ? LONGEST - 8 : 200);
+    for (size_t at = 0; at < len; at += 8)
+        memcpy(value + at, &word, len - at < 8 ? len - at : 8);
+    return len;
+}
+
+static bool is_whole(const char *value, size_t len, uint32_t id, uint32_t *write)
+{
+    uint64_t word, seed;
+    if (len < 8)
+        return false;
+    memcpy(&word, value, 8);
+    *write = (uint32_t)word;
+    seed = word;
+    if (word >> 32 != id || len != 8 + test_below(&seed, *write % 8 == 0 ? LONGEST - 8 : 200))
+        return false;
+    for (size_t at = 8; at < len; at += 8)
+        if (memcmp(value + at, &word, len - at < 8 ? len - at : 8) != 0)
+            return false;
+    return true;
+}
+
+/* A writer has its own keys, so that it knows what is the newest. */
+static void *write_keys(void *argument)
+{
+    const struct task *task = argument;
+    struct bed *bed = task->bed;
+    uint64_t seed = (uint64_t)task->number + 1;
+    uint32_t writes[KEYS] = {0};
+    char key[16], value[LONGEST];
+    for (int step = 0; step < STEPS; step++) {
+        int id = (int)test_below(&seed, KEYS / WRITERS) * WRITERS + task->number;
+        struct rc_near_entry entry = {.key = key,
+                                      .key_len = key_of(id, key),
+                                      .value = value,
+                                      .kind = RC_KIND_PLAIN,
+                                      .deadline_us = INT64_MAX};
+        entry.hash = rc_near_hash(bed->near, key, entry.key_len);
+        if (test_below(&seed, 4) == 0) {
+            rc_near_drop(bed->near, key, entry.key_len, step % 2 ? RC_NEAR_WRITE : RC_NEAR_PUSH);
+            /* Release: with the acquire in read_key. */
+            atomic_store_explicit(&bed->dropped[id], writes[id], memory_order_release);
+        } else {
+            entry.value_len = write_value(value, (uint32_t)id, ++writes[id]);
+            rc_near_fill(bed->near, bed->owner, &entry, rc_near_writes(bed->near, entry.hash));
+        }
+    }
+    atomic_fetch_sub(&bed->writers, 1);
+    return NULL;
+}
+
+static uint32_t dropped(struct bed *bed, int id)
+{
+    return atomic_load_explicit(&bed->dropped[id], memory_order_acquire);
+}
+
+static void read_key(struct bed *bed, int id, rc_near_value *value)
+{
+    char key[16];
+    size_t len = key_of(id, key);
+    uint32_t write = 0, before = dropped(bed, id);
+    if (rc_near_lookup(bed->near, key, 4, key + 4, len - 4, MAX_STALE_US, value) != RC_NEAR_HIT)
+        return;
+    atomic_fetch_add(&bed->hits, 1);
+    const struct rc_index_bucket *bucket = value->handle.bucket;
+    uint32_t version = value->handle.bucket_version;
+    if (rc_index_read(bucket) != version)
+        atomic_fetch_add(&bed->overlaps, 1);
+    if (!is_whole(value->data, value->len, (uint32_t)id, &write))
+        atomic_fetch_add(&bed->torn, 1);
+    else if (write <= before)
+        atomic_fetch_add(&bed->late, 1);
+    for (int i = 0; i < 8; i++) {
+        before = dropped(bed, id);
+        if (!rc_near_is_valid(&value->handle, MAX_STALE_US))
+            break;
+        atomic_fetch_add(&bed->valids, 1);
+        if (value->handle.bucket_version != version)
+            atomic_fetch_add(&bed->moves, 1);
+        version = value->handle.bucket_version;
+        if (write <= before)
+            atomic_fetch_add(&bed->late, 1);
+    }
+}
+
+static void *read_keys(void *argument)
+{
+    const struct task *task = argument;
+    uint64_t seed = (uint64_t)task->number + 100;
+    char buffer[LONGEST];
+    rc_near_value value = {.buffer = buffer, .capacity = sizeof(buffer)};
+    while (atomic_load(&task->bed->writers) > 0)
+        read_key(task->bed, (int)test_below(&seed, KEYS), &value);
+    return NULL;
+}
+
+static void never_tears_or_mixes_up_values_that_change_while_they_are_read(void)
+{
+    static struct bed bed;
+    struct rc_near_options options = {.bytes = RC_NEAR_MIN_BYTES, .stripes = 1};
+    struct task tasks[WRITERS + READERS];
+    pthread_t threads[WRITERS + READERS];
+    const char *why;
+    rc_near_stats stats;
+    if (!CHECK(rc_near_open(&bed.near, &options, &why) == 0))
+        return;
+    bed.owner = rc_near_add_owner(bed.near);
+    rc_near_set_asof(bed.owner, rc_near_now_us());
+    atomic_store(&bed.writers, WRITERS);
+    for (int i = 0; i < WRITERS + READERS; i++) {
+        tasks[i] = (struct task){&bed, i < WRITERS ? i : i - WRITERS};
+        CHECK(pthread_create(&threads[i], NULL, i < WRITERS ? write_keys : read_keys, &tasks[i]) ==
+              0);
+    }
+    for (int i = 0; i < WRITERS + READERS; i++)
+        pthread_join(threads[i], NULL);
+    rc_near_read_stats(bed.near, &stats);
+    printf(
+        "     %u hits, %u of them with a change at once, %u valid handles, %u of them over a change, "
+        "%llu evictions: %u torn, %u late\n",
+        atomic_load(&bed.hits), atomic_load(&bed.overlaps), atomic_load(&bed.valids),
+        atomic_load(&bed.moves), (unsigned long long)stats.evictions, atomic_load(&bed.torn),
+        atomic_load(&bed.late));
+    CHECK(atomic_load(&bed.torn) == 0);
+    CHECK(atomic_load(&bed.late) == 0);
+    CHECK(atomic_load(&bed.hits) > 1000 && atomic_load(&bed.valids) > 1000);
+    CHECK(stats.evictions > 100);
+    CHECK(atomic_load(&bed.overlaps) + atomic_load(&bed.moves) > 100);
+    rc_near_close(bed.near);
+}
+
+int main(void)
+{
+    TEST(never_tears_or_mixes_up_values_that_change_while_they_are_read);
+    return test_result();
+}

@@ -1,0 +1,290 @@
+#include "near/near.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "test.h"
+
+enum { SECOND = 1000000 };
+
+struct bed {
+    struct rc_near *near;
+    struct rc_near_owner *owner;
+    rc_near_stats stats;
+    struct rc_buf keys;
+};
+
+static bool open_bed(struct bed *bed, size_t bytes)
+{
+    struct rc_near_options options = {.bytes = bytes, .stripes = 1};
+    const char *why = "";
+    memset(bed, 0, sizeof(*bed));
+    rc_buf_init(&bed->keys);
+    if (!CHECK(rc_near_open(&bed->near, &options, &why) == 0))
+        return false;
+    bed->owner = rc_near_add_owner(bed->near);
+    rc_near_set_asof(bed->owner, rc_near_now_us());
+    return CHECK(bed->owner != NULL);
+}
+
+static void close_bed(struct bed *bed)
+{
+    rc_buf_deinit(&bed->keys);
+    rc_near_remove_owner(bed->near, bed->owner);
+    rc_near_close(bed->near);
+}
+
+static const char version[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+
+static struct rc_near_entry entry_of(const struct bed *bed, const char *key)
+{
+    static const char value[100] = "value";
+    struct rc_near_entry entry = {.hash = rc_near_hash(bed->near, key, strlen(key)),
+                                  .key = key,
+                                  .key_len = strlen(key),
+                                  .value = value,
+                                  .value_len = sizeof(value),
+                                  .kind = RC_KIND_VALUE,
+                                  .deadline_us = INT64_MAX};
+    memcpy(entry.version, version, sizeof(version));
+    return entry;
+}
+
+static bool fill_entry(struct bed *bed, const struct rc_near_entry *entry)
+{
+    return rc_near_fill(bed->near, bed->owner, entry, rc_near_writes(bed->near, entry->hash));
+}
+
+static int look(struct bed *bed, const char *key)
+{
+    char buffer[200];
+    rc_near_value value = {.buffer = buffer, .capacity = sizeof(buffer)};
+    return rc_near_lookup(bed->near, NULL, 0, key, strlen(key), SECOND, &value);
+}
+
+static void fill_keys(struct bed *bed, const char *prefix, int count, uint8_t group)
+{
+    char key[40];
+    for (int i = 0; i < count; i++) {
+        snprintf(key, sizeof(key), "%s%d", prefix, i);
+        struct rc_near_entry entry = entry_of(bed, key);
+        entry.group = group;
+        CHECK(fill_entry(bed, &entry));
+    }
+}
+
+static int count_keys(struct bed *bed, const char *prefix, int count)
+{
+    char key[40];
+    int found = 0;
+    for (int i = 0; i < count; i++) {
+        snprintf(key, sizeof(key), "%s%d", prefix, i);
+        found += look(bed, key) != RC_NEAR_MISS;
+    }
+    return found;
+}
+
+static const rc_near_stats *stats_of(struct bed *bed)
+{
+    rc_near_read_stats(bed->near, &bed->stats);
+    return &bed->stats;
+}
+
+/* ---- groups ---------------------------------------------------------------------------------- */
+
+static void finds_a_group_by_its_prefix(void)
+{
+    struct bed bed;
+    char prefix[100];
+    memset(prefix, 'x', sizeof(prefix));
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    CHECK(rc_near_group(bed.near, "none:", 5, 0, 0) == 0);
+    uint8_t first = rc_near_group(bed.near, "a:", 2, 1000, 0);
+    CHECK(first != 0 && rc_near_group(bed.near, "a:", 2, 0, 2000) == first);
+    CHECK(rc_near_group(bed.near, "b:", 2, 1000, 0) != first);
+    uint8_t longer = rc_near_group(bed.near, prefix, 99, 1000, 0);
+    CHECK(rc_near_group(bed.near, prefix, 100, 1000, 0) != longer);
+    CHECK(rc_near_group(bed.near, prefix, 99, 1000, 0) == longer);
+    for (int i = 0; i < 100; i++)
+        rc_near_group(bed.near, (const char *)&i, sizeof(i), 1, 1);
+    CHECK(rc_near_group(bed.near, "full:", 5, 1, 1) == 0);
+    CHECK(rc_near_group(bed.near, "a:", 2, 0, 2000) == first);
+    close_bed(&bed);
+}
+
+static void holds_a_group_to_its_most_bytes(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    uint8_t group = rc_near_group(bed.near, "a:", 2, 0, 100000);
+    fill_keys(&bed, "b:", 1000, 0);
+    fill_keys(&bed, "a:", 5000, group);
+    CHECK(count_keys(&bed, "b:", 1000) == 1000);
+    CHECK(stats_of(&bed)->entries > 1500 && bed.stats.bytes <= 1000 * 144 + 100000);
+    char large[60000] = "";
+    struct rc_near_entry entry = entry_of(&bed, "a:large");
+    entry.group = group;
+    entry.value = large;
+    entry.value_len = sizeof(large);
+    CHECK(fill_entry(&bed, &entry) && look(&bed, "a:large") == RC_NEAR_GROW);
+    CHECK(stats_of(&bed)->bytes <= 1000 * 144 + 100000);
+    CHECK(rc_near_group(bed.near, "a:", 2, 0, 50000) == group); /* a bound may move */
+    CHECK(!fill_entry(&bed, &entry));
+    fill_keys(&bed, "a:", 10, group);
+    CHECK(stats_of(&bed)->bytes <= 1000 * 144 + 50000);
+    close_bed(&bed);
+}
+
+static void keeps_a_groups_least_bytes_while_others_press(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    uint8_t group = rc_near_group(bed.near, "a:", 2, 150000, 0);
+    fill_keys(&bed, "a:", 1000, group);
+    fill_keys(&bed, "b:", 30000, 0);
+    CHECK(count_keys(&bed, "a:", 1000) == 1000);
+    /* What is above that goes first. */
+    fill_keys(&bed, "a:", 3000, group);
+    fill_keys(&bed, "b:", 30000, 0);
+    int left = count_keys(&bed, "a:", 3000);
+    CHECK(left >= 1000 && left < 2900);
+    close_bed(&bed);
+}
+
+/* ---- revalidation ---------------------------------------------------------------------------- */
+
+enum { CAPACITY = 64 };
+
+struct claims {
+    struct rc_near_claim items[CAPACITY];
+    int found[4]; /* by heat */
+    int wrong;
+};
+
+/* As the engine does it: hottest first, some buckets at a time. */
+static void collect(struct bed *bed, struct claims *claims)
+{
+    memset(claims, 0, sizeof(*claims));
+    for (int heat = 3; heat >= 0; heat--) {
+        uint32_t cursor = 0;
+        do {
+            rc_buf_clear(&bed->keys);
+            size_t count = rc_near_claims(bed->near, bed->owner, heat, &cursor, 50, claims->items,
+                                          CAPACITY, &bed->keys);
+            for (size_t i = 0; i < count; i++) {
+                const char *key = rc_buf_head(&bed->keys) + claims->items[i].key_at;
+                claims->wrong += memcmp(claims->items[i].version, version, 8) != 0 ||
+                                 memcmp(key, "key:", 4) != 0 || claims->items[i].key_len < 5;
+            }
+            claims->found[heat] += (int)count;
+        } while (cursor != 0);
+    }
+}
+
+static void claims_what_an_earlier_epoch_filled_by_heat(void)
+{
+    struct bed bed;
+    struct claims claims;
+    char key[40];
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    fill_keys(&bed, "key:", 500, 0);
+    for (int i = 0; i < 100; i++) {
+        snprintf(key, sizeof(key), "key:%d", i);
+        for (int reads = 0; reads < (i < 30 ? 5 : 2); reads++)
+            CHECK(look(&bed, key) == RC_NEAR_HIT);
+    }
+    collect(&bed, &claims);
+    CHECK(claims.found[0] + claims.found[1] + claims.found[2] + claims.found[3] == 0);
+    rc_near_renew_owner(bed.owner);
+    struct rc_near_owner *other = rc_near_add_owner(bed.near);
+    struct rc_near_entry entry = entry_of(&bed, "other");
+    CHECK(rc_near_fill(bed.near, other, &entry, rc_near_writes(bed.near, entry.hash)));
+    rc_near_renew_owner(other);
+    collect(&bed, &claims);
+    CHECK(claims.found[3] == 30 && claims.found[2] == 70 && claims.found[0] == 400);
+    CHECK(claims.wrong == 0);
+    close_bed(&bed);
+}
+
+static void drops_what_cannot_be_revalidated(void)
+{
+    struct bed bed;
+    struct claims claims;
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    struct rc_near_entry entry = entry_of(&bed, "key:plain");
+    entry.kind = RC_KIND_PLAIN;
+    CHECK(fill_entry(&bed, &entry));
+    fill_keys(&bed, "key:", 10, 0);
+    rc_near_renew_owner(bed.owner);
+    collect(&bed, &claims);
+    CHECK(claims.found[0] == 10 && look(&bed, "key:plain") == RC_NEAR_MISS);
+    CHECK(stats_of(&bed)->entries == 10);
+    close_bed(&bed);
+}
+
+static bool confirm(struct bed *bed, const char *key, const char *nonce, int64_t deadline_us)
+{
+    return rc_near_confirm(bed->near, bed->owner, key, strlen(key), nonce, deadline_us);
+}
+
+static void serves_again_what_is_confirmed(void)
+{
+    struct bed bed;
+    char buffer[200];
+    rc_near_value value = {.buffer = buffer, .capacity = sizeof(buffer)};
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    fill_keys(&bed, "key:", 3, 0);
+    CHECK(rc_near_lookup(bed.near, "key:", 4, "0", 1, SECOND, &value) == RC_NEAR_HIT);
+    CHECK(!confirm(&bed, "key:0", version, INT64_MAX)); /* of this very epoch */
+    rc_near_renew_owner(bed.owner);
+    CHECK(!rc_near_is_valid(&value.handle, SECOND));
+    CHECK(!confirm(&bed, "key:1", "\1\2\3\4\5\6\7\7", INT64_MAX));
+    CHECK(!confirm(&bed, "key:9", version, INT64_MAX));
+    CHECK(!confirm(&bed, "key:0", version, rc_near_now_us() - SECOND));
+    CHECK(look(&bed, "key:0") == RC_NEAR_STALE);
+    int64_t deadline_us = rc_near_now_us() + 100 * (int64_t)SECOND;
+    CHECK(confirm(&bed, "key:0", version, deadline_us));
+    CHECK(look(&bed, "key:0") == RC_NEAR_HIT && look(&bed, "key:1") == RC_NEAR_STALE);
+    CHECK(rc_near_is_valid(&value.handle, SECOND)); /* it is the same entry still */
+    CHECK(value.handle.deadline_us <= deadline_us &&
+          value.handle.deadline_us > deadline_us - SECOND);
+    CHECK(stats_of(&bed)->revalidations == 1);
+    /* Another owner's entries are not this one's to confirm. */
+    struct rc_near_owner *other = rc_near_add_owner(bed.near);
+    CHECK(!rc_near_confirm(bed.near, other, "key:1", 5, version, INT64_MAX));
+    close_bed(&bed);
+}
+
+static void drops_a_claim_but_nothing_newer(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    fill_keys(&bed, "key:", 2, 0);
+    rc_near_drop_claim(bed.near, bed.owner, "key:0", 5);
+    CHECK(look(&bed, "key:0") == RC_NEAR_HIT);
+    rc_near_renew_owner(bed.owner);
+    fill_keys(&bed, "key:", 1, 0);
+    rc_near_drop_claim(bed.near, bed.owner, "key:0", 5);
+    rc_near_drop_claim(bed.near, bed.owner, "key:1", 5);
+    CHECK(look(&bed, "key:0") == RC_NEAR_HIT && look(&bed, "key:1") == RC_NEAR_MISS);
+    close_bed(&bed);
+}
+
+int main(void)
+{
+    TEST(finds_a_group_by_its_prefix);
+    TEST(holds_a_group_to_its_most_bytes);
+    TEST(keeps_a_groups_least_bytes_while_others_press);
+    TEST(claims_what_an_earlier_epoch_filled_by_heat);
+    TEST(drops_what_cannot_be_revalidated);
+    TEST(serves_again_what_is_confirmed);
+    TEST(drops_a_claim_but_nothing_newer);
+    return test_result();
+}

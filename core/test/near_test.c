@@ -1,0 +1,509 @@
+#include "near/near.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "test.h"
+
+enum { SECOND = 1000000, BUFFER = 70000 };
+
+struct bed {
+    struct rc_near *near;
+    struct rc_near_owner *owner;
+    rc_near_value value;
+    rc_near_stats stats;
+    char buffer[BUFFER];
+};
+
+static bool open_bed(struct bed *bed, size_t bytes, uint32_t stripes)
+{
+    struct rc_near_options options = {.bytes = bytes, .stripes = stripes};
+    const char *why = "";
+    memset(bed, 0, sizeof(*bed));
+    if (!CHECK(rc_near_open(&bed->near, &options, &why) == 0))
+        return false;
+    bed->owner = rc_near_add_owner(bed->near);
+    bed->value.buffer = bed->buffer;
+    bed->value.capacity = sizeof(bed->buffer);
+    rc_near_set_asof(bed->owner, rc_near_now_us());
+    return CHECK(bed->owner != NULL);
+}
+
+static void close_bed(struct bed *bed)
+{
+    rc_near_remove_owner(bed->near, bed->owner);
+    rc_near_close(bed->near);
+}
+
+static struct rc_near_entry entry_of(const struct bed *bed, const char *key, const char *value)
+{
+    return (struct rc_near_entry){.hash = rc_near_hash(bed->near, key, strlen(key)),
+                                  .key = key,
+                                  .key_len = strlen(key),
+                                  .value = value,
+                                  .value_len = strlen(value),
+                                  .kind = RC_KIND_VALUE,
+                                  .codec = 3,
+                                  .entry_flags = 5,
+                                  .version = {1, 2, 3, 4, 5, 6, 7, 8},
+                                  .deadline_us = INT64_MAX};
+}
+
+static bool fill_entry(struct bed *bed, const struct rc_near_entry *entry)
+{
+    return rc_near_fill(bed->near, bed->owner, entry, rc_near_writes(bed->near, entry->hash));
+}
+
+static bool fill(struct bed *bed, const char *key, const char *value)
+{
+    struct rc_near_entry entry = entry_of(bed, key, value);
+    return fill_entry(bed, &entry);
+}
+
+static bool fill_until(struct bed *bed, const char *key, int64_t deadline_us)
+{
+    struct rc_near_entry entry = entry_of(bed, key, "value");
+    entry.deadline_us = deadline_us;
+    return fill_entry(bed, &entry);
+}
+
+static void fill_many(struct bed *bed, int from, int count, uint8_t group)
+{
+    char key[32], value[101];
+    memset(value, 'x', 100);
+    value[100] = '\0';
+    for (int i = from; i < from + count; i++) {
+        snprintf(key, sizeof(key), "other:%d", i);
+        struct rc_near_entry entry = entry_of(bed, key, value);
+        entry.group = group;
+        CHECK(fill_entry(bed, &entry));
+    }
+}
+
+static int look(struct bed *bed, const char *key)
+{
+    return rc_near_lookup(bed->near, NULL, 0, key, strlen(key), SECOND, &bed->value);
+}
+
+static bool has(struct bed *bed, const char *key, const char *value)
+{
+    return look(bed, key) == RC_NEAR_HIT && bed->value.len == strlen(value) &&
+           memcmp(bed->value.data, value, bed->value.len) == 0;
+}
+
+static void drop(struct bed *bed, const char *key, enum rc_near_cause cause)
+{
+    rc_near_drop(bed->near, key, strlen(key), cause);
+}
+
+static const rc_near_stats *stats_of(struct bed *bed)
+{
+    rc_near_read_stats(bed->near, &bed->stats);
+    return &bed->stats;
+}
+
+static void wait_until(int64_t time_us)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    while (rc_near_now_us() < time_us)
+        nanosleep(&pause, NULL);
+}
+
+/* ---- entries --------------------------------------------------------------------------------- */
+
+static void finds_what_was_filled_until_it_is_dropped(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    CHECK(look(&bed, "key") == RC_NEAR_MISS);
+    CHECK(fill(&bed, "key", "value") && has(&bed, "key", "value"));
+    CHECK(bed.value.kind == RC_KIND_VALUE && bed.value.codec == 3 && bed.value.entry_flags == 5);
+    CHECK(memcmp(bed.value.handle.version, "\1\2\3\4\5\6\7\10", 8) == 0);
+    CHECK(stats_of(&bed)->entries == 1 && bed.stats.fills == 1 && bed.stats.bytes >= 44);
+    drop(&bed, "key", RC_NEAR_PUSH);
+    CHECK(look(&bed, "key") == RC_NEAR_MISS);
+    CHECK(fill(&bed, "key", "value"));
+    drop(&bed, "other", RC_NEAR_PUSH);
+    CHECK(has(&bed, "key", "value"));
+    drop(&bed, "key", RC_NEAR_WRITE);
+    CHECK(look(&bed, "key") == RC_NEAR_MISS);
+    CHECK(stats_of(&bed)->entries == 0 && bed.stats.bytes == 0);
+    CHECK(bed.stats.invalidations == 1 && bed.stats.writes == 1);
+    close_bed(&bed);
+}
+
+static void takes_any_bytes_for_a_key(void)
+{
+    struct bed bed;
+    char longest[RC_NEAR_MAX_KEY + 1];
+    const struct {
+        const char *bytes;
+        size_t len;
+    } keys[] = {{"", 0},     {"\0", 1},       {"\0\0", 2},    {"\0\0\0\0", 4},
+                {"a\0b", 3}, {"\xff\xfe", 2}, {longest, 1024}};
+    enum { KEYS = sizeof(keys) / sizeof(keys[0]) };
+    memset(longest, 0, sizeof(longest));
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    for (size_t i = 0; i < KEYS; i++) {
+        struct rc_near_entry entry = entry_of(&bed, "", "");
+        entry.key = keys[i].bytes;
+        entry.key_len = keys[i].len;
+        entry.hash = rc_near_hash(bed.near, keys[i].bytes, keys[i].len);
+        entry.value = (const char *)&i;
+        entry.value_len = sizeof(i);
+        CHECK(fill_entry(&bed, &entry));
+    }
+    for (size_t i = 0; i < KEYS; i++) {
+        CHECK(rc_near_lookup(bed.near, NULL, 0, keys[i].bytes, keys[i].len, SECOND, &bed.value) ==
+              RC_NEAR_HIT);
+        CHECK(bed.value.len == sizeof(i) && memcmp(bed.value.data, &i, sizeof(i)) == 0);
+    }
+    struct rc_near_entry entry = entry_of(&bed, "", "");
+    entry.key = longest;
+    entry.key_len = sizeof(longest);
+    CHECK(!fill_entry(&bed, &entry) && stats_of(&bed)->refusals == 1);
+    CHECK(rc_near_lookup(bed.near, "a", 1, longest, 1024, SECOND, &bed.value) == RC_NEAR_MISS);
+    close_bed(&bed);
+}
+
+static void sees_one_key_however_it_is_cut(void)
+{
+    static const char key[] = "a:b:with a rest of more than sixteen bytes";
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    CHECK(fill(&bed, key, "value"));
+    for (size_t cut = 0; cut < sizeof(key); cut++)
+        CHECK(rc_near_lookup(bed.near, key, cut, key + cut, sizeof(key) - 1 - cut, SECOND,
+                             &bed.value) == RC_NEAR_HIT);
+    close_bed(&bed);
+}
+
+static void gives_back_values_of_every_length(void)
+{
+    struct bed bed;
+    char key[40], value[400];
+    if (!open_bed(&bed, 8 << 20, 0))
+        return;
+    for (int len = 0; len < 399; len++) {
+        snprintf(key, sizeof(key), "%0*d", 3 + len % 30, len);
+        for (int i = 0; i < len; i++)
+            value[i] = (char)(1 + (i * 7 + len) % 250);
+        value[len] = '\0';
+        CHECK(fill(&bed, key, value));
+        memset(bed.buffer, 0, 400);
+        bed.value.capacity = (size_t)len; /* no byte more may be written */
+        CHECK(has(&bed, key, value) && bed.buffer[len] == 0);
+        if (len > 0) {
+            bed.value.capacity = (size_t)len - 1;
+            CHECK(look(&bed, key) == RC_NEAR_GROW && bed.value.len == (size_t)len);
+        }
+    }
+    close_bed(&bed);
+}
+
+static void replaces_what_stood_there(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    CHECK(fill(&bed, "key", "first") && fill(&bed, "key", "a second one that is longer"));
+    CHECK(has(&bed, "key", "a second one that is longer"));
+    CHECK(fill(&bed, "key", "") && has(&bed, "key", ""));
+    CHECK(stats_of(&bed)->entries == 1);
+    close_bed(&bed);
+}
+
+static void refuses_what_would_take_more_than_an_eighth_of_a_stripe(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 4))
+        return;
+    static char large[64 * 1024];
+    memset(large, 'x', sizeof(large) - 1);
+    CHECK(fill(&bed, "other", "value"));
+    CHECK(!fill(&bed, "key", large) && look(&bed, "key") == RC_NEAR_MISS);
+    CHECK(stats_of(&bed)->refusals == 1 && has(&bed, "other", "value"));
+    large[20000] = '\0';
+    CHECK(fill(&bed, "key", large) && has(&bed, "key", large));
+    close_bed(&bed);
+}
+
+static void stays_within_its_bytes_and_finds_what_is_used(void)
+{
+    struct bed bed;
+    char key[32];
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    CHECK(fill(&bed, "hot", "value"));
+    for (int i = 0; i < 300; i++) {
+        fill_many(&bed, i * 100, 100, 0);
+        CHECK(has(&bed, "hot", "value"));
+    }
+    CHECK(stats_of(&bed)->evictions > 20000);
+    CHECK(bed.stats.bytes <= bed.stats.capacity && bed.stats.capacity < 1 << 20);
+    CHECK(bed.stats.bytes > bed.stats.capacity * 9 / 10);
+    uint64_t found = 0;
+    for (int i = 0; i < 30000; i++) {
+        snprintf(key, sizeof(key), "other:%d", i);
+        found += look(&bed, key) == RC_NEAR_HIT;
+    }
+    CHECK(found == bed.stats.entries - 1);
+    close_bed(&bed);
+}
+
+static void takes_a_key_it_dropped_for_a_wanted_one(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    CHECK(fill(&bed, "key", "value"));
+    drop(&bed, "key", RC_NEAR_PUSH);
+    CHECK(fill(&bed, "key", "value") && stats_of(&bed)->ghosts == 1);
+    fill_many(&bed, 0, 10000, 0);
+    CHECK(has(&bed, "key", "value")); /* never read, but in the main queue */
+    rc_near_set_ghosts(bed.near, false);
+    CHECK(fill(&bed, "new", "value"));
+    drop(&bed, "new", RC_NEAR_PUSH);
+    uint64_t ghosts = stats_of(&bed)->ghosts;
+    CHECK(fill(&bed, "new", "value") && stats_of(&bed)->ghosts == ghosts);
+    close_bed(&bed);
+}
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+static int64_t exact_now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * SECOND + now.tv_nsec / 1000;
+}
+
+/* A machine that is short of processors may be late with a tick. */
+static void tells_a_time_that_is_not_too_early(void)
+{
+    int early = 0, samples = 0;
+    for (int64_t end_us = exact_now_us() + 200000; exact_now_us() < end_us; samples++) {
+        int64_t now_us = exact_now_us();
+        early += rc_near_now_us() < now_us;
+    }
+    CHECK(samples > 100 && early < samples / 10);
+}
+
+static void serves_nothing_past_its_deadline(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    CHECK(!fill_until(&bed, "past", rc_near_now_us() - 4001));
+    CHECK(look(&bed, "past") == RC_NEAR_MISS);
+    int64_t deadline_us = rc_near_now_us() + 60000;
+    CHECK(fill_until(&bed, "key", deadline_us) && fill_until(&bed, "late", INT64_MAX - 1));
+    CHECK(look(&bed, "key") == RC_NEAR_HIT && bed.value.handle.deadline_us <= deadline_us);
+    rc_near_handle handle = bed.value.handle;
+    CHECK(rc_near_is_valid(&handle, SECOND));
+    wait_until(deadline_us);
+    CHECK(look(&bed, "key") == RC_NEAR_MISS && !rc_near_is_valid(&handle, SECOND));
+    CHECK(has(&bed, "late", "value"));
+    CHECK(stats_of(&bed)->entries == 2);
+    close_bed(&bed);
+}
+
+static void sweeps_away_what_is_over(void)
+{
+    struct bed bed;
+    char key[32];
+    if (!open_bed(&bed, 8 << 20, 2))
+        return;
+    int64_t deadline_us = rc_near_now_us() + 50000;
+    for (int i = 0; i < 1000; i++) {
+        snprintf(key, sizeof(key), "key:%d", i);
+        CHECK(fill_until(&bed, key, i % 2 == 0 ? deadline_us : INT64_MAX));
+    }
+    wait_until(deadline_us);
+    uint32_t cursor = 0, calls = 0;
+    do {
+        cursor = rc_near_sweep(bed.near, cursor, 100);
+        calls++;
+    } while (cursor != 0);
+    CHECK(calls > 40);
+    CHECK(stats_of(&bed)->entries == 500 && bed.stats.expirations == 500);
+    CHECK(has(&bed, "key:1", "value"));
+    close_bed(&bed);
+}
+
+/* ---- coherence ------------------------------------------------------------------------------- */
+
+static void is_stale_beyond_the_horizon(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    CHECK(fill(&bed, "key", "value"));
+    struct rc_near_owner *old = rc_near_add_owner(bed.near);
+    rc_near_set_asof(old, rc_near_now_us() - 500000);
+    struct rc_near_entry entry = entry_of(&bed, "old", "value");
+    CHECK(rc_near_fill(bed.near, old, &entry, rc_near_writes(bed.near, entry.hash)));
+    CHECK(look(&bed, "old") == RC_NEAR_HIT);
+    rc_near_handle handle = bed.value.handle;
+    CHECK(rc_near_lookup(bed.near, "o", 1, "ld", 2, 400000, &bed.value) == RC_NEAR_STALE);
+    CHECK(bed.value.len == 5 && memcmp(bed.value.data, "value", 5) == 0);
+    CHECK(rc_near_is_valid(&handle, SECOND) && !rc_near_is_valid(&handle, 400000));
+    CHECK(rc_near_lookup(bed.near, "", 0, "key", 3, 0, &bed.value) == RC_NEAR_STALE);
+    CHECK(!rc_near_is_valid(&handle, 0) && !rc_near_is_valid(&handle, -1));
+    rc_near_set_asof(old, rc_near_asof(old) - 1000000); /* never back */
+    CHECK(rc_near_is_valid(&handle, SECOND));
+    rc_near_set_asof(old, rc_near_now_us());
+    CHECK(rc_near_is_valid(&handle, 400000) && look(&bed, "old") == RC_NEAR_HIT);
+    rc_near_remove_owner(bed.near, old);
+    CHECK(!rc_near_is_valid(&handle, SECOND) && look(&bed, "old") == RC_NEAR_STALE);
+    CHECK(has(&bed, "key", "value"));
+    close_bed(&bed);
+}
+
+static void is_stale_once_the_owner_has_a_new_epoch(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    CHECK(fill(&bed, "key", "value") && has(&bed, "key", "value"));
+    rc_near_handle handle = bed.value.handle;
+    rc_near_renew_owner(bed.owner);
+    CHECK(look(&bed, "key") == RC_NEAR_STALE && !rc_near_is_valid(&handle, SECOND));
+    CHECK(fill(&bed, "key", "value") && has(&bed, "key", "value"));
+    CHECK(!rc_near_is_valid(&handle, SECOND));
+    /* The slot's next owner does not vouch for what the last one filled. */
+    rc_near_remove_owner(bed.near, bed.owner);
+    bed.owner = rc_near_add_owner(bed.near);
+    rc_near_set_asof(bed.owner, rc_near_now_us());
+    CHECK(look(&bed, "key") == RC_NEAR_STALE);
+    close_bed(&bed);
+}
+
+static void tells_the_owner_that_somebody_reads(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    CHECK(rc_near_read_us(bed.owner) == 0 && rc_near_need_us(bed.owner) == INT64_MAX);
+    CHECK(fill(&bed, "key", "value"));
+    CHECK(rc_near_read_us(bed.owner) == 0);
+    CHECK(has(&bed, "key", "value"));
+    CHECK(rc_near_now_us() - rc_near_read_us(bed.owner) < SECOND / 8);
+    CHECK(rc_near_need_us(bed.owner) == SECOND);
+    CHECK(rc_near_is_valid(&bed.value.handle, 300000) && rc_near_need_us(bed.owner) == 300000);
+    CHECK(has(&bed, "key", "value") && rc_near_need_us(bed.owner) == 300000);
+    rc_near_forget_need(bed.owner);
+    CHECK(rc_near_need_us(bed.owner) == INT64_MAX);
+    rc_near_renew_owner(bed.owner);
+    CHECK(look(&bed, "key") == RC_NEAR_STALE && rc_near_need_us(bed.owner) == SECOND);
+    close_bed(&bed);
+}
+
+static void dooms_a_fill_whose_key_was_written_meanwhile(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    struct rc_near_entry entry = entry_of(&bed, "key", "value");
+    uint32_t writes = rc_near_writes(bed.near, entry.hash);
+    drop(&bed, "key", RC_NEAR_PUSH);
+    CHECK(rc_near_writes(bed.near, entry.hash) == writes);
+    drop(&bed, "key", RC_NEAR_WRITE); /* there is nothing, but there will be */
+    CHECK(!rc_near_fill(bed.near, bed.owner, &entry, writes));
+    CHECK(look(&bed, "key") == RC_NEAR_MISS && stats_of(&bed)->dooms == 1);
+    CHECK(fill_entry(&bed, &entry) && has(&bed, "key", "value"));
+    entry.value = "older";
+    CHECK(!rc_near_fill(bed.near, bed.owner, &entry, writes) && has(&bed, "key", "value"));
+    close_bed(&bed);
+}
+
+/* ---- handles --------------------------------------------------------------------------------- */
+
+static void holds_a_handle_valid_while_only_its_neighbours_change(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 1))
+        return;
+    CHECK(fill(&bed, "key", "value") && has(&bed, "key", "value"));
+    rc_near_handle handle = bed.value.handle;
+    CHECK(!handle.used && rc_near_is_valid(&handle, SECOND) && handle.used);
+    uint32_t version = handle.bucket_version, moves = 0;
+    for (int i = 0; i < 40; i++) {
+        fill_many(&bed, i * 100, 100, 0);
+        CHECK(rc_near_is_valid(&handle, SECOND));
+        moves += handle.bucket_version != version;
+        version = handle.bucket_version;
+    }
+    CHECK(moves > 3);
+    close_bed(&bed);
+}
+
+static void ends_a_handle_with_its_entry(void)
+{
+    struct bed bed;
+    rc_near_handle handle, none = {0};
+    if (!open_bed(&bed, 1 << 20, 1))
+        return;
+    CHECK(!rc_near_is_valid(&none, SECOND));
+    CHECK(fill(&bed, "key", "value") && has(&bed, "key", "value"));
+    handle = bed.value.handle;
+    drop(&bed, "key", RC_NEAR_PUSH);
+    CHECK(!rc_near_is_valid(&handle, SECOND));
+    CHECK(fill(&bed, "key", "value")); /* the same bytes in the same place, but read anew */
+    CHECK(!rc_near_is_valid(&handle, SECOND));
+    CHECK(has(&bed, "key", "value"));
+    handle = bed.value.handle;
+    CHECK(fill(&bed, "key", "other") && !rc_near_is_valid(&handle, SECOND));
+    CHECK(fill(&bed, "cold", "value") && has(&bed, "cold", "value"));
+    handle = bed.value.handle;
+    fill_many(&bed, 0, 40000, 0);
+    CHECK(look(&bed, "cold") == RC_NEAR_MISS && !rc_near_is_valid(&handle, SECOND));
+    close_bed(&bed);
+}
+
+static void gives_each_plain_value_a_version(void)
+{
+    struct bed bed;
+    char version[8];
+    if (!open_bed(&bed, 1 << 20, 1))
+        return;
+    struct rc_near_entry entry = entry_of(&bed, "key", "value");
+    entry.kind = RC_KIND_PLAIN;
+    CHECK(fill_entry(&bed, &entry) && has(&bed, "key", "value"));
+    CHECK(bed.value.kind == RC_KIND_PLAIN);
+    memcpy(version, bed.value.handle.version, 8);
+    for (int i = 0; i < 300; i++) {
+        rc_near_handle handle = bed.value.handle;
+        CHECK(fill_entry(&bed, &entry) && !rc_near_is_valid(&handle, SECOND));
+        CHECK(has(&bed, "key", "value"));
+        CHECK(memcmp(version, bed.value.handle.version, 8) != 0);
+    }
+    close_bed(&bed);
+}
+
+int main(void)
+{
+    TEST(finds_what_was_filled_until_it_is_dropped);
+    TEST(takes_any_bytes_for_a_key);
+    TEST(sees_one_key_however_it_is_cut);
+    TEST(gives_back_values_of_every_length);
+    TEST(replaces_what_stood_there);
+    TEST(refuses_what_would_take_more_than_an_eighth_of_a_stripe);
+    TEST(stays_within_its_bytes_and_finds_what_is_used);
+    TEST(takes_a_key_it_dropped_for_a_wanted_one);
+    TEST(tells_a_time_that_is_not_too_early);
+    TEST(serves_nothing_past_its_deadline);
+    TEST(sweeps_away_what_is_over);
+    TEST(is_stale_beyond_the_horizon);
+    TEST(is_stale_once_the_owner_has_a_new_epoch);
+    TEST(tells_the_owner_that_somebody_reads);
+    TEST(dooms_a_fill_whose_key_was_written_meanwhile);
+    TEST(holds_a_handle_valid_while_only_its_neighbours_change);
+    TEST(ends_a_handle_with_its_entry);
+    TEST(gives_each_plain_value_a_version);
+    return test_result();
+}

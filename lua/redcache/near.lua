@@ -1,0 +1,331 @@
+-- near - reads without a round trip: decoded values of this Lua state (L0), then the memory of this
+-- machine.
+--
+-- What:   L0 is one store per client and Lua state: slots with a decoded value and the handle of
+--         the near entry it was decoded from. Every hit asks the core whether that entry still
+--         stands, so L0 can not be older than the near cache. Each cache object finds its slots by
+--         the user's key.
+-- Memory: bounded by entries and by an estimate of bytes; what was used since the hand last came
+--         by stays (CLOCK).
+-- Not:    no round trip, but for `fresh`; what is not here is read by cache.lua or remember.lua.
+
+local binding = require("redcache.binding")
+local entry = require("redcache.entry")
+
+local view_check, view_get, near_entry = binding.view_check, binding.view_get, binding.near_entry
+local NEAR_MISS, NEAR_HIT = binding.NEAR_MISS, binding.NEAR_HIT
+local KIND_NEGATIVE = binding.KIND_NEGATIVE
+
+local near = {}
+
+-- In place of a remembered nil.
+local NOTHING = {}
+
+-- Rough sizes in bytes: a table and its parts need several times the room of their encoding.
+local SLOT_COST, TABLE_FACTOR = 160, 5
+local FIRST_SLOTS = 256
+
+-- The store --------------------------------------------------------------------------------------
+
+---@param l0 table entries, bytes
+---@return table store
+function near.new_store(l0)
+    return {
+        max_entries = l0.entries, max_bytes = l0.bytes,
+        room = 0, handles = nil, -- of slots 1 to room
+        values = {}, keys = {}, indexes = {}, costs = {}, prints = {},
+        free = {}, free_count = 0,
+        top = 0, -- slots ever in use
+        entries = 0, bytes = 0,
+        hand = 0,
+    }
+end
+
+local function drop(store, slot)
+    local index = store.indexes[slot]
+    if index then
+        index[store.keys[slot]] = nil
+        store.bytes = store.bytes - store.costs[slot]
+        store.entries = store.entries - 1
+        store.values[slot], store.keys[slot], store.indexes[slot] = nil, nil, nil
+        store.prints[slot] = nil
+        store.free_count = store.free_count + 1
+        store.free[store.free_count] = slot
+    end
+end
+
+-- Takes out the next entry that nobody has used since the hand last came by.
+local function evict(store)
+    for _ = 1, 2 * store.top do
+        local slot = store.hand % store.top + 1
+        store.hand = slot
+        if store.indexes[slot] and not binding.was_used(store.handles, slot) then
+            drop(store, slot)
+            return
+        end
+    end
+end
+
+local function grow(store)
+    local room = math.min(math.max(store.room * 4, FIRST_SLOTS), store.max_entries)
+    store.handles = binding.near_handles(room + 1, store.handles, store.room + 1)
+    store.room = room
+end
+
+local function take_slot(store)
+    if store.free_count == 0 and store.top == store.max_entries then
+        evict(store)
+    end
+    if store.free_count > 0 then
+        local slot = store.free[store.free_count]
+        store.free_count = store.free_count - 1
+        return slot
+    end
+    store.top = store.top + 1
+    if store.top > store.room then
+        grow(store)
+    end
+    return store.top
+end
+
+-- What tells a table that was changed: its contents as text, keys in order.
+local function print_of(value, depth)
+    if type(value) ~= "table" or depth > 32 then
+        return type(value) .. ":" .. tostring(value)
+    end
+    local parts = {}
+    for key, inner in pairs(value) do
+        parts[#parts + 1] = print_of(key, depth + 1) .. "=" .. print_of(inner, depth + 1)
+    end
+    table.sort(parts)
+    return "{" .. table.concat(parts, "\0") .. "}"
+end
+
+-- Keeps a value that was just decoded from what the last view_get found.
+local function keep(cache, key, value, bytes)
+    local store, index = cache._store, cache._index
+    local cost = SLOT_COST + #key + (type(value) == "table" and TABLE_FACTOR or 1) * bytes
+    local slot = index[key]
+    if slot then
+        store.bytes = store.bytes - store.costs[slot]
+    elseif cost > store.max_bytes then
+        return
+    else
+        slot = take_slot(store)
+        index[key], store.keys[slot], store.indexes[slot] = slot, key, index
+        store.entries = store.entries + 1
+    end
+    store.values[slot], store.costs[slot] = value, cost
+    store.bytes = store.bytes + cost
+    store.prints[slot] = cache._guard and value ~= NOTHING and print_of(value, 0) or nil
+    binding.keep_handle(store.handles, slot)
+    while store.bytes > store.max_bytes and store.entries > 0 do
+        evict(store)
+    end
+end
+
+---Forgets everything: the client is closed.
+function near.clear(store)
+    for slot = 1, store.top do
+        drop(store, slot)
+    end
+end
+
+-- Reading ----------------------------------------------------------------------------------------
+
+-- Decodes what the last view_get found. found, value
+local function take(cache, key, copy)
+    local kind, codec, flags, bytes = near_entry()
+    local value
+    if kind == KIND_NEGATIVE then
+        value = NOTHING
+    else
+        local settings = cache._settings
+        local own = settings.codec
+        local ok
+        if codec == own.id and flags == 0 and kind == binding.KIND_VALUE then
+            ok, value = own.decode(bytes)
+        else
+            ok, value = entry.decode(settings, kind, codec, flags, bytes)
+        end
+        if not ok then
+            return false -- whoever reads it from Redis mends it
+        end
+    end
+    if cache._store and not (copy and type(value) == "table") then
+        keep(cache, key, value, #bytes)
+    end
+    if value == NOTHING then
+        value = nil
+    end
+    return true, value
+end
+
+local function check_guard(store, slot, key, value)
+    if print_of(value, 0) ~= store.prints[slot] then
+        drop(store, slot)
+        error("the value of '" .. key .. "' was changed by one of its readers: values of the near "
+            .. "cache are shared, change a copy (option copy)", 0)
+    end
+end
+
+-- What is special about an L0 hit: it is nil, or watched.
+local function hit_special(cache, slot, key, value)
+    if value == NOTHING then
+        return "l0", nil
+    end
+    check_guard(cache._store, slot, key, value)
+    return "l0", value
+end
+
+---Looks into L0, then into this machine's memory.
+---@param cache redcache.Cache
+---@param key string
+---@param max_stale_us integer
+---@param copy boolean tables are decoded anew
+---@return string|nil source "l0", "near"; nil: not here
+---@return any value
+function near.hit(cache, key, max_stale_us, copy)
+    local slot = cache._index[key]
+    if slot ~= nil then
+        local store = cache._store
+        if view_check(store.handles, slot, max_stale_us) then
+            local value = store.values[slot]
+            if not (copy and type(value) == "table" and value ~= NOTHING) then
+                local counters = cache._counters
+                counters.l0Hits = counters.l0Hits + 1
+                if value ~= NOTHING and not cache._guard then
+                    return "l0", value
+                end
+                return hit_special(cache, slot, key, value)
+            end
+        else
+            drop(store, slot)
+        end
+    end
+    local view = cache._view
+    if view ~= nil and cache._client.handle ~= nil
+        and view_get(view, key, max_stale_us) == NEAR_HIT then
+        local found, value = take(cache, key, copy)
+        if found then
+            local counters = cache._counters
+            counters.nearHits = counters.nearHits + 1
+            return "near", value
+        end
+    end
+    return nil
+end
+
+-- Asks the tracked connection for a sign of life, so that all older news has arrived. When that
+-- was, or nil.
+local function barrier(cache, opts)
+    local slot = binding.take(cache._client)
+    if slot == nil then
+        return nil
+    end
+    if opts.timeout or opts.cancelTag then
+        binding.customize(slot, opts.timeout, opts.cancelTag)
+    end
+    local status = binding.barrier(slot)
+    if status == 0 then
+        status = cache._wait(slot)
+    end
+    local time = status == 0 and binding.barrier_time(slot) or nil
+    binding.give(slot)
+    return time
+end
+
+---near.hit under the options of a call.
+---@param opts table near, maxStale, fresh, copy, timeout, cancelTag; nil fields: the cache's
+---@return string|nil source
+---@return any value
+function near.look(cache, key, opts)
+    local view = cache._view
+    if view == nil or opts.near == false or cache._client.handle == nil then
+        return nil
+    end
+    local copy = opts.copy
+    if copy == nil then
+        copy = cache._copy
+    end
+    if not opts.fresh then
+        return near.hit(cache, key, opts.maxStale and binding.stale_us(opts.maxStale)
+            or cache._max_stale, copy)
+    elseif view_get(view, key, binding.MAX_STALE_US) ~= NEAR_HIT then
+        return nil -- one GET is cheaper than finding out
+    end
+    local since = barrier(cache, opts)
+    if since and binding.view_get_since(view, key, since) == NEAR_HIT then
+        local found, value = take(cache, key, copy)
+        if found then
+            cache._counters.nearHits = cache._counters.nearHits + 1
+            return "near", value
+        end
+    end
+    return nil
+end
+
+---Where Redis can not be reached and the cache has a grace window: a copy that is not known
+---coherent is better than nothing.
+---@return boolean found
+---@return any value
+function near.stale(cache, key)
+    if cache._view == nil or cache._settings.grace <= 0 or cache._client.handle == nil then
+        return false
+    end
+    local outcome = view_get(cache._view, key, cache._max_stale)
+    if outcome == NEAR_MISS then
+        return false
+    end
+    local kind, codec, flags, bytes = near_entry()
+    if kind == KIND_NEGATIVE then
+        return true, nil
+    end
+    return entry.decode(cache._settings, kind, codec, flags, bytes)
+end
+
+-- Figures ----------------------------------------------------------------------------------------
+
+---@class redcache.Near
+local Near = {}
+Near.__index = Near
+
+---How the near cache does. Of this cache object: hits (l0Hits and nearHits), misses. Of this Lua
+---state: l0Entries, l0Bytes (an estimate). Of the region, by all who share it: fills, dooms
+---(answers not kept because the key changed meanwhile), invalidations, writes (dropped by own
+---writes), evictions, expirations, ghosts (fills of keys that were remembered), refusals (no room),
+---revalidations (kept over a reconnect), repairs (after a process died while writing), entries,
+---bytes, capacity. horizon: seconds since this client's connection was last known coherent, nil:
+---never.
+---@return table<string, number>|nil stats nil: closed, or there is no near cache
+function Near:stats()
+    local cache = self._cache
+    if cache._view == nil or cache._client.handle == nil then
+        return nil
+    end
+    local stats, counters, store = binding.near_stats(cache._client), cache._counters, cache._store
+    stats.l0Hits, stats.nearHits = counters.l0Hits, counters.nearHits
+    stats.hits = counters.l0Hits + counters.nearHits
+    stats.misses = counters.nearMisses
+    stats.l0Entries, stats.l0Bytes = store and store.entries or 0, store and store.bytes or 0
+    return stats
+end
+
+---Prepares a cache object for near reads: its view, its index into the store, its settings.
+function near.attach(cache, prefix, settings)
+    local client, with = cache._client, settings.near
+    cache._index = {} -- stays empty without L0
+    cache._max_stale = binding.stale_us(settings.maxStale)
+    cache._copy, cache._guard = settings.copy, settings.guard
+    cache.near = setmetatable({ _cache = cache }, Near)
+    if not with then
+        return
+    end
+    cache._view = binding.view(client, prefix, with)
+    if with.l0 then
+        client.store = client.store or near.new_store(with.l0)
+        cache._store = client.store
+    end
+end
+
+return near
