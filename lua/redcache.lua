@@ -1,5 +1,8 @@
 -- redcache - a cache engine on Redis: one loader per key, honest locks, no stale values.
 --
+-- Tables that get and remember return may be shared by all readers of this Lua state (source "l0"):
+-- treat them as read-only, or ask for a copy (option copy).
+--
 --     local redcache = require("redcache")
 --     local cache = redcache.new({ url = "redis://127.0.0.1:6379", namespace = "app" })
 --     local user, err = cache:remember("user:7", 60, function(key)

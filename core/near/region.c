@@ -33,7 +33,7 @@ static uint32_t power_below(size_t number, uint32_t min, uint32_t max)
 /* Small regions have fewer slots and counts: 64 KiB have to do for tests. */
 static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
 {
-    uint32_t writes = power_below(bytes / 1024, 64, 4096);
+    uint32_t writes = power_below(bytes / 1024, 64, 65536);
     uint32_t owners = power_below(bytes / 4096, 16, RC_NEAR_OWNERS);
     size_t writes_at = align(sizeof(struct rc_region_head));
     size_t owners_at = align(writes_at + writes * sizeof(uint32_t));

@@ -19,6 +19,9 @@ local KEYS_PER_MGET = 128
 -- Commands per write: far below maxQueue, and no answer waits for ever in memory.
 local COMMANDS_PER_WRITE = 8192
 local KEYS_PER_WRITE = 65536
+-- So many missing keys of one call are kept near: each takes a slot and a PTTL of its own. A call
+-- for more is a sweep over data rather than a working set, and MGET is a third of the cost.
+local KEPT_KEYS = 128
 
 local batch = {}
 
@@ -176,6 +179,72 @@ local function read_near(cache, list, count, opts, values, negatives)
     return rest, left
 end
 
+-- Reads each key by itself, in one write, so that the answers are kept near.
+local function read_kept(cache, list, count, own, values, failed, negatives, broken)
+    local slots, counters = {}, cache._counters
+    for i = 1, count do
+        local slot, status = take(cache._client)
+        if slot == nil then
+            failed[list[i]] = binding.failure(nil, status, "read", list[i])
+        else
+            customize(slot, own)
+            status = binding.view_read(cache._view, slot, list[i], 0)
+            slots[i] = slot
+            if status ~= 0 then
+                failed[list[i]] = binding.failure(slot, status, "read", list[i])
+            end
+        end
+    end
+    counters.nearMisses = counters.nearMisses + count
+    for i = 1, count do
+        local key, slot = list[i], slots[i]
+        if slot and not failed[key] then
+            local status = cache._wait(slot)
+            if status ~= 0 then
+                failed[key] = binding.failure(slot, status, "read", key)
+            elseif slot.result.outcome == HIT then
+                read_value(cache, slot, key, values, failed, negatives, broken)
+            else
+                counters.misses = counters.misses + 1
+            end
+        end
+        if slot then
+            give(slot)
+        end
+    end
+end
+
+-- Reads the keys by MGETs, in one write per 65,536.
+local function read_mget(cache, list, count, own, values, failed, negatives, broken)
+    local slot, reason = take(cache._client)
+    if slot == nil then
+        fail_all(failed, list, 1, count, nil, reason, "read")
+        return
+    end
+    customize(slot, own)
+    for first = 1, count, KEYS_PER_WRITE do
+        local last = math.min(first + KEYS_PER_WRITE - 1, count)
+        local status = run(cache, slot, write_mgets(slot, cache._prefix, list, first, last))
+        if status == 0 then
+            read_mgets(cache, slot, list, first, last, values, failed, negatives, broken)
+        else
+            fail_all(failed, list, first, last, slot, status, "read")
+        end
+    end
+    give(slot)
+end
+
+-- Deletes what can not be decoded, so that somebody can load it again.
+local function remove_broken(cache, broken)
+    local slot = broken[1] and take(cache._client)
+    if slot then
+        for _, one in ipairs(broken) do
+            entry.remove(cache, slot, cache._prefix .. one.key, one.kind, one.version, one.bytes)
+        end
+        give(slot)
+    end
+end
+
 ---Reads many keys: those that are not near in one round trip. Never runs a loader. A value within
 ---its grace window counts as a value.
 ---@param keys string[] doubles are asked for once; an empty list sends nothing
@@ -194,31 +263,16 @@ function batch.getMulti(self, keys, opts)
     end
     local values, failed, negatives, broken = {}, {}, {}, {}
     local list, count = distinct(self, keys, failed, "read")
-    if self._view and not (own and own.fresh) then
+    local use_near = self._view and not (own and (own.fresh or own.near == false))
+    if use_near then
         list, count = read_near(self, list, count, own or {}, values, negatives)
     end
     if count == 0 then
         return values, failed, negatives
     end
-    local slot, reason = take(self._client)
-    if slot == nil then
-        fail_all(failed, list, 1, count, nil, reason, "read")
-        return values, failed, negatives
-    end
-    customize(slot, own)
-    for first = 1, count, KEYS_PER_WRITE do
-        local last = math.min(first + KEYS_PER_WRITE - 1, count)
-        local status = run(self, slot, write_mgets(slot, self._prefix, list, first, last))
-        if status == 0 then
-            read_mgets(self, slot, list, first, last, values, failed, negatives, broken)
-        else
-            fail_all(failed, list, first, last, slot, status, "read")
-        end
-    end
-    for _, one in ipairs(broken) do
-        entry.remove(self, slot, self._prefix .. one.key, one.kind, one.version, one.bytes)
-    end
-    give(slot)
+    local read = use_near and count <= KEPT_KEYS and read_kept or read_mget
+    read(self, list, count, own, values, failed, negatives, broken)
+    remove_broken(self, broken)
     return values, failed, negatives
 end
 

@@ -340,6 +340,7 @@ end
 
 local near_value = ffi.new("rc_near_value")
 local near_buffer -- kept alive here; near_value points to it
+local bytes_of = ffi.typeof("const uint8_t *")
 local handles_of = ffi.typeof("rc_near_handle[?]")
 local HANDLE_BYTES = ffi.sizeof("rc_near_handle")
 binding.MAX_STALE_US = 2 ^ 31 - 1 -- half an hour, more than a view call ever takes
@@ -372,6 +373,16 @@ function binding.view(client, prefix, near)
     return ffi.gc(view, C.rc_view_free)
 end
 
+-- Apart from view_get, which stays without a loop: LuaJIT compiles it into the caller's.
+local function view_get_grown(view, key, max_stale_us)
+    local outcome = C.RC_NEAR_GROW
+    while outcome == C.RC_NEAR_GROW do
+        grow_near_buffer(tonumber(near_value.len) + 64)
+        outcome = C.rc_view_get(view, key, #key, max_stale_us, near_value)
+    end
+    return outcome
+end
+
 ---Looks a key up in this machine's memory. What was found stays readable until the next call.
 ---@param view ffi.cdata*
 ---@param key string
@@ -379,9 +390,8 @@ end
 ---@return integer outcome NEAR_MISS, NEAR_HIT, NEAR_STALE
 function binding.view_get(view, key, max_stale_us)
     local outcome = C.rc_view_get(view, key, #key, max_stale_us, near_value)
-    while outcome == C.RC_NEAR_GROW do
-        grow_near_buffer(tonumber(near_value.len) + 64)
-        outcome = C.rc_view_get(view, key, #key, max_stale_us, near_value)
+    if outcome == C.RC_NEAR_GROW then
+        return view_get_grown(view, key, max_stale_us)
     end
     return outcome
 end
@@ -397,14 +407,34 @@ function binding.view_get_since(view, key, since)
     return outcome
 end
 
----Copies what the last view_get found.
+---What the last view_get found.
 ---@return integer kind
 ---@return integer codec
 ---@return integer flags of the entry
----@return string bytes
+---@return integer len of the payload
 function binding.near_entry()
-    return near_value.kind, near_value.codec, near_value.entry_flags,
-        ffi.string(near_value.data, near_value.len)
+    return near_value.kind, near_value.codec, near_value.entry_flags, tonumber(near_value.len)
+end
+
+---Copies the payload of what the last view_get found.
+---@return string
+function binding.near_bytes()
+    return ffi.string(near_value.data, near_value.len)
+end
+
+---The string, where the payload of what the last view_get found is one string in MessagePack.
+---@return string|nil text nil: it is something else, or longer than 65,535 bytes
+function binding.near_msgpack_string()
+    local data, len = ffi.cast(bytes_of, near_value.data), tonumber(near_value.len)
+    local head = len > 0 and data[0] or 0
+    if head == 0xd9 and len >= 2 and data[1] == len - 2 then
+        return ffi.string(data + 2, len - 2)
+    elseif head >= 0xa0 and head <= 0xbf and head - 0xa0 == len - 1 then
+        return ffi.string(data + 1, len - 1)
+    elseif head == 0xda and len >= 3 and data[1] * 256 + data[2] == len - 3 then
+        return ffi.string(data + 3, len - 3)
+    end
+    return nil
 end
 
 ---Room for the handles of `count` entries, 0 to count - 1.

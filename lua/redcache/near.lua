@@ -12,9 +12,11 @@
 local binding = require("redcache.binding")
 local entry = require("redcache.entry")
 
-local view_check, view_get, near_entry = binding.view_check, binding.view_get, binding.near_entry
+local view_check, view_get = binding.view_check, binding.view_get
+local near_entry, near_bytes = binding.near_entry, binding.near_bytes
+local near_msgpack_string = binding.near_msgpack_string
 local NEAR_MISS, NEAR_HIT = binding.NEAR_MISS, binding.NEAR_HIT
-local KIND_NEGATIVE = binding.KIND_NEGATIVE
+local KIND_VALUE, KIND_NEGATIVE = binding.KIND_VALUE, binding.KIND_NEGATIVE
 
 local near = {}
 
@@ -133,27 +135,31 @@ end
 
 -- Reading ----------------------------------------------------------------------------------------
 
--- Decodes what the last view_get found. found, value
-local function take(cache, key, copy)
-    local kind, codec, flags, bytes = near_entry()
-    local value
+-- Decodes what the last view_get found: ok, value. NOTHING stands for nil.
+local function decode(settings, kind, codec_id, flags)
+    local codec = settings.codec
     if kind == KIND_NEGATIVE then
-        value = NOTHING
-    else
-        local settings = cache._settings
-        local own = settings.codec
-        local ok
-        if codec == own.id and flags == 0 and kind == binding.KIND_VALUE then
-            ok, value = own.decode(bytes)
-        else
-            ok, value = entry.decode(settings, kind, codec, flags, bytes)
+        return true, NOTHING
+    elseif kind == KIND_VALUE and codec_id == codec.id and flags == 0 then
+        -- The most common case needs no copy of the encoding.
+        local text = codec.name == "msgpack" and near_msgpack_string()
+        if text then
+            return true, text
         end
-        if not ok then
-            return false -- whoever reads it from Redis mends it
-        end
+        return codec.decode(near_bytes())
+    end
+    return entry.decode(settings, kind, codec_id, flags, near_bytes())
+end
+
+-- Takes what the last view_get found, for the caller and for L0. found, value
+local function take(cache, key, copy)
+    local kind, codec_id, flags, len = near_entry()
+    local ok, value = decode(cache._settings, kind, codec_id, flags)
+    if not ok then
+        return false -- whoever reads it from Redis mends it
     end
     if cache._store and not (copy and type(value) == "table") then
-        keep(cache, key, value, #bytes)
+        keep(cache, key, value, len)
     end
     if value == NOTHING then
         value = nil
@@ -277,11 +283,11 @@ function near.stale(cache, key)
     if outcome == NEAR_MISS then
         return false
     end
-    local kind, codec, flags, bytes = near_entry()
-    if kind == KIND_NEGATIVE then
-        return true, nil
+    local ok, value = decode(cache._settings, near_entry())
+    if value == NOTHING then
+        value = nil
     end
-    return entry.decode(cache._settings, kind, codec, flags, bytes)
+    return ok, value
 end
 
 -- Figures ----------------------------------------------------------------------------------------

@@ -449,6 +449,9 @@ local function load(cache, key, ttl, fn, settings)
     local result = slot.result
     if status == 0 and result.outcome == HIT then
         cache._miss_ratio = cache._miss_ratio * (1 - NEWEST)
+        if cache._view ~= nil and cache._miss_ratio > 0.5 then
+            cache._miss_ratio = 0.5 -- the next one is a GET, whose answer is kept near
+        end
         if result.flags == 0 and result.kind == KIND_VALUE then
             local _, codec, entry_flags, bytes = binding.entry(slot)
             if codec == settings.codec.id and entry_flags == 0 then
