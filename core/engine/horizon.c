@@ -7,6 +7,7 @@
 enum {
     DEFAULT_NEED_US = 1000000, /* maxStale, while no reader has told */
     TICK_MIN_US = 2000,
+    PATIENCE_MIN_US = 1000000,
     SWEEP_EVERY_US = 200000,
     SWEEP_BUCKETS = 1024 /* 64 KiB of the index: some 20 us */
 };
@@ -71,6 +72,25 @@ struct rc_req *rc_horizon_ping(struct rc_horizon *horizon)
     return req;
 }
 
+/* An answer that does not come within maxStale: nobody knows what has changed. But a server that is
+   busy for a moment is no reason to connect anew. */
+static int64_t patience_us(const struct rc_horizon *horizon)
+{
+    int64_t need = need_us(horizon);
+    return need > PATIENCE_MIN_US ? need : PATIENCE_MIN_US;
+}
+
+static void on_pong(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_horizon *horizon = req->owner;
+    (void)reply;
+    (void)text;
+    if (status != RC_ERR_TIMEOUT)
+        return;
+    horizon->is_stuck = true; /* the link is in the middle of something: see on_tick */
+    rc_context_set_timer(horizon->context, &horizon->timer, horizon->context->now_us);
+}
+
 static void ping_if_idle(struct rc_horizon *horizon)
 {
     struct rc_context *context = horizon->context;
@@ -80,8 +100,11 @@ static void ping_if_idle(struct rc_horizon *horizon)
     if (!rc_link_is_ready(link) || !rc_list_is_empty(&link->in_flight) || !is_quiet)
         return;
     struct rc_req *req = rc_horizon_ping(horizon);
-    if (req != NULL)
-        rc_link_send(link, req, context->now_us + need_us(horizon));
+    if (req == NULL)
+        return;
+    req->done = on_pong;
+    req->owner = horizon;
+    rc_link_send(link, req, context->now_us + patience_us(horizon));
 }
 
 static void sweep(struct rc_horizon *horizon)
@@ -98,6 +121,9 @@ static void on_tick(void *context, struct rc_timer *timer)
     int64_t now_us = ((struct rc_context *)context)->now_us;
     int64_t read_us = rc_near_read_us(horizon->owner);
     int64_t need = need_us(horizon);
+    if (horizon->is_stuck)
+        rc_link_give_up(horizon->link, "the server does not answer");
+    horizon->is_stuck = false;
     sweep(horizon);
     /* Readers tell of themselves once in an eighth of what they need. */
     if (now_us - read_us <= period_us(horizon) + need / 8) {

@@ -25,6 +25,7 @@ struct rc_horizon {
     /* Engine only. */
     struct rc_timer timer;
     bool is_watching;
+    bool is_stuck; /* a PING was not answered in time */
     int64_t swept_us;
     uint32_t sweep_at;
 };

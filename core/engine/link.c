@@ -266,6 +266,11 @@ static void go_down(struct rc_link *link, const char *cause)
         link->on_down(link);
 }
 
+void rc_link_give_up(struct rc_link *link, const char *cause)
+{
+    go_down(link, cause);
+}
+
 void rc_link_lost(struct rc_link *link, const char *cause)
 {
     link->wants_close = false;

@@ -95,6 +95,8 @@ void rc_link_forget(struct rc_req *req);
 void rc_link_shutdown(struct rc_link *link);
 /* Connects although no request waits for it. */
 void rc_link_want(struct rc_link *link);
+/* Drops the connection, which is of no use, and makes a new one. Not from inside a `done`. */
+void rc_link_give_up(struct rc_link *link, const char *cause);
 
 /* The driver's side. */
 void rc_link_opened(struct rc_link *link);

@@ -155,7 +155,7 @@ static inline bool is_coherent(const struct standing *standing, uint32_t stamp, 
 struct probe {
     uint64_t hash;
     size_t len;
-    char bytes[RC_NEAR_MAX_KEY + 8];
+    char bytes[RC_NEAR_MAX_KEY + 24];
 };
 
 enum { AGAIN = -1 };
@@ -163,23 +163,16 @@ enum { AGAIN = -1 };
 static inline void fill_probe(struct probe *probe, const struct rc_near *near, const char *prefix,
                               size_t prefix_len, const char *key, size_t key_len)
 {
-    const uint32_t zero = 0;
     probe->len = prefix_len + key_len;
-    rc_word_copy(probe->bytes, prefix, prefix_len);
-    rc_word_copy(probe->bytes + prefix_len, key, key_len);
-    memcpy(probe->bytes + probe->len, &zero, sizeof(zero));
-    /* Words of the copy are on their way to memory, and loads that do not fit them wait for it. */
-    const char *whole = prefix_len == 0 ? key : probe->bytes;
-    probe->hash = rc_mix(&near->region.shape.seed, whole, probe->len);
+    rc_mix_join(probe->bytes, prefix, prefix_len, key, key_len);
+    probe->hash = rc_mix_joined(&near->region.shape.seed, probe->bytes, probe->len);
 }
 
 /* Both buckets of a key, read as one: which of the two an entry is in is a coin's toss, and would be
    a branch that is mispredicted as often. */
 struct pair {
-    struct rc_index_bucket *first;
-    struct rc_index_bucket *second;
-    uint32_t first_version;
-    uint32_t second_version;
+    struct rc_index_bucket *buckets[2];
+    uint32_t versions[2];
 };
 
 /* Where a key was found, if it was. */
@@ -194,12 +187,12 @@ static inline bool find_key(const struct rc_stripe *stripe, const struct pair *p
                             struct place *place)
 {
     uint8_t tag = rc_index_tag(probe->hash);
-    uint64_t matches =
-        rc_index_join(rc_index_matches(pair->first, tag), rc_index_matches(pair->second, tag));
+    uint64_t matches = rc_index_join(rc_index_matches(pair->buckets[0], tag),
+                                     rc_index_matches(pair->buckets[1], tag));
     for (; matches != 0; matches &= matches - 1) {
-        bool is_second = rc_index_first_is_second(matches);
-        place->bucket = is_second ? pair->second : pair->first;
-        place->version = is_second ? pair->second_version : pair->first_version;
+        int is_second = rc_index_first_is_second(matches);
+        place->bucket = pair->buckets[is_second];
+        place->version = pair->versions[is_second];
         place->slot = rc_index_first(matches);
         if (rc_near_peek(stripe, rc_index_ref(place->bucket, place->slot), peek) &&
             peek->key_len == probe->len && rc_word_equals(peek->key, probe->bytes, peek->key_room))
@@ -236,11 +229,11 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
 {
     struct rc_near_peek peek;
     struct place place;
-    pair->first_version = rc_index_read(pair->first);
-    pair->second_version = rc_index_read(pair->second);
+    pair->versions[0] = rc_index_read(pair->buckets[0]);
+    pair->versions[1] = rc_index_read(pair->buckets[1]);
     if (!find_key(stripe, pair, probe, &peek, &place))
-        return rc_index_is_same(pair->first, pair->first_version & ~1u) &&
-                       rc_index_is_same(pair->second, pair->second_version & ~1u)
+        return rc_index_is_same(pair->buckets[0], pair->versions[0] & ~1u) &&
+                       rc_index_is_same(pair->buckets[1], pair->versions[1] & ~1u)
                    ? RC_NEAR_MISS
                    : AGAIN;
     rc_near_handle *handle = &value->handle;
@@ -275,8 +268,8 @@ int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, 
     fill_probe(&probe, near, prefix, prefix_len, key, key_len);
     struct rc_stripe *stripe = rc_near_stripe(near, probe.hash);
     uint32_t count = stripe->shape->bucket_count;
-    struct pair pair = {.first = rc_index_bucket(stripe->buckets, count, probe.hash, 0),
-                        .second = rc_index_bucket(stripe->buckets, count, probe.hash, 1)};
+    struct pair pair = {.buckets = {rc_index_bucket(stripe->buckets, count, probe.hash, 0),
+                                    rc_index_bucket(stripe->buckets, count, probe.hash, 1)}};
     for (int tries = 0; tries < RC_NEAR_READ_TRIES; tries++) {
         int outcome = read_pair(near, stripe, &pair, &probe, max_stale_us, value);
         if (outcome != AGAIN)
@@ -316,6 +309,7 @@ static bool find_again(rc_near_handle *handle)
     return true;
 }
 
+/* A version that is the same has not moved, unless by all 2^31 changes at once while this slept. */
 static inline int check(rc_near_handle *handle, int64_t max_stale_us)
 {
     const struct rc_near *near = handle->near;

@@ -149,48 +149,20 @@ static inline void rc_word_write(char *shared, const char *from, size_t len)
     }
 }
 
-/* Whether `len` bytes, a multiple of 4, are equal. Shared memory at an odd multiple of 4: what a
-   block's key is. */
+/* Whether `len` bytes, a multiple of 4, are equal. */
 static inline int rc_word_equals(const char *shared, const char *with, size_t len)
 {
-    uint32_t first;
-    uint64_t word;
-    if (len == 0)
-        return 1;
-    memcpy(&first, with, 4);
-    if (rc_word_load32(shared) != first)
-        return 0;
-    for (shared += 4, with += 4, len -= 4; len >= 8; shared += 8, with += 8, len -= 8) {
-        memcpy(&word, with, 8);
-        if (rc_word_load64(shared) != word)
+    uint32_t word, next;
+    for (; len >= 8; shared += 8, with += 8, len -= 8) {
+        memcpy(&word, with, 4);
+        memcpy(&next, with + 4, 4);
+        if (((rc_word_load32(shared) ^ word) | (rc_word_load32(shared + 4) ^ next)) != 0)
             return 0;
     }
     if (len == 0)
         return 1;
-    memcpy(&first, with, 4);
-    return rc_word_load32(shared) == first;
-}
-
-/* memcpy between private places, without a call for up to 16 bytes. */
-static inline void rc_word_copy(char *to, const char *from, size_t len)
-{
-    uint64_t first, last;
-    if (len > 16) {
-        memcpy(to, from, len);
-    } else if (len >= 8) {
-        memcpy(&first, from, 8);
-        memcpy(&last, from + len - 8, 8);
-        memcpy(to, &first, 8);
-        memcpy(to + len - 8, &last, 8);
-    } else if (len >= 4) {
-        memcpy(&first, from, 4);
-        memcpy(&last, from + len - 4, 4);
-        memcpy(to, &first, 4);
-        memcpy(to + len - 4, &last, 4);
-    } else {
-        for (size_t i = 0; i < len; i++)
-            to[i] = from[i];
-    }
+    memcpy(&word, with, 4);
+    return rc_word_load32(shared) == word;
 }
 
 #endif

@@ -295,6 +295,25 @@ static void asks_for_a_sign_of_life_only_while_somebody_reads(void)
     take_down();
 }
 
+static void gives_a_connection_up_that_does_not_answer(void)
+{
+    set_up();
+    put("key", "one", -1);
+    warm("key");
+    CHECK(is_near("key", "one"));
+    tracked(&client)->mute = true;
+    uint64_t epoch = client.engine.topology.links[RC_LINK_T].epoch;
+    for (int i = 0; i < 30 && client.engine.topology.links[RC_LINK_T].epoch == epoch; i++) {
+        look("key"); /* somebody reads */
+        peer_sleep(&server, 50);
+    }
+    CHECK(client.engine.topology.links[RC_LINK_T].epoch == epoch + 1);
+    tracked(&client)->mute = false;
+    peer_sleep(&server, 500);
+    CHECK(rc_link_is_ready(&client.engine.topology.links[RC_LINK_T]));
+    take_down();
+}
+
 static void a_barrier_tells_when_it_was_set(void)
 {
     set_up();
@@ -332,6 +351,7 @@ int main(void)
     TEST(serves_nothing_of_a_lost_connection_until_it_is_confirmed);
     TEST(forgets_everything_at_a_flush);
     TEST(asks_for_a_sign_of_life_only_while_somebody_reads);
+    TEST(gives_a_connection_up_that_does_not_answer);
     TEST(a_barrier_tells_when_it_was_set);
     TEST(goes_to_the_other_connection_where_tracking_is_not_allowed);
     return test_result();

@@ -4,6 +4,7 @@
 
 #include "near/index.h"
 #include "near/near.h"
+#include "near/near_own.h"
 #include "test.h"
 
 enum {
@@ -168,8 +169,119 @@ static void never_tears_or_mixes_up_values_that_change_while_they_are_read(void)
     rc_near_close(bed.near);
 }
 
+/* ---- drops that meet a fill ------------------------------------------------------------------ */
+
+enum { DROPS = 20000, LOOKS = 200 };
+
+struct duel {
+    struct rc_near *near;
+    struct rc_near_owner *owner;
+    _Atomic uint32_t round;
+    atomic_int is_over;
+    atomic_uint fills;
+};
+
+/* Fills the number of a round that began no earlier than its count of writes was read. */
+static void *fill_rounds(void *argument)
+{
+    struct duel *duel = argument;
+    while (!atomic_load(&duel->is_over)) {
+        uint32_t round;
+        struct rc_near_entry entry = {.key = "key",
+                                      .key_len = 3,
+                                      .value = (const char *)&round,
+                                      .value_len = sizeof(round),
+                                      .kind = RC_KIND_PLAIN,
+                                      .deadline_us = INT64_MAX};
+        entry.hash = rc_near_hash(duel->near, "key", 3);
+        uint32_t writes = rc_near_writes(duel->near, entry.hash);
+        round = atomic_load(&duel->round);
+        if (rc_near_fill(duel->near, duel->owner, &entry, writes))
+            atomic_fetch_add(&duel->fills, 1);
+    }
+    return NULL;
+}
+
+static void leaves_nothing_that_was_asked_for_before_a_write(void)
+{
+    static struct duel duel;
+    struct rc_near_options options = {.bytes = RC_NEAR_MIN_BYTES, .stripes = 1};
+    pthread_t filler;
+    const char *why;
+    char buffer[16];
+    rc_near_value value = {.buffer = buffer, .capacity = sizeof(buffer)};
+    int hits = 0, older = 0;
+    if (!CHECK(rc_near_open(&duel.near, &options, &why) == 0))
+        return;
+    duel.owner = rc_near_add_owner(duel.near);
+    rc_near_set_asof(duel.owner, rc_near_now_us());
+    CHECK(pthread_create(&filler, NULL, fill_rounds, &duel) == 0);
+    for (uint32_t round = 1; round <= DROPS; round++) {
+        uint32_t found = round;
+        atomic_store(&duel.round, round);
+        rc_near_drop(duel.near, "key", 3, RC_NEAR_WRITE);
+        int outcome = RC_NEAR_MISS;
+        for (int i = 0; i < LOOKS && outcome != RC_NEAR_HIT; i++)
+            outcome = rc_near_lookup(duel.near, "key", 3, NULL, 0, MAX_STALE_US, &value);
+        if (outcome == RC_NEAR_HIT) {
+            memcpy(&found, value.data, sizeof(found));
+            hits++;
+            older += found < round;
+        }
+    }
+    atomic_store(&duel.is_over, 1);
+    pthread_join(filler, NULL);
+    printf("     %u fills, %d hits: %d from before the write\n", atomic_load(&duel.fills), hits,
+           older);
+    CHECK(older == 0);
+    CHECK(hits > 100 && atomic_load(&duel.fills) > 1000);
+    rc_near_close(duel.near);
+}
+
+/* ---- memory that is anything ----------------------------------------------------------------- */
+
+/* A reader may find any bytes where it looks: what is there may be recycled at that moment. Sizes and
+   places beyond the mapping would end this test. */
+static void reads_nothing_outside_whatever_it_finds(void)
+{
+    struct rc_near_options options = {.bytes = RC_NEAR_MIN_BYTES, .stripes = 1};
+    struct rc_near *near;
+    uint64_t seed = 1;
+    const char *why;
+    char buffer[256], key[16];
+    rc_near_value value = {.buffer = buffer, .capacity = sizeof(buffer)};
+    int found = 0;
+    if (!CHECK(rc_near_open(&near, &options, &why) == 0))
+        return;
+    const struct rc_stripe *stripe = &near->region.stripes[0];
+    for (int i = 0; i < 300000; i++) {
+        size_t len = key_of((int)test_below(&seed, KEYS), key);
+        uint64_t hash = rc_near_hash(near, key, len);
+        struct rc_index_bucket *bucket =
+            rc_index_bucket(stripe->buckets, stripe->shape->bucket_count, hash, i & 1);
+        uint32_t units = (uint32_t)(stripe->shape->arena_bytes / 8);
+        uint32_t ref = i % 3 == 0 ? (uint32_t)test_random(&seed) >> test_below(&seed, 32)
+                                  : units - test_below(&seed, 12); /* the arena's very end */
+        ref &= RC_INDEX_REF;
+        rc_index_put((struct rc_index_spot){bucket, test_below(&seed, RC_INDEX_SLOTS)},
+                     rc_index_tag(hash), ref, 0);
+        if (ref > 0 && ref + 11 <= units) {
+            struct rc_block *block = rc_block_at(stripe->arena, ref);
+            block->word = (uint32_t)test_random(&seed) >> test_below(&seed, 32);
+            block->key_len = (uint16_t)(i % 5 == 0 ? test_random(&seed) : len);
+            rc_word_write(rc_block_key(block), key, len);
+        }
+        found += rc_near_lookup(near, key, len, NULL, 0, MAX_STALE_US, &value) != RC_NEAR_MISS;
+        (void)rc_near_is_valid(&value.handle, MAX_STALE_US);
+    }
+    CHECK(found > 1000);
+    rc_near_close(near);
+}
+
 int main(void)
 {
     TEST(never_tears_or_mixes_up_values_that_change_while_they_are_read);
+    TEST(leaves_nothing_that_was_asked_for_before_a_write);
+    TEST(reads_nothing_outside_whatever_it_finds);
     return test_result();
 }

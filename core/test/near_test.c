@@ -476,9 +476,11 @@ static void gives_each_plain_value_a_version(void)
     CHECK(fill_entry(&bed, &entry) && has(&bed, "key", "value"));
     CHECK(bed.value.kind == RC_KIND_PLAIN);
     memcpy(version, bed.value.handle.version, 8);
+    rc_near_handle first = bed.value.handle;
     for (int i = 0; i < 300; i++) {
         rc_near_handle handle = bed.value.handle;
         CHECK(fill_entry(&bed, &entry) && !rc_near_is_valid(&handle, SECOND));
+        CHECK(!rc_near_is_valid(&first, SECOND)); /* nor 256 fills later, in the same place */
         CHECK(has(&bed, "key", "value"));
         CHECK(memcmp(version, bed.value.handle.version, 8) != 0);
     }
