@@ -83,3 +83,13 @@ void rc_entry_read(rc_result *result, const char *bytes, size_t len)
     result->data = bytes + RC_ENTRY_SIZE;
     result->len = len - RC_ENTRY_SIZE;
 }
+
+int64_t rc_entry_deadline(const rc_result *entry, int64_t sent_us)
+{
+    /* PTTL is the server's clock at the moment of the answer, cut to milliseconds. */
+    enum { PTTL_SLACK_US = 1000 };
+    int64_t fresh_ms = entry->ttl_ms - (int64_t)entry->stale_ms;
+    if (entry->ttl_ms == -1 || fresh_ms > INT64_MAX / 2000)
+        return INT64_MAX;
+    return fresh_ms > 0 ? sent_us + fresh_ms * 1000 - PTTL_SLACK_US : 0;
+}

@@ -46,6 +46,10 @@ static inline bool rc_entry_is_too_large(size_t len, int64_t max_value_bytes)
     return len > (size_t)max_value_bytes + RC_ENTRY_SIZE;
 }
 
+/* Until when a copy of an entry may be served that was asked for at `sent_us`, together with its
+   PTTL: not after its soft expiry. 0: not at all; INT64_MAX: it has no end. */
+int64_t rc_entry_deadline(const rc_result *entry, int64_t sent_us);
+
 /* Fills kind, codec, entry_flags, schema, stale_ms, load_ms, version, data and len of `result`.
    `bytes` NULL: no entry. data points into `bytes`. */
 void rc_entry_read(rc_result *result, const char *bytes, size_t len);

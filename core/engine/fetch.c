@@ -18,9 +18,6 @@ struct rc_fetch {
     int64_t ttl_us;
 };
 
-/* PTTL is the server's clock at the moment of the answer, cut to milliseconds. */
-enum { PTTL_SLACK_US = 1000 };
-
 void rc_fetches_init(struct rc_fetches *fetches, struct rc_context *context,
                      struct rc_topology *topology, struct rc_near *near,
                      struct rc_near_owner *owner)
@@ -92,19 +89,6 @@ static void give(struct rc_fetch *fetch)
 
 /* ---- keeping the answer ---------------------------------------------------------------------- */
 
-/* Until when the answer may be kept; 0: not at all. */
-static int64_t deadline_of(const struct rc_fetch *fetch, const rc_result *entry, int64_t sent_us)
-{
-    int64_t cap_us = fetch->ttl_us > 0 ? sent_us + fetch->ttl_us : INT64_MAX;
-    if (entry->ttl_ms == -1)
-        return cap_us;
-    int64_t fresh_ms = entry->ttl_ms - (int64_t)entry->stale_ms; /* until its soft expiry */
-    if (fresh_ms <= 0 || fresh_ms > INT64_MAX / 2000)
-        return fresh_ms <= 0 ? 0 : cap_us;
-    int64_t until_us = sent_us + fresh_ms * 1000 - PTTL_SLACK_US;
-    return until_us < cap_us ? until_us : cap_us;
-}
-
 /* Offers the answer to the near cache. False: it is nothing to keep. */
 static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct rc_reply *reply)
 {
@@ -119,7 +103,9 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
     }
     rc_result entry = {.ttl_ms = reply->nodes[1].integer};
     rc_entry_read(&entry, value->str, value->len);
-    int64_t deadline_us = deadline_of(fetch, &entry, req->sent_us);
+    int64_t deadline_us = rc_entry_deadline(&entry, req->sent_us);
+    if (fetch->ttl_us > 0 && deadline_us > req->sent_us + fetch->ttl_us)
+        deadline_us = req->sent_us + fetch->ttl_us;
     bool is_value = entry.kind == RC_KIND_VALUE || entry.kind == RC_KIND_NEGATIVE ||
                     entry.kind == RC_KIND_PLAIN;
     if (!is_value || deadline_us <= fetches->context->now_us ||

@@ -11,8 +11,7 @@ enum {
     BATCHES = 2,         /* requests under way: one is answered while the other travels */
     LOOK_BUCKETS = 4096, /* per turn: 256 KiB of the index, well under a millisecond */
     HOTTEST = 3,
-    GIVE_UP_AFTER = 256, /* asked, and none is there any more: Redis came back empty */
-    PTTL_SLACK_US = 1000
+    GIVE_UP_AFTER = 256 /* asked, and none is there any more: Redis came back empty */
 };
 
 struct batch {
@@ -78,21 +77,12 @@ static bool confirm(struct batch *batch, const struct rc_near_claim *claim, cons
 {
     struct rc_revalidate *revalidate = batch->revalidate;
     const char *key = rc_buf_head(&batch->keys) + claim->key_at;
-    rc_result entry = {0};
-    int64_t deadline_us = INT64_MAX;
+    rc_result entry = {.ttl_ms = ttl->type == ':' ? ttl->integer : -2};
     rc_entry_read(&entry, header->type == '$' ? header->str : NULL, header->len);
-    if (ttl->type != ':' || (entry.kind != RC_KIND_VALUE && entry.kind != RC_KIND_NEGATIVE) ||
-        memcmp(entry.version, claim->version, sizeof entry.version) != 0)
-        return false;
-    if (ttl->integer != -1) {
-        int64_t fresh_ms = ttl->integer - (int64_t)entry.stale_ms;
-        if (fresh_ms <= 0)
-            return false;
-        if (fresh_ms < INT64_MAX / 2000)
-            deadline_us = sent_us + fresh_ms * 1000 - PTTL_SLACK_US;
-    }
-    return rc_near_confirm(revalidate->near, revalidate->owner, key, claim->key_len, claim->version,
-                           deadline_us);
+    return (entry.kind == RC_KIND_VALUE || entry.kind == RC_KIND_NEGATIVE) &&
+           memcmp(entry.version, claim->version, sizeof entry.version) == 0 &&
+           rc_near_confirm(revalidate->near, revalidate->owner, key, claim->key_len, claim->version,
+                           rc_entry_deadline(&entry, sent_us));
 }
 
 static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)

@@ -79,8 +79,26 @@ static void is_never_text(void)
     CHECK((uint8_t)bytes[0] >= 0xF8); /* UTF-8 has no such byte */
 }
 
+static void a_copy_ends_before_its_entry_and_at_its_soft_expiry(void)
+{
+    rc_result entry = {.ttl_ms = 5000};
+    CHECK(rc_entry_deadline(&entry, 1000000) <= 6000000);
+    CHECK(rc_entry_deadline(&entry, 1000000) >= 5990000);
+    entry.stale_ms = 4000;
+    CHECK(rc_entry_deadline(&entry, 1000000) <= 2000000);
+    entry.stale_ms = 5000;
+    CHECK(rc_entry_deadline(&entry, 1000000) == 0);
+    entry.ttl_ms = -2; /* gone between the two answers */
+    CHECK(rc_entry_deadline(&entry, 1000000) == 0);
+    entry.ttl_ms = -1;
+    CHECK(rc_entry_deadline(&entry, 1000000) == INT64_MAX);
+    entry = (rc_result){.ttl_ms = INT64_MAX};
+    CHECK(rc_entry_deadline(&entry, 1000000) == INT64_MAX);
+}
+
 int main(void)
 {
+    TEST(a_copy_ends_before_its_entry_and_at_its_soft_expiry);
     TEST(reads_what_it_wrote);
     TEST(takes_what_has_no_header_for_a_plain_value);
     TEST(knows_that_it_does_not_know);
