@@ -50,7 +50,8 @@ local function theirs(redis)
 end
 
 local function measure(redis, rounds)
-    local cache = redcache.new({ url = redis:url(), codec = "raw", namespace = "bench" })
+    local cache = redcache.new({ url = redis:url(), codec = "raw", namespace = "bench",
+        near = false })
     local keys, map = fill(redis, cache)
     local samples = bench.side_by_side({
         { "getMulti", function() return ours(cache, keys, map) end },

@@ -38,8 +38,11 @@ end
 
 local function measure(redis, rounds)
     local keys = bench.texts(KEYS, KEY_BYTES)
-    local tcp = redcache.new({ url = redis:url(), codec = "raw", namespace = NAMESPACE })
-    local unix = redcache.new({ url = redis:unix_url(), codec = "raw", namespace = NAMESPACE })
+    local opts = { codec = "raw", namespace = NAMESPACE, near = false }
+    opts.url = redis:url()
+    local tcp = redcache.new(opts)
+    opts.url = redis:unix_url()
+    local unix = redcache.new(opts)
     local connection = hiredis.connect({ port = redis.port })
     local unix_connection = hiredis.connect({ path = redis.path })
     fill(redis, tcp, keys)

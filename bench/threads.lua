@@ -14,7 +14,7 @@ local function reader(thread)
     local params = thread.params
     local keys = params.keys
     local cache = require("redcache").new({
-        url = params.url, codec = "raw", namespace = "bench", commandTimeout = 5,
+        url = params.url, codec = "raw", namespace = "bench", commandTimeout = 5, near = false,
     })
     local hiredis = require("bench.support.hiredis")
     local now = require("spec.support.clock").now
@@ -66,7 +66,8 @@ end
 
 local function measure(redis, rounds)
     local keys = bench.texts(KEYS, 16)
-    local cache = redcache.new({ url = redis:url(), codec = "raw", namespace = "bench" })
+    local cache = redcache.new({ url = redis:url(), codec = "raw", namespace = "bench",
+        near = false })
     for _, key in ipairs(keys) do
         local value = bench.text(100)
         assert(cache:set(key, value, redcache.FOREVER))

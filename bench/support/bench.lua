@@ -128,18 +128,21 @@ local function show(state, label, values)
 end
 
 -- Rounds are compared with themselves: what disturbed one disturbed both of its sides.
-local function show_ratio(state, ratio, samples)
+local function ratios_of(ratio, samples)
     local ours = values_of(find(samples, ratio.of), ratio.figure)
     local theirs = values_of(find(samples, ratio.to), ratio.figure)
     local values = {}
     for round = 1, #ours do
         values[round] = ours[round] / theirs[round]
     end
-    local s = show(state, ("%s / %s, %s"):format(ratio.of, ratio.to, ratio.figure), values)
-    s.of, s.to, s.figure = ratio.of, ratio.to, ratio.figure
-    local limit = (ratio.at_most or ratio.at_least or {})[state]
+    return values
+end
+
+local function compare(state, asked, s, label)
+    s.of, s.to, s.figure, s.label = asked.of, asked.to, asked.figure, label
+    local limit = (asked.at_most or asked.at_least or {})[state]
     if limit then
-        local is_max = ratio.at_most ~= nil
+        local is_max = asked.at_most ~= nil
         s.bar, s.sense = limit, is_max and "<=" or ">="
         if is_max then
             s.ok = s.median <= limit
@@ -150,32 +153,50 @@ local function show_ratio(state, ratio, samples)
     return s
 end
 
+local function show_ratio(state, ratio, samples)
+    local label = ("%s / %s, %s"):format(ratio.of, ratio.to, ratio.figure)
+    return compare(state, ratio, show(state, label, ratios_of(ratio, samples)), label)
+end
+
+-- The figure itself has a bar; it is among the sides already.
+local function judge(state, limit, samples)
+    local values = values_of(find(samples, limit.of), limit.figure)
+    return compare(state, limit, summary(values), ("%s, %s"):format(limit.of, limit.figure))
+end
+
 local function report(state, question, samples)
-    local out = { sides = {}, ratios = {} }
+    local out = { sides = {}, ratios = {}, limits = {} }
     for _, sample in ipairs(samples) do
         local side = { name = sample.name, rounds = sample.rounds, figures = {} }
         for _, figure in ipairs(question.figures) do
-            side.figures[figure.name] = show(state,
-                ("%s, %s %s"):format(sample.name, figure.name, figure.unit),
-                values_of(sample, figure.name))
+            local values = values_of(sample, figure.name)
+            side.figures[figure.name] = values[1] and show(state,
+                ("%s, %s %s"):format(sample.name, figure.name, figure.unit), values)
         end
         out.sides[#out.sides + 1] = side
     end
     for _, ratio in ipairs(question.ratios) do
         out.ratios[#out.ratios + 1] = show_ratio(state, ratio, samples)
     end
+    for _, limit in ipairs(question.limits or {}) do
+        out.limits[#out.limits + 1] = judge(state, limit, samples)
+    end
     return out
 end
 
 local function show_bars(results)
     local all_ok = true
+    local function show_bar(state, asked)
+        if asked.bar then
+            print(("%s, %s: bar: %s %.2f, got %.2f: %s"):format(state, asked.label, asked.sense,
+                asked.bar, asked.median, asked.ok and "ok" or "missed"))
+            all_ok = all_ok and asked.ok
+        end
+    end
     for _, state in ipairs(STATES) do
-        for _, ratio in ipairs(results[state] and results[state].ratios or {}) do
-            if ratio.bar then
-                print(("%s, %s / %s, %s: bar: %s %.2f, got %.2f: %s"):format(
-                    state, ratio.of, ratio.to, ratio.figure, ratio.sense, ratio.bar, ratio.median,
-                    ratio.ok and "ok" or "missed"))
-                all_ok = all_ok and ratio.ok
+        for _, kind in ipairs({ "ratios", "limits" }) do
+            for _, asked in ipairs(results[state] and results[state][kind] or {}) do
+                show_bar(state, asked)
             end
         end
     end
@@ -225,8 +246,9 @@ local function measure(state, question, redis, rounds)
     return result
 end
 
----Asks a question: name, rounds, figures ({name, unit}), measure(redis, rounds) -> samples as of
----side_by_side, ratios ({of, to, figure, at_most | at_least = limit by state}).
+---Asks a question: name, rounds, figures ({name, unit}; a side may lack some),
+---measure(redis, rounds) -> samples as of side_by_side, ratios ({of, to, figure, at_most | at_least
+---= limit by state}), limits (the same without `to`: bars of the figure itself).
 function bench.run(question)
     local args = read_arguments(question)
     local redis = server.start()

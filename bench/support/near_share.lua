@@ -1,0 +1,123 @@
+-- near_share - two processes that read one shared region, alone and together.
+--
+-- What:   start() opens both; sides() are what bench.side_by_side alternates: near hits, and as a
+--         measure of the machine the same with a plain Lua table.
+-- Memory: stop() ends the processes; the region's name goes with this one.
+
+local cleanup = require("spec.support.cleanup")
+local clock = require("spec.support.clock")
+local posix = require("spec.support.posix")
+local worker = require("spec.support.worker")
+
+local near_share = {}
+local Share = {}
+Share.__index = Share
+
+local SECONDS = 0.3 -- per side and round
+local HEAD_START = 0.02
+
+-- Runs in each of the processes: makes the loops, then runs what it is told to.
+local function reader(self)
+    local params = self.params
+    local hot_loop = require("bench.support.hot_loop")
+    local now = require("spec.support.clock").now
+    local sleep = require("spec.support.clock").sleep
+    local cache = require("redcache").new({
+        url = params.url, codec = "raw", namespace = "bench",
+        near = { shared = params.name, l0 = false },
+    })
+    local map = {}
+    for _, key in ipairs(params.keys) do
+        local value, err, from
+        for _ = 1, 100 do
+            value, err, from = cache:get(key)
+            if from == "near" then
+                break
+            end
+        end
+        if from ~= "near" then
+            error(("could not warm up: %s (%s)"):format(tostring(from), tostring(err)))
+        end
+        map[key] = value
+    end
+    local order = hot_loop.shuffled(params.keys, 16)
+    local loops = {
+        near = hot_loop.new("near", params.get, order, cache),
+        table = hot_loop.new("table", params.index, order, map),
+    }
+    for _, run in pairs(loops) do
+        run(20)
+    end
+    self:emit("warm")
+    while true do
+        local task = self:receive()
+        if task.stop then
+            break
+        end
+        local run, turns = loops[task.loop], 0
+        sleep(task.at - now())
+        local start = now()
+        local last
+        repeat
+            turns = turns + run(1)
+            last = now()
+        until last >= task.finish
+        self:emit("made", { rate = turns / (last - start) / 1e6 })
+    end
+    cache:close()
+end
+
+---Starts both processes. params: url, keys, get, index (bodies of loops).
+function near_share.start(params)
+    local name = ("bench-%d"):format(posix.C.getpid())
+    cleanup.add(function()
+        os.remove("/dev/shm/redcache-" .. name)
+    end)
+    local workers = {}
+    for i = 1, 2 do
+        workers[i] = worker.start({
+            main = reader, index = i, count = 2,
+            params = { url = params.url, keys = params.keys, get = params.get,
+                index = params.index, name = name },
+        })
+        workers[i]:event("warm", 60)
+    end
+    return setmetatable({ workers = workers }, Share)
+end
+
+local function run(loop, chosen)
+    local at = clock.now() + HEAD_START
+    for _, one in ipairs(chosen) do
+        one:send({ loop = loop, at = at, finish = at + SECONDS })
+    end
+    local rate = 0
+    for _, one in ipairs(chosen) do
+        rate = rate + one:event("made").rate
+    end
+    return { rate = rate }
+end
+
+---For bench.side_by_side: "1 near", "2 near", "1 table", "2 table". Who is alone takes turns.
+function Share:sides()
+    local sides = {}
+    for _, loop in ipairs({ "near", "table" }) do
+        local turn = 0
+        sides[#sides + 1] = { "1 " .. loop, function()
+            turn = turn % 2 + 1
+            return run(loop, { self.workers[turn] })
+        end }
+        sides[#sides + 1] = { "2 " .. loop, function()
+            return run(loop, self.workers)
+        end }
+    end
+    return sides
+end
+
+function Share:stop()
+    for _, one in ipairs(self.workers) do
+        one:send({ stop = true })
+        one:join()
+    end
+end
+
+return near_share
