@@ -214,7 +214,6 @@ static inline void copy_entry(struct rc_near *near, const struct rc_near_peek *p
     value->codec = rc_word_load8(&block->codec);
     value->entry_flags = rc_word_load8(&block->entry_flags);
     memcpy(handle->version, version, sizeof(version));
-    handle->near = near;
     handle->entry = (void *)block;
     handle->stamp = rc_word_load32(&block->stamp);
     handle->deadline_us = rc_block_time(rc_near_peek_ticks(peek), near->region.shape.birth_us);
@@ -247,6 +246,7 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
     touch(standing.owner, now_us, max_stale_us);
     if (peek.value_len > value->capacity)
         return RC_NEAR_GROW;
+    handle->near = near;
     handle->bucket = place.bucket;
     handle->owner = standing.owner;
     handle->hash = probe->hash;
@@ -263,6 +263,7 @@ int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, 
                    size_t key_len, int64_t max_stale_us, rc_near_value *value)
 {
     struct probe probe;
+    value->handle.near = NULL; /* half of a handle must not pass for one */
     if (prefix_len > RC_NEAR_MAX_KEY || key_len > RC_NEAR_MAX_KEY - prefix_len)
         return RC_NEAR_MISS;
     fill_probe(&probe, near, prefix, prefix_len, key, key_len);

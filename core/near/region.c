@@ -297,7 +297,7 @@ int rc_region_unlink(const char *name, size_t name_len)
    without a pid. Neither needs a repair. */
 static bool lock(struct rc_region *region)
 {
-    int error = pthread_mutex_lock(&region->head->mutex);
+    int error = rc_stripe_take_mutex(&region->head->mutex);
     if (error == EOWNERDEAD)
         error = pthread_mutex_consistent(&region->head->mutex);
     return error == 0;

@@ -1,7 +1,9 @@
 #include "near/stripe.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
+#include <time.h>
 
 #include "near/evict.h"
 
@@ -63,6 +65,29 @@ int rc_stripe_init_mutex(pthread_mutex_t *mutex)
     return error == 0 ? 0 : RC_ERR_NOMEM;
 }
 
+/* Nobody waits in the mutex itself: a waiter that is killed just when it is woken takes the wake-up
+   of the next one with it if somebody else got the mutex meanwhile. That one then sleeps until the
+   mutex is fought for again (seen once with Linux 6.18, glibc 2.36: nine minutes, nobody had it). Who
+   has the mutex has it for a microsecond, unless it lost its processor. */
+int rc_stripe_take_mutex(pthread_mutex_t *mutex)
+{
+    enum { SPINS = 100, YIELDS = 120, MAX_PAUSE_NS = 1000000 };
+    struct timespec pause = {.tv_nsec = 20000};
+    for (int tries = 0;; tries++) {
+        int error = pthread_mutex_trylock(mutex);
+        if (error != EBUSY)
+            return error;
+        if (tries < SPINS)
+            continue;
+        if (tries < YIELDS) {
+            sched_yield();
+        } else {
+            nanosleep(&pause, NULL);
+            pause.tv_nsec = pause.tv_nsec < MAX_PAUSE_NS / 2 ? pause.tv_nsec * 2 : MAX_PAUSE_NS;
+        }
+    }
+}
+
 int rc_stripe_init(struct rc_stripe *stripe)
 {
     rc_arena_init(&stripe->head->arena, stripe->shape->arena_bytes);
@@ -102,7 +127,7 @@ static void repair(struct rc_stripe *stripe)
 bool rc_stripe_lock(struct rc_stripe *stripe)
 {
     struct rc_stripe_head *head = stripe->head;
-    int error = pthread_mutex_lock(&head->mutex);
+    int error = rc_stripe_take_mutex(&head->mutex);
     if (error != 0 && error != EOWNERDEAD)
         return false;
     if (error == EOWNERDEAD && pthread_mutex_consistent(&head->mutex) != 0) {

@@ -94,6 +94,8 @@ struct rc_stripe rc_stripe_view(const struct rc_stripe_shape *shape,
 int rc_stripe_init(struct rc_stripe *stripe);
 /* A robust mutex that processes share. */
 int rc_stripe_init_mutex(pthread_mutex_t *mutex);
+/* Takes one, without ever sleeping in it. 0, EOWNERDEAD (taken, too) or what is wrong with it. */
+int rc_stripe_take_mutex(pthread_mutex_t *mutex);
 
 /* Takes the mutex and says that things change from here on. */
 bool rc_stripe_lock(struct rc_stripe *stripe);
