@@ -213,20 +213,23 @@ enum {
     RC_NEAR_GROW = 3   /* the buffer is too small: len bytes are needed */
 };
 
-/* Names one version of an entry; opaque. Valid as long as the view it came from. */
-typedef struct rc_near_handle {
+/* Names one version of an entry; opaque but for `used`. Valid as long as the view it came from. One
+   cache line, of which a check mostly needs the first half. */
+typedef struct __attribute__((aligned(64))) rc_near_handle {
     void *near;
-    void *bucket;
-    void *owner;
-    void *entry;
+    const void *changes;
     int64_t deadline_us;
-    uint64_t hash;
-    char version[8];
-    uint32_t bucket_version;
+    uint32_t seen_changes;
     uint32_t stamp;
+    void *bucket;
+    uint64_t hash;
+    uint32_t version;
+    uint32_t bucket_version;
+    uint32_t ref;
+    uint8_t slot;
     uint8_t generation;
     uint8_t used; /* set by every rc_view_check that said yes; the caller may clear it */
-    uint8_t reserved[6];
+    uint8_t reserved;
 } rc_near_handle;
 
 /* buffer and capacity are the caller's; data points into it. */

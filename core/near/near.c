@@ -207,14 +207,12 @@ static inline void copy_entry(struct rc_near *near, const struct rc_near_peek *p
 {
     const struct rc_block *block = peek->block;
     rc_near_handle *handle = &value->handle;
-    uint32_t version[2] = {rc_word_load32(&block->version[0]), rc_word_load32(&block->version[1])};
     value->data = value->buffer;
     value->len = peek->value_len;
     value->kind = peek->kind & 7;
     value->codec = rc_word_load8(&block->codec);
     value->entry_flags = rc_word_load8(&block->entry_flags);
-    memcpy(handle->version, version, sizeof(version));
-    handle->entry = (void *)block;
+    handle->version = rc_word_load32(&block->version[0]);
     handle->stamp = rc_word_load32(&block->stamp);
     handle->deadline_us = rc_block_time(rc_near_peek_ticks(peek), near->region.shape.birth_us);
     handle->generation = peek->generation;
@@ -228,6 +226,7 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
 {
     struct rc_near_peek peek;
     struct place place;
+    uint32_t changes = atomic_load_explicit(&stripe->head->changes, memory_order_acquire);
     pair->versions[0] = rc_index_read(pair->buckets[0]);
     pair->versions[1] = rc_index_read(pair->buckets[1]);
     if (!find_key(stripe, pair, probe, &peek, &place))
@@ -247,12 +246,14 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
     if (peek.value_len > value->capacity)
         return RC_NEAR_GROW;
     handle->near = near;
+    handle->changes = &stripe->head->changes;
+    handle->seen_changes = changes; /* odd: never found again, so the bucket is looked at */
     handle->bucket = place.bucket;
-    handle->owner = standing.owner;
     handle->hash = probe->hash;
     handle->bucket_version = place.version;
+    handle->ref = rc_index_ref(place.bucket, place.slot);
+    handle->slot = (uint8_t)place.slot; /* an entry keeps its place for life */
     handle->used = 0;
-    handle->reserved[0] = (uint8_t)place.slot; /* an entry keeps its place for life */
     if (!is_coherent(&standing, handle->stamp, now_us, max_stale_us))
         return RC_NEAR_STALE;
     rc_index_heat_up(place.bucket, place.slot);
@@ -290,63 +291,79 @@ static bool find_again(rc_near_handle *handle)
     struct rc_near_peek peek;
     char key[RC_NEAR_MAX_KEY];
     uint32_t version = rc_index_read(bucket);
-    if ((version & 1) != 0 ||
-        !rc_near_peek(stripe, rc_index_ref(bucket, handle->reserved[0] % RC_INDEX_SLOTS), &peek) ||
-        peek.block != handle->entry || peek.generation != handle->generation ||
-        peek.key_len > RC_NEAR_MAX_KEY)
+    uint32_t ref = rc_index_ref(bucket, handle->slot);
+    if ((version & 1) != 0 || ref != handle->ref || !rc_near_peek(stripe, ref, &peek) ||
+        peek.generation != handle->generation || peek.key_len > RC_NEAR_MAX_KEY ||
+        rc_word_load32(&peek.block->version[0]) != handle->version)
         return false;
-    uint32_t nonce[2] = {rc_word_load32(&peek.block->version[0]),
-                         rc_word_load32(&peek.block->version[1])};
     uint32_t stamp = rc_word_load32(&peek.block->stamp);
     uint64_t ticks = rc_near_peek_ticks(&peek);
     rc_word_read(key, peek.key, peek.key_len);
-    if (memcmp(nonce, handle->version, sizeof(nonce)) != 0 ||
-        rc_near_hash(near, key, peek.key_len) != handle->hash || !rc_index_is_same(bucket, version))
+    if (rc_near_hash(near, key, peek.key_len) != handle->hash || !rc_index_is_same(bucket, version))
         return false;
     handle->bucket_version = version;
     handle->stamp = stamp;
-    handle->owner = rc_region_owner(&near->region, stamp);
     handle->deadline_us = rc_block_time(ticks, near->region.shape.birth_us);
     return true;
 }
 
-/* A version that is the same has not moved, unless by all 2^31 changes at once while this slept. */
-static inline int check(rc_near_handle *handle, int64_t max_stale_us)
+/* The rest of a check, once it is known that the entry still stands. */
+static inline int is_served(rc_near_handle *handle, const struct standing *standing,
+                            int64_t max_stale_us)
 {
     const struct rc_near *near = handle->near;
-    struct rc_index_bucket *bucket = handle->bucket;
-    struct standing standing = standing_of(handle->owner);
-    if (rc_index_read(bucket) != handle->bucket_version)
-        return AGAIN;
     int64_t now_us = rc_near_clock_us(near->step_us);
     if (now_us >= handle->deadline_us)
         return 0;
-    touch(standing.owner, now_us, max_stale_us);
-    if (!is_coherent(&standing, handle->stamp, now_us, max_stale_us))
+    touch(standing->owner, now_us, max_stale_us);
+    if (!is_coherent(standing, handle->stamp, now_us, max_stale_us))
         return 0;
-    rc_index_heat_up(bucket, handle->reserved[0]);
     handle->used = 1;
     return 1;
 }
 
-/* Bounded: a bucket may be changed again and again, or by somebody who died over it. */
-static __attribute__((noinline, cold)) int check_again(rc_near_handle *handle, int64_t max_stale_us)
+static inline uint32_t changes_of(const rc_near_handle *handle)
 {
-    for (int tries = 0; tries < RC_NEAR_READ_TRIES; tries++)
-        if (find_again(handle)) {
-            int answer = check(handle, max_stale_us);
-            if (answer != AGAIN)
-                return answer;
+    /* Acquire: with the releases in rc_stripe_lock and rc_stripe_unlock. */
+    return atomic_load_explicit((const _Atomic uint32_t *)handle->changes, memory_order_acquire);
+}
+
+static inline struct standing standing_for(const rc_near_handle *handle)
+{
+    const struct rc_near *near = handle->near;
+    return standing_of(rc_region_owner(&near->region, handle->stamp));
+}
+
+/* Something in the stripe has changed, and perhaps the entry. Bounded: a bucket may be changed again
+   and again, or by somebody who died over it. */
+static __attribute__((noinline)) int check_bucket(rc_near_handle *handle, int64_t max_stale_us)
+{
+    for (int tries = 0; tries < RC_NEAR_READ_TRIES; tries++) {
+        struct standing standing = standing_for(handle);
+        uint32_t changes = changes_of(handle);
+        if (rc_index_read(handle->bucket) == handle->bucket_version) {
+            handle->seen_changes = changes;
+            rc_index_heat_up(handle->bucket, handle->slot);
+            return is_served(handle, &standing, max_stale_us);
         }
+        if (!find_again(handle))
+            return 0;
+    }
     return 0;
 }
 
+/* Most of the time nothing in the stripe has changed since the handle was looked at last, and that
+   is all there is to know: the bucket's cache line, one of as many as there are entries, stays where
+   it is. The frequency is raised when it is looked at next, which is before the next eviction here:
+   that is a change. A count that is the same has not moved, unless by all 2^32 while this slept. */
 int rc_near_is_valid(rc_near_handle *handle, int64_t max_stale_us)
 {
     if (handle->near == NULL)
         return 0;
-    int answer = check(handle, max_stale_us);
-    return answer != AGAIN ? answer : check_again(handle, max_stale_us);
+    struct standing standing = standing_for(handle);
+    if (changes_of(handle) != handle->seen_changes || (handle->seen_changes & 1) != 0)
+        return check_bucket(handle, max_stale_us);
+    return is_served(handle, &standing, max_stale_us);
 }
 
 /* ---- figures --------------------------------------------------------------------------------- */

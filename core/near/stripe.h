@@ -69,6 +69,9 @@ struct rc_stripe_head {
     alignas(64) pthread_mutex_t mutex; /* robust: it can be taken after its holder died */
     /* Any process: 1 while the holder of the mutex may have left things half done. */
     _Atomic uint32_t writing;
+    /* Any process. Moves when a holder of the mutex begins, to an odd number, and when it ends: who
+       finds it as it was knows that nothing in the stripe has changed. */
+    alignas(64) _Atomic uint32_t changes;
     /* Any process. Changed under the mutex but for refusals. */
     alignas(64) _Atomic uint64_t counters[RC_STRIPE_COUNTERS];
     /* Guarded by mutex. */
