@@ -16,7 +16,7 @@
 
 enum {
     TICK_US = 3000,       /* how soon after the last inline turn the reactor takes over */
-    TICK_NEAR_US = 500,   /* the same with a near cache: news must not wait for a millisecond */
+    TICK_NEAR_US = 400,   /* the same with a near cache: news must not wait for a millisecond */
     TICKS_TO_ARM = 8,     /* without an inline turn: poll the sockets again */
     TICKS_TO_DORMANT = 4, /* the engine was never free: its owner sleeps and sees everything */
     PASSES_MAX = 16       /* per wake-up, before libuv gets its turn again */
@@ -381,7 +381,10 @@ static void on_tick(struct rc_reactor *reactor)
         reactor->seen_inline_turns = turns;
         reactor->quiet_ticks = 0;
         reactor->busy_ticks = 0;
-        set_alarm(reactor);
+        if (driver->engine.near != NULL)
+            pass(reactor, ~0u); /* news does not wait until they pause */
+        else
+            set_alarm(reactor);
         return;
     }
     if (atomic_load(&driver->owner) == RC_OWNER_SLEEPING) {

@@ -8,6 +8,8 @@ enum {
     DEFAULT_NEED_US = 1000000, /* maxStale, while no reader has told */
     TICK_MIN_US = 2000,
     PATIENCE_MIN_US = 1000000,
+    SECOND_LOOK_US = 10000,
+    FIRST_PACE_US = 4000, /* nobody has told yet how fresh he needs it */
     SWEEP_EVERY_US = 200000,
     SWEEP_BUCKETS = 1024 /* 64 KiB of the index: some 20 us */
 };
@@ -47,8 +49,10 @@ static int64_t period_us(const struct rc_horizon *horizon)
 
 static void set_timer(struct rc_horizon *horizon)
 {
-    rc_context_set_timer(horizon->context, &horizon->timer,
-                         horizon->context->now_us + period_us(horizon));
+    int64_t period = period_us(horizon);
+    int64_t after_us = horizon->pace_us < period ? horizon->pace_us : period;
+    horizon->pace_us = 2 * after_us;
+    rc_context_set_timer(horizon->context, &horizon->timer, horizon->context->now_us + after_us);
 }
 
 void rc_horizon_watch(struct rc_horizon *horizon)
@@ -56,6 +60,7 @@ void rc_horizon_watch(struct rc_horizon *horizon)
     if (horizon->is_watching)
         return;
     horizon->is_watching = true;
+    horizon->pace_us = FIRST_PACE_US;
     set_timer(horizon);
 }
 
@@ -87,8 +92,10 @@ static void on_pong(struct rc_req *req, int status, struct rc_reply *reply, cons
     (void)text;
     if (status != RC_ERR_TIMEOUT)
         return;
-    horizon->is_stuck = true; /* the link is in the middle of something: see on_tick */
-    rc_context_set_timer(horizon->context, &horizon->timer, horizon->context->now_us);
+    /* The answer may be there and not yet read, where this process itself stood still. */
+    horizon->stuck_us = horizon->context->now_us;
+    rc_context_set_timer(horizon->context, &horizon->timer,
+                         horizon->context->now_us + SECOND_LOOK_US);
 }
 
 static void ping_if_idle(struct rc_horizon *horizon)
@@ -121,9 +128,9 @@ static void on_tick(void *context, struct rc_timer *timer)
     int64_t now_us = ((struct rc_context *)context)->now_us;
     int64_t read_us = rc_near_read_us(horizon->owner);
     int64_t need = need_us(horizon);
-    if (horizon->is_stuck)
+    if (horizon->stuck_us != 0 && horizon->link->received_us < horizon->stuck_us)
         rc_link_give_up(horizon->link, "the server does not answer");
-    horizon->is_stuck = false;
+    horizon->stuck_us = 0;
     sweep(horizon);
     /* Readers tell of themselves once in an eighth of what they need. */
     if (now_us - read_us <= period_us(horizon) + need / 8) {

@@ -25,7 +25,8 @@ struct rc_horizon {
     /* Engine only. */
     struct rc_timer timer;
     bool is_watching;
-    bool is_stuck; /* a PING was not answered in time */
+    int64_t stuck_us; /* since when a PING is overdue; 0: none is */
+    int64_t pace_us;  /* between two ticks; grows up to what the readers need */
     int64_t swept_us;
     uint32_t sweep_at;
 };

@@ -2,6 +2,8 @@
 
 #include <assert.h>
 
+#include "near/ticks.h"
+
 enum {
     MOVES = 32, /* of entries that were read, before one has to go all the same */
     TRIES = 16  /* victims of the policy, before the room is cleared by force */
@@ -121,7 +123,7 @@ uint32_t rc_evict_and_alloc(struct rc_stripe *stripe, uint8_t group, size_t len)
 {
     struct rc_arena *arena = &stripe->head->arena;
     uint64_t max = share(stripe, &stripe->bounds->max[group]);
-    int64_t now_us = rc_near_now_us();
+    int64_t now_us = rc_ticks_clock_us();
     uint32_t hole = 0, ref;
     while (max != 0 && rc_queue_bytes(queues_of(stripe, group)) + len + RC_ARENA_SMALLEST > max)
         if ((hole = evict_from(stripe, group, now_us)) == 0)

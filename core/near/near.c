@@ -9,13 +9,6 @@
 /* How far the coarse clock may be behind. It moves with the timer interrupt, and then by whole ticks
    only: what is left of the last one waits for the next. So it is two ticks, and measured so (2.7 to
    6.7 ms where a tick is 4 ms, Linux 6.18). */
-static int64_t clock_step_us(void)
-{
-    struct timespec tick;
-    clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
-    return 2 * ((int64_t)tick.tv_sec * 1000000 + tick.tv_nsec / 1000) + 1;
-}
-
 int rc_near_open(struct rc_near **near, const struct rc_near_options *options, const char **why)
 {
     struct rc_near *opened = calloc(1, sizeof(*opened));
@@ -28,7 +21,7 @@ int rc_near_open(struct rc_near **near, const struct rc_near_options *options, c
         free(opened);
         return error;
     }
-    opened->step_us = clock_step_us();
+    rc_ticks_init(&opened->ticks);
     opened->has_ghosts = true;
     *near = opened;
     return 0;
@@ -54,7 +47,7 @@ uint64_t rc_near_hash(const struct rc_near *near, const char *key, size_t len)
 
 int64_t rc_near_now_us(void)
 {
-    return rc_near_clock_us(clock_step_us());
+    return rc_ticks_clock_us();
 }
 
 struct rc_near_owner *rc_near_add_owner(struct rc_near *near)
@@ -239,12 +232,13 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
     struct standing standing = standing_of(rc_region_owner(&near->region, handle->stamp));
     if (!rc_index_is_same(place.bucket, place.version & ~1u))
         return AGAIN;
-    int64_t now_us = rc_near_clock_us(near->step_us);
+    int64_t now_us = rc_ticks_now_us(&near->ticks);
     if (now_us >= handle->deadline_us)
         return RC_NEAR_MISS;
     touch(standing.owner, now_us, max_stale_us);
     if (peek.value_len > value->capacity)
         return RC_NEAR_GROW;
+    value->asof_us = standing.asof_us;
     handle->near = near;
     handle->changes = &stripe->head->changes;
     handle->seen_changes = changes; /* odd: never found again, so the bucket is looked at */
@@ -311,8 +305,8 @@ static bool find_again(rc_near_handle *handle)
 static inline int is_served(rc_near_handle *handle, const struct standing *standing,
                             int64_t max_stale_us)
 {
-    const struct rc_near *near = handle->near;
-    int64_t now_us = rc_near_clock_us(near->step_us);
+    struct rc_near *near = handle->near;
+    int64_t now_us = rc_ticks_now_us(&near->ticks);
     if (now_us >= handle->deadline_us)
         return 0;
     touch(standing->owner, now_us, max_stale_us);

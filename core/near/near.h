@@ -53,9 +53,7 @@ void rc_near_close(struct rc_near *near); /* owners of this process have been re
 int rc_near_unlink(const char *name, size_t name_len);
 
 uint64_t rc_near_hash(const struct rc_near *near, const char *key, size_t len);
-/* An upper bound of the monotonic clock, in microseconds, for a few ns: up to two ticks of the kernel
-   later (8 ms at 250 Hz), and earlier only while its timer interrupt is overdue (a virtual machine
-   that gets no processor). */
+/* The monotonic clock, in microseconds. */
 int64_t rc_near_now_us(void);
 
 /* ---- owners: tracked connections ------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /*
  * near_own - what the files of the near cache share: near.c (reading), near_write.c, near_scan.c.
  *
- * Threads: a struct rc_near is constant after rc_near_open, but for the bench's switch.
+ * Threads: a struct rc_near is constant after rc_near_open, but for its ticks and the bench's switch.
  * Memory:  what rc_near_peek looks at may be recycled at any moment: each word is loaded once, and
  *          checked before it is used. What it tells is true if the bucket's version is still the
  *          same afterwards.
@@ -9,15 +9,14 @@
 #ifndef RC_NEAR_OWN_H
 #define RC_NEAR_OWN_H
 
-#include <time.h>
-
 #include "near/region.h"
+#include "near/ticks.h"
 
 enum { RC_NEAR_READ_TRIES = 4 };
 
 struct rc_near {
     struct rc_region region;
-    int64_t step_us; /* how far the coarse clock may be behind */
+    struct rc_ticks ticks;
     bool has_ghosts; /* benches only: drops are remembered */
 };
 
@@ -40,14 +39,6 @@ static inline struct rc_stripe *rc_near_stripe(struct rc_near *near, uint64_t ha
 static inline _Atomic uint32_t *rc_near_writes_of(const struct rc_near *near, uint64_t hash)
 {
     return &near->region.writes[(uint32_t)(hash >> 20) & near->region.writes_mask];
-}
-
-/* Not below CLOCK_MONOTONIC, unless the timer interrupt itself is late. */
-static inline int64_t rc_near_clock_us(int64_t step_us)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 + step_us;
 }
 
 /* False: no block with a header, a key and a value can be there. */

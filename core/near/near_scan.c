@@ -30,7 +30,7 @@ static bool seems_over(struct rc_near *near, const struct rc_stripe *stripe,
 
 uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets)
 {
-    int64_t now_us = rc_near_clock_us(near->step_us);
+    int64_t now_us = rc_ticks_now_us(&near->ticks);
     uint32_t total = bucket_total(near);
     for (; buckets > 0 && cursor < total; buckets--, cursor++) {
         struct rc_stripe *stripe;
@@ -115,7 +115,7 @@ size_t rc_near_claims(struct rc_near *near, const struct rc_near_owner *owner, i
                       size_t capacity, struct rc_buf *keys)
 {
     uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_relaxed);
-    int64_t now_us = rc_near_clock_us(near->step_us);
+    int64_t now_us = rc_ticks_now_us(&near->ticks);
     uint32_t total = bucket_total(near);
     struct harvest harvest = {.claims = claims, .capacity = capacity, .keys = keys};
     for (; buckets > 0 && *cursor < total; buckets--, ++*cursor) {
@@ -161,7 +161,7 @@ bool rc_near_confirm(struct rc_near *near, const struct rc_near_owner *owner, co
     uint64_t ticks = rc_block_ticks(deadline_us, near->region.shape.birth_us);
     bool is_confirmed = false;
     if (len > RC_NEAR_MAX_KEY ||
-        rc_near_clock_us(near->step_us) >= rc_block_time(ticks, near->region.shape.birth_us))
+        rc_ticks_now_us(&near->ticks) >= rc_block_time(ticks, near->region.shape.birth_us))
         return false;
     uint64_t hash = rc_near_hash(near, key, len);
     struct rc_stripe *stripe = rc_near_stripe(near, hash);

@@ -75,7 +75,7 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     uint64_t ticks = rc_block_ticks(entry->deadline_us, near->region.shape.birth_us);
     size_t max_len = rc_stripe_max_len(stripe, entry->group);
     bool is_over =
-        rc_near_clock_us(near->step_us) >= rc_block_time(ticks, near->region.shape.birth_us);
+        rc_ticks_now_us(&near->ticks) >= rc_block_time(ticks, near->region.shape.birth_us);
     bool is_too_long = entry->key_len > RC_NEAR_MAX_KEY || entry->value_len > max_len ||
                        rc_block_len(entry->key_len, entry->value_len) > max_len;
     if (is_over || is_too_long) { /* and no older one stays in its place */

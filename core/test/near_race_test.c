@@ -13,6 +13,7 @@ enum {
     READERS = 2,
     KEYS = 160, /* in few buckets, and more bytes than there is room for */
     STEPS = 40000,
+    STEPS_MAX = 200 * STEPS,
     LONGEST = 3000,
     MAX_STALE_US = 100 * 1000000
 };
@@ -61,6 +62,13 @@ static bool is_whole(const char *value, size_t len, uint32_t id, uint32_t *write
     return true;
 }
 
+/* Readers have met writers often enough to speak of. On a busy machine that takes longer. */
+static bool has_seen_enough(struct bed *bed)
+{
+    return atomic_load(&bed->hits) > 1000 && atomic_load(&bed->valids) > 1000 &&
+           atomic_load(&bed->overlaps) + atomic_load(&bed->moves) > 100;
+}
+
 /* A writer has its own keys, so that it knows what is the newest. */
 static void *write_keys(void *argument)
 {
@@ -69,7 +77,7 @@ static void *write_keys(void *argument)
     uint64_t seed = (uint64_t)task->number + 1;
     uint32_t writes[KEYS] = {0};
     char key[16], value[LONGEST];
-    for (int step = 0; step < STEPS; step++) {
+    for (int step = 0; step < STEPS || (step < STEPS_MAX && !has_seen_enough(bed)); step++) {
         int id = (int)test_below(&seed, KEYS / WRITERS) * WRITERS + task->number;
         struct rc_near_entry entry = {.key = key,
                                       .key_len = key_of(id, key),
@@ -164,9 +172,8 @@ static void never_tears_or_mixes_up_values_that_change_while_they_are_read(void)
         atomic_load(&bed.late));
     CHECK(atomic_load(&bed.torn) == 0);
     CHECK(atomic_load(&bed.late) == 0);
-    CHECK(atomic_load(&bed.hits) > 1000 && atomic_load(&bed.valids) > 1000);
     CHECK(stats.evictions > 100);
-    CHECK(atomic_load(&bed.overlaps) + atomic_load(&bed.moves) > 100);
+    CHECK(has_seen_enough(&bed));
     rc_near_close(bed.near);
 }
 
