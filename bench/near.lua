@@ -26,7 +26,7 @@ local REMEMBER = "value = subject:remember(key, 600, extra)"
 -- have no way to Redis for what is not known coherent.
 local CHECK = [[
     local slot = subject.index[key]
-    if extra(subject.handles, slot, 2147483647) then
+    if extra(subject.view, subject.handles, slot, 2147483647) then
         value = subject.values[slot]
     end
 ]]
@@ -122,7 +122,10 @@ end
 
 -- The parts of a cache's L0 that a hit touches.
 local function l0_parts(cache)
-    return { index = cache._index, handles = cache._store.handles, values = cache._store.values }
+    return {
+        view = cache._view, index = cache._index, handles = cache._store.handles,
+        values = cache._store.values,
+    }
 end
 
 local function hit_sides(subjects, keys, many_keys)

@@ -43,7 +43,7 @@ int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stal
                           key_len, max_stale_us, value);
 }
 
-int rc_view_check(rc_near_handle *handles, uint32_t index, int32_t max_stale_us)
+int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_t max_stale_us)
 {
-    return rc_near_is_valid(&handles[index], max_stale_us);
+    return rc_near_is_valid(view->near, &handles[index], max_stale_us);
 }

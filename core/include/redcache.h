@@ -216,7 +216,6 @@ enum {
 /* Names one version of an entry; opaque but for `used`. Valid as long as the view it came from. One
    cache line, of which a check mostly needs the first half. */
 typedef struct __attribute__((aligned(64))) rc_near_handle {
-    void *near;
     const void *changes;
     int64_t deadline_us;
     uint32_t seen_changes;
@@ -229,7 +228,7 @@ typedef struct __attribute__((aligned(64))) rc_near_handle {
     uint8_t slot;
     uint8_t generation;
     uint8_t used; /* set by every rc_view_check that said yes; the caller may clear it */
-    uint8_t reserved;
+    uint8_t reserved[9];
 } rc_near_handle;
 
 /* buffer and capacity are the caller's; data points into it. */
@@ -377,8 +376,8 @@ void rc_view_free(rc_view *view);
 /* RC_NEAR_*. Nothing that was not known coherent within max_stale_us is a hit. No system call. */
 int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stale_us,
                 rc_near_value *value);
-/* 1: what handles[index] was made for may still be served. */
-int rc_view_check(rc_near_handle *handles, uint32_t index, int32_t max_stale_us);
+/* 1: what handles[index] was made for, by a view of the same client, may still be served. */
+int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_t max_stale_us);
 /* As rc_get and rc_load, of the prefix and key together; the answer is kept near. */
 int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint32_t flags);
 int rc_view_load(rc_view *view, rc_op *op, const char *key, size_t key_len,

@@ -154,7 +154,7 @@ void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner,
 int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
                    size_t key_len, int64_t max_stale_us, rc_near_value *value);
 /* Whether what the handle was filled for may still be served: same entry, coherent, in time. */
-int rc_near_is_valid(rc_near_handle *handle, int64_t max_stale_us);
+int rc_near_is_valid(struct rc_near *near, rc_near_handle *handle, int64_t max_stale_us);
 
 /* For benches: whether a dropped key is remembered by the ghost queue. On. */
 void rc_near_set_ghosts(struct rc_near *near, bool has_ghosts);

@@ -103,7 +103,7 @@ static void run_reader(uint64_t seed)
         atomic_fetch_add(outcome == RC_NEAR_HIT ? &board->hits : &board->stale, 1);
         if (!is_whole(value.data, value.len, id))
             atomic_fetch_add(&board->torn, 1);
-        (void)rc_near_is_valid(&value.handle, MAX_STALE_US);
+        (void)rc_near_is_valid(near, &value.handle, MAX_STALE_US);
     }
 }
 

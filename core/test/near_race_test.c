@@ -121,7 +121,7 @@ static void read_key(struct bed *bed, int id, rc_near_value *value)
         atomic_fetch_add(&bed->late, 1);
     for (int i = 0; i < 8; i++) {
         before = dropped(bed, id);
-        if (!rc_near_is_valid(&value->handle, MAX_STALE_US))
+        if (!rc_near_is_valid(bed->near, &value->handle, MAX_STALE_US))
             break;
         atomic_fetch_add(&bed->valids, 1);
         if (value->handle.bucket_version != version)
@@ -284,7 +284,7 @@ static void reads_nothing_outside_whatever_it_finds(void)
             rc_word_write(rc_block_key(block), key, len);
         }
         found += rc_near_lookup(near, key, len, NULL, 0, MAX_STALE_US, &value) != RC_NEAR_MISS;
-        (void)rc_near_is_valid(&value.handle, MAX_STALE_US);
+        (void)rc_near_is_valid(near, &value.handle, MAX_STALE_US);
     }
     CHECK(found > 1000);
     rc_near_close(near);

@@ -243,7 +243,7 @@ static void serves_again_what_is_confirmed(void)
     CHECK(rc_near_lookup(bed.near, "key:", 4, "0", 1, SECOND, &value) == RC_NEAR_HIT);
     CHECK(!confirm(&bed, "key:0", version, INT64_MAX)); /* of this very epoch */
     rc_near_renew_owner(bed.owner);
-    CHECK(!rc_near_is_valid(&value.handle, SECOND));
+    CHECK(!rc_near_is_valid(bed.near, &value.handle, SECOND));
     CHECK(!confirm(&bed, "key:1", "\1\2\3\4\5\6\7\7", INT64_MAX));
     CHECK(!confirm(&bed, "key:9", version, INT64_MAX));
     CHECK(!confirm(&bed, "key:0", version, rc_near_now_us() - SECOND));
@@ -251,7 +251,7 @@ static void serves_again_what_is_confirmed(void)
     int64_t deadline_us = rc_near_now_us() + 100 * (int64_t)SECOND;
     CHECK(confirm(&bed, "key:0", version, deadline_us));
     CHECK(look(&bed, "key:0") == RC_NEAR_HIT && look(&bed, "key:1") == RC_NEAR_STALE);
-    CHECK(rc_near_is_valid(&value.handle, SECOND)); /* it is the same entry still */
+    CHECK(rc_near_is_valid(bed.near, &value.handle, SECOND)); /* it is the same entry still */
     CHECK(value.handle.deadline_us <= deadline_us &&
           value.handle.deadline_us > deadline_us - SECOND);
     CHECK(stats_of(&bed)->revalidations == 1);

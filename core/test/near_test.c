@@ -304,9 +304,9 @@ static void serves_nothing_past_its_deadline(void)
     CHECK(fill_until(&bed, "key", deadline_us) && fill_until(&bed, "late", INT64_MAX - 1));
     CHECK(look(&bed, "key") == RC_NEAR_HIT && bed.value.handle.deadline_us <= deadline_us);
     rc_near_handle handle = bed.value.handle;
-    CHECK(rc_near_is_valid(&handle, SECOND));
+    CHECK(rc_near_is_valid(bed.near, &handle, SECOND));
     wait_until(deadline_us);
-    CHECK(look(&bed, "key") == RC_NEAR_MISS && !rc_near_is_valid(&handle, SECOND));
+    CHECK(look(&bed, "key") == RC_NEAR_MISS && !rc_near_is_valid(bed.near, &handle, SECOND));
     CHECK(has(&bed, "late", "value"));
     CHECK(stats_of(&bed)->entries == 2);
     close_bed(&bed);
@@ -352,15 +352,16 @@ static void is_stale_beyond_the_horizon(void)
     rc_near_handle handle = bed.value.handle;
     CHECK(rc_near_lookup(bed.near, "o", 1, "ld", 2, 400000, &bed.value) == RC_NEAR_STALE);
     CHECK(bed.value.len == 5 && memcmp(bed.value.data, "value", 5) == 0);
-    CHECK(rc_near_is_valid(&handle, SECOND) && !rc_near_is_valid(&handle, 400000));
+    CHECK(rc_near_is_valid(bed.near, &handle, SECOND) &&
+          !rc_near_is_valid(bed.near, &handle, 400000));
     CHECK(rc_near_lookup(bed.near, "", 0, "key", 3, 0, &bed.value) == RC_NEAR_STALE);
-    CHECK(!rc_near_is_valid(&handle, 0) && !rc_near_is_valid(&handle, -1));
+    CHECK(!rc_near_is_valid(bed.near, &handle, 0) && !rc_near_is_valid(bed.near, &handle, -1));
     rc_near_set_asof(old, rc_near_asof(old) - 1000000); /* never back */
-    CHECK(rc_near_is_valid(&handle, SECOND));
+    CHECK(rc_near_is_valid(bed.near, &handle, SECOND));
     rc_near_set_asof(old, rc_near_now_us());
-    CHECK(rc_near_is_valid(&handle, 400000) && look(&bed, "old") == RC_NEAR_HIT);
+    CHECK(rc_near_is_valid(bed.near, &handle, 400000) && look(&bed, "old") == RC_NEAR_HIT);
     rc_near_remove_owner(bed.near, old);
-    CHECK(!rc_near_is_valid(&handle, SECOND) && look(&bed, "old") == RC_NEAR_STALE);
+    CHECK(!rc_near_is_valid(bed.near, &handle, SECOND) && look(&bed, "old") == RC_NEAR_STALE);
     CHECK(has(&bed, "key", "value"));
     close_bed(&bed);
 }
@@ -373,9 +374,9 @@ static void is_stale_once_the_owner_has_a_new_epoch(void)
     CHECK(fill(&bed, "key", "value") && has(&bed, "key", "value"));
     rc_near_handle handle = bed.value.handle;
     rc_near_renew_owner(bed.owner);
-    CHECK(look(&bed, "key") == RC_NEAR_STALE && !rc_near_is_valid(&handle, SECOND));
+    CHECK(look(&bed, "key") == RC_NEAR_STALE && !rc_near_is_valid(bed.near, &handle, SECOND));
     CHECK(fill(&bed, "key", "value") && has(&bed, "key", "value"));
-    CHECK(!rc_near_is_valid(&handle, SECOND));
+    CHECK(!rc_near_is_valid(bed.near, &handle, SECOND));
     /* The slot's next owner does not vouch for what the last one filled. */
     rc_near_remove_owner(bed.near, bed.owner);
     bed.owner = rc_near_add_owner(bed.near);
@@ -395,7 +396,8 @@ static void tells_the_owner_that_somebody_reads(void)
     CHECK(has(&bed, "key", "value"));
     CHECK(rc_near_now_us() - rc_near_read_us(bed.owner) < SECOND / 8);
     CHECK(rc_near_need_us(bed.owner) == SECOND);
-    CHECK(rc_near_is_valid(&bed.value.handle, 300000) && rc_near_need_us(bed.owner) == 300000);
+    CHECK(rc_near_is_valid(bed.near, &bed.value.handle, 300000) &&
+          rc_near_need_us(bed.owner) == 300000);
     CHECK(has(&bed, "key", "value") && rc_near_need_us(bed.owner) == 300000);
     rc_near_forget_need(bed.owner);
     CHECK(rc_near_need_us(bed.owner) == INT64_MAX);
@@ -431,11 +433,11 @@ static void holds_a_handle_valid_while_only_its_neighbours_change(void)
         return;
     CHECK(fill(&bed, "key", "value") && has(&bed, "key", "value"));
     rc_near_handle handle = bed.value.handle;
-    CHECK(!handle.used && rc_near_is_valid(&handle, SECOND) && handle.used);
+    CHECK(!handle.used && rc_near_is_valid(bed.near, &handle, SECOND) && handle.used);
     uint32_t version = handle.bucket_version, moves = 0;
     for (int i = 0; i < 100; i++) {
         fill_many(&bed, i * 100, 100, 0);
-        CHECK(rc_near_is_valid(&handle, SECOND));
+        CHECK(rc_near_is_valid(bed.near, &handle, SECOND));
         moves += handle.bucket_version != version;
         version = handle.bucket_version;
     }
@@ -449,20 +451,20 @@ static void ends_a_handle_with_its_entry(void)
     rc_near_handle handle, none = {0};
     if (!open_bed(&bed, 1 << 20, 1))
         return;
-    CHECK(!rc_near_is_valid(&none, SECOND));
+    CHECK(!rc_near_is_valid(bed.near, &none, SECOND));
     CHECK(fill(&bed, "key", "value") && has(&bed, "key", "value"));
     handle = bed.value.handle;
     drop(&bed, "key", RC_NEAR_PUSH);
-    CHECK(!rc_near_is_valid(&handle, SECOND));
+    CHECK(!rc_near_is_valid(bed.near, &handle, SECOND));
     CHECK(fill(&bed, "key", "value")); /* the same bytes in the same place, but read anew */
-    CHECK(!rc_near_is_valid(&handle, SECOND));
+    CHECK(!rc_near_is_valid(bed.near, &handle, SECOND));
     CHECK(has(&bed, "key", "value"));
     handle = bed.value.handle;
-    CHECK(fill(&bed, "key", "other") && !rc_near_is_valid(&handle, SECOND));
+    CHECK(fill(&bed, "key", "other") && !rc_near_is_valid(bed.near, &handle, SECOND));
     CHECK(fill(&bed, "cold", "value") && has(&bed, "cold", "value"));
     handle = bed.value.handle;
     fill_many(&bed, 0, 40000, 0);
-    CHECK(look(&bed, "cold") == RC_NEAR_MISS && !rc_near_is_valid(&handle, SECOND));
+    CHECK(look(&bed, "cold") == RC_NEAR_MISS && !rc_near_is_valid(bed.near, &handle, SECOND));
     close_bed(&bed);
 }
 
@@ -479,8 +481,9 @@ static void gives_each_plain_value_a_version(void)
     rc_near_handle first = bed.value.handle;
     for (int i = 0; i < 300; i++) {
         rc_near_handle handle = bed.value.handle;
-        CHECK(fill_entry(&bed, &entry) && !rc_near_is_valid(&handle, SECOND));
-        CHECK(!rc_near_is_valid(&first, SECOND)); /* nor 256 fills later, in the same place */
+        CHECK(fill_entry(&bed, &entry) && !rc_near_is_valid(bed.near, &handle, SECOND));
+        CHECK(!rc_near_is_valid(bed.near, &first,
+                                SECOND)); /* nor 256 fills later, in the same place */
         CHECK(has(&bed, "key", "value"));
         CHECK(bed.value.handle.version != version);
     }

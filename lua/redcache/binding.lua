@@ -455,8 +455,8 @@ end
 
 ---Whether what handles[index] stands for may still be served.
 ---@return boolean
-function binding.view_check(handles, index, max_stale_us)
-    return C.rc_view_check(handles, index, max_stale_us) == 1
+function binding.view_check(view, handles, index, max_stale_us)
+    return C.rc_view_check(view, handles, index, max_stale_us) == 1
 end
 
 ---Whether the handle was used since the last time this was asked.

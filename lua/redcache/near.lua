@@ -195,7 +195,7 @@ function near.hit(cache, key, max_stale_us, copy)
     local slot = cache._index[key]
     if slot ~= nil then
         local store = cache._store
-        if view_check(store.handles, slot, max_stale_us) then
+        if view_check(cache._view, store.handles, slot, max_stale_us) then
             local value = store.values[slot]
             if not (copy and type(value) == "table" and value ~= NOTHING) then
                 local counters = cache._counters
