@@ -119,7 +119,8 @@ static uint32_t clear_room(struct rc_stripe *stripe, uint32_t hole, size_t len)
     return rc_arena_alloc(arena, stripe->arena, len);
 }
 
-uint32_t rc_evict_and_alloc(struct rc_stripe *stripe, uint8_t group, size_t len)
+/* Room for that many bytes, or 0. */
+static uint32_t alloc(struct rc_stripe *stripe, uint8_t group, size_t len)
 {
     struct rc_arena *arena = &stripe->head->arena;
     uint64_t max = share(stripe, &stripe->bounds->max[group]);
@@ -149,7 +150,7 @@ static uint32_t rank_of(struct rc_stripe *stripe, struct rc_index_spot spot)
 }
 
 /* Both buckets are full only by bad luck: the index has more places than there are entries. */
-struct rc_index_spot rc_evict_and_find_room(struct rc_stripe *stripe, uint64_t hash)
+static struct rc_index_spot find_room(struct rc_stripe *stripe, uint64_t hash)
 {
     uint32_t count = stripe->shape->bucket_count;
     struct rc_index_spot room = rc_index_find_room(stripe->buckets, count, hash);
@@ -170,4 +171,16 @@ struct rc_index_spot rc_evict_and_find_room(struct rc_stripe *stripe, uint64_t h
     spot_of(stripe, rc_index_ref(room.bucket, room.slot), &victim);
     evict(stripe, room, victim);
     return room;
+}
+
+uint32_t rc_evict_insert(struct rc_stripe *stripe, const struct rc_near_entry *entry,
+                         uint32_t stamp, uint64_t ticks, int queue, uint32_t heat)
+{
+    size_t len = rc_block_len(entry->key_len, entry->value_len);
+    uint32_t ref = alloc(stripe, entry->group, len);
+    if (ref == 0)
+        return 0;
+    struct rc_index_spot spot = find_room(stripe, entry->hash);
+    rc_stripe_put(stripe, ref, spot, entry, stamp, ticks, queue, heat);
+    return ref;
 }

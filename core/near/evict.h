@@ -13,9 +13,9 @@
 
 #include "near/stripe.h"
 
-/* Room for that many bytes, or 0 where even an empty stripe had none. */
-uint32_t rc_evict_and_alloc(struct rc_stripe *stripe, uint8_t group, size_t len);
-/* An empty place in the index. */
-struct rc_index_spot rc_evict_and_find_room(struct rc_stripe *stripe, uint64_t hash);
+/* Stores an entry that is not there yet, in whatever room that takes. A ref, or 0 where even an empty
+   stripe had none. */
+uint32_t rc_evict_insert(struct rc_stripe *stripe, const struct rc_near_entry *entry,
+                         uint32_t stamp, uint64_t ticks, int queue, uint32_t heat);
 
 #endif

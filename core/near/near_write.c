@@ -1,3 +1,4 @@
+#include "near/evict.h"
 #include "near/near_own.h"
 
 uint32_t rc_near_writes(const struct rc_near *near, uint64_t hash)
@@ -36,7 +37,7 @@ static bool replace(struct rc_stripe *stripe, const struct rc_near_entry *entry,
         queue = RC_QUEUE_MAIN;
         rc_stripe_count(stripe, RC_STRIPE_GHOSTS);
     }
-    bool is_stored = rc_stripe_insert(stripe, entry, stamp, ticks, queue, heat) != 0;
+    bool is_stored = rc_evict_insert(stripe, entry, stamp, ticks, queue, heat) != 0;
     rc_stripe_count(stripe, is_stored ? RC_STRIPE_FILLS : RC_STRIPE_REFUSALS);
     return is_stored;
 }

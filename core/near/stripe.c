@@ -5,8 +5,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "near/evict.h"
-
 /* ---- shape ----------------------------------------------------------------------------------- */
 
 enum { LINE = 64 };
@@ -263,19 +261,14 @@ static void write_block(struct rc_stripe *stripe, uint32_t ref, const struct rc_
     rc_word_write(key + rc_block_key_room(entry->key_len), entry->value, entry->value_len);
 }
 
-uint32_t rc_stripe_insert(struct rc_stripe *stripe, const struct rc_near_entry *entry,
-                          uint32_t stamp, uint64_t ticks, int queue, uint32_t heat)
+void rc_stripe_put(struct rc_stripe *stripe, uint32_t ref, struct rc_index_spot spot,
+                   const struct rc_near_entry *entry, uint32_t stamp, uint64_t ticks, int queue,
+                   uint32_t heat)
 {
-    size_t len = rc_block_len(entry->key_len, entry->value_len);
-    uint32_t ref = rc_evict_and_alloc(stripe, entry->group, len);
-    if (ref == 0)
-        return 0;
     write_block(stripe, ref, entry, stamp, ticks);
-    struct rc_index_spot spot = rc_evict_and_find_room(stripe, entry->hash);
     rc_index_begin(spot.bucket);
     rc_index_put(spot, rc_index_tag(entry->hash), ref, heat);
     rc_index_end(spot.bucket);
     rc_queue_push(&stripe->head->queues[entry->group], stripe->arena, ref, queue);
     count_entry(stripe, rc_block_at(stripe->arena, ref)->word, true);
-    return ref;
 }

@@ -1,9 +1,8 @@
 /*
  * stripe - a part of the region with a mutex of its own: entries, and who has to leave.
  *
- * What:    on top of index, arena, queues and ghost: find, insert and remove entries, make room by
- *          S3-FIFO within the bounds of the groups, and start anew after a process died in the
- *          middle of a change.
+ * What:    on top of index, arena, queues and ghost: find, put and remove entries, and start anew
+ *          after a process died in the middle of a change. Who makes room is evict.
  * Threads: everything but rc_stripe_count under rc_stripe_lock. No thread holds two of these
  *          mutexes, and nothing is allocated or called back under one.
  * Memory:  a struct rc_stripe is this process's view of one; `head` and what follows it are shared.
@@ -108,9 +107,11 @@ bool rc_stripe_is_changing(const struct rc_stripe *stripe);
 
 void rc_stripe_count(struct rc_stripe *stripe, enum rc_stripe_counter counter); /* one more */
 
-/* Stores an entry that is not there yet. A ref, or 0: no room. */
-uint32_t rc_stripe_insert(struct rc_stripe *stripe, const struct rc_near_entry *entry,
-                          uint32_t stamp, uint64_t ticks, int queue, uint32_t heat);
+/* Writes an entry that is not there yet to the block `ref`, which is allocated, and to an empty
+   place. */
+void rc_stripe_put(struct rc_stripe *stripe, uint32_t ref, struct rc_index_spot spot,
+                   const struct rc_near_entry *entry, uint32_t stamp, uint64_t ticks, int queue,
+                   uint32_t heat);
 struct rc_index_spot rc_stripe_find(struct rc_stripe *stripe, uint64_t hash, const char *key,
                                     size_t key_len);
 /* Returns the hole it leaves (rc_arena_free). */

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "test.h"
+#include "test/test.h"
 
 enum { BYTES = 64 * 1024, MAX_BLOCKS = 4096 };
 

@@ -11,7 +11,7 @@
 #include "near/near.h"
 #include "near/region.h"
 #include "near/near_own.h"
-#include "test.h"
+#include "test/test.h"
 
 enum {
     WRITERS = 4,

@@ -6,7 +6,7 @@
 #include "near/index.h"
 #include "near/near.h"
 #include "near/near_own.h"
-#include "test.h"
+#include "test/test.h"
 
 enum {
     WRITERS = 2,

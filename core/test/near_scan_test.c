@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "test.h"
+#include "test/test.h"
 
 enum { SECOND = 1000000 };
 

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "test.h"
+#include "test/test.h"
 
 enum { SECOND = 1000000, BUFFER = 70000 };
 

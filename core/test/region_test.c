@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "near/near_own.h"
-#include "test.h"
+#include "test/test.h"
 
 enum { SECOND = 1000000, SIZE = 1 << 20 };
 
