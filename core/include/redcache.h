@@ -213,9 +213,9 @@ enum {
     RC_NEAR_GROW = 3   /* the buffer is too small: len bytes are needed */
 };
 
-/* Names one version of an entry; opaque but for `used`. Valid as long as the view it came from. One
-   cache line, of which a check mostly needs the first half. */
-typedef struct __attribute__((aligned(64))) rc_near_handle {
+/* Names one version of an entry; opaque but for `used`. Valid as long as the view it came from. 64
+   bytes, of which a check mostly needs the first 24. */
+typedef struct rc_near_handle {
     const void *changes;
     int64_t deadline_us;
     uint32_t seen_changes;
