@@ -265,7 +265,9 @@ static void start_barrier(struct rc_engine *engine, struct rc_op *op)
     rc_link_send(link, req, rc_context_after_ms(context, command_timeout_ms(engine, op)));
 }
 
-/* ---- own writes: gone from the near cache when they start, and again when they are done --------- */
+/* ---- own writes: gone from the near cache when they start, and again when they are done. And what
+   was read past it: another process of this machine may hold an older copy whose push is still on
+   its way, and a reader who saw the newer value must not find that ------------------------------- */
 
 static void drop_key(struct rc_engine *engine, const char *key, size_t len)
 {
@@ -282,6 +284,10 @@ static void drop_written(struct rc_engine *engine, const struct rc_op *op)
         return;
     switch (op->kind) {
     case RC_OP_SET: drop_key(engine, key, len); break;
+    case RC_OP_GET:
+        if (op->has_newer)
+            drop_key(engine, key, len);
+        break;
     case RC_OP_PUBLISH:
     case RC_OP_FAIL:
     case RC_OP_RELEASE: drop_key(engine, key + 1, len - 1); break; /* behind the purpose byte */
@@ -354,7 +360,8 @@ static void start(struct rc_engine *engine, struct rc_op *op)
         }
         /* Behind the deadline of its request, which knows better what went wrong. */
         set_deadline(engine, op, command_timeout_ms(engine, op) + 1);
-        if (!start_fetch(engine, op, rc_buf_head(&op->key), rc_buf_len(&op->key)))
+        op->has_newer = !start_fetch(engine, op, rc_buf_head(&op->key), rc_buf_len(&op->key));
+        if (op->has_newer)
             start_command(engine, op);
         break;
     case RC_OP_BARRIER: start_barrier(engine, op); break;
@@ -363,8 +370,10 @@ static void start(struct rc_engine *engine, struct rc_op *op)
     case RC_OP_DELETE: start_command(engine, op); break;
     case RC_OP_LOAD:
         set_deadline(engine, op, op->load.wait_timeout_ms);
-        if (!start_fetch(engine, op, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1))
-            rc_leases_load(&engine->leases, op);
+        if (start_fetch(engine, op, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1))
+            break;
+        op->has_newer = op->near;
+        rc_leases_load(&engine->leases, op);
         break;
     case RC_OP_PUBLISH:
     case RC_OP_FAIL:

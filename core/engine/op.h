@@ -68,7 +68,7 @@ struct rc_op {
     struct rc_timer deadline;
     struct rc_req *req;     /* request under way for this op alone */
     struct rc_fetch *fetch; /* read under way, shared with others; by `member` */
-    bool has_newer;         /* its value came past the near cache, which may hold an older one */
+    bool has_newer;         /* its answer comes past the near cache, which may hold an older one */
     bool running;
     uint64_t running_tag; /* as it was when submitted; stays while it leads */
 

@@ -295,6 +295,36 @@ static void asks_for_a_sign_of_life_only_while_somebody_reads(void)
     take_down();
 }
 
+/* The other engine's copy is older, and its push has not arrived yet: whoever was handed the newer
+   value must not find the older one afterwards. */
+static void what_is_read_past_it_takes_older_copies_out(void)
+{
+    set_up();
+    put("get", "one", -1);
+    put("load", "one", -1);
+    warm("get");
+    peer_get(&client, &ops[1], "get", 0); /* both connections are there */
+    peer_read(&other, &ops[2], "load", 0);
+    peer_run(&server);
+    peer_read(&other, &ops[1], "get", 0);
+    peer_run(&server);
+    server.refuses = true;
+    peer_cut(tracked(&client), true);
+    CHECK(is_near("get", "one") && is_near("load", "one"));
+    tracked(&other)->deaf = true;
+    put("get", "two", -1);
+    put("load", "two", -1);
+    CHECK(is_near("get", "one")); /* within maxStale */
+    peer_read(&client, &ops[3], "get", 0);
+    peer_load(&client, &ops[4], "load", RC_WANT_TTL, 1000, 9000, 9000);
+    peer_run(&server);
+    CHECK(peer_says(&ops[3], "two") && look("get") == RC_NEAR_MISS);
+    CHECK(peer_says(&ops[4], "two"));
+    tracked(&other)->deaf = false;
+    peer_run(&server);
+    take_down();
+}
+
 static void gives_a_connection_up_that_does_not_answer(void)
 {
     set_up();
@@ -351,6 +381,7 @@ int main(void)
     TEST(serves_nothing_of_a_lost_connection_until_it_is_confirmed);
     TEST(forgets_everything_at_a_flush);
     TEST(asks_for_a_sign_of_life_only_while_somebody_reads);
+    TEST(what_is_read_past_it_takes_older_copies_out);
     TEST(gives_a_connection_up_that_does_not_answer);
     TEST(a_barrier_tells_when_it_was_set);
     TEST(goes_to_the_other_connection_where_tracking_is_not_allowed);

@@ -81,7 +81,10 @@ local function fail_all(failed, list, first, last, slot, status, action)
 end
 
 -- Writes keys first..last as MGETs.
-local function write_mgets(slot, prefix, list, first, last)
+local function write_mgets(cache, slot, list, first, last)
+    local prefix = cache._prefix
+    -- What comes past the near cache takes older copies out of it, as a write does.
+    local add = cache._view and binding.argument_written or binding.argument
     local status = binding.begin(slot, binding.RETRY)
     while status == 0 and first <= last do
         local chunk_last = math.min(first + KEYS_PER_MGET - 1, last)
@@ -91,7 +94,7 @@ local function write_mgets(slot, prefix, list, first, last)
             if status ~= 0 then
                 break
             end
-            status = binding.argument(slot, prefix .. list[i])
+            status = add(slot, prefix .. list[i])
         end
         first = chunk_last + 1
     end
@@ -224,7 +227,7 @@ local function read_mget(cache, list, count, own, values, failed, negatives, bro
     customize(slot, own)
     for first = 1, count, KEYS_PER_WRITE do
         local last = math.min(first + KEYS_PER_WRITE - 1, count)
-        local status = run(cache, slot, write_mgets(slot, cache._prefix, list, first, last))
+        local status = run(cache, slot, write_mgets(cache, slot, list, first, last))
         if status == 0 then
             read_mgets(cache, slot, list, first, last, values, failed, negatives, broken)
         else
