@@ -30,8 +30,9 @@ local function expect_none(program)
     assert.is_true(checks >= tonumber(CHECKS), result.out)
     assert.equal(0, result.exit, result.out)
     -- Memory answered, and was told of changes: most reads are hits, and many had to go to Redis.
+    -- Under a sanitizer on a busy machine a tick is as long as maxStale, and fewer are hits.
     local l0, near, redis = result.out:match("reads: l0 (%d+), near (%d+), redis (%d+)")
-    assert.is_true(l0 + near > checks / 2, result.out)
+    assert.is_true(l0 + near > checks / (clock.scale == 1 and 2 or 10), result.out)
     assert.is_true(tonumber(near) > checks / 20, result.out)
     assert.is_true(tonumber(redis) > checks / 1000, result.out)
     -- Reads whose connection ended, at most.
