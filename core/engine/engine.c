@@ -285,14 +285,14 @@ static void drop_written(struct rc_engine *engine, const struct rc_op *op)
     switch (op->kind) {
     case RC_OP_SET: drop_key(engine, key, len); break;
     case RC_OP_GET:
-        if (op->has_newer)
+        if (op->has_newer && op->result.status == 0)
             drop_key(engine, key, len);
         break;
     case RC_OP_PUBLISH:
     case RC_OP_FAIL:
     case RC_OP_RELEASE: drop_key(engine, key + 1, len - 1); break; /* behind the purpose byte */
     case RC_OP_LOAD:
-        if (op->has_newer || (op->load.flags & RC_HIDE_OLD))
+        if ((op->has_newer && op->result.outcome == RC_HIT) || (op->load.flags & RC_HIDE_OLD))
             drop_key(engine, key + 1, len - 1);
         break;
     case RC_OP_DELETE:

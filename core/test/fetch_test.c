@@ -315,6 +315,11 @@ static void what_is_read_past_it_takes_older_copies_out(void)
     put("get", "two", -1);
     put("load", "two", -1);
     CHECK(is_near("get", "one")); /* within maxStale */
+    client.conns[RC_LINK_W]->mute = true;
+    peer_read(&client, &ops[0], "get", 0);
+    peer_sleep(&server, 600);
+    CHECK(ops[0].op.result.status == RC_ERR_TIMEOUT && look("get") != RC_NEAR_MISS);
+    client.conns[RC_LINK_W]->mute = false;
     peer_read(&client, &ops[3], "get", 0);
     peer_load(&client, &ops[4], "load", RC_WANT_TTL, 1000, 9000, 9000);
     peer_run(&server);
