@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "driver/clock.h"
+#include "base/clock.h"
 #include "driver/fork.h"
 #include "driver/reactor.h"
 #include "engine/script.h"

@@ -6,7 +6,7 @@
  *          them are declared in redcache.h.
  * Threads: any; everything here runs in the caller's thread, and what needs the engine goes through
  *          the driver's queue.
- * Memory:  a client lives as long as it is referred to, or has slots or locks.
+ * Memory:  a client lives as long as it is referred to, or has slots, locks or views.
  * Errors:  RC_ERR_*.
  */
 #ifndef RC_CLIENT_H

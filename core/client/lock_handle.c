@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "client/client.h"
-#include "driver/clock.h"
+#include "base/clock.h"
 #include "driver/fork.h"
 
 struct rc_lock_handle {

@@ -6,7 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "driver/clock.h"
+#include "base/clock.h"
 #include "driver/fork.h"
 #include "driver/random.h"
 #include "driver/reactor.h"

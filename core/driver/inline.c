@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "driver/clock.h"
+#include "base/clock.h"
 #include "driver/driver.h"
 #include "driver/reactor.h"
 

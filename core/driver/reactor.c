@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-#include "driver/clock.h"
+#include "base/clock.h"
 #include "driver/lookup.h"
 #include "driver/socket.h"
 

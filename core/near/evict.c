@@ -2,7 +2,7 @@
 
 #include <assert.h>
 
-#include "near/ticks.h"
+#include "base/clock.h"
 
 enum {
     MOVES = 32, /* of entries that were read, before one has to go all the same */
@@ -124,7 +124,7 @@ static uint32_t alloc(struct rc_stripe *stripe, uint8_t group, size_t len)
 {
     struct rc_arena *arena = &stripe->head->arena;
     uint64_t max = share(stripe, &stripe->bounds->max[group]);
-    int64_t now_us = rc_ticks_clock_us();
+    int64_t now_us = rc_clock_us();
     uint32_t hole = 0, ref;
     while (max != 0 && rc_queue_bytes(queues_of(stripe, group)) + len + RC_ARENA_SMALLEST > max)
         if ((hole = evict_from(stripe, group, now_us)) == 0)

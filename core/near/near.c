@@ -2,13 +2,11 @@
 
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "near/near_own.h"
 
 /* ---- regions and owners ---------------------------------------------------------------------- */
 
-/* How far the coarse clock may be behind. It moves with the timer interrupt, and then by whole ticks
-   only: what is left of the last one waits for the next. So it is two ticks, and measured so (2.7 to
-   6.7 ms where a tick is 4 ms, Linux 6.18). */
 int rc_near_open(struct rc_near **near, const struct rc_near_options *options, const char **why)
 {
     struct rc_near *opened = calloc(1, sizeof(*opened));
@@ -47,7 +45,7 @@ uint64_t rc_near_hash(const struct rc_near *near, const char *key, size_t len)
 
 int64_t rc_near_now_us(void)
 {
-    return rc_ticks_clock_us();
+    return rc_clock_us();
 }
 
 struct rc_near_owner *rc_near_add_owner(struct rc_near *near)

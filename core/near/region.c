@@ -8,9 +8,9 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "near/process.h"
 
 #define MAGIC UINT64_C(0x7261656e65686372) /* "rchenear" */
@@ -62,13 +62,6 @@ static uint32_t type_sizes(void)
     return (uint32_t)(sizeof(pthread_mutex_t) | sizeof(struct rc_stripe_head) << 8);
 }
 
-static int64_t monotonic_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 /* On zeroed memory. Whoever dies in here leaves is_ready 0. */
 static int make(struct rc_region *region, const struct rc_near_options *options, const char **why)
 {
@@ -83,7 +76,7 @@ static int make(struct rc_region *region, const struct rc_near_options *options,
     head->bytes = region->bytes;
     head->server = options->server;
     head->stripe_count = region->stripe_count;
-    head->birth_us = monotonic_us();
+    head->birth_us = rc_clock_us();
     atomic_store_explicit(&head->bounds.count, 1, memory_order_relaxed);
     int error = rc_stripe_init_mutex(&head->mutex);
     for (uint32_t i = 0; error == 0 && i < region->stripe_count; i++)

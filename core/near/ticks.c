@@ -6,6 +6,8 @@
 #include <cpuid.h>
 #endif
 
+#include "base/clock.h"
+
 enum {
     LEARN_US = 20000,   /* a window of that length tells the speed to a few parts in 10,000 */
     COMPARE_US = 10000, /* in which that is an error of a few microseconds */
@@ -42,7 +44,7 @@ static bool read_both(const struct rc_ticks *ticks, uint64_t *count, int64_t *no
     uint64_t factor = atomic_load_explicit(&ticks->factor, memory_order_relaxed);
     for (int tries = 0; tries < TRIES; tries++) {
         uint64_t before = rc_ticks_count();
-        *now_us = rc_ticks_clock_us();
+        *now_us = rc_clock_us();
         *count = rc_ticks_count();
         /* Without a factor yet: no counter of use runs faster than 10 GHz. */
         uint64_t passed = *count - before;
@@ -105,7 +107,7 @@ int64_t rc_ticks_compare(struct rc_ticks *ticks)
     int state = atomic_load_explicit(&ticks->state, memory_order_acquire);
     if ((state != RC_TICKS_LEARNING && state != RC_TICKS_COUNTED) ||
         !read_both(ticks, &count, &now_us))
-        return rc_ticks_clock_us();
+        return rc_clock_us();
     if (state == RC_TICKS_LEARNING)
         learn(ticks, count, now_us);
     else if (is_unsteady(ticks, count, now_us))

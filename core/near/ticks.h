@@ -18,7 +18,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <time.h>
 #if defined(__x86_64__)
 #include <x86intrin.h>
 #endif
@@ -46,13 +45,6 @@ struct rc_ticks {
 void rc_ticks_init(struct rc_ticks *ticks);
 /* Compares, learns, or just reads the clock. */
 int64_t rc_ticks_compare(struct rc_ticks *ticks);
-
-static inline int64_t rc_ticks_clock_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
 
 static inline uint64_t rc_ticks_count(void)
 {
