@@ -167,6 +167,17 @@ local function take(cache, key, copy)
     return true, value
 end
 
+-- The answer of a read that the last view_get has found.
+local function hit_near(cache, key, copy)
+    local found, value = take(cache, key, copy)
+    if not found then
+        return nil
+    end
+    local counters = cache._counters
+    counters.nearHits = counters.nearHits + 1
+    return "near", value
+end
+
 local function check_guard(store, slot, key, value)
     if print_of(value, 0) ~= store.prints[slot] then
         drop(store, slot)
@@ -212,12 +223,7 @@ function near.hit(cache, key, max_stale_us, copy)
     local view = cache._view
     if view ~= nil and cache._client.handle ~= nil
         and view_get(view, key, max_stale_us) == NEAR_HIT then
-        local found, value = take(cache, key, copy)
-        if found then
-            local counters = cache._counters
-            counters.nearHits = counters.nearHits + 1
-            return "near", value
-        end
+        return hit_near(cache, key, copy)
     end
     return nil
 end
@@ -262,11 +268,7 @@ function near.look(cache, key, opts)
     end
     local since = barrier(cache, opts)
     if since and binding.view_get_since(view, key, since) == NEAR_HIT then
-        local found, value = take(cache, key, copy)
-        if found then
-            cache._counters.nearHits = cache._counters.nearHits + 1
-            return "near", value
-        end
+        return hit_near(cache, key, copy)
     end
     return nil
 end
