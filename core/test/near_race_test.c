@@ -11,7 +11,7 @@
 enum {
     WRITERS = 2,
     READERS = 2,
-    KEYS = 160, /* in few buckets, and more bytes than there is room for */
+    KEYS = 320, /* in few buckets, and twice the bytes there is room for */
     STEPS = 40000,
     STEPS_MAX = 200 * STEPS,
     LONGEST = 3000,
