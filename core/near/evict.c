@@ -2,8 +2,6 @@
 
 #include <assert.h>
 
-#include "base/clock.h"
-
 enum {
     MOVES = 32, /* of entries that were read, before one has to go all the same */
     TRIES = 16  /* victims of the policy, before the room is cleared by force */
@@ -120,11 +118,10 @@ static uint32_t clear_room(struct rc_stripe *stripe, uint32_t hole, size_t len)
 }
 
 /* Room for that many bytes, or 0. */
-static uint32_t alloc(struct rc_stripe *stripe, uint8_t group, size_t len)
+static uint32_t alloc(struct rc_stripe *stripe, uint8_t group, size_t len, int64_t now_us)
 {
     struct rc_arena *arena = &stripe->head->arena;
     uint64_t max = share(stripe, &stripe->bounds->max[group]);
-    int64_t now_us = rc_clock_us();
     uint32_t hole = 0, ref;
     while (max != 0 && rc_queue_bytes(queues_of(stripe, group)) + len + RC_ARENA_SMALLEST > max)
         if ((hole = evict_from(stripe, group, now_us)) == 0)
@@ -174,10 +171,10 @@ static struct rc_index_spot find_room(struct rc_stripe *stripe, uint64_t hash)
 }
 
 uint32_t rc_evict_insert(struct rc_stripe *stripe, const struct rc_near_entry *entry,
-                         uint32_t stamp, uint64_t ticks, int queue, uint32_t heat)
+                         uint32_t stamp, uint64_t ticks, int queue, uint32_t heat, int64_t now_us)
 {
     size_t len = rc_block_len(entry->key_len, entry->value_len);
-    uint32_t ref = alloc(stripe, entry->group, len);
+    uint32_t ref = alloc(stripe, entry->group, len, now_us);
     if (ref == 0)
         return 0;
     struct rc_index_spot spot = find_room(stripe, entry->hash);

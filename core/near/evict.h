@@ -16,6 +16,6 @@
 /* Stores an entry that is not there yet, in whatever room that takes. A ref, or 0 where even an empty
    stripe had none. */
 uint32_t rc_evict_insert(struct rc_stripe *stripe, const struct rc_near_entry *entry,
-                         uint32_t stamp, uint64_t ticks, int queue, uint32_t heat);
+                         uint32_t stamp, uint64_t ticks, int queue, uint32_t heat, int64_t now_us);
 
 #endif

@@ -19,7 +19,7 @@ int rc_near_open(struct rc_near **near, const struct rc_near_options *options, c
         free(opened);
         return error;
     }
-    rc_ticks_init(&opened->ticks);
+    rc_ticks_init(&opened->ticks, options->clock);
     opened->has_ghosts = true;
     *near = opened;
     return 0;

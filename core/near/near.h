@@ -19,6 +19,7 @@
 #ifndef RC_NEAR_H
 #define RC_NEAR_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,6 +36,7 @@ enum {
 
 struct rc_near;
 struct rc_near_owner;
+struct rc_mix_seed;
 
 struct rc_near_options {
     size_t bytes;     /* of the whole region, everything included */
@@ -43,6 +45,11 @@ struct rc_near_options {
     uint64_t server;  /* names what the keys belong to (server and database): a region by
                                that name that was made for another is refused */
     uint32_t stripes; /* power of two; 0: one per 4 MiB, at most 64 */
+    const struct rc_mix_seed
+        *seed; /* of the hash: for who wants the same run again. NULL: random */
+    /* In microseconds, outlives the near cache, and is the same for all who map the region. NULL: the
+       machine's monotonic clock. */
+    const _Atomic int64_t *clock;
 };
 
 /* Maps a region, made by the first. A named one of another version, size, server or user is refused
@@ -53,7 +60,7 @@ void rc_near_close(struct rc_near *near); /* owners of this process have been re
 int rc_near_unlink(const char *name, size_t name_len);
 
 uint64_t rc_near_hash(const struct rc_near *near, const char *key, size_t len);
-/* The monotonic clock, in microseconds. */
+/* The machine's monotonic clock, in microseconds. */
 int64_t rc_near_now_us(void);
 
 /* ---- owners: tracked connections ------------------------------------------------------------- */

@@ -23,7 +23,7 @@ void rc_near_set_ghosts(struct rc_near *near, bool has_ghosts)
 /* An entry in the place of an older one keeps its queue and counts as read once more: S3-FIFO takes
    an update for a hit. A new one that the ghost queue knows goes to the main queue. */
 static bool replace(struct rc_stripe *stripe, const struct rc_near_entry *entry, uint32_t stamp,
-                    uint64_t ticks)
+                    uint64_t ticks, int64_t now_us)
 {
     struct rc_index_spot old = rc_stripe_find(stripe, entry->hash, entry->key, entry->key_len);
     int queue = RC_QUEUE_SMALL;
@@ -37,7 +37,7 @@ static bool replace(struct rc_stripe *stripe, const struct rc_near_entry *entry,
         queue = RC_QUEUE_MAIN;
         rc_stripe_count(stripe, RC_STRIPE_GHOSTS);
     }
-    bool is_stored = rc_evict_insert(stripe, entry, stamp, ticks, queue, heat) != 0;
+    bool is_stored = rc_evict_insert(stripe, entry, stamp, ticks, queue, heat, now_us) != 0;
     rc_stripe_count(stripe, is_stored ? RC_STRIPE_FILLS : RC_STRIPE_REFUSALS);
     return is_stored;
 }
@@ -75,8 +75,8 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     struct rc_stripe *stripe = rc_near_stripe(near, entry->hash);
     uint64_t ticks = rc_block_ticks(entry->deadline_us, near->region.shape.birth_us);
     size_t max_len = rc_stripe_max_len(stripe, entry->group);
-    bool is_over =
-        rc_ticks_now_us(&near->ticks) >= rc_block_time(ticks, near->region.shape.birth_us);
+    int64_t now_us = rc_ticks_now_us(&near->ticks);
+    bool is_over = now_us >= rc_block_time(ticks, near->region.shape.birth_us);
     bool is_too_long = entry->key_len > RC_NEAR_MAX_KEY || entry->value_len > max_len ||
                        rc_block_len(entry->key_len, entry->value_len) > max_len;
     if (is_over || is_too_long) { /* and no older one stays in its place */
@@ -94,8 +94,9 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     if (is_doomed)
         doom(near, stripe, entry);
     else
-        is_stored = replace(stripe, entry,
-                            atomic_load_explicit(&owner->stamp, memory_order_relaxed), ticks);
+        is_stored =
+            replace(stripe, entry, atomic_load_explicit(&owner->stamp, memory_order_relaxed), ticks,
+                    now_us);
     /* An answer to an earlier request that comes in later, over another connection, must not take
        the place of this newer one: a reader would see the key go back. Relaxed: fills of a key meet
        under the mutex. */

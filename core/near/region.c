@@ -66,7 +66,9 @@ static uint32_t type_sizes(void)
 static int make(struct rc_region *region, const struct rc_near_options *options, const char **why)
 {
     struct rc_region_head *head = region->head;
-    if (getentropy(&head->seed, sizeof(head->seed)) != 0) {
+    if (options->seed != NULL) {
+        head->seed = *options->seed;
+    } else if (getentropy(&head->seed, sizeof(head->seed)) != 0) {
         *why = "there are no random numbers for the near cache";
         return RC_ERR_NOMEM;
     }
@@ -76,7 +78,9 @@ static int make(struct rc_region *region, const struct rc_near_options *options,
     head->bytes = region->bytes;
     head->server = options->server;
     head->stripe_count = region->stripe_count;
-    head->birth_us = rc_clock_us();
+    head->birth_us = options->clock != NULL
+                         ? atomic_load_explicit(options->clock, memory_order_acquire)
+                         : rc_clock_us();
     atomic_store_explicit(&head->bounds.count, 1, memory_order_relaxed);
     int error = rc_stripe_init_mutex(&head->mutex);
     for (uint32_t i = 0; error == 0 && i < region->stripe_count; i++)

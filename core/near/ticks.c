@@ -63,9 +63,14 @@ static void set(struct rc_ticks *ticks, uint64_t count, int64_t now_us)
     atomic_store_explicit(&ticks->compared_at, count, memory_order_relaxed);
 }
 
-void rc_ticks_init(struct rc_ticks *ticks)
+void rc_ticks_init(struct rc_ticks *ticks, const _Atomic int64_t *given)
 {
     memset(ticks, 0, sizeof *ticks);
+    ticks->given = given;
+    if (given != NULL) {
+        atomic_store_explicit(&ticks->state, RC_TICKS_GIVEN, memory_order_release);
+        return;
+    }
     bool is_of_use = is_trusted() && read_both(ticks, &ticks->first_count, &ticks->first_us);
     atomic_store_explicit(&ticks->state, is_of_use ? RC_TICKS_LEARNING : RC_TICKS_CLOCK,
                           memory_order_release);
@@ -105,6 +110,8 @@ int64_t rc_ticks_compare(struct rc_ticks *ticks)
     uint64_t count;
     int64_t now_us;
     int state = atomic_load_explicit(&ticks->state, memory_order_acquire);
+    if (state == RC_TICKS_GIVEN) /* Acquire: what was done before the clock was moved is seen. */
+        return atomic_load_explicit(ticks->given, memory_order_acquire);
     if ((state != RC_TICKS_LEARNING && state != RC_TICKS_COUNTED) ||
         !read_both(ticks, &count, &now_us))
         return rc_clock_us();

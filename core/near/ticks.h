@@ -26,11 +26,13 @@ enum rc_ticks_state {
     RC_TICKS_LEARNING, /* how fast the counter is */
     RC_TICKS_BUSY,     /* somebody works it out right now */
     RC_TICKS_COUNTED,
-    RC_TICKS_CLOCK /* read the clock each time */
+    RC_TICKS_CLOCK, /* read the clock each time */
+    RC_TICKS_GIVEN  /* the same with a clock that is not the machine's */
 };
 
 struct rc_ticks {
     /* Fixed after init. */
+    const _Atomic int64_t *given; /* microseconds, moved by somebody else; NULL: none */
     int64_t first_us;
     uint64_t first_count;
 
@@ -42,7 +44,8 @@ struct rc_ticks {
     _Atomic int64_t offset_us;
 };
 
-void rc_ticks_init(struct rc_ticks *ticks);
+/* given NULL: the machine's clock. */
+void rc_ticks_init(struct rc_ticks *ticks, const _Atomic int64_t *given);
 /* Compares, learns, or just reads the clock. */
 int64_t rc_ticks_compare(struct rc_ticks *ticks);
 

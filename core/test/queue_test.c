@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "near/evict.h"
 #include "near/ghost.h"
 #include "near/stripe.h"
@@ -144,7 +145,7 @@ static void insert(struct stage *stage, const char *key, uint32_t heat)
     struct rc_near_entry entry = entry_of(stage, key);
     if (rc_stripe_lock(&stage->stripe)) {
         CHECK(rc_evict_insert(&stage->stripe, &entry, 1 << 10, RC_BLOCK_NO_DEADLINE, RC_QUEUE_SMALL,
-                              heat) != 0);
+                              heat, rc_clock_us()) != 0);
         rc_stripe_unlock(&stage->stripe);
     }
 }
@@ -214,7 +215,7 @@ static void evicts_neighbours_where_no_hole_is_large_enough(void)
         entry.value_len = rc_stripe_max_len(&stage.stripe, 0) - RC_BLOCK_HEAD - 12;
         CHECK(entry.value_len < sizeof(large) && rc_stripe_lock(&stage.stripe));
         CHECK(rc_evict_insert(&stage.stripe, &entry, 1 << 10, RC_BLOCK_NO_DEADLINE, RC_QUEUE_SMALL,
-                              0) != 0);
+                              0, rc_clock_us()) != 0);
         rc_stripe_unlock(&stage.stripe);
         CHECK(queue_of(&stage, key) == RC_QUEUE_SMALL);
         insert_many(&stage, 1000 + i * 50, 50);

@@ -29,7 +29,7 @@ static void pause_ms(int ms)
 static void keeps_up_with_the_clock(void)
 {
     struct rc_ticks ticks;
-    rc_ticks_init(&ticks);
+    rc_ticks_init(&ticks, NULL);
     for (int i = 0; i < 20; i++) {
         CHECK(least_error_us(&ticks) < 100);
         pause_ms(i < 10 ? 7 : 31); /* shorter and longer than a comparison holds */
@@ -44,7 +44,7 @@ static void keeps_up_with_the_clock(void)
 static void is_right_at_once_when_a_process_goes_on(void)
 {
     struct rc_ticks ticks;
-    rc_ticks_init(&ticks);
+    rc_ticks_init(&ticks, NULL);
     pause_ms(25);
     CHECK(least_error_us(&ticks) < 100);
     for (int i = 0; i < 10; i++) {
@@ -57,7 +57,7 @@ static void is_right_at_once_when_a_process_goes_on(void)
 static void goes_on_in_a_child(void)
 {
     struct rc_ticks ticks;
-    rc_ticks_init(&ticks);
+    rc_ticks_init(&ticks, NULL);
     pause_ms(25);
     least_error_us(&ticks);
     pid_t child = fork();
@@ -70,7 +70,7 @@ static void goes_on_in_a_child(void)
 static void reads_the_clock_where_the_counter_proves_unsteady(void)
 {
     struct rc_ticks ticks;
-    rc_ticks_init(&ticks);
+    rc_ticks_init(&ticks, NULL);
     pause_ms(25);
     least_error_us(&ticks);
     if (atomic_load(&ticks.state) != RC_TICKS_COUNTED)
@@ -82,11 +82,24 @@ static void reads_the_clock_where_the_counter_proves_unsteady(void)
     CHECK(atomic_load(&ticks.state) == RC_TICKS_CLOCK);
 }
 
+static void tells_the_time_it_is_given(void)
+{
+    struct rc_ticks ticks;
+    _Atomic int64_t given = 1000;
+    rc_ticks_init(&ticks, &given);
+    CHECK(rc_ticks_now_us(&ticks) == 1000);
+    pause_ms(30);
+    CHECK(rc_ticks_now_us(&ticks) == 1000);
+    atomic_store(&given, 5000000);
+    CHECK(rc_ticks_now_us(&ticks) == 5000000);
+}
+
 int main(void)
 {
     TEST(keeps_up_with_the_clock);
     TEST(is_right_at_once_when_a_process_goes_on);
     TEST(goes_on_in_a_child);
     TEST(reads_the_clock_where_the_counter_proves_unsteady);
+    TEST(tells_the_time_it_is_given);
     return test_result();
 }
