@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mutant.h"
+
 /* ---- news of the links ------------------------------------------------------------------------ */
 
 static void on_link_ready(struct rc_link *link)
@@ -33,7 +35,8 @@ static void on_link_down(struct rc_link *link)
     struct rc_engine *engine = link->owner;
     if (link->role != RC_LINK_T)
         return;
-    begin_epoch(engine);
+    if (!RC_MUTANT(NO_FLUSH_ON_RECONNECT))
+        begin_epoch(engine);
     /* Nobody tells us of changes any more: all who wait look for themselves. */
     rc_track_fire_all(&engine->track);
 }
@@ -435,7 +438,8 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
         return NULL;
     struct rc_op *op = RC_CONTAINER(finished->next, struct rc_op, active);
     rc_list_remove(&op->active);
-    drop_written(engine, op);
+    if (!RC_MUTANT(NO_PURGE_AT_ACK))
+        drop_written(engine, op);
     return op;
 }
 

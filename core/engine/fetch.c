@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mutant.h"
+
 struct rc_fetch {
     struct rc_table_node node; /* in `open`, while it may be joined */
     struct rc_list place;      /* in `idle`, when not in use */
@@ -144,7 +146,7 @@ void rc_fetches_push(struct rc_fetches *fetches, const char *key, size_t len)
     if (fetch == NULL || (key != NULL && (len != rc_buf_len(&fetch->key) ||
                                           memcmp(key, rc_buf_head(&fetch->key), len) != 0)))
         return;
-    fetch->doomed = true;
+    fetch->doomed = !RC_MUTANT(FILL_AFTER_INVALIDATION);
     shut(fetch);
 }
 

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/mutant.h"
 #include "engine/command.h"
 #include "engine/flight.h"
 #include "engine/lease_flow.h"
@@ -335,8 +336,9 @@ void rc_lease_start_heartbeat(struct rc_flight *flight)
     struct rc_context *context = flight->leases->context;
     bool renew = !(flight->options.flags & RC_NO_RENEW);
     int64_t ttl_ms = flight->options.lease_ttl_ms;
+    int64_t beat_ms = RC_MUTANT(LATE_HEARTBEAT) ? ttl_ms + 2 : (ttl_ms + 2) / 3;
     rc_context_set_timer(context, &flight->timer,
-                         rc_context_after_ms(context, renew ? (ttl_ms + 2) / 3 : ttl_ms));
+                         rc_context_after_ms(context, renew ? beat_ms : ttl_ms));
 }
 
 static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
@@ -394,6 +396,8 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
         flight->polls++;
         look_ms = look_ms < poll_ms ? look_ms : poll_ms;
     }
+    if (RC_MUTANT(NO_LOCAL_TIMER) && told)
+        look_ms = LOOK_MAX_MS;
     flight->state = RC_FLIGHT_WAITING;
     rc_context_set_timer(context, &flight->timer, rc_context_after_ms(context, look_ms));
     rc_flight_settle(flight);
@@ -503,6 +507,8 @@ static void acquire(struct rc_flight *flight)
     }
     flight->options = op->load;
     rc_context_nonce(leases->context, flight->token);
+    if (RC_MUTANT(TOKEN_PER_CLIENT))
+        memcpy(flight->token, &leases->context->seed, RC_NONCE_SIZE);
     bool set = asks_with_set(flight, op);
     flight->asked = true;
     struct rc_req *req =

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mutant.h"
 #include "engine/command.h"
 #include "engine/script.h"
 
@@ -355,10 +356,12 @@ static int write_handshake(struct rc_link *link)
         link->handshake[link->handshake_count++] = STEP_SELECT;
     }
     if (link->role == RC_LINK_T) {
-        error |= rc_command_head(out, 3);
+        error |= rc_command_head(out, RC_MUTANT(NOLOOP) ? 4 : 3);
         error |= rc_command_text(out, "CLIENT");
         error |= rc_command_text(out, "TRACKING");
         error |= rc_command_text(out, "ON");
+        if (RC_MUTANT(NOLOOP))
+            error |= rc_command_text(out, "NOLOOP");
         link->handshake[link->handshake_count++] = STEP_TRACKING;
     }
     error |= rc_command_head(out, 1);

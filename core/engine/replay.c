@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "base/mutant.h"
+
 enum { REPLAY_SECONDS = 10 };
 
 void rc_replay_init(struct rc_replay *replay)
@@ -54,6 +56,8 @@ void rc_replay_send(struct rc_replay *replay, struct rc_link *link)
     struct rc_context *context = link->context;
     for (size_t i = 0; replay->entries != NULL && i < RC_REPLAY_ENTRIES; i++) {
         struct rc_replay_entry *entry = &replay->entries[i];
+        if (RC_MUTANT(REPLAY_LATE_EPOCH))
+            entry->epoch = link->epoch;
         if (rc_buf_len(&entry->request) == 0 || entry->epoch == link->epoch)
             continue;
         if (context->now_us - entry->sent_us > REPLAY_SECONDS * INT64_C(1000000)) {

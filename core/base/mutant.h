@@ -1,0 +1,44 @@
+/*
+ * mutant - known bugs that can be planted, to see that the simulator finds them.
+ *
+ * What:    RC_MUTANT(X) is false, and gone from the code, but in a build with RC_MUTANTS: there it is
+ *          whether bug X was chosen. Each is a mistake that some cache has really made.
+ * Threads: chosen once, before everything else.
+ * Not:     no library of ours is built with them: only redcache-sim-mutants is.
+ */
+#ifndef RC_MUTANT_H
+#define RC_MUTANT_H
+
+/* What it is called, and what the bug is. */
+#define RC_MUTANTS_EACH(X)                                                                         \
+    X(BLIND_SET, "a lease is set over whatever stands there")                                      \
+    X(PUBLISH_ANY, "a load stores its value without comparing the token")                          \
+    X(TOKEN_PER_CLIENT, "all leases of a client have one token")                                   \
+    X(SEPARATE_LOCK, "the lease stands in a key of its own, so a delete does not void it")         \
+    X(REFRESH_ANY, "a refresh replaces any value, not only the one it saw")                        \
+    X(NO_LOCAL_TIMER, "waiters rely on the server to tell that a lease has run out")               \
+    X(NO_FLUSH_ON_RECONNECT, "copies outlive the connection that kept them coherent")              \
+    X(FILL_AFTER_INVALIDATION, "an answer is kept although the key changed behind it")             \
+    X(NO_PURGE_AT_ACK, "an own write drops the copy at its start alone")                           \
+    X(REPLAY_LATE_EPOCH, "a delete's connection is noted too late, when it is another one")        \
+    X(NOLOOP, "tracking with NOLOOP")                                                              \
+    X(LATE_HEARTBEAT, "a lease is renewed a little later than it ends")
+
+#ifdef RC_MUTANTS
+
+enum rc_mutant {
+    RC_MUTANT_NONE,
+#define RC_MUTANT_NAME(name, what) RC_MUTANT_##name,
+    RC_MUTANTS_EACH(RC_MUTANT_NAME)
+#undef RC_MUTANT_NAME
+        RC_MUTANT_COUNT
+};
+
+extern enum rc_mutant rc_mutant; /* the one that is planted */
+#define RC_MUTANT(name) (rc_mutant == RC_MUTANT_##name)
+
+#else
+#define RC_MUTANT(name) 0
+#endif
+
+#endif
