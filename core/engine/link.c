@@ -538,13 +538,14 @@ void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
     enum rc_message message = RC_MESSAGE_NONE;
     if (link->state != RC_LINK_HANDSHAKE && link->state != RC_LINK_READY)
         return;
-    link->received_us = link->context->now_us;
     link->context->stats.bytes_in += len;
     int error = rc_resp_feed(&link->resp, bytes, len);
     while (error == 0 && (link->state == RC_LINK_HANDSHAKE || link->state == RC_LINK_READY)) {
         error = rc_resp_next(&link->resp, &message);
         if (error != 0 || message == RC_MESSAGE_NONE)
             break;
+        if (message == RC_MESSAGE_REPLY)
+            link->received_us = link->context->now_us;
         if (message == RC_MESSAGE_PUSH) {
             link->context->stats.pushes++;
             link->on_push(link, &link->resp.push);
@@ -558,6 +559,8 @@ void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
             error = RC_ERR_PROTOCOL; /* an answer nobody asked for */
         }
     }
+    if (!link->resp.in_push) /* a piece of an answer. A push does not prove that we are heard */
+        link->received_us = link->context->now_us;
     if (error != 0)
         refuse_stream(link);
 }

@@ -59,7 +59,7 @@ struct rc_link {
     uint64_t epoch;    /* grows with every connection that ended */
     uint32_t attempts; /* failed since it was last ready */
     int64_t down_since_us;
-    int64_t received_us;   /* when bytes last came in */
+    int64_t received_us;   /* when an answer, or a piece of one, last came in */
     int64_t sent_us;       /* when the newest request was written to the output */
     struct rc_timer timer; /* opening: give up; backoff: try again; ready: is it still answering? */
     struct rc_resp resp;

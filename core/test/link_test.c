@@ -241,6 +241,40 @@ static void gives_a_silent_connection_up_and_makes_a_new_one(void)
     take_down();
 }
 
+/* Half open: what we say is lost, what the server says arrives. */
+static void pushes_do_not_prove_that_the_server_hears_us(void)
+{
+    static const char push[] = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$5\r\nother\r\n";
+    set_up();
+    get(0);
+    w->mute = true;
+    get(1);
+    for (int i = 0; i < 12; i++) {
+        peer_say(w, push, sizeof(push) - 1);
+        peer_sleep(&server, 100);
+    }
+    CHECK(client.engine.context.stats.disconnects == 1);
+    w->mute = false;
+    take_down();
+}
+
+/* Every piece of it is a sign of life. */
+static void waits_for_a_large_answer_that_comes_slowly(void)
+{
+    set_up();
+    get(0);
+    w->mute = true;
+    get(1);
+    peer_say(w, "$12\r\n", 5);
+    for (int i = 0; i < 12; i++) {
+        peer_say(w, "x", 1);
+        peer_sleep(&server, 200);
+    }
+    CHECK(client.engine.context.stats.disconnects == 0);
+    w->mute = false;
+    take_down();
+}
+
 static void tries_again_less_and_less_often(void)
 {
     set_up();
@@ -420,6 +454,8 @@ int main(void)
     TEST(ends_in_time_when_nobody_answers);
     TEST(a_late_answer_goes_to_nobody_else);
     TEST(gives_a_silent_connection_up_and_makes_a_new_one);
+    TEST(pushes_do_not_prove_that_the_server_hears_us);
+    TEST(waits_for_a_large_answer_that_comes_slowly);
     TEST(tries_again_less_and_less_often);
     TEST(fails_at_once_when_redis_has_been_away_for_long);
     TEST(gives_up_a_connect_that_goes_nowhere);
