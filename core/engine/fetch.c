@@ -5,6 +5,8 @@
 
 #include "base/mutant.h"
 
+enum { JOIN_US = 5000 }; /* the smallest maxStale there is */
+
 struct rc_fetch {
     struct rc_table_node node; /* in `open`, while it may be joined */
     struct rc_list place;      /* in `idle`, when not in use */
@@ -231,10 +233,12 @@ fail:
 static struct rc_fetch *find(struct rc_fetches *fetches, const char *key, size_t len, uint64_t hash)
 {
     struct rc_fetch *fetch = (struct rc_fetch *)(void *)rc_table_find(&fetches->open, key, len);
-    /* What this machine has written since then must be seen by those who ask now. */
+    /* What this machine has written since then must be seen by those who ask now; and what others
+       have written, with the delay they allow. */
     if (fetch == NULL || fetch->writes != rc_near_writes(fetches->near, hash))
         return NULL;
-    return fetch;
+    int64_t sent_us = fetch->req->sent_us;
+    return sent_us == 0 || fetches->context->now_us - sent_us <= JOIN_US ? fetch : NULL;
 }
 
 void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, const char *key, size_t len,

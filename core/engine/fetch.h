@@ -1,7 +1,7 @@
 /*
  * fetch - reading a key over the tracked connection, and keeping the answer in the near cache.
  *
- * What:    one GET + PTTL per key, however many ask for it meanwhile. The answer is kept unless the
+ * What:    one GET + PTTL per key, however many ask for it within 5 ms. The answer is kept unless the
  *          key may have changed since it was read: a push between the two answers, or a write of
  *          this machine since the request was made, dooms it; those who wait get it all the same,
  *          but nobody joins any more.

@@ -122,6 +122,31 @@ static void reads_a_key_once_for_all_who_ask_meanwhile(void)
     take_down();
 }
 
+/* Its answer may have been under way for as long as this process, or the line, stood still. */
+static void nobody_joins_a_read_that_was_sent_long_ago(void)
+{
+    set_up();
+    put("key", "one", -1);
+    warm("connected");
+    int gets = (int)server.gets;
+    tracked(&client)->deaf = true;
+    peer_read(&client, &ops[0], "key", 0);
+    peer_run(&server);
+    peer_sleep(&server, 4);
+    peer_read(&client, &ops[1], "key", 0);
+    peer_run(&server);
+    CHECK((int)server.gets == gets + 1);
+    put("key", "two", -1);
+    peer_sleep(&server, 4);
+    peer_read(&client, &ops[2], "key", 0);
+    peer_run(&server);
+    tracked(&client)->deaf = false;
+    peer_run(&server);
+    CHECK(peer_says(&ops[0], "one") && peer_says(&ops[1], "one") && peer_says(&ops[2], "two"));
+    CHECK((int)server.gets == gets + 2);
+    take_down();
+}
+
 static void goes_on_for_the_others_when_one_leaves(void)
 {
     set_up();
@@ -377,6 +402,7 @@ int main(void)
     TEST(keeps_what_it_reads_until_it_changes);
     TEST(keeps_neither_absent_keys_nor_leases);
     TEST(reads_a_key_once_for_all_who_ask_meanwhile);
+    TEST(nobody_joins_a_read_that_was_sent_long_ago);
     TEST(goes_on_for_the_others_when_one_leaves);
     TEST(a_push_between_the_answers_dooms_them);
     TEST(a_push_in_front_of_the_answers_does_no_harm);
