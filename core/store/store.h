@@ -50,7 +50,8 @@ struct rc_store_change {
 };
 
 struct rc_store_options {
-    size_t max_bytes; /* of keys, values and what goes with them; 0: no bound */
+    size_t max_bytes; /* of keys, values and what goes with them; 0: no bound. Room is made for the
+                         most a command can need before it is done. */
     struct rc_seed seed;
     void *owner;
     /* A connection has output though it was fed nothing: a push. NULL: nobody wants to know. Called
@@ -70,6 +71,7 @@ struct rc_store_stats {
     uint64_t expirations;
 };
 
+/* rc_scripts_init has run. */
 int rc_store_new(struct rc_store **store, const struct rc_store_options *options);
 void rc_store_free(struct rc_store *store); /* its connections, too */
 
@@ -85,7 +87,8 @@ int rc_store_feed(struct rc_store_conn *conn, const char *bytes, size_t len);
 /* Expires keys whose time is over, among `count` looked at from where the last call ended. Returns how
    many. */
 size_t rc_store_sweep(struct rc_store *store, size_t count);
-/* As a replica: makes the change its master made. Connections that track the key are told. */
+/* As a replica: makes the change its master made. Connections that track the key are told. Nothing is
+   evicted for it, and a lock that came this way may be evicted later. */
 int rc_store_apply(struct rc_store *store, const struct rc_store_change *change);
 /* Tells every key of `from` as a change: what a replica begins with. */
 void rc_store_each(const struct rc_store *from,

@@ -1,0 +1,95 @@
+/* The scripts of locks, done natively: each function does what the source of its name in
+   engine/script.c says, in the same order. What they write is pinned: a lock that was evicted would
+   have two holders. */
+#include "store/run.h"
+
+#include <stdio.h>
+
+#include "store/answer.h"
+#include "store/key.h"
+
+static struct rc_value get(struct rc_run *run, uint32_t key)
+{
+    return RC_RUN_CALL(run, RC_WORD("GET"), rc_run_key(run, key));
+}
+
+static void pin(const struct rc_run *run, uint32_t i)
+{
+    const struct rc_call *call = run->call;
+    struct rc_key *key =
+        run->failed ? NULL : rc_key_peek(call->store, call->session->database, rc_run_key(run, i));
+    if (key != NULL)
+        rc_key_pin(call->store, key, true);
+}
+
+/* Answers {1, fence}. Lua counts in doubles, and so does this. */
+static void give_fence(struct rc_run *run)
+{
+    char text[32];
+    double now = (double)run->call->store->now_us;
+    double fence = (double)RC_RUN_CALL(run, RC_WORD("INCR"), rc_run_key(run, 2)).number;
+    if (fence < now)
+        fence = now;
+    int len = snprintf(text, sizeof text, "%.0f", fence);
+    RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 2), (struct rc_text){text, (size_t)len},
+                RC_WORD("PX"), rc_run_arg(run, 4));
+    get(run, 1);
+    rc_run_answer_list(run, 2, 1);
+    rc_run_answer_int(run, fence >= 0x1p63 ? INT64_MAX : (int64_t)fence);
+    pin(run, 1);
+    pin(run, 2);
+}
+
+static void lock(struct rc_run *run)
+{
+    struct rc_text key = rc_run_key(run, 1), token = rc_run_arg(run, 1), ttl = rc_run_arg(run, 2);
+    if (rc_text_equal(rc_run_arg(run, 3), RC_WORD("1"))) {
+        RC_RUN_CALL(run, RC_WORD("SET"), key, token, RC_WORD("PX"), ttl);
+        give_fence(run);
+        return;
+    }
+    struct rc_value old = RC_RUN_CALL(run, RC_WORD("SET"), key, token, RC_WORD("NX"),
+                                      RC_WORD("GET"), RC_WORD("PX"), ttl);
+    if (old.type == '$' && !rc_run_is(run, old, token)) {
+        get(run, 3);
+        rc_run_answer_code(run, 0);
+        return;
+    }
+    if (old.type == '$')
+        RC_RUN_CALL(run, RC_WORD("PEXPIRE"), key, ttl);
+    give_fence(run);
+}
+
+static void renew(struct rc_run *run)
+{
+    if (!rc_run_is(run, get(run, 1), rc_run_arg(run, 1))) {
+        rc_run_answer_int(run, 0);
+        return;
+    }
+    RC_RUN_CALL(run, RC_WORD("PEXPIRE"), rc_run_key(run, 1), rc_run_arg(run, 2));
+    get(run, 1);
+    rc_run_answer_int(run, 1);
+}
+
+static void release(struct rc_run *run)
+{
+    struct rc_text token = rc_run_arg(run, 1);
+    if (!rc_run_is(run, get(run, 1), token)) {
+        rc_run_answer_int(run, rc_run_is(run, get(run, 2), token));
+        return;
+    }
+    RC_RUN_CALL(run, RC_WORD("UNLINK"), rc_run_key(run, 1));
+    RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 2), token, RC_WORD("PX"), RC_WORD("1000"));
+    rc_run_answer_int(run, 1);
+    pin(run, 2);
+}
+
+void rc_run_lock_script(struct rc_run *run)
+{
+    switch (run->script) {
+    case RC_SCRIPT_LOCK: lock(run); break;
+    case RC_SCRIPT_LOCK_RENEW: renew(run); break;
+    case RC_SCRIPT_LOCK_RELEASE: release(run); break;
+    default: break;
+    }
+}

@@ -1,0 +1,186 @@
+/* EVAL, EVALSHA and SCRIPT: which script it is, and whether it may run. No Lua runs here: the store
+   knows the scripts of engine/script.h, and does each natively once it was loaded. */
+#include "store/verb.h"
+
+#include <string.h>
+
+#include "store/answer.h"
+#include "store/key.h"
+#include "store/run.h"
+
+enum { SHA_LEN = 40 };
+
+static bool is_sha(struct rc_text word, enum rc_script script)
+{
+    const char *sha = rc_script_sha(script);
+    for (size_t i = 0; i < SHA_LEN; i++) {
+        char c = word.bytes[i];
+        if ((c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c) != sha[i])
+            return false;
+    }
+    return true;
+}
+
+/* RC_SCRIPT_COUNT: none that was loaded. */
+static enum rc_script find_by_sha(const struct rc_store *store, struct rc_text word)
+{
+    int script = 0;
+    if (word.len != SHA_LEN)
+        return RC_SCRIPT_COUNT;
+    while (script < RC_SCRIPT_COUNT && !(store->script_known[script] && is_sha(word, script)))
+        script++;
+    return script;
+}
+
+static enum rc_script find_by_source(struct rc_text source)
+{
+    for (int script = 0; script < RC_SCRIPT_COUNT; script++) {
+        const char *own = rc_script_source(script);
+        if (rc_text_equal(source, (struct rc_text){own, strlen(own)}))
+            return script;
+    }
+    return RC_SCRIPT_COUNT;
+}
+
+static void refuse_source(struct rc_call *call)
+{
+    rc_answer_error(call, "ERR the embedded store runs no scripts but redcache's own");
+}
+
+static void refuse_sha(struct rc_call *call)
+{
+    rc_answer_error(call, "NOSCRIPT No matching script. Please use EVAL.");
+}
+
+/* ---- running --------------------------------------------------------------------------------- */
+
+/* Number of keys at args[2]. */
+static bool take_key_count(struct rc_call *call, int64_t *count)
+{
+    if (!rc_answer_take_int(call, 2, count))
+        return false;
+    if (*count > (int64_t)call->count - 3)
+        rc_answer_error(call, "ERR Number of keys can't be greater than number of args");
+    else if (*count < 0)
+        rc_answer_error(call, "ERR Number of keys can't be negative");
+    else
+        return true;
+    return false;
+}
+
+/* The most that a script can write: every argument under every key. */
+static size_t room_for(const struct rc_run *run)
+{
+    enum { NUMBER_ROOM = 64 };
+    size_t bytes = NUMBER_ROOM;
+    for (uint32_t i = 0; i < run->arg_count; i++)
+        bytes += run->args[i].len;
+    bytes *= run->key_count;
+    for (uint32_t i = 0; i < run->key_count; i++)
+        bytes += rc_key_cost(run->keys[i].len, 0);
+    return bytes;
+}
+
+static void run_script(struct rc_call *call, enum rc_script script, uint32_t key_count)
+{
+    struct rc_store *store = call->store;
+    struct rc_run run = {
+        .call = call,
+        .script = script,
+        .keys = call->args + 3,
+        .key_count = key_count,
+        .args = call->args + 3 + key_count,
+        .arg_count = call->count - 3 - key_count,
+    };
+    if (store->role == RC_STORE_REPLICA) {
+        rc_run_fail(&run, RC_WORD("READONLY You can't write against a read only replica."));
+    } else if (!rc_key_make_room(store, room_for(&run))) {
+        rc_run_fail(&run, RC_WORD("OOM command not allowed when used memory > 'maxmemory'."));
+    } else if (script >= RC_SCRIPT_LOCK) {
+        rc_run_lock_script(&run);
+    } else {
+        rc_run_lease_script(&run);
+    }
+    rc_buf_clear(&store->script_out);
+}
+
+static void do_evalsha(struct rc_call *call)
+{
+    int64_t key_count;
+    if (call->args[1].len != SHA_LEN) {
+        refuse_sha(call);
+        return;
+    }
+    if (!take_key_count(call, &key_count))
+        return;
+    enum rc_script script = find_by_sha(call->store, call->args[1]);
+    if (script == RC_SCRIPT_COUNT)
+        refuse_sha(call);
+    else
+        run_script(call, script, (uint32_t)key_count);
+}
+
+static void do_eval(struct rc_call *call)
+{
+    int64_t key_count;
+    if (!take_key_count(call, &key_count))
+        return;
+    enum rc_script script = find_by_source(call->args[1]);
+    if (script == RC_SCRIPT_COUNT) {
+        refuse_source(call);
+        return;
+    }
+    call->store->script_known[script] = true;
+    run_script(call, script, (uint32_t)key_count);
+}
+
+/* ---- SCRIPT ---------------------------------------------------------------------------------- */
+
+static void do_load(struct rc_call *call)
+{
+    enum rc_script script = find_by_source(call->args[2]);
+    if (script == RC_SCRIPT_COUNT) {
+        refuse_source(call);
+        return;
+    }
+    call->store->script_known[script] = true;
+    rc_answer_text(call, rc_script_sha(script));
+}
+
+static void do_exists(struct rc_call *call)
+{
+    rc_answer_array(call, call->count - 2);
+    for (uint32_t i = 2; i < call->count; i++)
+        rc_answer_int(call, find_by_sha(call->store, call->args[i]) != RC_SCRIPT_COUNT);
+}
+
+static void do_flush(struct rc_call *call)
+{
+    bool known = call->count == 2 || (call->count == 3 && (rc_text_is(call->args[2], "SYNC") ||
+                                                           rc_text_is(call->args[2], "ASYNC")));
+    if (!known) {
+        rc_answer_error(call, "ERR SCRIPT FLUSH only support SYNC|ASYNC option");
+        return;
+    }
+    memset(call->store->script_known, 0, sizeof call->store->script_known);
+    rc_answer_status(call, "OK");
+}
+
+static const struct rc_verb words[] = {
+    {"LOAD", 3, 0, do_load},
+    {"EXISTS", -3, 0, do_exists},
+    {"FLUSH", -2, 0, do_flush},
+    {"", 0, 0, NULL},
+};
+
+static void do_script(struct rc_call *call)
+{
+    rc_verb_do_second(call, words, " debug help kill ");
+}
+
+const struct rc_verb rc_script_verbs[] = {
+    {"EVAL", -3, 0, do_eval},
+    {"EVALSHA", -3, 0, do_evalsha},
+    {"SCRIPT", -2, 0, do_script},
+    {"", 0, 0, NULL},
+};
