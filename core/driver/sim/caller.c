@@ -1,0 +1,349 @@
+#include "driver/sim/caller.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver/sim/caller_own.h"
+#include "driver/sim/client.h"
+#include "engine/command.h"
+
+enum { LATE_US = 5000 }; /* a call that ends so late is overdue: timers are exact here */
+
+/* ---- helpers --------------------------------------------------------------------------------- */
+
+struct sim_world *sim_caller_world(const struct sim_caller *caller)
+{
+    return caller->client->world;
+}
+
+int sim_caller_machine(const struct sim_caller *caller)
+{
+    return (int)(caller->client->machine - sim_caller_world(caller)->machines);
+}
+
+void sim_caller_rest(struct sim_caller *caller)
+{
+    struct sim_world *world = sim_caller_world(caller);
+    caller->state = SIM_IDLE;
+    if (world->now_us < world->end_us)
+        sim_world_in(world, &caller->timer,
+                     sim_dice_spread(&world->dice, 100, world->weather.think_max_us));
+}
+
+static void name_key(int key, char name[3])
+{
+    name[0] = 'k';
+    name[1] = (char)('0' + key);
+    name[2] = '\0';
+}
+
+/* From now on an answer must be of that age at most, and know of what this machine has written. */
+void sim_caller_claim(struct sim_caller *caller, int64_t allowance_us, const char *how)
+{
+    struct sim_world *world = sim_caller_world(caller);
+    caller->began_us = world->now_us;
+    caller->claim =
+        (struct sim_claim){caller->key, world->now_us - allowance_us,
+                           world->oracle.floors[sim_caller_machine(caller)][caller->key], how};
+}
+
+struct rc_op *sim_caller_op(struct sim_caller *caller, enum rc_op_kind kind)
+{
+    struct rc_op *op = &caller->op;
+    rc_op_reset(op, kind);
+    op->near = false;
+    op->flags = 0;
+    op->timeout_ms = 0;
+    return op;
+}
+
+void sim_caller_submit(struct sim_caller *caller, int64_t timeout_ms)
+{
+    struct sim_world *world = sim_caller_world(caller);
+    caller->state = SIM_CALLING;
+    caller->began_us = world->now_us;
+    caller->must_end_us = world->now_us + timeout_ms * 1000 + LATE_US;
+    rc_engine_set_time(&caller->client->engine, world->now_us);
+    rc_engine_submit(&caller->client->engine, &caller->op);
+    sim_client_turn(caller->client);
+}
+
+int64_t sim_caller_timeout_ms(const struct sim_caller *caller)
+{
+    return sim_caller_world(caller)->weather.command_timeout_ms + 1;
+}
+
+void sim_caller_keep_key(struct sim_caller *caller, const char *purpose)
+{
+    char name[3];
+    struct rc_op *op = &caller->op;
+    name_key(caller->key, name);
+    rc_buf_clear(&op->key);
+    sim_must(rc_buf_append(&op->key, purpose, strlen(purpose)));
+    sim_must(rc_buf_append(&op->key, name, 2));
+}
+
+void sim_caller_encode(struct rc_op *op, const char *verb, int key)
+{
+    char name[3];
+    name_key(key, name);
+    sim_must(rc_command_head(&op->request, 2));
+    sim_must(rc_command_text(&op->request, verb));
+    sim_must(rc_command_text(&op->request, name));
+    op->expect++;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+int64_t sim_caller_max_stale_us(const struct sim_caller *caller)
+{
+    return sim_caller_world(caller)->weather.max_stale_ms * 1000;
+}
+
+static bool look_in_l0(struct sim_caller *caller)
+{
+    if (caller->kept_key != caller->key ||
+        !rc_near_is_valid(caller->client->machine->near, &caller->kept,
+                          sim_caller_max_stale_us(caller)))
+        return false;
+    sim_caller_claim(caller, sim_caller_max_stale_us(caller), "l0");
+    sim_oracle_saw(sim_caller_world(caller), &caller->claim, caller->kept_text, caller->kept_len);
+    return true;
+}
+
+bool sim_caller_look_near(struct sim_caller *caller)
+{
+    char name[3];
+    rc_near_value value = {.buffer = caller->kept_text, .capacity = sizeof(caller->kept_text)};
+    if (look_in_l0(caller))
+        return true;
+    name_key(caller->key, name);
+    caller->kept_key = -1;
+    if (rc_near_lookup(caller->client->machine->near, NULL, 0, name, 2,
+                       sim_caller_max_stale_us(caller), &value) != RC_NEAR_HIT)
+        return false;
+    sim_caller_claim(caller, sim_caller_max_stale_us(caller), "near");
+    sim_oracle_saw(sim_caller_world(caller), &caller->claim, value.data, value.len);
+    caller->kept_key = caller->key;
+    caller->kept = value.handle;
+    caller->kept_len = value.len;
+    return true;
+}
+
+static void begin_read(struct sim_caller *caller)
+{
+    struct sim_world *world = sim_caller_world(caller);
+    bool is_near = !sim_dice_falls(&world->dice, 100);
+    bool is_fresh = is_near && sim_dice_falls(&world->dice, 100);
+    if (is_near && !is_fresh && sim_caller_look_near(caller)) {
+        sim_caller_rest(caller);
+        return;
+    }
+    struct rc_op *op = sim_caller_op(caller, RC_OP_GET);
+    sim_caller_keep_key(caller, "");
+    op->near = is_near;
+    op->flags = is_fresh ? RC_FRESH : 0;
+    op->near_group = 0;
+    op->near_ttl_us = 0;
+    sim_caller_encode(op, "GET", caller->key);
+    sim_caller_encode(op, "PTTL", caller->key);
+    sim_caller_claim(caller, is_near && !is_fresh ? sim_caller_max_stale_us(caller) : 0,
+                     is_fresh  ? "a fresh get"
+                     : is_near ? "a near get"
+                               : "a get");
+    sim_caller_submit(caller, sim_caller_timeout_ms(caller));
+}
+
+static void end_read(struct sim_caller *caller)
+{
+    const rc_result *result = &caller->op.result;
+    if (result->outcome == RC_HIT)
+        sim_oracle_saw(sim_caller_world(caller), &caller->claim, result->data, result->len);
+    else if (result->outcome == RC_MISS)
+        sim_oracle_saw_nothing(sim_caller_world(caller), &caller->claim);
+    sim_caller_rest(caller);
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static void begin_set(struct sim_caller *caller)
+{
+    struct sim_world *world = sim_caller_world(caller);
+    char text[SIM_VALUE_ROOM], header[RC_ENTRY_SIZE], name[3];
+    struct rc_op *op = sim_caller_op(caller, RC_OP_SET);
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    size_t len = sim_oracle_make(world, caller->key, &caller->id, text);
+    char *nonce = sim_oracle_value(world, caller->id)->nonce;
+    rc_context_nonce(&caller->client->engine.context, nonce);
+    rc_entry_write(header, &entry, nonce);
+    name_key(caller->key, name);
+    sim_caller_keep_key(caller, "");
+    sim_must(rc_command_head(&op->request, 5));
+    sim_must(rc_command_text(&op->request, "SET"));
+    sim_must(rc_command_text(&op->request, name));
+    sim_must(rc_command_pair(&op->request, header, sizeof(header), text, len));
+    sim_must(rc_command_text(&op->request, "PX"));
+    sim_must(rc_command_int(&op->request, sim_dice_spread(&world->dice, 20, 8000)));
+    op->expect = 1;
+    sim_trace(world, "caller %d sets k%d = #%zu", caller->number, caller->key, caller->id);
+    sim_caller_submit(caller, sim_caller_timeout_ms(caller));
+}
+
+static void begin_delete(struct sim_caller *caller)
+{
+    struct rc_op *op = sim_caller_op(caller, RC_OP_DELETE);
+    sim_caller_keep_key(caller, "");
+    sim_caller_encode(op, "UNLINK", caller->key);
+    sim_trace(sim_caller_world(caller), "caller %d deletes k%d", caller->number, caller->key);
+    sim_caller_submit(caller, sim_caller_timeout_ms(caller));
+}
+
+/* ---- the life of a call ---------------------------------------------------------------------- */
+
+static void begin(struct sim_caller *caller)
+{
+    struct sim_world *world = sim_caller_world(caller);
+    int64_t what = sim_dice_between(&world->dice, 0, 99);
+    caller->key = (int)sim_dice_spread(&world->dice, 0, SIM_KEYS - 1);
+    if (what < 40)
+        begin_read(caller);
+    else if (what < 76)
+        sim_caller_begin_load(caller);
+    else if (what < 82)
+        begin_set(caller);
+    else if (what < 92)
+        begin_delete(caller);
+    else
+        sim_caller_begin_lock(caller);
+}
+
+static void on_timer(void *context, struct rc_timer *timer)
+{
+    struct sim_caller *caller = RC_CONTAINER(timer, struct sim_caller, timer);
+    struct sim_world *world = context;
+    if (!caller->client->is_alive)
+        return;
+    if (caller->client->paused_until_us > world->now_us) {
+        sim_world_at(world, &caller->timer, caller->client->paused_until_us);
+        return;
+    }
+    rc_engine_set_time(&caller->client->engine, world->now_us);
+    if (caller->state == SIM_LOADING)
+        sim_caller_end_loader(caller);
+    else if (caller->state == SIM_HOLDING)
+        sim_caller_begin_unlock(caller);
+    else
+        begin(caller);
+}
+
+/* What may go wrong without anything being wrong: somebody else is slow, or has the lock. */
+static bool is_expected(const struct sim_caller *caller, int status)
+{
+    enum rc_op_kind kind = caller->op.kind;
+    return (kind == RC_OP_LOAD && status == RC_ERR_TIMEOUT) ||
+           (kind == RC_OP_LOCK_ACQUIRE && status == RC_ERR_BUSY) ||
+           (kind == RC_OP_LOCK_RELEASE && status == RC_ERR_NOTHELD);
+}
+
+void sim_caller_finished(struct sim_world *world, struct rc_op *op)
+{
+    struct sim_caller *caller = RC_CONTAINER(op, struct sim_caller, op);
+    int status = op->result.status;
+    if (world->now_us > caller->must_end_us &&
+        sim_world_is_healthy(world, world->now_us - caller->began_us))
+        sim_oracle_violation(world, "G6: caller %d's call ended %.1f ms behind its deadline",
+                             caller->number,
+                             (double)(world->now_us - caller->must_end_us + LATE_US) / 1000);
+    if (status != 0) {
+        sim_trace(world, "  caller %d: %s%s%.*s", caller->number, rc_strerror(status),
+                  op->result.len > 0 ? ": " : "", (int)op->result.len, op->result.data);
+        if (!is_expected(caller, status) &&
+            sim_world_is_healthy(world, world->now_us - caller->began_us + SIM_SETTLED_US))
+            sim_oracle_violation(world, "G7: caller %d's call failed without a reason: %s",
+                                 caller->number, rc_strerror(status));
+        sim_caller_rest(caller);
+        return;
+    }
+    switch (op->kind) {
+    case RC_OP_GET: end_read(caller); break;
+    case RC_OP_LOAD: sim_caller_end_load(caller); break;
+    case RC_OP_PUBLISH: sim_caller_end_publish(caller); break;
+    case RC_OP_SET:
+        sim_oracle_stored(world, sim_caller_machine(caller), caller->key, caller->id,
+                          caller->began_us);
+        sim_caller_rest(caller);
+        break;
+    case RC_OP_DELETE:
+        sim_oracle_deleted(world, caller->client->number, caller->key, caller->began_us);
+        sim_caller_rest(caller);
+        break;
+    case RC_OP_LOCK_ACQUIRE: sim_caller_end_lock(caller); break;
+    default: sim_caller_rest(caller); break;
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static void init_lock(struct sim_caller *caller)
+{
+    char name[8];
+    snprintf(name, sizeof(name), "lock%d", caller->lock_number % SIM_LOCKS);
+    sim_must(rc_lock_init(&caller->lock, name, 5));
+}
+
+void sim_callers_init(struct sim_world *world)
+{
+    world->callers = calloc(SIM_CALLERS, sizeof(*world->callers));
+    sim_must(world->callers == NULL ? RC_ERR_NOMEM : 0);
+    for (int i = 0; i < SIM_CALLERS; i++) {
+        struct sim_caller *caller = &world->callers[i];
+        caller->client = &world->clients[i % SIM_CLIENTS];
+        caller->number = i;
+        caller->timer.fire = on_timer;
+        caller->kept_key = -1;
+        caller->lock_number = i % SIM_LOCKS;
+        caller->forced_us = INT64_MIN;
+        sim_must(rc_op_init(&caller->op));
+        init_lock(caller);
+        sim_caller_rest(caller);
+    }
+}
+
+void sim_callers_deinit(struct sim_world *world)
+{
+    for (int i = 0; i < SIM_CALLERS; i++) {
+        sim_world_forget(world, &world->callers[i].timer);
+        rc_lock_deinit(&world->callers[i].lock);
+        rc_op_deinit(&world->callers[i].op);
+    }
+    free(world->callers);
+}
+
+void sim_callers_start(struct sim_client *client)
+{
+    for (int i = 0; i < SIM_CALLERS; i++)
+        if (client->world->callers[i].client == client)
+            sim_caller_rest(&client->world->callers[i]);
+}
+
+void sim_callers_drop(struct sim_client *client)
+{
+    struct sim_world *world = client->world;
+    rc_engine_set_time(&client->engine, world->now_us);
+    for (int i = 0; i < SIM_CALLERS; i++) {
+        struct sim_caller *caller = &world->callers[i];
+        if (caller->client != client)
+            continue;
+        sim_world_forget(world, &caller->timer);
+        rc_engine_drop(&client->engine, &caller->op);
+        rc_engine_drop_lock(&client->engine, &caller->lock);
+        rc_lock_deinit(&caller->lock);
+        rc_op_deinit(&caller->op);
+        sim_must(rc_op_init(&caller->op));
+        memset(&caller->lock, 0, sizeof(caller->lock));
+        init_lock(caller);
+        caller->kept_key = -1;
+        caller->state = SIM_IDLE;
+    }
+}

@@ -1,0 +1,62 @@
+/*
+ * caller - one thread of a user's program: reads, remembers, writes, locks, one call after the other.
+ *
+ * What:    does what lua/redcache does on a read (L0, near cache, engine) and on a load, with loaders
+ *          that take their time, and hands everything it is told to the oracle.
+ * Threads: the run's.
+ */
+#ifndef RC_SIM_CALLER_H
+#define RC_SIM_CALLER_H
+
+#include "driver/sim/world.h"
+
+enum sim_caller_state {
+    SIM_IDLE,    /* thinks */
+    SIM_CALLING, /* has an op under way */
+    SIM_LOADING, /* runs its loader */
+    SIM_HOLDING  /* has a lock */
+};
+
+struct sim_caller {
+    struct sim_client *client;
+    int number;
+    enum sim_caller_state state;
+    struct rc_timer timer;
+    struct rc_op op;
+    int key;
+    int64_t began_us;
+    int64_t must_end_us; /* of the call under way */
+    struct sim_claim claim;
+
+    /* A load. */
+    int64_t load_until_us; /* heartbeats go on until then; 0: there are none */
+    int64_t version;       /* when the loader has read the data; 0: it will */
+    size_t id;             /* of the value being written */
+
+    /* A lock. */
+    int lock_number;
+    struct rc_lock lock;
+    int64_t granted_us; /* not before then */
+    int64_t forced_us;
+
+    /* L0: the value it was last given by the near cache, and its handle. */
+    int kept_key; /* -1: none */
+    rc_near_handle kept;
+    char kept_text[SIM_VALUE_ROOM];
+    size_t kept_len;
+};
+
+void sim_callers_init(struct sim_world *world);
+void sim_callers_deinit(struct sim_world *world);
+void sim_callers_start(struct sim_client *client);
+/* The client is dead, and its engine about to be freed. */
+void sim_callers_drop(struct sim_client *client);
+void sim_caller_finished(struct sim_world *world, struct rc_op *op);
+
+/* The lock is somebody's with that token from now on. */
+void sim_callers_check_lock(struct sim_world *world, int lock, const char *token);
+/* Now and then: who waits must get on. */
+void sim_callers_audit(struct sim_world *world);
+bool sim_callers_are_idle(const struct sim_world *world);
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * caller_audit - what must hold of callers while they wait, load and hold.
+ */
+#include <string.h>
+
+#include "driver/sim/caller_own.h"
+#include "driver/sim/client.h"
+
+/* In good weather news comes within this time. */
+static int64_t news_us(const struct sim_world *world)
+{
+    return 100000 + 8 * world->weather.delay_max_us;
+}
+
+static void audit_waiting(struct sim_world *world, const struct sim_caller *caller)
+{
+    const struct sim_truth *truth = &world->oracle.keys[caller->key];
+    int64_t lease_us = world->weather.lease_ttl_ms * 1000;
+    int64_t limit_us = news_us(world) + lease_us;
+    int64_t free_us = truth->kind == RC_KIND_LEASE ? truth->dies_us : truth->changed_us;
+    bool is_free = truth->kind == RC_KIND_NONE ||
+                   (truth->kind == RC_KIND_LEASE && truth->dies_us < world->now_us);
+    if (caller->op.kind != RC_OP_LOAD || !is_free)
+        return;
+    free_us = free_us > caller->began_us ? free_us : caller->began_us;
+    if (world->now_us - free_us > limit_us &&
+        sim_world_is_healthy(world, world->now_us - free_us + SIM_SETTLED_US))
+        sim_oracle_violation(world,
+                             "G5: k%d is free since %.1f ms, caller %d waits, and nobody loads",
+                             caller->key, (double)free_us / 1000, caller->number);
+}
+
+static void audit_loading(struct sim_world *world, const struct sim_caller *caller)
+{
+    const struct sim_truth *truth = &world->oracle.keys[caller->key];
+    if (caller->load_until_us > world->now_us && truth->kind == RC_KIND_LEASE &&
+        memcmp(truth->token, caller->op.token, RC_NONCE_SIZE) == 0 &&
+        truth->dies_us < world->now_us && truth->shortened_us < caller->claim.since_us &&
+        sim_world_is_healthy(world, SIM_SETTLED_US))
+        sim_oracle_violation(world, "G5: k%d: the lease of caller %d's load has run out",
+                             caller->key, caller->number);
+}
+
+static void audit_holding(struct sim_world *world, const struct sim_caller *caller)
+{
+    const struct sim_truth *truth = &world->oracle.locks[caller->lock_number];
+    bool is_ours = truth->token_len == RC_TOKEN_SIZE &&
+                   memcmp(truth->token, caller->lock.token, RC_TOKEN_SIZE) == 0;
+    if (!is_ours && sim_caller_trusts(caller) &&
+        world->now_us - truth->changed_us > news_us(world) &&
+        sim_world_is_healthy(world, world->now_us - truth->changed_us + SIM_SETTLED_US))
+        sim_oracle_violation(world, "G9: caller %d trusts lock%d, which is not its own any more",
+                             caller->number, caller->lock_number);
+}
+
+void sim_callers_audit(struct sim_world *world)
+{
+    for (int i = 0; i < SIM_CALLERS; i++) {
+        const struct sim_caller *caller = &world->callers[i];
+        if (!sim_client_runs(caller->client))
+            continue;
+        if (caller->state == SIM_CALLING) {
+            audit_waiting(world, caller);
+            if (world->now_us > caller->must_end_us &&
+                sim_world_is_healthy(world, world->now_us - caller->began_us))
+                sim_oracle_violation(world, "G6: caller %d's call has not ended by its deadline",
+                                     caller->number);
+        } else if (caller->state == SIM_LOADING) {
+            audit_loading(world, caller);
+        } else if (caller->state == SIM_HOLDING) {
+            audit_holding(world, caller);
+        }
+    }
+}
+
+bool sim_callers_are_idle(const struct sim_world *world)
+{
+    for (int i = 0; i < SIM_CALLERS; i++)
+        if (world->callers[i].state != SIM_IDLE)
+            return false;
+    return true;
+}

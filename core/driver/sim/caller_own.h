@@ -1,0 +1,42 @@
+/*
+ * caller_own - what the files of a caller share: caller.c (its life, reads and writes), caller_load.c,
+ * caller_lock.c, caller_audit.c.
+ *
+ * Threads: the run's.
+ */
+#ifndef RC_SIM_CALLER_OWN_H
+#define RC_SIM_CALLER_OWN_H
+
+#include "driver/sim/caller.h"
+
+/* After a fault so much time may pass until all is well: a half-open connection is found by then. */
+enum { SIM_SETTLED_US = 2500000 };
+
+struct sim_world *sim_caller_world(const struct sim_caller *caller);
+int sim_caller_machine(const struct sim_caller *caller);
+int64_t sim_caller_max_stale_us(const struct sim_caller *caller);
+int64_t sim_caller_timeout_ms(const struct sim_caller *caller); /* of one command */
+
+/* The call is over: thinks for a while. */
+void sim_caller_rest(struct sim_caller *caller);
+/* From now on an answer must be of that age at most, and know of what this machine has written. */
+void sim_caller_claim(struct sim_caller *caller, int64_t allowance_us, const char *how);
+/* Readies the op; its key, behind a purpose; one command on that key; and off it goes. */
+struct rc_op *sim_caller_op(struct sim_caller *caller, enum rc_op_kind kind);
+void sim_caller_keep_key(struct sim_caller *caller, const char *purpose);
+void sim_caller_encode(struct rc_op *op, const char *verb, int key);
+void sim_caller_submit(struct sim_caller *caller, int64_t timeout_ms);
+/* As the Lua side does before it asks the engine. Whether L0 or the near cache had it. */
+bool sim_caller_look_near(struct sim_caller *caller);
+
+void sim_caller_begin_load(struct sim_caller *caller);
+void sim_caller_end_load(struct sim_caller *caller);
+void sim_caller_end_loader(struct sim_caller *caller);
+void sim_caller_end_publish(struct sim_caller *caller);
+
+void sim_caller_begin_lock(struct sim_caller *caller);
+void sim_caller_end_lock(struct sim_caller *caller);
+void sim_caller_begin_unlock(struct sim_caller *caller);
+bool sim_caller_trusts(const struct sim_caller *caller); /* its lock, at this moment */
+
+#endif

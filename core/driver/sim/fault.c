@@ -1,0 +1,131 @@
+#include "driver/sim/fault.h"
+
+#include "driver/sim/client.h"
+#include "driver/sim/server.h"
+#include "driver/sim/wire.h"
+
+enum { FOREIGN_EVERY_US = 30000, SECOND_US = 1000000 };
+
+/* ---- a foreign writer ------------------------------------------------------------------------ */
+
+static void write_plain(struct sim_world *world, int key)
+{
+    char text[SIM_VALUE_ROOM];
+    size_t id, len = sim_oracle_make(world, key, &id, text);
+    sim_server_set(world, key, text, len,
+                   sim_dice_falls(&world->dice, 500) ? sim_dice_between(&world->dice, 20, 400) : 0);
+}
+
+static void on_foreign(void *context, struct rc_timer *timer)
+{
+    struct sim_world *world = context;
+    int key = (int)sim_dice_spread(&world->dice, 0, SIM_KEYS - 1);
+    int64_t what = sim_dice_between(&world->dice, 0, 999);
+    (void)timer;
+    if (world->now_us >= world->end_us)
+        return;
+    sim_world_in(world, &world->foreign, sim_dice_spread(&world->dice, 1, 2 * FOREIGN_EVERY_US));
+    if (world->master->refuses || world->master->stopped_until_us > world->now_us)
+        return;
+    if (what < 500)
+        sim_server_command(world, "DEL k%d", key);
+    else if (what < 700)
+        write_plain(world, key);
+    else if (what < 850)
+        sim_server_command(world, "PEXPIRE k%d %d", key,
+                           (int)sim_dice_between(&world->dice, 1, 300));
+    else if (what < 950)
+        sim_server_command(world, "GET k%d", key);
+    else if (what < 985)
+        sim_server_command(world, "DEL lock%d", key % SIM_LOCKS);
+    else
+        sim_server_command(world, "FLUSHALL");
+}
+
+/* ---- faults ---------------------------------------------------------------------------------- */
+
+static void cut_some_wire(struct sim_world *world)
+{
+    struct sim_wire *wires[2 * SIM_CLIENTS * RC_TOPOLOGY_LINKS];
+    int count = 0;
+    RC_LIST_EACH(place, following, &world->wires) {
+        struct sim_wire *wire = RC_CONTAINER(place, struct sim_wire, place);
+        if (wire->is_open && count < (int)(sizeof(wires) / sizeof(*wires)))
+            wires[count++] = wire;
+    }
+    if (count == 0)
+        return;
+    struct sim_wire *wire = wires[sim_dice_between(&world->dice, 0, count - 1)];
+    enum sim_cut cut = (enum sim_cut)sim_dice_between(&world->dice, SIM_CUT_RESET, SIM_CUT_HALF);
+    static const char *const names[] = {"reset", "closed by the server", "half-open"};
+    sim_trace(world, "client %d's %s is %s", wire->client->number,
+              wire->link->role == RC_LINK_T ? "T" : "W", names[cut]);
+    sim_wire_cut(wire, cut);
+    sim_world_hurt(world, 0);
+}
+
+static void set_clock(struct sim_world *world)
+{
+    int64_t step_us = sim_dice_between(&world->dice, -2 * SECOND_US, 2 * SECOND_US);
+    sim_trace(world, "the servers' clock is set by %.1f ms", (double)step_us / 1000);
+    world->unix_us += step_us;
+    world->stepped_us = world->now_us;
+    sim_world_hurt(world, 0);
+}
+
+static void on_fault(void *context, struct rc_timer *timer)
+{
+    struct sim_world *world = context;
+    struct sim_client *client = &world->clients[sim_dice_between(&world->dice, 0, SIM_CLIENTS - 1)];
+    int64_t what = sim_dice_between(&world->dice, 0, 99);
+    int64_t for_us = sim_dice_spread(&world->dice, 5000, 900000);
+    const struct sim_weather *weather = &world->weather;
+    (void)timer;
+    if (world->now_us >= weather->calm_from_us)
+        return;
+    sim_world_in(world, &world->fault,
+                 sim_dice_between(&world->dice, 1, 2 * weather->fault_every_us));
+    if (weather->is_nice) {
+        if (sim_client_runs(client))
+            sim_client_kill(client); /* that is nothing to the others */
+    } else if (what < 45) {
+        cut_some_wire(world);
+    } else if (what < 60) {
+        sim_server_stop(world->master, for_us);
+        sim_world_hurt(world, for_us);
+    } else if (what < 75 && sim_client_runs(client)) {
+        sim_client_pause(client, for_us);
+        sim_world_hurt(world, for_us);
+    } else if (what < 83 && sim_client_runs(client)) {
+        sim_client_kill(client);
+    } else if (what < 93) {
+        sim_server_fail_over(world);
+    } else {
+        set_clock(world);
+    }
+}
+
+void sim_faults_init(struct sim_world *world)
+{
+    struct sim_dice *dice = &world->dice;
+    struct sim_weather *weather = &world->weather;
+    bool is_nice = weather->is_nice = sim_dice_falls(dice, 300);
+    weather->delay_min_us = sim_dice_between(dice, 10, 200);
+    weather->delay_max_us = sim_dice_spread(dice, weather->delay_min_us, 8000);
+    weather->split_permille = (int)sim_dice_between(dice, 0, 1) * 300;
+    weather->fault_every_us = sim_dice_spread(dice, is_nice ? 200000 : 30000, 600000);
+    weather->lag_max_us = sim_dice_spread(dice, 100, 300000);
+    weather->sweep_every_us = sim_dice_between(dice, 50000, 4000000);
+    weather->think_max_us = sim_dice_spread(dice, 20000, 120000);
+    weather->lease_ttl_ms = sim_dice_between(dice, 60, 240);
+    weather->lock_ttl_ms = sim_dice_between(dice, 150, 600);
+    weather->max_stale_ms = sim_dice_spread(dice, 20, 400);
+    weather->command_timeout_ms = sim_dice_between(dice, 150, 400);
+    world->foreign.fire = on_foreign;
+    world->fault.fire = on_fault;
+    world->end_us = world->now_us + (is_nice ? 2 : 6) * SECOND_US;
+    weather->calm_from_us = is_nice ? world->end_us : world->end_us - 4 * SECOND_US;
+    world->healthy_since_us = is_nice ? INT64_MIN / 2 : world->now_us;
+    sim_world_in(world, &world->foreign, FOREIGN_EVERY_US);
+    sim_world_in(world, &world->fault, weather->fault_every_us);
+}

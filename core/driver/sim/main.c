@@ -1,0 +1,120 @@
+/*
+ * redcache-sim - runs the engine through simulated faults, a history per seed.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/mutant.h"
+#include "driver/sim/world.h"
+
+static const char USAGE[] = "usage: redcache-sim [--seeds N] [--from S] [--trace]\n"
+                            "  --seeds N  runs N histories, one per seed; default 1000\n"
+                            "  --from S   the first seed; default 1\n"
+                            "  --trace    prints what happens in them\n"
+#ifdef RC_MUTANTS
+                            "  --mutant X plants this bug:\n"
+#define MUTANT_LINE(name, what) "      " #name ": " what "\n"
+    RC_MUTANTS_EACH(MUTANT_LINE)
+#undef MUTANT_LINE
+#endif
+        "A seed gives the same history every time. Ends with \"N seeds, N events, N violations\";\n"
+        "exits with 1 where there is a violation.\n";
+
+enum { PROGRESS_SECONDS = 10 };
+
+#ifdef RC_MUTANTS
+enum rc_mutant rc_mutant;
+
+static bool choose_mutant(const char *name)
+{
+    static const char *const names[] = {"",
+#define MUTANT_TEXT(name, what) #name,
+                                        RC_MUTANTS_EACH(MUTANT_TEXT)
+#undef MUTANT_TEXT
+    };
+    for (int i = 1; i < RC_MUTANT_COUNT && name != NULL; i++)
+        if (strcmp(names[i], name) == 0)
+            rc_mutant = (enum rc_mutant)i;
+    return rc_mutant != RC_MUTANT_NONE;
+}
+#else
+static bool choose_mutant(const char *name)
+{
+    (void)name;
+    return false;
+}
+#endif
+
+struct arguments {
+    uint64_t seeds;
+    uint64_t from;
+    bool is_traced;
+};
+
+static bool read_number(const char *text, uint64_t *number)
+{
+    char *end;
+    errno = 0;
+    *number = text != NULL ? strtoull(text, &end, 10) : 0;
+    return text != NULL && *text >= '0' && *text <= '9' && *end == '\0' && errno == 0;
+}
+
+static bool read_arguments(struct arguments *arguments, int count, char **words)
+{
+    for (int i = 1; i < count; i++) {
+        const char *next = i + 1 < count ? words[i + 1] : NULL;
+        if (strcmp(words[i], "--trace") == 0)
+            arguments->is_traced = true;
+        else if (strcmp(words[i], "--seeds") == 0 && read_number(next, &arguments->seeds))
+            i++;
+        else if (strcmp(words[i], "--from") == 0 && read_number(next, &arguments->from))
+            i++;
+        else if (strcmp(words[i], "--mutant") == 0 && choose_mutant(next))
+            i++;
+        else
+            return false;
+    }
+    return true;
+}
+
+static unsigned run(uint64_t seed, bool is_traced, uint64_t *events)
+{
+    static struct sim_world world;
+    sim_world_init(&world, seed, is_traced);
+    sim_world_run(&world);
+    *events += world.events;
+    unsigned violations = world.oracle.violations > 0;
+    sim_world_deinit(&world);
+    return violations;
+}
+
+int main(int count, char **words)
+{
+    struct arguments arguments = {.seeds = 1000, .from = 1};
+    uint64_t events = 0, violations = 0;
+    if (!read_arguments(&arguments, count, words)) {
+        fputs(USAGE, count == 2 && strcmp(words[1], "--help") == 0 ? stdout : stderr);
+        return count == 2 && strcmp(words[1], "--help") == 0 ? 0 : 2;
+    }
+    setvbuf(stdout, NULL, arguments.is_traced ? _IOFBF : _IOLBF, 0); /* a find is seen at once */
+    time_t told = time(NULL);
+    for (uint64_t i = 0; i < arguments.seeds; i++) {
+        uint64_t seed = arguments.from + i;
+        if (run(seed, arguments.is_traced, &events) != 0) {
+            violations++;
+            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 " --trace\n", seed);
+        }
+        if (time(NULL) - told >= PROGRESS_SECONDS) {
+            told = time(NULL);
+            fprintf(stderr, "%" PRIu64 " of %" PRIu64 " seeds, %" PRIu64 " violations\n", i + 1,
+                    arguments.seeds, violations);
+        }
+    }
+    printf("%" PRIu64 " seeds, %" PRIu64 " events, %" PRIu64 " violations\n", arguments.seeds,
+           events, violations);
+    return violations == 0 ? 0 : 1;
+}

@@ -1,0 +1,121 @@
+/*
+ * oracle - what is true in a run, and what must therefore hold.
+ *
+ * What:    sees every change of the master when it happens, knows who made which value and since and
+ *          until when it stood there. Judges what callers are told, what the near caches hold, how
+ *          leases and locks change hands.
+ *
+ *              G1  a value is whole, of that key, made by somebody; never a placeholder
+ *              G2  a near read was current within maxStale; a copy was current at its horizon
+ *              G3  nothing is stored by a load whose lease was void
+ *              G4  what this machine has written is seen by all who ask behind its acknowledgement
+ *              G5  one loader per lease; a running load keeps it; a dead one is replaced
+ *              G6  every call ends by its deadline
+ *              G7  without a fault no call fails
+ *              G9  a lock knows that it is lost before another can own it
+ * Threads: the run's.
+ * Not:     excuses are few and stand where they are made: a failover may lose writes, a step of the
+ *          servers' clock may end leases and locks early.
+ */
+#ifndef RC_SIM_ORACLE_H
+#define RC_SIM_ORACLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/entry.h"
+#include "engine/lock.h"
+#include "store/store.h"
+
+enum { SIM_KEYS = 4, SIM_LOCKS = 2, SIM_VALUE_ROOM = 512 };
+
+struct sim_world;
+
+/* A value somebody made, by its number. */
+struct sim_value {
+    int key;
+    bool is_loaded;  /* under a lease */
+    bool is_refresh; /* in the place of the version `seen` alone */
+    char token[RC_NONCE_SIZE];
+    char seen[RC_NONCE_SIZE];
+    char nonce[RC_NONCE_SIZE]; /* as it is stored; zeroes: plain */
+    int64_t since_us;          /* first in the master; INT64_MAX: never */
+    int64_t until_us;          /* INT64_MAX: it stands there */
+    int64_t dies_us;           /* its time to live is over then; INT64_MAX: it has none */
+    int64_t dated_us;          /* when that was said */
+};
+
+/* What the master holds in one key. */
+struct sim_truth {
+    uint8_t kind;
+    size_t id;                 /* of the value, where it is one */
+    char token[RC_TOKEN_SIZE]; /* of the lease or lock */
+    size_t token_len;
+    int64_t changed_us;   /* to another value, lease or nothing */
+    int64_t emptied_us;   /* when it last became no value; a lock: before its time was over */
+    int64_t filled_us;    /* when it last became one */
+    int64_t shortened_us; /* when somebody last cut its time to live */
+    int64_t dies_us;      /* INT64_MAX: never */
+};
+
+/* The newest delete of a key that was acknowledged. */
+struct sim_delete {
+    int client;
+    unsigned birth;
+    int64_t began_us;
+    int64_t acked_us;
+};
+
+struct sim_oracle {
+    struct sim_truth keys[SIM_KEYS];
+    struct sim_truth locks[SIM_LOCKS];
+    int64_t floors[2][SIM_KEYS]; /* per machine: own writes took effect then */
+    struct sim_delete deletes[SIM_KEYS];
+    int64_t fences[SIM_LOCKS];     /* the highest, */
+    int64_t granted_us[SIM_LOCKS]; /* and when its holder had it */
+    struct rc_buf values;          /* of struct sim_value; number 0 is none */
+    unsigned violations;
+};
+
+void sim_oracle_init(struct sim_world *world);
+void sim_oracle_deinit(struct sim_world *world);
+__attribute__((format(printf, 2, 3))) void sim_oracle_violation(struct sim_world *world,
+                                                                const char *format, ...);
+
+/* The master's key has changed. */
+void sim_oracle_change(struct sim_world *world, const struct rc_store_change *change);
+/* What the new master holds is true from now on. */
+void sim_oracle_fail_over(struct sim_world *world);
+
+/* A new value, which belongs into that key. Its text is written to `text`, returns its length. */
+size_t sim_oracle_make(struct sim_world *world, int key, size_t *id, char text[SIM_VALUE_ROOM]);
+struct sim_value *sim_oracle_value(struct sim_world *world, size_t id);
+
+/* What a caller was told must have been so at or after since_us, and behind floor_us. */
+struct sim_claim {
+    int key;
+    int64_t since_us;
+    int64_t floor_us;
+    const char *how;
+};
+void sim_oracle_saw(struct sim_world *world, const struct sim_claim *claim, const char *text,
+                    size_t len);
+void sim_oracle_saw_nothing(struct sim_world *world, const struct sim_claim *claim);
+/* It was this key's, at whatever time. */
+size_t sim_oracle_read(struct sim_world *world, const struct sim_claim *claim, const char *text,
+                       size_t len);
+
+/* A write of this machine was acknowledged. */
+void sim_oracle_stored(struct sim_world *world, int machine, int key, size_t id, int64_t began_us);
+void sim_oracle_deleted(struct sim_world *world, int client, int key, int64_t began_us);
+/* A lease was given out under that token. */
+void sim_oracle_leased(struct sim_world *world, int key, const char token[RC_NONCE_SIZE]);
+void sim_oracle_granted(struct sim_world *world, int lock, int64_t fence, int64_t asked_us);
+
+/* After every event: the near caches. */
+void sim_oracle_look(struct sim_world *world);
+/* Now and then: what was undone must be done again. */
+void sim_oracle_audit(struct sim_world *world);
+
+#endif

@@ -1,0 +1,90 @@
+-- The simulator: histories without a violation, the same for the same seed; and it finds known bugs.
+--
+-- Env: REDCACHE_SIM_SEEDS: how many histories (2000; 100 under sanitizers).
+
+local clock = require("spec.support.clock")
+local process = require("spec.support.process")
+
+local BUILD = os.getenv("REDCACHE_BUILD_DIR") or "build"
+local SEEDS = os.getenv("REDCACHE_SIM_SEEDS") or clock.scale == 1 and "2000" or "100"
+local LIMIT = 600
+
+-- What a mutant may cost: so many seeds in all, some at a time.
+local MUTANT_SEEDS, MUTANT_STEP = 2000, 100
+
+local function run(program, ...)
+    return process.run({ BUILD .. "/" .. program, ... }, LIMIT)
+end
+
+local function has(program)
+    local file = io.open(BUILD .. "/" .. program)
+    if file then file:close() end
+    return file ~= nil
+end
+
+local function verdict(result)
+    local seeds, events, violations =
+        result.out:match("(%d+) seeds, (%d+) events, (%d+) violations\n$")
+    assert.is_truthy(seeds, result.out .. result.err)
+    return tonumber(seeds), tonumber(events), tonumber(violations)
+end
+
+describe("redcache-sim", function()
+    it("finds no violation in " .. SEEDS .. " histories", function()
+        local result = run("redcache-sim", "--seeds", SEEDS)
+        local seeds, events, violations = verdict(result)
+        assert.equal(0, violations, result.out)
+        assert.equal(tonumber(SEEDS), seeds)
+        assert.equal(0, result.exit)
+        assert.is_true(events > 500 * seeds, "histories in which nothing happens: " .. result.out)
+    end)
+
+    it("tells the same history for the same seed, and another for another", function()
+        local first = run("redcache-sim", "--seeds", "1", "--from", "7", "--trace").out
+        assert.is_true(#first > 10000)
+        assert.is_true(first == run("redcache-sim", "--seeds", "1", "--from", "7", "--trace").out)
+        assert.is_true(first ~= run("redcache-sim", "--seeds", "1", "--from", "8", "--trace").out)
+    end)
+
+    it("refuses arguments it does not know, and tells which it does", function()
+        for _, arguments in ipairs({ { "--seeds" }, { "--seeds", "-3" }, { "--from", "x" }, { "more" } }) do
+            local result = run("redcache-sim", unpack(arguments))
+            assert.equal(2, result.exit)
+            assert.is_truthy(result.err:find("usage: redcache-sim", 1, true))
+        end
+    end)
+end)
+
+-- Each bug was once made by some cache; base/mutant.h says what it is.
+local MUTANTS = {
+    "BLIND_SET", "PUBLISH_ANY", "TOKEN_PER_CLIENT", "SEPARATE_LOCK", "REFRESH_ANY", "NO_LOCAL_TIMER",
+    "NO_FLUSH_ON_RECONNECT", "FILL_AFTER_INVALIDATION", "NO_PURGE_AT_ACK", "REPLAY_LATE_EPOCH",
+    "NOLOOP", "LATE_HEARTBEAT",
+}
+
+-- Only the plain build has them: a sanitizer finds nothing in a bug that is meant.
+describe("a planted bug", function()
+    local on_mutants = has("redcache-sim-mutants") and it or pending
+
+    on_mutants("is each known to this spec", function()
+        local names = {}
+        for name in run("redcache-sim-mutants", "--help").out:gmatch("\n +(%u[%u_]+): ") do
+            names[#names + 1] = name
+        end
+        assert.same(MUTANTS, names)
+    end)
+
+    for _, mutant in ipairs(MUTANTS) do
+        on_mutants("is found: " .. mutant, function()
+            local found
+            for from = 1, MUTANT_SEEDS, MUTANT_STEP do
+                local result = run("redcache-sim-mutants", "--mutant", mutant, "--from", from,
+                    "--seeds", MUTANT_STEP)
+                local _, _, violations = verdict(result)
+                found = violations > 0
+                if found then break end
+            end
+            assert.is_true(found, mutant .. " is not found in " .. MUTANT_SEEDS .. " histories")
+        end)
+    end
+end)
