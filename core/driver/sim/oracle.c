@@ -336,6 +336,8 @@ void sim_oracle_fail_over(struct sim_world *world)
     struct heirloom heirloom = {.world = world};
     rc_store_each(world->master->store, inherit, &heirloom);
     for (int key = 0; key < SIM_KEYS; key++) {
+        sim_trace(world, "  new master: k%d = %s%.0zu", key, KINDS[heirloom.keys[key].kind % 6],
+                  heirloom.keys[key].id);
         write_truth(world, &world->oracle.keys[key], &heirloom.keys[key]);
         for (int machine = 0; machine < SIM_MACHINES; machine++)
             world->oracle.floors[machine][key] = INT64_MIN; /* it may have been lost */

@@ -223,6 +223,7 @@ static void on_promotion(void *context, struct rc_timer *timer)
     world->master = new;
     sim_trace(world, "the replica is promoted, %s", "what was on its way to it is lost");
     sim_wire_lose_node(old);
+    lose_changes(old);
     rc_store_free(old->store);
     old->refuses = old->is_silent = false;
     old->stopped_until_us = 0;
@@ -249,7 +250,8 @@ void sim_server_fail_over(struct sim_world *world)
     RC_LIST_EACH(at_node, following, &node->wires) {
         struct sim_wire *wire = RC_CONTAINER(at_node, struct sim_wire, at_node);
         if (is_silent) {
-            wire->to_server.swallows = wire->to_client.swallows = true;
+            sim_wire_swallow(&wire->to_server);
+            sim_wire_swallow(&wire->to_client);
             continue;
         }
         /* Whatever it has said before arrives in part of the cases. */

@@ -312,6 +312,12 @@ static void lose_bytes(struct sim_pipe *pipe)
     sim_world_forget(pipe->wire->world, &pipe->timer);
 }
 
+void sim_wire_swallow(struct sim_pipe *pipe)
+{
+    lose_bytes(pipe);
+    pipe->swallows = true;
+}
+
 void sim_wire_cut(struct sim_wire *wire, enum sim_cut cut)
 {
     struct sim_dice *dice = &wire->world->dice;
@@ -321,10 +327,8 @@ void sim_wire_cut(struct sim_wire *wire, enum sim_cut cut)
         int which = (int)sim_dice_between(dice, 1, 3);
         struct sim_pipe *pipes[] = {&wire->to_server, &wire->to_client};
         for (int i = 0; i < 2; i++)
-            if (which & 1 << i) {
-                lose_bytes(pipes[i]);
-                pipes[i]->swallows = true;
-            }
+            if (which & 1 << i)
+                sim_wire_swallow(pipes[i]);
         return;
     }
     if (cut == SIM_CUT_RESET) {
@@ -342,8 +346,7 @@ void sim_wire_orphan(struct sim_wire *wire, bool tells)
 {
     detach_client(wire);
     if (!tells) {
-        lose_bytes(&wire->to_server);
-        wire->to_server.swallows = true;
+        sim_wire_swallow(&wire->to_server);
     } else if (wire->peer != NULL) {
         end_pipe(&wire->to_server);
     }
@@ -355,8 +358,7 @@ void sim_wire_lose_node(struct sim_node *node)
     RC_LIST_EACH(at_node, following, &node->wires) {
         struct sim_wire *wire = RC_CONTAINER(at_node, struct sim_wire, at_node);
         disconnect(wire);
-        lose_bytes(&wire->to_server);
-        wire->to_server.swallows = true;
+        sim_wire_swallow(&wire->to_server);
         rc_list_remove(&wire->at_node);
         settle(wire);
     }

@@ -21,6 +21,8 @@ enum sim_cut {
 
 /* Does what the link wants, and takes its output. */
 void sim_wire_tend(struct sim_client *client, int role);
+/* Nothing arrives any more, and nobody is told. */
+void sim_wire_swallow(struct sim_pipe *pipe);
 void sim_wire_cut(struct sim_wire *wire, enum sim_cut cut);
 /* The process is dead: its sockets are closed by its kernel, or its machine is gone, too. */
 void sim_wire_orphan(struct sim_wire *wire, bool tells);
