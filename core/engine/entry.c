@@ -88,8 +88,10 @@ int64_t rc_entry_deadline(const rc_result *entry, int64_t sent_us)
 {
     /* PTTL is the server's clock at the moment of the answer, cut to milliseconds. */
     enum { PTTL_SLACK_US = 1000 };
-    int64_t fresh_ms = entry->ttl_ms - (int64_t)entry->stale_ms;
-    if (entry->ttl_ms == -1 || fresh_ms > INT64_MAX / 2000)
+    if (entry->ttl_ms == -1)
         return INT64_MAX;
-    return fresh_ms > 0 ? sent_us + fresh_ms * 1000 - PTTL_SLACK_US : 0;
+    if (entry->ttl_ms <= (int64_t)entry->stale_ms) /* the server's number: it may be any */
+        return 0;
+    int64_t fresh_ms = entry->ttl_ms - (int64_t)entry->stale_ms;
+    return fresh_ms < INT64_MAX / 2000 ? sent_us + fresh_ms * 1000 - PTTL_SLACK_US : INT64_MAX;
 }

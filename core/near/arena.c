@@ -4,14 +4,14 @@
    the block behind it finds its beginning. */
 enum { NEXT = 4, PREV = 8, FOOT = 4, LOOKS = 8 };
 
-static uint32_t load(char *base, uint32_t unit, size_t at)
+static uint32_t load(char *base, uint32_t unit, int at)
 {
-    return rc_word_load32(base + (size_t)unit * 8 + at);
+    return rc_word_load32(base + (ptrdiff_t)unit * 8 + at);
 }
 
-static void store(char *base, uint32_t unit, size_t at, uint32_t value)
+static void store(char *base, uint32_t unit, int at, uint32_t value)
 {
-    rc_word_store32(base + (size_t)unit * 8 + at, value);
+    rc_word_store32(base + (ptrdiff_t)unit * 8 + at, value);
 }
 
 static uint32_t size_of(char *base, uint32_t unit)
@@ -45,7 +45,7 @@ static void link_free(struct rc_arena *arena, char *base, uint32_t unit, uint32_
     store(base, unit, 0, units | RC_ARENA_PREV_USED);
     store(base, unit, NEXT, first);
     store(base, unit, PREV, 0);
-    store(base, unit + units, (size_t)0 - FOOT, units);
+    store(base, unit + units, -FOOT, units);
     if (first != 0)
         store(base, first - 1, PREV, unit + 1);
     arena->free[level][step] = unit + 1;
@@ -129,7 +129,7 @@ uint32_t rc_arena_free(struct rc_arena *arena, char *base, uint32_t ref)
     uint32_t unit = ref - 1, word = load(base, unit, 0), units = word & RC_ARENA_UNITS;
     uint32_t behind = unit + units;
     if ((word & RC_ARENA_PREV_USED) == 0) {
-        uint32_t before = load(base, unit, (size_t)0 - FOOT);
+        uint32_t before = load(base, unit, -FOOT);
         unit -= before;
         units += before;
         unlink_free(arena, base, unit);

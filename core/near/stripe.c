@@ -200,7 +200,8 @@ struct rc_index_spot rc_stripe_find(struct rc_stripe *stripe, uint64_t hash, con
             if (rc_index_ref(bucket, spot.slot) == 0)
                 continue;
             struct rc_block *block = rc_stripe_block(stripe, spot);
-            if (block->key_len == key_len && memcmp(rc_block_key(block), key, key_len) == 0)
+            if (block->key_len == key_len &&
+                (key_len == 0 || memcmp(rc_block_key(block), key, key_len) == 0))
                 return spot;
         }
     }

@@ -96,9 +96,16 @@ static void a_copy_ends_before_its_entry_and_at_its_soft_expiry(void)
     CHECK(rc_entry_deadline(&entry, 1000000) == INT64_MAX);
 }
 
+static void a_pttl_that_redis_never_says_ends_the_copy(void)
+{
+    rc_result entry = {.ttl_ms = INT64_MIN, .stale_ms = UINT32_MAX};
+    CHECK(rc_entry_deadline(&entry, 1000000) == 0);
+}
+
 int main(void)
 {
     TEST(a_copy_ends_before_its_entry_and_at_its_soft_expiry);
+    TEST(a_pttl_that_redis_never_says_ends_the_copy);
     TEST(reads_what_it_wrote);
     TEST(takes_what_has_no_header_for_a_plain_value);
     TEST(knows_that_it_does_not_know);

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "engine/command.h"
 #include "near/near.h"
 #include "test/peer.h"
 #include "test/test.h"
@@ -397,6 +398,99 @@ static void goes_to_the_other_connection_where_tracking_is_not_allowed(void)
     take_down();
 }
 
+static void keeps_the_value_of_an_empty_key(void)
+{
+    set_up();
+    put("", "one", 60000);
+    warm("");
+    CHECK(peer_says(&ops[0], "one") && is_near("", "one"));
+    peer_set(&client, &ops[1], "", "two", -1);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[1], 0, RC_DONE) && look("") == RC_NEAR_MISS);
+    take_down();
+}
+
+static void forgets_a_read_that_nobody_waits_for(void)
+{
+    set_up();
+    put("key", "one", -1);
+    warm("connected");
+    tracked(&client)->deaf = true;
+    peer_read(&client, &ops[1], "key", 0);
+    peer_run(&server);
+    rc_engine_drop(&client.engine, &ops[1].op);
+    peer_read(&client, &ops[2], "key", 0); /* finds nothing to join */
+    peer_run(&server);
+    CHECK(server.gets == 3);
+    tracked(&client)->deaf = false;
+    peer_run(&server);
+    CHECK(peer_ended(&ops[2], 0, RC_HIT) && ops[1].finished == 0);
+    take_down();
+}
+
+static void waits_as_long_as_the_most_patient_of_those_who_ask(void)
+{
+    set_up();
+    put("key", "one", -1);
+    warm("connected");
+    tracked(&client)->deaf = true;
+    ops[1].op.timeout_ms = 100;
+    ops[2].op.timeout_ms = 300;
+    peer_read(&client, &ops[1], "key", 0);
+    peer_read(&client, &ops[2], "key", 0);
+    peer_sleep(&server, 200);
+    CHECK(peer_ended(&ops[1], RC_ERR_TIMEOUT, RC_DONE) && ops[2].finished == 0);
+    tracked(&client)->deaf = false;
+    peer_run(&server);
+    CHECK(peer_ended(&ops[2], 0, RC_HIT) && server.gets == 2);
+    take_down();
+}
+
+/* The keys that a batch writes are listed beside it. */
+static void a_batch_takes_out_what_it_writes(void)
+{
+    static const char *const keys[] = {"one", "three"};
+    struct rc_op *op = &ops[1].op;
+    set_up();
+    put("one", "1", -1);
+    put("two", "2", -1);
+    put("three", "3", -1);
+    warm("one");
+    warm("two");
+    warm("three");
+    rc_op_reset(op, RC_OP_COMMAND);
+    op->expect = 2;
+    for (int i = 0; i < 2; i++) {
+        uint32_t len = (uint32_t)strlen(keys[i]);
+        CHECK(rc_command_head(&op->request, 2) == 0);
+        CHECK(rc_command_text(&op->request, "UNLINK") == 0);
+        CHECK(rc_command_text(&op->request, keys[i]) == 0);
+        CHECK(rc_buf_append(&op->written, &len, sizeof len) == 0);
+        CHECK(rc_buf_append(&op->written, keys[i], len) == 0);
+    }
+    rc_engine_set_time(&client.engine, server.now_us);
+    rc_engine_submit(&client.engine, op);
+    CHECK(look("one") == RC_NEAR_MISS && look("three") == RC_NEAR_MISS); /* before it is sent */
+    CHECK(is_near("two", "2"));
+    peer_run(&server);
+    CHECK(ops[1].finished == 1 && op->result.nodes == 2 && is_near("two", "2"));
+    take_down();
+}
+
+static void a_barrier_needs_a_near_cache(void)
+{
+    struct peer_client plain;
+    set_up();
+    peer_barrier(&client, &ops[0]);
+    peer_open(&plain, &server, NULL);
+    peer_barrier(&plain, &ops[1]);
+    peer_run(&server);
+    CHECK(ops[0].finished == 1 && ops[0].op.result.status == 0);
+    CHECK(peer_ended(&ops[1], RC_ERR_ARGUMENT, RC_DONE));
+    peer_close(&plain);
+    take_down();
+}
+
 int main(void)
 {
     TEST(keeps_what_it_reads_until_it_changes);
@@ -416,5 +510,10 @@ int main(void)
     TEST(gives_a_connection_up_that_does_not_answer);
     TEST(a_barrier_tells_when_it_was_set);
     TEST(goes_to_the_other_connection_where_tracking_is_not_allowed);
+    TEST(keeps_the_value_of_an_empty_key);
+    TEST(forgets_a_read_that_nobody_waits_for);
+    TEST(waits_as_long_as_the_most_patient_of_those_who_ask);
+    TEST(a_batch_takes_out_what_it_writes);
+    TEST(a_barrier_needs_a_near_cache);
     return test_result();
 }

@@ -440,6 +440,77 @@ static void gives_the_room_of_a_large_output_back(void)
     take_down();
 }
 
+/* Whether the bytes stand in what the link wants to send. */
+static bool wants_to_say(const struct rc_link *link, const char *text)
+{
+    size_t len = strlen(text), left = rc_buf_len(&link->output);
+    for (const char *at = rc_buf_head(&link->output); left >= len; at++, left--) {
+        if (memcmp(at, text, len) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void says_who_it_is_and_selects_its_database(void)
+{
+    set_up();
+    peer_use(&client, "redis://me:secret@127.0.0.1/3");
+    w->clogged = true;
+    get(0);
+    CHECK(wants_to_say(w->link, "$4\r\nAUTH\r\n$2\r\nme\r\n$6\r\nsecret\r\n"));
+    CHECK(wants_to_say(w->link, "*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$4\r\nPING\r\n"));
+    w->clogged = false;
+    peer_run(&server);
+    CHECK(peer_ended(&ops[0], 0, RC_MISS));
+    take_down();
+}
+
+static void tells_at_once_that_there_is_no_such_database(void)
+{
+    static const char answers[] = "%0\r\n-ERR DB index is out of range\r\n";
+    set_up();
+    peer_use(&client, "redis://127.0.0.1/99");
+    w->mute = true;
+    get(0);
+    peer_say(w, answers, sizeof answers - 1);
+    peer_run(&server);
+    CHECK(failed(0, RC_ERR_REDIS, "ERR DB index is out of range"));
+    take_down();
+}
+
+static void does_not_trust_the_tracking_of_an_old_server(void)
+{
+    set_up();
+    struct rc_link *t = client.conns[RC_LINK_T]->link;
+    server.refusal = "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.4\r\n";
+    rc_link_want(t);
+    peer_run(&server);
+    CHECK(rc_link_is_ready(t) && !t->tracking && strstr(t->cause, "7.0.5") != NULL);
+    server.refusal = "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.5\r\n";
+    rc_link_give_up(t, "once more");
+    peer_sleep(&server, 100);
+    CHECK(rc_link_is_ready(t) && t->tracking);
+    take_down();
+}
+
+static void a_value_over_the_limit_is_refused_and_the_line_goes_on(void)
+{
+    rc_options options = peer_options();
+    options.max_value_bytes = 10;
+    set_up_with(&options);
+    peer_put(&server, "key", "eleven byte", 11, -1);
+    get(0);
+    CHECK(has_value(0, "eleven byte")); /* a header would have room, too */
+    peer_put(&server, "key", "as long as a header and eleven byte", 35, -1);
+    get(1);
+    CHECK(ops[1].finished == 1 && ops[1].op.result.status == RC_ERR_TOOLARGE);
+    peer_load(&client, &ops[2], "key", 0, 1000, 5000, 2000);
+    peer_run(&server);
+    CHECK(ops[2].finished == 1 && ops[2].op.result.status == RC_ERR_TOOLARGE);
+    CHECK(client.engine.context.stats.disconnects == 0);
+    take_down();
+}
+
 int main(void)
 {
     TEST(connects_with_the_first_request_only);
@@ -466,5 +537,9 @@ int main(void)
     TEST(sends_a_script_whole_when_redis_has_forgotten_it);
     TEST(does_not_run_a_script_for_somebody_who_left);
     TEST(gives_the_room_of_a_large_output_back);
+    TEST(says_who_it_is_and_selects_its_database);
+    TEST(tells_at_once_that_there_is_no_such_database);
+    TEST(does_not_trust_the_tracking_of_an_old_server);
+    TEST(a_value_over_the_limit_is_refused_and_the_line_goes_on);
     return test_result();
 }

@@ -462,6 +462,48 @@ static void a_dropped_handle_gives_it_back(void)
     take_down();
 }
 
+static void a_handle_that_goes_ends_its_own_operations_alone(void)
+{
+    set_up();
+    acquire(0, 0, TTL_MS, 0);
+    acquire(2, 0, TTL_MS, WAIT_MS);
+    acquire(4, 0, TTL_MS, WAIT_MS);
+    rc_engine_drop_lock(&near.engine, &locks[2]);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[2], RC_ERR_CANCELLED, RC_DONE) && ops[4].finished == 0);
+    CHECK(peer_holds(&server, &locks[0]));
+    rc_engine_drop_lock(&near.engine, &locks[0]);
+    peer_run(&server);
+    CHECK(has(4));
+    take_down();
+}
+
+static void refuses_a_handle_that_holds_it_already(void)
+{
+    set_up();
+    acquire(0, 0, TTL_MS, 0);
+    peer_acquire(&near, &ops[2], &locks[0], 0, TTL_MS, WAIT_MS, 0);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[2], RC_ERR_ARGUMENT, RC_DONE));
+    CHECK(peer_says(&ops[2], "the handle already holds the lock"));
+    CHECK(peer_holds(&server, &locks[0]));
+    take_down();
+}
+
+/* Redis announces the mark of a release, and nobody writes it for a lock that is not ours. */
+static void looks_for_the_end_of_a_lock_without_an_end(void)
+{
+    set_up();
+    peer_put(&server, "job", "somebody else's", 15, -1);
+    acquire(0, 0, TTL_MS, WAIT_MS);
+    peer_sleep(&server, 3000);
+    CHECK(ops[0].finished == 0);
+    peer_unlink(&server, "job");
+    peer_sleep(&server, 6000);
+    CHECK(has(0));
+    take_down();
+}
+
 int main(void)
 {
     TEST(gives_it_to_one_at_a_time_with_a_growing_fence);
@@ -489,5 +531,8 @@ int main(void)
     TEST(a_hostile_pttl_does_no_harm);
     TEST(closing_gives_it_back_and_tells_the_handle);
     TEST(a_dropped_handle_gives_it_back);
+    TEST(a_handle_that_goes_ends_its_own_operations_alone);
+    TEST(refuses_a_handle_that_holds_it_already);
+    TEST(looks_for_the_end_of_a_lock_without_an_end);
     return test_result();
 }

@@ -79,6 +79,7 @@ static void fill_many(struct bed *bed, int from, int count, uint8_t group)
         entry.group = group;
         CHECK(fill_entry(bed, &entry));
     }
+    rc_near_set_asof(bed->owner, rc_near_now_us()); /* it may have taken longer than the horizon */
 }
 
 static int look(struct bed *bed, const char *key)

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -297,6 +298,55 @@ static void keeps_a_stripe_whose_writer_was_killed_between_changes(void)
     rc_near_close(near);
 }
 
+static void gives_up_where_there_is_no_memory(void)
+{
+    struct rc_near_options options = {.bytes = (size_t)1 << 47}; /* all addresses a process has */
+    CHECK(refuses(&options, "no memory"));
+}
+
+static void leaves_no_name_behind_where_it_could_not_be_made(void)
+{
+    struct rc_near_options options = named();
+    options.stripes = 3;
+    CHECK(refuses(&options, "stripes"));
+    CHECK(rc_near_unlink(options.name, options.name_len) == RC_ERR_ARGUMENT); /* it is gone */
+}
+
+/* Whoever makes a region holds its file's lock, and goes on within a moment. */
+static void waits_for_who_makes_it_but_not_for_ever(void)
+{
+    struct rc_near_options options = named();
+    char path[300];
+    struct rc_near *near = open_near(&options);
+    snprintf(path, sizeof(path), "/redcache-%s", options.name);
+    int fd = shm_open(path, O_RDWR, 0);
+    CHECK(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    CHECK(refuses(&options, "does not get ready"));
+    close(fd);
+    struct rc_near *other = open_near(&options);
+    rc_near_close(other);
+    rc_near_close(near);
+    rc_near_unlink(options.name, options.name_len);
+}
+
+static void takes_owners_after_one_was_killed_while_it_became_one(void)
+{
+    struct rc_near_options options = {.bytes = SIZE};
+    struct rc_near *near = open_near(&options);
+    pid_t child = fork();
+    if (child == 0) {
+        pthread_mutex_lock(&near->region.head->mutex);
+        raise(SIGKILL);
+    }
+    waitpid(child, NULL, 0);
+    struct rc_near_owner *owner = rc_near_add_owner(near);
+    if (CHECK(owner != NULL)) {
+        rc_near_set_asof(owner, rc_near_now_us());
+        CHECK(fill(near, owner, "key") && look(near, "key") == RC_NEAR_HIT);
+    }
+    rc_near_close(near);
+}
+
 int main(void)
 {
     TEST(shares_entries_by_name);
@@ -310,5 +360,9 @@ int main(void)
     TEST(has_a_slot_for_each_owner_alive);
     TEST(empties_a_stripe_whose_writer_was_killed);
     TEST(keeps_a_stripe_whose_writer_was_killed_between_changes);
+    TEST(gives_up_where_there_is_no_memory);
+    TEST(leaves_no_name_behind_where_it_could_not_be_made);
+    TEST(waits_for_who_makes_it_but_not_for_ever);
+    TEST(takes_owners_after_one_was_killed_while_it_became_one);
     return test_result();
 }
