@@ -157,7 +157,7 @@ static void look(struct rc_revalidate *revalidate)
     while (revalidate->heat >= 0 && revalidate->under_way < BATCHES && buckets > 0) {
         struct batch *batch = malloc(sizeof *batch);
         if (batch == NULL)
-            return;
+            break; /* a moment later there may be memory */
         batch->revalidate = revalidate;
         rc_buf_init(&batch->keys);
         batch->count =

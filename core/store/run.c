@@ -58,8 +58,8 @@ static bool has_all(struct rc_run *run, const struct rc_text *words, uint32_t co
 static struct rc_value read_value(struct rc_run *run, size_t start)
 {
     const struct rc_buf *out = &run->call->store->script_out;
-    const char *line = out->bytes + start;
-    const char *end = memchr(line, '\r', out->end - start);
+    const char *line = out->bytes != NULL ? out->bytes + start : NULL;
+    const char *end = line != NULL ? memchr(line, '\r', out->end - start) : NULL;
     struct rc_value value = {.type = '_'};
     if (end == NULL) { /* no memory: the session is closed */
         run->failed = true;

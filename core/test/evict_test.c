@@ -1,5 +1,6 @@
 #include "near/evict.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "near/near_own.h"
@@ -21,7 +22,8 @@ static void set_up(size_t bytes)
         .bytes = bytes, .stripes = 1, .seed = &seed, .clock = &now_us};
     const char *why;
     atomic_store(&now_us, 1000 * INT64_C(1000000));
-    CHECK(rc_near_open(&near, &options, &why) == 0);
+    if (!CHECK(rc_near_open(&near, &options, &why) == 0))
+        exit(1);
     owner = rc_near_add_owner(near);
     rc_near_set_asof(owner, atomic_load(&now_us));
 }

@@ -1,5 +1,6 @@
 #include "engine/fetch.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/command.h"
@@ -22,7 +23,8 @@ static void set_up(void)
     const char *why = NULL;
     peer_init(&server);
     server.now_us = rc_near_now_us();
-    CHECK(rc_near_open(&near, &options, &why) == 0);
+    if (!CHECK(rc_near_open(&near, &options, &why) == 0))
+        exit(1);
     peer_open_near(&client, &server, NULL, near);
     peer_open_near(&other, &server, NULL, near);
     for (int i = 0; i < OPS; i++)
@@ -462,11 +464,13 @@ static void a_batch_takes_out_what_it_writes(void)
     op->expect = 2;
     for (int i = 0; i < 2; i++) {
         uint32_t len = (uint32_t)strlen(keys[i]);
-        CHECK(rc_command_head(&op->request, 2) == 0);
-        CHECK(rc_command_text(&op->request, "UNLINK") == 0);
-        CHECK(rc_command_text(&op->request, keys[i]) == 0);
-        CHECK(rc_buf_append(&op->written, &len, sizeof len) == 0);
-        CHECK(rc_buf_append(&op->written, keys[i], len) == 0);
+        bool is_written = CHECK(rc_command_head(&op->request, 2) == 0) &&
+                          CHECK(rc_command_text(&op->request, "UNLINK") == 0) &&
+                          CHECK(rc_command_text(&op->request, keys[i]) == 0) &&
+                          CHECK(rc_buf_append(&op->written, &len, sizeof len) == 0) &&
+                          CHECK(rc_buf_append(&op->written, keys[i], len) == 0);
+        if (!is_written)
+            exit(1);
     }
     rc_engine_set_time(&client.engine, server.now_us);
     rc_engine_submit(&client.engine, op);

@@ -81,11 +81,12 @@ static void finds_what_was_inserted_until_it_is_removed(void)
     struct rc_table table;
     struct item *items = new_items(COUNT);
     rc_table_init(&table, &reference_seed);
-    for (int i = 0; i < COUNT; i++)
-        CHECK(rc_table_insert(&table, &items[i].node) == 0);
-    CHECK(table.count == COUNT);
+    int inserted = 0;
+    while (inserted < COUNT && rc_table_insert(&table, &items[inserted].node) == 0)
+        inserted++;
+    CHECK(inserted == COUNT && table.count == COUNT);
     CHECK(table.bucket_count >= COUNT && table.bucket_count < 4 * COUNT);
-    for (int i = 0; i < COUNT; i += 2)
+    for (int i = 0; i < inserted; i += 2)
         rc_table_remove(&table, &items[i].node);
     for (int i = 0; i < COUNT; i++)
         CHECK(find(&table, &items[i]) == (i % 2 == 0 ? NULL : &items[i].node));

@@ -28,8 +28,10 @@ static struct rc_near *open_near(const struct rc_near_options *options)
 {
     struct rc_near *near = NULL;
     const char *why = "";
-    if (!CHECK(rc_near_open(&near, options, &why) == 0))
+    if (!CHECK(rc_near_open(&near, options, &why) == 0)) {
         fprintf(stderr, "%s\n", why);
+        exit(1);
+    }
     return near;
 }
 

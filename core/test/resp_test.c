@@ -12,7 +12,8 @@ enum { MAX_ELEMENTS = 1000, MAX_BULK = 100000 };
 static struct rc_resp *open_resp(void)
 {
     static struct rc_resp resp;
-    CHECK(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK) == 0);
+    if (!CHECK(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK) == 0))
+        exit(1);
     return &resp;
 }
 
@@ -97,9 +98,9 @@ static void tells_the_type_of_a_node_without_text_by_null(void)
     enum rc_message message;
     CHECK(read_one(resp, "*2\r\n:1\r\n$0\r\n\r\n", 14, &message) == 0);
     rc_reply_resolve(&resp->reply);
-    CHECK(resp->reply.count == 3);
-    CHECK(resp->reply.nodes[0].str == NULL && resp->reply.nodes[1].str == NULL);
-    CHECK(resp->reply.nodes[2].str != NULL && resp->reply.nodes[2].len == 0);
+    CHECK(resp->reply.count == 3 && resp->reply.nodes[0].str == NULL &&
+          resp->reply.nodes[1].str == NULL && resp->reply.nodes[2].str != NULL &&
+          resp->reply.nodes[2].len == 0);
     rc_resp_deinit(resp);
 }
 
@@ -147,9 +148,9 @@ static void keeps_pushes_apart_from_answers(void)
     static const char bytes[] = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n+OK\r\n"
                                 ">2\r\n$10\r\ninvalidate\r\n_\r\n";
     CHECK(read_one(resp, bytes, sizeof(bytes) - 1, &message) == 0 && message == RC_MESSAGE_PUSH);
-    CHECK(resp->push.count == 4 && resp->push.nodes[0].type == '>');
-    CHECK(memcmp(resp->push.nodes[1].str, "invalidate", 10) == 0);
-    CHECK(*resp->push.nodes[3].str == 'k');
+    CHECK(resp->push.count == 4 && resp->push.nodes[0].type == '>' &&
+          memcmp(resp->push.nodes[1].str, "invalidate", 10) == 0 &&
+          *resp->push.nodes[3].str == 'k');
     CHECK(resp->reply.count == 0);
     CHECK(rc_resp_next(resp, &message) == 0 && message == RC_MESSAGE_REPLY);
     CHECK(resp->reply.count == 1 && resp->push.count == 4);

@@ -27,14 +27,12 @@ static void sources_hold_no_comments_and_no_new_lines(void)
     }
 }
 
-static void begin(struct rc_buf *out)
+static bool begin(struct rc_buf *out)
 {
     rc_buf_init(out);
-    CHECK(rc_script_begin(out, RC_SCRIPT_PUBLISH, 1, 3) == 0);
-    CHECK(rc_command_bytes(out, "k\r\n$", 4) == 0);
-    CHECK(rc_command_text(out, "lease") == 0);
-    CHECK(rc_command_bytes(out, "", 0) == 0);
-    CHECK(rc_command_int(out, -1) == 0);
+    return rc_script_begin(out, RC_SCRIPT_PUBLISH, 1, 3) == 0 &&
+           rc_command_bytes(out, "k\r\n$", 4) == 0 && rc_command_text(out, "lease") == 0 &&
+           rc_command_bytes(out, "", 0) == 0 && rc_command_int(out, -1) == 0;
 }
 
 static const char TAIL[] = "$1\r\n1\r\n$4\r\nk\r\n$\r\n$5\r\nlease\r\n$0\r\n\r\n$2\r\n-1\r\n";
@@ -43,7 +41,7 @@ static void begins_with_the_sha(void)
 {
     struct rc_buf out;
     char expected[300];
-    begin(&out);
+    CHECK(begin(&out));
     int len = snprintf(expected, sizeof expected, "*7\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n%s",
                        rc_script_sha(RC_SCRIPT_PUBLISH), TAIL);
     CHECK(rc_buf_len(&out) == (size_t)len && memcmp(rc_buf_head(&out), expected, (size_t)len) == 0);
@@ -55,14 +53,13 @@ static void the_source_takes_the_place_of_the_sha(void)
     struct rc_buf out, full;
     char expected[2000];
     const char *source = rc_script_source(RC_SCRIPT_PUBLISH);
-    begin(&out);
     rc_buf_init(&full);
-    CHECK(rc_script_with_source(&full, RC_SCRIPT_PUBLISH, rc_buf_head(&out), rc_buf_len(&out)) ==
-          0);
+    CHECK(begin(&out) && rc_script_with_source(&full, RC_SCRIPT_PUBLISH, rc_buf_head(&out),
+                                               rc_buf_len(&out)) == 0);
     int len = snprintf(expected, sizeof expected, "*7\r\n$4\r\nEVAL\r\n$%zu\r\n%s\r\n%s",
                        strlen(source), source, TAIL);
-    CHECK(rc_buf_len(&full) == (size_t)len);
-    CHECK(memcmp(rc_buf_head(&full), expected, (size_t)len) == 0);
+    CHECK(rc_buf_len(&full) == (size_t)len &&
+          memcmp(rc_buf_head(&full), expected, (size_t)len) == 0);
     rc_buf_deinit(&full);
     rc_buf_deinit(&out);
 }

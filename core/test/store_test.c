@@ -775,6 +775,8 @@ static uint64_t read_scan(struct bed *bed, bool seen[100])
     struct rc_buf *output = &bed->conns[0]->output;
     rc_buf_append(output, "", 1);
     char *at = output->bytes + output->start, *end = NULL;
+    if (!CHECK(output->bytes[output->start] == '*'))
+        exit(1);
     at = strchr(strchr(at, '\n') + 1, '\n') + 1;
     uint64_t cursor = strtoull(at, &at, 10);
     while ((at = strchr(at, '$')) != NULL) {

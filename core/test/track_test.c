@@ -1,5 +1,6 @@
 #include "engine/track.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "test/test.h"
@@ -47,7 +48,8 @@ static void push(const char *bytes)
 {
     struct rc_resp resp;
     enum rc_message message;
-    CHECK(rc_resp_init(&resp, 100, 1000) == 0);
+    if (!CHECK(rc_resp_init(&resp, 100, 1000) == 0))
+        exit(1);
     CHECK(rc_resp_feed(&resp, bytes, strlen(bytes)) == 0);
     CHECK(rc_resp_next(&resp, &message) == 0 && message == RC_MESSAGE_PUSH);
     told[0] = '\0';

@@ -1,0 +1,170 @@
+#include "client/client.h"
+
+#include <string.h>
+
+#include "redcache.h"
+#include "test/test.h"
+
+/* Nobody listens there: calls end by themselves, soon, and what they say is known. */
+static const char URL[] = "unix:///nowhere/redcache-test.sock";
+
+enum { COMMAND_MS = 30, WAIT_MS = 60 };
+
+static rc_client *open_client(int32_t near)
+{
+    rc_client *client = NULL;
+    const char *why = NULL;
+    rc_options options = {.url = URL,
+                          .url_len = strlen(URL),
+                          .command_timeout_ms = COMMAND_MS,
+                          .near = near,
+                          .near_bytes = 1 << 20};
+    int error = rc_open(&options, &client, &why);
+    CHECK(error == 0 || why != NULL);
+    return error == 0 ? client : NULL;
+}
+
+/* A client and a slot of it, both or none. */
+static rc_op *open_op(rc_client **client, int32_t near)
+{
+    *client = open_client(near);
+    rc_op *op = CHECK(*client != NULL) ? rc_op_new(*client) : NULL;
+    if (*client != NULL && !CHECK(op != NULL))
+        rc_unref(*client, 0);
+    return op;
+}
+
+static void close_op(rc_client *client, rc_op *op)
+{
+    rc_op_free(op);
+    rc_unref(client, WAIT_MS);
+}
+
+static int status_of(rc_op *op, int error)
+{
+    return error != 0 ? error : rc_wait(op);
+}
+
+static void opens_one_client_for_equal_options(void)
+{
+    rc_client *first = open_client(0), *second = open_client(0), *other = open_client(1);
+    CHECK(first != NULL && first == second && other != NULL && other != first);
+    if (other != NULL)
+        rc_unref(other, 0);
+    if (second != NULL)
+        rc_unref(second, 0);
+    if (first != NULL)
+        rc_unref(first, 0);
+}
+
+static void says_that_nobody_listens(void)
+{
+    rc_client *client;
+    rc_health health;
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    rc_op *op = open_op(&client, 0);
+    if (op == NULL)
+        return;
+    CHECK(status_of(op, rc_get(op, "k", 1, 0)) == RC_ERR_UNAVAILABLE);
+    CHECK(status_of(op, rc_set(op, "k", 1, &entry, "v", 1, -1, 0)) == RC_ERR_UNAVAILABLE);
+    CHECK(status_of(op, rc_delete(op, "k", 1)) == RC_ERR_UNAVAILABLE);
+    rc_get_health(client, &health);
+    CHECK(health.ready == 0 && health.cause[0] != '\0');
+    close_op(client, op);
+}
+
+static void a_batch_is_one_operation(void)
+{
+    rc_client *client;
+    rc_op *op = open_op(&client, 0);
+    if (op == NULL)
+        return;
+    int error = rc_begin(op, RC_RETRY);
+    for (int i = 0; error == 0 && i < 100; i++) {
+        error = rc_command_begin(op, 2);
+        error = error != 0 ? error : rc_argument(op, "INCR", 4);
+        error = error != 0 ? error : rc_argument_written(op, "counter", 7);
+    }
+    CHECK(status_of(op, error != 0 ? error : rc_submit(op)) == RC_ERR_UNAVAILABLE);
+    close_op(client, op);
+}
+
+static void loads_without_redis_and_shares_it_here(void)
+{
+    rc_client *client;
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    rc_load_options load = {RC_WANT_TTL, 1000, 5000, WAIT_MS};
+    rc_op *op = open_op(&client, 0);
+    if (op == NULL)
+        return;
+    const rc_result *result = rc_op_result(op);
+    CHECK(status_of(op, rc_load(op, "k", 1, &load)) == 0 && result->outcome == RC_LOAD &&
+          result->flags == RC_DEGRADED);
+    if (result->status == 0 && result->outcome == RC_LOAD)
+        CHECK(status_of(op, rc_publish(op, &entry, "made", 4, 1000, 0)) == 0 &&
+              result->outcome == RC_UNSTORED);
+    CHECK(status_of(op, rc_load(op, "k", 1, &load)) == 0 && result->outcome == RC_HIT &&
+          result->len == 4 && memcmp(result->data, "made", 4) == 0);
+    close_op(client, op);
+}
+
+static void grants_no_lock_without_redis(void)
+{
+    rc_client *client;
+    rc_lock_options options = {0, 1000, WAIT_MS, 0};
+    rc_op *op = open_op(&client, 0);
+    if (op == NULL)
+        return;
+    rc_lock *lock = rc_lock_new(client, "job", 3);
+    if (CHECK(lock != NULL)) {
+        CHECK(status_of(op, rc_lock_acquire(lock, op, &options)) < 0);
+        CHECK(rc_lock_state(lock) == RC_LOCK_FREE && rc_lock_remaining(lock) == 0);
+        rc_lock_free(lock);
+    }
+    close_op(client, op);
+}
+
+static void a_view_has_nothing_that_was_not_read(void)
+{
+    rc_client *client;
+    char bytes[64];
+    rc_near_value value = {.buffer = bytes, .capacity = sizeof bytes};
+    rc_op *op = open_op(&client, 1);
+    if (op == NULL)
+        return;
+    rc_view *view = rc_view_new(client, "app:", 4, "group", 5, 0, 0, 0);
+    if (CHECK(view != NULL)) {
+        CHECK(rc_view_get(view, "k", 1, 1000000, &value) == RC_NEAR_MISS);
+        CHECK(status_of(op, rc_view_read(view, op, "k", 1, 0)) == RC_ERR_UNAVAILABLE);
+        CHECK(status_of(op, rc_barrier(op)) == RC_ERR_UNAVAILABLE);
+        CHECK(rc_view_get(view, "k", 1, 1000000, &value) == RC_NEAR_MISS);
+        rc_view_free(view);
+    }
+    close_op(client, op);
+}
+
+static void closing_ends_what_waits(void)
+{
+    rc_client *client;
+    rc_op *op = open_op(&client, 0);
+    if (op == NULL)
+        return;
+    rc_op_timeout(op, 10000);
+    int error = rc_get(op, "k", 1, 0);
+    CHECK(rc_close(client, 0) == 0);
+    CHECK(status_of(op, error) == RC_ERR_CLOSED);
+    CHECK(rc_get(op, "k", 1, 0) == RC_ERR_CLOSED);
+    close_op(client, op);
+}
+
+int main(void)
+{
+    TEST(opens_one_client_for_equal_options);
+    TEST(says_that_nobody_listens);
+    TEST(a_batch_is_one_operation);
+    TEST(loads_without_redis_and_shares_it_here);
+    TEST(grants_no_lock_without_redis);
+    TEST(a_view_has_nothing_that_was_not_read);
+    TEST(closing_ends_what_waits);
+    return test_result();
+}
