@@ -1,8 +1,8 @@
 --- A TCP proxy between a client and a server, in a process of its own, that breaks the line in
 -- every known way.
 --
--- What:   start; stall, flow, refuse, cut, delay, inject, rule, clear, counts, measure, stop. Each
---         call returns when the proxy has done it.
+-- What:   start; stall, flow, refuse, cut, delay, inject, rule, clear, chaos, calm, counts,
+--         measure, stop. Each call returns when the proxy has done it.
 -- Which:  connections can be told apart: which = "tracking" (has sent CLIENT TRACKING ON) or
 --         "plain"; nil means all.
 -- Errors: everything throws.
@@ -95,9 +95,20 @@ function Proxy:clear()
     order(self, "clear")
 end
 
+--- From now on the line is bad by chance, the same way for the same settings and bytes (chaos.lua
+-- knows which there are). counts().chaos tells what has happened since, and how often.
+function Proxy:chaos(settings)
+    order(self, "chaos", { settings = settings })
+end
+
+--- Ends the chaos. What has gone half-open stays so.
+function Proxy:calm()
+    order(self, "chaos")
+end
+
 --- {bytes_up, bytes_down, accepted, open, replies, pushes, total, commands = {get = 1,
--- ["client|tracking"] = 1}, turns, rules}. A turn is one change from hearing to speaking on a
--- connection: a round trip.
+-- ["client|tracking"] = 1}, turns, rules, chaos}. A turn is one change from hearing to speaking on
+-- a connection: a round trip.
 function Proxy:counts()
     return order(self, "counts")
 end

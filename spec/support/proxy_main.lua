@@ -2,14 +2,16 @@
 -- links.
 --
 -- A link is one client's connection and the one to the server behind it. What one side said is cut
--- into messages and waits in a queue, each piece with the instant from which it may go out. A
--- command that a rule answers is replaced by PING on its way up, so that every command still has
--- exactly one answer and order is kept.
+-- into messages; they go through the chaos, where there is any, and wait in a queue. A command that
+-- a rule answers is replaced by PING on its way up, so that every command still has exactly one
+-- answer and order is kept.
 
 local channel = require("spec.support.channel")
+local chaos = require("spec.support.chaos")
 local clock = require("spec.support.clock")
 local frame = require("spec.support.frame")
 local posix = require("spec.support.posix")
+local proxy_queue = require("spec.support.proxy_queue")
 local proxy_rules = require("spec.support.proxy_rules")
 local socket = require("spec.support.socket")
 
@@ -29,30 +31,6 @@ local function fresh_counts()
     }
 end
 
--- ---- Queues: {at, bytes}, in order; the first holds back the others.
-
-local function enqueue(queue, bytes, late)
-    if bytes == "" then return end
-    queue.bytes = queue.bytes + #bytes
-    queue[#queue + 1] = { at = clock.now() + late, bytes = bytes }
-end
-
--- Sends what is due; nil, err when the connection is broken.
-local function flush(queue, connection)
-    while queue[1] and queue[1].at <= clock.now() do
-        local first = queue[1]
-        local n, err = connection:send_some(first.bytes)
-        if not n then return nil, err end
-        queue.bytes = queue.bytes - n
-        if n < #first.bytes then
-            first.bytes = first.bytes:sub(n + 1)
-            return true
-        end
-        table.remove(queue, 1)
-    end
-    return true
-end
-
 -- ---- Links.
 
 local function open_link(client)
@@ -63,8 +41,8 @@ local function open_link(client)
     end
     state.counts.accepted = state.counts.accepted + 1
     state.links[{
-        client = client, upstream = upstream, expected = {},
-        up = { bytes = 0 }, down = { bytes = 0 }, said = "", heard = "",
+        client = client, upstream = upstream, expected = {}, number = state.counts.accepted,
+        up = proxy_queue.new(), down = proxy_queue.new(), streams = {}, said = "", heard = "",
     }] = true
 end
 
@@ -81,6 +59,25 @@ end
 local function is_stalled(link, direction)
     local stalled = state.stalled[direction]
     return stalled ~= nil and is_chosen(link, stalled.which)
+end
+
+-- What the chaos does to this direction; nil: nothing. A direction that has ended stays so.
+local function stream_of(link, direction)
+    local streams = link.streams
+    if state.chaos and not streams[direction] then
+        streams[direction] = chaos.stream(state.chaos, link.number, direction, state.seen)
+    end
+    return streams[direction]
+end
+
+-- One message goes on.
+local function forward(link, direction, bytes, late)
+    local queue, stream = link[direction], stream_of(link, direction)
+    late = late + state.late[direction]
+    if not stream then return queue:add(bytes, late) end
+    local pieces, ending = stream:pass(bytes)
+    for _, piece in ipairs(pieces) do queue:add(piece.bytes, late, piece.wait) end
+    if ending then queue:finish(ending) end
 end
 
 local function name_of(words)
@@ -103,7 +100,7 @@ local function pass_command(link, words, bytes)
         return is_chosen(link, which)
     end)
     if rule and rule.cut == "before" then
-        flush(link.up, link.upstream)
+        link.up:flush(link.upstream)
         close_link(link, "reset")
         return nil
     end
@@ -115,20 +112,20 @@ local function hear_client(link, bytes)
     state.counts.bytes_up = state.counts.bytes_up + #bytes
     if not link.speaking then state.counts.turns = state.counts.turns + 1 end
     link.speaking = true
-    if link.raw then return enqueue(link.up, bytes, state.late.up) end
+    if link.raw then return link.up:add(bytes, state.late.up) end
     link.said = link.said .. bytes
     local at = 1
     while at <= #link.said do
         local ok, words, after = pcall(frame.request, link.said, at)
         if not ok then
             link.raw = true
-            enqueue(link.up, link.said:sub(at), state.late.up)
+            link.up:add(link.said:sub(at), state.late.up)
             break
         end
         if not words then break end
         local passed = pass_command(link, words, link.said:sub(at, after - 1))
         if not passed then return end
-        enqueue(link.up, passed, state.late.up)
+        forward(link, "up", passed, 0)
         at = after
     end
     link.said = link.said:sub(at)
@@ -138,7 +135,7 @@ end
 local function pass_message(link, bytes)
     if bytes:sub(1, 1) == ">" then
         state.counts.pushes = state.counts.pushes + 1
-        enqueue(link.down, bytes, state.late.down)
+        forward(link, "down", bytes, 0)
         return true
     end
     state.counts.replies = state.counts.replies + 1
@@ -149,20 +146,20 @@ local function pass_message(link, bytes)
         return false
     end
     if rule and rule.swallow then return true end
-    enqueue(link.down, rule and rule.reply or bytes, state.late.down + (rule and rule.late or 0))
+    forward(link, "down", rule and rule.reply or bytes, rule and rule.late or 0)
     return true
 end
 
 local function hear_server(link, bytes)
     state.counts.bytes_down = state.counts.bytes_down + #bytes
-    if link.raw then return enqueue(link.down, bytes, state.late.down) end
+    if link.raw then return link.down:add(bytes, state.late.down) end
     link.heard = link.heard .. bytes
     local at = 1
     while at <= #link.heard do
         local ok, after = pcall(frame.finish, link.heard, at)
         if not ok then
             link.raw, after = true, #link.heard + 1
-            enqueue(link.down, link.heard:sub(at), state.late.down)
+            link.down:add(link.heard:sub(at), state.late.down)
         elseif not after then
             break
         elseif not pass_message(link, link.heard:sub(at, after - 1)) then
@@ -183,11 +180,16 @@ local function read_side(link, connection, hear)
     end
 end
 
+local function flush_side(link, direction, connection)
+    if is_stalled(link, direction) then return true end
+    return link[direction]:flush(connection)
+end
+
 local function move_link(link)
-    local ok = is_stalled(link, "up") or flush(link.up, link.upstream)
-    ok = ok and (is_stalled(link, "down") or flush(link.down, link.client))
+    local ok, how = flush_side(link, "up", link.upstream)
+    if ok then ok, how = flush_side(link, "down", link.client) end
     local rest = link.ending == link.client and link.up or link.ending and link.down
-    if not ok or rest and #rest == 0 then close_link(link, "close") end
+    if not ok or rest and #rest == 0 then close_link(link, how or "close") end
 end
 
 -- ---- Orders.
@@ -235,7 +237,7 @@ end
 
 function orders.inject(order)
     return each_chosen(order.which, function(link)
-        enqueue(link.down, order.bytes, state.late.down)
+        link.down:add(order.bytes, state.late.down)
         move_link(link)
     end)
 end
@@ -248,10 +250,21 @@ function orders.clear()
     state.rules = proxy_rules.new()
 end
 
+function orders.chaos(order)
+    state.chaos = order.settings
+    if state.chaos then state.seen = {} end
+    each_chosen(nil, function(link)
+        for direction, stream in pairs(link.streams) do
+            if not stream.over then link.streams[direction] = nil end
+        end
+    end)
+end
+
 function orders.counts()
     local counts = state.counts
     counts.open = each_chosen(nil, function() end)
     counts.rules = proxy_rules.hits(state.rules)
+    counts.chaos = state.seen
     return counts
 end
 
@@ -276,11 +289,8 @@ local function side_wishes(link, incoming, outgoing, incoming_name, outgoing_nam
     local listening = not link.ending and not is_stalled(link, incoming_name)
     if listening and incoming.bytes < BACKLOG_BYTES then events = posix.POLLIN end
     if outgoing[1] and not is_stalled(link, outgoing_name) then
-        if outgoing[1].at > clock.now() then
-            due = outgoing[1].at
-        else
-            events = events + posix.POLLOUT
-        end
+        due = outgoing:due()
+        if not due then events = events + posix.POLLOUT end
     end
     return events, due
 end
@@ -318,7 +328,7 @@ end
 return function(worker)
     state = {
         port = worker.params.port, target = worker.params.target, links = {}, stalled = {},
-        late = { up = 0, down = 0 }, rules = proxy_rules.new(), counts = fresh_counts(),
+        late = { up = 0, down = 0 }, rules = proxy_rules.new(), counts = fresh_counts(), seen = {},
     }
     state.listener = assert(socket.listen({ port = state.port }))
     worker:emit("listening")
