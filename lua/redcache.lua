@@ -1,15 +1,17 @@
--- redcache - a cache engine on Redis: one loader per key, honest locks, no stale values.
+-- redcache - a cache engine on Redis, or on a store in this process: one loader per key, honest
+-- locks, no stale values.
 --
 -- Tables that get and remember return may be shared by all readers of this Lua state (source "l0"):
 -- treat them as read-only, or ask for a copy (option copy).
 --
 --     local redcache = require("redcache")
---     local cache = redcache.new({ url = "redis://127.0.0.1:6379", namespace = "app" })
+--     local cache = redcache.new({ namespace = "app" }) -- url = "redis://127.0.0.1:6379"
 --     local user, err = cache:remember("user:7", 60, function(key)
 --         return load_user(7)
 --     end)
 
 local cache = require("redcache.cache")
+local clock = require("redcache.clock")
 local errors = require("redcache.errors")
 local fence = require("redcache.fence")
 local options = require("redcache.options")
@@ -32,13 +34,21 @@ local redcache = {
 ---Opens a cache. Nothing is connected before the first call. Times are seconds, fractions allowed.
 ---Caches of one process with equal url, group and connection numbers share one client.
 ---
----Connection: url ("redis://127.0.0.1:6379"; redis://[user:password@]host[:port][/db], the same
----with rediss:// for TLS, or unix://[user:password@]/path[?db=n]), tlsCa ("": the system's; else a
----file with the CA certificates to trust; the server's must be valid for the host of the url),
----namespace ("" no prefix; else keys begin with it and ":"), group (""), connectTimeout (1),
----commandTimeout (0.5), maxValue (8 MiB), maxKey (65536 bytes), maxQueue (65536 requests),
----degradedTtl (1: how long a value loaded while Redis is away is shared in the process), spin
----(true: poll for a moment before sleeping), scheduler ("blocking").
+---Connection: url ("memory://": a store in this process, see below; or
+---redis://[user:password@]host[:port][/db], the same with rediss:// for TLS, or
+---unix://[user:password@]/path[?db=n]), tlsCa ("": the system's; else a file with the CA
+---certificates to trust; the server's must be valid for the host of the url), namespace ("" no
+---prefix; else keys begin with it and ":"), group (""), connectTimeout (1), commandTimeout (0.5),
+---maxValue (8 MiB), maxKey (65536 bytes), maxQueue (65536 requests), degradedTtl (1: how long a
+---value loaded while Redis is away is shared in the process), spin (true: poll for a moment before
+---sleeping), scheduler ("blocking").
+---
+---Without a server: memory://, or memory://NAME for a store of that name (letters, digits and ._-),
+---is shared by all threads and Lua states of the process, and gone when the last cache on it is
+---closed. maxBytes (64 MiB, or what the store was opened with; another number is an error): then
+---what was used longest ago is evicted. A child of fork() begins with an empty store, and a cache
+---that was opened before the fork has no near cache there. clock (of redcache.clock(), for specs):
+---the cache goes by it alone, in a store that only caches with that clock share.
 ---
 ---Entries: ttl (300), codec ("msgpack"; "json", "raw" or a codec table), plain (false; true stores
 ---values without a header, for other programs), grace (0: how long after its ttl a value may be
@@ -61,5 +71,14 @@ local redcache = {
 ---@param opts? table unknown or bad options are an error that names the option and its range
 ---@return redcache.Cache
 redcache.new = cache.open
+
+---Makes a clock for specs: it stands still at 0 until clock:advance(seconds); clock:now() tells it.
+---A cache of redcache.new({ url = "memory://", clock = clock }) takes no real time and has no
+---thread; what is due while the clock is advanced happens in the same order each time. A call that
+---waits for what only time can bring (a lease or lock of another cache, a time-out) moves the clock
+---itself, to the next time that something is due. As in Redis, a value lives through the last
+---millisecond of its ttl. A clock and its caches stay in one Lua state.
+---@return redcache.Clock
+redcache.clock = clock.new
 
 return redcache

@@ -5,7 +5,7 @@
 
 #include "redcache.h"
 
-enum { DEFAULT_PORT = 6379, MAX_DB = 1 << 20, MAX_SOCKET_PATH = 107 };
+enum { DEFAULT_PORT = 6379, MAX_DB = 1 << 20, MAX_SOCKET_PATH = 107, MAX_STORE_NAME = 100 };
 
 static const char *find(const char *from, const char *end, char wanted)
 {
@@ -141,16 +141,42 @@ static const char *parse_tcp(struct rc_address *address, const char *rest, const
     return NULL;
 }
 
+static bool is_name_byte(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
+}
+
+static const char *parse_memory(struct rc_address *address, const char *rest, const char *end)
+{
+    size_t len = (size_t)(end - rest);
+    if (len > MAX_STORE_NAME)
+        return "the name behind memory:// is too long";
+    for (size_t i = 0; i < len; i++) {
+        if (!is_name_byte(rest[i]))
+            return "only a name of letters, digits and ._- may follow memory://";
+    }
+    memcpy(address->host, rest, len);
+    address->host[len] = '\0';
+    snprintf(address->label, sizeof address->label, "memory://%.100s", address->host);
+    return NULL;
+}
+
 int rc_address_parse(struct rc_address *address, const char *url, size_t len, const char **why)
 {
     const char *end = url + len;
     memset(address, 0, sizeof *address);
     *why = NULL;
+    address->is_memory = len >= 9 && memcmp(url, "memory://", 9) == 0;
+    if (address->is_memory) {
+        *why = parse_memory(address, url + 9, end);
+        return *why == NULL ? 0 : RC_ERR_ARGUMENT;
+    }
     bool is_unix = len > 7 && memcmp(url, "unix://", 7) == 0;
     bool is_tcp = len > 8 && memcmp(url, "redis://", 8) == 0;
     address->is_tls = len > 9 && memcmp(url, "rediss://", 9) == 0;
     if (!is_unix && !is_tcp && !address->is_tls)
-        *why = "it must begin with redis://, rediss:// or unix://";
+        *why = "it must begin with memory://, redis://, rediss:// or unix://";
     const char *rest = url + (is_unix ? 7 : address->is_tls ? 9 : 8);
     if (*why == NULL && !parse_credentials(address, &rest, end))
         *why = "the part before '@' must be user:password or :password";

@@ -3,7 +3,8 @@
  *
  * What:    redis://[[user]:password@]host[:port][/db], also redis://[::1]:6379, the same with
  *          rediss:// for TLS, and unix://[[user]:password@]/path/to.sock[?db=n]. User, password and
- *          path may hold %XX.
+ *          path may hold %XX. memory://[name] is a store in this process; a name has letters,
+ *          digits and ._- only.
  * Threads: pure; an address is constant after parsing.
  * Memory:  fixed size, no pointers.
  * Errors:  RC_ERR_ARGUMENT; `why` is a static text that never holds a part of the URL (it may hold
@@ -17,11 +18,13 @@
 #include <stdint.h>
 
 struct rc_address {
+    bool is_memory;
     bool is_unix;
     bool is_tls;
     bool has_password;
     bool has_user;
-    char host[256]; /* or the socket's path; at most 107 bytes then (sun_path) */
+    /* Or the socket's path, at most 107 bytes then (sun_path); or the store's name. */
+    char host[256];
     uint16_t port;
     int32_t db;
     size_t user_len;

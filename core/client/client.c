@@ -2,22 +2,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "driver/fork.h"
 #include "driver/reactor.h"
 #include "engine/script.h"
-
-enum {
-    DEFAULT_CONNECT_TIMEOUT_MS = 1000,
-    DEFAULT_COMMAND_TIMEOUT_MS = 500,
-    DEFAULT_MAX_VALUE = 8 * 1024 * 1024,
-    DEFAULT_MAX_KEY = 64 * 1024,
-    DEFAULT_MAX_QUEUE = 64 * 1024,
-    DEFAULT_DEGRADED_TTL_MS = 1000,
-    DEFAULT_NEAR_BYTES = 64 * 1024 * 1024,
-    MAX_TIMEOUT_MS = 24 * 3600 * 1000
-};
 
 static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct rc_client *registry;
@@ -31,6 +21,16 @@ int rc_abi(void)
 int64_t rc_now_us(void)
 {
     return rc_clock_us();
+}
+
+int64_t rc_client_now_us(const struct rc_client *client)
+{
+    return client->options.clock != NULL ? rc_clock_read(client->options.clock) : rc_clock_us();
+}
+
+bool rc_client_is_abroad(const struct rc_client *client)
+{
+    return client->home != rc_fork_generation();
 }
 
 /* ---- clients --------------------------------------------------------------------------------- */
@@ -64,7 +64,7 @@ static void after_fork_in_child(void)
 {
     for (struct rc_client *client = registry; client != NULL; client = client->next) {
         struct rc_driver *driver = atomic_load(&client->driver);
-        if (driver != NULL)
+        if (driver != NULL && driver->reactor != NULL)
             rc_reactor_orphan(driver->reactor);
     }
     after_fork();
@@ -77,43 +77,15 @@ static void init_process(void)
     pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
-static const char *check_options(rc_options *options)
-{
-    if (options->connect_timeout_ms == 0)
-        options->connect_timeout_ms = DEFAULT_CONNECT_TIMEOUT_MS;
-    if (options->command_timeout_ms == 0)
-        options->command_timeout_ms = DEFAULT_COMMAND_TIMEOUT_MS;
-    if (options->max_value_bytes == 0)
-        options->max_value_bytes = DEFAULT_MAX_VALUE;
-    if (options->max_key_bytes == 0)
-        options->max_key_bytes = DEFAULT_MAX_KEY;
-    if (options->max_queue == 0)
-        options->max_queue = DEFAULT_MAX_QUEUE;
-    if (options->degraded_ttl_ms == 0)
-        options->degraded_ttl_ms = DEFAULT_DEGRADED_TTL_MS;
-    if (options->spin == 0)
-        options->spin = 1;
-    if (options->near_bytes == 0)
-        options->near_bytes = DEFAULT_NEAR_BYTES;
-    if (options->connect_timeout_ms < 0 || options->connect_timeout_ms > MAX_TIMEOUT_MS)
-        return "connect_timeout_ms is out of range";
-    if (options->command_timeout_ms < 0 || options->command_timeout_ms > MAX_TIMEOUT_MS)
-        return "command_timeout_ms is out of range";
-    if (options->max_value_bytes < 0 || options->max_value_bytes > INT32_MAX / 4)
-        return "max_value_bytes is out of range";
-    if (options->max_key_bytes < 0 || options->max_key_bytes > 1 << 24)
-        return "max_key_bytes is out of range";
-    if (options->near_bytes < RC_NEAR_MIN_BYTES || options->near_bytes > INT64_C(1) << 36)
-        return "near_bytes is out of range";
-    return options->max_queue < 0 ? "max_queue is out of range" : NULL;
-}
-
 static bool is_same(const struct rc_client *client, const struct rc_client *wanted)
 {
     const rc_options *a = &client->options, *b = &wanted->options;
+    if (client->address.is_memory && rc_client_is_abroad(client))
+        return false;
     return a->url_len == b->url_len && a->group_len == b->group_len &&
            a->tls_ca_len == b->tls_ca_len && a->near == b->near && a->near_bytes == b->near_bytes &&
-           a->near_name_len == b->near_name_len && a->connect_timeout_ms == b->connect_timeout_ms &&
+           a->near_name_len == b->near_name_len && a->clock == b->clock &&
+           a->connect_timeout_ms == b->connect_timeout_ms &&
            a->command_timeout_ms == b->command_timeout_ms &&
            a->max_value_bytes == b->max_value_bytes && a->max_key_bytes == b->max_key_bytes &&
            a->max_queue == b->max_queue && a->degraded_ttl_ms == b->degraded_ttl_ms &&
@@ -122,8 +94,59 @@ static bool is_same(const struct rc_client *client, const struct rc_client *want
                   rc_buf_len(&client->name)) == 0;
 }
 
-static void free_client(struct rc_client *client)
+/* ---- stores in memory ------------------------------------------------------------------------ */
+
+/* With the registry's mutex. Returns what is to be freed without it, or NULL. */
+static struct rc_memory *leave_memory(struct rc_client *client)
 {
+    struct rc_memory *memory = client->memory;
+    client->memory = NULL;
+    /* Of a parent's store not even the mutex can be relied on. */
+    bool is_last = memory != NULL && rc_memory_is_ours(memory) && rc_memory_unref(memory);
+    return is_last ? memory : NULL;
+}
+
+/* The store of that name and clock that somebody has open. With the registry's mutex. */
+static struct rc_memory *find_memory(const struct rc_client *wanted)
+{
+    for (struct rc_client *client = registry; client != NULL; client = client->next) {
+        if (client->memory != NULL && rc_memory_is_ours(client->memory) &&
+            client->options.clock == wanted->options.clock &&
+            strcmp(client->address.host, wanted->address.host) == 0)
+            return client->memory;
+    }
+    return NULL;
+}
+
+static int64_t unix_now_us(const struct rc_client *client)
+{
+    struct timespec now;
+    if (client->options.clock != NULL)
+        return RC_CLOCK_START_UNIX_US + rc_clock_now(client->options.clock);
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* With the registry's mutex. */
+static const char *join_memory(struct rc_client *client)
+{
+    struct rc_memory *memory = find_memory(client);
+    size_t max_bytes = (size_t)client->options.max_bytes;
+    if (memory != NULL)
+        rc_memory_ref(memory);
+    else if (rc_memory_new(&memory, max_bytes != 0 ? max_bytes : RC_MEMORY_DEFAULT_BYTES,
+                           rc_client_now_us(client), unix_now_us(client)) != 0)
+        return "no memory";
+    client->memory = memory;
+    return NULL;
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static void free_client(struct rc_client *client) /* which has left its memory */
+{
+    if (client->options.clock != NULL)
+        rc_clock_free(client->options.clock);
     pthread_mutex_destroy(&client->driver_mutex);
     rc_tls_context_free(client->tls_context);
     if (client->near != NULL)
@@ -170,6 +193,8 @@ static const char *open_near(struct rc_client *client)
     size_t end = rc_buf_len(&client->name);
     struct rc_near_options near = {.bytes = (size_t)options->near_bytes,
                                    .server = server_name(&client->address)};
+    if (options->clock != NULL)
+        near.clock = &options->clock->now_us;
     if (options->near_name_len > 0) {
         near.name = rc_buf_head(&client->name) + end - options->near_name_len;
         near.name_len = options->near_name_len;
@@ -185,12 +210,19 @@ static struct rc_client *new_client(const rc_options *options, const char **why)
         return NULL;
     }
     client->options = *options;
+    if (options->clock != NULL)
+        rc_clock_ref(options->clock);
+    client->home = rc_fork_generation();
     rc_buf_init(&client->name);
     pthread_mutex_init(&client->driver_mutex, NULL);
     client->references = 1;
-    *why = check_options(&client->options);
-    if (*why == NULL &&
-        rc_address_parse(&client->address, options->url, options->url_len, why) == 0)
+    options = &client->options;
+    *why = rc_options_complete(&client->options);
+    if (*why == NULL)
+        (void)rc_address_parse(&client->address, options->url, options->url_len, why);
+    if (*why == NULL)
+        *why = rc_options_check_memory(&client->options, &client->address);
+    if (*why == NULL)
         *why = prepare(client, options);
     if (*why == NULL)
         return client;
@@ -198,39 +230,63 @@ static struct rc_client *new_client(const rc_options *options, const char **why)
     return NULL;
 }
 
+static const char *check_max_bytes(const struct rc_client *client)
+{
+    const struct rc_memory *memory = client->address.is_memory ? find_memory(client) : NULL;
+    size_t max_bytes = (size_t)client->options.max_bytes;
+    if (memory == NULL || max_bytes == 0 || max_bytes == rc_memory_max_bytes(memory))
+        return NULL;
+    return "the store is open with another max_bytes";
+}
+
+static struct rc_client *find_client(const struct rc_client *wanted)
+{
+    for (struct rc_client *client = registry; client != NULL; client = client->next) {
+        if (!client->leaving && !atomic_load(&client->closed) && is_same(client, wanted))
+            return client;
+    }
+    return NULL;
+}
+
+/* With the registry's mutex: most calls find an open client, the others open what it needs here. */
+static const char *enter_registry(struct rc_client *client)
+{
+    const char *why = client->address.is_memory ? join_memory(client) : NULL;
+    if (why == NULL && client->options.near > 0)
+        why = open_near(client);
+    if (why != NULL) {
+        rc_memory_free(leave_memory(client)); /* there is nothing in it yet */
+        return why;
+    }
+    client->next = registry;
+    registry = client;
+    return NULL;
+}
+
 int rc_open(const rc_options *options, rc_client **result, const char **error_text)
 {
     const char *why = NULL;
     pthread_once(&once, init_process);
-    struct rc_client *wanted = new_client(options, &why);
-    if (wanted == NULL) {
-        if (error_text != NULL)
-            *error_text = why;
-        return RC_ERR_ARGUMENT;
-    }
-    lock_registry();
-    for (struct rc_client *client = registry; client != NULL; client = client->next) {
-        if (!client->leaving && !atomic_load(&client->closed) && is_same(client, wanted)) {
-            client->references++;
-            unlock_registry();
-            free_client(wanted);
-            *result = client;
-            return 0;
-        }
-    }
-    /* Only now: most calls find an open client. */
-    why = wanted->options.near > 0 ? open_near(wanted) : NULL;
-    if (why != NULL) {
+    struct rc_client *wanted = new_client(options, &why), *found = NULL;
+    if (wanted != NULL) {
+        lock_registry();
+        why = check_max_bytes(wanted);
+        if (why == NULL)
+            found = find_client(wanted);
+        if (found != NULL)
+            found->references++;
+        else if (why == NULL)
+            why = enter_registry(wanted);
         unlock_registry();
-        free_client(wanted);
+        if (found != NULL || why != NULL)
+            free_client(wanted);
+    }
+    if (why != NULL) {
         if (error_text != NULL)
             *error_text = why;
         return RC_ERR_ARGUMENT;
     }
-    wanted->next = registry;
-    registry = wanted;
-    unlock_registry();
-    *result = wanted;
+    *result = found != NULL ? found : wanted;
     return 0;
 }
 
@@ -260,9 +316,14 @@ int rc_close(rc_client *client, int32_t timeout_ms)
     bool was_closed = atomic_exchange(&client->closed, true);
     struct rc_driver *driver = atomic_load(&client->driver);
     pthread_mutex_unlock(&client->driver_mutex);
-    if (was_closed || driver == NULL || driver->fork_generation != rc_fork_generation())
+    if (was_closed)
         return 0;
-    rc_driver_close(driver, timeout_ms);
+    if (driver != NULL && driver->fork_generation == rc_fork_generation())
+        rc_driver_close(driver, timeout_ms);
+    lock_registry();
+    struct rc_memory *memory = leave_memory(client);
+    unlock_registry();
+    rc_memory_free(memory);
     return 0;
 }
 
@@ -285,6 +346,29 @@ void rc_unref(rc_client *client, int32_t timeout_ms)
     rc_client_count_user(client, -1);
 }
 
+/* The first call in a child of fork(): its stores begin empty. */
+static int join_memory_abroad(struct rc_client *client)
+{
+    const char *why = NULL;
+    lock_registry();
+    if (client->memory != NULL && !rc_memory_is_ours(client->memory))
+        why = join_memory(client);
+    unlock_registry();
+    return why != NULL ? RC_ERR_NOMEM : 0;
+}
+
+static int start_driver(struct rc_client *client, struct rc_driver **driver)
+{
+    struct rc_driver_means means = {
+        .near = client->near,
+        .tls_context = client->tls_context,
+        .memory = client->memory,
+    };
+    if (client->address.is_memory && rc_client_is_abroad(client))
+        means.near = NULL; /* the region's keys are those of the parent's store */
+    return rc_driver_start(driver, &client->options, &client->address, &means);
+}
+
 struct rc_driver *rc_client_driver(struct rc_client *client, int *error)
 {
     struct rc_driver *driver = atomic_load_explicit(&client->driver, memory_order_acquire);
@@ -293,14 +377,19 @@ struct rc_driver *rc_client_driver(struct rc_client *client, int *error)
         return NULL;
     if (driver != NULL && driver->fork_generation == rc_fork_generation())
         return driver;
+    if (rc_client_is_abroad(client) && client->address.is_memory) {
+        *error = join_memory_abroad(client);
+        if (*error != 0)
+            return NULL;
+        *error = RC_ERR_CLOSED;
+    }
     pthread_mutex_lock(&client->driver_mutex);
     driver = atomic_load(&client->driver);
     if (atomic_load(&client->closed)) {
         driver = NULL;
     } else if (driver == NULL || driver->fork_generation != rc_fork_generation()) {
         client->abandoned = driver; /* the parent's: its threads and sockets are not ours */
-        *error = rc_driver_start(&driver, &client->options, &client->address, client->tls_context,
-                                 client->near);
+        *error = start_driver(client, &driver);
         if (*error != 0)
             driver = client->abandoned = NULL;
         atomic_store_explicit(&client->driver, driver, memory_order_release);
@@ -309,77 +398,21 @@ struct rc_driver *rc_client_driver(struct rc_client *client, int *error)
     return driver;
 }
 
-struct stats_call {
-    rc_stats *stats;
-    rc_health *health;
+struct cancel_call {
     uint64_t tag;
     int count;
 };
 
-static void read_stats(struct rc_engine *engine, void *argument)
-{
-    *((struct stats_call *)argument)->stats = engine->context.stats;
-}
-
-void rc_get_stats(rc_client *client, rc_stats *stats)
-{
-    int error;
-    struct stats_call call = {.stats = stats};
-    struct rc_driver *driver = rc_client_driver(client, &error);
-    memset(stats, 0, sizeof *stats);
-    if (driver == NULL)
-        return;
-    rc_driver_call(driver, read_stats, &call);
-    stats->inline_turns = atomic_load(&driver->inline_turns);
-    stats->reactor_turns = atomic_load(&driver->reactor_turns);
-    stats->waiting = (uint64_t)atomic_load(&driver->waiting);
-}
-
-static void read_health(struct rc_engine *engine, void *argument)
-{
-    rc_engine_get_health(engine, ((struct stats_call *)argument)->health);
-}
-
-void rc_get_health(rc_client *client, rc_health *health)
-{
-    int error;
-    struct stats_call call = {.health = health};
-    struct rc_driver *driver = rc_client_driver(client, &error);
-    memset(health, 0, sizeof *health);
-    if (driver != NULL)
-        rc_driver_call(driver, read_health, &call);
-}
-
-static void read_horizon(struct rc_engine *engine, void *argument)
-{
-    rc_near_stats *stats = argument;
-    int64_t asof_us = engine->near != NULL ? rc_near_asof(engine->owner) : 0;
-    if (asof_us > 0)
-        stats->horizon_age_us = engine->context.now_us - asof_us;
-}
-
-void rc_get_near_stats(rc_client *client, rc_near_stats *stats)
-{
-    int error;
-    struct rc_driver *driver = rc_client_driver(client, &error);
-    memset(stats, 0, sizeof *stats);
-    if (client->near != NULL)
-        rc_near_read_stats(client->near, stats);
-    stats->horizon_age_us = -1;
-    if (driver != NULL)
-        rc_driver_call(driver, read_horizon, stats);
-}
-
 static void cancel_tag(struct rc_engine *engine, void *argument)
 {
-    struct stats_call *call = argument;
+    struct cancel_call *call = argument;
     call->count = rc_engine_cancel(engine, call->tag);
 }
 
 int rc_cancel(rc_client *client, uint64_t tag)
 {
     int error;
-    struct stats_call call = {.tag = tag};
+    struct cancel_call call = {.tag = tag};
     struct rc_driver *driver = tag != 0 ? rc_client_driver(client, &error) : NULL;
     if (driver != NULL)
         rc_driver_call(driver, cancel_tag, &call);

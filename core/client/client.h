@@ -1,9 +1,10 @@
 /*
  * client - what the public calls share: a client, its registry, its driver.
  *
- * What:    client.c opens and closes clients and finds the driver of this process; operation.c,
- *          view.c and lock_handle.c are the calls on slots, views of the near cache and locks. All of
- *          them are declared in redcache.h.
+ * What:    client.c opens and closes clients and finds the driver of this process, options.c knows
+ *          what they may be opened with, figures.c how they do; operation.c, view.c and lock_handle.c
+ *          are the calls on slots, views of the near cache and locks. All of them are declared in
+ *          redcache.h.
  * Threads: any; everything here runs in the caller's thread, and what needs the engine goes through
  *          the driver's queue.
  * Memory:  a client lives as long as it is referred to, or has slots, locks or views.
@@ -28,8 +29,10 @@ struct rc_client {
     struct rc_address address;
     struct rc_tls_context *tls_context; /* rediss:// only */
     struct rc_near *near;               /* NULL: none */
+    unsigned home;                      /* the fork generation in which it was opened */
 
     /* Guarded by registry_mutex. */
+    struct rc_memory *memory; /* of memory:// addresses until the client is closed, else NULL */
     struct rc_client *next;
     unsigned references;
     bool leaving;   /* the last reference is on its way out: not to be opened again */
@@ -49,11 +52,21 @@ struct rc_view {
     struct rc_buf prefix;
     int64_t ttl_us;
     uint8_t group;
+    bool stays_home; /* its near cache knows nothing of the store of a child of fork() */
 };
+
+/* Fills in the defaults. NULL, or what is wrong with the others. */
+const char *rc_options_complete(rc_options *options);
+/* NULL, or what does not go together with such an address. */
+const char *rc_options_check_memory(const rc_options *options, const struct rc_address *address);
 
 /* The driver of this process, started now if need be. NULL: closed, or it can not be started
    (`error`). */
 struct rc_driver *rc_client_driver(struct rc_client *client, int *error);
+/* The time it goes by. */
+int64_t rc_client_now_us(const struct rc_client *client);
+/* It was opened by a parent of this process, whose store in memory is another one. */
+bool rc_client_is_abroad(const struct rc_client *client);
 /* Counts a seat or lock; with the last user of a client nobody refers to any more its memory
    goes. */
 void rc_client_count_user(struct rc_client *client, int change);

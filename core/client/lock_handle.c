@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "client/client.h"
-#include "base/clock.h"
 #include "driver/fork.h"
 
 struct rc_lock_handle {
@@ -93,8 +92,8 @@ int64_t rc_lock_remaining(rc_lock *lock)
     if (atomic_load_explicit(&lock->state, memory_order_acquire) != RC_LOCK_HELD ||
         handle_of(lock)->fork_generation != rc_fork_generation())
         return 0;
-    int64_t left_us =
-        atomic_load_explicit(&lock->trusted_until_us, memory_order_relaxed) - rc_clock_us();
+    int64_t left_us = atomic_load_explicit(&lock->trusted_until_us, memory_order_relaxed) -
+                      rc_client_now_us(handle_of(lock)->client);
     return left_us > 0 ? (left_us + 999) / 1000 : 0;
 }
 

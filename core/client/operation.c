@@ -161,11 +161,9 @@ static int set_key(rc_op *op, const char *purpose, const struct rc_buf *prefix, 
 int rc_done(rc_op *op)
 {
     struct rc_seat *seat = seat_of(op);
-    if (rc_seat_is_done(seat))
-        return 1;
-    if (is_ours(seat))
-        rc_driver_kick(seat->driver);
-    return 0;
+    if (!rc_seat_is_done(seat) && is_ours(seat))
+        rc_driver_kick(seat->driver); /* where there is no thread it is done by this */
+    return rc_seat_is_done(seat);
 }
 
 int rc_wait(rc_op *op)

@@ -10,7 +10,6 @@
 #include "driver/fork.h"
 #include "driver/random.h"
 #include "driver/reactor.h"
-#include "driver/socket.h"
 
 enum { LISTEN_EVERY_US = 300 };
 
@@ -47,20 +46,41 @@ static bool wake_next_waiter(struct rc_driver *driver)
     return seat != NULL;
 }
 
+static bool expects_input(const struct rc_link *link)
+{
+    return !rc_list_is_empty(&link->in_flight) || link->state == RC_LINK_HANDSHAKE;
+}
+
+bool rc_driver_has_unread(const struct rc_driver *driver)
+{
+    bool any = false;
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+        any |= expects_input(&driver->engine.topology.links[i]);
+    return any && driver->wire->is_instant;
+}
+
+static void wake_reactor(struct rc_driver *driver)
+{
+    if (driver->reactor != NULL)
+        rc_reactor_wake(driver->reactor);
+}
+
 void rc_driver_leave(struct rc_driver *driver, bool is_reactor)
 {
     bool earlier = rc_engine_deadline(&driver->engine) < atomic_load(&driver->reactor_alarm_us);
     bool can_turn = rc_driver_can_turn(driver);
+    bool has_unread = rc_driver_has_unread(driver);
     atomic_store(&driver->owner, RC_OWNER_NONE);
-    bool inline_next = can_turn && !atomic_load(&driver->crowded) &&
+    bool inline_next = can_turn && !driver->wire->is_instant && !atomic_load(&driver->crowded) &&
                        atomic_load(&driver->waiting) > 0 && !atomic_load(&driver->reactor_wants) &&
                        wake_next_waiter(driver);
-    /* Somebody may have submitted, and seen that the engine has an owner, just before. */
-    bool left_over = !inline_next && atomic_load(&driver->submitted) != NULL;
+    /* Somebody may have submitted or told, and seen that the engine has an owner, just before. */
+    bool left_over = !inline_next && (has_unread || atomic_load(&driver->submitted) != NULL ||
+                                      atomic_load(&driver->told));
     bool for_reactor = earlier || atomic_load(&driver->reactor_wants) ||
                        atomic_load(&driver->reactor_dormant) || atomic_load(&driver->crowded);
     if (left_over || (for_reactor && !is_reactor))
-        rc_reactor_wake(driver->reactor);
+        wake_reactor(driver);
 }
 
 void rc_driver_kick(struct rc_driver *driver)
@@ -68,13 +88,24 @@ void rc_driver_kick(struct rc_driver *driver)
     int owner = atomic_load(&driver->owner);
     if (owner == RC_OWNER_SLEEPING) {
         rc_driver_wake_sleeper(driver);
-    } else if (owner == RC_OWNER_NONE && !atomic_load(&driver->ended)) {
-        rc_reactor_wake(driver->reactor);
+    } else if (owner == RC_OWNER_NONE && driver->reactor != NULL && !atomic_load(&driver->ended)) {
+        wake_reactor(driver);
     } else if (owner == RC_OWNER_NONE && rc_driver_try_own(driver)) { /* there is nobody else */
         rc_driver_turn(driver, 0);
         rc_driver_leave(driver, false);
     }
     /* Else it is turning, and looks at the queue before it leaves. */
+}
+
+void rc_driver_tell(struct rc_driver *driver)
+{
+    /* Pairs with the exchange in listen: what the wire holds was put there before. Sequentially
+       consistent because we then look at `owner`, while whoever leaves writes `owner`, then looks
+       here. */
+    if (atomic_exchange(&driver->told, true))
+        return; /* whoever was told first has not looked yet */
+    if (atomic_load(&driver->owner) == RC_OWNER_NONE)
+        wake_reactor(driver);
 }
 
 /* ---- one pass -------------------------------------------------------------------------------- */
@@ -133,102 +164,10 @@ static bool finish_ops(struct rc_driver *driver)
     return any;
 }
 
-static void lose(struct rc_driver *driver, int which, const char *cause)
-{
-    struct rc_link *link = &driver->engine.topology.links[which];
-    rc_link_lost(link, cause);
-    link->wants_close = true; /* only the reactor closes: it may be polling the descriptor */
-}
-
-static void lose_errno(struct rc_driver *driver, int which, long error)
-{
-    char text[128];
-    lose(driver, which, rc_socket_error(error, text, sizeof text));
-}
-
-static bool is_open(const struct rc_driver *driver, int which)
-{
-    return driver->fds[which] >= 0 && !driver->engine.topology.links[which].wants_close;
-}
-
-/* Encrypts what the link has to say, as far as there is room. */
-static void encrypt_output(struct rc_driver *driver, int which)
-{
-    struct rc_link *link = &driver->engine.topology.links[which];
-    long n = 1;
-    while (n > 0 && rc_buf_len(&link->output) > 0) {
-        n = rc_tls_write(driver->tls[which], rc_buf_head(&link->output), rc_buf_len(&link->output));
-        if (n > 0)
-            rc_link_sent(link, (size_t)n);
-    }
-    if (n < 0)
-        lose(driver, which, rc_tls_error(driver->tls[which]));
-}
-
-static void send_output(struct rc_driver *driver, int which)
-{
-    struct rc_link *link = &driver->engine.topology.links[which];
-    struct rc_tls *tls = driver->tls[which];
-    struct rc_buf *output = tls != NULL ? rc_tls_output(tls) : &link->output;
-    driver->unwritten[which] = false;
-    while (is_open(driver, which)) {
-        if (tls != NULL)
-            encrypt_output(driver, which);
-        if (!is_open(driver, which) || rc_buf_len(output) == 0)
-            return;
-        long n = rc_socket_send(driver->fds[which], rc_buf_head(output), rc_buf_len(output));
-        if (n < 0)
-            lose_errno(driver, which, n);
-        else if (n == 0)
-            driver->unwritten[which] = true;
-        else if (tls != NULL)
-            rc_buf_consume(output, (size_t)n);
-        else
-            rc_link_sent(link, (size_t)n);
-        if (n <= 0)
-            return;
-    }
-}
-
-static void decrypt_input(struct rc_driver *driver, int which, size_t len)
-{
-    struct rc_link *link = &driver->engine.topology.links[which];
-    struct rc_tls *tls = driver->tls[which];
-    long n = rc_tls_feed(tls, driver->receive_buffer, len);
-    while (n == 0 || is_open(driver, which)) {
-        n = rc_tls_read(tls, driver->receive_buffer, sizeof driver->receive_buffer);
-        if (n <= 0)
-            break;
-        rc_link_feed(link, driver->receive_buffer, (size_t)n);
-    }
-    if (n < 0)
-        lose(driver, which, rc_tls_error(tls));
-}
-
-static bool receive_input(struct rc_driver *driver, int which)
-{
-    bool any = false;
-    /* Bounded: a flood on one link must not starve the other and the timers. */
-    for (int i = 0; i < 16 && is_open(driver, which); i++) {
-        long n = rc_socket_receive(driver->fds[which], driver->receive_buffer,
-                                   sizeof driver->receive_buffer);
-        if (n == 0)
-            break;
-        any = true;
-        if (n < 0)
-            lose_errno(driver, which, n);
-        else if (driver->tls[which] != NULL)
-            decrypt_input(driver, which, (size_t)n);
-        else
-            rc_link_feed(&driver->engine.topology.links[which], driver->receive_buffer, (size_t)n);
-        if (n < (long)sizeof driver->receive_buffer)
-            break;
-    }
-    return any;
-}
-
 bool rc_driver_can_turn(const struct rc_driver *driver)
 {
+    if (driver->wire->tend != NULL)
+        return true;
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
         const struct rc_link *link = &driver->engine.topology.links[i];
         if (link->state == RC_LINK_OPENING || link->wants_close)
@@ -237,41 +176,55 @@ bool rc_driver_can_turn(const struct rc_driver *driver)
     return true;
 }
 
-static bool expects_input(const struct rc_link *link)
+/* The links to read from, though no answer is due on them. */
+static unsigned listen(struct rc_driver *driver)
 {
-    return !rc_list_is_empty(&link->in_flight) || link->state == RC_LINK_HANDSHAKE;
+    int64_t now_us = driver->engine.context.now_us;
+    /* Relaxed: what comes a moment later is found by the next pass. */
+    if (atomic_load_explicit(&driver->told, memory_order_relaxed) &&
+        atomic_exchange(&driver->told, false))
+        return ~0u;
+    /* A stream of requests on one link must not make us deaf for the pushes on the other. */
+    return !driver->wire->is_instant && now_us - driver->listened_us >= LISTEN_EVERY_US ? ~0u : 0;
+}
+
+static void send_all(struct rc_driver *driver)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        if (driver->wire->tend != NULL)
+            driver->wire->tend(driver, i);
+        driver->wire->send(driver, i);
+    }
 }
 
 bool rc_driver_turn(struct rc_driver *driver, unsigned readable)
 {
     struct rc_engine *engine = &driver->engine;
-    rc_engine_set_time(engine, rc_clock_us());
+    rc_engine_set_time(engine, rc_driver_now_us(driver));
     rc_engine_run(engine); /* a lock whose time is over is lost for the release that comes now */
     /* That something was submitted is no reason for another pass: the answer takes a while. */
     start_submitted(driver);
     bool any = false;
-    /* A stream of requests on one link must not make us deaf for the pushes on the other. */
-    if (engine->context.now_us - driver->listened_us >= LISTEN_EVERY_US)
-        readable = ~0u;
+    rc_engine_run(engine);
+    send_all(driver);
+    readable |= listen(driver);
     if (readable == ~0u)
         driver->listened_us = engine->context.now_us;
-    rc_engine_run(engine);
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
-        send_output(driver, i);
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
         if ((readable & 1u << i) != 0 || expects_input(&engine->topology.links[i]))
-            any |= receive_input(driver, i);
+            any |= driver->wire->receive(driver, i);
     }
     if (any) {
         rc_engine_run(engine); /* what the input has started or failed */
-        for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
-            send_output(driver, i);
+        send_all(driver);
     }
     return finish_ops(driver) || any;
 }
 
 bool rc_driver_needs_reactor(const struct rc_driver *driver)
 {
+    if (driver->wire->tend != NULL)
+        return false;
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
         const struct rc_link *link = &driver->engine.topology.links[i];
         if (link->wants_open || link->wants_close)
@@ -296,19 +249,22 @@ void rc_driver_call(struct rc_driver *driver, void (*call)(struct rc_engine *, v
 /* ---- life ------------------------------------------------------------------------------------ */
 
 int rc_driver_start(struct rc_driver **result, const rc_options *options,
-                    const struct rc_address *address, struct rc_tls_context *tls_context,
-                    struct rc_near *near)
+                    const struct rc_address *address, const struct rc_driver_means *means)
 {
     struct rc_seed seed;
     struct rc_driver *driver = calloc(1, sizeof *driver);
     if (driver == NULL)
         return RC_ERR_NOMEM;
     int error = rc_random_bytes(&seed, sizeof seed);
+    driver->clock = options->clock;
     if (error == 0)
-        error = rc_engine_init(&driver->engine, options, address, near, &seed, rc_clock_us());
+        error = rc_engine_init(&driver->engine, options, address, means->near, &seed,
+                               rc_driver_now_us(driver));
     if (error != 0)
         goto fail;
-    driver->tls_context = tls_context;
+    driver->wire = means->memory != NULL ? &rc_wire_memory : &rc_wire_socket;
+    driver->memory = means->memory;
+    driver->tls_context = means->tls_context;
     driver->fds[0] = driver->fds[1] = -1;
     driver->fork_generation = rc_fork_generation();
     driver->cpu_count = (int)sysconf(_SC_NPROCESSORS_ONLN);
@@ -322,7 +278,10 @@ int rc_driver_start(struct rc_driver **result, const rc_options *options,
         error = RC_ERR_NOMEM;
         goto fail_engine;
     }
-    error = rc_reactor_start(driver);
+    if (driver->clock != NULL)
+        rc_clock_add(driver->clock, driver);
+    else
+        error = rc_reactor_start(driver);
     if (error != 0)
         goto fail_fd;
     *result = driver;
@@ -355,25 +314,37 @@ static void end_engine(struct rc_engine *engine, void *argument)
     rc_engine_end(engine);
 }
 
+static void pause_1_ms(struct rc_driver *driver)
+{
+    if (driver->clock != NULL)
+        rc_clock_advance(driver->clock, 1000);
+    else
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
 void rc_driver_close(struct rc_driver *driver, int32_t timeout_ms)
 {
-    int64_t until_us = rc_clock_us() + (int64_t)timeout_ms * 1000;
+    int64_t until_us = rc_driver_now_us(driver) + (int64_t)timeout_ms * 1000;
     bool drained = false;
     rc_driver_call(driver, close_engine, NULL);
-    while (!drained && rc_clock_us() < until_us) {
+    while (!drained && rc_driver_now_us(driver) < until_us) {
         rc_driver_call(driver, ask_drained, &drained);
         if (!drained)
-            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+            pause_1_ms(driver);
     }
     rc_driver_call(driver, end_engine, NULL);
-    rc_reactor_stop(driver->reactor);
+    if (driver->reactor != NULL)
+        rc_reactor_stop(driver->reactor);
     /* Whoever was about to submit or free something finishes it alone from now on. */
     atomic_store(&driver->ended, true);
 }
 
 void rc_driver_free(struct rc_driver *driver)
 {
-    rc_reactor_free(driver->reactor);
+    if (driver->reactor != NULL)
+        rc_reactor_free(driver->reactor);
+    if (driver->clock != NULL)
+        rc_clock_remove(driver);
     close(driver->wake_fd[0]);
     pthread_mutex_destroy(&driver->waiters_mutex);
     rc_engine_deinit(&driver->engine);

@@ -1,9 +1,10 @@
 /*
- * driver - who turns the engine's loop: one pass over its sockets, and the right to make it.
+ * driver - who turns the engine's loop: one pass over its wires, and the right to make it.
  *
- * What:    the engine with its sockets, the queue of submitted seats, and ownership. Ops are put
+ * What:    the engine with its wires, the queue of submitted seats, and ownership. Ops are put
  *          into the queue by any thread; whoever owns the engine takes them out, moves bytes and
- *          finishes ops. Owners are blocking callers (inline.c) and the reactor thread (reactor.c).
+ *          finishes ops. Owners are blocking callers (inline.c, instant.c) and the reactor thread,
+ *          or, where a clock is moved by hand, whoever moves it (manual_clock.c).
  *          Nobody else ever waits under a mutex.
  * Threads: marked at each field.
  * Memory:  made by the client; lives until the reactor thread is joined.
@@ -15,8 +16,12 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "base/clock.h"
+#include "driver/manual_clock.h"
+#include "driver/memory.h"
 #include "driver/seat.h"
 #include "driver/tls.h"
+#include "driver/wire.h"
 
 enum rc_owner {
     RC_OWNER_NONE,
@@ -31,21 +36,31 @@ struct rc_driver {
     int cpu_count;
     bool may_spin;
     int wake_fd[2]; /* a pipe's ends (the same eventfd on Linux): wakes the owner that sleeps */
-    struct rc_reactor *reactor;
+    struct rc_reactor *reactor; /* NULL with a clock of its own: nobody works in the background */
+    struct rc_clock *clock;     /* NULL: the machine's */
     unsigned fork_generation;
+    const struct rc_wire *wire;
     struct rc_tls_context *tls_context; /* NULL: no TLS */
+    struct rc_memory *memory;           /* wire_memory.c's */
 
     /* The owner's. */
     struct rc_engine engine;
+    int64_t listened_us; /* when all links were last read */
+    /* wire_socket.c's. */
     struct rc_tls *tls[RC_TOPOLOGY_LINKS]; /* of connected sockets, NULL: none */
     int fds[RC_TOPOLOGY_LINKS];            /* connected sockets, -1: none */
     bool unwritten[RC_TOPOLOGY_LINKS];     /* the socket was full */
-    int64_t listened_us;                   /* when all sockets were last read */
     char receive_buffer[64 * 1024];
+    /* wire_memory.c's. */
+    struct rc_memory_end ends[RC_TOPOLOGY_LINKS];
+
+    /* The thread's that moves the clock. */
+    struct rc_list beat; /* in the clock's list */
 
     /* Any thread. */
     _Atomic(struct rc_seat *) submitted; /* newest first; the owner takes them all */
     _Atomic int owner;
+    _Atomic bool told;                /* there is news in the wire that no descriptor announces */
     _Atomic int waiting;              /* threads in rc_driver_wait */
     _Atomic bool crowded;             /* so many wait that the reactor shall do it all */
     _Atomic bool reactor_wants;       /* the reactor has work only it can do */
@@ -61,11 +76,16 @@ struct rc_driver {
     struct rc_list waiters; /* seats that park, by `waiter`, oldest first */
 };
 
-/* tls_context: for rediss:// addresses, else NULL; near: NULL for none. Both are the client's and
-   outlive the driver. */
+/* What a driver works with; all of it is the client's and outlives the driver, but the memory only
+   rc_driver_close. */
+struct rc_driver_means {
+    struct rc_near *near;               /* NULL: none */
+    struct rc_tls_context *tls_context; /* for rediss:// addresses, else NULL */
+    struct rc_memory *memory;           /* for memory:// addresses, else NULL */
+};
+
 int rc_driver_start(struct rc_driver **driver, const rc_options *options,
-                    const struct rc_address *address, struct rc_tls_context *tls_context,
-                    struct rc_near *near);
+                    const struct rc_address *address, const struct rc_driver_means *means);
 /* Gives leases and locks back, for up to timeout_ms, then fails what is left, joins the reactor. */
 void rc_driver_close(struct rc_driver *driver, int32_t timeout_ms);
 void rc_driver_free(struct rc_driver *driver); /* after close, when no seat is in it any more */
@@ -73,6 +93,7 @@ void rc_driver_free(struct rc_driver *driver); /* after close, when no seat is i
 /* Caller: hands a seat over, waits for it. */
 void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat);
 void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat);
+void rc_driver_wait_instant(struct rc_driver *driver, struct rc_seat *seat); /* instant wires */
 /* Runs `call` as the engine's owner, and waits for that. */
 void rc_driver_call(struct rc_driver *driver, void (*call)(struct rc_engine *, void *),
                     void *argument);
@@ -90,8 +111,25 @@ bool rc_driver_turn(struct rc_driver *driver, unsigned readable);
 bool rc_driver_can_turn(const struct rc_driver *driver);
 bool rc_driver_needs_reactor(
     const struct rc_driver *driver); /* a link waits to be opened or closed */
+/* Answers are waiting in an instant wire. */
+bool rc_driver_has_unread(const struct rc_driver *driver);
 /* Makes sure that somebody looks at the queue soon. */
 void rc_driver_kick(struct rc_driver *driver);
 void rc_driver_wake_sleeper(struct rc_driver *driver);
+/* There is news in the instant wire: makes sure that somebody looks soon. Never turns the engine
+   itself. */
+void rc_driver_tell(struct rc_driver *driver);
+
+static inline void rc_driver_count_inline_turn(struct rc_driver *driver)
+{
+    /* Relaxed, and no read-modify-write: only the owner writes it. */
+    uint64_t turns = atomic_load_explicit(&driver->inline_turns, memory_order_relaxed);
+    atomic_store_explicit(&driver->inline_turns, turns + 1, memory_order_relaxed);
+}
+
+static inline int64_t rc_driver_now_us(const struct rc_driver *driver)
+{
+    return driver->clock != NULL ? rc_clock_read(driver->clock) : rc_clock_us();
+}
 
 #endif

@@ -105,9 +105,7 @@ static void turn_until_done(struct rc_driver *driver, struct rc_seat *seat)
     bool spinning = false;
     int64_t spin_until_us = 0;
     bool told_reactor = false;
-    /* Relaxed, and no read-modify-write: only the owner writes it. */
-    uint64_t turns = atomic_load_explicit(&driver->inline_turns, memory_order_relaxed);
-    atomic_store_explicit(&driver->inline_turns, turns + 1, memory_order_relaxed);
+    rc_driver_count_inline_turn(driver);
     for (;;) {
         bool any = rc_driver_turn(driver, readable);
         readable = 0;
@@ -195,6 +193,14 @@ void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
 {
     if (rc_seat_is_done(seat))
         return;
+    if (driver->clock != NULL) {
+        rc_clock_wait(driver->clock, seat);
+        return;
+    }
+    if (driver->wire->is_instant) {
+        rc_driver_wait_instant(driver, seat);
+        return;
+    }
     count_waiter(driver);
     if (try_to_turn(driver, seat, false)) /* a lone caller needs no list and no mutex */
         return;

@@ -19,7 +19,8 @@ enum {
     TICK_NEAR_US = 400,   /* the same with a near cache: news must not wait for a millisecond */
     TICKS_TO_ARM = 8,     /* without an inline turn: poll the sockets again */
     TICKS_TO_DORMANT = 4, /* the engine was never free: its owner sleeps and sees everything */
-    PASSES_MAX = 16       /* per wake-up, before libuv gets its turn again */
+    PASSES_MAX = 16,      /* per wake-up, before libuv gets its turn again */
+    UPKEEP_MS = 100
 };
 
 enum mode { MODE_ARMED, MODE_TICKING, MODE_DORMANT };
@@ -45,7 +46,8 @@ struct rc_reactor {
     uv_loop_t loop;
     uv_async_t async;
     uv_timer_t timer; /* whole milliseconds */
-    int tick_fd;      /* ticks are finer than that */
+    uv_timer_t upkeep;
+    int tick_fd; /* ticks are finer than that */
     uv_poll_t tick;
     struct door doors[RC_TOPOLOGY_LINKS];
     enum mode mode;
@@ -110,7 +112,8 @@ static void set_alarm(struct rc_reactor *reactor)
     struct rc_driver *driver = reactor->driver;
     int64_t now_us = rc_clock_us();
     int64_t at_us = INT64_MAX;
-    int64_t tick_us = driver->engine.near != NULL ? TICK_NEAR_US : TICK_US;
+    bool is_watched = driver->engine.near != NULL && !driver->wire->is_instant;
+    int64_t tick_us = is_watched ? TICK_NEAR_US : TICK_US;
     if (reactor->mode == MODE_TICKING)
         at_us = now_us + tick_us;
     else if (reactor->mode == MODE_ARMED)
@@ -274,6 +277,8 @@ static void take_addresses(struct door *door)
 static void tend(struct door *door)
 {
     struct rc_link *link = link_of(door);
+    if (door->reactor->driver->wire->tend != NULL)
+        return; /* it does so itself */
     if (link->wants_close) {
         link->wants_close = false;
         shut(door);
@@ -406,6 +411,12 @@ static void on_timer(uv_timer_t *timer)
     pass(timer->data, 0);
 }
 
+static void on_upkeep(uv_timer_t *upkeep)
+{
+    struct rc_driver *driver = ((struct rc_reactor *)upkeep->data)->driver;
+    driver->wire->upkeep(driver, rc_clock_us());
+}
+
 static void on_tick_fd(uv_poll_t *tick, int status, int events)
 {
     struct rc_reactor *reactor = tick->data;
@@ -442,8 +453,11 @@ static int init_loop(struct rc_reactor *reactor)
     if (uv_async_init(&reactor->loop, &reactor->async, on_async) != 0)
         goto fail_poll;
     uv_timer_init(&reactor->loop, &reactor->timer);
-    reactor->async.data = reactor->timer.data = reactor->tick.data = reactor;
+    uv_timer_init(&reactor->loop, &reactor->upkeep);
+    reactor->async.data = reactor->timer.data = reactor->upkeep.data = reactor->tick.data = reactor;
     uv_poll_start(&reactor->tick, UV_READABLE, on_tick_fd);
+    if (reactor->driver->wire->upkeep != NULL)
+        uv_timer_start(&reactor->upkeep, on_upkeep, UPKEEP_MS, UPKEEP_MS);
     return 0;
 
 fail_poll:
@@ -461,6 +475,7 @@ static void end_loop(struct rc_reactor *reactor)
 {
     uv_close((uv_handle_t *)&reactor->async, NULL);
     uv_close((uv_handle_t *)&reactor->timer, NULL);
+    uv_close((uv_handle_t *)&reactor->upkeep, NULL);
     uv_close((uv_handle_t *)&reactor->tick, NULL);
     uv_run(&reactor->loop, UV_RUN_DEFAULT);
     uv_loop_close(&reactor->loop);

@@ -284,7 +284,7 @@ void rc_link_shutdown(struct rc_link *link)
     rc_context_clear_timer(link->context, &link->timer);
     link->ended = true;
     link->wants_open = false;
-    link->wants_close = link->state != RC_LINK_IDLE && link->state != RC_LINK_BACKOFF;
+    link->wants_close |= link->state != RC_LINK_IDLE && link->state != RC_LINK_BACKOFF;
     link->state = RC_LINK_IDLE;
     while (!rc_list_is_empty(&link->in_flight))
         complete(RC_CONTAINER(link->in_flight.next, struct rc_req, place), RC_ERR_CLOSED, NULL,

@@ -53,6 +53,25 @@ static void reads_user_and_password(void)
     CHECK(strstr(address.label, "a@b") == NULL);
 }
 
+static void reads_the_name_of_a_store(void)
+{
+    CHECK(parse("memory://") && address.is_memory && strcmp(address.host, "") == 0);
+    CHECK(strcmp(address.label, "memory://") == 0);
+    CHECK(parse("memory://My.store-1_") && strcmp(address.host, "My.store-1_") == 0);
+    CHECK(strcmp(address.label, "memory://My.store-1_") == 0);
+    CHECK(!address.is_unix && !address.is_tls && !address.has_password && address.db == 0);
+    CHECK(!parse("memory:/"));
+    CHECK(!parse("memory://a/b"));
+    CHECK(!parse("memory://:secret@a"));
+    CHECK(strstr(why, "secret") == NULL);
+    CHECK(!parse("memory://a b"));
+    char url[120] = "memory://";
+    memset(url + 9, 'n', 100);
+    CHECK(parse(url) && strlen(address.host) == 100);
+    url[109] = 'n';
+    CHECK(!parse(url));
+}
+
 static void reads_the_path_of_a_socket(void)
 {
     CHECK(parse("unix:///run/redis.sock") && address.is_unix);
@@ -121,9 +140,9 @@ static void refuses_what_is_too_long(void)
 
 static void stands_any_bytes(void)
 {
-    static const char *const parts[] = {"redis://", "unix://", "rediss://", ":", "@",
-                                        "/",        "[",       "]",         "%", "41",
-                                        "?db=",     "\0",      "h",         "1", "::"};
+    static const char *const parts[] = {
+        "redis://", "unix://", "rediss://", ":",    "@",  "memory://", "/", "[",
+        "]",        "%",       "41",        "?db=", "\0", "h",         "1", "::"};
     uint64_t random = 5;
     for (int round = 0; round < 20000; round++) {
         char url[200];
@@ -139,7 +158,7 @@ static void stands_any_bytes(void)
         int error = rc_address_parse(&address, copy, len, &why);
         free(copy);
         if (error == 0)
-            CHECK(strlen(address.host) > 0 && strlen(address.label) > 0);
+            CHECK(strlen(address.label) > 0 && (address.is_memory || strlen(address.host) > 0));
     }
 }
 
@@ -147,6 +166,7 @@ int main(void)
 {
     TEST(reads_host_port_and_database);
     TEST(reads_user_and_password);
+    TEST(reads_the_name_of_a_store);
     TEST(reads_the_path_of_a_socket);
     TEST(refuses_what_it_can_not_mean);
     TEST(refuses_what_is_too_long);

@@ -338,8 +338,9 @@ static struct rc_driver *start_driver(void)
     struct rc_address address;
     const char *why;
     rc_options options = {.connect_timeout_ms = 1000, .command_timeout_ms = 500, .max_queue = 100};
+    struct rc_driver_means means = {0};
     CHECK(rc_address_parse(&address, server.url, strlen(server.url), &why) == 0);
-    if (!CHECK(rc_driver_start(&driver, &options, &address, NULL, NULL) == 0))
+    if (!CHECK(rc_driver_start(&driver, &options, &address, &means) == 0))
         exit(1);
     return driver;
 }

@@ -12,7 +12,7 @@ local errors = require("redcache.errors")
 local options = require("redcache.options")
 
 local FOREVER = options.FOREVER
-local ABI = 2
+local ABI = 3
 
 -- A second run in one Lua state (a cleared package.loaded) must not declare everything again.
 if not pcall(ffi.typeof, "rc_load_options") then
@@ -120,10 +120,34 @@ local function milliseconds_or_none(seconds)
     return seconds > 0 and milliseconds(seconds) or 0
 end
 
----Seconds of the machine's monotonic clock.
+---Seconds of the clock that the client goes by.
+---@param client redcache.Client
 ---@return number
-function binding.now()
-    return tonumber(C.rc_now_us()) / 1e6
+function binding.now(client)
+    local clock = client.clock
+    return tonumber(clock and C.rc_clock_now(clock) or C.rc_now_us()) / 1e6
+end
+
+-- Clocks that are moved by hand -------------------------------------------------------------------
+
+---@return ffi.cdata* clock
+function binding.new_clock()
+    local clock = C.rc_clock_new()
+    if clock == nil then
+        error("could not make a clock: no memory", 0)
+    end
+    return ffi.gc(clock, C.rc_clock_free)
+end
+
+---@param seconds number
+function binding.advance_clock(clock, seconds)
+    -- To the nearest: 0.1 + 0.2 seconds are 300 ms.
+    C.rc_clock_advance(clock, math.floor(seconds * 1e6 + 0.5))
+end
+
+---@return number seconds
+function binding.clock_time(clock)
+    return tonumber(C.rc_clock_now(clock)) / 1e6
 end
 
 -- Clients -----------------------------------------------------------------------------------------
@@ -131,6 +155,19 @@ end
 -- Keys that this Lua state loads right now, by server: slot by full key. A loader whose coroutine
 -- was dropped takes its slot, and so its mark, along.
 local loading_of = {}
+-- The same by clock and group: there a wait ends by itself, so each group may play a process.
+local loading_by_clock = setmetatable({}, { __mode = "k" })
+
+local function loading_at(settings)
+    local servers, name = loading_of, settings.url
+    local clock = settings.clock
+    if clock then
+        servers, name = loading_by_clock[clock] or {}, name .. " " .. settings.group
+        loading_by_clock[clock] = servers
+    end
+    servers[name] = servers[name] or setmetatable({}, { __mode = "v" })
+    return servers[name]
+end
 
 local function unref(handle)
     -- Runs in the garbage collector: leases and locks get a moment to be given back.
@@ -140,6 +177,16 @@ end
 ---@class redcache.Client
 ---@field handle ffi.cdata*|nil nil once closed
 ---@field loading table<string, table>
+
+-- The option that a refusal of rc_open is about.
+local function blame(reason)
+    if string.find(reason, "max_bytes", 1, true) then
+        return "maxBytes"
+    elseif string.find(reason, "clock", 1, true) then
+        return "clock"
+    end
+    return string.find(reason, "near", 1, true) and "near" or "url"
+end
 
 ---Opens, or finds, the process's client for these settings.
 ---@param settings table complete settings of redcache.new
@@ -163,22 +210,21 @@ function binding.open(settings)
         o.near, o.near_bytes = 1, near.bytes
         o.near_name, o.near_name_len = near.shared, #near.shared
     end
+    o.max_bytes = settings.maxBytes or 0
+    local clock = settings.clock and settings.clock._handle
+    o.clock = clock
     text_out[0] = nil
     local status = C.rc_open(o, client_out, text_out)
     if status ~= 0 then
         local reason = ffi.string(text_out[0] ~= nil and text_out[0] or C.rc_strerror(status))
-        return nil, reason, string.find(reason, "near", 1, true) and "near" or "url"
-    end
-    local loading = loading_of[settings.url]
-    if not loading then
-        loading = setmetatable({}, { __mode = "v" })
-        loading_of[settings.url] = loading
+        return nil, reason, blame(reason)
     end
     return {
         handle = ffi.gc(client_out[0], unref),
         slots = {},
         count = 0,
-        loading = loading,
+        loading = loading_at(settings),
+        clock = clock,
         max_value = settings.maxValue,
         max_key = settings.maxKey,
         near = settings.near,

@@ -9,6 +9,7 @@ typedef struct rc_client rc_client;
 typedef struct rc_op rc_op;
 typedef struct rc_lock rc_lock;
 typedef struct rc_view rc_view;
+typedef struct rc_clock rc_clock;
 
 /* Errors. A status of 0 is success. */
 enum {
@@ -134,8 +135,11 @@ typedef struct rc_entry {
 /* How to reach Redis. Strings are (pointer, length) so that they may hold any byte; NULL or 0 takes
    the default. */
 typedef struct rc_options {
-    /* redis://[[user]:password@]host[:port][/db], the same with rediss:// for TLS, or
-       unix://[[user]:password@]/path[?db=n] */
+    /* redis://[[user]:password@]host[:port][/db], the same with rediss:// for TLS,
+       unix://[[user]:password@]/path[?db=n], or memory://[name], the default: a store in this
+       process, one per name (letters, digits, "._-", at most 100) and clock. It is shared by all
+       clients that open it, and gone when the last of them is closed. A child of fork() begins with
+       empty stores, and without the near caches of its parent's clients of memory:// */
     const char *url;
     size_t url_len;
     const char *group;           /* clients of equal url, group and numbers are one client; "" */
@@ -157,6 +161,11 @@ typedef struct rc_options {
     int64_t near_bytes;
     const char *near_name;
     size_t near_name_len;
+    /* memory:// only: bytes of all keys and values with what goes with them, then what was used
+       longest ago is evicted. 67108864, or what the store's first client has asked for; anything
+       else than that is refused */
+    int64_t max_bytes;
+    rc_clock *clock;             /* memory:// only: rc_clock_new's; the machine's */
 } rc_options;
 
 /* rc_load's numbers. */
@@ -271,6 +280,17 @@ typedef struct rc_health {
 int rc_abi(void);
 const char *rc_strerror(int error); /* static text */
 int64_t rc_now_us(void);            /* monotonic clock of this machine, microseconds */
+
+/* A clock for tests that stands still until rc_clock_advance moves it; its time begins at 0. Clients
+   that are opened with it go by it in everything, have stores of their own, and no thread: their
+   renewals, waits and expiries happen while the clock is advanced, each at its time. A call that waits
+   for what only time can bring moves the clock itself, to the next time that something is due;
+   rc_done never does. A clock and its clients are for one thread at a time. rc_clock_new: NULL without memory; rc_clock_free:
+   clients that still go by it keep it. */
+rc_clock *rc_clock_new(void);
+void rc_clock_free(rc_clock *clock);
+void rc_clock_advance(rc_clock *clock, int64_t us); /* us >= 0 */
+int64_t rc_clock_now(const rc_clock *clock);
 
 /* Clients. rc_open returns the process's client for these options, opened by the first caller;
    every rc_open wants one rc_unref. Nothing is connected until the first operation. The last

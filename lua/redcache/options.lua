@@ -27,13 +27,15 @@ function options.is_ttl(ttl)
     return ttl == FOREVER or (type(ttl) == "number" and ttl > 0 and ttl <= MAX_TTL)
 end
 
--- kind: number | integer | boolean | string | choice | function | ttl | codec
+-- kind: number | integer | boolean | string | choice | function | ttl | codec | clock
 -- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
 --       remember, rememberForever), write (set, setMulti), call (all that talk to Redis), lock
 -- Of rows with one name the last that fits a place counts.
 local DECLARED = {
     -- The connection.
-    { "url", "string", "redis://127.0.0.1:6379", at = "new", min = 1, max = 4096 },
+    { "url", "string", "memory://", at = "new", min = 1, max = 4096 },
+    { "maxBytes", "integer", nil, at = "new", min = 65536, max = 2 ^ 36 },
+    { "clock", "clock", nil, at = "new" },
     { "group", "string", "", at = "new", min = 0, max = 256 },
     { "tlsCa", "string", "", at = "new", min = 0, max = 4096 },
     { "connectTimeout", "number", 1, at = "new", min = 0.001, max = 3600 },
@@ -150,6 +152,9 @@ local CHECKS = {
     end,
     ttl = function(_, value)
         return options.is_ttl(value), "number above 0 or redcache.FOREVER"
+    end,
+    clock = function(_, value)
+        return type(value) == "table" and value._handle ~= nil, "redcache.clock()"
     end,
     codec = function(_, value)
         local codec, reason = serializer.resolve(value)

@@ -187,9 +187,9 @@ local function lead(cache, slot, full, key, ttl, fn, settings)
     local counters = cache._counters
     local degraded = band(slot.result.flags, DEGRADED) ~= 0
     local old = read_stale(settings, slot, ttl)
-    local started = binding.now()
+    local started = binding.now(cache._client)
     local verdict, value, chosen = run_loader(cache, full, key, slot, fn, old)
-    local took = binding.now() - started
+    local took = binding.now(cache._client) - started
 
     local kind, codec, bytes, life
     local err = verdict == "error" and value or nil
@@ -382,10 +382,10 @@ local function miss(cache, slot, status, full, key, ttl, fn, settings)
                     return serve_stale(cache, slot, stale)
                 end
             end
-            deadline = deadline or binding.now() + settings.waitTimeout
+            deadline = deadline or binding.now(cache._client) + settings.waitTimeout
             local value, err, source, flag, again =
                 lead(cache, slot, full, key, ttl, fn, settings)
-            if not again or reloads == 0 or binding.now() >= deadline then
+            if not again or reloads == 0 or binding.now(cache._client) >= deadline then
                 return value, err, source, flag
             end
             reloads = reloads - 1
@@ -417,7 +417,7 @@ local function miss(cache, slot, status, full, key, ttl, fn, settings)
         if settings.custom then
             binding.customize(slot, settings.timeout, settings.cancelTag)
         end
-        local left = deadline and deadline - binding.now() or nil
+        local left = deadline and deadline - binding.now(cache._client) or nil
         status = start(cache, slot, full, key, settings, left)
     end
 end
@@ -538,9 +538,9 @@ end
 
 -- Runs the writer under the write lease and ends the lease. The slot is given back.
 local function write(cache, slot, full, key, ttl, fn, settings)
-    local started = binding.now()
+    local started = binding.now(cache._client)
     local verdict, value, chosen = run_loader(cache, full, key, slot, fn, nil)
-    local took = binding.now() - started
+    local took = binding.now(cache._client) - started
     local kind, codec, bytes, life
     local err = verdict == "error" and value or nil
     if not err then

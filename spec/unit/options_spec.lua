@@ -12,7 +12,7 @@ describe("options.complete", function()
     it("gives the documented defaults", function()
         local settings = options.complete(nil, "new", "new")
         local expected = {
-            url = "redis://127.0.0.1:6379", namespace = "", group = "", ttl = 300, plain = false,
+            url = "memory://", namespace = "", group = "", ttl = 300, plain = false,
             leaseTtl = 5, maxLoadTime = 60, waitTimeout = 5, onTimeout = "error", negativeTtl = 5,
             errorTtl = 0, grace = 0, degradedTtl = 1, strict = false, connectTimeout = 1,
             commandTimeout = 0.5, maxValue = 8388608, maxKey = 65536, lockTtl = 10, lockWait = 5,

@@ -1,0 +1,58 @@
+/*
+ * figures - the public calls that tell how a client does: counters, health, near cache.
+ */
+#include <string.h>
+
+#include "client/client.h"
+
+static void read_stats(struct rc_engine *engine, void *argument)
+{
+    *(rc_stats *)argument = engine->context.stats;
+}
+
+void rc_get_stats(rc_client *client, rc_stats *stats)
+{
+    int error;
+    struct rc_driver *driver = rc_client_driver(client, &error);
+    memset(stats, 0, sizeof *stats);
+    if (driver == NULL)
+        return;
+    rc_driver_call(driver, read_stats, stats);
+    stats->inline_turns = atomic_load(&driver->inline_turns);
+    stats->reactor_turns = atomic_load(&driver->reactor_turns);
+    stats->waiting = (uint64_t)atomic_load(&driver->waiting);
+}
+
+static void read_health(struct rc_engine *engine, void *argument)
+{
+    rc_engine_get_health(engine, argument);
+}
+
+void rc_get_health(rc_client *client, rc_health *health)
+{
+    int error;
+    struct rc_driver *driver = rc_client_driver(client, &error);
+    memset(health, 0, sizeof *health);
+    if (driver != NULL)
+        rc_driver_call(driver, read_health, health);
+}
+
+static void read_horizon(struct rc_engine *engine, void *argument)
+{
+    rc_near_stats *stats = argument;
+    int64_t asof_us = engine->near != NULL ? rc_near_asof(engine->owner) : 0;
+    if (asof_us > 0)
+        stats->horizon_age_us = engine->context.now_us - asof_us;
+}
+
+void rc_get_near_stats(rc_client *client, rc_near_stats *stats)
+{
+    int error;
+    struct rc_driver *driver = rc_client_driver(client, &error);
+    memset(stats, 0, sizeof *stats);
+    if (client->near != NULL)
+        rc_near_read_stats(client->near, stats);
+    stats->horizon_age_us = -1;
+    if (driver != NULL)
+        rc_driver_call(driver, read_horizon, stats);
+}

@@ -1,0 +1,36 @@
+/*
+ * wire - what the bytes of a driver's links travel over: a socket, or a store in this process.
+ *
+ * What:    the table of what a driver can do with a link. Everything else in the driver is the same
+ *          for all of them.
+ * Threads: the engine's owner; upkeep: any.
+ * Memory:  tables are constant; what they work on lies in the driver.
+ * Errors:  told to the link by rc_link_lost.
+ */
+#ifndef RC_WIRE_H
+#define RC_WIRE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct rc_driver;
+
+struct rc_wire {
+    /* Answers are there when `send` returns, and news comes by rc_driver_tell: it is of no use to
+       watch for them. */
+    bool is_instant;
+    /* Opens or closes what the link wants opened or closed. NULL: that takes time, and is up to the
+       reactor. */
+    void (*tend)(struct rc_driver *driver, int which);
+    /* Moves what the link has to say, as far as it goes now. */
+    void (*send)(struct rc_driver *driver, int which);
+    /* Feeds the link with what has come. Returns whether there was anything. */
+    bool (*receive)(struct rc_driver *driver, int which);
+    /* To be called some ten times a second. NULL: nothing to do. */
+    void (*upkeep)(struct rc_driver *driver, int64_t now_us);
+};
+
+extern const struct rc_wire rc_wire_socket; /* plain or TLS */
+extern const struct rc_wire rc_wire_memory;
+
+#endif

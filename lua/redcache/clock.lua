@@ -1,0 +1,39 @@
+-- clock - time that stands still until a spec moves it.
+--
+-- What:   what redcache.clock() returns and redcache.new{ clock = ... } takes. Everything of a
+--         cache goes by it: ttls, heartbeats, waits, locks, the near cache.
+-- Not:    no reading of the machine's clock; no use from a second Lua state.
+
+local binding = require("redcache.binding")
+
+---@class redcache.Clock
+local Clock = {}
+Clock.__index = Clock
+
+-- A hundred years, as the longest time to live.
+local MAX_SECONDS = 3155760000
+
+---A clock that stands at 0.
+---@return redcache.Clock
+function Clock.new()
+    return setmetatable({ _handle = binding.new_clock() }, Clock)
+end
+
+---Moves the clock. What is due in between happens at its time: heartbeats, renewals, expiry, the
+---end of waits. A loader may call it to be slow.
+---@param seconds number 0 or more; 0: lets everything happen that is due now
+function Clock:advance(seconds)
+    if type(seconds) ~= "number" or not (seconds >= 0 and seconds <= MAX_SECONDS) then
+        error("bad argument 'seconds' to advance: number from 0 to " .. MAX_SECONDS
+            .. " expected, got " .. tostring(seconds), 2)
+    end
+    binding.advance_clock(self._handle, seconds)
+end
+
+---The time.
+---@return number seconds since the clock was made
+function Clock:now()
+    return binding.clock_time(self._handle)
+end
+
+return Clock
