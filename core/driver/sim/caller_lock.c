@@ -72,8 +72,10 @@ void sim_callers_check_lock(struct sim_world *world, int lock, const char *token
         struct sim_caller *caller = &world->callers[i];
         int64_t since_us = caller->granted_us;
         /* What is deleted by hand is known to be lost when Redis has told. */
-        bool is_excused = is_taken || truth->emptied_us > since_us ||
-                          world->failed_over_us > since_us || world->stepped_us > since_us;
+        bool is_deleted = truth->emptied_us > since_us ||
+                          memcmp(truth->emptied_token, caller->lock.token, RC_TOKEN_SIZE) == 0;
+        bool is_excused = is_taken || is_deleted || world->failed_over_us > since_us ||
+                          world->stepped_us > since_us;
         if (caller->lock_number != lock || caller->state != SIM_HOLDING ||
             !caller->client->is_alive || is_excused || !sim_caller_trusts(caller) ||
             memcmp(caller->lock.token, token, RC_TOKEN_SIZE) == 0)

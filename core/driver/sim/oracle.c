@@ -208,6 +208,7 @@ static void write_truth(struct sim_world *world, struct sim_truth *truth,
     *truth = *now;
     truth->changed_us = is_same ? old.changed_us : world->now_us;
     truth->emptied_us = was_value && !is_value ? world->now_us : old.emptied_us;
+    memcpy(truth->emptied_token, old.emptied_token, RC_TOKEN_SIZE);
     truth->filled_us = !was_value && is_value ? world->now_us : old.filled_us;
     truth->shortened_us = is_same && now->dies_us < old.dies_us ? world->now_us : old.shortened_us;
     if (was_value && (!is_value || old.id != now->id)) {
@@ -269,6 +270,12 @@ static void change_key(struct sim_world *world, int key, const struct rc_store_c
     write_truth(world, truth, &now);
 }
 
+static void note_loss(const struct sim_world *world, struct sim_truth *truth)
+{
+    truth->emptied_us = world->now_us;
+    memcpy(truth->emptied_token, truth->token, RC_TOKEN_SIZE);
+}
+
 static void change_lock(struct sim_world *world, int lock, const struct rc_store_change *change)
 {
     struct sim_truth now = {.dies_us = death_of(world, change)};
@@ -284,7 +291,7 @@ static void change_lock(struct sim_world *world, int lock, const struct rc_store
     bool is_same =
         now.token_len == truth->token_len && memcmp(now.token, truth->token, now.token_len) == 0;
     if (truth->kind == RC_KIND_LEASE && !is_same && truth->dies_us > world->now_us)
-        truth->emptied_us = world->now_us;
+        note_loss(world, truth);
     write_truth(world, truth, &now);
 }
 

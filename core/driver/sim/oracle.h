@@ -52,11 +52,12 @@ struct sim_truth {
     size_t id;                 /* of the value, where it is one */
     char token[RC_TOKEN_SIZE]; /* of the lease or lock */
     size_t token_len;
-    int64_t changed_us;   /* to another value, lease or nothing */
-    int64_t emptied_us;   /* when it last became no value; a lock: before its time was over */
-    int64_t filled_us;    /* when it last became one */
-    int64_t shortened_us; /* when somebody last cut its time to live */
-    int64_t dies_us;      /* INT64_MAX: never */
+    int64_t changed_us; /* to another value, lease or nothing */
+    int64_t emptied_us; /* when it last became no value; a lock: before its time was over */
+    int64_t filled_us;  /* when it last became one */
+    char emptied_token[RC_TOKEN_SIZE]; /* a lock's, at that time */
+    int64_t shortened_us;              /* when somebody last cut its time to live */
+    int64_t dies_us;                   /* INT64_MAX: never */
 };
 
 /* The newest delete of a key that was acknowledged. */
