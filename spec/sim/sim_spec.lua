@@ -1,4 +1,4 @@
--- The simulator: histories without a violation, the same for the same seed; and it finds known bugs.
+-- The simulator: histories without a violation, the same for the same seed; and known bugs found.
 --
 -- Env: REDCACHE_SIM_SEEDS: how many histories (2000; 100 under sanitizers).
 
@@ -47,7 +47,8 @@ describe("redcache-sim", function()
     end)
 
     it("refuses arguments it does not know, and tells which it does", function()
-        for _, arguments in ipairs({ { "--seeds" }, { "--seeds", "-3" }, { "--from", "x" }, { "more" } }) do
+        local wrong = { { "--seeds" }, { "--seeds", "-3" }, { "--from", "x" }, { "more" } }
+        for _, arguments in ipairs(wrong) do
             local result = run("redcache-sim", unpack(arguments))
             assert.equal(2, result.exit)
             assert.is_truthy(result.err:find("usage: redcache-sim", 1, true))
@@ -57,8 +58,8 @@ end)
 
 -- Each bug was once made by some cache; base/mutant.h says what it is.
 local MUTANTS = {
-    "BLIND_SET", "PUBLISH_ANY", "TOKEN_PER_CLIENT", "SEPARATE_LOCK", "REFRESH_ANY", "NO_LOCAL_TIMER",
-    "NO_FLUSH_ON_RECONNECT", "FILL_AFTER_INVALIDATION", "NO_PURGE_AT_ACK", "REPLAY_LATE_EPOCH",
+    "BLIND_SET", "PUBLISH_ANY", "TOKEN_PER_CLIENT", "SEPARATE_LOCK", "REFRESH_ANY",
+    "NO_LOCAL_TIMER", "NO_FLUSH_ON_RECONNECT", "FILL_AFTER_INVALIDATION", "NO_PURGE_AT_ACK", "REPLAY_LATE_EPOCH",
     "NOLOOP", "LATE_HEARTBEAT",
 }
 
