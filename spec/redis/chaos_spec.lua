@@ -257,8 +257,8 @@ end
 -- What stands behind every assertion: the seed, and what happened.
 local function history(settings, sum)
     return ("seed %d: %d calls; sources: %s; errors and flags: %s; the line: %s; "
-        .. "well after %.3f s; wrong: %s"):format(settings.seed, sum.calls, list(sum.sources), list(sum.errors),
-        list(line:counts().chaos), sum.recovered, table.concat(sum.wrong, "\n"))
+        .. "well after %.3f s; wrong: %s"):format(settings.seed, sum.calls, list(sum.sources),
+        list(sum.errors), list(line:counts().chaos), sum.recovered, table.concat(sum.wrong, "\n"))
 end
 
 describe("clients on a line that", function()
