@@ -311,12 +311,12 @@ int rc_abi(void);
 const char *rc_strerror(int error); /* static text */
 int64_t rc_now_us(void);            /* monotonic clock of this machine, microseconds */
 
-/* A clock for tests that stands still until rc_clock_advance moves it; its time begins at 0. Clients
-   that are opened with it go by it in everything, have stores of their own, and no thread: their
-   renewals, waits and expiries happen while the clock is advanced, each at its time. A call that waits
-   for what only time can bring moves the clock itself, to the next time that something is due;
-   rc_done never does. A clock and its clients are for one thread at a time. rc_clock_new: NULL without memory; rc_clock_free:
-   clients that still go by it keep it. */
+/* A clock for tests that stands still until rc_clock_advance moves it; its time begins at 0.
+   Clients that are opened with it go by it in everything, have stores of their own, and no thread:
+   their renewals, waits and expiries happen while the clock is advanced, each at its time. A call
+   that waits for what only time can bring moves the clock itself, to the next time that something
+   is due; rc_done never does. A clock and its clients are for one thread at a time. rc_clock_new:
+   NULL without memory; rc_clock_free: clients that still go by it keep it. */
 rc_clock *rc_clock_new(void);
 void rc_clock_free(rc_clock *clock);
 void rc_clock_advance(rc_clock *clock, int64_t us); /* us >= 0 */
