@@ -525,12 +525,19 @@ static void read_answer(struct rc_link *link)
 
 static void refuse_stream(struct rc_link *link)
 {
-    /* The request whose answer is over the limit fails alone; the others are sent again. */
-    if (link->resp.too_large && !rc_list_is_empty(&link->in_flight))
-        abandon(RC_CONTAINER(link->in_flight.next, struct rc_req, place), RC_ERR_TOOLARGE, NULL);
-    else if (!rc_list_is_empty(&link->in_flight))
-        abandon(RC_CONTAINER(link->in_flight.next, struct rc_req, place), RC_ERR_PROTOCOL, NULL);
-    go_down(link, "the server's answer is no RESP3 or over a limit");
+    static const char cause[] = "the server's answer is no RESP3 or over a limit";
+    /* The request whose answer it is fails alone; the others are sent again. What may not be done
+       twice may have been done. */
+    if (!rc_list_is_empty(&link->in_flight)) {
+        struct rc_req *req = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
+        if (link->resp.too_large)
+            abandon(req, RC_ERR_TOOLARGE, NULL);
+        else if (req->may_retry)
+            abandon(req, RC_ERR_PROTOCOL, NULL);
+        else
+            abandon(req, RC_ERR_UNKNOWN, cause);
+    }
+    go_down(link, cause);
 }
 
 void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)

@@ -356,6 +356,20 @@ static void garbage_fails_one_and_the_others_are_sent_again(void)
     take_down();
 }
 
+/* Redis has done it, or has not: nobody can read which. */
+static void garbage_for_a_set_leaves_its_outcome_unknown(void)
+{
+    set_up();
+    get(0);
+    w->mute = true;
+    set(1, "one");
+    peer_say(w, "xOK\r\n", 5);
+    peer_run(&server);
+    w->mute = false;
+    CHECK(peer_ended(&ops[1], RC_ERR_UNKNOWN, RC_DONE));
+    take_down();
+}
+
 static void an_answer_nobody_asked_for_ends_the_connection(void)
 {
     set_up();
@@ -532,6 +546,7 @@ int main(void)
     TEST(gives_up_a_connect_that_goes_nowhere);
     TEST(tells_at_once_that_the_login_was_refused);
     TEST(garbage_fails_one_and_the_others_are_sent_again);
+    TEST(garbage_for_a_set_leaves_its_outcome_unknown);
     TEST(an_answer_nobody_asked_for_ends_the_connection);
     TEST(an_answer_over_the_limit_fails_alone);
     TEST(sends_a_script_whole_when_redis_has_forgotten_it);
