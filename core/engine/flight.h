@@ -41,11 +41,13 @@ struct rc_flight {
     rc_load_options options; /* of the op that acquires */
     int64_t load_until_us;   /* no heartbeats after this */
     uint32_t polls;          /* without tracking: looks so far */
+    uint32_t lost;           /* requests in a row whose connection broke */
     bool asked;              /* at least one round was made */
     bool degraded;
     bool has_waited;
     char token[RC_NONCE_SIZE];
     char waited_token[RC_NONCE_SIZE]; /* of the lease the ops wait for */
+    uint64_t waited_cut;              /* those who have heard of it: up to this one */
     struct rc_buf served;
     size_t served_cost; /* its part of leases->served_bytes */
 };

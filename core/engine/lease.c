@@ -12,6 +12,7 @@
 enum {
     POLL_MIN_MS = 10, /* without tracking waiters look again, first after this, then less often */
     LOOK_MAX_MS = 60 * 1000, /* with it: so much trust in pushes, and in what the server says */
+    LOST_MAX = 3             /* requests in a row, before the loader runs without a lease */
 };
 
 static void acquire(struct rc_flight *flight);
@@ -380,6 +381,7 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
     if (reply->count > 3 && reply->nodes[3].len == RC_NONCE_SIZE) {
         memcpy(flight->waited_token, reply->nodes[3].str, RC_NONCE_SIZE);
         flight->has_waited = true;
+        flight->waited_cut = flight->cut;
     }
     context->stats.lease_waits++;
     size_t len;
@@ -414,6 +416,16 @@ static void on_value(struct rc_flight *flight, const struct rc_reply *reply)
     rc_lease_next_round(flight);
 }
 
+/* The error of the load that was waited for is nothing to those who came when it had failed already;
+   a sticky one is for everybody. */
+static void give_marker(struct rc_flight *flight, const char *marker, size_t len)
+{
+    bool is_sticky = ((uint8_t)marker[4] & RC_ENTRY_STICKY) != 0;
+    rc_flight_give_failure(flight, is_sticky ? flight->cut : flight->waited_cut,
+                           marker + RC_ENTRY_SIZE, len - RC_ENTRY_SIZE);
+    flight->has_waited = false;
+}
+
 static void read_acquire_answer(struct rc_flight *flight, const struct rc_reply *reply)
 {
     const rc_node *nodes = reply->nodes;
@@ -427,8 +439,7 @@ static void read_acquire_answer(struct rc_flight *flight, const struct rc_reply 
         on_value(flight, reply);
     else if (code == 3 && reply->count >= 3 && nodes[2].type == '$' &&
              nodes[2].len >= RC_ENTRY_SIZE) {
-        rc_flight_give_failure(flight, flight->cut, nodes[2].str + RC_ENTRY_SIZE,
-                               nodes[2].len - RC_ENTRY_SIZE);
+        give_marker(flight, nodes[2].str, nodes[2].len);
         rc_lease_next_round(flight);
     } else
         degrade(flight, RC_ERR_PROTOCOL, NULL);
@@ -440,6 +451,8 @@ static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *r
     struct rc_flight *flight = req->owner;
     char cause[RC_TEXT_SIZE];
     flight->req = NULL;
+    if (status == 0)
+        flight->lost = 0;
     if (status == 0 && reply->nodes[0].type != '-') {
         read_acquire_answer(flight, reply);
         return;
@@ -450,10 +463,11 @@ static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *r
     } else if (req->sent_us != 0) {
         release_late_lease(flight, req); /* it may be granted, and nobody hears */
     }
-    if (status == RC_ERR_CLOSED)
-        rc_lease_next_round(flight);
+    bool is_lost = status == RC_ERR_UNKNOWN;
+    if (status == RC_ERR_CLOSED || (is_lost && flight->lost++ < LOST_MAX))
+        rc_lease_next_round(flight); /* under another token */
     else
-        degrade(flight, status, text);
+        degrade(flight, is_lost ? RC_ERR_UNAVAILABLE : status, text);
 }
 
 /* The first round where a miss is likely: SET NX GET does for free what the script does for four
@@ -474,6 +488,7 @@ static void on_set_answer(struct rc_req *req, int status, struct rc_reply *reply
         return;
     }
     flight->req = NULL;
+    flight->lost = 0;
     rc_lease_write(lease, flight->token);
     bool ours = node->type != '$' ||
                 (node->len == sizeof lease && memcmp(node->str, lease, sizeof lease) == 0);
@@ -515,6 +530,10 @@ static void acquire(struct rc_flight *flight)
         take(flight, rc_flight_purpose(flight) == RC_FLIGHT_LOAD  ? RC_SCRIPT_ACQUIRE
                      : rc_flight_purpose(flight) == RC_FLIGHT_PUT ? RC_SCRIPT_PUT
                                                                   : RC_SCRIPT_REFRESH);
+    /* Not sent twice: the first copy may be done long after its connection is lost, behind a delete
+       that was to void the load. A refresh compares what it replaces, so it may be. */
+    if (req != NULL)
+        req->may_retry = rc_flight_purpose(flight) == RC_FLIGHT_REFRESH;
     if (req == NULL ||
         (set ? rc_lease_encode_set : rc_lease_encode_acquire)(flight, &req->bytes) != 0) {
         if (req != NULL)

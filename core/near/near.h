@@ -87,8 +87,8 @@ enum rc_near_cause {
     RC_NEAR_WRITE /* this machine writes it: fills that are under way are void, too */
 };
 
-/* How often keys like this one were dropped by RC_NEAR_WRITE or filled. Read before a request is
-   sent. */
+/* How often keys like this one were dropped by RC_NEAR_WRITE, or had an answer offered by
+   rc_near_fill. Read before a request is sent. */
 uint32_t rc_near_writes(const struct rc_near *near, uint64_t hash);
 
 /* What a fill stores. Everything is copied. */

@@ -56,17 +56,19 @@ static bool is_same(const struct rc_block *block, const struct rc_near_entry *en
 
 /* The answer may be older than a write, or than what stands there, or newer: nothing tells. So
    neither is kept, or a reader who was handed one of them could find the other one later, and see
-   the key go back. */
-static void doom(struct rc_near *near, struct rc_stripe *stripe, const struct rc_near_entry *entry)
+   the key go back. Returns whether it is what stands there. */
+static bool doom(struct rc_near *near, struct rc_stripe *stripe, const struct rc_near_entry *entry)
 {
     struct rc_index_spot spot = rc_stripe_find(stripe, entry->hash, entry->key, entry->key_len);
     rc_stripe_count(stripe, RC_STRIPE_DOOMS);
-    if (spot.bucket == NULL || is_same(rc_stripe_block(stripe, spot), entry))
-        return;
+    if (spot.bucket == NULL)
+        return false;
+    if (is_same(rc_stripe_block(stripe, spot), entry))
+        return true;
     rc_stripe_remove(stripe, spot);
     if (near->has_ghosts)
         rc_stripe_haunt(stripe, entry->hash);
-    atomic_fetch_add_explicit(rc_near_writes_of(near, entry->hash), 1, memory_order_relaxed);
+    return false;
 }
 
 bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
@@ -90,17 +92,17 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     /* Behind the fence in rc_stripe_lock: see rc_near_drop. */
     bool is_doomed =
         atomic_load_explicit(rc_near_writes_of(near, entry->hash), memory_order_relaxed) != writes;
-    bool is_stored = false;
+    bool is_stored = false, is_there = false;
     if (is_doomed)
-        doom(near, stripe, entry);
+        is_there = doom(near, stripe, entry);
     else
         is_stored =
             replace(stripe, entry, atomic_load_explicit(&owner->stamp, memory_order_relaxed), ticks,
                     now_us);
-    /* An answer to an earlier request that comes in later, over another connection, must not take
-       the place of this newer one: a reader would see the key go back. Relaxed: fills of a key meet
-       under the mutex. */
-    if (is_stored)
+    /* Kept or not, it is handed out. An answer to an earlier request that comes in later, over
+       another connection, must not be kept behind it: a reader would see the key go back. Relaxed:
+       fills of a key meet under the mutex. */
+    if (!is_there)
         atomic_fetch_add_explicit(rc_near_writes_of(near, entry->hash), 1, memory_order_relaxed);
     rc_stripe_unlock(stripe);
     return is_stored;

@@ -413,6 +413,51 @@ static void tells_the_error_to_those_who_waited_for_that_load(void)
     take_down();
 }
 
+/* The error is in the key already when he comes, but those who wait do not know it yet. */
+static void tells_no_error_to_who_came_behind_it(void)
+{
+    set_up();
+    connect(&far);
+    load(&near, 0, 0);
+    load(&far, 1, 0);
+    far.conns[RC_LINK_T]->deaf = true;
+    peer_fail(&near, &ops[0], "no such table", 0);
+    peer_run(&server);
+    load(&far, 2, 0);
+    far.conns[RC_LINK_T]->deaf = false;
+    peer_run(&server);
+    CHECK(is_at(1, RC_FAILED));
+    CHECK(is_at(2, RC_LOAD));
+    take_down();
+}
+
+/* What was sent over a connection that is lost may still be done, long after. */
+static void a_lost_request_for_the_lease_revives_no_load(void)
+{
+    struct rc_buf lost;
+    set_up();
+    connect(&near);
+    connect(&far);
+    rc_buf_init(&lost);
+    near.conns[RC_LINK_T]->mute = true;
+    load(&near, 0, 0);
+    CHECK(rc_buf_append(&lost, rc_buf_head(&near.conns[RC_LINK_T]->input),
+                        rc_buf_len(&near.conns[RC_LINK_T]->input)) == 0);
+    near.conns[RC_LINK_T]->mute = false;
+    peer_cut(near.conns[RC_LINK_T], false);
+    peer_sleep(&server, 100);
+    CHECK(is_at(0, RC_LOAD)); /* asked again */
+    peer_unlink(&server, "key");
+    struct peer_conn *any = far.conns[RC_LINK_W];
+    CHECK(rc_buf_append(&any->input, rc_buf_head(&lost), rc_buf_len(&lost)) == 0);
+    peer_run(&server);
+    CHECK(peer_has_lease(&server, "key"));
+    store(0, "stale", 60000);
+    CHECK(is_at(0, RC_UNSTORED));
+    rc_buf_deinit(&lost);
+    take_down();
+}
+
 static void remembers_an_error_when_asked_to(void)
 {
     set_up();
@@ -690,6 +735,8 @@ int main(void)
     TEST(a_publish_may_be_repeated);
     TEST(shares_without_storing);
     TEST(tells_the_error_to_those_who_waited_for_that_load);
+    TEST(tells_no_error_to_who_came_behind_it);
+    TEST(a_lost_request_for_the_lease_revives_no_load);
     TEST(remembers_an_error_when_asked_to);
     TEST(refreshes_while_others_read_the_stale_value);
     TEST(survives_a_refresh_whose_caller_left);

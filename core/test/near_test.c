@@ -425,6 +425,25 @@ static void dooms_a_fill_whose_key_was_written_meanwhile(void)
     close_bed(&bed);
 }
 
+/* Two connections asked before and behind a write; nobody knows whose answer is newer. Neither is
+   kept: the first was handed out. */
+static void keeps_no_answer_behind_one_that_was_doomed(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    struct rc_near_entry newer = entry_of(&bed, "key", "newer"),
+                         older = entry_of(&bed, "key", "older");
+    older.version[0] = 'o';
+    uint32_t before = rc_near_writes(bed.near, newer.hash);
+    drop(&bed, "key", RC_NEAR_WRITE);
+    uint32_t behind = rc_near_writes(bed.near, newer.hash);
+    CHECK(!rc_near_fill(bed.near, bed.owner, &newer, before));
+    CHECK(!rc_near_fill(bed.near, bed.owner, &older, behind));
+    CHECK(look(&bed, "key") == RC_NEAR_MISS);
+    close_bed(&bed);
+}
+
 /* ---- handles --------------------------------------------------------------------------------- */
 
 static void holds_a_handle_valid_while_only_its_neighbours_change(void)
@@ -508,6 +527,7 @@ int main(void)
     TEST(is_stale_once_the_owner_has_a_new_epoch);
     TEST(tells_the_owner_that_somebody_reads);
     TEST(dooms_a_fill_whose_key_was_written_meanwhile);
+    TEST(keeps_no_answer_behind_one_that_was_doomed);
     TEST(holds_a_handle_valid_while_only_its_neighbours_change);
     TEST(ends_a_handle_with_its_entry);
     TEST(gives_each_plain_value_a_version);

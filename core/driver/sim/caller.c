@@ -303,7 +303,7 @@ void sim_callers_init(struct sim_world *world)
         caller->timer.fire = on_timer;
         caller->kept_key = -1;
         caller->lock_number = i % SIM_LOCKS;
-        caller->forced_us = INT64_MIN;
+        caller->forced_us = INT64_MIN / 2;
         sim_must(rc_op_init(&caller->op));
         init_lock(caller);
         sim_caller_rest(caller);
