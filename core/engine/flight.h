@@ -47,7 +47,6 @@ struct rc_flight {
     bool has_waited;
     char token[RC_NONCE_SIZE];
     char waited_token[RC_NONCE_SIZE]; /* of the lease the ops wait for */
-    uint64_t waited_cut;              /* those who have heard of it: up to this one */
     struct rc_buf served;
     size_t served_cost; /* its part of leases->served_bytes */
 };

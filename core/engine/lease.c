@@ -381,7 +381,6 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
     if (reply->count > 3 && reply->nodes[3].len == RC_NONCE_SIZE) {
         memcpy(flight->waited_token, reply->nodes[3].str, RC_NONCE_SIZE);
         flight->has_waited = true;
-        flight->waited_cut = flight->cut;
     }
     context->stats.lease_waits++;
     size_t len;
@@ -416,16 +415,6 @@ static void on_value(struct rc_flight *flight, const struct rc_reply *reply)
     rc_lease_next_round(flight);
 }
 
-/* The error of the load that was waited for is nothing to those who came when it had failed already;
-   a sticky one is for everybody. */
-static void give_marker(struct rc_flight *flight, const char *marker, size_t len)
-{
-    bool is_sticky = ((uint8_t)marker[4] & RC_ENTRY_STICKY) != 0;
-    rc_flight_give_failure(flight, is_sticky ? flight->cut : flight->waited_cut,
-                           marker + RC_ENTRY_SIZE, len - RC_ENTRY_SIZE);
-    flight->has_waited = false;
-}
-
 static void read_acquire_answer(struct rc_flight *flight, const struct rc_reply *reply)
 {
     const rc_node *nodes = reply->nodes;
@@ -439,7 +428,8 @@ static void read_acquire_answer(struct rc_flight *flight, const struct rc_reply 
         on_value(flight, reply);
     else if (code == 3 && reply->count >= 3 && nodes[2].type == '$' &&
              nodes[2].len >= RC_ENTRY_SIZE) {
-        give_marker(flight, nodes[2].str, nodes[2].len);
+        rc_flight_give_failure(flight, flight->cut, nodes[2].str + RC_ENTRY_SIZE,
+                               nodes[2].len - RC_ENTRY_SIZE);
         rc_lease_next_round(flight);
     } else
         degrade(flight, RC_ERR_PROTOCOL, NULL);

@@ -413,24 +413,6 @@ static void tells_the_error_to_those_who_waited_for_that_load(void)
     take_down();
 }
 
-/* The error is in the key already when he comes, but those who wait do not know it yet. */
-static void tells_no_error_to_who_came_behind_it(void)
-{
-    set_up();
-    connect(&far);
-    load(&near, 0, 0);
-    load(&far, 1, 0);
-    far.conns[RC_LINK_T]->deaf = true;
-    peer_fail(&near, &ops[0], "no such table", 0);
-    peer_run(&server);
-    load(&far, 2, 0);
-    far.conns[RC_LINK_T]->deaf = false;
-    peer_run(&server);
-    CHECK(is_at(1, RC_FAILED));
-    CHECK(is_at(2, RC_LOAD));
-    take_down();
-}
-
 /* What was sent over a connection that is lost may still be done, long after. */
 static void a_lost_request_for_the_lease_revives_no_load(void)
 {
@@ -735,7 +717,6 @@ int main(void)
     TEST(a_publish_may_be_repeated);
     TEST(shares_without_storing);
     TEST(tells_the_error_to_those_who_waited_for_that_load);
-    TEST(tells_no_error_to_who_came_behind_it);
     TEST(a_lost_request_for_the_lease_revives_no_load);
     TEST(remembers_an_error_when_asked_to);
     TEST(refreshes_while_others_read_the_stale_value);

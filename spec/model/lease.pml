@@ -14,6 +14,9 @@
  *          covers every late heartbeat; that a dead holder is replaced in time, it can not tell. No
  *          put, no batch, no load without Redis, no failover that loses writes. The asking SET
  *          (asks_with_set) is the acquire script without tracking, and left out.
+ *          In one point the engine is less strict than the model: who joins those that wait for a
+ *          load between its failure and the push that tells them is told its error, too. To tell
+ *          him from those who came while it ran would take a convoy of failing loads.
  * Bounds:  each kind of event has a budget, below. Within them the search is complete.
  * Mutants: by -D, each a mistake that must be found: BLIND_SET, ANY_LEASE, TOKEN_PER_CLIENT,
  *          SEPARATE_LOCK, REFRESH_ANY, NO_TIMER, SAME_TOKEN, SHARE_ALL, OLD_ERROR, HAND_ANY.

@@ -237,12 +237,14 @@ static void on_timer(void *context, struct rc_timer *timer)
         begin(caller);
 }
 
-/* What may go wrong without anything being wrong: somebody else is slow, or has the lock. */
+/* What may go wrong without anything being wrong: somebody else is slow, or has the lock; or a short
+   wait is over before the first connection is made. */
 static bool is_expected(const struct sim_caller *caller, int status)
 {
     enum rc_op_kind kind = caller->op.kind;
     return (kind == RC_OP_LOAD && status == RC_ERR_TIMEOUT) ||
-           (kind == RC_OP_LOCK_ACQUIRE && status == RC_ERR_BUSY) ||
+           (kind == RC_OP_LOCK_ACQUIRE &&
+            (status == RC_ERR_BUSY || status == RC_ERR_UNAVAILABLE)) ||
            (kind == RC_OP_LOCK_RELEASE && status == RC_ERR_NOTHELD);
 }
 

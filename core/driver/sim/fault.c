@@ -55,9 +55,14 @@ static void cut_some_wire(struct sim_world *world)
     }
     if (count == 0)
         return;
-    struct sim_wire *wire = wires[sim_dice_between(&world->dice, 0, count - 1)];
     enum sim_cut cut = (enum sim_cut)sim_dice_between(&world->dice, SIM_CUT_RESET, SIM_CUT_HALF);
-    static const char *const names[] = {"reset", "closed by the server", "half-open"};
+    struct sim_wire *wire = wires[sim_dice_between(&world->dice, 0, count - 1)];
+    /* What is late must be on its way. */
+    for (int i = 0; i < count && cut == SIM_CUT_LATE && rc_buf_len(&wire->to_server.bytes) == 0;
+         i++)
+        wire = wires[i];
+    static const char *const names[] = {"reset", "closed by the server", "lost, and late",
+                                        "half-open"};
     sim_trace(world, "client %d's %s is %s", wire->client->number,
               wire->link->role == RC_LINK_T ? "T" : "W", names[cut]);
     sim_wire_cut(wire, cut);
@@ -111,7 +116,9 @@ void sim_faults_init(struct sim_world *world)
     struct sim_weather *weather = &world->weather;
     bool is_nice = weather->is_nice = sim_dice_falls(dice, 300);
     weather->delay_min_us = sim_dice_between(dice, 10, 200);
-    weather->delay_max_us = sim_dice_spread(dice, weather->delay_min_us, 8000);
+    weather->delay_max_us = sim_dice_falls(dice, 200)
+                                ? sim_dice_between(dice, 8000, 40000)
+                                : sim_dice_spread(dice, weather->delay_min_us, 8000);
     weather->split_permille = (int)sim_dice_between(dice, 0, 1) * 300;
     weather->fault_every_us = sim_dice_spread(dice, is_nice ? 200000 : 30000, 600000);
     weather->lag_max_us = sim_dice_spread(dice, 100, 300000);

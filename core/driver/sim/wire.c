@@ -4,6 +4,8 @@
 
 #include "driver/sim/client.h"
 
+enum { LATE_MAX_US = 1500000 };
+
 struct sim_chunk {
     int64_t at_us;
     size_t len;
@@ -312,6 +314,17 @@ static void lose_bytes(struct sim_pipe *pipe)
     sim_world_forget(pipe->wire->world, &pipe->timer);
 }
 
+static void delay_chunks(struct sim_pipe *pipe, int64_t by_us)
+{
+    char *at = pipe->chunks.bytes + pipe->chunks.start;
+    for (size_t left = rc_buf_len(&pipe->chunks); left > 0; left -= sizeof(struct sim_chunk)) {
+        ((struct sim_chunk *)(void *)at)->at_us += by_us;
+        at += sizeof(struct sim_chunk);
+    }
+    pipe->last_us += by_us;
+    set_timer(pipe);
+}
+
 void sim_wire_swallow(struct sim_pipe *pipe)
 {
     lose_bytes(pipe);
@@ -329,6 +342,13 @@ void sim_wire_cut(struct sim_wire *wire, enum sim_cut cut)
         for (int i = 0; i < 2; i++)
             if (which & 1 << i)
                 sim_wire_swallow(pipes[i]);
+        return;
+    }
+    if (cut == SIM_CUT_LATE) {
+        delay_chunks(&wire->to_server, sim_dice_spread(dice, 1000, LATE_MAX_US));
+        lose_bytes(&wire->to_client);
+        end_pipe(&wire->to_client);
+        end_pipe(&wire->to_server);
         return;
     }
     if (cut == SIM_CUT_RESET) {

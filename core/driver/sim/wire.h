@@ -16,6 +16,7 @@
 enum sim_cut {
     SIM_CUT_RESET, /* both ends are told, what is on its way is lost */
     SIM_CUT_CLOSE, /* the server closes: what it has said arrives first */
+    SIM_CUT_LATE,  /* the client is told; what it has said is done all the same, some time later */
     SIM_CUT_HALF   /* nothing arrives any more, in one direction or both, and nobody is told */
 };
 
