@@ -124,10 +124,12 @@ void sim_faults_init(struct sim_world *world)
     weather->lag_max_us = sim_dice_spread(dice, 100, 300000);
     weather->sweep_every_us = sim_dice_between(dice, 50000, 4000000);
     weather->think_max_us = sim_dice_spread(dice, 20000, 120000);
-    weather->lease_ttl_ms = sim_dice_between(dice, 60, 240);
+    /* Long enough for a heartbeat, or a handshake, to go its way in time. */
+    weather->lease_ttl_ms = sim_dice_between(dice, 60, 240) + 4 * weather->delay_max_us / 1000;
     weather->lock_ttl_ms = sim_dice_between(dice, 150, 600);
     weather->max_stale_ms = sim_dice_spread(dice, 20, 400);
-    weather->command_timeout_ms = sim_dice_between(dice, 150, 400);
+    weather->command_timeout_ms =
+        sim_dice_between(dice, 150, 400) + 8 * weather->delay_max_us / 1000;
     world->foreign.fire = on_foreign;
     world->fault.fire = on_fault;
     world->end_us = world->now_us + (is_nice ? 2 : 6) * SECOND_US;

@@ -204,7 +204,9 @@ void sim_server_command(struct sim_world *world, const char *format, ...)
 void sim_server_stop(struct sim_node *node, int64_t for_us)
 {
     sim_trace(node->world, "the master is stopped for %.1f ms", (double)for_us / 1000);
-    node->stopped_until_us = node->world->now_us + for_us;
+    int64_t until_us = node->world->now_us + for_us;
+    if (until_us > node->stopped_until_us)
+        node->stopped_until_us = until_us;
 }
 
 /* A replica has to get everything once. */
