@@ -45,8 +45,8 @@ struct rc_near_options {
     uint64_t server;  /* names what the keys belong to (server and database): a region by
                                that name that was made for another is refused */
     uint32_t stripes; /* power of two; 0: one per 4 MiB, at most 64 */
-    const struct rc_mix_seed
-        *seed; /* of the hash: for who wants the same run again. NULL: random */
+    /* Of the hash: for who wants the same run again. NULL: random. */
+    const struct rc_mix_seed *seed;
     /* In microseconds, outlives the near cache, and is the same for all who map the region. NULL: the
        machine's monotonic clock. */
     const _Atomic int64_t *clock;

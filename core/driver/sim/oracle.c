@@ -138,12 +138,17 @@ void sim_oracle_saw(struct sim_world *world, const struct sim_claim *claim, cons
                              claim->how, claim->key, id, ms(end_us), ms(claim->floor_us));
 }
 
+static bool is_value_kind(uint8_t kind)
+{
+    return kind == RC_KIND_VALUE || kind == RC_KIND_PLAIN;
+}
+
 void sim_oracle_saw_nothing(struct sim_world *world, const struct sim_claim *claim)
 {
     const struct sim_truth *truth = &world->oracle.keys[claim->key];
-    bool is_value = truth->kind == RC_KIND_VALUE || truth->kind == RC_KIND_PLAIN;
+    bool was_there = truth->filled_us < claim->since_us || truth->filled_us <= claim->floor_us;
     sim_trace(world, "  %s of k%d: nothing", claim->how, claim->key);
-    if (is_value && truth->filled_us < claim->since_us && truth->filled_us < claim->floor_us &&
+    if (is_value_kind(truth->kind) && was_there &&
         end_of(world, sim_oracle_value(world, truth->id)) == INT64_MAX)
         sim_oracle_violation(world,
                              "G1: %s of k%d found nothing, but #%zu stands there since %.3f ms",
@@ -163,11 +168,6 @@ static struct sim_truth *find_truth(struct sim_oracle *oracle, const struct rc_s
     if (*key >= 0)
         return &oracle->keys[*key];
     return *lock >= 0 ? &oracle->locks[*lock] : NULL;
-}
-
-static bool is_value_kind(uint8_t kind)
-{
-    return kind == RC_KIND_VALUE || kind == RC_KIND_PLAIN;
 }
 
 static bool had_lease(const struct sim_truth *old, const char *token)
