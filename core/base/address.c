@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/name.h"
 #include "redcache.h"
 
 enum { DEFAULT_PORT = 6379, MAX_DB = 1 << 20, MAX_SOCKET_PATH = 107, MAX_STORE_NAME = 100 };
@@ -141,21 +142,13 @@ static const char *parse_tcp(struct rc_address *address, const char *rest, const
     return NULL;
 }
 
-static bool is_name_byte(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-           c == '_' || c == '-';
-}
-
 static const char *parse_memory(struct rc_address *address, const char *rest, const char *end)
 {
     size_t len = (size_t)(end - rest);
     if (len > MAX_STORE_NAME)
         return "the name behind memory:// is too long";
-    for (size_t i = 0; i < len; i++) {
-        if (!is_name_byte(rest[i]))
-            return "only a name of letters, digits and ._- may follow memory://";
-    }
+    if (!rc_is_name(rest, len))
+        return "only a name of letters, digits and ._- may follow memory://";
     memcpy(address->host, rest, len);
     address->host[len] = '\0';
     snprintf(address->label, sizeof address->label, "memory://%.100s", address->host);

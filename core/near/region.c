@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/name.h"
 #include "near/process.h"
 
 #define MAGIC UINT64_C(0x7261656e65686372) /* "rchenear" */
@@ -136,14 +137,8 @@ static int open_anonymous(struct rc_region *region, const struct rc_near_options
 
 static bool write_path(char path[MAX_NAME + 16], const char *name, size_t len)
 {
-    if (len == 0 || len > MAX_NAME)
+    if (len == 0 || len > MAX_NAME || !rc_is_name(name, len))
         return false;
-    for (size_t i = 0; i < len; i++) {
-        char c = name[i];
-        bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        if (!is_letter && !(c >= '0' && c <= '9') && c != '.' && c != '_' && c != '-')
-            return false;
-    }
     snprintf(path, MAX_NAME + 16, "/redcache-%.*s", (int)len, name);
     return true;
 }
