@@ -89,7 +89,8 @@ static bool is_same(const struct rc_client *client, const struct rc_client *want
            a->command_timeout_ms == b->command_timeout_ms &&
            a->max_value_bytes == b->max_value_bytes && a->max_key_bytes == b->max_key_bytes &&
            a->max_queue == b->max_queue && a->degraded_ttl_ms == b->degraded_ttl_ms &&
-           a->spin == b->spin && rc_buf_len(&client->name) == rc_buf_len(&wanted->name) &&
+           a->spin == b->spin && a->driver == b->driver &&
+           rc_buf_len(&client->name) == rc_buf_len(&wanted->name) &&
            memcmp(rc_buf_head(&client->name), rc_buf_head(&wanted->name),
                   rc_buf_len(&client->name)) == 0;
 }
@@ -248,11 +249,24 @@ static struct rc_client *find_client(const struct rc_client *wanted)
     return NULL;
 }
 
+/* A host's client is his alone, but all of a machine keep one near cache: that of the master process,
+   of an earlier Lua state. With the registry's mutex. */
+static bool share_near(struct rc_client *client)
+{
+    const struct rc_client *other =
+        client->options.driver != RC_DRIVER_REACTOR ? find_client(client) : NULL;
+    if (other == NULL || other->near == NULL || client->address.is_memory)
+        return false;
+    rc_near_ref(other->near);
+    client->near = other->near;
+    return true;
+}
+
 /* With the registry's mutex: most calls find an open client, the others open what it needs here. */
 static const char *enter_registry(struct rc_client *client)
 {
     const char *why = client->address.is_memory ? join_memory(client) : NULL;
-    if (why == NULL && client->options.near > 0)
+    if (why == NULL && client->options.near > 0 && !share_near(client))
         why = open_near(client);
     if (why != NULL) {
         rc_memory_free(leave_memory(client)); /* there is nothing in it yet */
@@ -271,7 +285,7 @@ int rc_open(const rc_options *options, rc_client **result, const char **error_te
     if (wanted != NULL) {
         lock_registry();
         why = check_max_bytes(wanted);
-        if (why == NULL)
+        if (why == NULL && wanted->options.driver == RC_DRIVER_REACTOR)
             found = find_client(wanted);
         if (found != NULL)
             found->references++;
@@ -344,6 +358,19 @@ void rc_unref(rc_client *client, int32_t timeout_ms)
     client->users++;
     unlock_registry();
     rc_client_count_user(client, -1);
+}
+
+uint32_t rc_host_count(void)
+{
+    uint32_t count = 0;
+    lock_registry();
+    for (struct rc_client *client = registry; client != NULL; client = client->next) {
+        struct rc_driver *driver = atomic_load(&client->driver);
+        count += driver != NULL && driver->kind == RC_DRIVER_HOST &&
+                 driver->fork_generation == rc_fork_generation();
+    }
+    unlock_registry();
+    return count;
 }
 
 /* The first call in a child of fork(): its stores begin empty. */

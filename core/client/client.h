@@ -75,4 +75,7 @@ void rc_client_count_user(struct rc_client *client, int change);
 int rc_operation_ready(rc_op *op, enum rc_op_kind kind);
 int rc_operation_submit(rc_op *op);
 
+/* The slot has no name any more. */
+void rc_loop_leave(struct rc_seat *seat);
+
 #endif

@@ -48,6 +48,7 @@ static void forget_parent(struct rc_seat *seat)
     op->running = op->leads = false;
     rc_op_reset(op, op->kind);
     seat->driver = NULL;
+    rc_loop_leave(seat);
 }
 
 /* Of a slot that is done: it holds a lease that is not ended yet. Ending it changes the kind. */
@@ -57,12 +58,23 @@ static bool is_loading(const struct rc_seat *seat)
     return op->kind == RC_OP_LOAD && op->result.status == 0 && op->result.outcome == RC_LOAD;
 }
 
-void rc_op_free(rc_op *op)
+void rc_op_drop(rc_op *op)
 {
     struct rc_seat *seat = seat_of(op);
     forget_parent(seat);
-    if (seat->driver != NULL && (!rc_seat_is_done(seat) || is_loading(seat)))
-        rc_driver_call(seat->driver, drop_op, op);
+    if (seat->driver == NULL || (rc_seat_is_done(seat) && !is_loading(seat)))
+        return;
+    rc_driver_call(seat->driver, drop_op, op);
+    op->result.status = RC_ERR_CANCELLED;
+    atomic_store(&seat->state, RC_SEAT_DONE); /* nobody else does it any more */
+}
+
+void rc_op_free(rc_op *op)
+{
+    struct rc_seat *seat = seat_of(op);
+    rc_op_drop(op);
+    forget_parent(seat);
+    rc_loop_leave(seat);
     struct rc_client *client = seat->client;
     rc_seat_deinit(seat);
     free(seat);
@@ -166,6 +178,12 @@ int rc_done(rc_op *op)
     return rc_seat_is_done(seat);
 }
 
+int rc_is_done(const rc_op *op)
+{
+    const struct rc_seat *seat = (const struct rc_seat *)(const void *)op;
+    return rc_seat_is_done(seat);
+}
+
 int rc_wait(rc_op *op)
 {
     struct rc_seat *seat = seat_of(op);
@@ -173,6 +191,8 @@ int rc_wait(rc_op *op)
         if (!is_ours(seat))
             return RC_ERR_FORKED;
         rc_driver_wait(seat->driver, seat);
+        if (!rc_seat_is_done(seat)) /* the host owns the connections */
+            return RC_ERR_ARGUMENT;
     }
     return op->result.status;
 }

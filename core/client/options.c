@@ -52,6 +52,10 @@ const char *rc_options_complete(rc_options *options)
         return "max_key_bytes is out of range";
     if (options->near_bytes < RC_NEAR_MIN_BYTES || options->near_bytes > INT64_C(1) << 36)
         return "near_bytes is out of range";
+    if (options->driver < RC_DRIVER_REACTOR || options->driver > RC_DRIVER_HOST)
+        return "driver is out of range";
+    if (options->driver != RC_DRIVER_REACTOR && options->clock != NULL)
+        return "clock has no driver but the default one";
     return options->max_queue < 0 ? "max_queue is out of range" : NULL;
 }
 

@@ -61,7 +61,7 @@ bool rc_driver_has_unread(const struct rc_driver *driver)
 
 static void wake_reactor(struct rc_driver *driver)
 {
-    if (driver->reactor != NULL)
+    if (driver->reactor != NULL) /* a host's turn sees to what it can not be told */
         rc_reactor_wake(driver->reactor);
 }
 
@@ -257,12 +257,15 @@ int rc_driver_start(struct rc_driver **result, const rc_options *options,
         return RC_ERR_NOMEM;
     int error = rc_random_bytes(&seed, sizeof seed);
     driver->clock = options->clock;
+    driver->kind = options->driver;
     if (error == 0)
         error = rc_engine_init(&driver->engine, options, address, means->near, &seed,
                                rc_driver_now_us(driver));
     if (error != 0)
         goto fail;
-    driver->wire = means->memory != NULL ? &rc_wire_memory : &rc_wire_socket;
+    driver->wire = means->memory != NULL               ? &rc_wire_memory
+                   : options->driver == RC_DRIVER_HOST ? &rc_wire_host
+                                                       : &rc_wire_socket;
     driver->memory = means->memory;
     driver->tls_context = means->tls_context;
     driver->fds[0] = driver->fds[1] = -1;
@@ -280,7 +283,7 @@ int rc_driver_start(struct rc_driver **result, const rc_options *options,
     }
     if (driver->clock != NULL)
         rc_clock_add(driver->clock, driver);
-    else
+    else if (driver->kind != RC_DRIVER_HOST)
         error = rc_reactor_start(driver);
     if (error != 0)
         goto fail_fd;

@@ -36,6 +36,7 @@ struct rc_driver {
     int cpu_count;
     bool may_spin;
     int wake_fd[2]; /* a pipe's ends (the same eventfd on Linux): wakes the owner that sleeps */
+    int kind;       /* RC_DRIVER_*; with a host everything happens in one thread */
     struct rc_reactor *reactor; /* NULL with a clock of its own: nobody works in the background */
     struct rc_clock *clock;     /* NULL: the machine's */
     unsigned fork_generation;
@@ -125,6 +126,12 @@ static inline void rc_driver_count_inline_turn(struct rc_driver *driver)
     /* Relaxed, and no read-modify-write: only the owner writes it. */
     uint64_t turns = atomic_load_explicit(&driver->inline_turns, memory_order_relaxed);
     atomic_store_explicit(&driver->inline_turns, turns + 1, memory_order_relaxed);
+}
+
+/* It has no thread: its host's calls are all that happens. */
+static inline bool rc_driver_is_hosted(const struct rc_driver *driver)
+{
+    return driver->kind != RC_DRIVER_REACTOR;
 }
 
 static inline int64_t rc_driver_now_us(const struct rc_driver *driver)

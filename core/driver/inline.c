@@ -189,12 +189,30 @@ static bool try_to_turn(struct rc_driver *driver, struct rc_seat *seat, bool lis
     return done;
 }
 
+/* Nobody else does it. Where the host owns the connections only calls can be waited for. */
+static void wait_as_host(struct rc_driver *driver, struct rc_seat *seat)
+{
+    if (rc_driver_try_own(driver)) {
+        rc_driver_turn(driver, 0);
+        rc_driver_leave(driver, false);
+    }
+    while (!rc_seat_is_done(seat) && driver->kind == RC_DRIVER_POLL) {
+        struct pollfd fd = {.fd = rc_reactor_fd(driver->reactor), .events = POLLIN};
+        (void)poll(&fd, 1, -1);
+        rc_reactor_dispatch(driver->reactor);
+    }
+}
+
 void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
 {
     if (rc_seat_is_done(seat))
         return;
     if (driver->clock != NULL) {
         rc_clock_wait(driver->clock, seat);
+        return;
+    }
+    if (rc_driver_is_hosted(driver)) {
+        wait_as_host(driver, seat);
         return;
     }
     if (driver->wire->is_instant) {

@@ -51,7 +51,8 @@ struct rc_reactor {
     uv_poll_t tick;
     struct door doors[RC_TOPOLOGY_LINKS];
     enum mode mode;
-    bool has_tick; /* the tick is set */
+    bool is_hosted; /* no thread: fixed after start */
+    bool has_tick;  /* the tick is set */
     uint64_t seen_inline_turns;
     int quiet_ticks;
     int busy_ticks;
@@ -100,7 +101,8 @@ static void on_timer(uv_timer_t *timer);
 
 static void set_tick(struct rc_reactor *reactor, int64_t after_us) /* 0: none */
 {
-    struct itimerspec spec = {.it_value = {.tv_nsec = (long)after_us * 1000}};
+    struct itimerspec spec = {.it_value = {.tv_sec = (time_t)(after_us / 1000000),
+                                           .tv_nsec = (long)(after_us % 1000000) * 1000}};
     if (after_us == 0 && !reactor->has_tick)
         return;
     reactor->has_tick = after_us != 0;
@@ -119,6 +121,10 @@ static void set_alarm(struct rc_reactor *reactor)
     else if (reactor->mode == MODE_ARMED)
         at_us = rc_engine_deadline(&driver->engine);
     atomic_store(&driver->reactor_alarm_us, at_us);
+    if (reactor->is_hosted) { /* the host sees descriptors, not libuv's timers */
+        set_tick(reactor, at_us == INT64_MAX ? 0 : at_us > now_us ? at_us - now_us : 1);
+        return;
+    }
     set_tick(reactor, reactor->mode == MODE_TICKING ? tick_us : 0);
     if (at_us == INT64_MAX || reactor->mode == MODE_TICKING) {
         uv_timer_stop(&reactor->timer);
@@ -426,7 +432,9 @@ static void on_tick_fd(uv_poll_t *tick, int status, int events)
     ssize_t n = read(reactor->tick_fd, &expirations, sizeof expirations);
     (void)n;
     reactor->has_tick = false;
-    if (reactor->mode == MODE_TICKING)
+    if (reactor->is_hosted)
+        pass(reactor, 0);
+    else if (reactor->mode == MODE_TICKING)
         on_tick(reactor);
 }
 
@@ -497,13 +505,29 @@ int rc_reactor_start(struct rc_driver *driver)
         free(reactor);
         return RC_ERR_NOMEM;
     }
+    reactor->is_hosted = driver->kind == RC_DRIVER_POLL;
     driver->reactor = reactor;
-    if (uv_thread_create(&reactor->thread, run, reactor) != 0) {
+    if (!reactor->is_hosted && uv_thread_create(&reactor->thread, run, reactor) != 0) {
         end_loop(reactor);
         free(reactor);
         return RC_ERR_NOMEM;
     }
     return 0;
+}
+
+int rc_reactor_fd(struct rc_reactor *reactor)
+{
+    return uv_backend_fd(&reactor->loop);
+}
+
+void rc_reactor_dispatch(struct rc_reactor *reactor)
+{
+    uv_run(&reactor->loop, UV_RUN_NOWAIT);
+    if (atomic_load(&reactor->driver->submitted) != NULL ||
+        rc_driver_needs_reactor(reactor->driver) || reactor->driver->wire->is_instant)
+        pass(reactor, 0);
+    /* libuv tells the kernel what to watch when it next waits: the host waits for it. */
+    uv_run(&reactor->loop, UV_RUN_NOWAIT);
 }
 
 void rc_reactor_wake(struct rc_reactor *reactor)
@@ -519,7 +543,8 @@ void rc_reactor_stop(struct rc_reactor *reactor)
 {
     atomic_store(&reactor->stop, true);
     uv_async_send(&reactor->async);
-    uv_thread_join(&reactor->thread);
+    if (!reactor->is_hosted)
+        uv_thread_join(&reactor->thread);
     /* Late callers turn the loop a last time; all they can hear is that it is closed. */
     while (atomic_load(&reactor->wakers) > 0 || !rc_driver_try_own(reactor->driver))
         sched_yield();

@@ -7,8 +7,10 @@
  *              TICKING  looks every 2 ms whether blocking callers still turn it, and turns it where
  *              they do not DORMANT  a blocking caller sleeps as the owner and sees everything; it
  *              tells when it leaves
+ *          With RC_DRIVER_POLL there is no thread: the host's loop watches rc_reactor_fd and
+ *          dispatches, and it stays in ARMED.
  * Threads: all functions from any thread; everything else happens on the reactor's own, with all
- *          signals blocked.
+ *          signals blocked. With a host: his thread.
  * Errors:  RC_ERR_NOMEM when the thread can not be made.
  */
 #ifndef RC_REACTOR_H
@@ -18,6 +20,10 @@
 
 int rc_reactor_start(struct rc_driver *driver);
 void rc_reactor_wake(struct rc_reactor *reactor);
+/* With a host. Readable while there is something to dispatch, a timer that is due included. */
+int rc_reactor_fd(struct rc_reactor *reactor);
+/* Does all that can be done without waiting. */
+void rc_reactor_dispatch(struct rc_reactor *reactor);
 void rc_reactor_stop(struct rc_reactor *reactor); /* joins; closes the sockets */
 void rc_reactor_free(
     struct rc_reactor *reactor); /* after stop; waking it was harmless until then */

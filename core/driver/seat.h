@@ -15,6 +15,7 @@
 #include "engine/engine.h"
 
 struct rc_driver;
+struct rc_loop;
 
 /* Bits of a seat's state. */
 enum rc_seat_state {
@@ -29,13 +30,19 @@ struct rc_seat {
     /* Caller only. */
     struct rc_client *client;
     struct rc_driver
-        *driver; /* where it was last submitted: another one after a fork or rc_close */
+        *driver;          /* where it was last submitted: another one after a fork or rc_close */
+    struct rc_loop *loop; /* NULL: whoever wants it done waits for it, or asks */
+    uint32_t name;        /* what the loop calls it */
 
     /* From submission to the engine: the seat that was submitted before this one. */
     struct rc_seat *earlier;
     /* Instead of an op: work to be done as the engine's owner. */
     void (*call)(struct rc_engine *engine, void *argument);
     void *argument;
+
+    /* From the end of the op until the loop has told it: the seat that was done before this one, or,
+       once the loop has put them in order, after it. */
+    struct rc_seat *next_done;
 
     /* Guarded by the driver's waiters_mutex: those who may take over the turning. */
     struct rc_list waiter;
@@ -56,7 +63,7 @@ bool rc_seat_take_turn(struct rc_seat *seat); /* whether it was given; it is not
 /* Uses the seat's address alone: does no harm where the seat is gone already. */
 void rc_seat_wake(struct rc_seat *seat);
 
-static inline bool rc_seat_is_done(struct rc_seat *seat)
+static inline bool rc_seat_is_done(const struct rc_seat *seat)
 {
     /* Acquire pairs with rc_seat_finish: the result comes along. */
     return atomic_load_explicit(&seat->state, memory_order_acquire) & RC_SEAT_DONE;

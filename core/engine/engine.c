@@ -515,6 +515,19 @@ bool rc_engine_is_drained(const struct rc_engine *engine)
     return true;
 }
 
+bool rc_engine_rest(struct rc_engine *engine)
+{
+    const rc_stats *stats = &engine->context.stats;
+    bool is_needed = stats->active_leases > 0 || stats->active_locks > 0 ||
+                     !rc_list_is_empty(&engine->running) ||
+                     !rc_list_is_empty(&engine->context.finished);
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+        is_needed |= engine->topology.links[i].request_count > 0;
+    for (int i = 0; !is_needed && i < RC_TOPOLOGY_LINKS; i++)
+        rc_link_rest(&engine->topology.links[i]);
+    return !is_needed;
+}
+
 void rc_engine_end(struct rc_engine *engine)
 {
     /* Twice: an op that ends over one link may have something to say over the other. */

@@ -67,6 +67,8 @@ void rc_engine_drop_lock(struct rc_engine *engine, struct rc_lock *lock);
 /* Closing: first give everything back, then, when is_drained or the patience is over, end. */
 void rc_engine_close(struct rc_engine *engine);
 bool rc_engine_is_drained(const struct rc_engine *engine);
+/* Closes the connections if nothing runs over them and nothing is held. Returns whether they are. */
+bool rc_engine_rest(struct rc_engine *engine);
 void rc_engine_end(struct rc_engine *engine);
 
 void rc_engine_get_health(const struct rc_engine *engine, rc_health *health);

@@ -279,6 +279,25 @@ void rc_link_lost(struct rc_link *link, const char *cause)
     link->wants_close = false;
 }
 
+void rc_link_rest(struct rc_link *link)
+{
+    bool was_ready = link->state == RC_LINK_READY;
+    bool had_socket = link->state != RC_LINK_IDLE && link->state != RC_LINK_BACKOFF;
+    assert(link->request_count == 0);
+    rc_context_clear_timer(link->context, &link->timer);
+    link->state = RC_LINK_IDLE;
+    link->wants_open = false;
+    link->wants_close |= had_socket;
+    link->tracking = false;
+    link->attempts = 0;
+    link->epoch++;
+    rc_buf_clear(&link->output);
+    link->output_queued = link->output_sent = 0;
+    link->answers = 0;
+    if (was_ready)
+        link->on_down(link);
+}
+
 void rc_link_shutdown(struct rc_link *link)
 {
     rc_context_clear_timer(link->context, &link->timer);

@@ -98,6 +98,10 @@ void rc_link_want(struct rc_link *link);
 /* Drops the connection, which is of no use, and makes a new one. Not from inside a `done`. */
 void rc_link_give_up(struct rc_link *link, const char *cause);
 
+/* Closes the connection without a fault: the next request opens it again. Only where no request is
+   queued or in flight. */
+void rc_link_rest(struct rc_link *link);
+
 /* The driver's side. */
 void rc_link_opened(struct rc_link *link);
 void rc_link_lost(struct rc_link *link, const char *cause); /* connect failed, EOF, error */

@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /* Grows with every incompatible change of the part below; binding.lua refuses any other number. */
-#define RC_ABI 3
+#define RC_ABI 4
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -40,6 +40,7 @@ typedef struct rc_op rc_op;
 typedef struct rc_lock rc_lock;
 typedef struct rc_view rc_view;
 typedef struct rc_clock rc_clock;
+typedef struct rc_loop rc_loop;
 
 /* Errors. A status of 0 is success. */
 enum {
@@ -196,7 +197,16 @@ typedef struct rc_options {
        else than that is refused */
     int64_t max_bytes;
     rc_clock *clock;             /* memory:// only: rc_clock_new's; the machine's */
+    int32_t driver;              /* RC_DRIVER_*; a client with a host is never shared by rc_open */
 } rc_options;
+
+/* Who moves the bytes of a client. With a host all of its calls are for one thread, and rc_wait is
+   not for RC_DRIVER_HOST. */
+enum {
+    RC_DRIVER_REACTOR = 0, /* the callers that wait, and a thread of the client */
+    RC_DRIVER_POLL = 1,    /* a host's loop, which watches one descriptor: rc_loop_fd */
+    RC_DRIVER_HOST = 2     /* a host's loop, which owns the connections: rc_host_* */
+};
 
 /* rc_load's numbers. */
 typedef struct rc_load_options {
@@ -339,6 +349,9 @@ int rc_cancel(rc_client *client, uint64_t tag);
    is given back. */
 rc_op *rc_op_new(rc_client *client);
 void rc_op_free(rc_op *op);
+/* The same without the end of the slot: its caller is gone, or so it seems. What he does with it
+   after this ends with RC_ERR_CANCELLED, or RC_ERR_ARGUMENT. */
+void rc_op_drop(rc_op *op);
 const rc_result *rc_op_result(rc_op *op);     /* the same address for the slot's whole life */
 /* result->nodes elements of the last rc_command or rc_submit */
 const rc_node *rc_op_nodes(rc_op *op);
@@ -350,7 +363,9 @@ void rc_op_tag(rc_op *op, uint64_t tag);      /* for rc_cancel; 0 none. Stays un
    bring their own */
 void rc_op_timeout(rc_op *op, int32_t timeout_ms);
 int rc_done(rc_op *op);                       /* 1 when the result is there */
-/* blocks until it is; every operation ends by its own deadline. Returns the result's status */
+int rc_is_done(const rc_op *op);              /* the same, and moves nothing */
+/* blocks until it is; every operation ends by its own deadline. Returns the result's status.
+   RC_ERR_ARGUMENT with RC_DRIVER_HOST where it is not done */
 int rc_wait(rc_op *op);
 
 /* Reading and writing entries. */
@@ -419,6 +434,64 @@ int rc_lock_state(rc_lock *lock);
 /* milliseconds this handle may still trust the lock; 0 when not held */
 int64_t rc_lock_remaining(rc_lock *lock);
 int rc_lock_token(rc_lock *lock, char *token_32_bytes); /* 32 hex digits */
+
+/* Loops: for callers that have other things to do than to sleep in rc_wait. An operation in a slot
+   that has a name is told as done by rc_loop_turn, once. A loop, its slots and its turns are for one
+   thread; the client of RC_DRIVER_REACTOR may have many loops. rc_loop_new: NULL without memory.
+   rc_loop_free: its memory stays until the last of its slots is freed, too. */
+enum { RC_TURN_NAMES = 256, RC_HOST_LINKS = 2 };
+enum {
+    RC_HOST_CLOSE = 1, /* close this connection; with RC_HOST_OPEN: that first */
+    RC_HOST_OPEN = 2   /* connect, then rc_host_opened or rc_host_lost */
+};
+typedef struct rc_host_link {
+    const char *output; /* to be sent, then rc_host_sent; valid until the next call */
+    size_t len;
+    uint32_t wants;     /* RC_HOST_*, each told once */
+    uint32_t reserved;
+} rc_host_link;
+typedef struct rc_turn {
+    int64_t wait_us;    /* the next turn is due then, even without news; -1: never */
+    uint32_t count;     /* of names; RC_TURN_NAMES: there may be more, turn again */
+    uint32_t names[RC_TURN_NAMES];
+    rc_host_link links[RC_HOST_LINKS]; /* RC_DRIVER_HOST */
+} rc_turn;
+rc_loop *rc_loop_new(rc_client *client);
+void rc_loop_free(rc_loop *loop);
+void rc_op_name(rc_op *op, rc_loop *loop, uint32_t name); /* of an idle slot */
+/* Tells what is done; with a host it does all that can be done without waiting, before. */
+void rc_loop_turn(rc_loop *loop, rc_turn *turn);
+/* RC_DRIVER_REACTOR, RC_DRIVER_POLL: sleeps until something is done. There must be something running
+   in one of its slots. */
+void rc_loop_wait(rc_loop *loop);
+/* A descriptor that is readable while there is reason for a turn; the loop's own. RC_DRIVER_POLL:
+   that is whenever a byte comes or a time is over. RC_DRIVER_REACTOR: when something is done. */
+int rc_loop_fd(rc_loop *loop);
+/* RC_DRIVER_REACTOR, for hosts that can watch nothing but connections of their own: a unix socket
+   that the host connects to within this turn, then rc_loop_accept; a byte comes over it where
+   rc_loop_fd would be readable. Returns the length of the path, or RC_ERR_*. */
+int rc_loop_listen(rc_loop *loop, char *path, size_t size);
+int rc_loop_accept(rc_loop *loop);
+
+/* RC_DRIVER_HOST. `link` is 0 or 1, the place in rc_turn.links. A turn is due after each of them. */
+void rc_host_opened(rc_loop *loop, uint32_t link);
+void rc_host_lost(rc_loop *loop, uint32_t link, const char *cause, size_t len);
+void rc_host_feed(rc_loop *loop, uint32_t link, const char *bytes, size_t len);
+void rc_host_sent(rc_loop *loop, uint32_t link, size_t len);
+/* Clients of RC_DRIVER_HOST that run in this process. */
+uint32_t rc_host_count(void);
+/* Where and how to connect: text of the host, or of the path of a unix socket; returns its length.
+   *port is 0 for a path, *is_tls says whether TLS is wanted. */
+int rc_host_address(rc_loop *loop, char *text, size_t size, int32_t *port, int32_t *is_tls);
+/* Looks the host's name up in a thread, for hosts without a resolver. 0: still at it, call again; > 0:
+   length of the address in digits; RC_ERR_UNAVAILABLE. */
+int rc_host_lookup(rc_loop *loop, char *text, size_t size);
+/* Closes the connections as long as nobody needs them; the next operation opens them again. Returns 0
+   where somebody does: an operation, lease or lock. */
+int rc_host_rest(rc_loop *loop);
+/* Begins to close the client: gives leases and locks back, ends what waits with RC_ERR_CLOSED.
+   Returns 1 when all of that has been answered; then rc_close. */
+int rc_host_leave(rc_loop *loop);
 
 /* MessagePack. Reads len bytes as exactly one value and tells its elements depth first. Returns
    their number; where it is over capacity, only the first ones were written: grow and call again.

@@ -21,13 +21,20 @@ int rc_near_open(struct rc_near **near, const struct rc_near_options *options, c
     }
     rc_ticks_init(&opened->ticks, options->clock);
     opened->has_ghosts = true;
+    atomic_init(&opened->references, 1);
     *near = opened;
     return 0;
 }
 
+void rc_near_ref(struct rc_near *near)
+{
+    /* Relaxed: whoever asks for one more has one. */
+    atomic_fetch_add_explicit(&near->references, 1, memory_order_relaxed);
+}
+
 void rc_near_close(struct rc_near *near)
 {
-    if (near == NULL)
+    if (near == NULL || atomic_fetch_sub(&near->references, 1) > 1)
         return;
     rc_region_close(&near->region);
     free(near);

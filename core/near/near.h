@@ -55,6 +55,8 @@ struct rc_near_options {
 /* Maps a region, made by the first. A named one of another version, size, server or user is refused
    (RC_ERR_ARGUMENT); `why` is a static text. */
 int rc_near_open(struct rc_near **near, const struct rc_near_options *options, const char **why);
+/* One more rc_near_close is wanted. */
+void rc_near_ref(struct rc_near *near);
 void rc_near_close(struct rc_near *near); /* owners of this process have been removed */
 /* Removes the name of a shared region; processes that have it mapped keep it. */
 int rc_near_unlink(const char *name, size_t name_len);

@@ -18,6 +18,7 @@ struct rc_near {
     struct rc_region region;
     struct rc_ticks ticks;
     bool has_ghosts; /* benches only: drops are remembered */
+    _Atomic unsigned references;
 };
 
 /* A block as a reader saw it. */

@@ -19,6 +19,7 @@ local KEYS_PER_MGET = 128
 -- Commands per write: far below maxQueue, and no answer waits for ever in memory.
 local COMMANDS_PER_WRITE = 8192
 local KEYS_PER_WRITE = 65536
+local NOT_WAITED = binding.NOT_WAITED
 -- So many missing keys of one call are kept near: each takes a slot and a PTTL of its own. A call
 -- for more is a sweep over data rather than a working set, and MGET is a third of the cost.
 local KEPT_KEYS = 128
@@ -390,6 +391,9 @@ function batch.setMulti(self, map, ttl, opts)
             local status = run(self, slot, write_sets(self, slot, items, first, last, grace))
             if status == 0 then
                 stored = stored + read_sets(slot, items, first, last, failed)
+            elseif status == NOT_WAITED then
+                give(slot)
+                return next(failed) == nil, failed, "sent"
             else
                 for i = first, last do
                     failed[items[i].key] = binding.failure(slot, status, "write", items[i].key)
@@ -446,7 +450,10 @@ function batch.deleteMulti(self, keys, opts)
     end
     status = status == 0 and binding.submit_delete(slot) or status
     status = status == 0 and self._wait(slot) or status
-    if status ~= 0 then
+    if status == NOT_WAITED then
+        give(slot)
+        return count, nil, "sent"
+    elseif status ~= 0 then
         err = binding.failure(slot, status, "delete", list[1])
         give(slot)
         return nil, err

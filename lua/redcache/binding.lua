@@ -12,7 +12,7 @@ local errors = require("redcache.errors")
 local options = require("redcache.options")
 
 local FOREVER = options.FOREVER
-local ABI = 3
+local ABI = 4
 
 -- A second run in one Lua state (a cleared package.loaded) must not declare everything again.
 if not pcall(ffi.typeof, "rc_load_options") then
@@ -79,6 +79,15 @@ local binding = {
     LOST = C.RC_ERR_LOST,
     NOTHELD = C.RC_ERR_NOTHELD,
     ARGUMENT = C.RC_ERR_ARGUMENT,
+    -- What a scheduler's wait() says where the caller can not wait: the request is on its way.
+    NOT_WAITED = 1,
+    -- Who moves the bytes.
+    REACTOR = C.RC_DRIVER_REACTOR,
+    POLL = C.RC_DRIVER_POLL,
+    HOST = C.RC_DRIVER_HOST,
+    HOST_CLOSE = C.RC_HOST_CLOSE,
+    HOST_OPEN = C.RC_HOST_OPEN,
+    TURN_NAMES = C.RC_TURN_NAMES,
 }
 
 local CODES = {
@@ -97,6 +106,7 @@ local CODES = {
     [C.RC_ERR_BUSY] = "notAcquired",
     [C.RC_ERR_ARGUMENT] = "redis",
     [C.RC_ERR_FORKED] = "notHeld",
+    [binding.NOT_WAITED] = "cannotWait",
 }
 
 -- Scratch, filled and read within one call.
@@ -188,13 +198,10 @@ local function blame(reason)
     return string.find(reason, "near", 1, true) and "near" or "url"
 end
 
----Opens, or finds, the process's client for these settings.
----@param settings table complete settings of redcache.new
----@return redcache.Client|nil client
----@return string|nil message why not
----@return string|nil option that is to blame
-function binding.open(settings)
+-- A handle for these settings: handle | nil, message, option that is to blame
+local function open_handle(settings, driver)
     local o = ffi.new("rc_options")
+    o.driver = driver
     o.url, o.url_len = settings.url, #settings.url
     o.group, o.group_len = settings.group, #settings.group
     o.tls_ca, o.tls_ca_len = settings.tlsCa, #settings.tlsCa
@@ -211,20 +218,81 @@ function binding.open(settings)
         o.near_name, o.near_name_len = near.shared, #near.shared
     end
     o.max_bytes = settings.maxBytes or 0
-    local clock = settings.clock and settings.clock._handle
-    o.clock = clock
+    o.clock = settings.clock and settings.clock._handle
     text_out[0] = nil
     local status = C.rc_open(o, client_out, text_out)
     if status ~= 0 then
         local reason = ffi.string(text_out[0] ~= nil and text_out[0] or C.rc_strerror(status))
         return nil, reason, blame(reason)
     end
+    return ffi.gc(client_out[0], unref)
+end
+
+---What the caches of one Lua state with equal settings share where a scheduler has a loop: the
+---client's handle, its loop, and what the scheduler keeps in here.
+---@class redcache.Port
+---@field handle ffi.cdata*
+---@field loop ffi.cdata*|nil of the process `pid`
+---@field references integer
+---@field key string
+local ports = {}
+
+local CONNECTION = { "url", "group", "tlsCa", "connectTimeout", "commandTimeout", "maxValue",
+    "maxKey", "maxQueue", "degradedTtl", "spin", "maxBytes", "scheduler", "driver" }
+
+local function port_key(settings)
+    local parts = {}
+    for i, name in ipairs(CONNECTION) do
+        parts[i] = tostring(settings[name])
+    end
+    local near = settings.near
+    parts[#parts + 1] = near and near.bytes .. ":" .. near.shared or "none"
+    return table.concat(parts, "\n")
+end
+
+local function open_port(settings, driver)
+    local key = port_key(settings)
+    local port = ports[key]
+    if not port then
+        local handle, message, option = open_handle(settings, driver)
+        if not handle then
+            return nil, message, option
+        end
+        port = { handle = handle, references = 0, key = key, scheduler = settings.scheduler }
+        ports[key] = port
+    end
+    port.references = port.references + 1
+    return port
+end
+
+---Opens, or finds, the client for these settings: the process's, or, with a driver of the
+---scheduler's, this Lua state's.
+---@param settings table complete settings of redcache.new
+---@param driver integer|nil REACTOR, POLL, HOST; nil: REACTOR, and no loop
+---@return redcache.Client|nil client
+---@return string|nil message why not
+---@return string|nil option that is to blame
+function binding.open(settings, driver)
+    local handle, message, option, port
+    if driver then
+        port, message, option = open_port(settings, driver)
+        handle = port and port.handle
+    else
+        handle, message, option = open_handle(settings, C.RC_DRIVER_REACTOR)
+    end
+    if not handle then
+        return nil, message, option
+    end
     return {
-        handle = ffi.gc(client_out[0], unref),
+        handle = handle,
+        port = port,
+        driver = settings.driver,
+        is_memory = string.find(settings.url, "^memory://") ~= nil,
+        connect_timeout = settings.connectTimeout,
         slots = {},
         count = 0,
         loading = loading_at(settings),
-        clock = clock,
+        clock = settings.clock and settings.clock._handle,
         max_value = settings.maxValue,
         max_key = settings.maxKey,
         near = settings.near,
@@ -244,8 +312,43 @@ function binding.close(client, timeout)
         C.rc_op_free(ffi.gc(client.slots[i].op, nil))
     end
     client.slots, client.count = {}, 0
-    ffi.gc(handle, nil)
-    C.rc_unref(handle, milliseconds_or_none(timeout))
+    if not client.port then
+        ffi.gc(handle, nil)
+        C.rc_unref(handle, milliseconds_or_none(timeout))
+    end
+end
+
+---Gives back one cache's share of a port.
+---@param port redcache.Port
+---@return boolean last the port's scheduler has to end it, and then calls end_port
+function binding.leave_port(port)
+    port.references = port.references - 1
+    if port.references > 0 then
+        return false
+    end
+    ports[port.key] = nil
+    return true
+end
+
+---@param port redcache.Port
+---@param timeout number seconds
+function binding.end_port(port, timeout)
+    if port.loop then
+        C.rc_loop_free(ffi.gc(port.loop, nil))
+        port.loop = nil
+    end
+    C.rc_unref(ffi.gc(port.handle, nil), milliseconds_or_none(timeout))
+    port.handle = nil
+end
+
+---Whether another Lua state of this process has connections of its own.
+---@return boolean
+function binding.has_rivals()
+    local own = 0
+    for _, port in pairs(ports) do
+        own = own + (port.loop and 1 or 0)
+    end
+    return C.rc_host_count() > own
 end
 
 ---Ends every operation that carries `tag`.
@@ -308,13 +411,30 @@ local function new_slot(client)
         return nil, C.RC_ERR_NOMEM
     end
     ffi.gc(op, C.rc_op_free)
-    return { op = op, result = C.rc_op_result(op), client = client, custom = false }
+    local slot = { op = op, result = C.rc_op_result(op), client = client, custom = false }
+    local port = client.port
+    if port then
+        port.names = (port.names or 0) + 1
+        slot.name = port.names
+        C.rc_op_name(op, port.loop, slot.name)
+    end
+    return slot
+end
+
+---The caller of a slot is gone: what runs in it ends, a lease it holds is given back. The slot is
+---not used again.
+function binding.discard(slot)
+    C.rc_op_drop(slot.op)
 end
 
 ---Takes an idle slot.
 ---@return redcache.Slot|nil slot
 ---@return integer|nil status why not
 function binding.take(client)
+    local enter = client.enter
+    if enter and client.handle ~= nil and not enter(client) then
+        return nil, binding.NOT_WAITED
+    end
     local count = client.count
     if count > 0 then
         local slots = client.slots
@@ -329,6 +449,9 @@ end
 ---Gives a slot back; its result is void from now on.
 function binding.give(slot)
     local client = slot.client
+    if slot.detached then
+        return -- the scheduler does it when it is done
+    end
     if slot.custom then
         slot.custom = false
         C.rc_op_tag(slot.op, 0)
@@ -364,6 +487,12 @@ function binding.done(slot)
     return C.rc_done(slot.op) ~= 0
 end
 
+---The same, without a look at what has come in.
+---@return boolean
+function binding.is_done(slot)
+    return C.rc_is_done(slot.op) ~= 0
+end
+
 ---The error object for a status other than 0.
 ---@param slot redcache.Slot|nil nil: the operation never started
 ---@param status integer
@@ -377,9 +506,136 @@ function binding.failure(slot, status, action, key)
     if result and result.status == status and result.data ~= nil and result.len > 0 then
         cause = ffi.string(result.data, result.len)
     else
-        cause = ffi.string(C.rc_strerror(status))
+        cause = status == binding.NOT_WAITED and "nothing can be waited for here"
+            or ffi.string(C.rc_strerror(status))
     end
     return errors.new(CODES[status] or "redis", action, key, cause)
+end
+
+-- Loops -------------------------------------------------------------------------------------------
+
+local address_out = ffi.new("char[1024]")
+local port_out = ffi.new("int32_t[1]")
+local tls_out = ffi.new("int32_t[1]")
+
+---Makes the loop of a port, for this process.
+---@param port redcache.Port
+---@return boolean made
+function binding.open_loop(port)
+    local loop = C.rc_loop_new(port.handle)
+    if loop == nil then
+        return false
+    end
+    port.loop = ffi.gc(loop, C.rc_loop_free)
+    port.turn = port.turn or ffi.new("rc_turn")
+    return true
+end
+
+---Does what can be done without waiting, and tells what is done.
+---@param port redcache.Port
+---@return integer count of names: turn_name(port, 0) to turn_name(port, count - 1)
+function binding.turn(port)
+    C.rc_loop_turn(port.loop, port.turn)
+    return port.turn.count
+end
+
+function binding.turn_name(port, index)
+    return port.turn.names[index]
+end
+
+---Seconds until the next turn is due even without news; nil: never.
+---@return number|nil
+function binding.turn_wait(port)
+    local us = port.turn.wait_us
+    return us >= 0 and tonumber(us) / 1e6 or nil
+end
+
+---Bytes to send over a connection, as of the last turn; 0: none.
+function binding.output_len(port, link)
+    return tonumber(port.turn.links[link].len)
+end
+
+---@return string
+function binding.output(port, link)
+    local at = port.turn.links[link]
+    return ffi.string(at.output, at.len)
+end
+
+---What the last turn wants done with a connection: HOST_CLOSE, HOST_OPEN. Told once.
+---@return integer
+function binding.wants(port, link)
+    local at = port.turn.links[link]
+    local wants = at.wants
+    at.wants = 0
+    return wants
+end
+
+---Sleeps until something is done; something must be under way.
+function binding.wait_any(port)
+    C.rc_loop_wait(port.loop)
+end
+
+---@return integer fd
+function binding.loop_fd(port)
+    return C.rc_loop_fd(port.loop)
+end
+
+---@return string|nil path of a socket to connect to at once
+function binding.loop_listen(port)
+    local len = C.rc_loop_listen(port.loop, address_out, 1024)
+    return len > 0 and ffi.string(address_out, len) or nil
+end
+
+function binding.loop_accept(port)
+    return C.rc_loop_accept(port.loop) == 0
+end
+
+function binding.host_opened(port, link)
+    C.rc_host_opened(port.loop, link)
+end
+
+function binding.host_lost(port, link, cause)
+    C.rc_host_lost(port.loop, link, cause, #cause)
+end
+
+function binding.host_feed(port, link, bytes)
+    C.rc_host_feed(port.loop, link, bytes, #bytes)
+end
+
+function binding.host_sent(port, link, len)
+    C.rc_host_sent(port.loop, link, len)
+end
+
+---Closes the connections unless somebody needs them.
+---@return boolean closed
+function binding.host_rest(port)
+    return C.rc_host_rest(port.loop) ~= 0
+end
+
+---Gives leases and locks back and ends what waits.
+---@return boolean drained all of that has been answered
+function binding.host_leave(port)
+    return C.rc_host_leave(port.loop) ~= 0
+end
+
+---Where to connect to.
+---@return string host or path of a unix socket
+---@return integer|nil port nil: a unix socket, or no server at all
+---@return boolean tls
+function binding.host_address(port)
+    local len = C.rc_host_address(port.loop, address_out, 1024, port_out, tls_out)
+    local number = port_out[0]
+    return ffi.string(address_out, len), number > 0 and number or nil, tls_out[0] ~= 0
+end
+
+---Looks the server's name up in a thread.
+---@return string|false|nil address false: call again in a moment; nil: it has none
+function binding.host_lookup(port)
+    local len = C.rc_host_lookup(port.loop, address_out, 1024)
+    if len == 0 then
+        return false
+    end
+    return len > 0 and ffi.string(address_out, len) or nil
 end
 
 -- The near cache ----------------------------------------------------------------------------------

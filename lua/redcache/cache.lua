@@ -16,7 +16,7 @@ local remember = require("redcache.remember")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local take, give = binding.take, binding.give
-local HIT, WANT_TTL = binding.HIT, binding.WANT_TTL
+local HIT, WANT_TTL, NOT_WAITED = binding.HIT, binding.WANT_TTL, binding.NOT_WAITED
 local KIND_VALUE, KIND_NEGATIVE = binding.KIND_VALUE, binding.KIND_NEGATIVE
 
 ---@class redcache.Cache
@@ -36,7 +36,7 @@ Cache.namespace = namespace.namespace
 
 -- A cache object over a client that is open.
 local function make(client, prefix, settings)
-    local scheduler = require("redcache.scheduler." .. client.scheduler)
+    local scheduler = client.scheduler
     remember.prepare(settings)
     local cache = setmetatable({
         _client = client,
@@ -67,11 +67,16 @@ function Cache.open(opts)
     if settings == nil then
         error(message, 2)
     end
-    local client, reason, option = binding.open(settings)
+    local scheduler = require("redcache.scheduler." .. settings.scheduler)
+    local client, reason, option
+    reason, option = scheduler.check(settings), "scheduler"
+    if reason == nil then
+        client, reason, option = binding.open(settings, scheduler.driver(settings))
+    end
     if client == nil then
         error("bad option '" .. option .. "' to new: " .. reason, 2)
     end
-    client.scheduler = settings.scheduler
+    client.scheduler, client.enter = scheduler, scheduler.enter
     return make(client, namespace.prefix("", settings.namespace), settings)
 end
 
@@ -101,7 +106,7 @@ local function get_other(self, slot, status, key)
     if status ~= 0 then
         local err = binding.failure(slot, status, "read", key)
         give(slot)
-        if err.code == "unavailable" or err.code == "timeout" then
+        if err.code == "unavailable" or err.code == "timeout" or err.code == "cannotWait" then
             local found, value = near.stale(self, key)
             if found then
                 counters.stale = counters.stale + 1
@@ -181,7 +186,7 @@ end
 ---fresh (true: nothing older than a write acknowledged before this call), copy
 ---@return any value nil with a source: "no such thing" is remembered; nil without: a miss or err
 ---@return redcache.Error|nil err decode (with decodeErrors = "error"), tooLarge, timeout,
----cancelled, unavailable, overload, closed, redis
+---cancelled, unavailable, overload, closed, redis, cannotWait
 ---@return string|nil source "l0" (a decoded value of this Lua state), "near" (this machine's
 ---memory), "redis", or "stale": past its ttl, within the grace window, or a near copy that is not
 ---known coherent while Redis can not be reached
@@ -297,6 +302,7 @@ end
 ---@return true|nil stored
 ---@return redcache.Error|nil err badTtl, encode, tooLarge, timeout, cancelled, unavailable,
 ---outcomeUnknown (it may have been stored), overload, closed, redis
+---@return string|nil sent "sent": this phase of nginx can not wait, so nobody knows how it ends
 function Cache:set(key, value, ttl, opts)
     if type(key) ~= "string" then
         error(errors.argument("key", "set", "string", key), 2)
@@ -326,13 +332,13 @@ function Cache:set(key, value, ttl, opts)
     if status == 0 then
         status = self._wait(slot)
     end
-    if status ~= 0 then
+    if status ~= 0 and status ~= NOT_WAITED then
         local err = binding.failure(slot, status, "write", key)
         give(slot)
         return nil, err
     end
     give(slot)
-    return true
+    return true, nil, status == NOT_WAITED and "sent" or nil
 end
 
 ---Deletes a key: a running load of it is void.
@@ -341,6 +347,7 @@ end
 ---@return boolean|nil deleted false: there was nothing
 ---@return redcache.Error|nil err tooLarge, timeout, cancelled, unavailable, outcomeUnknown,
 ---overload, closed, redis
+---@return string|nil sent "sent": this phase of nginx can not wait, so nobody knows how it ends
 function Cache:delete(key, opts)
     if type(key) ~= "string" then
         error(errors.argument("key", "delete", "string", key), 2)
@@ -355,7 +362,10 @@ function Cache:delete(key, opts)
     if status == 0 then
         status = self._wait(slot)
     end
-    if status ~= 0 then
+    if status == NOT_WAITED then
+        give(slot)
+        return true, nil, "sent"
+    elseif status ~= 0 then
         reason = binding.failure(slot, status, "delete", key)
         give(slot)
         return nil, reason
@@ -423,7 +433,12 @@ function Cache:close(timeout)
     if store then
         near.clear(store)
     end
-    binding.close(self._client, timeout)
+    local client = self._client
+    local port = client.handle ~= nil and client.port
+    binding.close(client, timeout)
+    if port and binding.leave_port(port) then
+        client.scheduler.close(port, timeout)
+    end
     return true
 end
 

@@ -23,6 +23,7 @@ errors.CODES = {
     overload = "overload",             -- a bounded queue is full, or memory is short
     badTtl = "badTtl",                 -- a time to live that is no number above 0 and not FOREVER
     tooLarge = "tooLarge",             -- key over maxKey or value over maxValue
+    cannotWait = "cannotWait",         -- not near, and this phase of nginx can not wait for it
     closed = "closed",                 -- the cache is closed
     redis = "redis",                   -- Redis answered with an error: the message keeps its text
 }

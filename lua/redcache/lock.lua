@@ -43,6 +43,9 @@ local function finish(self, slot, status, action)
         status = self._cache._wait(slot)
     end
     local err
+    if status == binding.NOT_WAITED and action == "unlock" then
+        status = 0 -- it is on its way
+    end
     if status == binding.LOST then
         err = errors.new("lockLost", action, self.name, "it is no longer held by this handle")
     elseif status ~= 0 then
@@ -67,7 +70,7 @@ end
 ---@param wait? number seconds from 0 (one try); nil: the lock's `wait`
 ---@return true|nil acquired
 ---@return redcache.Error|nil err notAcquired, recursive (this handle holds it already), timeout,
----cancelled, tooLarge, unavailable, overload, closed, redis
+---cancelled, tooLarge, unavailable, overload, closed, redis, cannotWait
 function Lock:acquire(wait)
     local settings = self._settings
     if wait == nil then
@@ -76,7 +79,9 @@ function Lock:acquire(wait)
         error("bad argument 'wait' to acquire: number from 0 to 86400 expected, got "
             .. tostring(wait), 2)
     end
-    if self._handle == nil then
+    if not self._cache._scheduler.can_wait() then
+        return nil, binding.failure(nil, binding.NOT_WAITED, "lock", self.name)
+    elseif self._handle == nil then
         local handle, status =
             binding.lock(self._client, namespace.lock_key(self._prefix, self.name))
         if handle == nil then
@@ -258,8 +263,21 @@ local function trace(cause)
     return type(cause) == "string" and debug.traceback(cause, 2) or cause
 end
 
+-- The light thread that ran withLock is gone: gives the lock back, and waits for nothing.
+local function drop(handle)
+    local slot = take(handle._client)
+    if slot == nil then
+        return
+    elseif binding.lock_release(handle._handle, slot) == 0 then
+        handle._cache._scheduler.detach(slot)
+    else
+        give(slot)
+    end
+end
+
 -- Ends withLock after fn has returned or thrown.
 local function conclude(handle, ok, ...)
+    handle._cache._scheduler.unguard(handle._client, handle)
     local valid = handle:valid()
     local released, err = handle:release()
     if not ok then
@@ -292,6 +310,7 @@ function lock.withLock(self, name, opts, fn)
     if not ok then
         return nil, err
     end
+    self._scheduler.guard(self._client, handle, drop)
     return conclude(handle, xpcall(fn, trace, handle))
 end
 

@@ -45,7 +45,9 @@ local DECLARED = {
     { "maxQueue", "integer", 65536, at = "new", min = 1, max = 16 * 1024 * 1024 },
     { "degradedTtl", "number", 1, at = "new", min = 0.001, max = 3600 },
     { "spin", "boolean", true, at = "new" },
-    { "scheduler", "choice", "blocking", at = "new", among = { "blocking" } },
+    { "scheduler", "choice", "blocking", at = "new",
+        among = { "blocking", "resty", "coroutine", "luv", "cqueues", "copas" } },
+    { "driver", "choice", "loop", at = "new", among = { "loop", "thread" } },
     { "namespace", "string", "", at = "new", min = 0, max = 4096 },
 
     -- Entries.

@@ -87,10 +87,17 @@ end
 -- Runs the user's function. Gives a verdict and what belongs to it:
 --   "value", value, ttl | "nothing", nil, ttl | "same" | "error", err
 local function run_loader(cache, full, key, mark, fn, old)
-    local loading, ctx = cache._client.loading, context(old)
-    mark.owner = cache._scheduler.current()
+    local client, scheduler, ctx = cache._client, cache._scheduler, context(old)
+    local loading = client.loading
+    mark.owner = scheduler.current()
     loading[full] = mark
+    if mark.op then
+        scheduler.guard(client, mark, binding.discard)
+    end
     local ok, value, second, third = xpcall(fn, trace, key, ctx)
+    if mark.op then
+        scheduler.unguard(client, mark)
+    end
     loading[full] = nil
     cache._counters.loads = cache._counters.loads + 1
     if not ok then
@@ -422,6 +429,17 @@ local function miss(cache, slot, status, full, key, ttl, fn, settings)
     end
 end
 
+-- Where nothing can be waited for there is no lease either: the loader's value is the caller's
+-- alone.
+local function load_at_once(cache, full, key, fn)
+    local found, stale = near.stale(cache, key)
+    if found then
+        cache._counters.stale = cache._counters.stale + 1
+        return stale, nil, "stale"
+    end
+    return load_alone(cache, full, key, fn)
+end
+
 -- The way of a hit: no table, no closure, at most one wait.
 local function load(cache, key, ttl, fn, settings)
     local source, near_value
@@ -437,6 +455,8 @@ local function load(cache, key, ttl, fn, settings)
     local full = cache._prefix .. key
     if is_recursive(cache, full) then
         return nil, errors.new("recursive", "load", key, "its loader asks for the key itself")
+    elseif not cache._scheduler.can_wait() then
+        return load_at_once(cache, full, key, fn)
     end
     local slot, status = take(cache._client)
     if slot == nil then
@@ -494,7 +514,9 @@ end
 ---memory), "redis", "loader" (this call, or with "degraded" this process, ran the loader), "stale"
 ---(past its ttl, within the grace window). A fourth result tells what went wrong without harm:
 ---"unstored" (the value is right but not in Redis: the key was deleted meanwhile, Redis refused it,
----it is over maxValue, or fn chose a ttl of 0), "degraded" (Redis is away).
+---it is over maxValue, or fn chose a ttl of 0; or this phase of nginx can not wait, and what is not
+---near, or "stale" within the grace window, was loaded by this call for itself), "degraded" (Redis
+---is away).
 ---@param key string
 ---@param ttl number|redcache.Forever|nil seconds above 0; nil: the cache's ttl
 ---@param fn fun(key: string, ctx: redcache.Context): any, any, any
@@ -589,7 +611,7 @@ end
 ---@return any value
 ---@return redcache.Error|nil err lockLost (deleted or overwritten meanwhile; nothing was stored),
 ---leaseLost, badTtl, loaderFailed, recursive, timeout, cancelled, encode, tooLarge, unavailable,
----outcomeUnknown, overload, closed, redis
+---outcomeUnknown, overload, closed, redis, cannotWait
 function remember.put(self, key, ttl, fn, opts)
     local settings = door(self, key, fn, opts, "put")
     if ttl == nil then
@@ -600,6 +622,8 @@ function remember.put(self, key, ttl, fn, opts)
     local full = self._prefix .. key
     if is_recursive(self, full) then
         return nil, errors.new("recursive", "put", key, "its loader asks for the key itself")
+    elseif not self._scheduler.can_wait() then
+        return nil, binding.failure(nil, binding.NOT_WAITED, "put", key)
     end
     local slot, status = take(self._client)
     if slot == nil then

@@ -1,20 +1,49 @@
 -- blocking - waiting in plain Lua: the thread stands still until the operation is done.
 --
--- What:   the smallest scheduler. Another one (nginx, luv) gives the same two functions.
+-- What:   the smallest scheduler. Another one (resty, luv) gives the same functions.
 --
---         wait(slot) -> status   returns when the slot's operation is done
---         current() -> identity  who would wait: a caller that waits for a load of its own identity
---                                would wait for itself
+--         check(settings) -> nil | why it can not be used here
+--         driver(settings) -> who moves the bytes; nil: the core, whoever waits
+--         enter(client) -> ready   (optional) before a slot is taken
+--         wait(slot) -> status     returns when the slot's operation is done; or NOT_WAITED at once
+--         can_wait() -> boolean    whether this caller may wait
+--         detach(slot)             the operation was started, and nobody waits for it
+--         current() -> identity    who would wait: whoever waits for a load of its own identity
+--                                  would wait for itself
+--         guard(client, object, drop), unguard(client, object)
+--                                  between the two the object belongs to the running coroutine:
+--                                  where that vanishes, drop(object) is called
+--         close(port, timeout)     with a driver: the last cache on it was closed
 
 local binding = require("redcache.binding")
 
 local blocking = { name = "blocking" }
 
+function blocking.check(settings)
+    if settings.driver ~= "loop" then
+        return "driver is for the scheduler 'resty'"
+    end
+end
+
+function blocking.driver()
+    return nil
+end
+
 blocking.wait = binding.wait
+
+function blocking.can_wait()
+    return true
+end
 
 -- Whoever waits here stops the whole Lua state, so all of its coroutines are one caller.
 function blocking.current()
     return blocking
 end
+
+blocking.detach = binding.wait
+
+-- What a dropped coroutine held is given back by the garbage collector.
+function blocking.guard() end
+function blocking.unguard() end
 
 return blocking

@@ -1,0 +1,290 @@
+/*
+ * loop_handle - the public calls of loops and hosts.
+ */
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/client.h"
+#include "driver/lookup.h"
+#include "driver/loop.h"
+#include "driver/fork.h"
+#include "driver/reactor.h"
+
+enum { SWEEP_EVERY_US = 100000, TURNS_MAX = 64, CAUSE_SIZE = 128 };
+
+rc_loop *rc_loop_new(rc_client *client)
+{
+    struct rc_loop *loop = calloc(1, sizeof *loop);
+    if (loop == NULL || rc_loop_init(loop, client) != 0) {
+        free(loop);
+        return NULL;
+    }
+    rc_client_count_user(client, 1);
+    return loop;
+}
+
+static void do_nothing(struct rc_engine *engine, void *argument)
+{
+    (void)engine;
+    (void)argument;
+}
+
+/* Of this process; NULL where there is none. */
+static struct rc_driver *driver_of(const struct rc_loop *loop)
+{
+    struct rc_driver *driver = atomic_load_explicit(&loop->client->driver, memory_order_acquire);
+    bool is_ours = driver != NULL && driver->fork_generation == rc_fork_generation();
+    return is_ours ? driver : NULL;
+}
+
+void rc_loop_free(rc_loop *loop)
+{
+    struct rc_driver *driver = driver_of(loop);
+    struct rc_client *client = loop->client;
+    loop->is_leaving = true;
+    if (loop->seats > 0)
+        return;
+    if (driver != NULL) /* whoever has just finished a seat of ours is out of the loop then */
+        rc_driver_call(driver, do_nothing, NULL);
+    rc_loop_deinit(loop);
+    free(loop);
+    rc_client_count_user(client, -1);
+}
+
+void rc_op_name(rc_op *op, rc_loop *loop, uint32_t name)
+{
+    struct rc_seat *seat = (struct rc_seat *)(void *)op;
+    rc_loop_leave(seat);
+    seat->loop = loop;
+    seat->name = name;
+    if (loop != NULL)
+        loop->seats++;
+}
+
+void rc_loop_leave(struct rc_seat *seat)
+{
+    struct rc_loop *loop = seat->loop;
+    if (loop == NULL)
+        return;
+    rc_loop_forget(loop, seat);
+    seat->loop = NULL;
+    if (--loop->seats == 0 && loop->is_leaving)
+        rc_loop_free(loop);
+}
+
+/* ---- turns ----------------------------------------------------------------------------------- */
+
+static void turn_host(struct rc_loop *loop, struct rc_driver *driver)
+{
+    if (!rc_driver_try_own(driver))
+        return;
+    for (int i = 0; i < TURNS_MAX && rc_driver_turn(driver, 0); i++) {
+    }
+    rc_driver_leave(driver, false);
+    int64_t now_us = driver->engine.context.now_us;
+    if (driver->wire->upkeep != NULL && now_us - loop->swept_us >= SWEEP_EVERY_US) {
+        loop->swept_us = now_us;
+        driver->wire->upkeep(driver, now_us);
+    }
+}
+
+static uint32_t take_wants(struct rc_link *link)
+{
+    uint32_t wants =
+        (link->wants_close ? RC_HOST_CLOSE : 0) | (link->wants_open ? RC_HOST_OPEN : 0);
+    link->wants_close = link->wants_open = false;
+    return wants;
+}
+
+static void tell_links(struct rc_driver *driver, rc_turn *turn)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        struct rc_link *link = &driver->engine.topology.links[i];
+        turn->links[i].wants = take_wants(link);
+        turn->links[i].output = rc_buf_head(&link->output);
+        turn->links[i].len = rc_buf_len(&link->output);
+    }
+    int64_t at_us = rc_engine_deadline(&driver->engine);
+    int64_t left_us = at_us - driver->engine.context.now_us;
+    turn->wait_us = at_us == INT64_MAX ? -1 : left_us > 0 ? left_us : 0;
+}
+
+void rc_loop_turn(rc_loop *loop, rc_turn *turn)
+{
+    _Static_assert((int)RC_HOST_LINKS == (int)RC_TOPOLOGY_LINKS, "a host owns all of them");
+    struct rc_driver *driver = driver_of(loop);
+    struct rc_seat *seat;
+    turn->wait_us = -1;
+    turn->count = 0;
+    memset(turn->links, 0, sizeof turn->links);
+    rc_loop_hush(loop);
+    if (driver != NULL && driver->kind == RC_DRIVER_HOST)
+        turn_host(loop, driver);
+    else if (driver != NULL && driver->kind == RC_DRIVER_POLL)
+        rc_reactor_dispatch(driver->reactor);
+    else if (driver != NULL && atomic_load(&driver->submitted) != NULL)
+        rc_driver_kick(driver);
+    while (turn->count < RC_TURN_NAMES && (seat = rc_loop_take(loop)) != NULL)
+        turn->names[turn->count++] = seat->name;
+    if (driver != NULL && driver->wire == &rc_wire_host)
+        tell_links(driver, turn);
+    else if (driver != NULL && driver->kind == RC_DRIVER_HOST)
+        turn->wait_us = SWEEP_EVERY_US; /* news of a store in memory has no other way to us */
+}
+
+void rc_loop_wait(rc_loop *loop)
+{
+    struct rc_driver *driver = driver_of(loop);
+    while (driver != NULL && driver->kind != RC_DRIVER_HOST && !rc_loop_has_done(loop)) {
+        atomic_store(&loop->seat.state, 0);
+        if (!rc_loop_has_done(loop)) /* what is done behind this makes the seat done, too */
+            rc_driver_wait(driver, &loop->seat);
+    }
+}
+
+int rc_loop_fd(rc_loop *loop)
+{
+    int error;
+    struct rc_driver *driver = rc_client_driver(loop->client, &error);
+    if (driver == NULL)
+        return error;
+    if (driver->kind == RC_DRIVER_HOST)
+        return RC_ERR_ARGUMENT;
+    return driver->kind == RC_DRIVER_POLL ? rc_reactor_fd(driver->reactor) : rc_loop_open_fd(loop);
+}
+
+int rc_loop_listen(rc_loop *loop, char *path, size_t size)
+{
+    int len = loop->client->options.driver == RC_DRIVER_REACTOR ? rc_loop_open_socket(loop)
+                                                                : RC_ERR_ARGUMENT;
+    if (len >= 0 && (size_t)len < size)
+        memcpy(path, loop->path, (size_t)len + 1);
+    return len;
+}
+
+int rc_loop_accept(rc_loop *loop)
+{
+    return rc_loop_accept_socket(loop);
+}
+
+/* ---- hosts ----------------------------------------------------------------------------------- */
+
+/* The link of a host that owns its connections, with the time set. NULL: there is none. */
+static struct rc_link *enter(struct rc_loop *loop, uint32_t which)
+{
+    struct rc_driver *driver = driver_of(loop);
+    if (driver == NULL || driver->wire != &rc_wire_host || which >= RC_TOPOLOGY_LINKS)
+        return NULL;
+    rc_engine_set_time(&driver->engine, rc_driver_now_us(driver));
+    return &driver->engine.topology.links[which];
+}
+
+void rc_host_opened(rc_loop *loop, uint32_t which)
+{
+    struct rc_link *link = enter(loop, which);
+    if (link != NULL)
+        rc_link_opened(link);
+}
+
+void rc_host_lost(rc_loop *loop, uint32_t which, const char *cause, size_t len)
+{
+    char text[CAUSE_SIZE];
+    struct rc_link *link = enter(loop, which);
+    len = len < sizeof text ? len : sizeof text - 1;
+    memcpy(text, cause, len);
+    text[len] = '\0';
+    if (link != NULL)
+        rc_link_lost(link, text);
+}
+
+void rc_host_feed(rc_loop *loop, uint32_t which, const char *bytes, size_t len)
+{
+    struct rc_link *link = enter(loop, which);
+    if (link != NULL)
+        rc_link_feed(link, bytes, len);
+}
+
+void rc_host_sent(rc_loop *loop, uint32_t which, size_t len)
+{
+    struct rc_link *link = enter(loop, which);
+    if (link != NULL && len <= rc_buf_len(&link->output))
+        rc_link_sent(link, len);
+}
+
+int rc_host_address(rc_loop *loop, char *text, size_t size, int32_t *port, int32_t *is_tls)
+{
+    const struct rc_address *address = &loop->client->address;
+    size_t len = strlen(address->host);
+    *port = address->is_unix || address->is_memory ? 0 : address->port;
+    *is_tls = address->is_tls;
+    if (len >= size)
+        return RC_ERR_TOOLARGE;
+    memcpy(text, address->host, len + 1);
+    return (int)len;
+}
+
+static void notice_nothing(void *argument)
+{
+    (void)argument; /* the host asks again */
+}
+
+static int write_digits(const struct addrinfo *address, char *text, size_t size)
+{
+    if (address == NULL || getnameinfo(address->ai_addr, address->ai_addrlen, text, (socklen_t)size,
+                                       NULL, 0, NI_NUMERICHOST) != 0)
+        return RC_ERR_UNAVAILABLE;
+    return (int)strlen(text);
+}
+
+int rc_host_lookup(rc_loop *loop, char *text, size_t size)
+{
+    const struct rc_address *address = &loop->client->address;
+    const char *why;
+    struct addrinfo *found = NULL;
+    if (loop->lookup == NULL) {
+        found = rc_lookup_digits(address->host, address->port);
+        if (found == NULL)
+            return rc_lookup_start(&loop->lookup, address->host, address->port, notice_nothing,
+                                   NULL);
+    } else if (!rc_lookup_is_done(loop->lookup)) {
+        return 0;
+    } else {
+        found = rc_lookup_take(loop->lookup, &why);
+        loop->lookup = NULL;
+    }
+    int len = write_digits(found, text, size);
+    if (found != NULL)
+        freeaddrinfo(found);
+    return len;
+}
+
+static void rest(struct rc_engine *engine, void *rested)
+{
+    *(int *)rested = rc_engine_rest(engine);
+}
+
+int rc_host_rest(rc_loop *loop)
+{
+    int rested = 1;
+    struct rc_driver *driver = driver_of(loop);
+    if (driver != NULL)
+        rc_driver_call(driver, rest, &rested);
+    return rested;
+}
+
+static void leave(struct rc_engine *engine, void *drained)
+{
+    if (!engine->context.closing)
+        rc_engine_close(engine);
+    *(int *)drained = rc_engine_is_drained(engine);
+}
+
+int rc_host_leave(rc_loop *loop)
+{
+    int drained = 1;
+    struct rc_driver *driver = driver_of(loop);
+    if (driver != NULL)
+        rc_driver_call(driver, leave, &drained);
+    return drained;
+}

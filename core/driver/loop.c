@@ -1,0 +1,201 @@
+#include "driver/loop.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "driver/lookup.h"
+#include "driver/wire.h"
+
+int rc_loop_init(struct rc_loop *loop, struct rc_client *client)
+{
+    memset(loop, 0, sizeof *loop);
+    loop->client = client;
+    loop->listener = -1;
+    atomic_init(&loop->fd, -1);
+    return rc_seat_init(&loop->seat, NULL);
+}
+
+static void close_listener(struct rc_loop *loop)
+{
+    if (loop->listener < 0)
+        return;
+    close(loop->listener);
+    loop->listener = -1;
+    unlink(loop->path);
+    *strrchr(loop->path, '/') = '\0';
+    rmdir(loop->path);
+}
+
+void rc_loop_deinit(struct rc_loop *loop)
+{
+    int fd = atomic_load(&loop->fd);
+    close_listener(loop);
+    if (fd >= 0)
+        close(fd);
+    if (loop->lookup != NULL)
+        rc_lookup_abandon(loop->lookup);
+    rc_seat_deinit(&loop->seat);
+}
+
+/* ---- what is done ---------------------------------------------------------------------------- */
+
+void rc_loop_push(struct rc_loop *loop, struct rc_seat *seat)
+{
+    seat->next_done = atomic_load_explicit(&loop->done, memory_order_relaxed);
+    /* Release pairs with the exchange in sort. Sequentially consistent because wake then looks at
+       `told`, while the loop clears it, then looks here. */
+    while (!atomic_compare_exchange_weak(&loop->done, &seat->next_done, seat)) {
+    }
+}
+
+void rc_loop_wake(struct rc_loop *loop)
+{
+    uint64_t one = 1;
+    rc_seat_finish(&loop->seat);
+    int fd = atomic_load(&loop->fd);
+    if (fd < 0 || atomic_exchange(&loop->told, true))
+        return;
+    /* A socket takes the eight bytes as gladly as an eventfd. Full: he has enough to read. */
+    ssize_t written = write(fd, &one, sizeof one);
+    (void)written;
+}
+
+/* Puts what was done since the last time behind what is in order. */
+static void sort(struct rc_loop *loop)
+{
+    struct rc_seat *newest = NULL, *oldest = NULL, *last;
+    /* Relaxed: what comes a moment later is found by the next turn. */
+    if (atomic_load_explicit(&loop->done, memory_order_relaxed) != NULL)
+        newest = atomic_exchange(&loop->done, NULL);
+    last = newest;
+    while (newest != NULL) {
+        struct rc_seat *earlier = newest->next_done;
+        newest->next_done = oldest;
+        oldest = newest;
+        newest = earlier;
+    }
+    if (oldest == NULL)
+        return;
+    if (loop->first == NULL)
+        loop->first = oldest;
+    else
+        loop->last->next_done = oldest;
+    loop->last = last;
+}
+
+struct rc_seat *rc_loop_take(struct rc_loop *loop)
+{
+    if (loop->first == NULL)
+        sort(loop);
+    struct rc_seat *seat = loop->first;
+    if (seat != NULL)
+        loop->first = seat->next_done;
+    return seat;
+}
+
+void rc_loop_forget(struct rc_loop *loop, struct rc_seat *seat)
+{
+    struct rc_seat *before = NULL;
+    sort(loop);
+    for (struct rc_seat *each = loop->first; each != NULL; before = each, each = each->next_done) {
+        if (each != seat)
+            continue;
+        if (before == NULL)
+            loop->first = each->next_done;
+        else
+            before->next_done = each->next_done;
+        if (loop->last == each)
+            loop->last = before;
+        return;
+    }
+}
+
+bool rc_loop_has_done(const struct rc_loop *loop)
+{
+    return loop->first != NULL || atomic_load(&loop->done) != NULL;
+}
+
+/* ---- what wakes the caller ------------------------------------------------------------------- */
+
+int rc_loop_open_fd(struct rc_loop *loop)
+{
+    int fd = atomic_load(&loop->fd);
+    if (fd >= 0)
+        return fd;
+    fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fd < 0)
+        return RC_ERR_NOMEM;
+    atomic_store(&loop->fd, fd);
+    return fd;
+}
+
+/* In a directory of its own, which nobody else may enter. */
+int rc_loop_open_socket(struct rc_loop *loop)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *parent = getenv("TMPDIR");
+    close_listener(loop);
+    if (parent == NULL || strlen(parent) > sizeof loop->path - 24)
+        parent = "/tmp";
+    snprintf(loop->path, sizeof loop->path, "%s/redcache-XXXXXX", parent);
+    if (mkdtemp(loop->path) == NULL)
+        return RC_ERR_UNAVAILABLE;
+    strcat(loop->path, "/wake");
+    strcpy(address.sun_path, loop->path);
+    loop->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (loop->listener >= 0 &&
+        bind(loop->listener, (const struct sockaddr *)&address, sizeof address) == 0 &&
+        listen(loop->listener, 1) == 0)
+        return (int)strlen(loop->path);
+    close_listener(loop);
+    return RC_ERR_UNAVAILABLE;
+}
+
+int rc_loop_accept_socket(struct rc_loop *loop)
+{
+    int fd = loop->listener >= 0 ? accept(loop->listener, NULL, NULL) : -1;
+    if (fd < 0)
+        return RC_ERR_UNAVAILABLE;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    close_listener(loop);
+    int earlier = atomic_exchange(&loop->fd, fd);
+    if (earlier >= 0)
+        close(earlier);
+    atomic_store(&loop->told, false);
+    rc_loop_wake(loop); /* what was done while nobody could be told */
+    return 0;
+}
+
+void rc_loop_hush(struct rc_loop *loop)
+{
+    /* Pairs with wake: see push. */
+    atomic_store(&loop->told, false);
+}
+
+/* ---- links whose bytes the host moves ------------------------------------------------------- */
+
+static void send_nothing(struct rc_driver *driver, int which)
+{
+    (void)driver;
+    (void)which;
+}
+
+static bool receive_nothing(struct rc_driver *driver, int which)
+{
+    (void)driver;
+    (void)which;
+    return false;
+}
+
+const struct rc_wire rc_wire_host = {
+    .send = send_nothing,
+    .receive = receive_nothing,
+};

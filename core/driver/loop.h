@@ -1,0 +1,61 @@
+/*
+ * loop - the way back to a caller that has other things to do than to wait: what is done.
+ *
+ * What:    a list that seats with a name are put into when they are done, and what wakes the caller
+ *          then: nothing, a descriptor, or a connection that the caller made to us. And rc_wire_host,
+ *          for links whose bytes the caller moves himself.
+ * Threads: push and wake: whoever owns the engine. The rest: the loop's own.
+ * Memory:  the caller's; deinit only when none of its seats is under way any more.
+ * Errors:  RC_ERR_*.
+ */
+#ifndef RC_LOOP_H
+#define RC_LOOP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "driver/seat.h"
+
+struct rc_loop {
+    /* Fixed after init. */
+    struct rc_client *client;
+
+    /* The loop's thread. */
+    struct rc_seat *first; /* done, in order, by next_done; not told yet */
+    struct rc_seat *last;
+    int listener; /* until the caller has connected; -1 */
+    char path[96];
+    struct rc_lookup *lookup; /* of a host's name, under way */
+    int64_t swept_us;
+    unsigned seats;  /* that have a name in it */
+    bool is_leaving; /* freed with the last of them */
+
+    /* Any thread. */
+    _Atomic(struct rc_seat *) done; /* newest first */
+    _Atomic int fd;                 /* what wakes the caller, -1: nothing */
+    _Atomic bool told;              /* and he has not turned since */
+    struct rc_seat seat;            /* done as soon as something is in `done` */
+};
+
+int rc_loop_init(struct rc_loop *loop, struct rc_client *client);
+void rc_loop_deinit(struct rc_loop *loop);
+
+void rc_loop_push(struct rc_loop *loop, struct rc_seat *seat);
+/* After a push. */
+void rc_loop_wake(struct rc_loop *loop);
+
+/* The oldest that is done, or NULL. */
+struct rc_seat *rc_loop_take(struct rc_loop *loop);
+/* The seat goes away: it is not told any more. */
+void rc_loop_forget(struct rc_loop *loop, struct rc_seat *seat);
+bool rc_loop_has_done(const struct rc_loop *loop);
+
+/* Makes what wakes the caller: an eventfd, or what he connects to. */
+int rc_loop_open_fd(struct rc_loop *loop);
+int rc_loop_open_socket(struct rc_loop *loop);
+int rc_loop_accept_socket(struct rc_loop *loop);
+/* He is awake, and looks at what is done after this. */
+void rc_loop_hush(struct rc_loop *loop);
+
+#endif
