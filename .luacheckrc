@@ -3,3 +3,6 @@ max_line_length = 100
 cache = false
 files["spec"] = { std = "+busted" }
 files["bench"] = { std = "luajit" }
+files["lua/redcache/scheduler/resty"] = { std = "ngx_lua" }
+files["spec/nginx"] = { std = "ngx_lua+busted" }
+files["examples"] = { std = "ngx_lua" }

@@ -1,0 +1,234 @@
+-- resty - waiting in nginx: a caller's light thread sleeps while its worker serves others.
+--
+-- What:   a caller starts an operation in the core, and waits on the semaphore of its slot.
+--         Semaphores belong to slots and never to requests. Each worker has one port per client,
+--         with a keeper: a timer's light thread that owns what wakes the callers (host.lua,
+--         thread.lua), sees to what is due, and ends when the worker does.
+-- Memory: a loader whose light thread is gone is found by looking at its stack (holders.lua).
+-- Not:    what the phases that can not wait do instead is up to cache.lua, remember.lua and the
+--         others: they ask can_wait(), or are told NOT_WAITED.
+
+local binding = require("redcache.binding")
+local holders = require("redcache.scheduler.holders")
+
+local NOT_WAITED, is_done = binding.NOT_WAITED, binding.is_done
+-- How often an idle worker looks at itself; and while there is something to be found soon.
+local HEARTBEAT, SHORT_BEAT = 0.5, 0.05
+-- A semaphore is never trusted longer than this: whoever should have woken it may be gone.
+local SLICE = 1
+-- Runs at once when the worker is told to exit. A day, then it is armed again.
+local EXIT_TIMER = 86400
+
+local resty = { name = "resty" }
+
+local ngx = rawget(_G, "ngx")
+if not (ngx and ngx.timer and ngx.get_phase) then
+    ---@return string|nil message why it can not be used
+    function resty.check()
+        return "it works inside nginx only"
+    end
+    return resty
+end
+
+local get_request = require("resty.core.base").get_request
+local semaphore = require("ngx.semaphore")
+local base = require("redcache.scheduler.resty.port")
+
+local WAYS = {
+    loop = require("redcache.scheduler.resty.host"),
+    thread = require("redcache.scheduler.resty.thread"),
+}
+local DRIVERS = { loop = binding.HOST, thread = binding.REACTOR }
+
+local YIELDABLE = {
+    rewrite = true, server_rewrite = true, access = true, content = true, timer = true,
+    ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
+}
+
+function resty.check()
+    return nil
+end
+
+---@return integer driver of the clients
+function resty.driver(settings)
+    return DRIVERS[settings.driver]
+end
+
+-- The keeper --------------------------------------------------------------------------------------
+
+-- A worker that exits is not held up, nor a Lua state that lives no longer than a request
+-- (lua_code_cache off).
+local function is_ending(port)
+    return port.is_passing or port.is_closing or ngx.worker.exiting()
+end
+
+local function keep_once(port)
+    local way = port.way
+    port.keeper_told = false
+    way.turn(port)
+    way.tend(port)
+    holders.drop_dead(port.holders)
+    local ends = is_ending(port)
+    if ends and port.count == 0 and way.rest(port) then
+        return false
+    end
+    local wait = (ends or next(port.holders)) and SHORT_BEAT or HEARTBEAT
+    wait = math.min(binding.turn_wait(port) or wait, wait)
+    port.keeper_wakes = ngx.now() + wait
+    if not port.keeper_told then
+        port.keeper_sem:wait(math.max(wait, 0.001))
+    end
+    return true
+end
+
+local function keep(_, port)
+    local ok, again
+    repeat
+        ok, again = pcall(keep_once, port)
+    until not ok or not again
+    port.way.stop(port)
+    port.is_kept = false
+    if not ok then
+        ngx.log(ngx.ERR, "redcache: could not keep the connections: ", tostring(again))
+    end
+end
+
+local function on_exit(is_exiting, port)
+    if port.pid ~= ngx.worker.pid() then
+        return
+    elseif is_exiting then
+        base.wake_keeper(port)
+    else
+        ngx.timer.at(EXIT_TIMER, on_exit, port)
+    end
+end
+
+local function start_keeper(port)
+    port.is_kept = true
+    local ok, err = ngx.timer.at(0, keep, port)
+    if not ok then
+        port.is_kept = false
+        ngx.log(ngx.WARN, "redcache: could not start the timer of the connections: ", err)
+    elseif not port.has_exit_timer and not is_ending(port) then
+        port.has_exit_timer = ngx.timer.at(EXIT_TIMER, on_exit, port)
+    end
+end
+
+-- A worker begins with what its master had: nothing of it runs here.
+local function settle(port, client)
+    port.waiting, port.count, port.abandoned = {}, 0, 0
+    port.holders = holders.new()
+    port.keeper_sem, port.keeper_told, port.keeper_wakes = semaphore.new(0), false, 0
+    port.is_kept, port.has_exit_timer = false, false
+    port.way = WAYS[client.driver]
+    port.is_memory, port.connect_timeout = client.is_memory, client.connect_timeout
+    port.is_passing = binding.has_rivals()
+    port.way.settle(port)
+    if not binding.open_loop(port) then
+        return false
+    end
+    port.pid = ngx.worker.pid()
+    return true
+end
+
+-- The callers -------------------------------------------------------------------------------------
+
+---Before a slot is taken.
+---@return boolean ready not so in init_by_lua, where nothing may be started
+function resty.enter(client)
+    local port, pid = client.port, ngx.worker.pid()
+    if client.pid ~= pid then
+        if ngx.get_phase() == "init" then
+            return false
+        end
+        client.slots, client.count, client.pid = {}, 0, pid
+    end
+    return port.pid == pid or settle(port, client)
+end
+
+---@return boolean
+function resty.can_wait()
+    return YIELDABLE[ngx.get_phase()] == true
+end
+
+---Who would wait.
+function resty.current()
+    return coroutine.running()
+end
+
+local function kick(port)
+    port.way.kick(port)
+    if not port.is_kept then
+        start_keeper(port)
+    end
+end
+
+---@param slot redcache.Slot
+---@return integer status
+function resty.wait(slot)
+    local port, name = slot.client.port, slot.name
+    local waiting, sem = port.waiting, slot.sem
+    if is_done(slot) then
+        return slot.result.status
+    elseif sem == nil then
+        sem = semaphore.new(0)
+        slot.sem = sem
+    end
+    base.add(port, slot)
+    kick(port)
+    while waiting[name] == slot do
+        local ok, err
+        slot.waits = get_request() ~= nil
+        if slot.waits then
+            ok, err = sem:wait(SLICE)
+        end
+        if waiting[name] == slot then
+            slot.waits = false
+            if not ok and err ~= "timeout" then -- this phase can not wait
+                slot.detached = true
+                return NOT_WAITED
+            elseif not ok then
+                port.way.turn(port)
+                kick(port)
+            end
+        end
+    end
+    return slot.result.status
+end
+
+---Starts an operation that nobody waits for; its slot goes back to the pool when it is done.
+function resty.detach(slot)
+    local port = slot.client.port
+    base.add(port, slot)
+    slot.detached = true
+    kick(port)
+end
+
+---While the running light thread lives, the object is its; then drop(object) is called.
+function resty.guard(client, object, drop)
+    holders.add(client.port.holders, object, drop)
+end
+
+function resty.unguard(client, object)
+    holders.remove(client.port.holders, object)
+end
+
+---The last cache on the port was closed: ends what waits, gives leases and locks back.
+function resty.close(port, timeout)
+    if port.pid == ngx.worker.pid() then
+        local deadline, waits = ngx.now() + timeout, resty.can_wait()
+        port.is_closing = true
+        while not binding.host_leave(port) and waits and ngx.now() < deadline do
+            port.way.turn(port)
+            ngx.sleep(0.001)
+        end
+        port.way.turn(port)
+        base.wake_keeper(port)
+        while port.is_kept and waits and ngx.now() < deadline do
+            ngx.sleep(0.001)
+        end
+    end
+    binding.end_port(port, 0)
+end
+
+return resty

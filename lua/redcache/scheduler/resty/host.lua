@@ -1,0 +1,228 @@
+-- host - the connections of a worker as cosockets.
+--
+-- What:   a cosocket belongs to the request that made it. Here that is a timer's, with these light
+--         threads:
+--
+--             keeper   opens and closes connections (the timer's own)
+--             reader   one per connection: connects, feeds what comes in, and wakes who waited
+--             writer   one per connection: sends what there is, for all callers in one write
+--
+-- Not:    certificates to trust, resolver and log levels are nginx' directives.
+
+local bit = require("bit")
+local binding = require("redcache.binding")
+local base = require("redcache.scheduler.resty.port")
+local semaphore = require("ngx.semaphore")
+
+local ngx = ngx
+local HOST_CLOSE, HOST_OPEN = binding.HOST_CLOSE, binding.HOST_OPEN
+local LINKS = 2
+local RECEIVE_BYTES = 65536
+-- What is overdue is the core's to say, and each time-out of a cosocket is a line in the error log:
+-- they wait for a day.
+local SOCKET_MS = 86400 * 1000
+-- So long a writer sleeps at most: a timer that is armed holds an exiting worker.
+local WRITER_SECONDS = 0.5
+local LOOKUP_PAUSE = 0.005
+
+local host = {}
+
+local function wake_writer(link)
+    if not link.told then
+        link.told = true
+        link.sem:post(1)
+    end
+end
+
+---One turn of the core; wakes who has to do what it wants done.
+local function turn(port)
+    base.turn(port)
+    local links, news = port.links, false
+    for i = 0, LINKS - 1 do
+        local link = links[i]
+        local wants = binding.wants(port, i)
+        if wants ~= 0 then
+            link.wants = bit.bor(link.wants, wants)
+            link.open = link.open and bit.band(wants, HOST_CLOSE) == 0
+            news = true
+        end
+        if link.open and binding.output_len(port, i) > 0 then
+            port.last_link = i
+            wake_writer(link)
+        end
+    end
+    local wait = binding.turn_wait(port)
+    if news or (wait and ngx.now() + wait < port.keeper_wakes - 0.001) then
+        base.wake_keeper(port)
+    end
+end
+host.turn = turn
+
+-- Connections -------------------------------------------------------------------------------------
+
+local function bracketed(address)
+    return string.find(address, ":", 1, true) and "[" .. address .. "]" or address
+end
+
+-- A name is nginx' resolver's to look up; where it has none, the system's, in a thread.
+local function connect(port, sock)
+    local name, number, tls = binding.host_address(port)
+    if not number then
+        return sock:connect("unix:" .. name)
+    end
+    local ok, err = sock:connect(bracketed(name), number)
+    if not ok and string.find(tostring(err), "no resolver defined", 1, true) then
+        local address = binding.host_lookup(port)
+        while address == false do
+            ngx.sleep(LOOKUP_PAUSE)
+            address = binding.host_lookup(port)
+        end
+        if not address then
+            return nil, "the host's name has no address"
+        end
+        ok, err = sock:connect(bracketed(address), number)
+    end
+    if ok and tls then
+        ok, err = sock:sslhandshake(false, name, true)
+    end
+    return ok, err
+end
+
+local function lost(port, i, sock, cause)
+    local link = port.links[i]
+    if link.sock ~= sock then
+        return -- the keeper has taken it down
+    end
+    link.open = false
+    binding.host_lost(port, i, cause)
+    link.wants = bit.bor(link.wants, HOST_CLOSE)
+    turn(port)
+    base.wake_keeper(port)
+end
+
+local function read(port, i, sock)
+    -- The core gives up first, and without a line in the log.
+    sock:settimeouts(port.connect_timeout * 2000, SOCKET_MS, SOCKET_MS)
+    local ok, err = connect(port, sock)
+    local link = port.links[i]
+    if link.sock ~= sock then
+        return
+    elseif not ok then
+        return lost(port, i, sock, tostring(err))
+    end
+    link.open = true
+    binding.host_opened(port, i)
+    turn(port)
+    while true do
+        local bytes, reason = sock:receiveany(RECEIVE_BYTES)
+        if link.sock ~= sock then
+            return
+        elseif bytes then
+            binding.host_feed(port, i, bytes)
+            turn(port)
+        elseif reason ~= "timeout" then
+            return lost(port, i, sock, reason == "closed" and "the server closed the connection"
+                or tostring(reason))
+        end
+    end
+end
+
+local function write(port, i, sock)
+    local link = port.links[i]
+    while link.sock == sock do
+        link.told = true -- the turn need not wake us
+        turn(port)
+        link.told = false
+        local len = link.open and binding.output_len(port, i) or 0
+        if len > 0 then
+            link.sending = true
+            local ok, err = sock:send(binding.output(port, i))
+            link.sending = false
+            if link.sock ~= sock then
+                return
+            elseif not ok then
+                return lost(port, i, sock, tostring(err))
+            elseif link.open then
+                binding.host_sent(port, i, len)
+            end
+        end
+        link.sem:wait(WRITER_SECONDS)
+    end
+end
+
+-- Only who spawned a light thread may kill it: so this is the keeper's. Killing one that reads or
+-- sends closes its socket.
+local function take_down(link)
+    local sock, reader, writer = link.sock, link.reader, link.writer
+    link.sock, link.reader, link.writer = nil, nil, nil
+    link.open, link.sending = false, false
+    if sock then
+        ngx.thread.kill(reader)
+        ngx.thread.kill(writer)
+        pcall(sock.close, sock)
+    end
+end
+
+local function bring_up(port, i)
+    local link = port.links[i]
+    local sock = ngx.socket.tcp()
+    link.sock, link.told = sock, false
+    link.sem = semaphore.new(0)
+    link.writer = ngx.thread.spawn(write, port, i, sock)
+    link.reader = ngx.thread.spawn(read, port, i, sock)
+end
+
+---Does with the connections what the core wants done. The keeper's.
+function host.tend(port)
+    for i = 0, LINKS - 1 do
+        local link = port.links[i]
+        local wants = link.wants
+        link.wants = 0
+        if wants ~= 0 then
+            take_down(link)
+        end
+        if bit.band(wants, HOST_OPEN) ~= 0 then
+            bring_up(port, i)
+        end
+    end
+end
+
+---Closes the connections unless somebody needs them. The keeper's.
+---@return boolean closed
+function host.rest(port)
+    if not binding.host_rest(port) then
+        return false
+    end
+    turn(port)
+    host.tend(port)
+    return true
+end
+
+---The keeper ends.
+function host.stop(port)
+    for i = 0, LINKS - 1 do
+        take_down(port.links[i])
+    end
+end
+
+---A port begins in this process.
+function host.settle(port)
+    port.links = {}
+    for i = 0, LINKS - 1 do
+        port.links[i] = { wants = 0, open = false, told = false }
+    end
+end
+
+---Something was started.
+function host.kick(port)
+    local link = port.links[port.last_link or 0]
+    if port.is_memory then
+        turn(port) -- its answer comes with the sending
+    elseif link.open and not link.sending then
+        wake_writer(link)
+    else
+        base.wake_keeper(port)
+    end
+end
+
+return host
