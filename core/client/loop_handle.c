@@ -259,6 +259,37 @@ int rc_host_lookup(rc_loop *loop, char *text, size_t size)
     return len;
 }
 
+static void begin(struct rc_engine *engine, void *argument)
+{
+    (void)argument;
+    rc_engine_begin(engine);
+}
+
+void rc_host_begin(rc_loop *loop)
+{
+    int error;
+    struct rc_driver *driver = rc_client_driver(loop->client, &error);
+    if (driver != NULL)
+        rc_driver_call(driver, begin, NULL);
+}
+
+static void offer(struct rc_engine *engine, void *offered)
+{
+    *(bool *)offered = rc_engine_offer(engine);
+}
+
+int rc_host_hand_over(rc_loop *loop)
+{
+    struct rc_driver *driver = driver_of(loop);
+    if (driver == NULL)
+        return 1;
+    if (!loop->has_offered) {
+        rc_driver_call(driver, offer, &loop->has_offered);
+        return !loop->has_offered;
+    }
+    return rc_near_is_offer_ended(driver->engine.owner);
+}
+
 static void rest(struct rc_engine *engine, void *rested)
 {
     *(int *)rested = rc_engine_rest(engine);

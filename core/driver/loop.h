@@ -28,8 +28,9 @@ struct rc_loop {
     char path[96];
     struct rc_lookup *lookup; /* of a host's name, under way */
     int64_t swept_us;
-    unsigned seats;  /* that have a name in it */
-    bool is_leaving; /* freed with the last of them */
+    unsigned seats;   /* that have a name in it */
+    bool has_offered; /* what its engine keeps near */
+    bool is_leaving;  /* freed with the last of them */
 
     /* Any thread. */
     _Atomic(struct rc_seat *) done; /* newest first */

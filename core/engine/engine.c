@@ -71,6 +71,11 @@ static void on_link_push(struct rc_link *link, const struct rc_reply *push)
 static void deliver_fetched(void *owner, struct rc_op *op, int status, struct rc_reply *reply,
                             const char *text);
 
+static void on_watch(struct rc_horizon *horizon)
+{
+    rc_revalidate_adopt(&RC_CONTAINER(horizon, struct rc_engine, horizon)->revalidate);
+}
+
 static int init_near(struct rc_engine *engine, struct rc_near *near)
 {
     struct rc_context *context = &engine->context;
@@ -86,6 +91,7 @@ static int init_near(struct rc_engine *engine, struct rc_near *near)
         return 0;
     link->on_answered = on_link_answered;
     error = rc_horizon_init(&engine->horizon, context, link, near, engine->owner);
+    engine->horizon.on_watch = on_watch;
     if (error == 0 &&
         (error = rc_revalidate_init(&engine->revalidate, context, link, near, engine->owner)) != 0)
         rc_horizon_deinit(&engine->horizon);
@@ -502,6 +508,25 @@ void rc_engine_close(struct rc_engine *engine)
     }
     rc_leases_shutdown(&engine->leases);
     rc_locks_shutdown(&engine->locks);
+}
+
+void rc_engine_begin(struct rc_engine *engine)
+{
+    if (engine->near == NULL)
+        return;
+    engine->horizon.stays = true; /* the copies that are read may all be others', who will leave */
+    rc_horizon_watch(&engine->horizon);
+    rc_link_want(&engine->topology.links[RC_LINK_T]);
+}
+
+bool rc_engine_offer(struct rc_engine *engine)
+{
+    const struct rc_link *link = &engine->topology.links[RC_LINK_T];
+    if (engine->near == NULL || !rc_link_is_ready(link) || !link->tracking)
+        return false;
+    engine->revalidate.is_leaving = true;
+    rc_near_offer(engine->near, engine->owner);
+    return true;
 }
 
 bool rc_engine_is_drained(const struct rc_engine *engine)

@@ -64,6 +64,12 @@ void rc_engine_drop(struct rc_engine *engine, struct rc_op *op);
 /* The lock's handle goes away: its operations are cancelled, a held lock is given back. */
 void rc_engine_drop_lock(struct rc_engine *engine, struct rc_lock *lock);
 
+/* Somebody reads the near cache in this process: connects, before anything is asked for. */
+void rc_engine_begin(struct rc_engine *engine);
+/* This engine is about to end: others on this machine may take over what it has read, until
+   rc_near_is_offer_ended(engine->owner). False: it has nothing that could be handed over. */
+bool rc_engine_offer(struct rc_engine *engine);
+
 /* Closing: first give everything back, then, when is_drained or the patience is over, end. */
 void rc_engine_close(struct rc_engine *engine);
 bool rc_engine_is_drained(const struct rc_engine *engine);

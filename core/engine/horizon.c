@@ -132,10 +132,12 @@ static void on_tick(void *context, struct rc_timer *timer)
         rc_link_give_up(horizon->link, "the server does not answer");
     horizon->stuck_us = 0;
     sweep(horizon);
+    if (horizon->on_watch != NULL)
+        horizon->on_watch(horizon);
     /* Readers tell of themselves once in an eighth of what they need. */
     if (now_us - read_us <= period_us(horizon) + need / 8) {
         ping_if_idle(horizon);
-    } else if (now_us - rc_near_asof(horizon->owner) > need) {
+    } else if (!horizon->stays && now_us - rc_near_asof(horizon->owner) > need) {
         horizon->is_watching = false; /* a read now goes to Redis, and we watch again */
         rc_near_forget_need(horizon->owner);
         return;

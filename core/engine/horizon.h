@@ -21,10 +21,12 @@ struct rc_horizon {
     struct rc_link *link; /* T */
     struct rc_near *near;
     struct rc_near_owner *owner;
+    void (*on_watch)(struct rc_horizon *horizon); /* at each tick; NULL: nothing to do */
 
     /* Engine only. */
     struct rc_timer timer;
     bool is_watching;
+    bool stays;       /* goes on watching where nobody reads: on_watch has reasons of its own */
     int64_t stuck_us; /* since when a PING is overdue; 0: none is */
     int64_t pace_us;  /* between two ticks; grows up to what the readers need */
     int64_t swept_us;

@@ -7,9 +7,9 @@
 #include "engine/entry.h"
 
 enum {
-    BATCH = 128,         /* copies per request */
-    BATCHES = 2,         /* requests under way: one is answered while the other travels */
-    LOOK_BUCKETS = 4096, /* per turn: 256 KiB of the index, well under a millisecond */
+    BATCHES = 2,                  /* requests under way: one is answered while the other travels */
+    LOOK_BUCKETS = 4096,          /* per turn: 256 KiB of the index, well under a millisecond */
+    LOOK_BUCKETS_OFFERED = 32768, /* the same for an offer, which does not stand for long: 1 ms */
     HOTTEST = 3,
     GIVE_UP_AFTER = 256 /* asked, and none is there any more: Redis came back empty */
 };
@@ -18,7 +18,7 @@ struct batch {
     struct rc_revalidate *revalidate;
     uint64_t round;
     size_t count;
-    struct rc_near_claim claims[BATCH];
+    struct rc_near_claim claims[RC_NEAR_CLAIMS]; /* asked for in one request */
     struct rc_buf keys;
 };
 
@@ -52,17 +52,38 @@ void rc_revalidate_deinit(struct rc_revalidate *revalidate)
 void rc_revalidate_stop(struct rc_revalidate *revalidate)
 {
     revalidate->round++;
+    revalidate->source = NULL;
     revalidate->heat = -1;
     rc_context_clear_timer(revalidate->context, &revalidate->timer);
+}
+
+static void begin(struct rc_revalidate *revalidate, struct rc_near_owner *source)
+{
+    revalidate->source = source;
+    revalidate->heat = source != NULL ? RC_NEAR_ANY_HEAT : HOTTEST;
+    revalidate->cursor = revalidate->under_way = 0;
+    revalidate->asked = revalidate->confirmed = 0;
+    look(revalidate);
 }
 
 void rc_revalidate_start(struct rc_revalidate *revalidate)
 {
     rc_revalidate_stop(revalidate);
-    revalidate->heat = HOTTEST;
-    revalidate->cursor = revalidate->under_way = 0;
-    revalidate->asked = revalidate->confirmed = 0;
-    look(revalidate);
+    begin(revalidate, NULL);
+}
+
+void rc_revalidate_adopt(struct rc_revalidate *revalidate)
+{
+    uint32_t offers = rc_near_offers(revalidate->near);
+    if (revalidate->is_leaving || offers == revalidate->seen_offers || revalidate->heat >= 0 ||
+        revalidate->under_way > 0 || !rc_link_is_ready(revalidate->link) ||
+        !revalidate->link->tracking)
+        return;
+    struct rc_near_owner *source = rc_near_take_offer(revalidate->near, revalidate->owner);
+    if (source != NULL)
+        begin(revalidate, source);
+    else
+        revalidate->seen_offers = offers;
 }
 
 static void free_batch(struct batch *batch)
@@ -81,8 +102,8 @@ static bool confirm(struct batch *batch, const struct rc_near_claim *claim, cons
     rc_entry_read(&entry, header->type == '$' ? header->str : NULL, header->len);
     return (entry.kind == RC_KIND_VALUE || entry.kind == RC_KIND_NEGATIVE) &&
            memcmp(entry.version, claim->version, sizeof entry.version) == 0 &&
-           rc_near_confirm(revalidate->near, revalidate->owner, key, claim->key_len, claim->version,
-                           rc_entry_deadline(&entry, sent_us));
+           rc_near_confirm(revalidate->near, revalidate->owner, revalidate->source, key,
+                           claim->key_len, claim->version, rc_entry_deadline(&entry, sent_us));
 }
 
 static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -97,7 +118,7 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
             if (confirm(batch, claim, &reply->nodes[2 * i], &reply->nodes[2 * i + 1], req->sent_us))
                 revalidate->confirmed++;
             else
-                rc_near_drop_claim(revalidate->near, revalidate->owner,
+                rc_near_drop_claim(revalidate->near, revalidate->owner, revalidate->source,
                                    rc_buf_head(&batch->keys) + claim->key_at, claim->key_len);
         }
         revalidate->asked += (uint32_t)batch->count;
@@ -153,23 +174,28 @@ static bool ask(struct rc_revalidate *revalidate, struct batch *batch)
 static void look(struct rc_revalidate *revalidate)
 {
     struct rc_context *context = revalidate->context;
-    uint32_t buckets = LOOK_BUCKETS;
+    uint32_t buckets = revalidate->source != NULL ? LOOK_BUCKETS_OFFERED : LOOK_BUCKETS;
     while (revalidate->heat >= 0 && revalidate->under_way < BATCHES && buckets > 0) {
         struct batch *batch = malloc(sizeof *batch);
         if (batch == NULL)
             break; /* a moment later there may be memory */
         batch->revalidate = revalidate;
         rc_buf_init(&batch->keys);
-        batch->count =
-            rc_near_claims(revalidate->near, revalidate->owner, revalidate->heat,
-                           &revalidate->cursor, buckets, batch->claims, BATCH, &batch->keys);
+        batch->count = rc_near_claims(revalidate->near, revalidate->owner, revalidate->source,
+                                      revalidate->heat, &revalidate->cursor, buckets, batch->claims,
+                                      &batch->keys);
         if (revalidate->cursor == 0)
-            revalidate->heat--;
-        if (batch->count < BATCH)
+            revalidate->heat = revalidate->source != NULL ? -1 : revalidate->heat - 1;
+        if (batch->count < RC_NEAR_CLAIMS)
             buckets = 0; /* it has looked at all of them */
         if (batch->count == 0 || !ask(revalidate, batch))
             free_batch(batch);
     }
     if (revalidate->heat >= 0 && revalidate->under_way < BATCHES)
         rc_context_set_timer(context, &revalidate->timer, context->now_us + 1000);
+    if (revalidate->heat < 0 && revalidate->under_way == 0 && revalidate->source != NULL) {
+        rc_near_end_offer(revalidate->source);
+        revalidate->source = NULL;
+        rc_revalidate_adopt(revalidate); /* several workers leave at once */
+    }
 }

@@ -3,7 +3,9 @@
  *
  * What:    asks for the header and the remaining life of every copy that was read over an earlier
  *          connection, the hottest first; what has the same version is served again, anything else
- *          is dropped. GETRANGE and PTTL make Redis track the key again.
+ *          is dropped. GETRANGE and PTTL make Redis track the key again. And the same for what
+ *          another connection of this machine has read, which is about to end and offers it: its
+ *          copies are served all the while, and change their owner.
  * Threads: the engine's owner.
  * Memory:  owns its batches while they are under way.
  * Errors:  a broken connection ends it; the next one starts it anew. What it does not reach is not
@@ -24,9 +26,12 @@ struct rc_revalidate {
     struct rc_near_owner *owner;
 
     /* Engine only. */
-    struct rc_timer timer; /* goes on looking for claims */
-    uint64_t round;        /* batches of an earlier one do not go on */
-    int heat;              /* -1: nothing to do */
+    struct rc_timer timer;        /* goes on looking for claims */
+    bool is_leaving;              /* takes no offers: it makes one */
+    struct rc_near_owner *source; /* who offers; NULL: our own copies */
+    uint32_t seen_offers;
+    uint64_t round; /* batches of an earlier one do not go on */
+    int heat;       /* -1: nothing to do */
     uint32_t cursor;
     uint32_t under_way; /* batches of this round */
     uint32_t asked;
@@ -38,5 +43,7 @@ int rc_revalidate_init(struct rc_revalidate *revalidate, struct rc_context *cont
 void rc_revalidate_deinit(struct rc_revalidate *revalidate); /* after the link's shutdown */
 void rc_revalidate_start(struct rc_revalidate *revalidate);  /* from the beginning */
 void rc_revalidate_stop(struct rc_revalidate *revalidate);
+/* Takes an offer, if there is one and nothing else to do. From time to time. */
+void rc_revalidate_adopt(struct rc_revalidate *revalidate);
 
 #endif

@@ -478,6 +478,12 @@ void rc_host_opened(rc_loop *loop, uint32_t link);
 void rc_host_lost(rc_loop *loop, uint32_t link, const char *cause, size_t len);
 void rc_host_feed(rc_loop *loop, uint32_t link, const char *bytes, size_t len);
 void rc_host_sent(rc_loop *loop, uint32_t link, size_t len);
+/* Somebody reads the near cache in this process: connects before anything has to be asked for. */
+void rc_host_begin(rc_loop *loop);
+/* The process is about to end: what its connection has kept coherent in a near cache that others share
+   is handed over to one of theirs, if that is asked for again until it returns 1: done, or nothing to
+   hand over. */
+int rc_host_hand_over(rc_loop *loop);
 /* Clients of RC_DRIVER_HOST that run in this process. */
 uint32_t rc_host_count(void);
 /* Where and how to connect: text of the host, or of the path of a unix socket; returns its length.

@@ -99,6 +99,43 @@ void rc_near_forget_need(struct rc_near_owner *owner)
     atomic_store_explicit(&owner->need_us, INT64_MAX, memory_order_relaxed);
 }
 
+/* ---- handing over ---------------------------------------------------------------------------- */
+
+void rc_near_offer(struct rc_near *near, struct rc_near_owner *owner)
+{
+    atomic_store_explicit(&owner->offer, RC_OFFER_OPEN, memory_order_relaxed);
+    /* Release: with the acquire in rc_near_offers; whoever sees the count finds the offer. */
+    atomic_fetch_add_explicit(&near->region.head->offers, 1, memory_order_release);
+}
+
+uint32_t rc_near_offers(const struct rc_near *near)
+{
+    return atomic_load_explicit(&near->region.head->offers, memory_order_acquire);
+}
+
+struct rc_near_owner *rc_near_take_offer(struct rc_near *near, const struct rc_near_owner *taker)
+{
+    for (uint32_t slot = 0; slot < near->region.owner_count; slot++) {
+        struct rc_near_owner *owner = &near->region.owners[slot];
+        uint32_t open = RC_OFFER_OPEN;
+        if (owner != taker && atomic_load_explicit(&owner->pid, memory_order_relaxed) != 0 &&
+            atomic_compare_exchange_strong(&owner->offer, &open, RC_OFFER_TAKEN))
+            return owner;
+    }
+    return NULL;
+}
+
+void rc_near_end_offer(struct rc_near_owner *owner)
+{
+    uint32_t taken = RC_OFFER_TAKEN; /* no more, where the slot has another owner by now */
+    atomic_compare_exchange_strong(&owner->offer, &taken, RC_OFFER_ENDED);
+}
+
+bool rc_near_is_offer_ended(const struct rc_near_owner *owner)
+{
+    return atomic_load_explicit(&owner->offer, memory_order_relaxed) == RC_OFFER_ENDED;
+}
+
 /* ---- coherence ------------------------------------------------------------------------------- */
 
 /* What an owner says of itself. The clock is read first, when a call begins, and the call answers for

@@ -82,6 +82,16 @@ int64_t rc_near_read_us(const struct rc_near_owner *owner);
 int64_t rc_near_need_us(const struct rc_near_owner *owner); /* INT64_MAX: nobody has read */
 void rc_near_forget_need(struct rc_near_owner *owner);
 
+/* Handing over: a connection that is about to end offers what it has read to those that stay. One of
+   them takes the offer, confirms each entry over its own connection (below), and ends the offer. */
+void rc_near_offer(struct rc_near *near, struct rc_near_owner *owner);
+/* How many were ever made: whether it is worth looking for one. */
+uint32_t rc_near_offers(const struct rc_near *near);
+/* Of somebody else who still lives; NULL: none that nobody has taken. */
+struct rc_near_owner *rc_near_take_offer(struct rc_near *near, const struct rc_near_owner *taker);
+void rc_near_end_offer(struct rc_near_owner *owner);
+bool rc_near_is_offer_ended(const struct rc_near_owner *owner);
+
 /* ---- writing --------------------------------------------------------------------------------- */
 
 enum rc_near_cause {
@@ -129,30 +139,36 @@ uint8_t rc_near_group(struct rc_near *near, const char *prefix, size_t len, size
    where to go on; 0 after the end. */
 uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets);
 
-/* ---- revalidation after a reconnect ---------------------------------------------------------- */
+/* ---- revalidation after a reconnect, and handing over ----------------------------------------- */
 
-/* One entry that this owner filled in an earlier epoch. */
+/* One entry to be confirmed: of this owner, filled in an earlier epoch; or, with a `source`, filled by
+   that other owner in his epoch of this moment. */
+enum {
+    RC_NEAR_CLAIMS = 128, /* room of an array of claims */
+    RC_NEAR_ANY_HEAT = 4
+};
 struct rc_near_claim {
     uint32_t key_at; /* in the buffer of keys */
     uint32_t key_len;
     char version[8];
 };
 
-/* Tells up to `capacity` such entries with a frequency of exactly `heat` (3, the hottest, to 0), from
+/* Tells up to RC_NEAR_CLAIMS such entries with a frequency of exactly `heat` (3, the hottest, to 0;
+   RC_NEAR_ANY_HEAT), from
    `cursor` on and looking at up to `buckets` buckets; their keys are appended to `keys`. Plain values
-   and entries whose time is over are dropped instead: nothing tells whether they changed. Returns how
-   many; `cursor` is 0 after the end. */
-size_t rc_near_claims(struct rc_near *near, const struct rc_near_owner *owner, int heat,
-                      uint32_t *cursor, uint32_t buckets, struct rc_near_claim *claims,
-                      size_t capacity, struct rc_buf *keys);
-/* The same value still stands in Redis: serves it again until deadline_us, if it is still there with
-   this version and an earlier epoch of this owner. */
-bool rc_near_confirm(struct rc_near *near, const struct rc_near_owner *owner, const char *key,
-                     size_t len, const char version[8], int64_t deadline_us);
-
-/* Drops the key's entry if this owner filled it in an earlier epoch. */
-void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner, const char *key,
-                        size_t len);
+   can not be confirmed: nothing tells whether they changed. Those of the owner itself, and entries
+   whose time is over, are dropped. Returns how many; `cursor` is 0 after the end. */
+size_t rc_near_claims(struct rc_near *near, const struct rc_near_owner *owner,
+                      const struct rc_near_owner *source, int heat, uint32_t *cursor,
+                      uint32_t buckets, struct rc_near_claim *claims, struct rc_buf *keys);
+/* The same value still stands in Redis: serves it as this owner's, until deadline_us, if it can still
+   be claimed and has this version. */
+bool rc_near_confirm(struct rc_near *near, const struct rc_near_owner *owner,
+                     const struct rc_near_owner *source, const char *key, size_t len,
+                     const char version[8], int64_t deadline_us);
+/* Drops the key's entry if it can still be claimed. */
+void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner,
+                        const struct rc_near_owner *source, const char *key, size_t len);
 
 /* ---- reading --------------------------------------------------------------------------------- */
 

@@ -51,15 +51,34 @@ uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets)
 
 /* ---- revalidation ---------------------------------------------------------------------------- */
 
-static bool is_of_earlier_epoch(const struct rc_block *block, uint32_t stamp)
+/* Whose entries are claimed: by their stamps. */
+struct claimant {
+    uint32_t stamp;        /* of the owner, now */
+    uint32_t source_stamp; /* of the other one, now; 0: the owner's own */
+};
+
+static struct claimant claimant_of(const struct rc_near_owner *owner,
+                                   const struct rc_near_owner *source)
 {
-    return block->stamp != stamp && ((block->stamp ^ stamp) & (RC_NEAR_OWNERS - 1)) == 0;
+    struct claimant claimant = {
+        .stamp = atomic_load_explicit(&owner->stamp, memory_order_relaxed),
+    };
+    if (source != NULL)
+        claimant.source_stamp = atomic_load_explicit(&source->stamp, memory_order_relaxed);
+    return claimant;
+}
+
+static bool may_claim(const struct claimant *claimant, uint32_t stamp)
+{
+    if (claimant->source_stamp != 0)
+        return stamp == claimant->source_stamp;
+    return stamp != claimant->stamp && ((stamp ^ claimant->stamp) & (RC_NEAR_OWNERS - 1)) == 0;
 }
 
 struct harvest {
     struct rc_near_claim *claims;
     size_t count;
-    size_t capacity;
+    struct claimant claimant;
     struct rc_buf *keys; /* has room for all keys of a bucket */
 };
 
@@ -75,61 +94,63 @@ static void claim(struct harvest *harvest, struct rc_block *block)
 }
 
 /* Under the mutex. */
-static void claim_bucket(struct rc_stripe *stripe, struct rc_index_bucket *bucket, uint32_t stamp,
-                         uint32_t heat, int64_t now_us, struct harvest *harvest)
+static void claim_bucket(struct rc_stripe *stripe, struct rc_index_bucket *bucket, uint32_t heat,
+                         int64_t now_us, struct harvest *harvest)
 {
     for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++) {
         struct rc_index_spot spot = {bucket, slot};
         uint32_t ref = rc_index_ref(bucket, slot);
-        if (ref == 0 || !is_of_earlier_epoch(rc_block_at(stripe->arena, ref), stamp))
+        if (ref == 0 || !may_claim(&harvest->claimant, rc_block_at(stripe->arena, ref)->stamp))
             continue;
         struct rc_block *block = rc_block_at(stripe->arena, ref);
         bool is_over = rc_stripe_is_over(stripe, ref, now_us);
-        if (is_over || (block->kind & 7) == RC_KIND_PLAIN) {
+        bool is_plain = (block->kind & 7) == RC_KIND_PLAIN;
+        if (is_plain && !is_over && harvest->claimant.source_stamp != 0)
+            continue; /* it goes with its owner */
+        if (is_over || is_plain) {
             rc_stripe_count(stripe, is_over ? RC_STRIPE_EXPIRATIONS : RC_STRIPE_INVALIDATIONS);
             if (!is_over)
                 rc_stripe_haunt(stripe, rc_stripe_hash(stripe, ref));
             rc_stripe_remove(stripe, spot);
-        } else if (rc_index_heat(bucket, slot) == heat && harvest->count < harvest->capacity) {
+        } else if ((heat == RC_NEAR_ANY_HEAT || rc_index_heat(bucket, slot) == heat) &&
+                   harvest->count < RC_NEAR_CLAIMS) {
             claim(harvest, block);
         }
     }
 }
 
-/* Without the mutex, and so perhaps wrong: of this owner, and of an earlier epoch? */
+/* Without the mutex, and so perhaps wrong. */
 static bool seems_claimable(const struct rc_stripe *stripe, const struct rc_index_bucket *bucket,
-                            uint32_t stamp)
+                            const struct claimant *claimant)
 {
     struct rc_near_peek peek;
     for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++)
-        if (rc_near_peek(stripe, rc_index_ref(bucket, slot), &peek)) {
-            uint32_t other = rc_word_load32(&peek.block->stamp);
-            if (other != stamp && ((other ^ stamp) & (RC_NEAR_OWNERS - 1)) == 0)
-                return true;
-        }
+        if (rc_near_peek(stripe, rc_index_ref(bucket, slot), &peek) &&
+            may_claim(claimant, rc_word_load32(&peek.block->stamp)))
+            return true;
     return false;
 }
 
-size_t rc_near_claims(struct rc_near *near, const struct rc_near_owner *owner, int heat,
-                      uint32_t *cursor, uint32_t buckets, struct rc_near_claim *claims,
-                      size_t capacity, struct rc_buf *keys)
+size_t rc_near_claims(struct rc_near *near, const struct rc_near_owner *owner,
+                      const struct rc_near_owner *source, int heat, uint32_t *cursor,
+                      uint32_t buckets, struct rc_near_claim *claims, struct rc_buf *keys)
 {
-    uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_relaxed);
     int64_t now_us = rc_ticks_now_us(&near->ticks);
     uint32_t total = bucket_total(near);
-    struct harvest harvest = {.claims = claims, .capacity = capacity, .keys = keys};
+    struct harvest harvest = {
+        .claims = claims, .claimant = claimant_of(owner, source), .keys = keys};
     for (; buckets > 0 && *cursor < total; buckets--, ++*cursor) {
         struct rc_stripe *stripe;
         struct rc_index_bucket *bucket = bucket_at(near, *cursor, &stripe);
-        if (!seems_claimable(stripe, bucket, stamp))
+        if (!seems_claimable(stripe, bucket, &harvest.claimant))
             continue;
         /* A bucket is told as a whole, so that none of it is passed over. */
-        if (harvest.count != 0 && capacity - harvest.count < RC_INDEX_SLOTS)
+        if (harvest.count != 0 && RC_NEAR_CLAIMS - harvest.count < RC_INDEX_SLOTS)
             return harvest.count;
         if (rc_buf_reserve(keys, RC_INDEX_SLOTS * RC_NEAR_MAX_KEY) != 0)
             return harvest.count;
         if (rc_stripe_lock(stripe)) {
-            claim_bucket(stripe, bucket, stamp, (uint32_t)heat, now_us, &harvest);
+            claim_bucket(stripe, bucket, (uint32_t)heat, now_us, &harvest);
             rc_stripe_unlock(stripe);
         }
     }
@@ -138,16 +159,16 @@ size_t rc_near_claims(struct rc_near *near, const struct rc_near_owner *owner, i
     return harvest.count;
 }
 
-void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner, const char *key,
-                        size_t len)
+void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner,
+                        const struct rc_near_owner *source, const char *key, size_t len)
 {
     uint64_t hash = rc_near_hash(near, key, len);
     struct rc_stripe *stripe = rc_near_stripe(near, hash);
     if (len > RC_NEAR_MAX_KEY || !rc_stripe_lock(stripe))
         return;
-    uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_relaxed);
+    struct claimant claimant = claimant_of(owner, source);
     struct rc_index_spot spot = rc_stripe_find(stripe, hash, key, len);
-    if (spot.bucket != NULL && is_of_earlier_epoch(rc_stripe_block(stripe, spot), stamp)) {
+    if (spot.bucket != NULL && may_claim(&claimant, rc_stripe_block(stripe, spot)->stamp)) {
         rc_stripe_remove(stripe, spot);
         rc_stripe_haunt(stripe, hash);
         rc_stripe_count(stripe, RC_STRIPE_INVALIDATIONS);
@@ -155,8 +176,9 @@ void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner,
     rc_stripe_unlock(stripe);
 }
 
-bool rc_near_confirm(struct rc_near *near, const struct rc_near_owner *owner, const char *key,
-                     size_t len, const char version[8], int64_t deadline_us)
+bool rc_near_confirm(struct rc_near *near, const struct rc_near_owner *owner,
+                     const struct rc_near_owner *source, const char *key, size_t len,
+                     const char version[8], int64_t deadline_us)
 {
     uint64_t ticks = rc_block_ticks(deadline_us, near->region.shape.birth_us);
     bool is_confirmed = false;
@@ -167,15 +189,15 @@ bool rc_near_confirm(struct rc_near *near, const struct rc_near_owner *owner, co
     struct rc_stripe *stripe = rc_near_stripe(near, hash);
     if (!rc_stripe_lock(stripe))
         return false;
-    uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_relaxed);
+    struct claimant claimant = claimant_of(owner, source);
     struct rc_index_spot spot = rc_stripe_find(stripe, hash, key, len);
     struct rc_block *block = spot.bucket != NULL ? rc_stripe_block(stripe, spot) : NULL;
-    if (block != NULL && is_of_earlier_epoch(block, stamp) &&
+    if (block != NULL && may_claim(&claimant, block->stamp) &&
         memcmp(block->version, version, sizeof(block->version)) == 0) {
         uint64_t old = block->deadline | (uint64_t)(block->kind >> 3) << 32;
         ticks = old < ticks ? old : ticks;
         rc_index_begin(spot.bucket);
-        rc_word_store32(&block->stamp, stamp);
+        rc_word_store32(&block->stamp, claimant.stamp);
         rc_word_store32(&block->deadline, (uint32_t)ticks);
         rc_word_store8(&block->kind, (uint8_t)((block->kind & 7) | (ticks >> 32) << 3));
         rc_index_end(spot.bucket);

@@ -16,7 +16,7 @@
 
 #define MAGIC UINT64_C(0x7261656e65686372) /* "rchenear" */
 
-enum { LAYOUT = 1, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
+enum { LAYOUT = 2, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
 
 static size_t align(size_t bytes)
 {
@@ -330,6 +330,7 @@ struct rc_near_owner *rc_region_add_owner(struct rc_region *region)
             owner = &region->owners[slot];
     if (owner != NULL) {
         atomic_store_explicit(&owner->asof_us, 0, memory_order_relaxed);
+        atomic_store_explicit(&owner->offer, RC_OFFER_NONE, memory_order_relaxed);
         atomic_store_explicit(&owner->read_us, 0, memory_order_relaxed);
         atomic_store_explicit(&owner->need_us, INT64_MAX, memory_order_relaxed);
         rc_region_renew(owner, (uint32_t)(owner - region->owners));

@@ -28,12 +28,15 @@ enum {
 };
 _Static_assert(RC_NEAR_OWNERS == 1 << RC_REGION_SLOT_BITS, "a stamp holds epoch and slot");
 
+enum { RC_OFFER_NONE, RC_OFFER_OPEN, RC_OFFER_TAKEN, RC_OFFER_ENDED };
+
 /* Any process. What the owner's thread stores at each answer, apart from what readers store. */
 struct rc_near_owner {
     alignas(64) _Atomic uint32_t stamp; /* epoch << 10 | slot; never 0 once it was used */
     _Atomic int32_t pid;                /* 0: free. Changed under the region's mutex */
     uint64_t started;                   /* of the process, against a pid's reuse; as pid */
     _Atomic int64_t asof_us;
+    _Atomic uint32_t offer; /* RC_OFFER_*: moves on from one to the next, and back with the pid */
     alignas(64) _Atomic int64_t read_us;
     _Atomic int64_t need_us;
 };
@@ -55,6 +58,7 @@ struct rc_region_head {
     struct rc_mix_seed seed;
     int64_t birth_us;
     _Atomic uint32_t is_ready; /* Any process: stored last */
+    _Atomic uint32_t offers;   /* Any process: how many were made */
     alignas(64) pthread_mutex_t mutex;
     /* Guarded by mutex. */
     struct rc_region_group groups[RC_NEAR_GROUPS];

@@ -156,24 +156,24 @@ static void keeps_a_groups_least_bytes_while_others_press(void)
 
 /* ---- revalidation ---------------------------------------------------------------------------- */
 
-enum { CAPACITY = 64 };
-
 struct claims {
-    struct rc_near_claim items[CAPACITY];
+    struct rc_near_claim items[RC_NEAR_CLAIMS];
+    const struct rc_near_owner *source;
     int found[4]; /* by heat */
     int wrong;
 };
 
 /* As the engine does it: hottest first, some buckets at a time. */
-static void collect(struct bed *bed, struct claims *claims)
+static void collect_of(struct bed *bed, const struct rc_near_owner *source, struct claims *claims)
 {
     memset(claims, 0, sizeof(*claims));
+    claims->source = source;
     for (int heat = 3; heat >= 0; heat--) {
         uint32_t cursor = 0;
         do {
             rc_buf_clear(&bed->keys);
-            size_t count = rc_near_claims(bed->near, bed->owner, heat, &cursor, 50, claims->items,
-                                          CAPACITY, &bed->keys);
+            size_t count = rc_near_claims(bed->near, bed->owner, claims->source, heat, &cursor, 50,
+                                          claims->items, &bed->keys);
             for (size_t i = 0; i < count; i++) {
                 const char *key = rc_buf_head(&bed->keys) + claims->items[i].key_at;
                 claims->wrong += memcmp(claims->items[i].version, version, 8) != 0 ||
@@ -182,6 +182,11 @@ static void collect(struct bed *bed, struct claims *claims)
             claims->found[heat] += (int)count;
         } while (cursor != 0);
     }
+}
+
+static void collect(struct bed *bed, struct claims *claims)
+{
+    collect_of(bed, NULL, claims);
 }
 
 static void claims_what_an_earlier_epoch_filled_by_heat(void)
@@ -229,7 +234,7 @@ static void drops_what_cannot_be_revalidated(void)
 
 static bool confirm(struct bed *bed, const char *key, const char *nonce, int64_t deadline_us)
 {
-    return rc_near_confirm(bed->near, bed->owner, key, strlen(key), nonce, deadline_us);
+    return rc_near_confirm(bed->near, bed->owner, NULL, key, strlen(key), nonce, deadline_us);
 }
 
 static void serves_again_what_is_confirmed(void)
@@ -257,7 +262,7 @@ static void serves_again_what_is_confirmed(void)
     CHECK(stats_of(&bed)->revalidations == 1);
     /* Another owner's entries are not this one's to confirm. */
     struct rc_near_owner *other = rc_near_add_owner(bed.near);
-    CHECK(!rc_near_confirm(bed.near, other, "key:1", 5, version, INT64_MAX));
+    CHECK(!rc_near_confirm(bed.near, other, NULL, "key:1", 5, version, INT64_MAX));
     close_bed(&bed);
 }
 
@@ -267,13 +272,64 @@ static void drops_a_claim_but_nothing_newer(void)
     if (!open_bed(&bed, 1 << 20))
         return;
     fill_keys(&bed, "key:", 2, 0);
-    rc_near_drop_claim(bed.near, bed.owner, "key:0", 5);
+    rc_near_drop_claim(bed.near, bed.owner, NULL, "key:0", 5);
     CHECK(look(&bed, "key:0") == RC_NEAR_HIT);
     rc_near_renew_owner(bed.owner);
     fill_keys(&bed, "key:", 1, 0);
-    rc_near_drop_claim(bed.near, bed.owner, "key:0", 5);
-    rc_near_drop_claim(bed.near, bed.owner, "key:1", 5);
+    rc_near_drop_claim(bed.near, bed.owner, NULL, "key:0", 5);
+    rc_near_drop_claim(bed.near, bed.owner, NULL, "key:1", 5);
     CHECK(look(&bed, "key:0") == RC_NEAR_HIT && look(&bed, "key:1") == RC_NEAR_MISS);
+    close_bed(&bed);
+}
+
+/* Two workers of one machine: `leaving` has filled, and bed.owner stays. */
+static void takes_over_what_another_owner_offers(void)
+{
+    struct bed bed;
+    struct claims claims;
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    struct rc_near_owner *leaving = bed.owner, *stays = rc_near_add_owner(bed.near);
+    rc_near_set_asof(stays, rc_near_now_us());
+    fill_keys(&bed, "key:", 20, 0);
+    bed.owner = stays;
+    uint32_t offers = rc_near_offers(bed.near);
+    CHECK(rc_near_take_offer(bed.near, stays) == NULL);
+    rc_near_offer(bed.near, leaving);
+    CHECK(rc_near_offers(bed.near) == offers + 1 && !rc_near_is_offer_ended(leaving));
+    CHECK(rc_near_take_offer(bed.near, leaving) == NULL); /* one's own is none */
+    CHECK(rc_near_take_offer(bed.near, stays) == leaving);
+    CHECK(rc_near_take_offer(bed.near, stays) == NULL); /* it is taken */
+    collect_of(&bed, leaving, &claims);
+    CHECK(claims.found[0] == 20 && claims.wrong == 0);
+    CHECK(rc_near_confirm(bed.near, stays, leaving, "key:0", 5, version, INT64_MAX));
+    CHECK(!rc_near_confirm(bed.near, stays, leaving, "key:0", 5, version, INT64_MAX)); /* is ours */
+    CHECK(!rc_near_confirm(bed.near, stays, leaving, "key:1", 5, "\1\2\3\4\5\6\7\7", INT64_MAX));
+    rc_near_drop_claim(bed.near, stays, leaving, "key:2", 5);
+    CHECK(look(&bed, "key:1") == RC_NEAR_HIT && look(&bed, "key:2") == RC_NEAR_MISS);
+    rc_near_end_offer(leaving);
+    CHECK(rc_near_is_offer_ended(leaving));
+    rc_near_remove_owner(bed.near, leaving);
+    CHECK(look(&bed, "key:0") == RC_NEAR_HIT && look(&bed, "key:1") == RC_NEAR_STALE);
+    CHECK(
+        !rc_near_confirm(bed.near, stays, leaving, "key:1", 5, version, INT64_MAX)); /* too late */
+    close_bed(&bed);
+}
+
+static void leaves_plain_values_to_the_owner_that_offers(void)
+{
+    struct bed bed;
+    struct claims claims;
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    struct rc_near_owner *leaving = bed.owner, *stays = rc_near_add_owner(bed.near);
+    struct rc_near_entry entry = entry_of(&bed, "key:plain");
+    entry.kind = RC_KIND_PLAIN;
+    CHECK(fill_entry(&bed, &entry));
+    bed.owner = stays;
+    collect_of(&bed, leaving, &claims);
+    CHECK(claims.found[0] == 0 && look(&bed, "key:plain") == RC_NEAR_HIT);
+    rc_near_remove_owner(bed.near, leaving);
     close_bed(&bed);
 }
 
@@ -286,5 +342,7 @@ int main(void)
     TEST(drops_what_cannot_be_revalidated);
     TEST(serves_again_what_is_confirmed);
     TEST(drops_a_claim_but_nothing_newer);
+    TEST(takes_over_what_another_owner_offers);
+    TEST(leaves_plain_values_to_the_owner_that_offers);
     return test_result();
 }
