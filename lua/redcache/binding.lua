@@ -606,6 +606,18 @@ function binding.host_sent(port, link, len)
     C.rc_host_sent(port.loop, link, len)
 end
 
+---Somebody reads the near cache in this process: connects before anything has to be asked for.
+function binding.host_begin(port)
+    C.rc_host_begin(port.loop)
+end
+
+---Hands over what this process has kept coherent in a near cache that others share. To be called
+---again until it is done.
+---@return boolean done
+function binding.hand_over(port)
+    return C.rc_host_hand_over(port.loop) ~= 0
+end
+
 ---Closes the connections unless somebody needs them.
 ---@return boolean closed
 function binding.host_rest(port)

@@ -13,6 +13,7 @@ local namespace = require("redcache.namespace")
 local near = require("redcache.near")
 local options = require("redcache.options")
 local remember = require("redcache.remember")
+local request = require("redcache.request")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local take, give = binding.take, binding.give
@@ -33,6 +34,7 @@ Cache.lock = lock.lock
 Cache.tryLock = lock.tryLock
 Cache.withLock = lock.withLock
 Cache.namespace = namespace.namespace
+Cache.request = request.request
 
 -- A cache object over a client that is open.
 local function make(client, prefix, settings)
@@ -76,7 +78,7 @@ function Cache.open(opts)
     if client == nil then
         error("bad option '" .. option .. "' to new: " .. reason, 2)
     end
-    client.scheduler, client.enter = scheduler, scheduler.enter
+    client.scheduler, client.enter, client.awaken = scheduler, scheduler.enter, scheduler.awaken
     return make(client, namespace.prefix("", settings.namespace), settings)
 end
 

@@ -167,8 +167,13 @@ local function take(cache, key, copy)
     return true, value
 end
 
--- The answer of a read that the last view_get has found.
+-- The answer of a read that the last view_get has found. A process that finds all it wants in what
+-- others have read has to see to it, too, that it stays coherent.
 local function hit_near(cache, key, copy)
+    local client = cache._client
+    if client.awaken then
+        client.awaken(client)
+    end
     local found, value = take(cache, key, copy)
     if not found then
         return nil

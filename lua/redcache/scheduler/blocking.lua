@@ -5,6 +5,7 @@
 --         check(settings) -> nil | why it can not be used here
 --         driver(settings) -> who moves the bytes; nil: the core, whoever waits
 --         enter(client) -> ready   (optional) before a slot is taken
+--         awaken(client)           (optional) the first near hit of the process
 --         wait(slot) -> status     returns when the slot's operation is done; or NOT_WAITED at once
 --         can_wait() -> boolean    whether this caller may wait
 --         detach(slot)             the operation was started, and nobody waits for it

@@ -12,6 +12,8 @@ local binding = require("redcache.binding")
 local holders = require("redcache.scheduler.holders")
 
 local NOT_WAITED, is_done = binding.NOT_WAITED, binding.is_done
+-- An exiting worker hands over what it keeps near; others look for that several times a second.
+local HAND_OVER = 1
 -- How often an idle worker looks at itself; and while there is something to be found soon.
 local HEARTBEAT, SHORT_BEAT = 0.5, 0.05
 -- A semaphore is never trusted longer than this: whoever should have woken it may be gone.
@@ -62,6 +64,14 @@ local function is_ending(port)
     return port.is_passing or port.is_closing or ngx.worker.exiting()
 end
 
+local function is_handed_over(port)
+    if not ngx.worker.exiting() then
+        return true
+    end
+    port.hand_over_until = port.hand_over_until or ngx.now() + HAND_OVER
+    return binding.hand_over(port) or ngx.now() >= port.hand_over_until
+end
+
 local function keep_once(port)
     local way = port.way
     port.keeper_told = false
@@ -69,7 +79,7 @@ local function keep_once(port)
     way.tend(port)
     holders.drop_dead(port.holders)
     local ends = is_ending(port)
-    if ends and port.count == 0 and way.rest(port) then
+    if ends and port.count == 0 and is_handed_over(port) and way.rest(port) then
         return false
     end
     local wait = (ends or next(port.holders)) and SHORT_BEAT or HEARTBEAT
@@ -194,6 +204,16 @@ function resty.wait(slot)
         end
     end
     return slot.result.status
+end
+
+---The first near hit of a process, which may never ask for anything.
+function resty.awaken(client)
+    client.awaken = nil
+    if resty.enter(client) then
+        local port = client.port
+        binding.host_begin(port)
+        kick(port)
+    end
 end
 
 ---Starts an operation that nobody waits for; its slot goes back to the pool when it is done.
