@@ -2,7 +2,8 @@
 --
 -- What:   run() measures idle and then with one busy process, shows medians and spread, compares
 --         ratios with their bars. side_by_side() alternates what is compared, round by round.
--- Args:   --rounds N   --state idle|busy   --out FILE (build/bench/NAME.json)
+-- Args:   --rounds N   --state idle|busy   --out FILE (build/bench/NAME.json), and those that the
+--         question names
 -- Not:    what is measured (the bench itself).
 
 local clock = require("spec.support.clock")
@@ -208,10 +209,16 @@ local function read_arguments(question)
         rounds = question.rounds or ROUNDS,
         out = (os.getenv("REDCACHE_BUILD_DIR") or "build") .. "/bench/" .. question.name .. ".json",
     }
+    local known, usage = { rounds = true, state = true, out = true }, ""
+    for _, name in ipairs(question.arguments or {}) do
+        known[name] = true
+        usage = usage .. " [--" .. name .. " ...]"
+    end
     for i = 1, #arg, 2 do
         local name = arg[i]:match("^%-%-(%a+)$")
-        if not (name == "rounds" or name == "state" or name == "out") or not arg[i + 1] then
-            error("usage: " .. question.name .. " [--rounds N] [--state idle|busy] [--out FILE]", 0)
+        if not known[name] or not arg[i + 1] then
+            error("usage: " .. question.name .. " [--rounds N] [--state idle|busy] [--out FILE]"
+                .. usage, 0)
         end
         args[name] = name == "rounds" and tonumber(arg[i + 1]) or arg[i + 1]
     end
@@ -228,12 +235,12 @@ local function write_json(path, results)
     assert(file:close())
 end
 
-local function measure(state, question, redis, rounds)
+local function measure(state, question, redis, args)
     local quiet = machine.wait_until_quiet()
     local busy = state == "busy" and machine.start_busy()
     local load = machine.load()
     local ok, samples = xpcall(function()
-        return question.measure(redis, rounds)
+        return question.measure(redis, args.rounds, args)
     end, debug.traceback)
     if busy then
         busy:kill()
@@ -247,8 +254,9 @@ local function measure(state, question, redis, rounds)
 end
 
 ---Asks a question: name, rounds, figures ({name, unit}; a side may lack some),
----measure(redis, rounds) -> samples as of side_by_side, ratios ({of, to, figure, at_most | at_least
----= limit by state}), limits (the same without `to`: bars of the figure itself).
+---measure(redis, rounds, args) -> samples as of side_by_side, arguments (names of its own), ratios
+---({of, to, figure, at_most | at_least = limit by state}), limits (the same without `to`: bars of
+---the figure itself).
 function bench.run(question)
     local args = read_arguments(question)
     local redis = server.start()
@@ -258,7 +266,7 @@ function bench.run(question)
     print(ROW:format("state", "", "median", "least", "most"))
     for _, state in ipairs(STATES) do
         if not args.state or args.state == state then
-            local result = measure(state, question, redis, args.rounds)
+            local result = measure(state, question, redis, args)
             results[state] = result
             print(("%-6s load average %.2f, %.2f processors busy before"):format(
                 state, result.load, result.busy_cpus_before))

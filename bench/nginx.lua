@@ -1,0 +1,143 @@
+-- nginx - redcache in nginx against what people use there: lua-resty-redis with kept and with
+-- pooled connections, ngx.shared.DICT, lua-resty-lrucache, a bare ngx.say and, where a copy is
+-- given, lua-resty-mlcache.
+--
+-- Args:   --mlcache "DIR[;DIR]"   where resty/mlcache.lua and resty/lock.lua are
+--         --workers N             nginx workers (1)
+
+local cjson = require("cjson")
+local bench = require("bench.support.bench")
+local nginx = require("spec.support.nginx")
+local process = require("spec.support.process")
+
+local KEYS = 1000
+-- Long enough for a median, short enough for nine rounds.
+local CALLS = { [1] = 4000, [50] = 40000, [500] = 80000 }
+local HITS = 2000000
+local HTTP_SECONDS, HTTP_CONNECTIONS = 1, 50
+local WAITERS, LOAD_MS = 2000, 300
+local TIMEOUT = 120
+
+local function start(redis, args)
+    local http = "lua_shared_dict bench 32m; lua_shared_dict mlcache 32m; lua_shared_dict locks 1m;\n"
+        .. "lua_socket_log_errors off;\n"
+    local init = ""
+    for dir in string.gmatch(args.mlcache or "", "[^;]+") do
+        init = init .. ("package.path = %q .. package.path\n"):format(dir .. "/?.lua;")
+    end
+    return nginx.start({
+        workers = tonumber(args.workers or 1),
+        connections = 16384,
+        http = http,
+        init = init .. ("side = require('bench.support.nginx_side') side.init(%d, %d)")
+            :format(redis.port, KEYS),
+        server = "keepalive_requests 100000000;",
+        locations = {
+            ["/ask"] = "content_by_lua_block { side.serve() }",
+            ["/say"] = "content_by_lua_block { ngx.say(side.keys[1]) }",
+            ["/near"] = "content_by_lua_block { ngx.say((side.l0:get(side.keys[1]))) }",
+        },
+    })
+end
+
+local function ask(server, query)
+    local status, body = server:get("/ask?" .. query, { timeout = TIMEOUT })
+    if status ~= 200 then
+        error("nginx could not answer '" .. query .. "': " .. tostring(body), 0)
+    end
+    return cjson.decode(body)
+end
+
+local function wrk(server, path)
+    local ended = process.run({ "wrk", "-t", "1", "-c", tostring(HTTP_CONNECTIONS), "-d",
+        HTTP_SECONDS .. "s", ("http://127.0.0.1:%d%s"):format(server.port, path) })
+    local rate = ended.out:match("Requests/sec:%s+([%d.]+)")
+    if rate == nil or ended.out:find("Non%-2xx") then
+        error("wrk failed: " .. ended.out .. ended.err, 0)
+    end
+    return { rate = tonumber(rate) }
+end
+
+local function connections(redis)
+    local count = 0
+    for _ in redis:call("CLIENT", "LIST"):gmatch("name=redcache%-") do
+        count = count + 1
+    end
+    return count
+end
+
+local function sides_of(server, args)
+    local sides = {}
+    local function add(name, query)
+        sides[#sides + 1] = { name, function() return ask(server, query) end }
+    end
+    for _, threads in ipairs({ 1, 50, 500 }) do
+        for _, kind in ipairs({ "ours", "kept", "pooled" }) do
+            add(("%s, %d threads"):format(kind, threads),
+                ("ask=wire&kind=%s&threads=%d&calls=%d"):format(kind, threads, CALLS[threads]))
+        end
+    end
+    for _, kind in ipairs({ "near", "shared", "l0", "lru" }) do
+        add(kind .. " hit", ("ask=hit&kind=%s&calls=%d"):format(kind, HITS))
+    end
+    sides[#sides + 1] = { "http near hit", function() return wrk(server, "/near") end }
+    sides[#sides + 1] = { "http ngx.say", function() return wrk(server, "/say") end }
+    for _, kind in ipairs(args.mlcache and { "ours", "mlcache" } or { "ours" }) do
+        add("wave of " .. kind, ("ask=wave&kind=%s&waiters=%d&load=%d"):format(kind, WAITERS,
+            LOAD_MS))
+    end
+    return sides
+end
+
+local RATIOS = {
+    { of = "ours, 1 threads", to = "kept, 1 threads", figure = "p50",
+        at_most = { idle = 1.0, busy = 1.0 } },
+    { of = "ours, 50 threads", to = "kept, 50 threads", figure = "rate",
+        at_least = { idle = 2.2, busy = 2.2 } },
+    { of = "ours, 50 threads", to = "pooled, 50 threads", figure = "rate",
+        at_least = { idle = 3.3, busy = 3.3 } },
+    { of = "ours, 500 threads", to = "kept, 500 threads", figure = "rate",
+        at_least = { idle = 5, busy = 5 } },
+    { of = "ours, 500 threads", to = "pooled, 500 threads", figure = "rate",
+        at_least = { idle = 9, busy = 9 } },
+    { of = "near hit", to = "shared hit", figure = "ns", at_most = { idle = 0.42, busy = 0.42 } },
+    { of = "l0 hit", to = "lru hit", figure = "ns", at_most = { idle = 0.65, busy = 0.65 } },
+    { of = "http near hit", to = "http ngx.say", figure = "rate",
+        at_least = { idle = 0.92, busy = 0.92 } },
+}
+
+local function has_mlcache()
+    for _, word in ipairs(arg) do
+        if word == "--mlcache" then
+            return true
+        end
+    end
+    return false
+end
+
+if has_mlcache() then
+    RATIOS[#RATIOS + 1] = { of = "wave of ours", to = "wave of mlcache", figure = "p99",
+        at_most = { idle = 0.5, busy = 0.5 } }
+end
+
+local function measure(redis, rounds, args)
+    local server = start(redis, args)
+    ask(server, "ask=fill")
+    local samples = bench.side_by_side(sides_of(server, args), rounds)
+    -- Three caches, two of them with a near cache: two clients, each with one node.
+    print(("connections to Redis: %d (at most 2 clients x %d workers x 1 node x 2)"):format(
+        connections(redis), #server:workers()))
+    server:stop()
+    return samples
+end
+
+bench.run({
+    name = "nginx",
+    arguments = { "mlcache", "workers" },
+    measure = measure,
+    figures = {
+        { name = "p50", unit = "us" }, { name = "p99", unit = "ms" },
+        { name = "rate", unit = "/s" }, { name = "ns", unit = "" }, { name = "loads", unit = "" },
+    },
+    ratios = RATIOS,
+})

@@ -1,0 +1,246 @@
+-- nginx_side - what the bench of nginx runs inside it: one function per question.
+--
+-- What:   each is asked over HTTP with its arguments and answers figures in JSON. The rivals are
+--         lua-resty-redis (Debian: lua-nginx-redis), ngx.shared.DICT, lua-resty-lrucache and, where
+--         a copy is given, lua-resty-mlcache.
+-- Not:    which figures are compared, and with which bars (bench/nginx.lua).
+
+local cjson = require("cjson")
+local ffi = require("ffi")
+local redcache = require("redcache")
+local resty_redis = require("nginx.redis")
+
+ffi.cdef("struct bench_time { long sec, nsec; };")
+ffi.cdef("int clock_gettime(int clock, struct bench_time *);")
+local MONOTONIC = 1
+local time = ffi.new("struct bench_time")
+
+local nginx_side = {}
+
+local REDIS_TIMEOUT_MS = 5000
+local POOL_SIZE = 1000
+local NAMESPACE = "bench"
+local VALUE_BYTES = 100
+local random = math.random
+
+local function now()
+    ffi.C.clock_gettime(MONOTONIC, time)
+    return tonumber(time.sec) + tonumber(time.nsec) / 1e9
+end
+
+-- Random values: those like "vvv...17" collide in LuaJIT's sparse string hash.
+local function text(len)
+    local bytes = {}
+    for i = 1, len do
+        bytes[i] = string.char(random(97, 122))
+    end
+    return table.concat(bytes)
+end
+
+local function median(values)
+    table.sort(values)
+    return values[math.ceil(#values / 2)]
+end
+
+local function quantile(values, share)
+    table.sort(values)
+    return values[math.max(1, math.ceil(#values * share))]
+end
+
+---Prepares a worker: the keys, and the caches. Called by init_by_lua.
+function nginx_side.init(port, count)
+    nginx_side.port = port
+    nginx_side.keys = {}
+    for i = 1, count do
+        nginx_side.keys[i] = text(16)
+    end
+    local function open(namespace, near)
+        return redcache.new({ url = "redis://127.0.0.1:" .. port, namespace = namespace,
+            codec = "raw", scheduler = "resty", near = near, maxStale = 10, waitTimeout = 30 })
+    end
+    nginx_side.wired = open(NAMESPACE, false)
+    nginx_side.near = open(NAMESPACE, { l0 = false })
+    nginx_side.l0 = open(NAMESPACE, true)
+end
+
+---Fills Redis with a value per key.
+function nginx_side.fill()
+    local map = {}
+    for _, key in ipairs(nginx_side.keys) do
+        map[key] = text(VALUE_BYTES)
+    end
+    assert(nginx_side.wired:setMulti(map, redcache.FOREVER))
+    return { count = #nginx_side.keys }
+end
+
+-- Reads over the wire -----------------------------------------------------------------------------
+
+local function connect()
+    local redis = resty_redis:new()
+    redis:set_timeout(REDIS_TIMEOUT_MS)
+    assert(redis:connect("127.0.0.1", nginx_side.port, { pool_size = POOL_SIZE }))
+    return redis
+end
+
+-- Each gives a function that reads one key, and one that ends.
+local READERS = {
+    ours = function()
+        local cache = nginx_side.wired
+        return function(key)
+            return cache:get(key)
+        end, function() end
+    end,
+    kept = function()
+        local redis, prefix = connect(), NAMESPACE .. ":"
+        return function(key)
+            return redis:get(prefix .. key)
+        end, function()
+            redis:close()
+        end
+    end,
+    pooled = function()
+        local prefix = NAMESPACE .. ":"
+        return function(key)
+            local redis = connect()
+            local value = redis:get(prefix .. key)
+            redis:set_keepalive(60000, POOL_SIZE)
+            return value
+        end, function() end
+    end,
+}
+
+---`threads` light threads read `calls` keys in all. rate: reads per second; p50: microseconds.
+function nginx_side.wire(args)
+    local threads, calls = tonumber(args.threads), tonumber(args.calls)
+    local keys = nginx_side.keys
+    local each = math.ceil(calls / threads)
+    local times = {}
+    local function read_all(reader, offset)
+        for i = 1, each do
+            local before = threads == 1 and now()
+            assert(type(reader(keys[(i * 7 + offset) % #keys + 1])) == "string")
+            if before then
+                times[i] = now() - before
+            end
+        end
+    end
+    local readers, ends = {}, {}
+    for i = 1, threads do
+        readers[i], ends[i] = READERS[args.kind]()
+    end
+    for i = 1, threads do -- what a first call costs is not the question
+        readers[i](keys[1])
+    end
+    collectgarbage()
+    local before, running = now(), {}
+    for i = 1, threads do
+        running[i] = ngx.thread.spawn(read_all, readers[i], i)
+    end
+    for i = 1, threads do
+        assert(ngx.thread.wait(running[i]))
+    end
+    local elapsed = now() - before
+    for i = 1, threads do
+        ends[i]()
+    end
+    return { rate = threads * each / elapsed, cost = elapsed / (threads * each) * 1e6,
+        p50 = threads == 1 and median(times) * 1e6 or nil }
+end
+
+-- Hits in memory ----------------------------------------------------------------------------------
+
+local function reader_of(kind)
+    if kind == "near" or kind == "l0" then
+        local cache = nginx_side[kind]
+        return function(key)
+            return (cache:get(key))
+        end
+    elseif kind == "shared" then
+        local dict = ngx.shared.bench
+        return function(key)
+            return (dict:get(key))
+        end
+    end
+    nginx_side.lru = nginx_side.lru or assert(require("resty.lrucache").new(20000))
+    local lru = nginx_side.lru
+    return function(key)
+        return (lru:get(key))
+    end
+end
+
+---Nanoseconds of a hit in memory.
+function nginx_side.hit(args)
+    local keys, calls = nginx_side.keys, tonumber(args.calls)
+    local reader = reader_of(args.kind)
+    for _, key in ipairs(keys) do
+        local value = assert(nginx_side.near:get(key))
+        ngx.shared.bench:set(key, value)
+        if nginx_side.lru then
+            nginx_side.lru:set(key, value, 3600)
+        end
+        nginx_side.l0:get(key)
+        nginx_side.l0:get(key)
+    end
+    collectgarbage()
+    local count = #keys
+    for i = 1, 20000 do -- until it is compiled
+        assert(reader(keys[i % count + 1]))
+    end
+    local before = now()
+    for i = 1, calls do
+        if not reader(keys[i % count + 1]) then
+            error("a miss")
+        end
+    end
+    return { ns = (now() - before) / calls * 1e9 }
+end
+
+-- A wave ------------------------------------------------------------------------------------------
+
+local WAVES = {
+    ours = function(key, load)
+        return nginx_side.l0:remember(key, 60, load, { waitTimeout = 30 })
+    end,
+    mlcache = function(key, load)
+        nginx_side.mlcache = nginx_side.mlcache or assert(require("resty.mlcache").new("bench",
+            "mlcache", { shm_locks = "locks", resty_lock_opts = { timeout = 30 } }))
+        return nginx_side.mlcache:get(key, { ttl = 60 }, load)
+    end,
+}
+
+---`waiters` light threads ask for one cold key whose loader takes `load` milliseconds.
+function nginx_side.wave(args)
+    local key, waiters, loads = text(16), tonumber(args.waiters), 0
+    local ask, times = WAVES[args.kind], {}
+    local function load()
+        loads = loads + 1
+        ngx.sleep(tonumber(args.load) / 1000)
+        return "loaded"
+    end
+    local begun, running = now(), {}
+    for i = 1, waiters do
+        running[i] = ngx.thread.spawn(function()
+            local value, err = ask(key, load)
+            assert(value == "loaded", tostring(err))
+            times[i] = (now() - begun) * 1000
+        end)
+    end
+    for i = 1, waiters do
+        assert(ngx.thread.wait(running[i]))
+    end
+    return { loads = loads, p99 = quantile(times, 0.99) }
+end
+
+---The content handler.
+function nginx_side.serve()
+    local args = ngx.req.get_uri_args()
+    local ok, figures = xpcall(nginx_side[args.ask], debug.traceback, args)
+    if not ok then
+        ngx.status = 500
+        ngx.print(figures)
+        return
+    end
+    ngx.print(cjson.encode(figures))
+end
+
+return nginx_side
