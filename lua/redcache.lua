@@ -15,6 +15,7 @@ local clock = require("redcache.clock")
 local errors = require("redcache.errors")
 local fence = require("redcache.fence")
 local options = require("redcache.options")
+local run = require("redcache.run")
 
 local redcache = {
     _VERSION = "0.1.0",
@@ -41,7 +42,9 @@ local redcache = {
 ---prefix; else keys begin with it and ":"), group (""), connectTimeout (1), commandTimeout (0.5),
 ---maxValue (8 MiB), maxKey (65536 bytes), maxQueue (65536 requests), degradedTtl (1: how long a
 ---value loaded while Redis is away is shared in the process), spin (true: poll for a moment before
----sleeping), scheduler ("blocking").
+---sleeping), scheduler ("blocking": a call that waits stops its Lua state; "resty" in nginx,
+---"coroutine" under redcache.run, "luv", "cqueues", "copas": only its coroutine), driver ("loop";
+---for "resty" also "thread": a thread renews leases while a loader blocks the worker).
 ---
 ---Without a server: memory://, or memory://NAME for a store of that name (letters, digits and ._-),
 ---is shared by all threads and Lua states of the process, and gone when the last cache on it is
@@ -72,6 +75,14 @@ local redcache = {
 ---@return redcache.Cache
 redcache.new = cache.open
 
+---Opens a cache in nginx, in init_by_lua: as new, with scheduler "resty" where none is named. Its
+---near cache is mapped before nginx forks, so all workers share it, also those of a later reload,
+---and each Lua state that opens it with the same connection options. Nothing is started in the
+---master; a worker connects when it first needs to.
+---@param opts? table
+---@return redcache.Cache
+redcache.init = cache.init
+
 ---Makes a clock for specs: it stands still at 0 until clock:advance(seconds); clock:now() tells it.
 ---A cache of redcache.new({ url = "memory://", clock = clock }) takes no real time and has no
 ---thread; what is due while the clock is advanced happens in the same order each time. A call that
@@ -80,5 +91,22 @@ redcache.new = cache.open
 ---millisecond of its ttl. A clock and its caches stay in one Lua state.
 ---@return redcache.Clock
 redcache.clock = clock.new
+
+---Runs fn(...) as a coroutine, and everything that it spawns, until all of them have ended: many
+---calls at once for programs without an event loop. See redcache.run (lua/redcache/run.lua).
+---
+---    local cache = redcache.new({ url = "redis://127.0.0.1:6379", scheduler = "coroutine" })
+---    redcache.run(function()
+---        for i = 1, 1000 do
+---            redcache.spawn(function() print(cache:get("user:" .. i)) end)
+---        end
+---    end)
+---@type fun(fn: function, ...: any): ...
+redcache.run = run.run
+
+---Starts fn(...) as another coroutine of the run() that is at work. handle:wait() returns what fn
+---returned, or nil, err where it failed.
+---@type fun(fn: function, ...: any): redcache.Task
+redcache.spawn = run.spawn
 
 return redcache

@@ -89,6 +89,21 @@ static void turn_host(struct rc_loop *loop, struct rc_driver *driver)
     }
 }
 
+/* A pass of the caller's own, where that is cheaper than to wake the thread for it. */
+static bool turn_inline(struct rc_loop *loop, struct rc_driver *driver)
+{
+    int turns = driver->wire->is_instant ? TURNS_MAX : loop->turns ? 1 : 0;
+    if (turns == 0 || atomic_load(&driver->crowded) || !rc_driver_try_own(driver))
+        return false;
+    rc_driver_count_inline_turn(driver);
+    while (turns-- > 0 && rc_driver_turn(driver, 0)) {
+    }
+    if (rc_driver_needs_reactor(driver))
+        atomic_store(&driver->reactor_wants, true);
+    rc_driver_leave(driver, false);
+    return true;
+}
+
 static uint32_t take_wants(struct rc_link *link)
 {
     uint32_t wants =
@@ -104,6 +119,8 @@ static void tell_links(struct rc_driver *driver, rc_turn *turn)
         turn->links[i].wants = take_wants(link);
         turn->links[i].output = rc_buf_head(&link->output);
         turn->links[i].len = rc_buf_len(&link->output);
+        turn->news |= (turn->links[i].len > 0 ? 1u << i : 0) |
+                      (turn->links[i].wants != 0 ? 1u << (RC_HOST_LINKS + i) : 0);
     }
     int64_t at_us = rc_engine_deadline(&driver->engine);
     int64_t left_us = at_us - driver->engine.context.now_us;
@@ -116,26 +133,31 @@ void rc_loop_turn(rc_loop *loop, rc_turn *turn)
     struct rc_driver *driver = driver_of(loop);
     struct rc_seat *seat;
     turn->wait_us = -1;
-    turn->count = 0;
+    turn->count = turn->news = 0;
     memset(turn->links, 0, sizeof turn->links);
     rc_loop_hush(loop);
     if (driver != NULL && driver->kind == RC_DRIVER_HOST)
         turn_host(loop, driver);
     else if (driver != NULL && driver->kind == RC_DRIVER_POLL)
         rc_reactor_dispatch(driver->reactor);
-    else if (driver != NULL && atomic_load(&driver->submitted) != NULL)
+    else if (driver != NULL && atomic_load(&driver->submitted) != NULL &&
+             !turn_inline(loop, driver))
         rc_driver_kick(driver);
     while (turn->count < RC_TURN_NAMES && (seat = rc_loop_take(loop)) != NULL)
         turn->names[turn->count++] = seat->name;
-    if (driver != NULL && driver->wire == &rc_wire_host)
-        tell_links(driver, turn);
-    else if (driver != NULL && driver->kind == RC_DRIVER_HOST)
+    if (driver == NULL || driver->kind != RC_DRIVER_HOST)
+        return;
+    if (driver->wire != &rc_wire_host)
         turn->wait_us = SWEEP_EVERY_US; /* news of a store in memory has no other way to us */
+    else if (turn->count <
+             RC_TURN_NAMES) /* what is wanted is told once: by the last of the turns */
+        tell_links(driver, turn);
 }
 
 void rc_loop_wait(rc_loop *loop)
 {
     struct rc_driver *driver = driver_of(loop);
+    loop->turns = true;
     while (driver != NULL && driver->kind != RC_DRIVER_HOST && !rc_loop_has_done(loop)) {
         atomic_store(&loop->seat.state, 0);
         if (!rc_loop_has_done(loop)) /* what is done behind this makes the seat done, too */
@@ -151,6 +173,7 @@ int rc_loop_fd(rc_loop *loop)
         return error;
     if (driver->kind == RC_DRIVER_HOST)
         return RC_ERR_ARGUMENT;
+    loop->turns = false;
     return driver->kind == RC_DRIVER_POLL ? rc_reactor_fd(driver->reactor) : rc_loop_open_fd(loop);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "driver/fork.h"
+#include "driver/loop.h"
 #include "driver/random.h"
 #include "driver/reactor.h"
 
@@ -113,6 +114,8 @@ void rc_driver_tell(struct rc_driver *driver)
 void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat)
 {
     seat->driver = driver;
+    if (seat->untold) /* its caller has not waited to be told, and it can stand in the list but once */
+        rc_loop_forget(seat->loop, seat);
     /* Relaxed: the exchange orders it. */
     atomic_store_explicit(&seat->state, 0, memory_order_relaxed);
     seat->earlier = atomic_load_explicit(&driver->submitted, memory_order_relaxed);

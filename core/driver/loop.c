@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,7 @@ void rc_loop_deinit(struct rc_loop *loop)
 
 void rc_loop_push(struct rc_loop *loop, struct rc_seat *seat)
 {
+    seat->untold = true;
     seat->next_done = atomic_load_explicit(&loop->done, memory_order_relaxed);
     /* Release pairs with the exchange in sort. Sequentially consistent because wake then looks at
        `told`, while the loop clears it, then looks here. */
@@ -95,14 +97,21 @@ struct rc_seat *rc_loop_take(struct rc_loop *loop)
     if (loop->first == NULL)
         sort(loop);
     struct rc_seat *seat = loop->first;
-    if (seat != NULL)
-        loop->first = seat->next_done;
+    if (seat == NULL)
+        return NULL;
+    loop->first = seat->next_done;
+    seat->untold = false;
+    while (!rc_seat_is_done(seat)) /* whoever finishes it is between push and done */
+        sched_yield();
     return seat;
 }
 
 void rc_loop_forget(struct rc_loop *loop, struct rc_seat *seat)
 {
     struct rc_seat *before = NULL;
+    if (!seat->untold)
+        return;
+    seat->untold = false;
     sort(loop);
     for (struct rc_seat *each = loop->first; each != NULL; before = each, each = each->next_done) {
         if (each != seat)
@@ -132,7 +141,9 @@ int rc_loop_open_fd(struct rc_loop *loop)
     fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (fd < 0)
         return RC_ERR_NOMEM;
+    loop->has_event = true;
     atomic_store(&loop->fd, fd);
+    rc_loop_wake(loop); /* what was done while nobody could be told */
     return fd;
 }
 
@@ -166,6 +177,7 @@ int rc_loop_accept_socket(struct rc_loop *loop)
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, O_NONBLOCK);
     close_listener(loop);
+    loop->has_event = false;
     int earlier = atomic_exchange(&loop->fd, fd);
     if (earlier >= 0)
         close(earlier);
@@ -176,7 +188,12 @@ int rc_loop_accept_socket(struct rc_loop *loop)
 
 void rc_loop_hush(struct rc_loop *loop)
 {
-    /* Pairs with wake: see push. */
+    uint64_t count;
+    if (loop->has_event && atomic_load(&loop->told)) {
+        ssize_t n = read(atomic_load(&loop->fd), &count, sizeof count);
+        (void)n;
+    }
+    /* Pairs with wake: see push. After the read: nothing is written while it is set. */
     atomic_store(&loop->told, false);
 }
 

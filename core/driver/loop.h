@@ -31,6 +31,8 @@ struct rc_loop {
     unsigned seats;   /* that have a name in it */
     bool has_offered; /* what its engine keeps near */
     bool is_leaving;  /* freed with the last of them */
+    bool has_event;   /* fd is an eventfd of ours, not a socket that the caller reads */
+    bool turns;       /* the caller has waited here: he moves the bytes himself */
 
     /* Any thread. */
     _Atomic(struct rc_seat *) done; /* newest first */
@@ -48,7 +50,7 @@ void rc_loop_wake(struct rc_loop *loop);
 
 /* The oldest that is done, or NULL. */
 struct rc_seat *rc_loop_take(struct rc_loop *loop);
-/* The seat goes away: it is not told any more. */
+/* The seat goes away, or is used again: it is not told any more. */
 void rc_loop_forget(struct rc_loop *loop, struct rc_seat *seat);
 bool rc_loop_has_done(const struct rc_loop *loop);
 

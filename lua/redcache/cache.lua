@@ -9,6 +9,7 @@ local batch = require("redcache.batch")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local lock = require("redcache.lock")
+local metrics = require("redcache.metrics")
 local namespace = require("redcache.namespace")
 local near = require("redcache.near")
 local options = require("redcache.options")
@@ -34,6 +35,7 @@ Cache.lock = lock.lock
 Cache.tryLock = lock.tryLock
 Cache.withLock = lock.withLock
 Cache.namespace = namespace.namespace
+Cache.metrics = metrics.metrics
 Cache.request = request.request
 
 -- A cache object over a client that is open.
@@ -61,13 +63,10 @@ local function make(client, prefix, settings)
     return cache
 end
 
----Opens a cache. redcache.new is this function.
----@param opts? table
----@return redcache.Cache
-function Cache.open(opts)
-    local settings, message = options.complete(opts, "new", "new")
+local function open(opts, method)
+    local settings, message = options.complete(opts, "new", method)
     if settings == nil then
-        error(message, 2)
+        error(message, 3)
     end
     local scheduler = require("redcache.scheduler." .. settings.scheduler)
     local client, reason, option
@@ -76,10 +75,34 @@ function Cache.open(opts)
         client, reason, option = binding.open(settings, scheduler.driver(settings))
     end
     if client == nil then
-        error("bad option '" .. option .. "' to new: " .. reason, 2)
+        error("bad option '" .. option .. "' to " .. method .. ": " .. reason, 3)
     end
     client.scheduler, client.enter, client.awaken = scheduler, scheduler.enter, scheduler.awaken
+    client.group = settings.group
     return make(client, namespace.prefix("", settings.namespace), settings)
+end
+
+---Opens a cache. redcache.new is this function.
+---@param opts? table
+---@return redcache.Cache
+function Cache.open(opts)
+    local cache = open(opts, "new")
+    return cache
+end
+
+---Opens a cache in nginx. redcache.init is this function.
+---@param opts? table
+---@return redcache.Cache
+function Cache.init(opts)
+    if opts == nil or type(opts) == "table" then
+        local all = { scheduler = "resty" }
+        for name, value in pairs(opts or {}) do
+            all[name] = value
+        end
+        opts = all
+    end
+    local cache = open(opts, "init")
+    return cache
 end
 
 -- Takes a slot with what a call's options ask for. opts is nil or was not checked yet.

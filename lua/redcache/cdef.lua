@@ -423,6 +423,7 @@ typedef struct rc_host_link {
 typedef struct rc_turn {
     int64_t wait_us;    /* the next turn is due then, even without news; -1: never */
     uint32_t count;     /* of names; RC_TURN_NAMES: there may be more, turn again */
+    uint32_t news;      /* bit 0 and 1: the link of that number has output; 2 and 3: or wants */
     uint32_t names[RC_TURN_NAMES];
     rc_host_link links[RC_HOST_LINKS]; /* RC_DRIVER_HOST */
 } rc_turn;

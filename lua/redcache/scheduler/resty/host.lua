@@ -17,6 +17,8 @@ local semaphore = require("ngx.semaphore")
 local ngx = ngx
 local HOST_CLOSE, HOST_OPEN = binding.HOST_CLOSE, binding.HOST_OPEN
 local LINKS = 2
+-- Bits of a turn's news: that a link has output; from WANTS on: that one wants something.
+local OUTPUT, WANTS = { [0] = 1, 2 }, 4
 local RECEIVE_BYTES = 65536
 -- What is overdue is the core's to say, and each time-out of a cosocket is a line in the error log:
 -- they wait for a day.
@@ -34,25 +36,32 @@ local function wake_writer(link)
     end
 end
 
+-- Takes what the core wants done with connections.
+local function take_wants(port)
+    for i = 0, LINKS - 1 do
+        local link = port.links[i]
+        local wants = binding.wants(port, i)
+        link.wants = bit.bor(link.wants, wants)
+        link.open = link.open and bit.band(wants, HOST_CLOSE) == 0
+    end
+end
+
 ---One turn of the core; wakes who has to do what it wants done.
 local function turn(port)
-    base.turn(port)
-    local links, news = port.links, false
+    local news = base.turn(port)
+    if news >= WANTS then
+        take_wants(port)
+        base.wake_keeper(port)
+    end
     for i = 0, LINKS - 1 do
-        local link = links[i]
-        local wants = binding.wants(port, i)
-        if wants ~= 0 then
-            link.wants = bit.bor(link.wants, wants)
-            link.open = link.open and bit.band(wants, HOST_CLOSE) == 0
-            news = true
-        end
-        if link.open and binding.output_len(port, i) > 0 then
+        local link = port.links[i]
+        if bit.band(news, OUTPUT[i]) ~= 0 and link.open then
             port.last_link = i
             wake_writer(link)
         end
     end
     local wait = binding.turn_wait(port)
-    if news or (wait and ngx.now() + wait < port.keeper_wakes - 0.001) then
+    if wait and ngx.now() + wait < port.keeper_wakes - 0.001 then
         base.wake_keeper(port)
     end
 end

@@ -5,18 +5,18 @@
 --         it: the light thread of an aborted request vanishes without running any Lua.
 -- Not:    no connections (host.lua, thread.lua).
 
+local bit = require("bit")
 local binding = require("redcache.binding")
 
-local is_done = binding.is_done
+local bor, TURN_NAMES = bit.bor, binding.TURN_NAMES
 
 local port = {}
 
--- Hands a slot that is done to whoever waits for it. Its name may be told late: of an operation
--- whose caller found it done by himself, and has started the next one in that slot.
+-- Hands a slot that is done to whoever waits for it.
 local function finish(self, name)
     local slot = self.waiting[name]
-    if not slot or not is_done(slot) then
-        return
+    if not slot then
+        return -- its caller has found it done by himself
     end
     self.waiting[name] = nil
     self.count = self.count - 1
@@ -30,19 +30,24 @@ local function finish(self, name)
         else
             self.abandoned = self.abandoned + 1
             binding.discard(slot)
+            port.wake_keeper(self) -- a lease that is given back is on its way
         end
     end
 end
 
 ---One turn of the core.
 ---@param self redcache.Port
+---@return integer news of connections, as of binding.turn
 function port.turn(self)
+    local news = 0
     repeat
-        local count = binding.turn(self)
+        local count, more = binding.turn(self)
+        news = bor(news, more)
         for i = 0, count - 1 do
             finish(self, binding.turn_name(self, i))
         end
-    until count < binding.TURN_NAMES
+    until count < TURN_NAMES
+    return news
 end
 
 ---Somebody waits for the slot, or nobody does: it is detached.
