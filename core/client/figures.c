@@ -1,9 +1,19 @@
 /*
  * figures - the public calls that tell how a client does: counters, health, near cache.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "client/client.h"
+#include "driver/fork.h"
+
+/* Asking how a client does starts nothing: the driver of this process, NULL before its first use. */
+static struct rc_driver *running_driver(const struct rc_client *client)
+{
+    struct rc_driver *driver = atomic_load_explicit(&client->driver, memory_order_acquire);
+    bool is_ours = driver != NULL && driver->fork_generation == rc_fork_generation();
+    return is_ours && !atomic_load(&client->closed) ? driver : NULL;
+}
 
 static void read_stats(struct rc_engine *engine, void *argument)
 {
@@ -12,8 +22,7 @@ static void read_stats(struct rc_engine *engine, void *argument)
 
 void rc_get_stats(rc_client *client, rc_stats *stats)
 {
-    int error;
-    struct rc_driver *driver = rc_client_driver(client, &error);
+    struct rc_driver *driver = running_driver(client);
     memset(stats, 0, sizeof *stats);
     if (driver == NULL)
         return;
@@ -30,11 +39,12 @@ static void read_health(struct rc_engine *engine, void *argument)
 
 void rc_get_health(rc_client *client, rc_health *health)
 {
-    int error;
-    struct rc_driver *driver = rc_client_driver(client, &error);
+    struct rc_driver *driver = running_driver(client);
     memset(health, 0, sizeof *health);
     if (driver != NULL)
         rc_driver_call(driver, read_health, health);
+    else
+        snprintf(health->address, sizeof health->address, "%s", client->address.label);
 }
 
 static void read_horizon(struct rc_engine *engine, void *argument)
@@ -47,8 +57,7 @@ static void read_horizon(struct rc_engine *engine, void *argument)
 
 void rc_get_near_stats(rc_client *client, rc_near_stats *stats)
 {
-    int error;
-    struct rc_driver *driver = rc_client_driver(client, &error);
+    struct rc_driver *driver = running_driver(client);
     memset(stats, 0, sizeof *stats);
     if (client->near != NULL)
         rc_near_read_stats(client->near, stats);

@@ -567,10 +567,12 @@ void rc_engine_get_health(const struct rc_engine *engine, rc_health *health)
     memset(health, 0, sizeof *health);
     health->ready = rc_link_is_ready(w);
     health->tracking = rc_link_is_ready(t) && t->tracking;
-    if (!health->ready && w->down_since_us != 0)
-        health->down_ms = (engine->context.now_us - w->down_since_us) / 1000;
-    snprintf(health->server, sizeof health->server, "%s", w->server);
+    /* A client that has only read near so far knows what is wrong from T. */
+    const struct rc_link *asked = health->ready || w->state == RC_LINK_IDLE ? t : w;
+    if (!health->ready && asked->down_since_us != 0)
+        health->down_ms = (engine->context.now_us - asked->down_since_us) / 1000;
+    snprintf(health->server, sizeof health->server, "%s",
+             w->server[0] != '\0' ? w->server : t->server);
     snprintf(health->address, sizeof health->address, "%s", engine->address.label);
-    const char *cause = !health->ready ? w->cause : t->cause;
-    snprintf(health->cause, sizeof health->cause, "%s", cause);
+    snprintf(health->cause, sizeof health->cause, "%s", asked->cause);
 }
