@@ -192,14 +192,18 @@ static bool try_to_turn(struct rc_driver *driver, struct rc_seat *seat, bool lis
 /* Nobody else does it. Where the host owns the connections only calls can be waited for. */
 static void wait_as_host(struct rc_driver *driver, struct rc_seat *seat)
 {
-    if (rc_driver_try_own(driver)) {
+    bool is_polled = driver->kind == RC_DRIVER_POLL && !atomic_load(&driver->ended);
+    if (is_polled && driver->reactor != NULL) {
+        struct pollfd fd = {.fd = rc_reactor_fd(driver->reactor), .events = POLLIN};
+        rc_reactor_dispatch(driver->reactor);
+        while (!rc_seat_is_done(seat)) {
+            (void)poll(&fd, 1, -1);
+            rc_reactor_dispatch(driver->reactor);
+        }
+        rc_reactor_wake(driver->reactor); /* others may be done, too: that is for a turn to tell */
+    } else if (rc_driver_try_own(driver)) {
         rc_driver_turn(driver, 0);
         rc_driver_leave(driver, false);
-    }
-    while (!rc_seat_is_done(seat) && driver->kind == RC_DRIVER_POLL) {
-        struct pollfd fd = {.fd = rc_reactor_fd(driver->reactor), .events = POLLIN};
-        (void)poll(&fd, 1, -1);
-        rc_reactor_dispatch(driver->reactor);
     }
 }
 

@@ -60,7 +60,9 @@ void rc_loop_push(struct rc_loop *loop, struct rc_seat *seat)
 void rc_loop_wake(struct rc_loop *loop)
 {
     uint64_t one = 1;
-    rc_seat_finish(&loop->seat);
+    /* A read first: most of a burst find it done. Pairs with rc_loop_wait: see push. */
+    if (!(atomic_load(&loop->seat.state) & RC_SEAT_DONE))
+        rc_seat_finish(&loop->seat);
     int fd = atomic_load(&loop->fd);
     if (fd < 0 || atomic_exchange(&loop->told, true))
         return;

@@ -53,6 +53,7 @@ struct rc_reactor {
     enum mode mode;
     bool is_hosted; /* no thread: fixed after start */
     bool has_tick;  /* the tick is set */
+    bool unwatched; /* the kernel does not watch all that it is to: libuv tells it when it waits */
     uint64_t seen_inline_turns;
     int quiet_ticks;
     int busy_ticks;
@@ -78,6 +79,7 @@ static void set_poll(struct door *door, int events)
         uv_is_closing((const uv_handle_t *)&door->poll))
         return;
     door->poll_events = events;
+    door->reactor->unwatched = true;
     if (events == 0)
         uv_poll_stop(&door->poll);
     else
@@ -512,6 +514,8 @@ int rc_reactor_start(struct rc_driver *driver)
         free(reactor);
         return RC_ERR_NOMEM;
     }
+    if (reactor->is_hosted) /* so that the kernel watches what wakes us, before the first turn */
+        uv_run(&reactor->loop, UV_RUN_NOWAIT);
     return 0;
 }
 
@@ -522,12 +526,16 @@ int rc_reactor_fd(struct rc_reactor *reactor)
 
 void rc_reactor_dispatch(struct rc_reactor *reactor)
 {
+    if (reactor->ending)
+        return;
     uv_run(&reactor->loop, UV_RUN_NOWAIT);
     if (atomic_load(&reactor->driver->submitted) != NULL ||
         rc_driver_needs_reactor(reactor->driver) || reactor->driver->wire->is_instant)
         pass(reactor, 0);
-    /* libuv tells the kernel what to watch when it next waits: the host waits for it. */
-    uv_run(&reactor->loop, UV_RUN_NOWAIT);
+    do { /* what is to be watched may change while libuv tells the kernel; the host waits for it */
+        reactor->unwatched = false;
+        uv_run(&reactor->loop, UV_RUN_NOWAIT);
+    } while (reactor->unwatched);
 }
 
 void rc_reactor_wake(struct rc_reactor *reactor)

@@ -17,7 +17,15 @@ local ABI = 4
 -- A second run in one Lua state (a cleared package.loaded) must not declare everything again.
 if not pcall(ffi.typeof, "rc_load_options") then
     ffi.cdef(cdef)
+    -- By names of our own: others may have declared these with other types.
+    ffi.cdef([[
+        struct redcache_pollfd { int fd; short events; short revents; };
+        int redcache_poll(struct redcache_pollfd *fds, unsigned long count, int timeout_ms)
+            __asm__("poll");
+        int redcache_getpid(void) __asm__("getpid");
+    ]])
 end
+local POLLIN = 1
 
 -- Looks in the environment, then where Lua's C modules live, then where the linker looks.
 local function load_library()
@@ -238,7 +246,7 @@ end
 local ports = {}
 
 local CONNECTION = { "url", "group", "tlsCa", "connectTimeout", "commandTimeout", "maxValue",
-    "maxKey", "maxQueue", "degradedTtl", "spin", "maxBytes", "scheduler", "driver" }
+    "maxKey", "maxQueue", "degradedTtl", "spin", "maxBytes", "scheduler", "driver", "clock" }
 
 local function port_key(settings)
     local parts = {}
@@ -534,9 +542,12 @@ end
 ---Does what can be done without waiting, and tells what is done.
 ---@param port redcache.Port
 ---@return integer count of names: turn_name(port, 0) to turn_name(port, count - 1)
+---@return integer news of connections: bits 0 and 1 where one has output, 2 and 3 where it wants
+---something done
 function binding.turn(port)
-    C.rc_loop_turn(port.loop, port.turn)
-    return port.turn.count
+    local turn = port.turn
+    C.rc_loop_turn(port.loop, turn)
+    return turn.count, turn.news
 end
 
 function binding.turn_name(port, index)
@@ -578,6 +589,28 @@ end
 ---@return integer fd
 function binding.loop_fd(port)
     return C.rc_loop_fd(port.loop)
+end
+
+local watched = ffi.new("struct redcache_pollfd[?]", 1)
+local watched_room = 1
+
+---Sleeps until something is done in one of these ports, for which a thread works meanwhile.
+---@param list redcache.Port[]
+---@param count integer
+function binding.wait_ports(list, count)
+    if count > watched_room then
+        watched, watched_room = ffi.new("struct redcache_pollfd[?]", count), count
+    end
+    for i = 1, count do
+        local at = watched[i - 1]
+        at.fd, at.events, at.revents = binding.loop_fd(list[i]), POLLIN, 0
+    end
+    ffi.C.redcache_poll(watched, count, -1)
+end
+
+---@return integer pid of this process
+function binding.pid()
+    return ffi.C.redcache_getpid()
 end
 
 ---@return string|nil path of a socket to connect to at once

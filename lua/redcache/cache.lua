@@ -411,7 +411,11 @@ function Cache:cancel(tag)
     elseif self._client.handle == nil then
         return nil, errors.new("closed", "cancel", nil, "the cache is closed")
     end
-    return binding.cancel(self._client, tag)
+    local count, tell = binding.cancel(self._client, tag), self._scheduler.tell
+    if tell then
+        tell(self._client)
+    end
+    return count
 end
 
 ---Counters since the start: those of this cache object (hits, misses, negative, loads, loadErrors,

@@ -9,6 +9,8 @@
 --         wait(slot) -> status     returns when the slot's operation is done; or NOT_WAITED at once
 --         can_wait() -> boolean    whether this caller may wait
 --         detach(slot)             the operation was started, and nobody waits for it
+--         tell(client)             (optional) operations were ended by a call: those who wait for
+--                                  them are to be woken
 --         current() -> identity    who would wait: whoever waits for a load of its own identity
 --                                  would wait for itself
 --         guard(client, object, drop), unguard(client, object)

@@ -77,6 +77,7 @@ local function keep_once(port)
     port.keeper_told = false
     way.turn(port)
     way.tend(port)
+    base.drop_abandoned(port)
     holders.drop_dead(port.holders)
     local ends = is_ending(port)
     if ends and port.count == 0 and is_handed_over(port) and way.rest(port) then
@@ -222,6 +223,14 @@ function resty.detach(slot)
     base.add(port, slot)
     slot.detached = true
     kick(port)
+end
+
+---Operations may have ended otherwise than by what came in: tells those who wait for them.
+function resty.tell(client)
+    local port = client.port
+    if port.pid == ngx.worker.pid() then
+        port.way.turn(port)
+    end
 end
 
 ---While the running light thread lives, the object is its; then drop(object) is called.

@@ -35,6 +35,20 @@ local function finish(self, name)
     end
 end
 
+---Drops what light threads have waited for that are gone by now: nobody gets a lease or a lock in
+---their place. The keeper's.
+function port.drop_abandoned(self)
+    for name, slot in pairs(self.waiting) do
+        if slot.waits and slot.sem:count() >= 0 then
+            slot.waits = false
+            self.waiting[name] = nil
+            self.count = self.count - 1
+            self.abandoned = self.abandoned + 1
+            binding.discard(slot)
+        end
+    end
+end
+
 ---One turn of the core.
 ---@param self redcache.Port
 ---@return integer news of connections, as of binding.turn

@@ -1,0 +1,465 @@
+#include "driver/loop.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "redcache.h"
+#include "test/test.h"
+
+enum { PATIENCE_MS = 10000, NAME = 7, OTHER = 8 };
+
+static rc_turn turn;
+
+static rc_client *open_client(const char *url, int driver)
+{
+    rc_client *client = NULL;
+    const char *why = NULL;
+    rc_options options = {.url = url,
+                          .url_len = strlen(url),
+                          .command_timeout_ms = PATIENCE_MS,
+                          .connect_timeout_ms = PATIENCE_MS,
+                          .driver = driver};
+    if (!CHECK(rc_open(&options, &client, &why) == 0))
+        exit(1);
+    return client;
+}
+
+static rc_loop *open_loop(rc_client *client)
+{
+    rc_loop *loop = rc_loop_new(client);
+    if (!CHECK(loop != NULL))
+        exit(1);
+    return loop;
+}
+
+static rc_op *open_op(rc_client *client, rc_loop *loop, uint32_t name)
+{
+    rc_op *op = rc_op_new(client);
+    if (!CHECK(op != NULL))
+        exit(1);
+    rc_op_name(op, loop, name);
+    return op;
+}
+
+static void close_all(rc_client *client, rc_loop *loop, rc_op *op)
+{
+    rc_op_free(op);
+    rc_loop_free(loop);
+    rc_unref(client, 100);
+}
+
+static int set_key(rc_op *op)
+{
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    return rc_set(op, "key", 3, &entry, "x", 1, -1, 0);
+}
+
+static bool is_readable(int fd, int timeout_ms)
+{
+    struct pollfd watched = {.fd = fd, .events = POLLIN};
+    return poll(&watched, 1, timeout_ms) == 1;
+}
+
+static bool tells(rc_loop *loop, uint32_t name)
+{
+    rc_loop_turn(loop, &turn);
+    return turn.count == 1 && turn.names[0] == name;
+}
+
+/* ---- a store in memory --------------------------------------------------------------------- */
+
+static void memory_tells_in_the_turn_that_sends(int driver)
+{
+    rc_client *client = open_client("memory://loop", driver);
+    rc_loop *loop = open_loop(client);
+    rc_op *op = open_op(client, loop, NAME);
+    CHECK(set_key(op) == 0);
+    CHECK(tells(loop, NAME) && rc_is_done(op) == 1 && rc_op_result(op)->status == 0);
+    CHECK(rc_get(op, "key", 3, 0) == 0);
+    CHECK(tells(loop, NAME) && rc_op_result(op)->outcome == RC_HIT);
+    rc_loop_turn(loop, &turn);
+    CHECK(turn.count == 0);
+    close_all(client, loop, op);
+}
+
+static void a_polled_store_tells_in_the_turn_that_sends(void)
+{
+    memory_tells_in_the_turn_that_sends(RC_DRIVER_POLL);
+}
+
+static void a_hosted_store_tells_in_the_turn_that_sends(void)
+{
+    memory_tells_in_the_turn_that_sends(RC_DRIVER_HOST);
+}
+
+static void a_store_with_a_thread_tells_in_the_turn_that_sends(void)
+{
+    memory_tells_in_the_turn_that_sends(RC_DRIVER_REACTOR);
+}
+
+static void a_slot_that_is_used_again_untold_is_told_once(void)
+{
+    rc_client *client = open_client("memory://loop", RC_DRIVER_REACTOR);
+    rc_loop *loop = open_loop(client);
+    rc_op *op = open_op(client, loop, NAME);
+    for (int i = 0; i < 3; i++)
+        CHECK(set_key(op) == 0 && rc_wait(op) == 0);
+    CHECK(rc_get(op, "key", 3, 0) == 0);
+    CHECK(tells(loop, NAME) && rc_op_result(op)->outcome == RC_HIT);
+    close_all(client, loop, op);
+}
+
+static void sleeps_until_something_is_done(void)
+{
+    rc_client *client = open_client("memory://loop", RC_DRIVER_REACTOR);
+    rc_loop *loop = open_loop(client);
+    rc_op *op = open_op(client, loop, NAME);
+    for (int i = 0; i < 3; i++) {
+        CHECK(set_key(op) == 0);
+        rc_loop_wait(loop);
+        CHECK(rc_is_done(op) == 1 && tells(loop, NAME));
+    }
+    close_all(client, loop, op);
+}
+
+static void a_slot_that_is_freed_untold_is_not_told(void)
+{
+    rc_client *client = open_client("memory://loop", RC_DRIVER_POLL);
+    rc_loop *loop = open_loop(client);
+    rc_op *gone = open_op(client, loop, NAME), *op = open_op(client, loop, OTHER);
+    CHECK(set_key(gone) == 0 && rc_wait(gone) == 0);
+    CHECK(set_key(op) == 0 && rc_wait(op) == 0);
+    rc_op_free(gone);
+    CHECK(tells(loop, OTHER));
+    close_all(client, loop, op);
+}
+
+static void a_loop_may_be_freed_before_its_slots(void)
+{
+    rc_client *client = open_client("memory://loop", RC_DRIVER_POLL);
+    rc_loop *loop = open_loop(client);
+    rc_op *op = open_op(client, loop, NAME);
+    CHECK(set_key(op) == 0);
+    rc_loop_free(loop);
+    CHECK(rc_wait(op) == 0);
+    rc_op_free(op);
+    rc_unref(client, 100);
+}
+
+/* ---- a server on a socket, answered by the test itself -------------------------------------- */
+
+enum { CONNS = 4 };
+
+static struct {
+    char directory[64];
+    char path[96];
+    char url[128];
+    int listener;
+    int conns[CONNS];
+    int count;
+} server;
+
+static void start_server(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strcpy(server.directory, "/tmp/redcache-test-XXXXXX");
+    if (!CHECK(mkdtemp(server.directory) != NULL))
+        exit(1);
+    snprintf(server.path, sizeof server.path, "%s/sock", server.directory);
+    snprintf(server.url, sizeof server.url, "unix://%s", server.path);
+    memcpy(address.sun_path, server.path, strlen(server.path) + 1);
+    server.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    server.count = 0;
+    if (!CHECK(bind(server.listener, (struct sockaddr *)&address, sizeof address) == 0 &&
+               listen(server.listener, CONNS) == 0))
+        exit(1);
+}
+
+static void stop_server(void)
+{
+    for (int i = 0; i < server.count; i++)
+        close(server.conns[i]);
+    close(server.listener);
+    unlink(server.path);
+    rmdir(server.directory);
+}
+
+/* Commands are short here: each comes as a whole. */
+static void answer(int fd)
+{
+    char bytes[4096];
+    ssize_t len = read(fd, bytes, sizeof bytes - 1);
+    bytes[len > 0 ? len : 0] = '\0';
+    for (const char *at = bytes; (at = strchr(at, '*')) != NULL; at++) {
+        const char *name = strchr(at, '$');
+        name = name != NULL ? strchr(name, '\n') : NULL;
+        const char *text = name == NULL                         ? ""
+                           : strncmp(name + 1, "HELLO", 5) == 0 ? "%0\r\n"
+                           : strncmp(name + 1, "PING", 4) == 0  ? "+PONG\r\n"
+                           : strncmp(name + 1, "GET", 3) == 0   ? "$1\r\nx\r\n"
+                                                                : "+OK\r\n";
+        CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    }
+}
+
+/* Answers what has come, until `fd` is readable; false after ten seconds. */
+static bool serve_until_readable(int fd)
+{
+    for (int64_t until_us = rc_clock_us() + PATIENCE_MS * 1000; rc_clock_us() < until_us;) {
+        struct pollfd fds[2 + CONNS] = {{.fd = fd, .events = POLLIN},
+                                        {.fd = server.listener, .events = POLLIN}};
+        for (int i = 0; i < server.count; i++)
+            fds[2 + i] = (struct pollfd){.fd = server.conns[i], .events = POLLIN};
+        int count = server.count;
+        (void)poll(fds, (nfds_t)(2 + count), 100);
+        if (fds[0].revents != 0)
+            return true;
+        for (int i = 0; i < count; i++) {
+            if (fds[2 + i].revents != 0)
+                answer(server.conns[i]);
+        }
+        if (fds[1].revents != 0 && server.count < CONNS)
+            server.conns[server.count++] = accept(server.listener, NULL, NULL);
+    }
+    return false;
+}
+
+/* Turns whenever there is reason to, until that name is told. */
+static bool told_by_fd(rc_loop *loop, int fd, uint32_t name)
+{
+    for (int i = 0; i < 1000 && serve_until_readable(fd); i++) {
+        rc_loop_turn(loop, &turn);
+        if (turn.count > 0)
+            return turn.count == 1 && turn.names[0] == name;
+    }
+    return false;
+}
+
+static void get_by_fd(int driver)
+{
+    start_server();
+    rc_client *client = open_client(server.url, driver);
+    rc_loop *loop = open_loop(client);
+    rc_op *op = open_op(client, loop, NAME);
+    int fd = rc_loop_fd(loop);
+    CHECK(fd >= 0 && rc_loop_fd(loop) == fd);
+    for (int i = 0; i < 50; i++) {
+        CHECK(rc_get(op, "key", 3, 0) == 0);
+        rc_loop_turn(loop, &turn);
+        /* The thread may have been fast. */
+        bool is_told = turn.count == 1 || told_by_fd(loop, fd, NAME);
+        if (!CHECK(is_told && rc_is_done(op) == 1 && rc_op_result(op)->outcome == RC_HIT))
+            break;
+    }
+    /* Then there is no reason for a turn; one that came just before may be there. */
+    for (int i = 0; i < 3 && is_readable(fd, 0); i++)
+        rc_loop_turn(loop, &turn);
+    CHECK(!is_readable(fd, 20));
+    close_all(client, loop, op);
+    stop_server();
+}
+
+static void a_polled_client_needs_its_descriptor_alone(void)
+{
+    get_by_fd(RC_DRIVER_POLL);
+}
+
+static void a_thread_tells_by_a_descriptor(void)
+{
+    get_by_fd(RC_DRIVER_REACTOR);
+}
+
+/* A deadline is a reason, too. */
+static void a_polled_client_wakes_for_what_is_overdue(void)
+{
+    start_server();
+    rc_client *client = open_client(server.url, RC_DRIVER_POLL);
+    rc_loop *loop = open_loop(client);
+    rc_op *op = open_op(client, loop, NAME);
+    rc_op_timeout(op, 30);
+    int fd = rc_loop_fd(loop);
+    CHECK(rc_get(op, "key", 3, 0) == 0);
+    rc_loop_turn(loop, &turn);
+    for (int i = 0; i < 100 && turn.count == 0 && CHECK(is_readable(fd, PATIENCE_MS)); i++)
+        rc_loop_turn(loop, &turn);
+    CHECK(turn.count == 1 && rc_op_result(op)->status < 0);
+    close_all(client, loop, op);
+    stop_server();
+}
+
+/* What a blocking call finds done of others is told, too. */
+static void a_blocking_call_leaves_a_reason_for_a_turn(void)
+{
+    rc_client *client = open_client("memory://loop", RC_DRIVER_POLL);
+    rc_loop *loop = open_loop(client);
+    rc_op *op = open_op(client, loop, NAME), *blocking = open_op(client, NULL, 0);
+    int fd = rc_loop_fd(loop);
+    CHECK(set_key(op) == 0 && set_key(blocking) == 0);
+    CHECK(rc_wait(blocking) == 0 && rc_is_done(op) == 1);
+    CHECK(is_readable(fd, PATIENCE_MS) && tells(loop, NAME));
+    rc_op_free(blocking);
+    close_all(client, loop, op);
+}
+
+/* ---- a host that owns the connections --------------------------------------------------------- */
+
+static const char GREETING[] = "%0\r\n+PONG\r\n", VALUE[] = "$1\r\nx\r\n";
+
+static bool output_has(int link, const char *text)
+{
+    const rc_host_link *at = &turn.links[link];
+    size_t len = strlen(text);
+    for (size_t i = 0; i + len <= at->len; i++) {
+        if (memcmp(at->output + i, text, len) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void send_all(rc_loop *loop, int link)
+{
+    rc_host_sent(loop, (uint32_t)link, turn.links[link].len);
+    rc_loop_turn(loop, &turn);
+    CHECK(turn.links[link].len == 0);
+}
+
+static void feed(rc_loop *loop, int link, const char *bytes)
+{
+    rc_host_feed(loop, (uint32_t)link, bytes, strlen(bytes));
+    rc_loop_turn(loop, &turn);
+}
+
+/* The first connection, up to where it is ready. */
+static void connect_link(rc_loop *loop)
+{
+    rc_host_opened(loop, 0);
+    rc_loop_turn(loop, &turn);
+    CHECK(output_has(0, "HELLO") && output_has(0, "PING"));
+    send_all(loop, 0);
+    feed(loop, 0, GREETING);
+}
+
+struct host {
+    rc_client *client;
+    rc_loop *loop;
+    rc_op *op;
+};
+
+/* A host with a request under way. */
+static struct host open_host(void)
+{
+    struct host host = {.client = open_client("redis://127.0.0.1:6379", RC_DRIVER_HOST)};
+    host.loop = open_loop(host.client);
+    host.op = open_op(host.client, host.loop, NAME);
+    CHECK(rc_get(host.op, "key", 3, 0) == 0);
+    rc_loop_turn(host.loop, &turn);
+    CHECK(turn.count == 0 && turn.links[0].wants == RC_HOST_OPEN && turn.wait_us > 0);
+    return host;
+}
+
+static void close_host(struct host *host)
+{
+    for (int i = 0; i < 3 && rc_host_leave(host->loop) == 0; i++)
+        rc_loop_turn(host->loop, &turn);
+    close_all(host->client, host->loop, host->op);
+}
+
+static void a_host_moves_the_bytes(void)
+{
+    char text[64];
+    int32_t port, is_tls;
+    struct host host = open_host();
+    CHECK(rc_host_address(host.loop, text, sizeof text, &port, &is_tls) == 9 &&
+          strcmp(text, "127.0.0.1") == 0 && port == 6379 && is_tls == 0);
+    CHECK(rc_host_lookup(host.loop, text, sizeof text) == 9);
+    CHECK(rc_wait(host.op) == RC_ERR_ARGUMENT && rc_loop_fd(host.loop) == RC_ERR_ARGUMENT);
+    connect_link(host.loop);
+    CHECK(output_has(0, "GET"));
+    send_all(host.loop, 0);
+    feed(host.loop, 0, "$1\r\n"); /* in pieces */
+    CHECK(turn.count == 0);
+    feed(host.loop, 0, "x\r\n");
+    CHECK(turn.count == 1 && turn.names[0] == NAME);
+    CHECK(rc_op_result(host.op)->outcome == RC_HIT && rc_op_result(host.op)->len == 1);
+    close_host(&host);
+}
+
+static void a_host_opens_again_what_was_lost(void)
+{
+    struct host host = open_host();
+    connect_link(host.loop);
+    send_all(host.loop, 0);
+    rc_host_lost(host.loop, 0, "gone", 4);
+    rc_loop_turn(host.loop, &turn);
+    CHECK(turn.count == 0); /* a read is sent again */
+    for (int i = 0; i < 1000 && turn.links[0].wants == 0; i++) {
+        CHECK(turn.wait_us >= 0);
+        (void)poll(NULL, 0, (int)(turn.wait_us / 1000) + 1);
+        rc_loop_turn(host.loop, &turn);
+    }
+    CHECK(turn.links[0].wants == RC_HOST_OPEN);
+    connect_link(host.loop);
+    CHECK(output_has(0, "GET"));
+    send_all(host.loop, 0);
+    feed(host.loop, 0, VALUE);
+    CHECK(turn.count == 1 && rc_op_result(host.op)->outcome == RC_HIT);
+    close_host(&host);
+}
+
+static void a_host_may_rest_where_nobody_needs_it(void)
+{
+    struct host host = open_host();
+    CHECK(rc_host_rest(host.loop) == 0);
+    connect_link(host.loop);
+    send_all(host.loop, 0);
+    feed(host.loop, 0, VALUE);
+    CHECK(rc_host_rest(host.loop) == 1);
+    rc_loop_turn(host.loop, &turn);
+    CHECK(turn.links[0].wants == RC_HOST_CLOSE);
+    CHECK(rc_get(host.op, "key", 3, 0) == 0);
+    rc_loop_turn(host.loop, &turn);
+    CHECK(turn.links[0].wants == RC_HOST_OPEN);
+    connect_link(host.loop);
+    send_all(host.loop, 0);
+    feed(host.loop, 0, VALUE);
+    CHECK(turn.count == 1 && rc_op_result(host.op)->outcome == RC_HIT);
+    close_host(&host);
+}
+
+static void what_was_dropped_is_not_told(void)
+{
+    struct host host = open_host();
+    connect_link(host.loop);
+    send_all(host.loop, 0);
+    rc_op_drop(host.op);
+    CHECK(rc_is_done(host.op) == 1 && rc_op_result(host.op)->status == RC_ERR_CANCELLED);
+    feed(host.loop, 0, VALUE);
+    CHECK(turn.count == 0);
+    close_host(&host);
+}
+
+int main(void)
+{
+    TEST(a_polled_store_tells_in_the_turn_that_sends);
+    TEST(a_hosted_store_tells_in_the_turn_that_sends);
+    TEST(a_store_with_a_thread_tells_in_the_turn_that_sends);
+    TEST(a_slot_that_is_used_again_untold_is_told_once);
+    TEST(sleeps_until_something_is_done);
+    TEST(a_slot_that_is_freed_untold_is_not_told);
+    TEST(a_loop_may_be_freed_before_its_slots);
+    TEST(a_polled_client_needs_its_descriptor_alone);
+    TEST(a_thread_tells_by_a_descriptor);
+    TEST(a_polled_client_wakes_for_what_is_overdue);
+    TEST(a_blocking_call_leaves_a_reason_for_a_turn);
+    TEST(a_host_moves_the_bytes);
+    TEST(a_host_opens_again_what_was_lost);
+    TEST(a_host_may_rest_where_nobody_needs_it);
+    TEST(what_was_dropped_is_not_told);
+    return test_result();
+}

@@ -1,0 +1,105 @@
+-- copas - waiting in copas' loop: a coroutine sleeps while copas selects.
+--
+-- What:   copas watches what looks like a socket. So a thread of ours "receives" from an object
+--         with the descriptor of the core (getfd); it is "dirty", which select() takes for
+--         readable, when something was started. The thread turns the core then. Who waits yields
+--         to a queue of ours in place of copas' two, and is put back into copas' care by
+--         copas.addthread.
+-- Memory: the thread stays in copas until the cache is closed.
+-- Not:    Lua's main thread blocks. A handler whose last wait was for a cache closes its socket by
+--         itself: copas.autoclose closes what a thread has waited for last. Copas selects
+--         descriptors below 1,024.
+
+local polled = require("redcache.scheduler.polled")
+
+local running, yield = coroutine.running, coroutine.yield
+
+local copas, scheduler
+local push, drain = polled.new_line()
+
+-- What copas calls with what a thread has yielded.
+local queue = {
+    insert = function() end,
+    push = function(_, slot, co)
+        slot.co = co
+    end,
+}
+
+-- What copas takes for a socket. The first receive of each pair makes the thread wait.
+local function new_source(port)
+    local has_waited = true
+    return {
+        getfd = function()
+            return port.is_closed and -1 or port.fd
+        end,
+        dirty = function()
+            return port.is_kicked
+        end,
+        receive = function()
+            has_waited = not has_waited
+            return has_waited or nil, "timeout"
+        end,
+        close = function() end, -- copas does so when the thread has ended
+    }
+end
+
+local function keep(port)
+    local source = new_source(port)
+    while not port.is_closed do
+        copas.receive(source)
+        if not port.is_closed then
+            scheduler.turn(port)
+        end
+        drain(copas.addthread) -- which catches what they raise
+    end
+end
+
+local way = { name = "copas", module = "copas", blocks = true }
+
+function way.use(module)
+    copas = module
+end
+
+function way.settle(port)
+    port.is_kicked = false
+end
+
+function way.can_wait()
+    return running() ~= nil
+end
+
+-- Outside of all threads there is one caller.
+function way.current()
+    return running() or way
+end
+
+function way.kick(port)
+    port.is_kicked = true
+    if not port.keeper then
+        port.keeper = coroutine.create(function()
+            return keep(port)
+        end)
+        copas.addthread(port.keeper)
+    end
+end
+
+function way.sleep(slot)
+    yield(slot, queue)
+end
+
+function way.wake(slot)
+    push(slot.co)
+end
+
+-- The thread ends, unless it is what closes the cache: then a moment later. Copas keeps what looked
+-- like a socket, without a descriptor.
+function way.stop(port)
+    drain(copas.addthread)
+    if port.keeper and coroutine.status(port.keeper) == "suspended" then
+        copas.addthread(port.keeper)
+    end
+end
+
+scheduler = polled.new(way)
+
+return scheduler

@@ -1,0 +1,207 @@
+-- coroutine - waiting in redcache.run: a coroutine sleeps while its runner resumes others.
+--
+-- What:   a caller starts an operation and suspends its task. Between two bursts of tasks the
+--         runner makes one pass over the connections, which sends what the first has started
+--         before the second begins: the server never runs dry. Where nothing is ready the runner
+--         moves the bytes itself; with several clients at work their threads do it.
+-- Memory: one port per client and Lua state; its slots are the process's.
+-- Not:    who is no task of the runner blocks: the program outside of run(), and coroutines that a
+--         task has made for itself.
+
+local binding = require("redcache.binding")
+local run = require("redcache.run")
+local waiting = require("redcache.scheduler.waiting")
+
+local is_done = binding.is_done
+local yield = coroutine.yield
+local current, make_ready, WAITS = run.current, run.ready, run.WAITS
+
+-- How far a clock that several clients go by is moved at a time: what a deadline is rounded to.
+local CLOCK_STEP = 0.001
+
+local scheduler = { name = "coroutine" }
+
+local pid = binding.pid()
+local generation = 0 -- grows where the process is found to be another one
+local ports, port_count = {}, 0 -- those that have a loop in this process
+local server_count = 0 -- those of them that go to a server
+
+---@return string|nil message why it can not be used
+function scheduler.check(settings)
+    if settings.driver ~= "loop" then
+        return "driver is for the scheduler 'resty'"
+    end
+end
+
+---@return integer driver of the clients
+function scheduler.driver()
+    return binding.REACTOR
+end
+
+local function check_process()
+    local now = binding.pid()
+    if now == pid then
+        return
+    end
+    pid, generation = now, generation + 1
+    ports, port_count, server_count = {}, 0, 0
+    if run.is_pumping then
+        error("could not go on: the process was forked inside of redcache.run", 0)
+    end
+end
+
+local function settle(port, client)
+    waiting.settle(port)
+    if not binding.open_loop(port) then
+        return false
+    end
+    port.generation, port.clock, port.is_memory = generation, client.clock, client.is_memory
+    port_count = port_count + 1
+    server_count = server_count + (port.is_memory and 0 or 1)
+    ports[port_count] = port
+    return true
+end
+
+---Before a slot is taken.
+---@return boolean ready not so without memory
+function scheduler.enter(client)
+    if not run.is_pumping then
+        check_process()
+    end
+    if client.generation == generation then
+        return true
+    end
+    local port = client.port
+    if port.generation ~= generation and not settle(port, client) then
+        return false
+    end
+    client.slots, client.count, client.generation = {}, 0, generation
+    return true
+end
+
+-- The callers -------------------------------------------------------------------------------------
+
+---@param slot redcache.Slot
+---@return integer status
+function scheduler.wait(slot)
+    local co, client = current(), slot.client
+    if co == nil or client.handle == nil then
+        return binding.wait(slot)
+    elseif not is_done(slot) then
+        slot.co = co
+        waiting.add(client.port, slot)
+        repeat
+            yield(WAITS)
+        until slot.co == nil
+        local status = slot.status
+        if status then
+            slot.status = nil
+            return status
+        end
+    end
+    return slot.result.status
+end
+
+function scheduler.can_wait()
+    return true
+end
+
+-- Who blocks stops all of them: so as the one who asks he is each of them. What he has begun
+-- belongs to the task around him.
+local Identity = {}
+function Identity.__eq(owner, asker)
+    return asker.blocks or owner.task == asker.task
+end
+
+---Who would wait.
+function scheduler.current()
+    return setmetatable({ task = run.around(), blocks = current() == nil }, Identity)
+end
+
+---Starts an operation that nobody waits for.
+function scheduler.detach(slot)
+    slot.detached = true
+    waiting.add(slot.client.port, slot)
+end
+
+-- What a dropped coroutine held is given back by the garbage collector.
+function scheduler.guard() end
+function scheduler.unguard() end
+
+-- The runner's ------------------------------------------------------------------------------------
+
+local function wake(slot)
+    local co = slot.co
+    slot.co = nil
+    make_ready(co)
+end
+
+local source = { check = check_process }
+
+---Sends what was started, and makes ready what is done.
+function source.turn()
+    check_process()
+    for i = 1, port_count do
+        local port = ports[i]
+        if port.count > 0 then
+            waiting.turn(port, wake)
+        end
+    end
+end
+
+local busy = {}
+
+---Sleeps until something is done. The runner moves the bytes of a client itself where it never has
+---to wait for another one, too: the client's thread would otherwise have to guess who does it.
+---@return boolean slept false: nothing is under way
+function source.sleep()
+    local count, clock = 0, nil
+    for i = 1, port_count do
+        local port = ports[i]
+        if port.count > 0 then
+            count = count + 1
+            busy[count] = port
+            clock = clock or port.clock
+        end
+    end
+    if count == 0 then
+        return false
+    elseif count == 1 and (server_count <= 1 or clock) then
+        binding.wait_any(busy[1])
+    elseif clock then
+        binding.advance_clock(clock, CLOCK_STEP)
+    else
+        binding.wait_ports(busy, count)
+    end
+    return true
+end
+
+---The run has ended without its tasks: nobody waits any more.
+function source.forget()
+    for i = 1, port_count do
+        waiting.drop(ports[i], function(slot)
+            slot.co, slot.status = nil, nil
+        end)
+    end
+end
+
+run.watch(source)
+
+---The last cache on the port was closed: ends what waits.
+function scheduler.close(port, timeout)
+    if port.generation == generation then
+        waiting.drop(port, wake)
+        for i = 1, port_count do
+            if ports[i] == port then
+                ports[i] = ports[port_count]
+                ports[port_count] = nil
+                port_count = port_count - 1
+                server_count = server_count - (port.is_memory and 0 or 1)
+                break
+            end
+        end
+    end
+    binding.end_port(port, timeout)
+end
+
+return scheduler

@@ -1,0 +1,94 @@
+-- cqueues - waiting in a cqueues controller: a coroutine sleeps on a condition variable.
+--
+-- What:   a coroutine of ours, the keeper, lives in each controller that somebody waits in: it
+--         watches the descriptor of the core, turns it, and signals who waits. What was started
+--         is sent at its next step, in one write.
+-- Memory: the keeper ends, and so does the controller's loop, when all that is left in there are
+--         keepers: it looks IDLE_SECONDS after the last of the others has ended.
+-- Not:    whoever is no coroutine of a controller blocks: the program outside of loop(), and
+--         generators (coroutine.wrap) inside of a coroutine.
+
+local polled = require("redcache.scheduler.polled")
+
+local running = coroutine.running
+
+local IDLE_SECONDS = 0.02
+
+local cqueues, condition, scheduler
+local keepers_of = setmetatable({}, { __mode = "k" }) -- their number, by controller
+
+local function is_last(controller)
+    return controller:count() <= keepers_of[controller]
+end
+
+local function keep(port, controller)
+    local kicked, watched = port.kicked, { pollfd = port.fd, events = "r" }
+    repeat
+        scheduler.turn(port)
+        if not port.is_closed and not port.is_kicked then
+            if port.count > 0 then
+                cqueues.poll(watched, kicked)
+            else
+                cqueues.poll(watched, kicked, IDLE_SECONDS)
+            end
+        end
+    until port.is_closed or (port.count == 0 and not port.is_kicked and is_last(controller))
+    keepers_of[controller] = keepers_of[controller] - 1
+    port.keepers[controller] = nil
+end
+
+local function start_keeper(port, controller)
+    port.keepers[controller] = true
+    keepers_of[controller] = (keepers_of[controller] or 0) + 1
+    controller:wrap(keep, port, controller)
+end
+
+local way = { name = "cqueues", module = "cqueues", blocks = true }
+
+function way.use(module)
+    cqueues, condition = module, require("cqueues.condition")
+end
+
+function way.settle(port)
+    port.kicked, port.is_kicked = condition.new(), false
+    port.keepers = setmetatable({}, { __mode = "k" })
+end
+
+function way.can_wait()
+    local controller, is_own = cqueues.running()
+    return controller ~= nil and is_own
+end
+
+-- Outside of a controller there is one caller.
+function way.current()
+    return running() or way
+end
+
+function way.kick(port)
+    local controller = cqueues.running()
+    if controller and not port.keepers[controller] then
+        start_keeper(port, controller)
+    end
+    if not port.is_kicked then
+        port.is_kicked = true
+        port.kicked:signal()
+    end
+end
+
+function way.sleep(slot)
+    slot.condition = slot.condition or condition.new()
+    slot.condition:wait()
+end
+
+function way.wake(slot)
+    slot.condition:signal()
+end
+
+function way.stop(port)
+    port.kicked:signal()
+    cqueues.cancel(port.fd)
+end
+
+scheduler = polled.new(way)
+
+return scheduler
