@@ -19,8 +19,8 @@ local WAITERS, LOAD_MS = 2000, 300
 local TIMEOUT = 120
 
 local function start(redis, args)
-    local http = "lua_shared_dict bench 32m; lua_shared_dict mlcache 32m; lua_shared_dict locks 1m;\n"
-        .. "lua_socket_log_errors off;\n"
+    local http = "lua_shared_dict bench 32m; lua_shared_dict mlcache 32m;\n"
+        .. "lua_shared_dict locks 1m; lua_socket_log_errors off;\n"
     local init = ""
     for dir in string.gmatch(args.mlcache or "", "[^;]+") do
         init = init .. ("package.path = %q .. package.path\n"):format(dir .. "/?.lua;")
