@@ -360,17 +360,25 @@ void rc_unref(rc_client *client, int32_t timeout_ms)
     rc_client_count_user(client, -1);
 }
 
-uint32_t rc_host_count(void)
+uint32_t rc_loop_count(void)
 {
     uint32_t count = 0;
     lock_registry();
-    for (struct rc_client *client = registry; client != NULL; client = client->next) {
-        struct rc_driver *driver = atomic_load(&client->driver);
-        count += driver != NULL && driver->kind == RC_DRIVER_HOST &&
-                 driver->fork_generation == rc_fork_generation();
-    }
+    for (struct rc_client *client = registry; client != NULL; client = client->next)
+        count += client->loops_home == rc_fork_generation() ? client->loops : 0;
     unlock_registry();
     return count;
+}
+
+void rc_client_count_loop(struct rc_client *client, int change)
+{
+    lock_registry();
+    if (client->loops_home != rc_fork_generation())
+        client->loops = 0; /* those were the parent's */
+    client->loops_home = rc_fork_generation();
+    if (change > 0 || client->loops > 0)
+        client->loops += (unsigned)change;
+    unlock_registry();
 }
 
 /* The first call in a child of fork(): its stores begin empty. */

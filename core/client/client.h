@@ -37,6 +37,8 @@ struct rc_client {
     unsigned references;
     bool leaving;   /* the last reference is on its way out: not to be opened again */
     unsigned users; /* seats, locks and views: the memory stays as long as there are any */
+    unsigned loops; /* that are open in the process of the fork generation loops_home */
+    unsigned loops_home;
 
     /* Guarded by driver_mutex; read anywhere (acquire). */
     pthread_mutex_t driver_mutex;
@@ -70,6 +72,9 @@ bool rc_client_is_abroad(const struct rc_client *client);
 /* Counts a seat or lock; with the last user of a client nobody refers to any more its memory
    goes. */
 void rc_client_count_user(struct rc_client *client, int change);
+
+/* Counts a loop that is opened or closed. */
+void rc_client_count_loop(struct rc_client *client, int change);
 
 /* The slot is free for a new operation of this kind, or RC_ERR_ARGUMENT. */
 int rc_operation_ready(rc_op *op, enum rc_op_kind kind);

@@ -21,6 +21,7 @@ rc_loop *rc_loop_new(rc_client *client)
         return NULL;
     }
     rc_client_count_user(client, 1);
+    rc_client_count_loop(client, 1);
     return loop;
 }
 
@@ -42,6 +43,8 @@ void rc_loop_free(rc_loop *loop)
 {
     struct rc_driver *driver = driver_of(loop);
     struct rc_client *client = loop->client;
+    if (!loop->is_leaving)
+        rc_client_count_loop(client, -1);
     loop->is_leaving = true;
     if (loop->seats > 0)
         return;

@@ -459,6 +459,7 @@ typedef struct rc_turn {
 } rc_turn;
 rc_loop *rc_loop_new(rc_client *client);
 void rc_loop_free(rc_loop *loop);
+uint32_t rc_loop_count(void); /* of all clients, in this process */
 void rc_op_name(rc_op *op, rc_loop *loop, uint32_t name); /* of an idle slot */
 /* Tells what is done; with a host it does all that can be done without waiting, before. */
 void rc_loop_turn(rc_loop *loop, rc_turn *turn);
@@ -485,8 +486,6 @@ void rc_host_begin(rc_loop *loop);
    is handed over to one of theirs, if that is asked for again until it returns 1: done, or nothing to
    hand over. */
 int rc_host_hand_over(rc_loop *loop);
-/* Clients of RC_DRIVER_HOST that run in this process. */
-uint32_t rc_host_count(void);
 /* Where and how to connect: text of the host, or of the path of a unix socket; returns its length.
    *port is 0 for a path, *is_tls says whether TLS is wanted. */
 int rc_host_address(rc_loop *loop, char *text, size_t size, int32_t *port, int32_t *is_tls);

@@ -244,6 +244,7 @@ end
 ---@field references integer
 ---@field key string
 local ports = {}
+local own_loops = 0 -- of this Lua state
 
 local CONNECTION = { "url", "group", "tlsCa", "connectTimeout", "commandTimeout", "maxValue",
     "maxKey", "maxQueue", "degradedTtl", "spin", "maxBytes", "scheduler", "driver", "clock" }
@@ -343,20 +344,16 @@ end
 function binding.end_port(port, timeout)
     if port.loop then
         C.rc_loop_free(ffi.gc(port.loop, nil))
-        port.loop = nil
+        port.loop, own_loops = nil, own_loops - 1
     end
     C.rc_unref(ffi.gc(port.handle, nil), milliseconds_or_none(timeout))
     port.handle = nil
 end
 
----Whether another Lua state of this process has connections of its own.
+---Whether another Lua state of this process has loops, too.
 ---@return boolean
 function binding.has_rivals()
-    local own = 0
-    for _, port in pairs(ports) do
-        own = own + (port.loop and 1 or 0)
-    end
-    return C.rc_host_count() > own
+    return C.rc_loop_count() > own_loops
 end
 
 ---Ends every operation that carries `tag`.
@@ -534,7 +531,10 @@ function binding.open_loop(port)
     if loop == nil then
         return false
     end
-    port.loop = ffi.gc(loop, C.rc_loop_free)
+    if port.loop then -- of the parent process
+        own_loops = own_loops - 1
+    end
+    port.loop, own_loops = ffi.gc(loop, C.rc_loop_free), own_loops + 1
     port.turn = port.turn or ffi.new("rc_turn")
     return true
 end

@@ -66,6 +66,18 @@ local function signal_loss(self)
     end
 end
 
+-- The light thread that acquires or holds is gone: gives the lock back, and waits for nothing.
+local function drop(handle)
+    local slot = take(handle._client)
+    if slot == nil then
+        return
+    elseif binding.lock_release(handle._handle, slot) == 0 then
+        handle._cache._scheduler.detach(slot)
+    else
+        give(slot)
+    end
+end
+
 ---Acquires the lock; waits for it as long as `wait` says.
 ---@param wait? number seconds from 0 (one try); nil: the lock's `wait`
 ---@return true|nil acquired
@@ -100,7 +112,10 @@ function Lock:acquire(wait)
     local status = binding.lock_acquire(self._handle, slot, flags, settings.ttl, wait,
         settings.maxHold)
     if status == 0 then
+        local scheduler = self._cache._scheduler
+        scheduler.guard(self._client, self, drop)
         status = self._cache._wait(slot)
+        scheduler.unguard(self._client, self)
     end
     if status == 0 then
         self.fence = binding.number(slot)
@@ -261,18 +276,6 @@ end
 local function trace(cause)
     -- Only a text can take the traceback along; an error object is handed on as it is.
     return type(cause) == "string" and debug.traceback(cause, 2) or cause
-end
-
--- The light thread that ran withLock is gone: gives the lock back, and waits for nothing.
-local function drop(handle)
-    local slot = take(handle._client)
-    if slot == nil then
-        return
-    elseif binding.lock_release(handle._handle, slot) == 0 then
-        handle._cache._scheduler.detach(slot)
-    else
-        give(slot)
-    end
 end
 
 -- Ends withLock after fn has returned or thrown.

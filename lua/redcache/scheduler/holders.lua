@@ -11,24 +11,36 @@ local holders = {}
 
 -- Deeper than any loader that works; a stack that deep is taken for alive.
 local MAX_LEVELS = 200
--- So much garbage is collected per look, in kilobytes: a light thread that was spawned and killed
--- still has its stack, until the collector comes by.
-local STEP = 64
+-- A light thread that was spawned and killed still has its stack, until the collector comes by: so
+-- it is helped along, by a 64th of the heap per look and at least so many kilobytes.
+local LEAST_STEP, SHARE = 64, 64
+-- What was dropped while a cycle ran may have been marked before: the next one finds it.
+local CYCLES = 2
 
----@return table holders
+---@class redcache.Holders
+---@field rows table weak: who holds what
+---@field cycles integer of the collector, still to come
+
+---@return redcache.Holders
 function holders.new()
-    return setmetatable({}, { __mode = "k" })
+    return { rows = setmetatable({}, { __mode = "k" }), cycles = 0 }
 end
 
 ---@param object table on the stack of the running coroutine until it is removed
 ---@param drop fun(object: table)
 function holders.add(self, object, drop)
     local weak = setmetatable({ co = coroutine.running() }, { __mode = "v" })
-    self[object] = { drop = drop, weak = weak }
+    self.rows[object] = { drop = drop, weak = weak }
 end
 
 function holders.remove(self, object)
-    self[object] = nil
+    self.rows[object] = nil
+end
+
+---Whether drop_dead has something to do.
+---@return boolean
+function holders.has_work(self)
+    return self.cycles > 0 or next(self.rows) ~= nil
 end
 
 local function stands_on_stack(co, object)
@@ -51,15 +63,22 @@ end
 
 ---Drops what belongs to coroutines that are gone.
 function holders.drop_dead(self)
-    for object, row in pairs(self) do
+    local rows = self.rows
+    for object, row in pairs(rows) do
         local co = row.weak.co
         if not co or not stands_on_stack(co, object) then
-            self[object] = nil
+            rows[object] = nil
             row.drop(object)
         end
     end
-    if next(self) then
-        collectgarbage("step", STEP)
+    if next(rows) then
+        self.cycles = CYCLES
+    end
+    if self.cycles > 0 then
+        local step = math.max(LEAST_STEP, collectgarbage("count") / SHARE)
+        if collectgarbage("step", math.floor(step)) then
+            self.cycles = self.cycles - 1
+        end
     end
 end
 

@@ -32,7 +32,7 @@ if not (ngx and ngx.timer and ngx.get_phase) then
     return resty
 end
 
-local get_request = require("resty.core.base").get_request
+local get_phase = ngx.get_phase
 local semaphore = require("ngx.semaphore")
 local base = require("redcache.scheduler.resty.port")
 
@@ -42,9 +42,11 @@ local WAYS = {
 }
 local DRIVERS = { loop = binding.HOST, thread = binding.REACTOR }
 
+-- In the other phases of a TLS handshake a stock nginx (1.22) can not wait, whatever its Lua module
+-- says: the handshake just ends.
 local YIELDABLE = {
     rewrite = true, server_rewrite = true, access = true, content = true, timer = true,
-    ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
+    ssl_cert = true,
 }
 
 function resty.check()
@@ -83,7 +85,7 @@ local function keep_once(port)
     if ends and port.count == 0 and is_handed_over(port) and way.rest(port) then
         return false
     end
-    local wait = (ends or next(port.holders)) and SHORT_BEAT or HEARTBEAT
+    local wait = (ends or holders.has_work(port.holders)) and SHORT_BEAT or HEARTBEAT
     wait = math.min(binding.turn_wait(port) or wait, wait)
     port.keeper_wakes = ngx.now() + wait
     if not port.keeper_told then
@@ -128,6 +130,7 @@ end
 -- A worker begins with what its master had: nothing of it runs here.
 local function settle(port, client)
     port.waiting, port.count, port.abandoned = {}, 0, 0
+    port.posted = {} -- slots whose callers were woken and have not run yet
     port.holders = holders.new()
     port.keeper_sem, port.keeper_told, port.keeper_wakes = semaphore.new(0), false, 0
     port.is_kept, port.has_exit_timer = false, false
@@ -149,7 +152,7 @@ end
 function resty.enter(client)
     local port, pid = client.port, ngx.worker.pid()
     if client.pid ~= pid then
-        if ngx.get_phase() == "init" then
+        if get_phase() == "init" then
             return false
         end
         client.slots, client.count, client.pid = {}, 0, pid
@@ -159,7 +162,7 @@ end
 
 ---@return boolean
 function resty.can_wait()
-    return YIELDABLE[ngx.get_phase()] == true
+    return YIELDABLE[get_phase()] == true
 end
 
 ---Who would wait.
@@ -188,14 +191,15 @@ function resty.wait(slot)
     base.add(port, slot)
     kick(port)
     while waiting[name] == slot do
-        local ok, err
-        slot.waits = get_request() ~= nil
-        if slot.waits then
-            ok, err = sem:wait(SLICE)
+        if not YIELDABLE[get_phase()] then
+            slot.detached = true
+            return NOT_WAITED
         end
+        slot.waits = true
+        local ok, err = sem:wait(SLICE)
         if waiting[name] == slot then
             slot.waits = false
-            if not ok and err ~= "timeout" then -- this phase can not wait
+            if not ok and err ~= "timeout" then
                 slot.detached = true
                 return NOT_WAITED
             elseif not ok then
@@ -204,6 +208,7 @@ function resty.wait(slot)
             end
         end
     end
+    port.posted[name] = nil
     return slot.result.status
 end
 
@@ -235,7 +240,11 @@ end
 
 ---While the running light thread lives, the object is its; then drop(object) is called.
 function resty.guard(client, object, drop)
-    holders.add(client.port.holders, object, drop)
+    local port = client.port
+    holders.add(port.holders, object, drop)
+    if port.keeper_wakes > ngx.now() + SHORT_BEAT then
+        base.wake_keeper(port)
+    end
 end
 
 function resty.unguard(client, object)

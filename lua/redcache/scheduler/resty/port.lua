@@ -26,6 +26,7 @@ local function finish(self, name)
     elseif slot.waits then
         slot.waits = false
         if slot.sem:count() < 0 then
+            self.posted[name] = slot
             slot.sem:post(1)
         else
             self.abandoned = self.abandoned + 1
@@ -35,16 +36,26 @@ local function finish(self, name)
     end
 end
 
+local function drop(self, slot)
+    slot.waits = false
+    self.abandoned = self.abandoned + 1
+    binding.discard(slot)
+end
+
 ---Drops what light threads have waited for that are gone by now: nobody gets a lease or a lock in
----their place. The keeper's.
+---their place. A post that nobody has taken, with nobody waiting, came too late. The keeper's.
 function port.drop_abandoned(self)
     for name, slot in pairs(self.waiting) do
         if slot.waits and slot.sem:count() >= 0 then
-            slot.waits = false
             self.waiting[name] = nil
             self.count = self.count - 1
-            self.abandoned = self.abandoned + 1
-            binding.discard(slot)
+            drop(self, slot)
+        end
+    end
+    for name, slot in pairs(self.posted) do
+        if slot.sem:count() > 0 then
+            self.posted[name] = nil
+            drop(self, slot)
         end
     end
 end

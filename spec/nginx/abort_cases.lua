@@ -1,0 +1,143 @@
+--- What requests do that do not come to their end: the inside of spec/nginx/abort_spec.lua.
+--
+-- What:   serve(what) is a location's content; report() runs in each worker and tells the others
+--         what the worker still holds.
+-- Memory: leases and locks live for LONG seconds: what is given back sooner is so by us.
+
+local cases = { serves = {} }
+
+local LONG = 120
+local REPORT_EVERY = 0.02
+local serves = cases.serves
+
+--- Called in init_by_lua. With `ballast` the Lua state has data of its own, as in real life: then
+-- the garbage collector comes by seldom, and is no substitute for giving back.
+function cases.open(options, ballast)
+    for i = 1, ballast do cases[i] = { i } end
+    collectgarbage()
+    options.scheduler, options.namespace = "resty", "a"
+    options.leaseTtl, options.lockTtl, options.lockWait = LONG, LONG, LONG
+    options.waitTimeout = LONG
+    cases.cache = require("redcache").new(options)
+end
+
+local function slow() return ngx.sleep(LONG) end
+local function quick() return "v" end
+
+-- A loader, or a holder of a lock, that is not left alone to its end.
+function serves.load(key) return cases.cache:remember(key, 60, slow) end
+function serves.put(key) return cases.cache:put(key, 60, slow) end
+function serves.hold(key) return cases.cache:withLock(key, {}, slow) end
+-- The lock of a handle is no light thread's: it is given back when the handle is garbage.
+function serves.lock(key)
+    local lock = cases.cache:lock(key)
+    lock:acquire()
+    slow()
+end
+
+-- Two loaders and a lock in one stack.
+function serves.nest(key)
+    return cases.cache:remember(key, 60, function()
+        return (cases.cache:remember(key .. ":inner", 60, function()
+            return (cases.cache:withLock(key, {}, slow))
+        end))
+    end)
+end
+
+-- What comes to its end, if its caller lets it.
+function serves.quick(key) return cases.cache:remember(key, 60, quick) end
+function serves.locked(key) return cases.cache:withLock(key, {}, quick) end
+function serves.read(key) return cases.cache:get(key, { near = false }) end
+function serves.write(key) return cases.cache:set(key .. ":set", "v", 60) end
+function serves.many(key)
+    local values = cases.cache:getMulti({ key, key .. ":2", key .. ":3" })
+    return values[key]
+end
+
+-- A light thread that is killed in the middle, if it is not done by then; its request goes on.
+local function kill(fn)
+    return function(key)
+        local thread = ngx.thread.spawn(fn, key)
+        ngx.sleep(0.01)
+        ngx.thread.kill(thread)
+        return "killed"
+    end
+end
+serves.kill_load = kill(serves.load)
+serves.kill_hold = kill(serves.hold)
+serves.kill_quick = kill(serves.read)
+
+-- The same without a pause: what the thread waits for is still on its way.
+function serves.kill_at_once(key)
+    for i = 1, 20 do
+        local thread = ngx.thread.spawn(i % 2 == 0 and serves.quick or serves.write, key)
+        ngx.thread.kill(thread)
+    end
+    return "killed"
+end
+
+-- The lock is on its way to a light thread that is gone when it comes.
+function serves.kill_grant(key)
+    for i = 1, 20 do
+        ngx.thread.kill(ngx.thread.spawn(serves.hold, key .. ":" .. i))
+    end
+    return "killed"
+end
+
+-- The request ends while its light threads load, wait or hold.
+function serves.exit(key)
+    for _, fn in ipairs({ serves.load, serves.load, serves.hold, serves.hold, serves.read }) do
+        ngx.thread.spawn(fn, key)
+    end
+    ngx.sleep(0.01)
+    return ngx.exit(204)
+end
+
+function serves.exit_in_loader(key)
+    return cases.cache:remember(key, 60, function() return ngx.exit(204) end)
+end
+
+function serves.exit_in_lock(key)
+    return cases.cache:withLock(key, {}, function() return ngx.exit(204) end)
+end
+
+--- The content of a location.
+function cases.serve(what)
+    local value, err = serves[what](ngx.var.arg_key)
+    ngx.print(tostring(value or err))
+end
+
+local function held()
+    local cache = cases.cache
+    local stats, port = cache:stats(), cache._client.port
+    local guarded = 0
+    for _ in pairs(port.holders and port.holders.rows or {}) do guarded = guarded + 1 end
+    return ("slots=%d waiting=%d inFlight=%d leases=%d locks=%d holders=%d"):format(
+        port.count or 0, stats.waiting, stats.inFlight, stats.activeLeases, stats.activeLocks,
+        guarded)
+end
+
+--- Called in init_worker_by_lua. A counter goes along: a report is good only when it is a new one.
+function cases.report()
+    local reports, count = ngx.shared.reports, 0
+    local function tell()
+        count = count + 1
+        if reports:get("collect") then collectgarbage() end
+        reports:set(ngx.worker.id(), count .. " " .. held())
+    end
+    ngx.timer.every(REPORT_EVERY, tell)
+end
+
+--- A handle of a lock that nobody refers to any more is the garbage collector's: it shall run.
+function cases.collect(on)
+    ngx.shared.reports:set("collect", on)
+end
+
+--- All that the workers hold: the lines of their reports.
+function cases.reports()
+    local lines = {}
+    for id = 0, ngx.worker.count() - 1 do lines[#lines + 1] = ngx.shared.reports:get(id) or "" end
+    ngx.print(table.concat(lines, "\n"))
+end
+
+return cases
