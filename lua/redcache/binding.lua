@@ -23,6 +23,7 @@ if not pcall(ffi.typeof, "rc_load_options") then
         int redcache_poll(struct redcache_pollfd *fds, unsigned long count, int timeout_ms)
             __asm__("poll");
         int redcache_getpid(void) __asm__("getpid");
+        int redcache_getppid(void) __asm__("getppid");
     ]])
 end
 local POLLIN = 1
@@ -611,6 +612,11 @@ end
 ---@return integer pid of this process
 function binding.pid()
     return ffi.C.redcache_getpid()
+end
+
+---@return integer pid of the process that has made this one
+function binding.parent_pid()
+    return ffi.C.redcache_getppid()
 end
 
 ---@return string|nil path of a socket to connect to at once

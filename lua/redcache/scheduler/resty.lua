@@ -66,12 +66,26 @@ local function is_ending(port)
     return port.is_passing or port.is_closing or ngx.worker.exiting()
 end
 
+-- Before a reload ends the old workers, the master has started new ones. Where Linux does not tell,
+-- there may be some.
+local function may_have_heirs()
+    local parent = binding.parent_pid()
+    local file = io.open(("/proc/%d/task/%d/children"):format(parent, parent))
+    if not file then
+        return true
+    end
+    local _, count = string.gsub(file:read("*a"), "%d+", "")
+    file:close()
+    return count > ngx.worker.count()
+end
+
 local function is_handed_over(port)
     if not ngx.worker.exiting() then
         return true
+    elseif not port.hand_over_until then
+        port.hand_over_until = ngx.now() + (may_have_heirs() and HAND_OVER or 0)
     end
-    port.hand_over_until = port.hand_over_until or ngx.now() + HAND_OVER
-    return binding.hand_over(port) or ngx.now() >= port.hand_over_until
+    return ngx.now() >= port.hand_over_until or binding.hand_over(port)
 end
 
 local function keep_once(port)
