@@ -66,17 +66,28 @@ local function is_ending(port)
     return port.is_passing or port.is_closing or ngx.worker.exiting()
 end
 
--- Before a reload ends the old workers, the master has started new ones. Where Linux does not tell,
--- there may be some.
-local function may_have_heirs()
-    local parent = binding.parent_pid()
-    local file = io.open(("/proc/%d/task/%d/children"):format(parent, parent))
-    if not file then
-        return true
+local function read_file(path)
+    local file = io.open(path)
+    local text = file and file:read("*a")
+    if file then
+        file:close()
     end
-    local _, count = string.gsub(file:read("*a"), "%d+", "")
-    file:close()
-    return count > ngx.worker.count()
+    return text
+end
+
+-- Before a reload ends the old workers, the master has started new ones; before an upgrade, a
+-- master. Where Linux does not tell, there may be some.
+local function may_have_heirs()
+    local parent, count = binding.parent_pid(), 0
+    local children = read_file(("/proc/%d/task/%d/children"):format(parent, parent))
+    for pid in string.gmatch(children or "", "%d+") do
+        local name = read_file("/proc/" .. pid .. "/cmdline") or ""
+        if string.find(name, "^nginx: master") then
+            return true
+        end
+        count = count + 1
+    end
+    return not children or count > ngx.worker.count()
 end
 
 local function is_handed_over(port)
@@ -191,6 +202,14 @@ local function kick(port)
     end
 end
 
+---Starts an operation that nobody waits for; its slot goes back to the pool when it is done.
+function resty.detach(slot)
+    local port = slot.client.port
+    base.add(port, slot)
+    slot.detached = true
+    kick(port)
+end
+
 ---@param slot redcache.Slot
 ---@return integer status
 function resty.wait(slot)
@@ -198,6 +217,9 @@ function resty.wait(slot)
     local waiting, sem = port.waiting, slot.sem
     if is_done(slot) then
         return slot.result.status
+    elseif not YIELDABLE[get_phase()] and not port.is_memory then
+        resty.detach(slot) -- also where a thread may answer at once: luck is no promise
+        return NOT_WAITED
     elseif sem == nil then
         sem = semaphore.new(0)
         slot.sem = sem
@@ -205,15 +227,11 @@ function resty.wait(slot)
     base.add(port, slot)
     kick(port)
     while waiting[name] == slot do
-        if not YIELDABLE[get_phase()] then
-            slot.detached = true
-            return NOT_WAITED
-        end
         slot.waits = true
         local ok, err = sem:wait(SLICE)
         if waiting[name] == slot then
             slot.waits = false
-            if not ok and err ~= "timeout" then
+            if not ok and err ~= "timeout" then -- this phase can not
                 slot.detached = true
                 return NOT_WAITED
             elseif not ok then
@@ -234,14 +252,6 @@ function resty.awaken(client)
         binding.host_begin(port)
         kick(port)
     end
-end
-
----Starts an operation that nobody waits for; its slot goes back to the pool when it is done.
-function resty.detach(slot)
-    local port = slot.client.port
-    base.add(port, slot)
-    slot.detached = true
-    kick(port)
 end
 
 ---Operations may have ended otherwise than by what came in: tells those who wait for them.
