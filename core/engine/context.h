@@ -45,6 +45,7 @@ struct rc_req {
     void (*done)(struct rc_req *req, int status, struct rc_reply *reply, const char *text);
     void *owner;
     void *detail;        /* for the owner's use */
+    int64_t patience_ms; /* rc_link_send_after: how long it may wait for its connection */
     struct rc_req *undo; /* rc_link_send_after: goes out when this one's answer has come */
 };
 

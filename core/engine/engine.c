@@ -11,6 +11,9 @@
 static void on_link_ready(struct rc_link *link)
 {
     struct rc_engine *engine = link->owner;
+    /* One of them alone does harm: a lease that is asked for over T is given back over W. */
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+        rc_link_hurry(&engine->topology.links[i]);
     if (link->role == RC_LINK_W) {
         rc_replay_send(&engine->replay, link);
         return;

@@ -59,7 +59,8 @@ static void send(struct rc_leases *leases, struct rc_req *req, enum rc_link_role
                  rc_context_after_ms(context, context->options.command_timeout_ms));
 }
 
-/* Gives a lease back, whoever hears the answer. */
+/* Gives a lease back, whoever hears the answer. It waits for its connection as long as the lease
+   lives: who asks for the key meanwhile finds it taken. */
 static struct rc_req *take_release(struct rc_flight *flight)
 {
     size_t len;
@@ -70,6 +71,7 @@ static struct rc_req *take_release(struct rc_flight *flight)
     if (req == NULL)
         return NULL; /* the lease ends by itself */
     req->owner = NULL;
+    req->patience_ms = flight->options.lease_ttl_ms;
     if (rc_lease_encode_keys(&req->bytes, script, purpose, &flight->helper, key, len, flight->token,
                              0) != 0) {
         rc_req_give(req);
@@ -84,7 +86,8 @@ void rc_lease_release(struct rc_flight *flight)
     const char *key = rc_flight_key(flight, &len);
     struct rc_req *req = take_release(flight);
     if (req != NULL)
-        send(flight->leases, req, RC_LINK_W, key, len);
+        rc_link_send(rc_topology_link(flight->leases->topology, RC_LINK_W, key, len), req,
+                     rc_context_after_ms(flight->leases->context, req->patience_ms));
 }
 
 /* The lease that `asked` may bring although nobody waits for it any more. */

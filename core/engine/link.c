@@ -10,7 +10,7 @@
 
 enum {
     BACKOFF_MIN_MS = 20,
-    BACKOFF_MAX_MS = 1000,
+    BACKOFF_MAX_MS = 500, /* a server that is back is found within this */
     STALL_MIN_MS = 1000,    /* a busy server may well be silent for some hundred milliseconds */
     MAX_ELEMENTS = 1 << 20, /* of one answer */
     MAX_HELD = 64 * 1024 * 1024, /* bytes of all requests without an answer */
@@ -57,7 +57,7 @@ void rc_link_deinit(struct rc_link *link)
 static void send_undo(struct rc_link *link, struct rc_req *req)
 {
     struct rc_context *context = link->context;
-    rc_link_send(link, req, rc_context_after_ms(context, context->options.command_timeout_ms));
+    rc_link_send(link, req, rc_context_after_ms(context, req->patience_ms));
 }
 
 /* Ends a request. Its owner may start new ones from `done`. */
@@ -265,6 +265,12 @@ static void go_down(struct rc_link *link, const char *cause)
     link->answers = 0;
     if (was_ready)
         link->on_down(link);
+}
+
+void rc_link_hurry(struct rc_link *link)
+{
+    if (link->state == RC_LINK_BACKOFF)
+        rc_context_set_timer(link->context, &link->timer, link->context->now_us);
 }
 
 void rc_link_give_up(struct rc_link *link, const char *cause)

@@ -85,7 +85,9 @@ void rc_link_deinit(
 
 /* Takes the request; `done` is called later, never from inside this call. */
 void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us);
-/* Takes back what `earlier` may do: sent at once, or, where `earlier` is given up while its answer
+/* Connects now, if it waits to try again: there is news that the server is back. */
+void rc_link_hurry(struct rc_link *link);
+/* Takes back what `earlier` may do, which ends by itself after req->patience_ms: sent at once, or, where `earlier` is given up while its answer
    is still to come, behind that answer. A stopped server would else run the two the wrong way
    round. */
 void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req *earlier);

@@ -169,8 +169,10 @@ static void give_back(struct rc_lock_line *line, struct rc_req *asked)
         rc_lock_take_release(line->locks, &line->key, &line->mark_key, line->token);
     struct rc_link *link = rc_topology_link(line->locks->topology, RC_LINK_W,
                                             rc_buf_head(&line->key), rc_buf_len(&line->key));
-    if (req != NULL)
-        rc_link_send_after(link, req, asked);
+    if (req == NULL)
+        return;
+    req->patience_ms = line->asked_ttl_ms;
+    rc_link_send_after(link, req, asked);
 }
 
 static void wait_for_release(struct rc_lock_line *line, int64_t look_ms)

@@ -71,6 +71,25 @@ local function start_waiter(url)
     return waiter
 end
 
+describe("a lease whose end can not be told", function()
+    it("is given back as soon as its connection is back, not at the end of its life", function()
+        local line = proxy.start(redis)
+        local cache = redcache.new({ url = line:url(), leaseTtl = 30, grace = 30 })
+        finally(function() cache:close() line:stop() end)
+        for i = 1, 30 do -- misses are likely: the lease is asked for over the tracked connection
+            cache:remember("warm" .. i, 60, function() return 1 end)
+        end
+        line:refuse()
+        line:cut("reset", "plain")
+        local _, _, _, flag = cache:remember("k", 60, function() return "mine" end)
+        assert.equal("unstored", flag)
+        assert.is_true(redis:call("PTTL", "k") > 20000)
+        line:flow()
+        clock.wait_until(function() return redis:call("EXISTS", "k") == 0 end, 3,
+            "the lease to be given back")
+    end)
+end)
+
 describe("a loader whose process is killed", function()
     it("is replaced within leaseTtl + 100 ms, by one that waits", function()
         local lease = 0.5
