@@ -12,8 +12,9 @@
 --         wake(slot)           whoever sleeps is to be resumed, but not in here
 --         stop(port, has_woken) a port ends: nothing watches its descriptor any more
 --
--- Memory: such a client is this Lua state's own and has no thread. Leases and locks are renewed,
---         without letting it run loses its lease. After a fork caches are to be opened again.
+-- Memory: such a client is this Lua state's own and has no thread. Leases and locks are renewed
+--         while the loop runs; a loader that works for longer than leaseTtl without letting it
+--         run loses its lease. After a fork caches are to be opened again.
 -- Not:    no event loop is guessed: the option scheduler names it.
 
 local binding = require("redcache.binding")
