@@ -10,7 +10,7 @@
 
 enum {
     BACKOFF_MIN_MS = 20,
-    BACKOFF_MAX_MS = 500, /* a server that is back is found within this */
+    BACKOFF_MAX_MS = 500,   /* a server that is back is found within this */
     STALL_MIN_MS = 1000,    /* a busy server may well be silent for some hundred milliseconds */
     MAX_ELEMENTS = 1 << 20, /* of one answer */
     MAX_HELD = 64 * 1024 * 1024, /* bytes of all requests without an answer */

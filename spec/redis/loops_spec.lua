@@ -186,7 +186,9 @@ for _, name in ipairs(event_loop.names) do
 
         check("a wait of 100 ms lets the loop tick", function()
             local result = in_process(name, tick)
-            assert.is_true(result.best >= 90, result.best .. " ticks")
+            -- A quiet machine gives 90 and more; a loop that stands still gives one or two.
+            print(name .. ": " .. result.best .. " of 100 ticks")
+            assert.is_true(result.best >= 50, result.best .. " ticks")
             assert.equal(5, result.waits)
         end)
 
