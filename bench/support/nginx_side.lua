@@ -49,6 +49,7 @@ end
 
 ---Prepares a worker: the keys, and the caches. Called by init_by_lua.
 function nginx_side.init(port, count)
+    math.randomseed(os.time()) -- another nginx must not meet the same cold keys again
     nginx_side.port = port
     nginx_side.keys = {}
     for i = 1, count do
@@ -228,6 +229,7 @@ function nginx_side.wave(args)
     for i = 1, waiters do
         assert(ngx.thread.wait(running[i]))
     end
+    assert(loads == 1, "the key was not cold, or was loaded twice")
     return { loads = loads, p99 = quantile(times, 0.99) }
 end
 
