@@ -192,15 +192,20 @@ end
 
 -- Processes ---------------------------------------------------------------------------------------
 
+-- What /proc says of a process; "" where it has ended, also between opening and reading.
+local function proc(pid, name)
+    return temp.read(("/proc/%d/%s"):format(pid, name)) or ""
+end
+
 local function name_of(pid)
-    return (temp.read(("/proc/%d/cmdline"):format(pid)):gsub("%z", " "))
+    return (proc(pid, "cmdline"):gsub("%z", " "))
 end
 
 -- Pids of the workers; `is_old` chooses those that are shutting down.
 local function list_workers(self, is_old)
     local list = {}
     if not self.has_master then return is_old and list or { self.pid } end
-    local children = temp.read(("/proc/%d/task/%d/children"):format(self.pid, self.pid))
+    local children = proc(self.pid, "task/" .. self.pid .. "/children")
     for word in children:gmatch("%d+") do
         local name = name_of(tonumber(word))
         if name:find("^nginx: worker process") and is_old == (name:find("shutting") ~= nil) then
@@ -221,7 +226,7 @@ function Nginx:old_workers()
 end
 
 local function status_number(pid, name)
-    local text = temp.read(("/proc/%d/status"):format(pid))
+    local text = proc(pid, "status")
     return tonumber(text:match("\n" .. name .. ":%s*(%d+)") or 0)
 end
 
@@ -240,7 +245,7 @@ end
 function Nginx:is_alive()
     if self.process then return self.process:is_alive() end
     -- Nobody reaps a daemon in a container without an init: then it stays as a zombie.
-    local state = temp.read(("/proc/%d/stat"):format(self.pid)):match("^%d+ %(.-%) (%a)")
+    local state = proc(self.pid, "stat"):match("^%d+ %(.-%) (%a)")
     return state ~= nil and state ~= "Z"
 end
 
