@@ -456,7 +456,11 @@ end
 function binding.give(slot)
     local client = slot.client
     if slot.detached then
-        return -- the scheduler does it when it is done
+        slot.is_given = true
+        if not slot.is_told then
+            return -- end_detached does it
+        end
+        slot.detached = false
     end
     if slot.custom then
         slot.custom = false
@@ -470,6 +474,21 @@ function binding.give(slot)
     local count = client.count + 1
     client.count = count
     client.slots[count] = slot
+end
+
+---Nobody waits for what runs in the slot. It is idle again when that is done and its caller has
+---given it back, in whichever order.
+---@param is_given boolean its caller will not
+function binding.detach(slot, is_given)
+    slot.detached, slot.is_given, slot.is_told = true, is_given, false
+end
+
+---What ran in a detached slot is done.
+function binding.end_detached(slot)
+    slot.is_told = true
+    if slot.is_given then
+        binding.give(slot)
+    end
 end
 
 ---Lends the slot's next operations a timeout and a tag; give() takes both off.

@@ -120,7 +120,7 @@ end
 
 ---Starts an operation that nobody waits for.
 function scheduler.detach(slot)
-    slot.detached = true
+    binding.detach(slot, true)
     waiting.add(slot.client.port, slot)
 end
 

@@ -67,10 +67,15 @@ local function add_callers(scheduler, way)
 
     scheduler.current = way.current
 
-    function scheduler.detach(slot)
-        slot.detached = true
+    local function let_go(slot, is_given)
+        binding.detach(slot, is_given)
         waiting.add(slot.client.port, slot)
         way.kick(slot.client.port)
+        return NOT_WAITED
+    end
+
+    function scheduler.detach(slot)
+        let_go(slot, true)
     end
 
     function scheduler.wait(slot)
@@ -80,8 +85,7 @@ local function add_callers(scheduler, way)
         elseif client.handle == nil or (way.blocks and not way.can_wait()) then
             return binding.wait(slot)
         elseif not way.can_wait() then
-            scheduler.detach(slot)
-            return NOT_WAITED
+            return let_go(slot, false)
         end
         waiting.add(client.port, slot)
         slot.sleeps = true

@@ -202,12 +202,17 @@ local function kick(port)
     end
 end
 
+local function let_go(slot, is_given)
+    local port = slot.client.port
+    binding.detach(slot, is_given)
+    base.add(port, slot)
+    kick(port)
+    return NOT_WAITED
+end
+
 ---Starts an operation that nobody waits for; its slot goes back to the pool when it is done.
 function resty.detach(slot)
-    local port = slot.client.port
-    base.add(port, slot)
-    slot.detached = true
-    kick(port)
+    let_go(slot, true)
 end
 
 ---@param slot redcache.Slot
@@ -218,8 +223,7 @@ function resty.wait(slot)
     if is_done(slot) then
         return slot.result.status
     elseif not YIELDABLE[get_phase()] and not port.is_memory then
-        resty.detach(slot) -- also where a thread may answer at once: luck is no promise
-        return NOT_WAITED
+        return let_go(slot, false) -- also where a thread may answer at once: luck is no promise
     elseif sem == nil then
         sem = semaphore.new(0)
         slot.sem = sem
@@ -232,7 +236,7 @@ function resty.wait(slot)
         if waiting[name] == slot then
             slot.waits = false
             if not ok and err ~= "timeout" then -- this phase can not
-                slot.detached = true
+                binding.detach(slot, false)
                 return NOT_WAITED
             elseif not ok then
                 port.way.turn(port)

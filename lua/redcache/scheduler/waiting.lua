@@ -38,8 +38,7 @@ function waiting.turn(port, wake)
             slots[name] = nil
             port.count = port.count - 1
             if slot.detached then
-                slot.detached = false
-                binding.give(slot)
+                binding.end_detached(slot)
             else
                 wake(slot)
             end

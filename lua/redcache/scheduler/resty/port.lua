@@ -21,8 +21,7 @@ local function finish(self, name)
     self.waiting[name] = nil
     self.count = self.count - 1
     if slot.detached then
-        slot.detached = false
-        binding.give(slot)
+        binding.end_detached(slot)
     elseif slot.waits then
         slot.waits = false
         if slot.sem:count() < 0 then
