@@ -485,7 +485,7 @@ end
 
 ---What ran in a detached slot is done.
 function binding.end_detached(slot)
-    slot.is_told = true
+    slot.is_told, slot.keeps = true, nil
     if slot.is_given then
         binding.give(slot)
     end

@@ -72,6 +72,7 @@ local function drop(handle)
     if slot == nil then
         return
     elseif binding.lock_release(handle._handle, slot) == 0 then
+        slot.keeps = handle -- a handle that is collected cancels what runs for it
         handle._cache._scheduler.detach(slot)
     else
         give(slot)
