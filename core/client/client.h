@@ -65,6 +65,8 @@ const char *rc_options_check_memory(const rc_options *options, const struct rc_a
 /* The driver of this process, started now if need be. NULL: closed, or it can not be started
    (`error`). */
 struct rc_driver *rc_client_driver(struct rc_client *client, int *error);
+/* The same where there is one already. NULL: none of this process. */
+struct rc_driver *rc_client_running_driver(const struct rc_client *client);
 /* The time it goes by. */
 int64_t rc_client_now_us(const struct rc_client *client);
 /* It was opened by a parent of this process, whose store in memory is another one. */

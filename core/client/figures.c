@@ -5,14 +5,11 @@
 #include <string.h>
 
 #include "client/client.h"
-#include "driver/fork.h"
 
 /* Asking how a client does starts nothing: the driver of this process, NULL before its first use. */
-static struct rc_driver *running_driver(const struct rc_client *client)
+static struct rc_driver *open_driver(const struct rc_client *client)
 {
-    struct rc_driver *driver = atomic_load_explicit(&client->driver, memory_order_acquire);
-    bool is_ours = driver != NULL && driver->fork_generation == rc_fork_generation();
-    return is_ours && !atomic_load(&client->closed) ? driver : NULL;
+    return atomic_load(&client->closed) ? NULL : rc_client_running_driver(client);
 }
 
 static void read_stats(struct rc_engine *engine, void *argument)
@@ -22,7 +19,7 @@ static void read_stats(struct rc_engine *engine, void *argument)
 
 void rc_get_stats(rc_client *client, rc_stats *stats)
 {
-    struct rc_driver *driver = running_driver(client);
+    struct rc_driver *driver = open_driver(client);
     memset(stats, 0, sizeof *stats);
     if (driver == NULL)
         return;
@@ -39,7 +36,7 @@ static void read_health(struct rc_engine *engine, void *argument)
 
 void rc_get_health(rc_client *client, rc_health *health)
 {
-    struct rc_driver *driver = running_driver(client);
+    struct rc_driver *driver = open_driver(client);
     memset(health, 0, sizeof *health);
     if (driver != NULL)
         rc_driver_call(driver, read_health, health);
@@ -57,7 +54,7 @@ static void read_horizon(struct rc_engine *engine, void *argument)
 
 void rc_get_near_stats(rc_client *client, rc_near_stats *stats)
 {
-    struct rc_driver *driver = running_driver(client);
+    struct rc_driver *driver = open_driver(client);
     memset(stats, 0, sizeof *stats);
     if (client->near != NULL)
         rc_near_read_stats(client->near, stats);

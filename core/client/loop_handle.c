@@ -8,7 +8,6 @@
 #include "client/client.h"
 #include "driver/lookup.h"
 #include "driver/loop.h"
-#include "driver/fork.h"
 #include "driver/reactor.h"
 
 enum { SWEEP_EVERY_US = 100000, TURNS_MAX = 64, CAUSE_SIZE = 128 };
@@ -31,12 +30,9 @@ static void do_nothing(struct rc_engine *engine, void *argument)
     (void)argument;
 }
 
-/* Of this process; NULL where there is none. */
 static struct rc_driver *driver_of(const struct rc_loop *loop)
 {
-    struct rc_driver *driver = atomic_load_explicit(&loop->client->driver, memory_order_acquire);
-    bool is_ours = driver != NULL && driver->fork_generation == rc_fork_generation();
-    return is_ours ? driver : NULL;
+    return rc_client_running_driver(loop->client);
 }
 
 void rc_loop_free(rc_loop *loop)
@@ -152,9 +148,8 @@ void rc_loop_turn(rc_loop *loop, rc_turn *turn)
         return;
     if (driver->wire != &rc_wire_host)
         turn->wait_us = SWEEP_EVERY_US; /* news of a store in memory has no other way to us */
-    else if (turn->count <
-             RC_TURN_NAMES) /* what is wanted is told once: by the last of the turns */
-        tell_links(driver, turn);
+    else if (turn->count < RC_TURN_NAMES)
+        tell_links(driver, turn); /* by the last of the turns: what is wanted is told once */
 }
 
 void rc_loop_wait(rc_loop *loop)
