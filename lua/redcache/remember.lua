@@ -84,13 +84,36 @@ local function context(old)
     return { notModified = NOT_MODIFIED, value = old.value, age = old.age, version = old.version }
 end
 
+-- Marks the key as being loaded by the mark's owner. Several may load one key at a time (a caller
+-- whose wait is over loads alone), and they end in any order: marks of a key form a chain.
+local function set_mark(loading, full, mark)
+    mark.outer = loading[full]
+    loading[full] = mark
+end
+
+local function clear_mark(loading, full, mark)
+    local outer = mark.outer
+    mark.outer = nil
+    if loading[full] == mark then
+        loading[full] = outer
+        return
+    end
+    local at = loading[full]
+    while at and at.outer ~= mark do
+        at = at.outer
+    end
+    if at then
+        at.outer = outer
+    end
+end
+
 -- Runs the user's function. Gives a verdict and what belongs to it:
 --   "value", value, ttl | "nothing", nil, ttl | "same" | "error", err
 local function run_loader(cache, full, key, mark, fn, old)
     local client, scheduler, ctx = cache._client, cache._scheduler, context(old)
     local loading = client.loading
     mark.owner = scheduler.current()
-    loading[full] = mark
+    set_mark(loading, full, mark)
     if mark.op then
         scheduler.guard(client, mark, binding.discard)
     end
@@ -98,7 +121,7 @@ local function run_loader(cache, full, key, mark, fn, old)
     if mark.op then
         scheduler.unguard(client, mark)
     end
-    loading[full] = nil
+    clear_mark(loading, full, mark)
     cache._counters.loads = cache._counters.loads + 1
     if not ok then
         -- An error inside the handler (no memory, no stack) comes as a plain text.
@@ -301,8 +324,15 @@ end
 
 -- The loader is asking for the key it is making.
 local function is_recursive(cache, full)
-    local running = cache._client.loading[full]
-    return running ~= nil and running.owner == cache._scheduler.current()
+    local mark = cache._client.loading[full]
+    if mark == nil then
+        return false
+    end
+    local caller = cache._scheduler.current()
+    while mark and mark.owner ~= caller do
+        mark = mark.outer
+    end
+    return mark ~= nil
 end
 
 local function start(cache, slot, full, key, settings, left)

@@ -209,6 +209,57 @@ for name, url in pairs({ ["a server"] = false, ["memory://"] = "memory://" }) do
             assert.equal("recursive", err.cause.code)
         end)
 
+        it("a loader is told so although another caller loads the key alone meanwhile", function()
+            -- Both orders of their ends: the inner mark goes first, or the outer one does.
+            for _, order in ipairs({ "alone ends first", "alone ends last" }) do
+                local codes, alone_loads, outer_ended = {}, false, false
+                local function until_true(fn)
+                    local deadline = clock.now() + clock.scaled(5)
+                    while not fn() and clock.now() < deadline do coroutine.yield() end
+                    assert.is_true(fn(), order)
+                end
+                local function ask()
+                    local _, err = cache:remember("k", 60, error, { waitTimeout = 5 })
+                    codes[#codes + 1] = err and err.code
+                end
+                run(function()
+                    local alone
+                    local outer = spawn(function()
+                        return cache:remember("k", 60, function()
+                            until_true(function() return alone_loads end)
+                            ask()
+                            if order == "alone ends first" then
+                                alone:wait()
+                                ask()
+                            end
+                            outer_ended = true
+                            return "outer"
+                        end)
+                    end)
+                    alone = spawn(function()
+                        local options = { waitTimeout = 0.05, onTimeout = "load" }
+                        return cache:remember("k", 60, function()
+                            alone_loads = true
+                            if order == "alone ends last" then
+                                until_true(function() return outer_ended end)
+                                outer:wait()
+                                ask()
+                            end
+                            return "alone"
+                        end, options)
+                    end)
+                    assert.equal("alone", (alone:wait()))
+                    assert.equal("outer", (outer:wait()))
+                    -- No mark is left: the same coroutine may load the key again.
+                    cache:delete("k")
+                    assert.equal("again", (cache:remember("k", 60, function() return "again" end)))
+                end)
+                assert.same({ "recursive", "recursive" }, codes, order)
+                assert.is_nil(next(cache._client.loading), order)
+                cache:delete("k")
+            end
+        end)
+
         it("a coroutine of somebody else's making blocks, and comes to no harm", function()
             local order = {}
             assert(cache:set("k", "v"))
