@@ -96,7 +96,7 @@ local function print_of(value, depth)
         return type(value) .. ":" .. tostring(value)
     end
     local parts = {}
-    for key, inner in pairs(value) do
+    for key, inner in next, value do
         parts[#parts + 1] = print_of(key, depth + 1) .. "=" .. print_of(inner, depth + 1)
     end
     table.sort(parts)

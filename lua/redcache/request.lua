@@ -50,7 +50,7 @@ local function copy_of(value, seen)
     end
     local copy = setmetatable({}, getmetatable(value))
     seen[value] = copy
-    for key, inner in pairs(value) do
+    for key, inner in next, value do
         copy[copy_of(key, seen)] = copy_of(inner, seen)
     end
     return copy

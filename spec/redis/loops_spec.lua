@@ -147,8 +147,16 @@ local function close(one)
     return codes
 end
 
--- What is called where no coroutine of the loop runs.
+-- What is called where no coroutine of the loop runs. With `rules52` the main thread is told as in
+-- a LuaJIT that was built with Lua 5.2's rules: a thread of its own, and true.
 local function outside(one)
+    if one.params.rules52 then
+        local running, main = coroutine.running, coroutine.create(function() end)
+        rawset(coroutine, "running", function()
+            local co = running()
+            return co or main, co == nil
+        end)
+    end
     local loop = require("spec.support.event_loop").new(one.params.name)
     local cache = require("redcache").new({
         url = one.params.url, scheduler = one.params.name, near = false,
@@ -218,6 +226,13 @@ describe("outside of its coroutines", function()
         check(name .. " blocks", function()
             assert.same({ stored = true, value = 1, made = 2, seen = 1 },
                 in_process(name, outside))
+        end)
+    end
+
+    for _, name in ipairs(event_loop.names) do
+        local check = event_loop.has(name) and it or pending
+        check("it is the same in a LuaJIT with Lua 5.2's rules: " .. name, function()
+            assert.same(in_process(name, outside), in_process(name, outside, { rules52 = true }))
         end)
     end
 end)

@@ -82,10 +82,9 @@ function event_loop.new(name)
     return makers[name]()
 end
 
---- Whether its module is there.
+--- Whether its module is there and can be loaded: a package may lack what it requires itself.
 function event_loop.has(name)
-    return package.searchpath(name, package.path) ~= nil
-        or package.searchpath(name, package.cpath) ~= nil
+    return (pcall(require, name))
 end
 
 return event_loop

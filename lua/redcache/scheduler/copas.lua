@@ -11,8 +11,9 @@
 --         descriptors below 1,024.
 
 local polled = require("redcache.scheduler.polled")
+local running = require("redcache.running")
 
-local running, yield = coroutine.running, coroutine.yield
+local yield = coroutine.yield
 
 local copas, scheduler
 local push, drain = polled.new_line()

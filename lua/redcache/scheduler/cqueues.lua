@@ -9,8 +9,7 @@
 --         generators (coroutine.wrap) inside of a coroutine.
 
 local polled = require("redcache.scheduler.polled")
-
-local running = coroutine.running
+local running = require("redcache.running")
 
 local IDLE_SECONDS = 0.02
 

@@ -7,6 +7,8 @@
 --         any more is the garbage collector's, whose finalizer gives it back, too.
 -- Not:    no clock; whoever owns the table calls drop_dead from time to time.
 
+local running = require("redcache.running")
+
 local holders = {}
 
 -- Deeper than any loader that works; a stack that deep is taken for alive.
@@ -29,7 +31,7 @@ end
 ---@param object table on the stack of the running coroutine until it is removed
 ---@param drop fun(object: table)
 function holders.add(self, object, drop)
-    local weak = setmetatable({ co = coroutine.running() }, { __mode = "v" })
+    local weak = setmetatable({ co = running() }, { __mode = "v" })
     self.rows[object] = { drop = drop, weak = weak }
 end
 

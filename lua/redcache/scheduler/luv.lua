@@ -11,8 +11,9 @@
 --         (coroutine.wrap) inside of a coroutine: whoever resumes them would be the one that waits.
 
 local polled = require("redcache.scheduler.polled")
+local running = require("redcache.running")
 
-local running, resume, yield = coroutine.running, coroutine.resume, coroutine.yield
+local resume, yield = coroutine.resume, coroutine.yield
 
 -- So often one prepare goes round before libuv has its turn again.
 local ROUNDS = 8

@@ -10,6 +10,7 @@
 
 local binding = require("redcache.binding")
 local holders = require("redcache.scheduler.holders")
+local running = require("redcache.running")
 
 local NOT_WAITED, is_done = binding.NOT_WAITED, binding.is_done
 -- An exiting worker hands over what it keeps near; others look for that several times a second.
@@ -192,7 +193,7 @@ end
 
 ---Who would wait.
 function resty.current()
-    return coroutine.running()
+    return running()
 end
 
 local function kick(port)
