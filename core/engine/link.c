@@ -374,12 +374,11 @@ static int write_handshake(struct rc_link *link)
     error |= rc_command_text(out, "SETNAME");
     error |= rc_command_text(out, link->role == RC_LINK_T ? "redcache-T" : "redcache-W");
     link->handshake[link->handshake_count++] = STEP_HELLO;
-    if (address->db != 0) {
-        error |= rc_command_head(out, 2);
-        error |= rc_command_text(out, "SELECT");
-        error |= rc_command_int(out, address->db);
-        link->handshake[link->handshake_count++] = STEP_SELECT;
-    }
+    /* Database 0, too: what moves our bytes may have been somebody else's connection before. */
+    error |= rc_command_head(out, 2);
+    error |= rc_command_text(out, "SELECT");
+    error |= rc_command_int(out, address->db);
+    link->handshake[link->handshake_count++] = STEP_SELECT;
     if (link->role == RC_LINK_T) {
         error |= rc_command_head(out, RC_MUTANT(NOLOOP) ? 4 : 3);
         error |= rc_command_text(out, "CLIENT");
@@ -472,10 +471,44 @@ static void refuse_queue(struct rc_link *link)
     }
 }
 
+static bool is_text(const rc_node *node, const char *text)
+{
+    return node->type == '+' && node->len == strlen(text) &&
+           memcmp(node->str, text, node->len) == 0;
+}
+
+/* Whether an answer that is no error has the form that this step's answer has. On a connection that
+   stands in MULTI each would be QUEUED; what answers HELLO by no map does not speak RESP3. */
+static bool has_right_form(enum handshake_step step, const rc_node *first)
+{
+    switch (step) {
+    case STEP_HELLO: return first->type == '%';
+    case STEP_PING: return is_text(first, "PONG");
+    case STEP_SELECT:
+    case STEP_TRACKING: return is_text(first, "OK");
+    }
+    return false;
+}
+
+/* Errors that the connection can live with. MISCONF: the server cannot save and so refuses writes,
+   and PING; reads go on. NOPERM: a user who may not choose a database stays in the first one. */
+static bool is_harmless(const struct rc_link *link, enum handshake_step step, const rc_node *first)
+{
+    return (step == STEP_PING && is_error(first, "MISCONF")) ||
+           (step == STEP_SELECT && link->address->db == 0 && is_error(first, "NOPERM"));
+}
+
 static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
 {
+    static const char *const names[] = {"HELLO", "SELECT", "CLIENT TRACKING", "PING"};
     const rc_node *first = &reply->nodes[0];
     enum handshake_step step = link->handshake[link->handshake_at++];
+    if (first->type != '-' && !has_right_form(step, first)) {
+        char cause[RC_TEXT_SIZE];
+        snprintf(cause, sizeof cause, "the answer to %s is not the one of Redis", names[step]);
+        go_down(link, cause);
+        return;
+    }
     if (step == STEP_TRACKING) {
         link->tracking = first->type != '-';
         if (!link->tracking) /* waiters then look from time to time */
@@ -486,8 +519,7 @@ static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
         }
         return;
     }
-    /* MISCONF: the server can not save and so refuses writes, and PING; reads go on. */
-    if (first->type == '-' && !(step == STEP_PING && is_error(first, "MISCONF"))) {
+    if (first->type == '-' && !is_harmless(link, step, first)) {
         rc_node_text(first, link->cause);
         link->refused = is_error(first, "NOAUTH") || is_error(first, "WRONGPASS") ||
                         is_error(first, "NOPERM") ||

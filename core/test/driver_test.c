@@ -35,7 +35,7 @@ static const char *answer_to(const char *name)
         return "%0\r\n";
     if (strcmp(name, "PING") == 0)
         return "+PONG\r\n";
-    if (strcmp(name, "CLIENT") == 0)
+    if (strcmp(name, "CLIENT") == 0 || strcmp(name, "SELECT") == 0)
         return "+OK\r\n";
     if (atomic_load(&server.silent))
         return "";

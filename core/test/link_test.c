@@ -479,6 +479,69 @@ static void says_who_it_is_and_selects_its_database(void)
     take_down();
 }
 
+static void selects_the_first_database_too(void)
+{
+    set_up();
+    w->clogged = true;
+    get(0);
+    CHECK(wants_to_say(w->link, "*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*1\r\n$4\r\nPING\r\n"));
+    w->clogged = false;
+    peer_run(&server);
+    CHECK(peer_ended(&ops[0], 0, RC_MISS));
+    take_down();
+}
+
+static void lives_with_a_user_who_may_not_choose_a_database(void)
+{
+    static const char answers[] = "%0\r\n-NOPERM no permissions to run it\r\n+PONG\r\n";
+    set_up();
+    w->mute = true;
+    get(0);
+    peer_say(w, answers, sizeof answers - 1);
+    peer_run(&server);
+    CHECK(rc_link_is_ready(w->link));
+    w->mute = false;
+    peer_cut(w, false);
+    peer_use(&client, "redis://127.0.0.1/3");
+    w->mute = true;
+    peer_sleep(&server, 100);
+    peer_say(w, answers, sizeof answers - 1);
+    peer_run(&server);
+    CHECK(!rc_link_is_ready(w->link) && strstr(w->link->cause, "NOPERM") != NULL);
+    w->mute = false;
+    take_down();
+}
+
+/* Each list of answers is one of a connection that is not ours, or of no Redis: nothing may be sent
+   over it. */
+static void refuses_answers_that_are_not_those_of_a_handshake(void)
+{
+    static const char *const answers[][2] = {
+        {"+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n", "HELLO"},
+        {"*0\r\n+OK\r\n+PONG\r\n", "HELLO"},
+        {"+OK\r\n+OK\r\n+PONG\r\n", "HELLO"},
+        {"%0\r\n+QUEUED\r\n+PONG\r\n", "SELECT"},
+        {"%0\r\n:1\r\n+PONG\r\n", "SELECT"},
+        {"%0\r\n+OK\r\n+QUEUED\r\n", "PING"},
+        {"%0\r\n+OK\r\n$4\r\nPONG\r\n", "PING"},
+        {"%0\r\n+OK\r\n+PONGO\r\n", "PING"},
+        {"%0\r\n+OK\r\n+OK\r\n", "PING"},
+    };
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        set_up();
+        w->mute = true;
+        get(0);
+        peer_say(w, answers[i][0], strlen(answers[i][0]));
+        peer_run(&server);
+        CHECK(!rc_link_is_ready(w->link));
+        CHECK(strstr(w->link->cause, answers[i][1]) != NULL);
+        w->mute = false;
+        peer_sleep(&server, 100);
+        CHECK(peer_ended(&ops[0], 0, RC_MISS)); /* the next connection is a good one */
+        take_down();
+    }
+}
+
 static void tells_at_once_that_there_is_no_such_database(void)
 {
     static const char answers[] = "%0\r\n-ERR DB index is out of range\r\n";
@@ -553,6 +616,9 @@ int main(void)
     TEST(does_not_run_a_script_for_somebody_who_left);
     TEST(gives_the_room_of_a_large_output_back);
     TEST(says_who_it_is_and_selects_its_database);
+    TEST(selects_the_first_database_too);
+    TEST(lives_with_a_user_who_may_not_choose_a_database);
+    TEST(refuses_answers_that_are_not_those_of_a_handshake);
     TEST(tells_at_once_that_there_is_no_such_database);
     TEST(does_not_trust_the_tracking_of_an_old_server);
     TEST(a_value_over_the_limit_is_refused_and_the_line_goes_on);

@@ -310,7 +310,7 @@ static void a_blocking_call_leaves_a_reason_for_a_turn(void)
 
 /* ---- a host that owns the connections --------------------------------------------------------- */
 
-static const char GREETING[] = "%0\r\n+PONG\r\n", VALUE[] = "$1\r\nx\r\n";
+static const char GREETING[] = "%0\r\n+OK\r\n+PONG\r\n", VALUE[] = "$1\r\nx\r\n";
 
 static bool output_has(int link, const char *text)
 {

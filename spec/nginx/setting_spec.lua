@@ -204,6 +204,30 @@ for _, driver in ipairs({ "loop", "thread" }) do
             assert.equal(0, redis:call("DBSIZE"))
         end)
 
+        if driver == "loop" then
+            it("verifies again what others of the worker have not verified", function()
+                local locations = use("rediss://localhost:" .. tls_port, driver)
+                locations["/others"] = ([[
+                    content_by_lua_block {
+                        local sock = ngx.socket.tcp()
+                        assert(sock:connect("127.0.0.1", %d))
+                        assert(sock:sslhandshake(nil, nil, false))
+                        assert(sock:send("PING\r\n"))
+                        assert(sock:receive() == "+PONG")
+                        assert(sock:setkeepalive(60000, 2))
+                        ngx.print("left")
+                    }
+                ]]):format(tls_port)
+                web = nginx.start({
+                    http = "lua_ssl_trusted_certificate " .. certificates().ca .. ";",
+                    locations = locations,
+                })
+                assert.equal("left", select(2, web:get("/others")))
+                assert.matches("^unavailable: .*certificate", select(2, web:get("/use")))
+                assert.equal(0, redis:call("DBSIZE"))
+            end)
+        end
+
         it("looks a name up where nginx has no resolver", function()
             web = nginx.start({
                 locations = use("redis://localhost:" .. redis.port, driver),

@@ -74,12 +74,8 @@ local function bracketed(address)
 end
 
 -- A name is nginx' resolver's to look up; where it has none, the system's, in a thread.
-local function connect(port, sock)
-    local name, number, tls = binding.host_address(port)
-    if not number then
-        return sock:connect("unix:" .. name)
-    end
-    local ok, err = sock:connect(bracketed(name), number)
+local function connect_tcp(port, sock, name, number, options)
+    local ok, err = sock:connect(bracketed(name), number, options)
     if not ok and string.find(tostring(err), "no resolver defined", 1, true) then
         local address = binding.host_lookup(port)
         while address == false do
@@ -89,9 +85,24 @@ local function connect(port, sock)
         if not address then
             return nil, "the host's name has no address"
         end
-        ok, err = sock:connect(bracketed(address), number)
+        ok, err = sock:connect(bracketed(address), number, options)
     end
-    if ok and tls then
+    return ok, err
+end
+
+local function connect(port, sock)
+    local name, number, tls = binding.host_address(port)
+    local options = base.own_pool()
+    local ok, err
+    if number then
+        ok, err = connect_tcp(port, sock, name, number, options)
+    else
+        ok, err = sock:connect("unix:" .. name, options)
+    end
+    if ok and sock:getreusedtimes() ~= 0 then
+        -- Somebody has put it into a pool of our name: its database, its MULTI, its TLS.
+        return nil, "the connection was used by others before"
+    elseif ok and tls then
         ok, err = sock:sslhandshake(false, name, true)
     end
     return ok, err

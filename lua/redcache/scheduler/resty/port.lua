@@ -80,6 +80,17 @@ function port.add(self, slot)
     self.count = self.count + 1
 end
 
+local pools = 0
+
+---What a cosocket of ours is to be connected with. Without a name of its own it would come out of
+---the pool "host:port" that every library of the worker fills, in whatever state that left it, and
+---be counted there. Each has another name, so nothing ever stands in such a pool.
+---@return table options of sock:connect
+function port.own_pool()
+    pools = pools + 1
+    return { pool = ("redcache %d %d"):format(binding.pid(), pools) }
+end
+
 ---Wakes the keeper.
 function port.wake_keeper(self)
     if not self.keeper_told then

@@ -23,7 +23,7 @@ local function connect(sock, port)
     if not path then
         return nil, "there is no room for a socket"
     end
-    local ok, err = sock:connect("unix:" .. path)
+    local ok, err = sock:connect("unix:" .. path, base.own_pool())
     if ok and not binding.loop_accept(port) then
         return nil, "the socket can not be accepted"
     end
