@@ -10,6 +10,10 @@
 --         return load_user(7)
 --     end)
 
+if not pcall(require, "ffi") then
+    error("redcache needs LuaJIT with its FFI, and this is " .. _VERSION, 0)
+end
+
 local cache = require("redcache.cache")
 local clock = require("redcache.clock")
 local errors = require("redcache.errors")

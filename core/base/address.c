@@ -105,8 +105,22 @@ static const char *parse_unix(struct rc_address *address, const char *rest, cons
     return NULL;
 }
 
+static bool has_blank(const char *name, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if ((unsigned char)name[i] <= ' ' || name[i] == 127)
+            return true;
+    }
+    return false;
+}
+
 static const char *parse_tcp(struct rc_address *address, const char *rest, const char *end)
 {
+    if (find(rest, end, '?') != NULL)
+        return "nothing may follow '?' but for unix://: the database is written as in "
+               "redis://host:port/3";
+    if (find(rest, end, ',') != NULL)
+        return "one server only: a list with commas is not understood";
     const char *slash = find(rest, end, '/');
     const char *host_end = slash != NULL ? slash : end;
     int64_t number = 0;
@@ -133,8 +147,10 @@ static const char *parse_tcp(struct rc_address *address, const char *rest, const
 
     const char *name = bracket ? rest + 1 : rest;
     size_t name_len = (size_t)(name_end - name);
-    if (name_len == 0 || name_len >= sizeof address->host || memchr(name, '\0', name_len) != NULL)
+    if (name_len == 0 || name_len >= sizeof address->host)
         return "the host name is missing or too long";
+    if (has_blank(name, name_len))
+        return "the host name holds a blank or a control character";
     memcpy(address->host, name, name_len);
     address->host[name_len] = '\0';
     snprintf(address->label, sizeof address->label, "%.100s:%u/%d", address->host,
@@ -165,11 +181,12 @@ int rc_address_parse(struct rc_address *address, const char *url, size_t len, co
         *why = parse_memory(address, url + 9, end);
         return *why == NULL ? 0 : RC_ERR_ARGUMENT;
     }
-    bool is_unix = len > 7 && memcmp(url, "unix://", 7) == 0;
-    bool is_tcp = len > 8 && memcmp(url, "redis://", 8) == 0;
-    address->is_tls = len > 9 && memcmp(url, "rediss://", 9) == 0;
+    bool is_unix = len >= 7 && memcmp(url, "unix://", 7) == 0;
+    bool is_tcp = len >= 8 && memcmp(url, "redis://", 8) == 0;
+    address->is_tls = len >= 9 && memcmp(url, "rediss://", 9) == 0;
     if (!is_unix && !is_tcp && !address->is_tls)
-        *why = "it must begin with memory://, redis://, rediss:// or unix://";
+        *why = "it must begin with memory://, redis://, rediss:// or unix://, as in "
+               "redis://127.0.0.1:6379";
     const char *rest = url + (is_unix ? 7 : address->is_tls ? 9 : 8);
     if (*why == NULL && !parse_credentials(address, &rest, end))
         *why = "the part before '@' must be user:password or :password";

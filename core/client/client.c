@@ -156,8 +156,8 @@ static void free_client(struct rc_client *client) /* which has left its memory *
     free(client);
 }
 
-/* Its name, and the certificates it trusts. */
-static const char *prepare(struct rc_client *client, const rc_options *options)
+/* Its name, and the certificates it trusts. false: refused. */
+static bool prepare(struct rc_client *client, const rc_options *options, rc_refusal *refusal)
 {
     const char *why = NULL;
     struct rc_buf path;
@@ -166,9 +166,9 @@ static const char *prepare(struct rc_client *client, const rc_options *options)
     error |= rc_buf_append(&client->name, options->tls_ca, options->tls_ca_len);
     error |= rc_buf_append(&client->name, options->near_name, options->near_name_len);
     if (error != 0)
-        return "no memory";
+        return !rc_refuse(refusal, RC_OPTION_NONE, "no memory");
     if (!client->address.is_tls)
-        return NULL;
+        return true;
     rc_buf_init(&path);
     if (rc_buf_append(&path, options->tls_ca, options->tls_ca_len) != 0 ||
         rc_buf_append(&path, "", 1) != 0)
@@ -177,7 +177,7 @@ static const char *prepare(struct rc_client *client, const rc_options *options)
         (void)rc_tls_context_new(&client->tls_context, options->tls_ca_len > 0 ? path.bytes : NULL,
                                  &why);
     rc_buf_deinit(&path);
-    return client->tls_context == NULL ? why : NULL;
+    return client->tls_context != NULL || !rc_refuse(refusal, RC_OPTION_TLS_CA, why);
 }
 
 /* Keys of different servers and databases must not meet in one region. */
@@ -203,11 +203,12 @@ static const char *open_near(struct rc_client *client)
     return rc_near_open(&client->near, &near, &why) == 0 ? NULL : why;
 }
 
-static struct rc_client *new_client(const rc_options *options, const char **why)
+static struct rc_client *new_client(const rc_options *options, rc_refusal *refusal)
 {
+    const char *why = NULL;
     struct rc_client *client = calloc(1, sizeof *client);
     if (client == NULL) {
-        *why = "no memory";
+        (void)rc_refuse(refusal, RC_OPTION_NONE, "no memory");
         return NULL;
     }
     client->options = *options;
@@ -218,26 +219,27 @@ static struct rc_client *new_client(const rc_options *options, const char **why)
     pthread_mutex_init(&client->driver_mutex, NULL);
     client->references = 1;
     options = &client->options;
-    *why = rc_options_complete(&client->options);
-    if (*why == NULL)
-        (void)rc_address_parse(&client->address, options->url, options->url_len, why);
-    if (*why == NULL)
-        *why = rc_options_check_memory(&client->options, &client->address);
-    if (*why == NULL)
-        *why = prepare(client, options);
-    if (*why == NULL)
+    bool good = rc_options_complete(&client->options, refusal);
+    if (good) {
+        (void)rc_address_parse(&client->address, options->url, options->url_len, &why);
+        good = !rc_refuse(refusal, RC_OPTION_URL, why) &&
+               rc_options_check_memory(options, &client->address, refusal) &&
+               prepare(client, options, refusal);
+    }
+    if (good)
         return client;
     free_client(client);
     return NULL;
 }
 
-static const char *check_max_bytes(const struct rc_client *client)
+/* false: refused. */
+static bool check_max_bytes(const struct rc_client *client, rc_refusal *refusal)
 {
     const struct rc_memory *memory = client->address.is_memory ? find_memory(client) : NULL;
     size_t max_bytes = (size_t)client->options.max_bytes;
     if (memory == NULL || max_bytes == 0 || max_bytes == rc_memory_max_bytes(memory))
-        return NULL;
-    return "the store is open with another max_bytes";
+        return true;
+    return !rc_refuse(refusal, RC_OPTION_MAX_BYTES, "the store is open with another number");
 }
 
 static struct rc_client *find_client(const struct rc_client *wanted)
@@ -263,43 +265,43 @@ static bool share_near(struct rc_client *client)
 }
 
 /* With the registry's mutex: most calls find an open client, the others open what it needs here. */
-static const char *enter_registry(struct rc_client *client)
+static bool enter_registry(struct rc_client *client, rc_refusal *refusal)
 {
-    const char *why = client->address.is_memory ? join_memory(client) : NULL;
-    if (why == NULL && client->options.near > 0 && !share_near(client))
-        why = open_near(client);
-    if (why != NULL) {
+    bool good =
+        !client->address.is_memory || !rc_refuse(refusal, RC_OPTION_NONE, join_memory(client));
+    if (good && client->options.near > 0 && !share_near(client))
+        good = !rc_refuse(refusal, RC_OPTION_NEAR_BYTES, open_near(client));
+    if (!good) {
         rc_memory_free(leave_memory(client)); /* there is nothing in it yet */
-        return why;
+        return false;
     }
     client->next = registry;
     registry = client;
-    return NULL;
+    return true;
 }
 
-int rc_open(const rc_options *options, rc_client **result, const char **error_text)
+int rc_open(const rc_options *options, rc_client **result, rc_refusal *refusal)
 {
-    const char *why = NULL;
+    rc_refusal ours;
     pthread_once(&once, init_process);
-    struct rc_client *wanted = new_client(options, &why), *found = NULL;
-    if (wanted != NULL) {
+    refusal = refusal != NULL ? refusal : &ours;
+    struct rc_client *wanted = new_client(options, refusal), *found = NULL;
+    bool good = wanted != NULL;
+    if (good) {
         lock_registry();
-        why = check_max_bytes(wanted);
-        if (why == NULL && wanted->options.driver == RC_DRIVER_REACTOR)
+        good = check_max_bytes(wanted, refusal);
+        if (good && wanted->options.driver == RC_DRIVER_REACTOR)
             found = find_client(wanted);
         if (found != NULL)
             found->references++;
-        else if (why == NULL)
-            why = enter_registry(wanted);
+        else if (good)
+            good = enter_registry(wanted, refusal);
         unlock_registry();
-        if (found != NULL || why != NULL)
+        if (found != NULL || !good)
             free_client(wanted);
     }
-    if (why != NULL) {
-        if (error_text != NULL)
-            *error_text = why;
+    if (!good)
         return RC_ERR_ARGUMENT;
-    }
     *result = found != NULL ? found : wanted;
     return 0;
 }

@@ -57,10 +57,13 @@ struct rc_view {
     bool stays_home; /* its near cache knows nothing of the store of a child of fork() */
 };
 
-/* Fills in the defaults. NULL, or what is wrong with the others. */
-const char *rc_options_complete(rc_options *options);
-/* NULL, or what does not go together with such an address. */
-const char *rc_options_check_memory(const rc_options *options, const struct rc_address *address);
+/* Fills in the defaults. false: one of the others is refused. */
+bool rc_options_complete(rc_options *options, rc_refusal *refusal);
+/* false: one does not go together with such an address. */
+bool rc_options_check_memory(const rc_options *options, const struct rc_address *address,
+                             rc_refusal *refusal);
+/* Writes down what is wrong with an option (static text). false: `why` is NULL, nothing is. */
+bool rc_refuse(rc_refusal *refusal, int32_t option, const char *why);
 
 /* The driver of this process, started now if need be. NULL: closed, or it can not be started
    (`error`). */

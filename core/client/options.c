@@ -1,6 +1,7 @@
 /*
  * options - what rc_open is given: defaults, ranges, and what does not go together.
  */
+#include <stddef.h>
 #include <string.h>
 
 #include "client/client.h"
@@ -8,67 +9,117 @@
 
 #define DEFAULT_URL "memory://"
 
-enum {
-    DEFAULT_CONNECT_TIMEOUT_MS = 1000,
-    DEFAULT_COMMAND_TIMEOUT_MS = 500,
-    DEFAULT_MAX_VALUE = 8 * 1024 * 1024,
-    DEFAULT_MAX_KEY = 64 * 1024,
-    DEFAULT_MAX_QUEUE = 64 * 1024,
-    DEFAULT_DEGRADED_TTL_MS = 1000,
-    DEFAULT_NEAR_BYTES = 64 * 1024 * 1024,
-    MIN_STORE_BYTES = 64 * 1024,
-    MAX_TIMEOUT_MS = 24 * 3600 * 1000
+enum { MINUTE_MS = 60 * 1000, HOUR_MS = 60 * MINUTE_MS, MIB = 1024 * 1024 };
+
+/* Every number that rc_open takes: the only table of their ranges and defaults. lua/redcache/options.lua
+   says the same in Lua's names and in seconds; spec/unit/options_spec.lua compares the two. */
+struct number {
+    size_t at;
+    bool is_wide;    /* int64_t */
+    int64_t initial; /* in place of 0 */
+    int64_t min;
+    int64_t max;
 };
 
-const char *rc_options_complete(rc_options *options)
+#define WIDE(field)   offsetof(rc_options, field), true
+#define NARROW(field) offsetof(rc_options, field), false
+
+static const struct number NUMBERS[] = {
+    /* A minute without an answer is no time-out any more, but milliseconds taken for seconds. */
+    [RC_OPTION_CONNECT_TIMEOUT] = {NARROW(connect_timeout_ms), 1000, 1, MINUTE_MS},
+    [RC_OPTION_COMMAND_TIMEOUT] = {NARROW(command_timeout_ms), 500, 1, MINUTE_MS},
+    /* Redis takes strings of up to 512 MiB, and our header is one part of them. */
+    [RC_OPTION_MAX_VALUE] = {WIDE(max_value_bytes), 8 * MIB, 1, 512 * MIB - 1024},
+    [RC_OPTION_MAX_KEY] = {NARROW(max_key_bytes), 64 * 1024, 1, 16 * MIB},
+    [RC_OPTION_MAX_QUEUE] = {NARROW(max_queue), 64 * 1024, 1, 16 * MIB},
+    [RC_OPTION_DEGRADED_TTL] = {NARROW(degraded_ttl_ms), 1000, 1, HOUR_MS},
+    [RC_OPTION_SPIN] = {NARROW(spin), 1, -1, 1},
+    [RC_OPTION_NEAR_BYTES] = {WIDE(near_bytes), 64 * MIB, RC_NEAR_MIN_BYTES, INT64_C(1) << 36},
+    [RC_OPTION_DRIVER] = {NARROW(driver), 0, RC_DRIVER_REACTOR, RC_DRIVER_HOST},
+    /* 0 is for what the store was opened with. */
+    [RC_OPTION_MAX_BYTES] = {WIDE(max_bytes), 0, 64 * 1024, INT64_C(1) << 36},
+};
+
+enum { NUMBERS_END = sizeof NUMBERS / sizeof NUMBERS[0] };
+
+static bool is_number(int32_t option)
+{
+    return option >= 0 && option < NUMBERS_END && NUMBERS[option].max != 0;
+}
+
+int rc_option_range(int32_t option, int64_t *min, int64_t *max)
+{
+    if (!is_number(option))
+        return RC_ERR_ARGUMENT;
+    *min = NUMBERS[option].min;
+    *max = NUMBERS[option].max;
+    return 0;
+}
+
+bool rc_refuse(rc_refusal *refusal, int32_t option, const char *why)
+{
+    if (why == NULL)
+        return false;
+    refusal->option = option;
+    refusal->text = why;
+    return true;
+}
+
+static int64_t read_number(const rc_options *options, const struct number *number)
+{
+    const char *at = (const char *)options + number->at;
+    int64_t wide;
+    int32_t narrow;
+    if (number->is_wide)
+        memcpy(&wide, at, sizeof wide);
+    else
+        memcpy(&narrow, at, sizeof narrow);
+    return number->is_wide ? wide : narrow;
+}
+
+static void write_number(rc_options *options, const struct number *number, int64_t value)
+{
+    char *at = (char *)options + number->at;
+    int32_t narrow = (int32_t)value;
+    if (number->is_wide)
+        memcpy(at, &value, sizeof value);
+    else
+        memcpy(at, &narrow, sizeof narrow);
+}
+
+bool rc_options_complete(rc_options *options, rc_refusal *refusal)
 {
     if (options->url_len == 0) {
         options->url = DEFAULT_URL;
         options->url_len = strlen(DEFAULT_URL);
     }
-    if (options->connect_timeout_ms == 0)
-        options->connect_timeout_ms = DEFAULT_CONNECT_TIMEOUT_MS;
-    if (options->command_timeout_ms == 0)
-        options->command_timeout_ms = DEFAULT_COMMAND_TIMEOUT_MS;
-    if (options->max_value_bytes == 0)
-        options->max_value_bytes = DEFAULT_MAX_VALUE;
-    if (options->max_key_bytes == 0)
-        options->max_key_bytes = DEFAULT_MAX_KEY;
-    if (options->max_queue == 0)
-        options->max_queue = DEFAULT_MAX_QUEUE;
-    if (options->degraded_ttl_ms == 0)
-        options->degraded_ttl_ms = DEFAULT_DEGRADED_TTL_MS;
-    if (options->spin == 0)
-        options->spin = 1;
-    if (options->near_bytes == 0)
-        options->near_bytes = DEFAULT_NEAR_BYTES;
-    if (options->connect_timeout_ms < 0 || options->connect_timeout_ms > MAX_TIMEOUT_MS)
-        return "connect_timeout_ms is out of range";
-    if (options->command_timeout_ms < 0 || options->command_timeout_ms > MAX_TIMEOUT_MS)
-        return "command_timeout_ms is out of range";
-    if (options->max_value_bytes < 0 || options->max_value_bytes > INT32_MAX / 4)
-        return "max_value_bytes is out of range";
-    if (options->max_key_bytes < 0 || options->max_key_bytes > 1 << 24)
-        return "max_key_bytes is out of range";
-    if (options->near_bytes < RC_NEAR_MIN_BYTES || options->near_bytes > INT64_C(1) << 36)
-        return "near_bytes is out of range";
-    if (options->driver < RC_DRIVER_REACTOR || options->driver > RC_DRIVER_HOST)
-        return "driver is out of range";
+    for (int32_t option = 0; option < NUMBERS_END; option++) {
+        const struct number *number = &NUMBERS[option];
+        int64_t value = is_number(option) ? read_number(options, number) : 0;
+        if (!is_number(option))
+            continue;
+        if (value == 0)
+            write_number(options, number, number->initial);
+        else if (value < number->min || value > number->max)
+            return !rc_refuse(refusal, option, "it is out of range");
+    }
     if (options->driver != RC_DRIVER_REACTOR && options->clock != NULL)
-        return "clock has no driver but the default one";
-    return options->max_queue < 0 ? "max_queue is out of range" : NULL;
+        return !rc_refuse(refusal, RC_OPTION_CLOCK, "it has no driver but the default one");
+    return true;
 }
 
-const char *rc_options_check_memory(const rc_options *options, const struct rc_address *address)
+bool rc_options_check_memory(const rc_options *options, const struct rc_address *address,
+                             rc_refusal *refusal)
 {
     if (!address->is_memory && options->max_bytes != 0)
-        return "max_bytes is for memory:// only: a server has a limit of its own";
+        return !rc_refuse(refusal, RC_OPTION_MAX_BYTES,
+                          "it is for memory:// only: a server has a limit of its own");
     if (!address->is_memory && options->clock != NULL)
-        return "clock is for memory:// only: a server goes by its own";
+        return !rc_refuse(refusal, RC_OPTION_CLOCK,
+                          "it is for memory:// only: a server goes by its own");
     if (address->is_memory && options->near_name_len > 0)
-        return "near_name is not for memory://: other processes do not see its store";
-    if (options->max_bytes != 0 &&
-        (options->max_bytes < MIN_STORE_BYTES || options->max_bytes > INT64_C(1) << 36))
-        return "max_bytes is out of range";
-    return NULL;
+        return !rc_refuse(refusal, RC_OPTION_NEAR_NAME,
+                          "a shared near cache is not for memory://: other processes do not see "
+                          "its store");
+    return true;
 }

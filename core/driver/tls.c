@@ -42,7 +42,7 @@ int rc_tls_context_new(struct rc_tls_context **result, const char *ca_file, cons
                                 : SSL_CTX_set_default_verify_paths(context->openssl);
     ERR_clear_error();
     if (found != 1) {
-        *why = "the file with the CA certificates (tlsCa) can not be read";
+        *why = "the file with the CA certificates cannot be read";
         rc_tls_context_free(context);
         return RC_ERR_ARGUMENT;
     }

@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /* Grows with every incompatible change of the part below; binding.lua refuses any other number. */
-#define RC_ABI 4
+#define RC_ABI 5
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -208,6 +208,29 @@ enum {
     RC_DRIVER_HOST = 2     /* a host's loop, which owns the connections: rc_host_* */
 };
 
+/* What rc_open may refuse. */
+enum {
+    RC_OPTION_NONE = 0, /* no option's fault: memory has run out */
+    RC_OPTION_URL = 1,
+    RC_OPTION_TLS_CA = 2,
+    RC_OPTION_CONNECT_TIMEOUT = 3,
+    RC_OPTION_COMMAND_TIMEOUT = 4,
+    RC_OPTION_MAX_VALUE = 5,
+    RC_OPTION_MAX_KEY = 6,
+    RC_OPTION_MAX_QUEUE = 7,
+    RC_OPTION_DEGRADED_TTL = 8,
+    RC_OPTION_SPIN = 9,
+    RC_OPTION_NEAR_BYTES = 10, /* and whatever hinders a near cache of that size and name */
+    RC_OPTION_NEAR_NAME = 11,
+    RC_OPTION_MAX_BYTES = 12,
+    RC_OPTION_CLOCK = 13,
+    RC_OPTION_DRIVER = 14
+};
+typedef struct rc_refusal {
+    int32_t option;    /* RC_OPTION_* */
+    const char *text;  /* static: what is wrong with it, as in "it is out of range" */
+} rc_refusal;
+
 /* rc_load's numbers. */
 typedef struct rc_load_options {
     uint32_t flags;
@@ -336,8 +359,10 @@ int64_t rc_clock_now(const rc_clock *clock);
    every rc_open wants one rc_unref. Nothing is connected until the first operation. The last
    rc_unref, or rc_close by anybody, ends what is waiting with RC_ERR_CLOSED, gives leases and locks
    back, waits up to timeout_ms for that and joins the reactor thread. rc_open fails with
-   RC_ERR_ARGUMENT where the url or a number is bad; *error_text then says why (static). */
-int rc_open(const rc_options *options, rc_client **client, const char **error_text);
+   RC_ERR_ARGUMENT where an option is bad; *refusal (NULL: nobody asks) then says which, and why. */
+int rc_open(const rc_options *options, rc_client **client, rc_refusal *refusal);
+/* The range of a number of rc_options, in its own unit. RC_ERR_ARGUMENT: it is no number. */
+int rc_option_range(int32_t option, int64_t *min, int64_t *max);
 void rc_unref(rc_client *client, int32_t timeout_ms);
 int rc_close(rc_client *client, int32_t timeout_ms);
 void rc_get_stats(rc_client *client, rc_stats *stats);

@@ -13,14 +13,14 @@ enum { COMMAND_MS = 30, WAIT_MS = 60 };
 static rc_client *open_client(int32_t near)
 {
     rc_client *client = NULL;
-    const char *why = NULL;
+    rc_refusal refusal = {0};
     rc_options options = {.url = URL,
                           .url_len = strlen(URL),
                           .command_timeout_ms = COMMAND_MS,
                           .near = near,
                           .near_bytes = 1 << 20};
-    int error = rc_open(&options, &client, &why);
-    CHECK(error == 0 || why != NULL);
+    int error = rc_open(&options, &client, &refusal);
+    CHECK(error == 0 || refusal.text != NULL);
     return error == 0 ? client : NULL;
 }
 

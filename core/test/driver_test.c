@@ -151,9 +151,8 @@ static void stop_server(void)
 static rc_client *open_client(const char *url)
 {
     rc_client *client = NULL;
-    const char *why = NULL;
     rc_options options = {.url = url, .url_len = strlen(url), .command_timeout_ms = 20000};
-    if (!CHECK(rc_open(&options, &client, &why) == 0))
+    if (!CHECK(rc_open(&options, &client, NULL) == 0))
         exit(1);
     return client;
 }

@@ -19,13 +19,12 @@ static rc_turn turn;
 static rc_client *open_client(const char *url, int driver)
 {
     rc_client *client = NULL;
-    const char *why = NULL;
     rc_options options = {.url = url,
                           .url_len = strlen(url),
                           .command_timeout_ms = PATIENCE_MS,
                           .connect_timeout_ms = PATIENCE_MS,
                           .driver = driver};
-    if (!CHECK(rc_open(&options, &client, &why) == 0))
+    if (!CHECK(rc_open(&options, &client, NULL) == 0))
         exit(1);
     return client;
 }

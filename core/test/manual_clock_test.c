@@ -8,14 +8,13 @@
 
 static rc_client *open_client(rc_clock *clock, const char *group)
 {
-    const char *why = NULL;
     rc_client *client = NULL;
     rc_options options = {.clock = clock,
                           .group = group,
                           .group_len = strlen(group),
                           .near = 1,
                           .near_bytes = 1 << 20};
-    if (!CHECK(rc_open(&options, &client, &why) == 0))
+    if (!CHECK(rc_open(&options, &client, NULL) == 0))
         exit(1);
     return client;
 }

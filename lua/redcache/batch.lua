@@ -8,6 +8,7 @@ local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local near = require("redcache.near")
 local options = require("redcache.options")
+local usage = require("redcache.usage")
 
 local is_ttl = options.is_ttl
 local take, give = binding.take, binding.give
@@ -289,7 +290,7 @@ local function life_of(cache, key, ttl)
     if one == nil then
         return cache._settings.ttl
     elseif not is_ttl(one) then
-        return nil, errors.bad_ttl("write", key, one)
+        return nil, errors.bad_ttl("write", key, one, "setMulti")
     end
     return one
 end
@@ -353,6 +354,18 @@ local function read_sets(slot, items, first, last, failed)
     return stored
 end
 
+-- Options in the place of the ttl would be taken for ttls by key, and have no effect.
+local function ttl_fault(map, ttl)
+    if type(ttl) == "table" and ttl ~= options.FOREVER then
+        for _, name in ipairs({ "ttl", "timeout", "cancelTag", "grace" }) do
+            if ttl[name] ~= nil and map[name] == nil then
+                return "bad argument 'ttl' to setMulti: it holds '" .. name .. "', which is no key"
+                    .. " of map" .. usage.hint("setMulti")
+            end
+        end
+    end
+end
+
 ---Stores many values in one round trip (one per 8,192 keys).
 ---@param map table<string, any> values by key; an empty map sends nothing
 ---@param ttl? number|redcache.Forever|table<string, number|redcache.Forever> seconds for all, or
@@ -371,7 +384,9 @@ function batch.setMulti(self, map, ttl, opts)
         end
     end
     local own, fault = options.read({}, opts, "write", "setMulti")
-    if own == nil then
+    fault = fault or options.grace_fault(own.grace, self._settings.plain, "setMulti")
+        or ttl_fault(map, ttl)
+    if fault then
         error(fault, 2)
     end
     local failed, stored = {}, 0

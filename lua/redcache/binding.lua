@@ -12,7 +12,7 @@ local errors = require("redcache.errors")
 local options = require("redcache.options")
 
 local FOREVER = options.FOREVER
-local ABI = 4
+local ABI = 5
 
 -- A second run in one Lua state (a cleared package.loaded) must not declare everything again.
 if not pcall(ffi.typeof, "rc_load_options") then
@@ -121,7 +121,7 @@ local CODES = {
 -- Scratch, filled and read within one call.
 local entry = ffi.new("rc_entry")
 local client_out = ffi.new("rc_client *[1]")
-local text_out = ffi.new("const char *[1]")
+local refusal = ffi.new("rc_refusal")
 local lock_numbers = ffi.new("rc_lock_options")
 local token_out = ffi.new("char[33]")
 
@@ -197,17 +197,37 @@ end
 ---@field handle ffi.cdata*|nil nil once closed
 ---@field loading table<string, table>
 
--- The option that a refusal of rc_open is about.
-local function blame(reason)
-    if string.find(reason, "max_bytes", 1, true) then
-        return "maxBytes"
-    elseif string.find(reason, "clock", 1, true) then
-        return "clock"
+-- The options of the core by their names here. What it says of the driver is about the scheduler.
+local OPTIONS = {
+    [C.RC_OPTION_URL] = "url",
+    [C.RC_OPTION_TLS_CA] = "tlsCa",
+    [C.RC_OPTION_CONNECT_TIMEOUT] = "connectTimeout",
+    [C.RC_OPTION_COMMAND_TIMEOUT] = "commandTimeout",
+    [C.RC_OPTION_MAX_VALUE] = "maxValue",
+    [C.RC_OPTION_MAX_KEY] = "maxKey",
+    [C.RC_OPTION_MAX_QUEUE] = "maxQueue",
+    [C.RC_OPTION_DEGRADED_TTL] = "degradedTtl",
+    [C.RC_OPTION_SPIN] = "spin",
+    [C.RC_OPTION_NEAR_BYTES] = "near",
+    [C.RC_OPTION_NEAR_NAME] = "near",
+    [C.RC_OPTION_MAX_BYTES] = "maxBytes",
+    [C.RC_OPTION_CLOCK] = "clock",
+    [C.RC_OPTION_DRIVER] = "scheduler",
+}
+
+---The ranges of the core's numbers, in its own units (times: milliseconds).
+---@return table<string, integer[]> ranges { min, max } by option
+function binding.ranges()
+    local ranges, min, max = {}, ffi.new("int64_t[1]"), ffi.new("int64_t[1]")
+    for id, name in pairs(OPTIONS) do
+        if C.rc_option_range(id, min, max) == 0 then
+            ranges[name] = { tonumber(min[0]), tonumber(max[0]) }
+        end
     end
-    return string.find(reason, "near", 1, true) and "near" or "url"
+    return ranges
 end
 
--- A handle for these settings: handle | nil, message, option that is to blame
+-- A handle for these settings: handle | nil, message, option that is to blame or nil
 local function open_handle(settings, driver)
     local o = ffi.new("rc_options")
     o.driver = driver
@@ -228,11 +248,8 @@ local function open_handle(settings, driver)
     end
     o.max_bytes = settings.maxBytes or 0
     o.clock = settings.clock and settings.clock._handle
-    text_out[0] = nil
-    local status = C.rc_open(o, client_out, text_out)
-    if status ~= 0 then
-        local reason = ffi.string(text_out[0] ~= nil and text_out[0] or C.rc_strerror(status))
-        return nil, reason, blame(reason)
+    if C.rc_open(o, client_out, refusal) ~= 0 then
+        return nil, ffi.string(refusal.text), OPTIONS[refusal.option]
     end
     return ffi.gc(client_out[0], unref)
 end
@@ -281,7 +298,7 @@ end
 ---@param driver integer|nil REACTOR, POLL, HOST; nil: REACTOR, and no loop
 ---@return redcache.Client|nil client
 ---@return string|nil message why not
----@return string|nil option that is to blame
+---@return string|nil option that is to blame; nil: none, memory has run out
 function binding.open(settings, driver)
     local handle, message, option, port
     if driver then

@@ -15,6 +15,7 @@ local near = require("redcache.near")
 local options = require("redcache.options")
 local remember = require("redcache.remember")
 local request = require("redcache.request")
+local usage = require("redcache.usage")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local take, give = binding.take, binding.give
@@ -64,6 +65,10 @@ local function make(client, prefix, settings)
 end
 
 local function open(opts, method)
+    if type(opts) == "table" and opts._VERSION then
+        error("redcache:" .. method .. " was called with a colon: write redcache." .. method
+            .. "(opts)", 3)
+    end
     local settings, message = options.complete(opts, "new", method)
     if settings == nil then
         error(message, 3)
@@ -74,7 +79,9 @@ local function open(opts, method)
     if reason == nil then
         client, reason, option = binding.open(settings, scheduler.driver(settings))
     end
-    if client == nil then
+    if client == nil and option == nil then
+        error("could not open the cache: " .. reason, 3)
+    elseif client == nil then
         error("bad option '" .. option .. "' to " .. method .. ": " .. reason, 3)
     end
     client.scheduler, client.enter, client.awaken = scheduler, scheduler.enter, scheduler.awaken
@@ -217,7 +224,8 @@ end
 ---known coherent while Redis can not be reached
 function Cache:get(key, opts)
     if type(key) ~= "string" then
-        error(errors.argument("key", "get", "string", key), 2)
+        error(usage.fault(self, "cache", "_client", "get")
+            or errors.argument("key", "get", "string", key), 2)
     end
     local source, value, slot, own
     if opts == nil then
@@ -338,7 +346,13 @@ function Cache:set(key, value, ttl, opts)
     if ttl == nil then
         ttl = settings.ttl
     elseif not is_ttl(ttl) then
-        return nil, errors.bad_ttl("write", key, ttl)
+        return nil, errors.bad_ttl("write", key, ttl, "set")
+    end
+    if opts ~= nil and settings.plain and type(opts) == "table" then
+        local fault = options.grace_fault(tonumber(opts.grace), true, "set")
+        if fault then
+            error(fault, 2)
+        end
     end
     local slot, own, fault = take_for(self, opts, "write", "set", "write", key)
     if fault then
@@ -470,5 +484,8 @@ function Cache:close(timeout)
     end
     return true
 end
+
+-- remember and rememberForever, as get, are called too often for a look at each call.
+usage.guard("cache", Cache, "_client", { get = true, remember = true, rememberForever = true })
 
 return Cache

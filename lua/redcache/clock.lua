@@ -5,6 +5,7 @@
 -- Not:    no reading of the machine's clock; no use from a second Lua state.
 
 local binding = require("redcache.binding")
+local usage = require("redcache.usage")
 
 ---@class redcache.Clock
 local Clock = {}
@@ -35,5 +36,7 @@ end
 function Clock:now()
     return binding.clock_time(self._handle)
 end
+
+usage.guard("clock", Clock, "_handle")
 
 return Clock

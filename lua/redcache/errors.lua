@@ -3,6 +3,8 @@
 -- What:   one constant per kind of failure, and how its objects are made and printed.
 -- Not:    no values and no secrets in a message; keys only, made printable and cut.
 
+local usage = require("redcache.usage")
+
 local errors = {}
 
 ---The kinds of failure. Compare `err.code` with these.
@@ -34,10 +36,24 @@ errors.CODES = {
 ---@field key? string the key or lock name as the caller gave it
 ---@field cause? any loaderFailed: the loader's own error; its text if the loader ran elsewhere
 ---@field traceback? string loaderFailed: where the loader threw
+---tostring(err) and "text " .. err give the message; ngx.say and ngx.log take tostring(err).
 local Error = {}
 Error.__index = Error
 Error.__tostring = function(self)
     return self.message
+end
+
+local function text_of(part)
+    local kind, meta = type(part), getmetatable(part)
+    if kind == "string" or kind == "number" or (kind == "table" and meta and meta.__tostring) then
+        return tostring(part)
+    end
+    error("attempt to concatenate a " .. kind .. " value", 3)
+end
+
+-- "could not go on: " .. err
+Error.__concat = function(left, right)
+    return text_of(left) .. text_of(right)
 end
 
 -- A key can be 64 KiB of any bytes; a log line wants neither.
@@ -84,11 +100,13 @@ end
 ---@param action string
 ---@param key string|nil
 ---@param ttl any
+---@param method? string of the cache: told how it is called where ttl is no number at all
 ---@return redcache.Error
-function errors.bad_ttl(action, key, ttl)
+function errors.bad_ttl(action, key, ttl, method)
     local got = type(ttl) == "number" and string.format("%.14g", ttl) or type(ttl)
     return errors.new("badTtl", action, key,
-        "ttl must be seconds above 0 or redcache.FOREVER, got " .. got)
+        "ttl must be seconds above 0 or redcache.FOREVER, got " .. got
+            .. (method and type(ttl) ~= "number" and usage.hint(method) or ""))
 end
 
 ---The text of an argument check: error(errors.argument(...), 2).
@@ -99,7 +117,7 @@ end
 ---@return string
 function errors.argument(name, method, expected, got)
     return "bad argument '" .. name .. "' to " .. method .. ": " .. expected .. " expected, got "
-        .. type(got)
+        .. type(got) .. (name ~= "key" and usage.hint(method) or "")
 end
 
 return errors

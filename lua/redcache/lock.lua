@@ -11,6 +11,7 @@ local binding = require("redcache.binding")
 local errors = require("redcache.errors")
 local namespace = require("redcache.namespace")
 local options = require("redcache.options")
+local usage = require("redcache.usage")
 
 local take, give = binding.take, binding.give
 local HELD, LOST = binding.LOCK_HELD, binding.LOCK_LOST
@@ -217,6 +218,8 @@ end
 function Lock:ttl()
     return self._handle and binding.lock_remaining(self._handle) or 0
 end
+
+usage.guard("lock", Lock, "_client")
 
 local function make(cache, name, settings)
     return setmetatable({

@@ -44,6 +44,11 @@ function namespace.namespace(self, name, opts)
     if ok and settings.near and not self._client.near then
         ok, message = false, "bad option 'near' to namespace: the cache was opened without one"
     end
+    if ok then
+        message = options.grace_fault(opts and opts.grace, settings.plain, "namespace")
+        ok = message == nil
+        settings.grace = settings.plain and 0 or settings.grace
+    end
     if not ok then
         error(message, 2)
     end

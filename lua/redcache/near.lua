@@ -11,6 +11,7 @@
 
 local binding = require("redcache.binding")
 local entry = require("redcache.entry")
+local usage = require("redcache.usage")
 
 local view_check, view_get = binding.view_check, binding.view_get
 local near_entry, near_bytes = binding.near_entry, binding.near_bytes
@@ -323,6 +324,8 @@ function Near:stats()
     stats.l0Entries, stats.l0Bytes = store and store.entries or 0, store and store.bytes or 0
     return stats
 end
+
+usage.guard("near", Near, "_cache")
 
 ---Prepares a cache object for near reads: its view, its index into the store, its settings.
 function near.attach(cache, prefix, settings)

@@ -3,7 +3,9 @@
 -- What:   one table that new(), namespace(), locks and the options of single calls are checked by.
 -- Not:    no FFI, no defaults hidden elsewhere. Times are seconds.
 
+local hints = require("redcache.hints")
 local serializer = require("redcache.serializer")
+local usage = require("redcache.usage")
 
 local options = {}
 
@@ -30,7 +32,8 @@ end
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock
 -- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
 --       remember, rememberForever), write (set, setMulti), call (all that talk to Redis), lock
--- Of rows with one name the last that fits a place counts.
+-- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
+-- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
     -- The connection.
     { "url", "string", "memory://", at = "new", min = 1, max = 4096 },
@@ -38,9 +41,10 @@ local DECLARED = {
     { "clock", "clock", nil, at = "new" },
     { "group", "string", "", at = "new", min = 0, max = 256 },
     { "tlsCa", "string", "", at = "new", min = 0, max = 4096 },
-    { "connectTimeout", "number", 1, at = "new", min = 0.001, max = 3600 },
-    { "commandTimeout", "number", 0.5, at = "new", min = 0.001, max = 3600 },
-    { "maxValue", "integer", 8 * 1024 * 1024, at = "new", min = 1, max = 512 * 1024 * 1024 },
+    { "connectTimeout", "number", 1, at = "new", min = 0.001, max = 60 },
+    { "commandTimeout", "number", 0.5, at = "new", min = 0.001, max = 60 },
+    { "maxValue", "integer", 8 * 1024 * 1024, at = "new", min = 1,
+        max = 512 * 1024 * 1024 - 1024 },
     { "maxKey", "integer", 65536, at = "new", min = 1, max = 16 * 1024 * 1024 },
     { "maxQueue", "integer", 65536, at = "new", min = 1, max = 16 * 1024 * 1024 },
     { "degradedTtl", "number", 1, at = "new", min = 0.001, max = 3600 },
@@ -89,7 +93,7 @@ local DECLARED = {
     { "onLost", "function", nil, at = "lock" },
 
     -- Single calls.
-    { "timeout", "number", nil, at = "call lock", min = 0.001, max = 3600 },
+    { "timeout", "number", nil, at = "call lock", min = 0.001, max = 60 },
     { "cancelTag", "integer", nil, at = "call lock", min = 1, max = 2 ^ 53 },
 }
 
@@ -284,14 +288,9 @@ local function describe(value)
     return type(value)
 end
 
-local function unknown(rows, name, method)
-    local text = "unknown option '" .. tostring(name) .. "' to " .. method
-    for known in pairs(rows) do
-        if type(name) == "string" and string.lower(known) == string.lower(name) then
-            text = text .. ": did you mean '" .. known .. "'?"
-        end
-    end
-    return text
+local function unknown(place, name, method)
+    return "unknown option '" .. tostring(name) .. "' to " .. method
+        .. hints.unknown(name, place, places)
 end
 
 ---Checks `given` and writes it into `into`; codec names become codecs.
@@ -306,17 +305,19 @@ function options.read(into, given, place, method)
         return into
     elseif type(given) ~= "table" then
         return nil, "bad argument 'opts' to " .. method .. ": table expected, got " .. type(given)
+            .. usage.hint(method)
     end
     local rows = places[place]
     for name, value in pairs(given) do
         local row = rows[name]
         if row == nil then
-            return nil, unknown(rows, name, method)
+            return nil, unknown(place, name, method)
         end
         local good, expected, resolved, reason = CHECKS[row.kind](row, value, place == "new")
         if not good then
             return nil, "bad option '" .. name .. "' to " .. method .. ": "
-                .. (reason or expected .. " expected, got " .. describe(value))
+                .. (reason or expected .. " expected, got " .. describe(value)
+                    .. hints.range(row, value))
         end
         if resolved ~= nil then
             value = resolved
@@ -324,6 +325,18 @@ function options.read(into, given, place, method)
         into[name] = value
     end
     return into
+end
+
+---What is wrong with a grace window for values that are stored without a header, or nil.
+---@param grace number|nil
+---@param plain boolean
+---@param method string
+---@return string|nil message for error()
+function options.grace_fault(grace, plain, method)
+    if plain and grace and grace > 0 then
+        return "bad option 'grace' to " .. method .. ": with plain = true there is no header that"
+            .. " could keep it: leave one of the two out"
+    end
 end
 
 ---A full set of settings: the defaults of `place`, over them `given`.
@@ -339,6 +352,8 @@ function options.complete(given, place, method)
     end
     local ok, message = options.read(settings, given, place, method)
     if ok and place == "new" then
+        message = options.grace_fault(settings.grace, settings.plain, method)
+        ok = message == nil
         options.settle_near(settings, nil, "")
     end
     if ok and type(settings.codec) == "string" then
@@ -346,7 +361,7 @@ function options.complete(given, place, method)
         settings.codec, message = serializer.resolve(settings.codec)
         ok = settings.codec
     end
-    return ok and settings, message
+    return ok and settings or nil, message
 end
 
 return options

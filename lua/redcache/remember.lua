@@ -11,6 +11,7 @@ local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local near = require("redcache.near")
 local options = require("redcache.options")
+local usage = require("redcache.usage")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band, bor = bit.band, bit.bor
@@ -53,6 +54,10 @@ local function call_settings(cache, opts, method)
     local settings, message = options.read(setmetatable({}, cache._inherit), opts,
         method == "put" and "put" or "load", method)
     if settings then
+        message = options.grace_fault(opts.grace, settings.plain, method)
+        if message then
+            return nil, message
+        end
         remember.prepare(settings)
         settings.custom = settings.timeout ~= nil or settings.cancelTag ~= nil
     end
@@ -521,7 +526,8 @@ end
 -- this call.
 local function door(self, key, fn, opts, method)
     if type(key) ~= "string" then
-        error(errors.argument("key", method, "string", key), 3)
+        error(usage.fault(self, "cache", "_client", method)
+            or errors.argument("key", method, "string", key), 3)
     elseif type(fn) ~= "function" then
         error(errors.argument("fn", method, "function", fn), 3)
     elseif opts == nil then
@@ -562,7 +568,7 @@ function remember.remember(self, key, ttl, fn, opts)
     if ttl == nil then
         ttl = settings.ttl
     elseif not is_ttl(ttl) then
-        return nil, errors.bad_ttl("load", key, ttl)
+        return nil, errors.bad_ttl("load", key, ttl, "remember")
     end
     return load(self, key, ttl, fn, settings)
 end
@@ -647,7 +653,7 @@ function remember.put(self, key, ttl, fn, opts)
     if ttl == nil then
         ttl = settings.ttl
     elseif not is_ttl(ttl) then
-        return nil, errors.bad_ttl("put", key, ttl)
+        return nil, errors.bad_ttl("put", key, ttl, "put")
     end
     local full = self._prefix .. key
     if is_recursive(self, full) then

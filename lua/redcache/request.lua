@@ -8,6 +8,7 @@
 
 local errors = require("redcache.errors")
 local options = require("redcache.options")
+local usage = require("redcache.usage")
 
 local is_ttl, read_options = options.is_ttl, options.read
 local ngx = rawget(_G, "ngx")
@@ -182,7 +183,7 @@ function Request:remember(key, ttl, fn, opts)
     door(key, opts, "load", "remember")
     check_function(fn, "remember")
     if ttl ~= nil and not is_ttl(ttl) then
-        return nil, errors.bad_ttl("load", key, ttl)
+        return nil, errors.bad_ttl("load", key, ttl, "remember")
     end
     return load(self, key, opts, "remember", ttl, fn, opts)
 end
@@ -327,6 +328,8 @@ function Request:getMulti(keys, opts)
     end
     return values, failed, negatives
 end
+
+usage.guard("request", Request, "_cache")
 
 -- The memos ---------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@
 -- Errors: of a task nobody waits for: raised by run() when all has ended.
 -- Not:    no timers and no sockets: tasks wait for calls of caches, and for each other.
 
+local usage = require("redcache.usage")
+
 local create, resume = coroutine.create, coroutine.resume
 local running, yield = coroutine.running, coroutine.yield
 local select, unpack = select, unpack
@@ -287,5 +289,7 @@ function Task:wait()
     end
     return unpack(self.results, 1, self.result_count)
 end
+
+usage.guard("task", Task, "group")
 
 return run

@@ -91,16 +91,16 @@ static void check_round_trip(const struct rc_address *address)
 static void check_options(const rc_options *options)
 {
     rc_client *client, *same, *other;
-    const char *why = NULL;
+    rc_refusal refusal = {0};
     rc_options another = *options;
-    if (rc_open(options, &client, &why) != 0) {
-        FUZZ_CHECK(why != NULL && why[0] != '\0');
+    if (rc_open(options, &client, &refusal) != 0) {
+        FUZZ_CHECK(refusal.text != NULL && refusal.text[0] != '\0');
         return;
     }
     another.group = "another group";
     another.group_len = strlen(another.group);
-    FUZZ_CHECK(rc_open(options, &same, &why) == 0 && same == client);
-    FUZZ_CHECK(rc_open(&another, &other, &why) == 0 && other != client);
+    FUZZ_CHECK(rc_open(options, &same, NULL) == 0 && same == client);
+    FUZZ_CHECK(rc_open(&another, &other, NULL) == 0 && other != client);
     rc_unref(other, 0);
     rc_unref(same, 0);
     rc_unref(client, 0);

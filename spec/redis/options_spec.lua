@@ -75,6 +75,20 @@ describe("the url option", function()
         end
     end)
 
+    it("that other clients would take is refused with what to write", function()
+        for url, told in pairs({
+            ["redis://a,b"] = "one server only", ["redis://a:1,b:2/3"] = "one server only",
+            ["redis://h?db=3"] = "redis://host:port/3", ["redis://h "] = "holds a blank",
+            ["redis://h/3?x=1"] = "nothing may follow '?'", ["redis://"] = "host name is missing",
+            ["127.0.0.1:6379"] = "as in redis://127.0.0.1:6379",
+        }) do
+            local ok, message = pcall(function() return redcache.new({ url = url }) end)
+            assert.is_false(ok, url)
+            assert.matches("bad option 'url' to new: ", message, 1, true)
+            assert.matches(told, message, 1, true)
+        end
+    end)
+
     it("to where nobody listens is no error before the first call", function()
         local cache = redcache.new({ url = "redis://127.0.0.1:" .. socket.free_port() })
         local took, value, err = clock.time(function() return cache:get("k") end)

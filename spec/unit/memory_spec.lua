@@ -162,7 +162,7 @@ describe("a store in memory", function()
         open({ maxBytes = 1024 * 1024 })
         open({ maxBytes = 1024 * 1024, group = "same" })
         open({ group = "any" })
-        assert.matches("bad option 'maxBytes' to new: the store is open with another max_bytes",
+        assert.matches("bad option 'maxBytes' to new: the store is open with another number",
             refusal({ maxBytes = 2 * 1024 * 1024 }), 1, true)
         open({ url = "memory://other", maxBytes = 2 * 1024 * 1024 })
         close_all()
@@ -172,9 +172,9 @@ end)
 
 describe("the options of a store in memory", function()
     it("are refused where there is a server", function()
-        assert.matches("bad option 'maxBytes' to new: max_bytes is for memory:// only",
+        assert.matches("bad option 'maxBytes' to new: it is for memory:// only",
             refusal({ url = "redis://127.0.0.1", maxBytes = 65536 }), 1, true)
-        assert.matches("bad option 'clock' to new: clock is for memory:// only",
+        assert.matches("bad option 'clock' to new: it is for memory:// only",
             refusal({ url = "redis://127.0.0.1", clock = redcache.clock() }), 1, true)
     end)
 
@@ -187,7 +187,7 @@ describe("the options of a store in memory", function()
     end)
 
     it("are no near cache for other processes, which do not see the store", function()
-        assert.matches("bad option 'near' to new: near_name is not for memory://",
+        assert.matches("bad option 'near' to new: a shared near cache is not for memory://",
             refusal({ near = { shared = "spec" } }), 1, true)
     end)
 end)

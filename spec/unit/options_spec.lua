@@ -81,6 +81,50 @@ describe("options.read", function()
         assert.is_truthy(string.find(message_of({ 1 }), "unknown option '1'", 1, true))
     end)
 
+    it("says where things are that other clients have options for", function()
+        for name, meant in pairs({
+            host = 'url = "redis://127.0.0.1:6379"', port = "url", redis_host = "url",
+            redis_port = "url", password = "user:password@", db = "6379/3", ssl = "rediss://",
+            prefix = "namespace", keyPrefix = "namespace", timeout = "commandTimeout",
+            lease_ttl = "did you mean 'leaseTtl'?", expire = "ttl", cancelTag = "of single calls",
+            fresh = "of reads",
+            wait = "of locks", pool_size = "two connections",
+        }) do
+            local message = message_of({ [name] = "x" })
+            assert.matches("unknown option '" .. name .. "' to new: ", message, 1, true)
+            assert.matches(meant, message, 1, true)
+        end
+        assert.matches("an argument of its own", message_of({ ttl = 5 }, "load"), 1, true)
+        assert.matches("of redcache.new", message_of({ url = "redis://h" }, "namespace"), 1, true)
+    end)
+
+    it("tells milliseconds that were meant to be seconds", function()
+        assert.equal("bad option 'commandTimeout' to new: number from 0.001 to 60 expected, got 500"
+            .. ": times are seconds, 500 ms are 0.5", message_of({ commandTimeout = 500 }))
+        assert.matches("times are seconds", message_of({ leaseTtl = 5000 }), 1, true)
+        assert.matches("times are seconds", message_of({ timeout = 200 }, "call"), 1, true)
+        assert.is_nil(message_of({ leaseTtl = -5000 }):find("times are", 1, true))
+    end)
+
+    it("has the ranges of the core", function()
+        local ranges = require("redcache.binding").ranges()
+        local seconds = { connectTimeout = true, commandTimeout = true, degradedTtl = true }
+        local count = 0
+        for name, row in pairs(options.rows("new")) do
+            local range = ranges[name]
+            if range and (row.kind == "number" or row.kind == "integer") then
+                local unit = seconds[name] and 1000 or 1
+                assert.same({ row.min * unit, row.max * unit }, range, name)
+                count = count + 1
+            end
+        end
+        assert.equal(7, count)
+        assert.is_truthy(options.read({}, { near = { bytes = ranges.near[1] } }, "new", "new"))
+        assert.is_truthy(options.read({}, { near = { bytes = ranges.near[2] } }, "new", "new"))
+        message_of({ near = { bytes = ranges.near[1] - 1 } })
+        message_of({ near = { bytes = ranges.near[2] + 1 } })
+    end)
+
     it("knows which options belong where", function()
         message_of({ url = "redis://h" }, "namespace")
         message_of({ ttl = 5 }, "load")
@@ -98,7 +142,8 @@ describe("options.read", function()
 
     it("refuses options that are no table", function()
         local _, message = options.read({}, 5, "call", "get")
-        assert.equal("bad argument 'opts' to get: table expected, got number", message)
+        assert.equal("bad argument 'opts' to get: table expected, got number; it is called "
+            .. "get(key, opts)", message)
     end)
 
     it("says what is wrong with a codec", function()

@@ -1,0 +1,77 @@
+-- usage - how the public methods are called, told to whoever calls them otherwise.
+--
+-- What:   the arguments of each method, for the texts of argument errors; guard(), which answers a
+--         method called with a dot.
+-- Errors: raised at the line of the caller.
+
+local usage = {}
+
+-- By class and method: what stands between the parentheses.
+local ARGUMENTS = {
+    cache = {
+        get = "key, opts", exists = "key, opts", ttl = "key, opts", delete = "key, opts",
+        set = "key, value, ttl, opts", remember = "key, ttl, fn, opts",
+        rememberForever = "key, fn, opts", put = "key, ttl, fn, opts", getMulti = "keys, opts",
+        setMulti = "map, ttl, opts", deleteMulti = "keys, opts", lock = "name, opts",
+        tryLock = "name, opts", withLock = "name, opts, fn", namespace = "name, opts",
+        cancel = "tag", close = "timeout", stats = "", health = "", metrics = "", request = "",
+    },
+    lock = {
+        acquire = "wait", extend = "ttl", release = "", valid = "", held = "", lost = "", ttl = "",
+    },
+    near = { stats = "" },
+    clock = { advance = "seconds", now = "" },
+    task = { wait = "" },
+}
+-- What a request remembers is asked for as the cache is.
+ARGUMENTS.request = ARGUMENTS.cache
+
+---How a method of the cache is called, as the end of an error text.
+---@param method string
+---@return string text "" for what is no method of the cache
+function usage.hint(method)
+    local arguments = ARGUMENTS.cache[method]
+    return arguments and "; it is called " .. method .. "(" .. arguments .. ")" or ""
+end
+
+---The text for a call of a method on something that is no object of its class, or nil.
+---@param self any
+---@param class string
+---@param field string that every object of the class has
+---@param method string
+---@return string|nil message for error()
+function usage.fault(self, class, field, method)
+    if type(self) == "table" and self[field] ~= nil then
+        return nil
+    end
+    local arguments = ARGUMENTS[class][method] or "..."
+    return class .. "." .. method .. " was called with a dot: write " .. class .. ":" .. method
+        .. "(" .. arguments .. ")"
+end
+
+local function guarded(class, field, method, fn)
+    -- No method takes more. A tail call: what fn raises at its caller's line is raised there.
+    return function(self, a, b, c, d)
+        local message = usage.fault(self, class, field, method)
+        if message then
+            error(message, 2)
+        end
+        return fn(self, a, b, c, d)
+    end
+end
+
+---Makes every method of a class answer a call with a dot.
+---@param class string
+---@param methods table the class; its methods are replaced
+---@param field string that every object has
+---@param hot? table<string, true> methods that look for themselves, where they fail
+function usage.guard(class, methods, field, hot)
+    for method in pairs(ARGUMENTS[class]) do
+        local fn = methods[method]
+        if fn and not (hot and hot[method]) then
+            methods[method] = guarded(class, field, method, fn)
+        end
+    end
+end
+
+return usage
