@@ -21,7 +21,7 @@ static struct rc_lock_handle *handle_of(rc_lock *lock)
 
 rc_lock *rc_lock_new(rc_client *client, const char *key, size_t key_len)
 {
-    struct rc_lock_handle *handle = calloc(1, sizeof *handle);
+    struct rc_lock_handle *handle = client != NULL ? calloc(1, sizeof *handle) : NULL;
     if (handle == NULL)
         return NULL;
     if (key_len > (size_t)client->options.max_key_bytes ||

@@ -12,9 +12,12 @@
 
 enum { SWEEP_EVERY_US = 100000, TURNS_MAX = 64, CAUSE_SIZE = 128 };
 
+/* A host may have lost its loop or client while somebody else still knows them: every call here
+   refuses NULL, and does nothing for a client that is closed. */
+
 rc_loop *rc_loop_new(rc_client *client)
 {
-    struct rc_loop *loop = calloc(1, sizeof *loop);
+    struct rc_loop *loop = client != NULL ? calloc(1, sizeof *loop) : NULL;
     if (loop == NULL || rc_loop_init(loop, client) != 0) {
         free(loop);
         return NULL;
@@ -32,11 +35,19 @@ static void do_nothing(struct rc_engine *engine, void *argument)
 
 static struct rc_driver *driver_of(const struct rc_loop *loop)
 {
-    return rc_client_running_driver(loop->client);
+    return loop != NULL ? rc_client_running_driver(loop->client) : NULL;
+}
+
+/* The same, started now if need be. NULL: closed, or it cannot be started (`error`). */
+static struct rc_driver *start_driver_of(const struct rc_loop *loop, int *error)
+{
+    return loop != NULL ? rc_client_driver(loop->client, error) : NULL;
 }
 
 void rc_loop_free(rc_loop *loop)
 {
+    if (loop == NULL)
+        return;
     struct rc_driver *driver = driver_of(loop);
     struct rc_client *client = loop->client;
     if (!loop->is_leaving)
@@ -82,6 +93,8 @@ static void turn_host(struct rc_loop *loop, struct rc_driver *driver)
     }
     rc_driver_leave(driver, false);
     int64_t now_us = driver->engine.context.now_us;
+    if (atomic_load(&driver->ended)) /* the store in memory may be gone with its last client */
+        return;
     if (driver->wire->upkeep != NULL && now_us - loop->swept_us >= SWEEP_EVERY_US) {
         loop->swept_us = now_us;
         driver->wire->upkeep(driver, now_us);
@@ -116,7 +129,6 @@ static void tell_links(struct rc_driver *driver, rc_turn *turn)
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
         struct rc_link *link = &driver->engine.topology.links[i];
         turn->links[i].wants = take_wants(link);
-        turn->links[i].output = rc_buf_head(&link->output);
         turn->links[i].len = rc_buf_len(&link->output);
         turn->news |= (turn->links[i].len > 0 ? 1u << i : 0) |
                       (turn->links[i].wants != 0 ? 1u << (RC_HOST_LINKS + i) : 0);
@@ -134,6 +146,8 @@ void rc_loop_turn(rc_loop *loop, rc_turn *turn)
     turn->wait_us = -1;
     turn->count = turn->news = 0;
     memset(turn->links, 0, sizeof turn->links);
+    if (loop == NULL)
+        return;
     rc_loop_hush(loop);
     if (driver != NULL && driver->kind == RC_DRIVER_HOST)
         turn_host(loop, driver);
@@ -155,8 +169,10 @@ void rc_loop_turn(rc_loop *loop, rc_turn *turn)
 void rc_loop_wait(rc_loop *loop)
 {
     struct rc_driver *driver = driver_of(loop);
+    if (driver == NULL || driver->kind == RC_DRIVER_HOST)
+        return;
     loop->turns = true;
-    while (driver != NULL && driver->kind != RC_DRIVER_HOST && !rc_loop_has_done(loop)) {
+    while (!rc_loop_has_done(loop) && !atomic_load(&driver->ended)) {
         atomic_store(&loop->seat.state, 0);
         if (!rc_loop_has_done(loop)) /* what is done behind this makes the seat done, too */
             rc_driver_wait(driver, &loop->seat);
@@ -165,8 +181,8 @@ void rc_loop_wait(rc_loop *loop)
 
 int rc_loop_fd(rc_loop *loop)
 {
-    int error;
-    struct rc_driver *driver = rc_client_driver(loop->client, &error);
+    int error = RC_ERR_CLOSED;
+    struct rc_driver *driver = start_driver_of(loop, &error);
     if (driver == NULL)
         return error;
     if (driver->kind == RC_DRIVER_HOST)
@@ -177,6 +193,8 @@ int rc_loop_fd(rc_loop *loop)
 
 int rc_loop_listen(rc_loop *loop, char *path, size_t size)
 {
+    if (loop == NULL || atomic_load(&loop->client->closed))
+        return RC_ERR_CLOSED;
     int len = loop->client->options.driver == RC_DRIVER_REACTOR ? rc_loop_open_socket(loop)
                                                                 : RC_ERR_ARGUMENT;
     if (len >= 0 && (size_t)len < size)
@@ -186,19 +204,29 @@ int rc_loop_listen(rc_loop *loop, char *path, size_t size)
 
 int rc_loop_accept(rc_loop *loop)
 {
-    return rc_loop_accept_socket(loop);
+    return loop != NULL ? rc_loop_accept_socket(loop) : RC_ERR_CLOSED;
 }
 
 /* ---- hosts ----------------------------------------------------------------------------------- */
 
-/* The link of a host that owns its connections, with the time set. NULL: there is none. */
-static struct rc_link *enter(struct rc_loop *loop, uint32_t which)
+/* The link of a host that owns its connections. NULL: there is none. */
+static struct rc_link *link_of(struct rc_loop *loop, uint32_t which)
 {
     struct rc_driver *driver = driver_of(loop);
     if (driver == NULL || driver->wire != &rc_wire_host || which >= RC_TOPOLOGY_LINKS)
         return NULL;
-    rc_engine_set_time(&driver->engine, rc_driver_now_us(driver));
     return &driver->engine.topology.links[which];
+}
+
+/* The same for news of it: the engine learns the time first. */
+static struct rc_link *enter(struct rc_loop *loop, uint32_t which)
+{
+    struct rc_link *link = link_of(loop, which);
+    if (link != NULL) {
+        struct rc_driver *driver = driver_of(loop);
+        rc_engine_set_time(&driver->engine, rc_driver_now_us(driver));
+    }
+    return link;
 }
 
 void rc_host_opened(rc_loop *loop, uint32_t which)
@@ -226,6 +254,13 @@ void rc_host_feed(rc_loop *loop, uint32_t which, const char *bytes, size_t len)
         rc_link_feed(link, bytes, len);
 }
 
+const char *rc_host_output(rc_loop *loop, uint32_t which, size_t *len)
+{
+    const struct rc_link *link = link_of(loop, which);
+    *len = link != NULL ? rc_buf_len(&link->output) : 0;
+    return *len > 0 ? rc_buf_head(&link->output) : NULL;
+}
+
 void rc_host_sent(rc_loop *loop, uint32_t which, size_t len)
 {
     struct rc_link *link = enter(loop, which);
@@ -235,6 +270,8 @@ void rc_host_sent(rc_loop *loop, uint32_t which, size_t len)
 
 int rc_host_address(rc_loop *loop, char *text, size_t size, int32_t *port, int32_t *is_tls)
 {
+    if (loop == NULL)
+        return RC_ERR_CLOSED;
     const struct rc_address *address = &loop->client->address;
     size_t len = strlen(address->host);
     *port = address->is_unix || address->is_memory ? 0 : address->port;
@@ -260,6 +297,8 @@ static int write_digits(const struct addrinfo *address, char *text, size_t size)
 
 int rc_host_lookup(rc_loop *loop, char *text, size_t size)
 {
+    if (loop == NULL)
+        return RC_ERR_CLOSED;
     const struct rc_address *address = &loop->client->address;
     const char *why;
     struct addrinfo *found = NULL;
@@ -289,7 +328,7 @@ static void begin(struct rc_engine *engine, void *argument)
 void rc_host_begin(rc_loop *loop)
 {
     int error;
-    struct rc_driver *driver = rc_client_driver(loop->client, &error);
+    struct rc_driver *driver = start_driver_of(loop, &error);
     if (driver != NULL)
         rc_driver_call(driver, begin, NULL);
 }

@@ -16,7 +16,7 @@ static struct rc_seat *seat_of(rc_op *op)
 
 rc_op *rc_op_new(rc_client *client)
 {
-    struct rc_seat *seat = calloc(1, sizeof *seat);
+    struct rc_seat *seat = client != NULL ? calloc(1, sizeof *seat) : NULL;
     if (seat == NULL || rc_seat_init(seat, client) != 0) {
         free(seat);
         return NULL;

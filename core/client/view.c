@@ -9,7 +9,7 @@
 rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, const char *group,
                      size_t group_len, int64_t min_bytes, int64_t max_bytes, int64_t ttl_us)
 {
-    if (client->near == NULL || min_bytes < 0 || max_bytes < 0 || ttl_us < 0)
+    if (client == NULL || client->near == NULL || min_bytes < 0 || max_bytes < 0 || ttl_us < 0)
         return NULL;
     struct rc_view *view = calloc(1, sizeof *view);
     if (view == NULL)

@@ -307,16 +307,16 @@ static void a_blocking_call_leaves_a_reason_for_a_turn(void)
     close_all(client, loop, op);
 }
 
-/* ---- a host that owns the connections --------------------------------------------------------- */
+/* ---- a host that owns the connections ------------------------------------------------------ */
 
 static const char GREETING[] = "%0\r\n+OK\r\n+PONG\r\n", VALUE[] = "$1\r\nx\r\n";
 
-static bool output_has(int link, const char *text)
+static bool output_has(rc_loop *loop, int link, const char *text)
 {
-    const rc_host_link *at = &turn.links[link];
-    size_t len = strlen(text);
-    for (size_t i = 0; i + len <= at->len; i++) {
-        if (memcmp(at->output + i, text, len) == 0)
+    size_t size, len = strlen(text);
+    const char *output = rc_host_output(loop, (uint32_t)link, &size);
+    for (size_t i = 0; output != NULL && i + len <= size; i++) {
+        if (memcmp(output + i, text, len) == 0)
             return true;
     }
     return false;
@@ -340,7 +340,7 @@ static void connect_link(rc_loop *loop)
 {
     rc_host_opened(loop, 0);
     rc_loop_turn(loop, &turn);
-    CHECK(output_has(0, "HELLO") && output_has(0, "PING"));
+    CHECK(output_has(loop, 0, "HELLO") && output_has(loop, 0, "PING"));
     send_all(loop, 0);
     feed(loop, 0, GREETING);
 }
@@ -380,7 +380,7 @@ static void a_host_moves_the_bytes(void)
     CHECK(rc_host_lookup(host.loop, text, sizeof text) == 9);
     CHECK(rc_wait(host.op) == RC_ERR_ARGUMENT && rc_loop_fd(host.loop) == RC_ERR_ARGUMENT);
     connect_link(host.loop);
-    CHECK(output_has(0, "GET"));
+    CHECK(output_has(host.loop, 0, "GET"));
     send_all(host.loop, 0);
     feed(host.loop, 0, "$1\r\n"); /* in pieces */
     CHECK(turn.count == 0);
@@ -405,7 +405,7 @@ static void a_host_opens_again_what_was_lost(void)
     }
     CHECK(turn.links[0].wants == RC_HOST_OPEN);
     connect_link(host.loop);
-    CHECK(output_has(0, "GET"));
+    CHECK(output_has(host.loop, 0, "GET"));
     send_all(host.loop, 0);
     feed(host.loop, 0, VALUE);
     CHECK(turn.count == 1 && rc_op_result(host.op)->outcome == RC_HIT);
@@ -444,6 +444,88 @@ static void what_was_dropped_is_not_told(void)
     close_host(&host);
 }
 
+/* Between the turn and the sending others may have added to the output, and moved it. */
+static void the_output_is_what_there_is_when_it_is_asked_for(void)
+{
+    static char value[200 * 1024];
+    size_t len;
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    struct host host = open_host();
+    rc_op *other = open_op(host.client, host.loop, OTHER);
+    connect_link(host.loop);
+    CHECK(turn.links[0].len > 0 && output_has(host.loop, 0, "GET"));
+    CHECK(rc_set(other, "key", 3, &entry, value, sizeof value, -1, 0) == 0);
+    CHECK(rc_done(other) == 0); /* a pass of its own */
+    CHECK(rc_host_output(host.loop, 0, &len) != NULL && len > turn.links[0].len + sizeof value);
+    CHECK(output_has(host.loop, 0, "GET") && output_has(host.loop, 0, "SET"));
+    rc_host_sent(host.loop, 0, len);
+    CHECK(rc_host_output(host.loop, 0, &len) == NULL && len == 0);
+    CHECK(rc_host_output(host.loop, RC_HOST_LINKS, &len) == NULL && len == 0);
+    rc_op_free(other);
+    close_host(&host);
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+/* A store in memory is gone with its last client; its loop may be turned all the same. */
+static void a_turn_after_the_end(const char *url, int driver)
+{
+    rc_client *client = open_client(url, driver);
+    rc_loop *loop = open_loop(client);
+    rc_op *op = open_op(client, loop, NAME);
+    CHECK(rc_get(op, "key", 3, 0) == 0);
+    CHECK(rc_close(client, 0) == 0);
+    rc_loop_turn(loop, &turn);
+    CHECK(turn.count == 1 && rc_op_result(op)->status == RC_ERR_CLOSED);
+    (void)poll(NULL, 0, 110); /* behind the next sweep */
+    rc_loop_turn(loop, &turn);
+    CHECK(turn.count == 0);
+    rc_loop_wait(loop); /* nothing can come any more */
+    CHECK(rc_get(op, "key", 3, 0) == RC_ERR_CLOSED);
+    CHECK(rc_loop_fd(loop) == RC_ERR_CLOSED);
+    CHECK(rc_host_leave(loop) == 1 && rc_host_rest(loop) == 1);
+    close_all(client, loop, op);
+}
+
+static void a_turn_after_the_end_finds_no_store(void)
+{
+    for (int driver = RC_DRIVER_REACTOR; driver <= RC_DRIVER_HOST; driver++)
+        a_turn_after_the_end("memory://end", driver);
+}
+
+static void a_turn_after_the_end_finds_no_server(void)
+{
+    for (int driver = RC_DRIVER_REACTOR; driver <= RC_DRIVER_HOST; driver++)
+        a_turn_after_the_end("redis://127.0.0.1:1", driver);
+}
+
+static void no_loop_and_no_client_are_refused(void)
+{
+    char text[8];
+    int32_t port, is_tls;
+    size_t len = 1;
+    memset(&turn, 0xff, sizeof turn);
+    rc_loop_turn(NULL, &turn);
+    CHECK(turn.count == 0 && turn.news == 0 && turn.wait_us == -1);
+    CHECK(turn.links[0].len == 0 && turn.links[1].wants == 0);
+    rc_loop_wait(NULL);
+    rc_loop_free(NULL);
+    CHECK(rc_loop_fd(NULL) == RC_ERR_CLOSED && rc_loop_accept(NULL) == RC_ERR_CLOSED);
+    CHECK(rc_loop_listen(NULL, text, sizeof text) == RC_ERR_CLOSED);
+    rc_host_opened(NULL, 0);
+    rc_host_lost(NULL, 0, "gone", 4);
+    rc_host_feed(NULL, 0, "x", 1);
+    rc_host_sent(NULL, 0, 1);
+    rc_host_begin(NULL);
+    CHECK(rc_host_output(NULL, 0, &len) == NULL && len == 0);
+    CHECK(rc_host_hand_over(NULL) == 1 && rc_host_rest(NULL) == 1 && rc_host_leave(NULL) == 1);
+    CHECK(rc_host_address(NULL, text, sizeof text, &port, &is_tls) == RC_ERR_CLOSED);
+    CHECK(rc_host_lookup(NULL, text, sizeof text) == RC_ERR_CLOSED);
+    CHECK(rc_loop_new(NULL) == NULL && rc_op_new(NULL) == NULL);
+    CHECK(rc_lock_new(NULL, "key", 3) == NULL);
+    CHECK(rc_view_new(NULL, "", 0, "", 0, 0, 0, 0) == NULL);
+}
+
 int main(void)
 {
     TEST(a_polled_store_tells_in_the_turn_that_sends);
@@ -461,5 +543,9 @@ int main(void)
     TEST(a_host_opens_again_what_was_lost);
     TEST(a_host_may_rest_where_nobody_needs_it);
     TEST(what_was_dropped_is_not_told);
+    TEST(the_output_is_what_there_is_when_it_is_asked_for);
+    TEST(a_turn_after_the_end_finds_no_store);
+    TEST(a_turn_after_the_end_finds_no_server);
+    TEST(no_loop_and_no_client_are_refused);
     return test_result();
 }

@@ -357,15 +357,20 @@ function binding.leave_port(port)
     return true
 end
 
+---Ends a port that its caches have left. Twice is harmless.
 ---@param port redcache.Port
 ---@param timeout number seconds
 function binding.end_port(port, timeout)
-    if port.loop then
-        C.rc_loop_free(ffi.gc(port.loop, nil))
-        port.loop, own_loops = nil, own_loops - 1
+    local handle, loop = port.handle, port.loop
+    if handle == nil then
+        return
     end
-    C.rc_unref(ffi.gc(port.handle, nil), milliseconds_or_none(timeout))
-    port.handle = nil
+    port.handle, port.loop = nil, nil
+    if loop then
+        own_loops = own_loops - 1
+        C.rc_loop_free(ffi.gc(loop, nil))
+    end
+    C.rc_unref(ffi.gc(handle, nil), milliseconds_or_none(timeout))
 end
 
 ---Whether another Lua state of this process has loops, too.
@@ -556,15 +561,21 @@ end
 
 -- Loops -------------------------------------------------------------------------------------------
 
+-- A port ends while others still know it. What they ask of it then ends here: C never gets a NULL.
+local function loop_of(port)
+    return port.loop or error("could not use the connections: the cache is closed", 0)
+end
+
+local len_out = ffi.new("size_t[1]")
 local address_out = ffi.new("char[1024]")
 local port_out = ffi.new("int32_t[1]")
 local tls_out = ffi.new("int32_t[1]")
 
 ---Makes the loop of a port, for this process.
 ---@param port redcache.Port
----@return boolean made
+---@return boolean made not so without memory, and not where the port has ended
 function binding.open_loop(port)
-    local loop = C.rc_loop_new(port.handle)
+    local loop = port.handle ~= nil and C.rc_loop_new(port.handle) or nil
     if loop == nil then
         return false
     end
@@ -578,12 +589,16 @@ end
 
 ---Does what can be done without waiting, and tells what is done.
 ---@param port redcache.Port
----@return integer count of names: turn_name(port, 0) to turn_name(port, count - 1)
+---@return integer count of names: turn_name(port, 0) to turn_name(port, count - 1); a port that
+---has ended tells nothing
 ---@return integer news of connections: bits 0 and 1 where one has output, 2 and 3 where it wants
 ---something done
 function binding.turn(port)
-    local turn = port.turn
-    C.rc_loop_turn(port.loop, turn)
+    local turn, loop = port.turn, port.loop
+    if loop == nil then
+        return 0, 0
+    end
+    C.rc_loop_turn(loop, turn)
     return turn.count, turn.news
 end
 
@@ -598,15 +613,11 @@ function binding.turn_wait(port)
     return us >= 0 and tonumber(us) / 1e6 or nil
 end
 
----Bytes to send over a connection, as of the last turn; 0: none.
-function binding.output_len(port, link)
-    return tonumber(port.turn.links[link].len)
-end
-
----@return string
+---Copies the bytes to send over a connection. They stay the core's until host_sent.
+---@return string|nil bytes nil: there are none
 function binding.output(port, link)
-    local at = port.turn.links[link]
-    return ffi.string(at.output, at.len)
+    local bytes = C.rc_host_output(loop_of(port), link, len_out)
+    return bytes ~= nil and ffi.string(bytes, len_out[0]) or nil
 end
 
 ---What the last turn wants done with a connection: HOST_CLOSE, HOST_OPEN. Told once.
@@ -620,12 +631,12 @@ end
 
 ---Sleeps until something is done; something must be under way.
 function binding.wait_any(port)
-    C.rc_loop_wait(port.loop)
+    C.rc_loop_wait(loop_of(port))
 end
 
 ---@return integer fd
 function binding.loop_fd(port)
-    return C.rc_loop_fd(port.loop)
+    return C.rc_loop_fd(loop_of(port))
 end
 
 local watched = ffi.new("struct redcache_pollfd[?]", 1)
@@ -657,52 +668,52 @@ end
 
 ---@return string|nil path of a socket to connect to at once
 function binding.loop_listen(port)
-    local len = C.rc_loop_listen(port.loop, address_out, 1024)
+    local len = C.rc_loop_listen(loop_of(port), address_out, 1024)
     return len > 0 and ffi.string(address_out, len) or nil
 end
 
 function binding.loop_accept(port)
-    return C.rc_loop_accept(port.loop) == 0
+    return C.rc_loop_accept(loop_of(port)) == 0
 end
 
 function binding.host_opened(port, link)
-    C.rc_host_opened(port.loop, link)
+    C.rc_host_opened(loop_of(port), link)
 end
 
 function binding.host_lost(port, link, cause)
-    C.rc_host_lost(port.loop, link, cause, #cause)
+    C.rc_host_lost(loop_of(port), link, cause, #cause)
 end
 
 function binding.host_feed(port, link, bytes)
-    C.rc_host_feed(port.loop, link, bytes, #bytes)
+    C.rc_host_feed(loop_of(port), link, bytes, #bytes)
 end
 
 function binding.host_sent(port, link, len)
-    C.rc_host_sent(port.loop, link, len)
+    C.rc_host_sent(loop_of(port), link, len)
 end
 
 ---Somebody reads the near cache in this process: connects before anything has to be asked for.
 function binding.host_begin(port)
-    C.rc_host_begin(port.loop)
+    C.rc_host_begin(loop_of(port))
 end
 
 ---Hands over what this process has kept coherent in a near cache that others share. To be called
 ---again until it is done.
 ---@return boolean done
 function binding.hand_over(port)
-    return C.rc_host_hand_over(port.loop) ~= 0
+    return C.rc_host_hand_over(loop_of(port)) ~= 0
 end
 
 ---Closes the connections unless somebody needs them.
 ---@return boolean closed
 function binding.host_rest(port)
-    return C.rc_host_rest(port.loop) ~= 0
+    return port.loop == nil or C.rc_host_rest(loop_of(port)) ~= 0
 end
 
 ---Gives leases and locks back and ends what waits.
----@return boolean drained all of that has been answered
+---@return boolean drained all of that has been answered, or the port has ended
 function binding.host_leave(port)
-    return C.rc_host_leave(port.loop) ~= 0
+    return port.loop == nil or C.rc_host_leave(loop_of(port)) ~= 0
 end
 
 ---Where to connect to.
@@ -710,7 +721,7 @@ end
 ---@return integer|nil port nil: a unix socket, or no server at all
 ---@return boolean tls
 function binding.host_address(port)
-    local len = C.rc_host_address(port.loop, address_out, 1024, port_out, tls_out)
+    local len = C.rc_host_address(loop_of(port), address_out, 1024, port_out, tls_out)
     local number = port_out[0]
     return ffi.string(address_out, len), number > 0 and number or nil, tls_out[0] ~= 0
 end
@@ -718,7 +729,7 @@ end
 ---Looks the server's name up in a thread.
 ---@return string|false|nil address false: call again in a moment; nil: it has none
 function binding.host_lookup(port)
-    local len = C.rc_host_lookup(port.loop, address_out, 1024)
+    local len = C.rc_host_lookup(loop_of(port), address_out, 1024)
     if len == 0 then
         return false
     end

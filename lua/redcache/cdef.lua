@@ -433,15 +433,16 @@ int rc_lock_token(rc_lock *lock, char *token_32_bytes); /* 32 hex digits */
 /* Loops: for callers that have other things to do than to sleep in rc_wait. An operation in a slot
    that has a name is told as done by rc_loop_turn, once. A loop, its slots and its turns are for one
    thread; the client of RC_DRIVER_REACTOR may have many loops. rc_loop_new: NULL without memory.
-   rc_loop_free: its memory stays until the last of its slots is freed, too. */
+   rc_loop_free: its memory stays until the last of its slots is freed, too. Where the loop is NULL, or
+   its client closed, the calls below do nothing, and return RC_ERR_CLOSED where they return an error;
+   what ended with the client is still told. */
 enum { RC_TURN_NAMES = 256, RC_HOST_LINKS = 2 };
 enum {
     RC_HOST_CLOSE = 1, /* close this connection; with RC_HOST_OPEN: that first */
     RC_HOST_OPEN = 2   /* connect, then rc_host_opened or rc_host_lost */
 };
 typedef struct rc_host_link {
-    const char *output; /* to be sent, then rc_host_sent; valid until the next call */
-    size_t len;
+    size_t len;         /* bytes that wait to be sent, as of this turn: see rc_host_output */
     uint32_t wants;     /* RC_HOST_*, each told once */
     uint32_t reserved;
 } rc_host_link;
@@ -474,6 +475,9 @@ int rc_loop_accept(rc_loop *loop);
 void rc_host_opened(rc_loop *loop, uint32_t link);
 void rc_host_lost(rc_loop *loop, uint32_t link, const char *cause, size_t len);
 void rc_host_feed(rc_loop *loop, uint32_t link, const char *bytes, size_t len);
+/* What is to be sent over the link, then rc_host_sent; NULL: nothing. Valid until the next call of this
+   client, be it a drop or a free: copy or send it at once. */
+const char *rc_host_output(rc_loop *loop, uint32_t link, size_t *len);
 void rc_host_sent(rc_loop *loop, uint32_t link, size_t len);
 /* Somebody reads the near cache in this process: connects before anything has to be asked for. */
 void rc_host_begin(rc_loop *loop);

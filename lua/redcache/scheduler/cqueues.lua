@@ -22,16 +22,19 @@ end
 
 local function keep(port, controller)
     local kicked, watched = port.kicked, { pollfd = port.fd, events = "r" }
-    repeat
+    while not port.is_closed do -- before the first turn, too: it may have been closed meanwhile
         scheduler.turn(port)
-        if not port.is_closed and not port.is_kicked then
+        if not port.is_kicked then
             if port.count > 0 then
                 cqueues.poll(watched, kicked)
             else
                 cqueues.poll(watched, kicked, IDLE_SECONDS)
             end
         end
-    until port.is_closed or (port.count == 0 and not port.is_kicked and is_last(controller))
+        if port.count == 0 and not port.is_kicked and is_last(controller) then
+            break
+        end
+    end
     keepers_of[controller] = keepers_of[controller] - 1
     port.keepers[controller] = nil
 end

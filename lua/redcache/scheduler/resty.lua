@@ -19,8 +19,11 @@ local HAND_OVER = 1
 local HEARTBEAT, SHORT_BEAT = 0.5, 0.05
 -- A semaphore is never trusted longer than this: whoever should have woken it may be gone.
 local SLICE = 1
--- Runs at once when the worker is told to exit. A day, then it is armed again.
-local EXIT_TIMER = 86400
+-- One timer per worker tells its keepers at once that the worker is to exit: nginx runs what is
+-- armed then. It is armed again while there are keepers, and stays no longer than this without.
+local EXIT_TIMER = 5
+-- The keeper of a port that is closed gets at least so long to say goodbye, though nobody waits.
+local LEAST_GOODBYE = 0.1
 
 local resty = { name = "resty" }
 
@@ -100,6 +103,18 @@ local function is_handed_over(port)
     return ngx.now() >= port.hand_over_until or binding.hand_over(port)
 end
 
+-- Leases and locks were given back, or the time for that is over.
+local function has_left(port)
+    return binding.host_leave(port) or ngx.now() >= port.closes_at
+end
+
+local function has_ended(port)
+    if port.is_closing then
+        return has_left(port)
+    end
+    return is_ending(port) and port.count == 0 and is_handed_over(port) and port.way.rest(port)
+end
+
 local function keep_once(port)
     local way = port.way
     port.keeper_told = false
@@ -107,11 +122,11 @@ local function keep_once(port)
     way.tend(port)
     base.drop_abandoned(port)
     holders.drop_dead(port.holders)
-    local ends = is_ending(port)
-    if ends and port.count == 0 and is_handed_over(port) and way.rest(port) then
+    if has_ended(port) then
         return false
     end
-    local wait = (ends or holders.has_work(port.holders)) and SHORT_BEAT or HEARTBEAT
+    local is_brief = is_ending(port) or holders.has_work(port.holders)
+    local wait = is_brief and SHORT_BEAT or HEARTBEAT
     wait = math.min(binding.turn_wait(port) or wait, wait)
     port.keeper_wakes = ngx.now() + wait
     if not port.keeper_told then
@@ -120,25 +135,46 @@ local function keep_once(port)
     return true
 end
 
+-- The ports that have a keeper in this worker, and the worker whose timer is armed.
+local kept, armed_pid = {}, nil
+local arm_exit_timer
+
+local function on_exit(is_exiting)
+    armed_pid = nil
+    if is_exiting then
+        for port in pairs(kept) do
+            base.wake_keeper(port)
+        end
+    elseif next(kept) then
+        arm_exit_timer()
+    end
+end
+
+function arm_exit_timer()
+    local pid = ngx.worker.pid()
+    -- Where nginx has no room for it the keepers see by themselves, half a second later.
+    if armed_pid ~= pid and ngx.timer.at(EXIT_TIMER, on_exit) then
+        armed_pid = pid
+    end
+end
+
+-- Whoever leaves last ends the port: its keeper, if it has begun, else who closes it.
 local function keep(_, port)
+    if port.handle == nil then
+        return -- it was closed before this timer ran
+    end
+    port.has_begun = true
     local ok, again
     repeat
         ok, again = pcall(keep_once, port)
     until not ok or not again
     port.way.stop(port)
-    port.is_kept = false
+    port.is_kept, port.has_begun, kept[port] = false, false, nil
+    if port.is_closing then
+        binding.end_port(port, 0)
+    end
     if not ok then
         ngx.log(ngx.ERR, "redcache: could not keep the connections: ", tostring(again))
-    end
-end
-
-local function on_exit(is_exiting, port)
-    if port.pid ~= ngx.worker.pid() then
-        return
-    elseif is_exiting then
-        base.wake_keeper(port)
-    else
-        ngx.timer.at(EXIT_TIMER, on_exit, port)
     end
 end
 
@@ -148,8 +184,11 @@ local function start_keeper(port)
     if not ok then
         port.is_kept = false
         ngx.log(ngx.WARN, "redcache: could not start the timer of the connections: ", err)
-    elseif not port.has_exit_timer and not is_ending(port) then
-        port.has_exit_timer = ngx.timer.at(EXIT_TIMER, on_exit, port)
+        return
+    end
+    kept[port] = true
+    if not is_ending(port) then
+        arm_exit_timer()
     end
 end
 
@@ -159,7 +198,7 @@ local function settle(port, client)
     port.posted = {} -- slots whose callers were woken and have not run yet
     port.holders = holders.new()
     port.keeper_sem, port.keeper_told, port.keeper_wakes = semaphore.new(0), false, 0
-    port.is_kept, port.has_exit_timer = false, false
+    port.is_kept, port.has_begun = false, false
     port.way = WAYS[client.driver]
     port.is_memory, port.connect_timeout = client.is_memory, client.connect_timeout
     port.is_passing = binding.has_rivals()
@@ -197,6 +236,9 @@ function resty.current()
 end
 
 local function kick(port)
+    if port.handle == nil then
+        return -- it has ended, and all that waited was told
+    end
     port.way.kick(port)
     if not port.is_kept then
         start_keeper(port)
@@ -280,22 +322,27 @@ function resty.unguard(client, object)
     holders.remove(client.port.holders, object)
 end
 
----The last cache on the port was closed: ends what waits, gives leases and locks back.
+---The last cache on the port was closed: ends what waits, gives leases and locks back. Where the
+---time or the phase does not let the caller wait for that, the keeper goes on with it.
 function resty.close(port, timeout)
-    if port.pid == ngx.worker.pid() then
-        local deadline, waits = ngx.now() + timeout, resty.can_wait()
-        port.is_closing = true
-        while not binding.host_leave(port) and waits and ngx.now() < deadline do
-            port.way.turn(port)
-            ngx.sleep(0.001)
-        end
-        port.way.turn(port)
-        base.wake_keeper(port)
-        while port.is_kept and waits and ngx.now() < deadline do
-            ngx.sleep(0.001)
-        end
+    if port.pid ~= ngx.worker.pid() then
+        return binding.end_port(port, 0)
     end
-    binding.end_port(port, 0)
+    local deadline, waits = ngx.now() + timeout, resty.can_wait()
+    port.is_closing, port.closes_at = true, math.max(deadline, ngx.now() + LEAST_GOODBYE)
+    while not binding.host_leave(port) and waits and ngx.now() < deadline do
+        port.way.turn(port)
+        ngx.sleep(0.001)
+    end
+    port.way.turn(port)
+    base.wake_keeper(port)
+    while port.is_kept and waits and ngx.now() < deadline do
+        ngx.sleep(0.001)
+    end
+    -- A keeper that has not begun may never: nginx drops timers where too many run.
+    if not port.is_kept or (waits and not port.has_begun) then
+        binding.end_port(port, 0)
+    end
 end
 
 return resty

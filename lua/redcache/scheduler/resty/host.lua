@@ -153,17 +153,17 @@ local function write(port, i, sock)
         link.told = true -- the turn need not wake us
         turn(port)
         link.told = false
-        local len = link.open and binding.output_len(port, i) or 0
-        if len > 0 then
+        local bytes = link.open and binding.output(port, i)
+        if bytes then
             link.sending = true
-            local ok, err = sock:send(binding.output(port, i))
+            local ok, err = sock:send(bytes)
             link.sending = false
             if link.sock ~= sock then
                 return
             elseif not ok then
                 return lost(port, i, sock, tostring(err))
             elseif link.open then
-                binding.host_sent(port, i, len)
+                binding.host_sent(port, i, #bytes)
             end
         end
         link.sem:wait(WRITER_SECONDS)
