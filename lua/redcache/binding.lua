@@ -494,8 +494,32 @@ function binding.give(slot)
         return
     end
     local count = client.count + 1
+    client.slots[count] = slot -- may throw for want of memory
     client.count = count
-    client.slots[count] = slot
+end
+
+---Whoever waits for the slot in its port does so no more.
+function binding.forget_wait(slot)
+    local port = slot.client.port
+    local waiting, posted = port and port.waiting, port and port.posted
+    slot.waits, slot.sleeps, slot.co = false, false, nil
+    if waiting and waiting[slot.name] == slot then
+        waiting[slot.name] = nil
+        port.count = port.count - 1
+    end
+    if posted then
+        posted[slot.name] = nil
+    end
+end
+
+---The call that used the slot has thrown. What runs in it ends, a lease it holds is given back; the
+---slot is the garbage collector's.
+function binding.abandon(slot)
+    if slot.detached then
+        return binding.give(slot) -- nobody waits for it anyway
+    end
+    binding.forget_wait(slot)
+    C.rc_op_drop(slot.op)
 end
 
 ---Nobody waits for what runs in the slot. It is idle again when that is done and its caller has
@@ -1137,6 +1161,11 @@ function binding.lock(client, key)
         return nil, C.RC_ERR_NOMEM
     end
     return ffi.gc(handle, C.rc_lock_free)
+end
+
+---Gives a held lock back, cancels what runs for the handle, and frees it; waits for nothing.
+function binding.free_lock(handle)
+    C.rc_lock_free(ffi.gc(handle, nil))
 end
 
 ---Starts acquiring; the result's number is the fence.

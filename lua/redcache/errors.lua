@@ -75,6 +75,21 @@ function errors.printable(text)
     return cut and text .. "..." or text
 end
 
+---What somebody threw, as text; also where it has a __tostring that fails or gives no string.
+---@param cause any
+---@return string
+function errors.text(cause)
+    if type(cause) == "string" then
+        return cause
+    end
+    local ok, text = pcall(tostring, cause)
+    if ok and type(text) == "string" then
+        return text
+    end
+    return "an error object (" .. type(cause) .. ") whose __tostring "
+        .. (ok and "gives no string" or "fails")
+end
+
 ---Makes an error object.
 ---@param code redcache.ErrorCode
 ---@param action string what we were doing, as in "could not <action> 'key'"

@@ -3,6 +3,8 @@
 -- What:   a handle per lock(); the core renews it, also while Lua is busy, and knows a local
 --         deadline before which nobody else can own it.
 -- Memory: a dropped handle gives its lock back in the garbage collector; release() does it now.
+--         What runs while a lock is acquired or held runs protected: an error that nobody expected
+--         (no memory, a hook that throws) gives the lock back at once.
 -- Not:    a lock of one Redis can be lost in a failover: it saves double work. Where double work
 --         does harm, let the guarded resource refuse a fence lower than the highest it has seen.
 
@@ -80,15 +82,49 @@ local function drop(handle)
     end
 end
 
+-- Something has thrown while the lock was acquired or held: it is given back at once.
+local function abandon(self, slot)
+    local handle, client, scheduler = self._handle, self._client, self._cache._scheduler
+    self._handle, self.token, self.fence = nil, nil, nil
+    scheduler.unguard(client, self)
+    if slot then
+        binding.abandon(slot)
+    end
+    if handle then
+        binding.free_lock(handle)
+    end
+    if scheduler.tell then
+        scheduler.tell(client)
+    end
+end
+
+local function attempt_acquire(self, slot, wait)
+    local settings, scheduler = self._settings, self._cache._scheduler
+    local flags = bit.bor(settings.force and binding.FORCE or 0,
+        settings.renew and 0 or binding.NO_RENEW)
+    local status = binding.lock_acquire(self._handle, slot, flags, settings.ttl, wait,
+        settings.maxHold)
+    if status == 0 then
+        scheduler.guard(self._client, self, drop)
+        status = self._cache._wait(slot)
+        scheduler.unguard(self._client, self)
+    end
+    if status == 0 then
+        self.fence = binding.number(slot)
+        self.token = binding.lock_token(self._handle)
+        self._signalled = false
+    end
+    return finish(self, slot, status, "lock")
+end
+
 ---Acquires the lock; waits for it as long as `wait` says.
 ---@param wait? number seconds from 0 (one try); nil: the lock's `wait`
 ---@return true|nil acquired
 ---@return redcache.Error|nil err notAcquired, recursive (this handle holds it already), timeout,
 ---cancelled, tooLarge, unavailable, overload, closed, redis, cannotWait
 function Lock:acquire(wait)
-    local settings = self._settings
     if wait == nil then
-        wait = settings.wait
+        wait = self._settings.wait
     elseif type(wait) ~= "number" or not (wait >= 0 and wait <= 86400) then
         error("bad argument 'wait' to acquire: number from 0 to 86400 expected, got "
             .. tostring(wait), 2)
@@ -109,23 +145,17 @@ function Lock:acquire(wait)
     if slot == nil then
         return nil, err
     end
-    local flags = bit.bor(settings.force and binding.FORCE or 0,
-        settings.renew and 0 or binding.NO_RENEW)
-    local status = binding.lock_acquire(self._handle, slot, flags, settings.ttl, wait,
-        settings.maxHold)
-    if status == 0 then
-        local scheduler = self._cache._scheduler
-        scheduler.guard(self._client, self, drop)
-        status = self._cache._wait(slot)
-        scheduler.unguard(self._client, self)
+    local ok
+    ok, err = pcall(attempt_acquire, self, slot, wait)
+    if not ok then
+        abandon(self, slot)
+        error(err, 0)
     end
-    if status == 0 then
-        self.fence = binding.number(slot)
-        self.token = binding.lock_token(self._handle)
-        self._signalled = false
-    end
-    err = finish(self, slot, status, "lock")
     return not err or nil, err
+end
+
+local function attempt_release(self, slot)
+    return finish(self, slot, binding.lock_release(self._handle, slot), "unlock")
 end
 
 ---Gives the lock back.
@@ -140,8 +170,22 @@ function Lock:release()
     if slot == nil then
         return nil, err
     end
-    err = finish(self, slot, binding.lock_release(self._handle, slot), "unlock")
-    if err then
+    local ok
+    ok, err = pcall(attempt_release, self, slot)
+    if not ok then
+        if not binding.is_done(slot) then -- goes on without its caller
+            slot.keeps, self._handle = self._handle, nil -- freed, it would cancel what runs for it
+            if slot.detached then
+                give(slot)
+            else
+                binding.forget_wait(slot)
+                self._cache._scheduler.detach(slot)
+            end
+            slot = nil
+        end
+        abandon(self, slot)
+        error(err, 0)
+    elseif err then
         return nil, err
     end
     self.token, self.fence = nil, nil
@@ -297,6 +341,24 @@ local function conclude(handle, ok, ...)
     return ...
 end
 
+local function run_locked(handle, fn)
+    local ok, err = handle:acquire()
+    if not ok then
+        return nil, err
+    end
+    handle._cache._scheduler.guard(handle._client, handle, drop)
+    return conclude(handle, xpcall(fn, trace, handle))
+end
+
+-- No way out of withLock leaves the lock behind.
+local function leave(handle, ok, ...)
+    if not ok then
+        abandon(handle)
+        error((...), 0)
+    end
+    return ...
+end
+
 ---Runs `fn(lock)` while holding the lock, and releases it however fn ends. What fn throws is thrown
 ---on after the release, a text with its traceback.
 ---@param name string
@@ -313,12 +375,7 @@ function lock.withLock(self, name, opts, fn)
         error(message, 2)
     end
     local handle = make(self, name, settings)
-    local ok, err = handle:acquire()
-    if not ok then
-        return nil, err
-    end
-    self._scheduler.guard(self._client, handle, drop)
-    return conclude(handle, xpcall(fn, trace, handle))
+    return leave(handle, pcall(run_locked, handle, fn))
 end
 
 return lock

@@ -1,8 +1,9 @@
 -- remember - the value of a key, or the one run of the function that makes it.
 --
 -- What:   the decisions around a load: hit, lease, loader, publish, failure, time-out.
--- Memory: the slot of a load stays with its caller from RC_LOAD until the load is ended; every way
---         out of lead() ends it.
+-- Memory: the slot of a load stays with its caller from RC_LOAD until the load is ended. Whatever
+--         is done with a slot is done inside of attempt() or attempt_put(), which run protected:
+--         an error that nobody expected (no memory, a hook that throws) ends the load, too.
 -- Not:    who waits how (scheduler/), what the lease protocol sends (core).
 
 local bit = require("bit")
@@ -65,14 +66,27 @@ local function call_settings(cache, opts, method)
 end
 
 local function trace(cause)
-    return { cause = cause, traceback = debug.traceback(tostring(cause), 2) }
+    return { cause = cause, traceback = debug.traceback(errors.text(cause), 2) }
 end
 
 local function loader_failed(key, cause, traceback)
-    local err = errors.new("loaderFailed", "load", key, tostring(cause))
+    local err = errors.new("loaderFailed", "load", key, errors.text(cause))
     err.cause = cause
     err.traceback = traceback
     return err
+end
+
+-- A call with a slot has thrown: nothing of it stays.
+local function abandon(cache, slot, full)
+    local client, scheduler = cache._client, cache._scheduler
+    if client.loading[full] == slot then
+        client.loading[full] = nil
+    end
+    scheduler.unguard(client, slot)
+    binding.abandon(slot)
+    if scheduler.tell then
+        scheduler.tell(client)
+    end
 end
 
 ---What a loader is told.
@@ -131,6 +145,7 @@ local function run_loader(cache, full, key, mark, fn, old)
     if not ok then
         -- An error inside the handler (no memory, no stack) comes as a plain text.
         if type(value) ~= "table" then
+            collectgarbage() -- what the loader has piled up goes first
             value = { cause = value }
         end
         return "error", loader_failed(key, value.cause, value.traceback)
@@ -195,7 +210,7 @@ local function end_failed(cache, slot, settings, err, silent)
     if silent then
         status = binding.release(slot)
     else
-        local text = err.cause ~= nil and tostring(err.cause) or err.message
+        local text = err.cause ~= nil and errors.text(err.cause) or err.message
         status = binding.fail(slot, string.sub(text, 1, ERROR_TEXT_BYTES), settings.errorTtl)
     end
     if status == 0 then
@@ -216,7 +231,7 @@ local function read_newer(settings, slot)
     return entry.decode(settings, kind, codec, flags, bytes)
 end
 
--- Runs the loader as the holder of the lease and ends the load. The slot is given back.
+-- Runs the loader as the holder of the lease and ends the load.
 -- A fifth result is true where the value could not be stored and another try may help.
 local function lead(cache, slot, full, key, ttl, fn, settings)
     local counters = cache._counters
@@ -240,11 +255,9 @@ local function lead(cache, slot, full, key, ttl, fn, settings)
         if status == binding.CANCELLED then
             err = binding.failure(slot, status, "load", key)
         elseif old then
-            give(slot)
             counters.stale = counters.stale + 1
             return old.value, nil, "stale"
         end
-        give(slot)
         return nil, err
     end
     if verdict == "same" then
@@ -262,34 +275,34 @@ local function lead(cache, slot, full, key, ttl, fn, settings)
     end
     if status == binding.CANCELLED then
         err = binding.failure(slot, status, "load", key)
-        give(slot)
         return nil, err
     elseif status == 0 and slot.result.outcome == binding.STORED then
-        give(slot)
         return value, nil, "loader"
     elseif degraded then
-        give(slot)
         counters.degraded = counters.degraded + 1
         return value, nil, "loader", "degraded"
     end
     if status == 0 and life ~= 0 then
         local newer, standing = read_newer(settings, slot)
         if newer then
-            give(slot)
             counters.unstored = counters.unstored + 1
             return standing, nil, "redis"
         end
     end
-    give(slot)
     counters.unstored = counters.unstored + 1
     return value, nil, "loader", "unstored", status == 0 and life ~= 0
 end
 
 -- Runs the loader without a lease: its value is the caller's alone.
 local function load_alone(cache, full, key, fn)
-    local counters = cache._counters
-    local verdict, value = run_loader(cache, full, key, {}, fn, nil)
-    if verdict == "error" then
+    local counters, loading, mark = cache._counters, cache._client.loading, {}
+    local ok, verdict, value = pcall(run_loader, cache, full, key, mark, fn, nil)
+    if not ok then
+        if loading[full] == mark then
+            loading[full] = nil
+        end
+        error(verdict, 0)
+    elseif verdict == "error" then
         counters.loadErrors = counters.loadErrors + 1
         return nil, value
     end
@@ -302,7 +315,6 @@ local function timed_out(cache, slot, full, key, fn, settings)
     local err = binding.failure(slot, binding.TIMEOUT, "load", key)
     cache._counters.waits = cache._counters.waits + 1
     if settings.onTimeout == "load" then
-        give(slot)
         return load_alone(cache, full, key, fn)
     elseif settings.onTimeout == "stale" then
         local status = binding.get(slot, full, 0)
@@ -310,21 +322,17 @@ local function timed_out(cache, slot, full, key, fn, settings)
         if status == 0 and slot.result.outcome == HIT and slot.result.kind ~= KIND_NEGATIVE then
             local ok, value = entry.decode(settings, binding.entry(slot))
             if ok then
-                give(slot)
                 cache._counters.stale = cache._counters.stale + 1
                 return value, nil, "stale"
             end
         end
     end
-    give(slot)
     return nil, err
 end
 
 local function failed_elsewhere(cache, slot, key)
-    local text = binding.text(slot)
-    give(slot)
     cache._counters.waits = cache._counters.waits + 1
-    return nil, loader_failed(key, text)
+    return nil, loader_failed(key, binding.text(slot))
 end
 
 -- The loader is asking for the key it is making.
@@ -360,13 +368,12 @@ local function start(cache, slot, full, key, settings, left)
     return status
 end
 
--- Takes a hit out of its slot and gives the slot back.
+-- Takes a hit out of its slot.
 -- ok, value, source, flag | false, reason
 local function read_hit(cache, slot, settings)
     local counters = cache._counters
     local flags = slot.result.flags
     local kind, codec, entry_flags, bytes = binding.entry(slot)
-    give(slot)
     local source, flag = "redis", nil
     if flags ~= 0 then
         if band(flags, STALE) ~= 0 then
@@ -397,71 +404,114 @@ local function serve_stale(cache, slot, value)
     if binding.release(slot) == 0 then
         cache._wait(slot)
     end
-    give(slot)
     cache._counters.stale = cache._counters.stale + 1
     return value, nil, "stale"
 end
 
--- Everything but the first read of a hit. `slot` holds the result of a load, `status` its status.
-local function miss(cache, slot, status, full, key, ttl, fn, settings)
-    local reloads, repaired, deadline = settings.reloads, false, nil
-    while true do
-        local outcome = slot.result.outcome
-        if status == binding.TIMEOUT then
-            return timed_out(cache, slot, full, key, fn, settings)
-        elseif status ~= 0 then
-            local err = binding.failure(slot, status, "load", key)
-            give(slot)
-            return nil, err
-        elseif outcome == FAILED then
-            return failed_elsewhere(cache, slot, key)
-        elseif outcome == LOAD then
-            cache._counters.misses = cache._counters.misses + 1
-            cache._miss_ratio = cache._miss_ratio + (1 - cache._miss_ratio) * NEWEST
-            if band(slot.result.flags, DEGRADED) ~= 0 then
-                local found, stale = near.stale(cache, key)
-                if found then
-                    return serve_stale(cache, slot, stale)
+-- Why another attempt may help: REPAIRED, or when the load began whose value was not stored.
+local REPAIRED = 0
+
+-- The loader is this call's to run.
+local function lead_now(cache, slot, full, key, ttl, fn, settings)
+    cache._counters.misses = cache._counters.misses + 1
+    cache._miss_ratio = cache._miss_ratio + (1 - cache._miss_ratio) * NEWEST
+    if band(slot.result.flags, DEGRADED) ~= 0 then
+        local found, stale = near.stale(cache, key)
+        if found then
+            return serve_stale(cache, slot, stale)
+        end
+    end
+    local began = binding.now(cache._client)
+    local value, err, source, flag, again = lead(cache, slot, full, key, ttl, fn, settings)
+    return value, err, source, flag, again and began or nil
+end
+
+-- Everything but a plain hit. `slot` holds the result of a load, `status` its status.
+local function answer(cache, slot, status, full, key, ttl, fn, settings, repaired)
+    local outcome = slot.result.outcome
+    if status == binding.TIMEOUT then
+        return timed_out(cache, slot, full, key, fn, settings)
+    elseif status ~= 0 then
+        return nil, binding.failure(slot, status, "load", key)
+    elseif outcome == FAILED then
+        return failed_elsewhere(cache, slot, key)
+    elseif outcome == LOAD then
+        return lead_now(cache, slot, full, key, ttl, fn, settings)
+    end
+    local kind, _, _, bytes = binding.entry(slot)
+    local version = binding.version(slot)
+    local ok, value, source, flag = read_hit(cache, slot, settings)
+    if ok then
+        return value, nil, source, flag
+    elseif settings.decodeErrors == "error" then
+        return nil, errors.new("decode", "load", key, value)
+    elseif repaired then
+        -- It could not be removed, so no lease can be had for this key.
+        return load_alone(cache, full, key, fn)
+    end
+    entry.remove(cache, slot, full, kind, version, bytes)
+    return nil, nil, nil, nil, REPAIRED
+end
+
+-- One attempt, from the question to the end of the load. A fifth result: another one may help.
+-- The way of a hit: no table, no closure, at most one wait.
+local function attempt(cache, slot, full, key, ttl, fn, settings, left, repaired)
+    if settings.custom then
+        binding.customize(slot, settings.timeout, settings.cancelTag)
+    end
+    local status = start(cache, slot, full, key, settings, left)
+    local result = slot.result
+    if status == 0 and result.outcome == HIT then
+        cache._miss_ratio = cache._miss_ratio * (1 - NEWEST)
+        if cache._view ~= nil and cache._miss_ratio > 0.5 then
+            cache._miss_ratio = 0.5 -- the next one is a GET, whose answer is kept near
+        end
+        if result.flags == 0 and result.kind == KIND_VALUE then
+            local _, codec, entry_flags, bytes = binding.entry(slot)
+            if codec == settings.codec.id and entry_flags == 0 then
+                local ok, value = settings.codec.decode(bytes)
+                if ok then
+                    give(slot)
+                    cache._counters.hits = cache._counters.hits + 1
+                    return value, nil, "redis"
                 end
             end
-            deadline = deadline or binding.now(cache._client) + settings.waitTimeout
-            local value, err, source, flag, again =
-                lead(cache, slot, full, key, ttl, fn, settings)
-            if not again or reloads == 0 or binding.now(cache._client) >= deadline then
-                return value, err, source, flag
+        end
+    end
+    local value, err, source, flag, again =
+        answer(cache, slot, status, full, key, ttl, fn, settings, repaired)
+    give(slot)
+    return value, err, source, flag, again
+end
+
+-- The further attempts of a call whose first one said `again`. What that gave counts where no
+-- other one may be made.
+local function attempt_again(cache, full, key, ttl, fn, settings, again, value, err, source, flag)
+    local reloads, repaired, deadline = settings.reloads, false, nil
+    while again do
+        if again == REPAIRED then
+            repaired = true
+        else
+            deadline = deadline or again + settings.waitTimeout
+            if reloads == 0 or binding.now(cache._client) >= deadline then
+                break
             end
             reloads = reloads - 1
-        else
-            local kind, _, _, bytes = binding.entry(slot)
-            local version = binding.version(slot)
-            local ok, value, source, flag = read_hit(cache, slot, settings)
-            if ok then
-                return value, nil, source, flag
-            elseif settings.decodeErrors == "error" then
-                return nil, errors.new("decode", "load", key, value)
-            elseif repaired then
-                -- It could not be removed, so no lease can be had for this key.
-                return load_alone(cache, full, key, fn)
-            end
-            repaired = true
-            slot = take(cache._client)
-            if slot == nil then
-                return load_alone(cache, full, key, fn)
-            end
-            entry.remove(cache, slot, full, kind, version, bytes)
-            give(slot)
         end
-        local reason
-        slot, reason = take(cache._client)
+        local slot, status = take(cache._client)
         if slot == nil then
-            return nil, binding.failure(nil, reason, "load", key)
-        end
-        if settings.custom then
-            binding.customize(slot, settings.timeout, settings.cancelTag)
+            return nil, binding.failure(nil, status, "load", key)
         end
         local left = deadline and deadline - binding.now(cache._client) or nil
-        status = start(cache, slot, full, key, settings, left)
+        local ok
+        ok, value, err, source, flag, again =
+            pcall(attempt, cache, slot, full, key, ttl, fn, settings, left, repaired)
+        if not ok then
+            abandon(cache, slot, full)
+            error(value, 0)
+        end
     end
+    return value, err, source, flag
 end
 
 -- Where nothing can be waited for there is no lease either: the loader's value is the caller's
@@ -475,7 +525,6 @@ local function load_at_once(cache, full, key, fn)
     return load_alone(cache, full, key, fn)
 end
 
--- The way of a hit: no table, no closure, at most one wait.
 local function load(cache, key, ttl, fn, settings)
     local source, near_value
     if settings == cache._settings then
@@ -497,29 +546,16 @@ local function load(cache, key, ttl, fn, settings)
     if slot == nil then
         return nil, binding.failure(nil, status, "load", key)
     end
-    if settings.custom then
-        binding.customize(slot, settings.timeout, settings.cancelTag)
+    local ok, value, err, again, flag
+    ok, value, err, source, flag, again =
+        pcall(attempt, cache, slot, full, key, ttl, fn, settings, nil, false)
+    if not ok then
+        abandon(cache, slot, full)
+        error(value, 0)
+    elseif again then
+        return attempt_again(cache, full, key, ttl, fn, settings, again, value, err, source, flag)
     end
-    status = start(cache, slot, full, key, settings)
-    local result = slot.result
-    if status == 0 and result.outcome == HIT then
-        cache._miss_ratio = cache._miss_ratio * (1 - NEWEST)
-        if cache._view ~= nil and cache._miss_ratio > 0.5 then
-            cache._miss_ratio = 0.5 -- the next one is a GET, whose answer is kept near
-        end
-        if result.flags == 0 and result.kind == KIND_VALUE then
-            local _, codec, entry_flags, bytes = binding.entry(slot)
-            if codec == settings.codec.id and entry_flags == 0 then
-                local ok, value = settings.codec.decode(bytes)
-                if ok then
-                    give(slot)
-                    cache._counters.hits = cache._counters.hits + 1
-                    return value, nil, "redis"
-                end
-            end
-        end
-    end
-    return miss(cache, slot, status, full, key, ttl, fn, settings)
+    return value, err, source, flag
 end
 
 -- Checks what the user gave to a public function, at the user's line, and gives the settings of
@@ -594,7 +630,7 @@ local function put_lost(key, settings, took)
     return errors.new("lockLost", "put", key, "the key was written or deleted meanwhile")
 end
 
--- Runs the writer under the write lease and ends the lease. The slot is given back.
+-- Runs the writer under the write lease and ends the lease.
 local function write(cache, slot, full, key, ttl, fn, settings)
     local started = binding.now(cache._client)
     local verdict, value, chosen = run_loader(cache, full, key, slot, fn, nil)
@@ -633,6 +669,25 @@ local function write(cache, slot, full, key, ttl, fn, settings)
     return value
 end
 
+-- A put, from the question for the write lease to its end.
+local function attempt_put(cache, slot, full, key, ttl, fn, settings)
+    if settings.custom then
+        binding.customize(slot, settings.timeout, settings.cancelTag)
+    end
+    local status = binding.load(slot, full, settings.numbers,
+        bor(settings.flags, binding.PUT, binding.STRICT,
+            settings.serveOld and 0 or binding.HIDE_OLD))
+    status = status == 0 and cache._wait(slot) or status
+    local value, err
+    if status ~= 0 then
+        err = binding.failure(slot, status, "put", key)
+    else
+        value, err = write(cache, slot, full, key, ttl, fn, settings)
+    end
+    give(slot)
+    return value, err
+end
+
 ---Writes through: runs `fn` as the only writer of the key, everywhere, and stores what it returns.
 ---Readers get the old value meanwhile; with serveOld = false they wait for the new one. Where fn
 ---fails, the old value stays, or comes back, with its remaining life (with serveOld = false it is
@@ -665,20 +720,11 @@ function remember.put(self, key, ttl, fn, opts)
     if slot == nil then
         return nil, binding.failure(nil, status, "put", key)
     end
-    if settings.custom then
-        binding.customize(slot, settings.timeout, settings.cancelTag)
+    local ok, value, err = pcall(attempt_put, self, slot, full, key, ttl, fn, settings)
+    if not ok then
+        abandon(self, slot, full)
+        error(value, 0)
     end
-    status = binding.load(slot, full, settings.numbers,
-        bor(settings.flags, binding.PUT, binding.STRICT,
-            settings.serveOld and 0 or binding.HIDE_OLD))
-    status = status == 0 and self._wait(slot) or status
-    local value, err
-    if status ~= 0 then
-        err = binding.failure(slot, status, "put", key)
-    else
-        value, err = write(self, slot, full, key, ttl, fn, settings)
-    end
-    give(slot)
     return value, err
 end
 

@@ -6,6 +6,8 @@
 -- encode, decode } with plain functions: they return the result, or nil and a message, or throw.
 -- Ids are stored in the entries: never give one to another codec.
 
+local errors = require("redcache.errors")
+
 local serializer = {}
 
 local MODULES = {
@@ -33,9 +35,9 @@ local function guarded(codec, verb)
     return function(input)
         local ok, result, message = pcall(run, input)
         if not ok then
-            message = tostring(result)
+            message = errors.text(result)
         elseif result == nil and message ~= nil then
-            message = tostring(message)
+            message = errors.text(message)
         elseif verb == "encode" and type(result) ~= "string" then
             message = "encode returned a " .. type(result) .. ", not a string"
         else
