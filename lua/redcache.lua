@@ -62,12 +62,13 @@ local redcache = {
 ---served when the loader or Redis fails), decodeErrors ("miss"; "error").
 ---
 ---Near cache: near (true; false: none; or a table: bytes (64 MiB, everything included), shared (a
----name of letters, digits and ._-: one region for all processes of this user that open it;
----without, processes forked after this call share it), ttl (how long a copy is kept at most), min
----and max (bytes kept for this namespace, and its bound), l0 (true; false; or { entries = 8192,
----bytes = 16 MiB }: decoded values of this Lua state)), maxStale (1: no near value is served that
----was not known coherent within this time), copy (false; true: every reader gets tables of its
----own), guard (false; true: a table from L0 that a reader has changed raises an error; for tests).
+---name of letters, digits and ._-: one region for all processes of this user that open it, for one
+---server, database and user of Redis; without, processes forked after this call share it), ttl
+---(how long a copy is kept at most), min and max (bytes kept for this namespace, and its bound),
+---l0 (true; false; or { entries = 8192, bytes = 16 MiB }: decoded values of this Lua state)),
+---maxStale (1: no near value is served that was not known coherent within this time), copy (false;
+---true: every reader gets tables of its own), guard (false; true: a table from L0 that a reader
+---has changed raises an error; for tests).
 ---
 ---Loads: leaseTtl (5), maxLoadTime (60), waitTimeout (5), onTimeout ("error"; "load", "stale"),
 ---negativeTtl (5; 0 off), errorTtl (0), strict (false; true: an error where Redis is away), renew

@@ -1,5 +1,6 @@
 #include "client/client.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -49,14 +50,20 @@ static void unlock_registry(void)
 static void before_fork(void)
 {
     lock_registry();
-    for (struct rc_client *client = registry; client != NULL; client = client->next)
+    for (struct rc_client *client = registry; client != NULL; client = client->next) {
         pthread_mutex_lock(&client->driver_mutex);
+        if (client->near != NULL)
+            rc_near_before_fork(client->near);
+    }
 }
 
 static void after_fork(void)
 {
-    for (struct rc_client *client = registry; client != NULL; client = client->next)
+    for (struct rc_client *client = registry; client != NULL; client = client->next) {
+        if (client->near != NULL)
+            rc_near_after_fork(client->near);
         pthread_mutex_unlock(&client->driver_mutex);
+    }
     unlock_registry();
 }
 
@@ -66,6 +73,8 @@ static void after_fork_in_child(void)
         struct rc_driver *driver = atomic_load(&client->driver);
         if (driver != NULL && driver->reactor != NULL)
             rc_reactor_orphan(driver->reactor);
+        if (client->near != NULL)
+            rc_near_after_fork_in_child(client->near);
     }
     after_fork();
 }
@@ -180,20 +189,38 @@ static bool prepare(struct rc_client *client, const rc_options *options, rc_refu
     return client->tls_context != NULL || !rc_refuse(refusal, RC_OPTION_TLS_CA, why);
 }
 
-/* Keys of different servers and databases must not meet in one region. */
+/* The same in every process. */
+static uint64_t print_of(const char *text, size_t len)
+{
+    const struct rc_seed seed = {{0x7265646361636865, 1}};
+    return rc_siphash(&seed, text, len);
+}
+
+/* Not its label, which is cut where a host is long, and without the database of a socket's path. */
 static uint64_t server_name(const struct rc_address *address)
 {
-    const struct rc_seed seed = {{0x7265646361636865, 1}}; /* the same in every process */
-    return rc_siphash(&seed, address->label, strlen(address->label));
+    char text[sizeof address->host + 24];
+    int len = snprintf(text, sizeof text, "%s %u/%d", address->host, (unsigned)address->port,
+                       (int)address->db);
+    return print_of(text, (size_t)len);
+}
+
+/* Redis checks a user's rights when a key is read, not when a copy of it is served: users must not
+   find each other's copies. Without a name Redis takes the user called default. */
+static uint64_t user_name(const struct rc_address *address)
+{
+    return address->has_user ? print_of(address->user, address->user_len) : print_of("default", 7);
 }
 
 static const char *open_near(struct rc_client *client)
 {
     const rc_options *options = &client->options;
+    const struct rc_address *address = &client->address;
     const char *why = NULL;
     size_t end = rc_buf_len(&client->name);
     struct rc_near_options near = {.bytes = (size_t)options->near_bytes,
-                                   .server = server_name(&client->address)};
+                                   .server = server_name(address),
+                                   .user = user_name(address)};
     if (options->clock != NULL)
         near.clock = &options->clock->now_us;
     if (options->near_name_len > 0) {

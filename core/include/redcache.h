@@ -187,7 +187,13 @@ typedef struct rc_options {
     /* 1 blocking callers may poll the socket for a moment before they sleep; -1 never */
     int32_t spin;
     /* 1: with a near cache of near_bytes (67108864; 65536 to 2^36), shared by fork(), or by all
-       processes of this user that open one of this name (letters, digits, "._-", at most 200) */
+       processes of this user that open one of this name (letters, digits, "._-", at most 200), in
+       whatever container. A name is for one server, database and user of Redis: rc_open refuses
+       another one. Who truncates its file, /dev/shm/redcache-NAME, kills all who have it open
+       (SIGBUS); removing it harms nobody. The server keeps ttls by its wall clock, copies go by the
+       monotonic clock of this machine: if the server's steps forward, a copy stays until Redis
+       says that the key is gone, or for the rest of the ttl that it was read with; if it steps
+       back, copies end first, and are read again. */
     int32_t near;
     int64_t near_bytes;
     const char *near_name;

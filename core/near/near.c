@@ -40,6 +40,21 @@ void rc_near_close(struct rc_near *near)
     free(near);
 }
 
+void rc_near_before_fork(struct rc_near *near)
+{
+    rc_region_before_fork(&near->region);
+}
+
+void rc_near_after_fork(struct rc_near *near)
+{
+    rc_region_after_fork(&near->region);
+}
+
+void rc_near_after_fork_in_child(struct rc_near *near)
+{
+    rc_region_after_fork_in_child(&near->region);
+}
+
 int rc_near_unlink(const char *name, size_t name_len)
 {
     return rc_region_unlink(name, name_len);

@@ -42,8 +42,9 @@ struct rc_near_options {
     size_t bytes;     /* of the whole region, everything included */
     const char *name; /* NULL: anonymous, shared by fork() alone */
     size_t name_len;  /* letters, digits and ._- only, at most 200 */
-    uint64_t server;  /* names what the keys belong to (server and database): a region by
-                               that name that was made for another is refused */
+    uint64_t server;  /* names what the keys belong to (server and database) and */
+    uint64_t user;    /* who reads them: a region by that name that was made for another server,
+                         database or user of Redis is refused */
     uint32_t stripes; /* power of two; 0: one per 4 MiB, at most 64 */
     /* Of the hash: for who wants the same run again. NULL: random. */
     const struct rc_mix_seed *seed;
@@ -58,6 +59,10 @@ int rc_near_open(struct rc_near **near, const struct rc_near_options *options, c
 /* One more rc_near_close is wanted. */
 void rc_near_ref(struct rc_near *near);
 void rc_near_close(struct rc_near *near); /* owners of this process have been removed */
+/* Around each fork() while the region is open: the child holds its slots by itself. */
+void rc_near_before_fork(struct rc_near *near);
+void rc_near_after_fork(struct rc_near *near);
+void rc_near_after_fork_in_child(struct rc_near *near);
 /* Removes the name of a shared region; processes that have it mapped keep it. */
 int rc_near_unlink(const char *name, size_t name_len);
 
@@ -67,7 +72,8 @@ int64_t rc_near_now_us(void);
 
 /* ---- owners: tracked connections ------------------------------------------------------------- */
 
-/* Takes a slot of this process; slots of processes that are gone are taken over. NULL: none free. */
+/* Takes a slot of this process; slots of processes that are gone are taken over. NULL: none is free,
+   or this process cannot have one (region.h). */
 struct rc_near_owner *rc_near_add_owner(struct rc_near *near);
 /* Nothing it filled is coherent any more; the slot is free. */
 void rc_near_remove_owner(struct rc_near *near, struct rc_near_owner *owner);

@@ -16,7 +16,10 @@
 
 #define MAGIC UINT64_C(0x7261656e65686372) /* "rchenear" */
 
-enum { LAYOUT = 2, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
+#define TIME_SPACE "/proc/self/ns/time"
+#define PID_SPACE  "/proc/self/ns/pid"
+
+enum { LAYOUT = 3, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
 
 static size_t align(size_t bytes)
 {
@@ -63,6 +66,29 @@ static uint32_t type_sizes(void)
     return (uint32_t)(sizeof(pthread_mutex_t) | sizeof(struct rc_stripe_head) << 8);
 }
 
+/* What the head says of the region for ever: a byte that changed there is noticed before anybody goes
+   by it. */
+static uint64_t sum_of(const struct rc_region_head *head)
+{
+    const struct rc_mix_seed seed = {{MAGIC, 1, 2, 3}}; /* the same in every process */
+    const size_t user_at = offsetof(struct rc_region_head, user);
+    return rc_mix(&seed, (const char *)head, offsetof(struct rc_region_head, is_ready)) ^
+           rc_mix(&seed, (const char *)head + user_at,
+                  offsetof(struct rc_region_head, sum) - user_at);
+}
+
+/* The number of a namespace of this process; 0: not known. */
+static uint64_t space_of(const char *link)
+{
+    struct stat status;
+    return stat(link, &status) == 0 ? (uint64_t)status.st_ino : 0;
+}
+
+static bool is_same_space(uint64_t a, uint64_t b)
+{
+    return a == b || a == 0 || b == 0;
+}
+
 /* On zeroed memory. Whoever dies in here leaves is_ready 0. */
 static int make(struct rc_region *region, const struct rc_near_options *options, const char **why)
 {
@@ -78,10 +104,14 @@ static int make(struct rc_region *region, const struct rc_near_options *options,
     head->sizes = type_sizes();
     head->bytes = region->bytes;
     head->server = options->server;
+    head->user = options->user;
+    head->time_space = options->clock == NULL ? space_of(TIME_SPACE) : 0;
+    head->pid_space = options->name == NULL ? space_of(PID_SPACE) : 0;
     head->stripe_count = region->stripe_count;
     head->birth_us = options->clock != NULL
                          ? atomic_load_explicit(options->clock, memory_order_acquire)
                          : rc_clock_us();
+    head->sum = sum_of(head);
     atomic_store_explicit(&head->bounds.count, 1, memory_order_relaxed);
     int error = rc_stripe_init_mutex(&head->mutex);
     for (uint32_t i = 0; error == 0 && i < region->stripe_count; i++)
@@ -143,8 +173,26 @@ static bool write_path(char path[MAX_NAME + 16], const char *name, size_t len)
     return true;
 }
 
+static bool is_ours(const struct stat *status)
+{
+    return status->st_uid == geteuid() && (status->st_mode & 077) == 0;
+}
+
+/* A region whose maker died over it. It is not made good: had only the word been damaged that says so,
+   others would lose the memory that they use (SIGBUS). */
+static bool is_half_made(int fd, const struct stat *status)
+{
+    struct {
+        uint64_t magic;
+        char others[offsetof(struct rc_region_head, is_ready) - sizeof(uint64_t)];
+        uint32_t is_ready;
+    } head = {0};
+    return status->st_size != 0 && is_ours(status) && pread(fd, &head, sizeof(head), 0) >= 0 &&
+           (head.magic == 0 || head.magic == MAGIC) && head.is_ready != 1;
+}
+
 /* Opens the file and takes its lock, which goes with the process that holds it: whoever has it and
-   finds the region not ready may make it. Nobody holds it longer than making a region takes. */
+   finds the file empty may make the region. Nobody holds it longer than that takes. */
 static int open_locked(const char *path, struct stat *status, const char **why)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
@@ -158,8 +206,10 @@ static int open_locked(const char *path, struct stat *status, const char **why)
         }
         bool is_locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
         /* Without a link the name was taken away, and perhaps given to another one. */
-        if (is_locked && fstat(fd, status) == 0 && status->st_nlink != 0)
-            return fd;
+        if (is_locked && fstat(fd, status) == 0 && status->st_nlink != 0) {
+            if (!is_half_made(fd, status) || shm_unlink(path) != 0)
+                return fd;
+        }
         close(fd); /* and the lock with it */
         if (!is_locked)
             nanosleep(&pause, NULL);
@@ -170,12 +220,9 @@ static int open_locked(const char *path, struct stat *status, const char **why)
 static int grow(int fd, size_t bytes, const char **why)
 {
     int error;
-    if (ftruncate(fd, 0) != 0) /* what was left half made */
-        error = errno;
-    else /* gets the memory now: later, its lack would be a SIGBUS */
-        do {
-            error = posix_fallocate(fd, 0, (off_t)bytes);
-        } while (error == EINTR);
+    do { /* gets the memory now: later, its lack would be a SIGBUS */
+        error = posix_fallocate(fd, 0, (off_t)bytes);
+    } while (error == EINTR);
     if (error == 0)
         return 0;
     *why = "there is no room in /dev/shm for a near cache of that size";
@@ -189,8 +236,16 @@ static int check(const struct rc_region_head *head, const struct rc_near_options
         *why = "the shared near cache of that name was made by another version";
     else if (head->bytes != options->bytes || file_bytes != options->bytes)
         *why = "the shared near cache of that name was made with another size";
+    else if (head->sum != sum_of(head))
+        *why = "the shared near cache of that name is damaged: remove its file in /dev/shm";
     else if (head->server != options->server)
         *why = "the shared near cache of that name belongs to another server or database";
+    else if (head->user != options->user)
+        *why = "the shared near cache of that name belongs to another user of Redis, who may read "
+               "other keys: give each user's near cache a name of its own";
+    else if (!is_same_space(head->time_space, space_of(TIME_SPACE)))
+        *why = "the shared near cache of that name was made where the monotonic clock is another "
+               "one: a time namespace needs a near cache of its own";
     else
         return 0;
     return RC_ERR_ARGUMENT;
@@ -198,35 +253,37 @@ static int check(const struct rc_region_head *head, const struct rc_near_options
 
 /* Under the file's lock. */
 static int join(struct rc_region *region, const struct rc_near_options *options,
-                uint32_t stripe_count, int fd, const struct stat *status, const char **why)
+                uint32_t stripe_count, int fd, const struct stat *status, const char *path,
+                const char **why)
 {
     size_t bytes = (size_t)status->st_size;
+    bool is_new = bytes == 0;
     int error = 0;
-    bool is_ready = false;
-    if (status->st_uid != geteuid() || (status->st_mode & 077) != 0) {
+    if (!is_ours(status)) {
         *why = "the shared near cache of that name belongs to another user, or others may open it";
         return RC_ERR_ARGUMENT;
     }
-    if (bytes >= sizeof(struct rc_region_head)) {
-        if ((error = map(region, bytes, 0, fd, why)) != 0)
-            return error;
+    if (is_new)
+        error = grow(fd, bytes = options->bytes, why);
+    if (error == 0)
+        error = map(region, bytes, 0, fd, why);
+    if (error == 0 && !is_new) {
         const struct rc_region_head *head = (const void *)region->base;
         /* Acquire: with the release in `make`. */
-        is_ready = atomic_load_explicit(&head->is_ready, memory_order_acquire) == 1;
-        if (is_ready && (error = check(head, options, bytes, why)) == 0)
+        (void)atomic_load_explicit(&head->is_ready, memory_order_acquire);
+        if ((error = check(head, options, bytes, why)) == 0)
             stripe_count = head->stripe_count;
-    }
-    if (error == 0 && !is_ready) {
-        rc_region_close(region);
-        if ((error = grow(fd, options->bytes, why)) == 0)
-            error = map(region, options->bytes, 0, fd, why);
     }
     if (error == 0 && !plan(region, options->bytes, stripe_count)) {
         *why = "the near cache is too small for that many stripes, or too large for so few";
         error = RC_ERR_ARGUMENT;
     }
-    if (error == 0 && !is_ready)
+    if (error == 0 && is_new)
         error = make(region, options, why);
+    if (error == 0 && !rc_lifeline_open(&region->lifeline, fd, path)) {
+        *why = "the file of the shared near cache cannot be locked";
+        error = RC_ERR_ARGUMENT;
+    }
     if (error != 0)
         rc_region_close(region);
     return error;
@@ -244,7 +301,7 @@ static int open_named(struct rc_region *region, const struct rc_near_options *op
     int fd = open_locked(path, &status, why);
     if (fd < 0)
         return RC_ERR_ARGUMENT;
-    int error = join(region, options, stripe_count, fd, &status, why);
+    int error = join(region, options, stripe_count, fd, &status, path, why);
     if (error != 0 && status.st_size == 0)
         shm_unlink(path); /* ours, and of no use */
     flock(fd, LOCK_UN);   /* closing does not do it: the mapping keeps the file open */
@@ -257,6 +314,7 @@ int rc_region_open(struct rc_region *region, const struct rc_near_options *optio
 {
     uint32_t stripe_count = options->stripes;
     memset(region, 0, sizeof(*region));
+    rc_lifeline_init(&region->lifeline);
     if (options->bytes < RC_NEAR_MIN_BYTES) {
         *why = "a near cache has at least 64 KiB";
         return RC_ERR_ARGUMENT;
@@ -275,6 +333,7 @@ void rc_region_close(struct rc_region *region)
     if (region->base != NULL)
         munmap(region->base, region->bytes);
     region->base = NULL;
+    rc_lifeline_close(&region->lifeline);
 }
 
 int rc_region_unlink(const char *name, size_t name_len)
@@ -300,11 +359,27 @@ static void unlock(struct rc_region *region)
     pthread_mutex_unlock(&region->head->mutex);
 }
 
+static bool is_named(const struct rc_region *region)
+{
+    return region->lifeline.fd >= 0;
+}
+
+static uint32_t slot_of(const struct rc_region *region, const struct rc_near_owner *owner)
+{
+    return (uint32_t)(owner - region->owners);
+}
+
 /* Nothing filled by that slot up to now is coherent any more. */
 static void set_free(struct rc_region *region, struct rc_near_owner *owner)
 {
-    rc_region_renew(owner, (uint32_t)(owner - region->owners));
+    rc_region_renew(owner, slot_of(region, owner));
     atomic_store_explicit(&owner->pid, 0, memory_order_relaxed);
+}
+
+static bool is_alive(const struct rc_region *region, const struct rc_near_owner *owner, int32_t pid)
+{
+    return is_named(region) ? rc_lifeline_is_held(&region->lifeline, slot_of(region, owner))
+                            : rc_process_is_alive(pid, owner->started);
 }
 
 static void reap(struct rc_region *region)
@@ -312,9 +387,27 @@ static void reap(struct rc_region *region)
     for (uint32_t slot = 0; slot < region->owner_count; slot++) {
         struct rc_near_owner *owner = &region->owners[slot];
         int32_t pid = atomic_load_explicit(&owner->pid, memory_order_relaxed);
-        if (pid != 0 && !rc_process_is_alive(pid, owner->started))
+        if (pid != 0 && !is_alive(region, owner, pid))
             set_free(region, owner);
     }
+}
+
+/* Whether this process may have slots at all. */
+static bool may_own(struct rc_region *region)
+{
+    return is_named(region) ? rc_lifeline_renew(&region->lifeline)
+                            : is_same_space(region->head->pid_space, space_of(PID_SPACE));
+}
+
+static struct rc_near_owner *take_slot(struct rc_region *region)
+{
+    for (uint32_t slot = 0; slot < region->owner_count; slot++) {
+        struct rc_near_owner *owner = &region->owners[slot];
+        if (atomic_load_explicit(&owner->pid, memory_order_relaxed) == 0 &&
+            (!is_named(region) || rc_lifeline_take(&region->lifeline, slot)))
+            return owner;
+    }
+    return NULL;
 }
 
 struct rc_near_owner *rc_region_add_owner(struct rc_region *region)
@@ -324,16 +417,16 @@ struct rc_near_owner *rc_region_add_owner(struct rc_region *region)
     uint64_t started = rc_process_started(pid);
     if (!lock(region))
         return NULL;
-    reap(region);
-    for (uint32_t slot = 0; slot < region->owner_count && owner == NULL; slot++)
-        if (atomic_load_explicit(&region->owners[slot].pid, memory_order_relaxed) == 0)
-            owner = &region->owners[slot];
+    if (may_own(region)) {
+        reap(region);
+        owner = take_slot(region);
+    }
     if (owner != NULL) {
         atomic_store_explicit(&owner->asof_us, 0, memory_order_relaxed);
         atomic_store_explicit(&owner->offer, RC_OFFER_NONE, memory_order_relaxed);
         atomic_store_explicit(&owner->read_us, 0, memory_order_relaxed);
         atomic_store_explicit(&owner->need_us, INT64_MAX, memory_order_relaxed);
-        rc_region_renew(owner, (uint32_t)(owner - region->owners));
+        rc_region_renew(owner, slot_of(region, owner));
         owner->started = started;
         atomic_store_explicit(&owner->pid, pid, memory_order_relaxed);
     }
@@ -343,10 +436,30 @@ struct rc_near_owner *rc_region_add_owner(struct rc_region *region)
 
 void rc_region_remove_owner(struct rc_region *region, struct rc_near_owner *owner)
 {
-    if (!lock(region))
+    if (!lock(region)) {
+        rc_region_renew(owner,
+                        slot_of(region, owner)); /* the slot stays taken, for nobody's good */
         return;
+    }
     set_free(region, owner);
+    if (is_named(region))
+        rc_lifeline_give(&region->lifeline, slot_of(region, owner));
     unlock(region);
+}
+
+void rc_region_before_fork(struct rc_region *region)
+{
+    rc_lifeline_before_fork(&region->lifeline);
+}
+
+void rc_region_after_fork(struct rc_region *region)
+{
+    rc_lifeline_after_fork(&region->lifeline);
+}
+
+void rc_region_after_fork_in_child(struct rc_region *region)
+{
+    rc_lifeline_after_fork_in_child(&region->lifeline);
 }
 
 static bool is_group(const struct rc_region_group *group, uint64_t hash, const char *prefix,

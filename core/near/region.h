@@ -6,8 +6,16 @@
  * Threads: rc_region_open and _close by one thread; the rest from any thread of any process.
  * Memory:  a struct rc_region is this process's view. After a fork it is valid in the child.
  * Errors:  RC_ERR_NOMEM, RC_ERR_ARGUMENT, with a static text.
- * Not:     processes of different pid namespaces must not share a region: who is gone could not be
- *          told.
+ * Not:     no protection against processes that may write the memory: whoever maps it may destroy it.
+ *          Who only truncates its file kills all who have it mapped (SIGBUS).
+ *
+ * Who lives: an owner slot of a process that is gone goes to the next one, a slot of a living process
+ *          never does: two processes with one slot would vouch for each other's copies.
+ *          - Named: by a lock on the file that dies with the process (lifeline.h), so that containers
+ *            with pid namespaces of their own can share a region. They must share the machine's
+ *            monotonic clock: a region of another time namespace is refused.
+ *          - Anonymous: by process number and start. There is no file, and all who map it descend
+ *            from its maker; a descendant in another pid namespace gets no slot.
  */
 #ifndef RC_REGION_H
 #define RC_REGION_H
@@ -18,6 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "near/lifeline.h"
 #include "near/near.h"
 #include "near/stripe.h"
 
@@ -54,23 +63,30 @@ struct rc_region_head {
     uint32_t sizes; /* of the types whose layout belongs to others */
     uint64_t bytes;
     uint64_t server;
-    uint32_t stripe_count;
     struct rc_mix_seed seed;
     int64_t birth_us;
-    _Atomic uint32_t is_ready; /* Any process: stored last */
+    uint32_t stripe_count;
+    uint32_t reserved;
+    _Atomic uint32_t is_ready; /* Any process: stored last. It has this place in every layout */
     _Atomic uint32_t offers;   /* Any process: how many were made */
+    uint64_t user;
+    uint64_t time_space; /* the namespace of its clock; 0: not known */
+    uint64_t pid_space;  /* anonymous: that of its owners' numbers; 0: not known */
+    uint64_t sum;        /* of what is fixed */
     alignas(64) pthread_mutex_t mutex;
     /* Guarded by mutex. */
     struct rc_region_group groups[RC_NEAR_GROUPS];
     struct rc_stripe_bounds bounds;
 };
+_Static_assert(offsetof(struct rc_region_head, is_ready) == 80, "other versions look there, too");
 
 struct rc_region {
     /* Fixed after init. */
     char *base;
     size_t bytes;
     struct rc_region_head *head;
-    _Atomic uint32_t *writes; /* pairs: rc_near_drop */
+    struct rc_lifeline lifeline; /* named: guarded by head->mutex */
+    _Atomic uint32_t *writes;    /* pairs: rc_near_drop */
     uint32_t writes_mask;
     uint32_t owner_count;
     struct rc_near_owner *owners;
@@ -83,6 +99,11 @@ int rc_region_open(struct rc_region *region, const struct rc_near_options *optio
                    const char **why);
 void rc_region_close(struct rc_region *region);
 int rc_region_unlink(const char *name, size_t name_len);
+
+/* Around each fork(), for as long as the region is open; the child gets a lifeline of its own. */
+void rc_region_before_fork(struct rc_region *region);
+void rc_region_after_fork(struct rc_region *region);
+void rc_region_after_fork_in_child(struct rc_region *region);
 
 struct rc_near_owner *rc_region_add_owner(struct rc_region *region);
 void rc_region_remove_owner(struct rc_region *region, struct rc_near_owner *owner);

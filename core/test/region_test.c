@@ -1,5 +1,10 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* unshare */
+#endif
 #include "near/region.h"
 
+#include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,8 +129,17 @@ static void refuses_a_region_made_for_something_else(void)
     other = options;
     other.server = 8;
     CHECK(refuses(&other, "another server"));
+    other = options;
+    other.user = 1;
+    CHECK(refuses(&other, "another user of Redis"));
     near->region.head->layout++;
     CHECK(refuses(&options, "another version"));
+    near->region.head->layout--;
+    near->region.head->birth_us ^= 1;
+    CHECK(refuses(&options, "is damaged"));
+    near->region.head->birth_us ^= 1;
+    near->region.head->user ^= 1;
+    CHECK(refuses(&options, "is damaged"));
     rc_near_close(near);
     rc_near_unlink(options.name, options.name_len);
 }
@@ -180,6 +194,22 @@ static void makes_anew_what_its_maker_left_half_done(void)
     struct rc_near_owner *owner = rc_near_add_owner(near);
     rc_near_set_asof(owner, rc_near_now_us());
     CHECK(fill(near, owner, "key") && look(near, "key") == RC_NEAR_HIT);
+    rc_near_close(near);
+    rc_near_unlink(options.name, options.name_len);
+}
+
+static void leaves_its_memory_to_those_who_use_it_when_it_is_made_anew(void)
+{
+    struct rc_near_options options = named();
+    struct rc_near *near = open_near(&options);
+    struct rc_near_owner *owner = rc_near_add_owner(near);
+    rc_near_set_asof(owner, rc_near_now_us());
+    CHECK(fill(near, owner, "key"));
+    atomic_store(&near->region.head->is_ready, 0); /* damaged */
+    struct rc_near *other = open_near(&options);
+    CHECK(look(near, "key") == RC_NEAR_HIT); /* no SIGBUS */
+    CHECK(look(other, "key") == RC_NEAR_MISS);
+    rc_near_close(other);
     rc_near_close(near);
     rc_near_unlink(options.name, options.name_len);
 }
@@ -245,6 +275,182 @@ static void has_a_slot_for_each_owner_alive(void)
     rc_near_remove_owner(near, owners[3]);
     CHECK(rc_near_add_owner(near) == owners[3]);
     rc_near_close(near);
+}
+
+/* As the client does it around each fork. */
+static pid_t fork_with(struct rc_near *near)
+{
+    rc_near_before_fork(near);
+    pid_t child = fork();
+    if (child == 0)
+        rc_near_after_fork_in_child(near);
+    else
+        rc_near_after_fork(near);
+    return child;
+}
+
+static bool has_owner(const struct rc_near *near, uint32_t slot)
+{
+    return atomic_load(&near->region.owners[slot].pid) != 0;
+}
+
+/* The slots that the call finds, to the one process, from the other. */
+static void tell(int fd, uint32_t slot)
+{
+    CHECK(write(fd, &slot, sizeof(slot)) == (ssize_t)sizeof(slot));
+}
+
+static uint32_t hear(int fd)
+{
+    uint32_t slot = UINT32_MAX;
+    CHECK(read(fd, &slot, sizeof(slot)) == (ssize_t)sizeof(slot));
+    return slot;
+}
+
+static uint32_t add_owner(struct rc_near *near)
+{
+    struct rc_near_owner *owner = rc_near_add_owner(near);
+    return owner != NULL ? (uint32_t)(owner - near->region.owners) : UINT32_MAX;
+}
+
+/* In namespaces of its own: 0, 1 where something was wrong, 2 where that is not allowed. */
+static int run_apart(int namespaces, void (*run)(void *context), void *context)
+{
+    int status = 0;
+    pid_t outer = fork();
+    if (outer == 0) {
+        if (unshare(namespaces) != 0 && unshare(CLONE_NEWUSER | namespaces) != 0)
+            _exit(2);
+        pid_t inner = fork();
+        if (inner == 0) {
+            run(context);
+            _exit(test_result());
+        }
+        _exit(ends_well(inner) ? 0 : 1);
+    }
+    CHECK(waitpid(outer, &status, 0) == outer && WIFEXITED(status));
+    if (WEXITSTATUS(status) == 2)
+        printf("pending: no namespaces for this process (%s)\n", strerror(EPERM));
+    return WEXITSTATUS(status);
+}
+
+struct container {
+    struct rc_near_options options;
+    struct rc_near *near; /* inherited */
+    uint32_t taken;       /* the slot of the process outside */
+};
+
+static void own_in_another_pid_namespace(void *context)
+{
+    struct container *container = context;
+    struct rc_near *near = open_near(&container->options);
+    uint32_t slot = add_owner(near);
+    CHECK(slot != UINT32_MAX && slot != container->taken);
+    CHECK(has_owner(near, container->taken));          /* whose number means nothing here */
+    CHECK(rc_near_add_owner(container->near) == NULL); /* anonymous: told by numbers */
+}
+
+static void tells_who_lives_over_pid_namespaces(void)
+{
+    struct rc_near_options anonymous = {.bytes = SIZE};
+    struct container container = {.options = named()};
+    struct rc_near *near = open_near(&container.options);
+    container.near = open_near(&anonymous);
+    container.taken = add_owner(near);
+    int status = run_apart(CLONE_NEWPID, own_in_another_pid_namespace, &container);
+    CHECK(status == 0 || status == 2);
+    uint32_t next = add_owner(near); /* the other one's, who is gone */
+    CHECK(next == container.taken + 1 && !has_owner(near, next + 1));
+    rc_near_close(near);
+    rc_near_close(container.near);
+    rc_near_unlink(container.options.name, container.options.name_len);
+}
+
+static void open_in_another_time_namespace(void *context)
+{
+    CHECK(refuses(context, "time namespace"));
+}
+
+static void is_refused_where_the_clock_is_another_one(void)
+{
+#ifdef CLONE_NEWTIME
+    struct rc_near_options options = named();
+    struct rc_near *near = open_near(&options);
+    int status = run_apart(CLONE_NEWTIME, open_in_another_time_namespace, &options);
+    CHECK(status == 0 || status == 2);
+    rc_near_close(near);
+    rc_near_unlink(options.name, options.name_len);
+#endif
+}
+
+static void frees_the_slot_of_who_was_killed_while_its_child_lives(void)
+{
+    struct rc_near_options options = named();
+    struct rc_near *near = open_near(&options);
+    int says[2], ends[2];
+    CHECK(pipe(says) == 0 && pipe(ends) == 0);
+    pid_t parent = fork();
+    if (parent == 0) {
+        struct rc_near *its = open_near(&options);
+        tell(says[1], add_owner(its));
+        close(ends[1]);
+        if (fork_with(its) == 0) {
+            tell(says[1], add_owner(its));
+            _exit((int)read(ends[0], &parent, 1)); /* until the test is over */
+        }
+        pause();
+    }
+    uint32_t killed = hear(says[0]), living = hear(says[0]);
+    CHECK(killed != living && killed != UINT32_MAX && living != UINT32_MAX);
+    kill(parent, SIGKILL);
+    CHECK(waitpid(parent, NULL, 0) == parent);
+    CHECK(add_owner(near) == killed && has_owner(near, living));
+    close(ends[1]);
+    for (int i = 0; i < 2; i++)
+        close(says[i]);
+    close(ends[0]);
+    rc_near_close(near);
+    rc_near_unlink(options.name, options.name_len);
+}
+
+/* nginx: the master is root, the workers are not, and the region is the master's. */
+static void gives_a_slot_to_a_child_that_may_not_open_the_file(void)
+{
+    enum { NOBODY = 65534 };
+    struct rc_near_options options = named();
+    struct rc_near *near = open_near(&options);
+    uint32_t mine = add_owner(near);
+    pid_t child = fork_with(near);
+    if (child == 0) {
+        if (geteuid() == 0)
+            CHECK(setgid(NOBODY) == 0 && setuid(NOBODY) == 0);
+        uint32_t slot = add_owner(near);
+        CHECK(slot != mine && slot != UINT32_MAX && has_owner(near, mine));
+        _exit(test_result());
+    }
+    CHECK(ends_well(child));
+    CHECK(add_owner(near) == mine + 1);
+    rc_near_close(near);
+    rc_near_unlink(options.name, options.name_len);
+}
+
+static void takes_no_slot_with_locks_that_are_its_parents(void)
+{
+    struct rc_near_options options = named();
+    struct rc_near *near = open_near(&options);
+    uint32_t mine = add_owner(near);
+    pid_t child = fork(); /* nobody was told */
+    if (child == 0) {
+        uint32_t slot = add_owner(near);
+        CHECK(slot != mine && slot != UINT32_MAX && has_owner(near, mine));
+        _exit(test_result());
+    }
+    CHECK(ends_well(child));
+    CHECK(rc_lifeline_is_held(&near->region.lifeline, mine));
+    rc_near_remove_owner(near, &near->region.owners[mine]);
+    CHECK(!rc_lifeline_is_held(&near->region.lifeline, mine));
+    rc_near_close(near);
+    rc_near_unlink(options.name, options.name_len);
 }
 
 static void empties_a_stripe_whose_writer_was_killed(void)
@@ -357,9 +563,15 @@ int main(void)
     TEST(refuses_names_and_sizes_that_cannot_be);
     TEST(lets_nobody_else_read_it);
     TEST(makes_anew_what_its_maker_left_half_done);
+    TEST(leaves_its_memory_to_those_who_use_it_when_it_is_made_anew);
     TEST(is_made_once_by_many_at_once);
     TEST(is_inherited_by_a_child);
     TEST(has_a_slot_for_each_owner_alive);
+    TEST(tells_who_lives_over_pid_namespaces);
+    TEST(is_refused_where_the_clock_is_another_one);
+    TEST(frees_the_slot_of_who_was_killed_while_its_child_lives);
+    TEST(gives_a_slot_to_a_child_that_may_not_open_the_file);
+    TEST(takes_no_slot_with_locks_that_are_its_parents);
     TEST(empties_a_stripe_whose_writer_was_killed);
     TEST(keeps_a_stripe_whose_writer_was_killed_between_changes);
     TEST(gives_up_where_there_is_no_memory);

@@ -197,6 +197,75 @@ describe("a region with a name", function()
         assert.equal("v", (again:get("k")))
         again:close()
         cache:close()
+        os.remove(SHARED_MEMORY .. region)
+        open({ url = redis:unix_url() }):close()
+        expect_refused({ url = redis:unix_url() .. "?db=1" }, "server")
+    end)
+
+    it("has a slot per owner alive over the pid namespaces of containers (G2)", function()
+        local apart = { "unshare", "--pid", "--fork", "--kill-child", "--mount-proc" }
+        local probe = { unpack(apart) }
+        probe[#probe + 1] = "true"
+        if process.run(probe).exit ~= 0 then
+            pending("this process may make no pid namespaces (unshare)")
+            return
+        end
+        local options = { url = redis:url(), near = near({ l0 = false }), maxStale = 1 }
+        redis:call("SET", "k", "old")
+        redis:call("SET", "other", "x")
+        local outside = peer.start(options)
+        local function warm_by(one)
+            clock.wait_until(function() return one:run(get).source == "near" end, 5)
+        end
+        warm_by(outside)
+        local inside = peer.start(options, apart)
+        inside:run(get, { key = "other" })
+        warm_by(outside)
+        warm_by(inside) -- what the other one has read
+        outside.worker:signal(posix.SIGSTOP)
+        redis:call("SET", "k", "new")
+        -- The one that goes on vouches for its own copies only.
+        clock.wait_until(function()
+            inside:run(get, { key = "other" })
+            return inside:run(get).value == "new"
+        end, 4, "a copy older than maxStale to go")
+        outside.worker:signal(posix.SIGCONT)
+        warm_by(inside)
+        inside:kill() -- and its slot goes to the next one, who does not know its number
+        local third = peer.start(options)
+        third:run(get, { key = "other" })
+        redis:call("SET", "k", "newest")
+        clock.wait_until(function()
+            third:run(get, { key = "other" })
+            return third:run(get).value == "newest"
+        end, 4, "a copy older than maxStale to go")
+        third:stop()
+        outside:stop()
+    end)
+
+    it("is refused to another user of Redis, whatever the way it is reached by", function()
+        local acl = server.start({ users = {
+            "alice on >a ~* &* +@all", "bob on >b ~pub:* &* +@all",
+        } })
+        local alice = open({ url = acl:url("alice:a") })
+        alice:set("k", "secret")
+        warm(alice, "k")
+        expect_refused({ url = acl:url("bob:b") }, "another user of Redis")
+        expect_refused({ url = acl:url() }, "a name of its own")
+        -- With a region of their own they are told by Redis.
+        local bob = open({ url = acl:url("bob:b"), near = {} })
+        local value, err = bob:get("k")
+        assert.is_nil(value)
+        assert.matches("NOPERM", tostring(err), 1, true)
+        bob:close()
+        alice:close()
+        os.remove(SHARED_MEMORY .. region)
+        -- Who says no name is the user called default.
+        local unnamed = open({ url = acl:url() })
+        local default = open({ url = acl:url("default:any"), group = "default" })
+        unnamed:close()
+        default:close()
+        acl:stop()
     end)
 
     it("is refused when it is something else, and that is left alone", function()

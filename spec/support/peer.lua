@@ -60,9 +60,11 @@ local function main(process)
     cache:close()
 end
 
---- Starts a process with redcache.new(options); what options hold must fit into JSON.
-function peer.start(options)
-    return setmetatable({ worker = worker.start({ main = main, params = options }) }, Peer)
+--- Starts a process with redcache.new(options); what options hold must fit into JSON. `under`: see
+-- worker.start.
+function peer.start(options, under)
+    local started = worker.start({ main = main, params = options, under = under })
+    return setmetatable({ worker = started }, Peer)
 end
 
 --- Begins a chunk. Returns the peer.

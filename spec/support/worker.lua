@@ -29,7 +29,7 @@ end
 
 --- Starts a process. Options: main (a function without upvalues), file or source; params
 -- (JSON-able); env; index, count; plain: without the sanitizer that the luajit in PATH may bring
--- along.
+-- along; under: a command, and its arguments, that runs the process as its child.
 function worker.start(options)
     local code, name = chunk.pack(options)
     local ours, theirs = assert(socket.pair())
@@ -37,13 +37,16 @@ function worker.start(options)
     -- What a killed worker leaves behind goes with our own directory.
     local env = { RCBED_PATH = package.path, RCBED_CPATH = package.cpath, TMPDIR = output_dir }
     for key, value in pairs(options.env or {}) do env[key] = value end
+    local words = {
+        env = env, fds = { [CHANNEL_FD] = theirs.fd }, stdout = output, stderr = output,
+    }
+    for _, word in ipairs(options.under or {}) do words[#words + 1] = word end
+    words[#words + 1] = options.plain and process.interpreter or "luajit"
+    words[#words + 1] = here .. "worker_main.lua"
     local self = setmetatable({
         output = output, events = {}, taken = {}, index = options.index or 1,
         channel = channel.new(ours),
-        process = process.spawn({
-            options.plain and process.interpreter or "luajit", here .. "worker_main.lua",
-            env = env, fds = { [CHANNEL_FD] = theirs.fd }, stdout = output, stderr = output,
-        }),
+        process = process.spawn(words),
     }, Worker)
     theirs:close()
     self.pid = self.process.pid
