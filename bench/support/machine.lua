@@ -33,9 +33,10 @@ function machine.busy_cpus()
     return (busy_after - busy) / math.max(passed_after - passed, 1)
 end
 
----Waits up to a minute until nobody else works. Returns how many processors were busy at last.
-function machine.wait_until_quiet()
-    local deadline = clock.now() + PATIENCE_SECONDS
+---Waits up to `seconds` (a minute) until nobody else works. Returns how many processors were busy
+---at last.
+function machine.wait_until_quiet(seconds)
+    local deadline = clock.now() + (seconds or PATIENCE_SECONDS)
     local busy
     repeat
         busy = machine.busy_cpus()

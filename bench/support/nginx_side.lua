@@ -12,7 +12,7 @@ local resty_redis = require("nginx.redis")
 
 ffi.cdef("struct bench_time { long sec, nsec; };")
 ffi.cdef("int clock_gettime(int clock, struct bench_time *);")
-local MONOTONIC = 1
+local MONOTONIC, PROCESS_CPUTIME = 1, 2
 local time = ffi.new("struct bench_time")
 
 local nginx_side = {}
@@ -23,9 +23,13 @@ local NAMESPACE = "bench"
 local VALUE_BYTES = 100
 local random = math.random
 
-local function now()
-    ffi.C.clock_gettime(MONOTONIC, time)
+local function read(clock)
+    ffi.C.clock_gettime(clock, time)
     return tonumber(time.sec) + tonumber(time.nsec) / 1e9
+end
+
+local function now()
+    return read(MONOTONIC)
 end
 
 -- Random values: those like "vvv...17" collide in LuaJIT's sparse string hash.
@@ -110,7 +114,8 @@ local READERS = {
     end,
 }
 
----`threads` light threads read `calls` keys in all. rate: reads per second; p50: microseconds.
+---`threads` light threads read `calls` keys in all. rate: reads per second; p50, cost and
+---processor (what the worker used of one, per read): microseconds.
 function nginx_side.wire(args)
     local threads, calls = tonumber(args.threads), tonumber(args.calls)
     local keys = nginx_side.keys
@@ -133,7 +138,7 @@ function nginx_side.wire(args)
         readers[i](keys[1])
     end
     collectgarbage()
-    local before, running = now(), {}
+    local before, worked, running = now(), read(PROCESS_CPUTIME), {}
     for i = 1, threads do
         running[i] = ngx.thread.spawn(read_all, readers[i], i)
     end
@@ -141,10 +146,12 @@ function nginx_side.wire(args)
         assert(ngx.thread.wait(running[i]))
     end
     local elapsed = now() - before
+    worked = read(PROCESS_CPUTIME) - worked
     for i = 1, threads do
         ends[i]()
     end
     return { rate = threads * each / elapsed, cost = elapsed / (threads * each) * 1e6,
+        processor = worked / (threads * each) * 1e6,
         p50 = threads == 1 and median(times) * 1e6 or nil }
 end
 
@@ -169,7 +176,7 @@ local function reader_of(kind)
     end
 end
 
----Nanoseconds of a hit in memory.
+---ns: nanoseconds of a hit in memory; processor: microseconds of one.
 function nginx_side.hit(args)
     local keys, calls = nginx_side.keys, tonumber(args.calls)
     local reader = reader_of(args.kind)
@@ -187,13 +194,14 @@ function nginx_side.hit(args)
     for i = 1, 20000 do -- until it is compiled
         assert(reader(keys[i % count + 1]))
     end
-    local before = now()
+    local before, worked = now(), read(PROCESS_CPUTIME)
     for i = 1, calls do
         if not reader(keys[i % count + 1]) then
             error("a miss")
         end
     end
-    return { ns = (now() - before) / calls * 1e9 }
+    return { ns = (now() - before) / calls * 1e9,
+        processor = (read(PROCESS_CPUTIME) - worked) / calls * 1e6 }
 end
 
 -- A wave ------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@
 --         init_by_lua), init_worker (Lua of init_worker_by_lua), main, events, http, server (more
 --         directives), connections (per worker, 4096), listen (parameters of the listen
 --         directive), listen_more (more listen directives), locations ({ ["/path"] =
---         directives }), env ({ NAME = value }), level (of the error log, info). Lua finds redcache
---         in this checkout, and spec.support.
+--         directives }), env ({ NAME = value }), level (of the error log, info), build (another
+--         checkout, whose redcache and library it has). Lua finds redcache in this checkout, and
+--         spec.support.
 -- Errors: everything throws: without its nginx a spec has nothing to say. Whether there can be one
 --         is_possible() tells: boolean, reason.
 -- Env:    REDCACHE_NGINX names the program (nginx). Without REDCACHE_LIBRARY: build/libredcache.so.
@@ -117,9 +118,9 @@ end
 
 -- The configuration -------------------------------------------------------------------------------
 
-local function lua_path()
-    local root = nginx.root
-    return ("%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;;"):format(root, root, root)
+local function lua_path(build)
+    local from = build or nginx.root
+    return ("%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;;"):format(from, from, nginx.root)
 end
 
 local function main_lines(self, options, modules)
@@ -150,7 +151,7 @@ local function http_lines(self, options)
     local lines = {
         "access_log off;",
         "server_tokens off;",
-        ("lua_package_path '%s';"):format(lua_path()),
+        ("lua_package_path '%s';"):format(lua_path(options.build)),
         "lua_package_cpath ';;';",
         "lua_code_cache " .. (options.code_cache == false and "off" or "on") .. ";",
         "init_worker_by_lua_file " .. self.dir .. "/init_worker.lua;",
@@ -402,8 +403,8 @@ function nginx.start(options)
         dir = temp.dir(),
         has_master = options.master ~= false,
         count = options.master == false and 1 or options.workers or 1,
-        library = absolute(os.getenv("REDCACHE_LIBRARY")
-            or nginx.root .. "/build/libredcache.so"),
+        library = absolute(options.build and options.build .. "/build/libredcache.so"
+            or os.getenv("REDCACHE_LIBRARY") or nginx.root .. "/build/libredcache.so"),
     }, Nginx)
     for _ = 1, START_TRIES do
         self.port = socket.free_port()
