@@ -78,16 +78,28 @@ describe("a rediss:// url", function()
         cache:close(0)
     end)
 
-    it("refuses a certificate that is for another host", function()
-        local other, other_url, other_files = start("DNS:example.test")
-        local cache = redcache.new({
-            url = other_url, tlsCa = other_files.ca, commandTimeout = 0.3,
-        })
-        local _, err = cache:get("small")
+    -- An address and a name are looked up in the certificate in two different ways.
+    local function assert_mismatch(names, host)
+        local other, other_url, other_files = start(names)
+        local cache = redcache.new({ url = other_url:gsub("127.0.0.1", host),
+            tlsCa = other_files.ca, commandTimeout = 1 })
+        local value, err = cache:set("small", "secret")
+        cache:close(0)
+        local commands = other:commandstats()
+        other:stop()
+        assert.is_nil(value)
         assert.equal("unavailable", err.code)
         assert.matches("TLS: .*mismatch", err.message)
-        cache:close(0)
-        other:stop()
+        assert.is_nil(commands["client|tracking"]) -- it did not even get our handshake
+        assert.is_nil(commands.set)
+    end
+
+    it("refuses a certificate that is for another address", function()
+        assert_mismatch("DNS:example.test,IP:127.0.0.2", "127.0.0.1")
+    end)
+
+    it("refuses a certificate that is for another name", function()
+        assert_mismatch("DNS:example.test,DNS:localhost.example.test,IP:127.0.0.1", "localhost")
     end)
 
     it("never sends a word in the clear to a server that speaks no TLS", function()
