@@ -9,7 +9,7 @@ local clock = require("spec.support.clock")
 -- So many versions of a key remember when they were acknowledged. Who is further behind is told the
 -- time of the oldest of them: later than the truth, so nobody is blamed for nothing.
 local RING = 4096
-local STOP, ACKED = 0, 8
+local STOP, HOLD, ACKED = 0, 1, 8
 
 local board = {}
 local Board = {}
@@ -49,6 +49,19 @@ end
 
 function Board:stop()
     self.all[STOP] = 1
+end
+
+--- The writer pauses until release(). What it has begun it ends first.
+function Board:hold()
+    self.all[HOLD] = 1
+end
+
+function Board:release()
+    self.all[HOLD] = 0
+end
+
+function Board:is_held()
+    return self.all[HOLD] == 1
 end
 
 function Board:is_stopped()

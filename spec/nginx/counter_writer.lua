@@ -51,7 +51,7 @@ return function(one)
             lost = not client
             if lost then clock.sleep(RETRY_SECONDS) end
         end
-        for _ = 1, lost and 0 or math.random(STORM) do
+        for _ = 1, (lost or board:is_held()) and 0 or math.random(STORM) do
             local i = math.random(#names)
             local version = truth[i] + 1
             truth[i] = version
