@@ -373,6 +373,22 @@ function binding.end_port(port, timeout)
     C.rc_unref(ffi.gc(handle, nil), milliseconds_or_none(timeout))
 end
 
+---What every call on a closed cache returns.
+---@param client redcache.Client
+---@param action string
+---@param key string|nil
+---@return redcache.Error|nil err nil: it is open
+function binding.closed(client, action, key)
+    if client.handle == nil then
+        return binding.failure(nil, C.RC_ERR_CLOSED, action, key)
+    end
+end
+
+-- A client is closed while its caches are still there: C never gets a NULL.
+local function handle_of(client)
+    return client.handle or error("could not use the client: it is closed", 0)
+end
+
 ---Whether another Lua state of this process has loops, too.
 ---@return boolean
 function binding.has_rivals()
@@ -382,7 +398,7 @@ end
 ---Ends every operation that carries `tag`.
 ---@return integer count
 function binding.cancel(client, tag)
-    return C.rc_cancel(client.handle, tag)
+    return C.rc_cancel(handle_of(client), tag)
 end
 
 local STATS = {
@@ -400,7 +416,7 @@ local STATS = {
 ---@return table<string, integer>
 function binding.stats(client)
     local stats = ffi.new("rc_stats")
-    C.rc_get_stats(client.handle, stats)
+    C.rc_get_stats(handle_of(client), stats)
     local out = {}
     for name, field in pairs(STATS) do
         out[name] = tonumber(stats[field])
@@ -411,7 +427,7 @@ end
 ---@return table health
 function binding.health(client)
     local health = ffi.new("rc_health")
-    C.rc_get_health(client.handle, health)
+    C.rc_get_health(handle_of(client), health)
     return {
         ready = health.ready ~= 0,
         tracking = health.tracking ~= 0,
@@ -789,8 +805,8 @@ end
 ---@return ffi.cdata*|nil view nil: no memory
 function binding.view(client, prefix, near)
     local group = near.group or ""
-    local view = C.rc_view_new(client.handle, prefix, #prefix, group, #group, near.min, near.max,
-        near.ttl and near.ttl * 1e6 or 0)
+    local view = C.rc_view_new(handle_of(client), prefix, #prefix, group, #group, near.min,
+        near.max, near.ttl and near.ttl * 1e6 or 0)
     if view == nil then
         return nil
     end
@@ -914,7 +930,7 @@ local NEAR_STATS = { "fills", "dooms", "invalidations", "writes", "evictions", "
 
 ---@return table<string, number>
 function binding.near_stats(client)
-    C.rc_get_near_stats(client.handle, near_stats)
+    C.rc_get_near_stats(handle_of(client), near_stats)
     local out = {}
     for _, name in ipairs(NEAR_STATS) do
         out[name] = tonumber(near_stats[name])

@@ -422,8 +422,10 @@ function Cache:cancel(tag)
     if type(tag) ~= "number" or not (tag >= 1 and tag <= 2 ^ 53) or tag ~= math.floor(tag) then
         error("bad argument 'tag' to cancel: whole number from 1 to 2^53 expected, got "
             .. tostring(tag), 2)
-    elseif self._client.handle == nil then
-        return nil, errors.new("closed", "cancel", nil, "the cache is closed")
+    end
+    local err = binding.closed(self._client, "cancel")
+    if err then
+        return nil, err
     end
     local count, tell = binding.cancel(self._client, tag), self._scheduler.tell
     if tell then
@@ -438,8 +440,9 @@ end
 ---@return table<string, integer>|nil stats
 ---@return redcache.Error|nil err closed
 function Cache:stats()
-    if self._client.handle == nil then
-        return nil, errors.new("closed", "read stats", nil, "the cache is closed")
+    local err = binding.closed(self._client, "read stats")
+    if err then
+        return nil, err
     end
     local stats, counters = binding.stats(self._client), self._counters
     for name, count in pairs(counters) do
@@ -454,8 +457,9 @@ end
 ---server, address, cause (texts; "" where there is nothing to say)
 ---@return redcache.Error|nil err closed
 function Cache:health()
-    if self._client.handle == nil then
-        return nil, errors.new("closed", "read health", nil, "the cache is closed")
+    local err = binding.closed(self._client, "read health")
+    if err then
+        return nil, err
     end
     return binding.health(self._client)
 end

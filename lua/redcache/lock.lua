@@ -129,7 +129,10 @@ function Lock:acquire(wait)
         error("bad argument 'wait' to acquire: number from 0 to 86400 expected, got "
             .. tostring(wait), 2)
     end
-    if not self._cache._scheduler.can_wait() then
+    local closed = binding.closed(self._client, "lock", self.name)
+    if closed then
+        return nil, closed
+    elseif not self._cache._scheduler.can_wait() then
         return nil, binding.failure(nil, binding.NOT_WAITED, "lock", self.name)
     elseif self._handle == nil then
         local handle, status =
@@ -163,7 +166,10 @@ end
 ---@return redcache.Error|nil err notHeld (never acquired, released, or lost), timeout, cancelled,
 ---unavailable, outcomeUnknown, closed, redis
 function Lock:release()
-    if self._handle == nil then
+    local closed = binding.closed(self._client, "unlock", self.name)
+    if closed then
+        return nil, closed
+    elseif self._handle == nil then
         return nil, errors.new("notHeld", "unlock", self.name, "it was not acquired")
     end
     local slot, err = take_slot(self, "unlock")
@@ -201,6 +207,10 @@ function Lock:extend(ttl)
     if ttl == options.FOREVER or not options.is_ttl(ttl) or ttl > 86400 then
         return nil, errors.new("badTtl", "extend", self.name,
             "ttl must be a number of seconds above 0, at most 86400")
+    end
+    local closed = binding.closed(self._client, "extend", self.name)
+    if closed then
+        return nil, closed
     elseif self._handle == nil then
         return nil, errors.new("notHeld", "extend", self.name, "it was not acquired")
     end
@@ -226,7 +236,10 @@ end
 ---@return boolean|nil held
 ---@return redcache.Error|nil err timeout, cancelled, unavailable, overload, closed, redis
 function Lock:held()
-    if self.token == nil then
+    local closed = binding.closed(self._client, "ask for lock", self.name)
+    if closed then
+        return nil, closed
+    elseif self.token == nil then
         return false
     end
     local slot, err = take_slot(self, "ask for lock")

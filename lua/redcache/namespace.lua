@@ -3,6 +3,7 @@
 -- What:   prefixes joined by ":", the keys of locks, cache:namespace().
 -- Not:    no tenant barrier by itself: the key "b:c" of namespace "a" is the key "c" of "a:b".
 
+local binding = require("redcache.binding")
 local options = require("redcache.options")
 
 local namespace = {}
@@ -29,7 +30,8 @@ end
 ---A cache below this one: keys get one more prefix, options are inherited, the client is shared.
 ---@param name string not empty
 ---@param opts? table every option of redcache.new that is not about the connection
----@return redcache.Cache cache
+---@return redcache.Cache|nil cache
+---@return redcache.Error|nil err closed
 function namespace.namespace(self, name, opts)
     if type(name) ~= "string" or name == "" then
         error("bad argument 'name' to namespace: string that is not empty expected, got "
@@ -51,6 +53,10 @@ function namespace.namespace(self, name, opts)
     end
     if not ok then
         error(message, 2)
+    end
+    local err = binding.closed(self._client, "open the namespace", name)
+    if err then
+        return nil, err
     end
     local prefix = namespace.prefix(self._prefix, name)
     options.settle_near(settings, outer.near, prefix)

@@ -104,8 +104,12 @@ local function print_of(value, depth)
     return "{" .. table.concat(parts, "\0") .. "}"
 end
 
--- Keeps a value that was just decoded from what the last view_get found.
+-- Keeps a value that was just decoded from what the last view_get found. A codec may have closed
+-- the cache: L0 stays empty then, for its hits ask nobody.
 local function keep(cache, key, value, bytes)
+    if cache._client.handle == nil then
+        return
+    end
     local store, index = cache._store, cache._index
     local cost = SLOT_COST + #key + (type(value) == "table" and TABLE_FACTOR or 1) * bytes
     local slot = index[key]
@@ -273,7 +277,8 @@ function near.look(cache, key, opts)
         return nil -- one GET is cheaper than finding out
     end
     local since = barrier(cache, opts)
-    if since and binding.view_get_since(view, key, since) == NEAR_HIT then
+    if since and cache._client.handle ~= nil
+        and binding.view_get_since(view, key, since) == NEAR_HIT then
         return hit_near(cache, key, copy)
     end
     return nil
@@ -311,11 +316,13 @@ Near.__index = Near
 ---revalidations (kept over a reconnect), repairs (after a process died while writing), entries,
 ---bytes, capacity. horizon: seconds since this client's connection was last known coherent, nil:
 ---never.
----@return table<string, number>|nil stats nil: closed, or there is no near cache
+---@return table<string, number>|nil stats nil: there is no near cache, or err
+---@return redcache.Error|nil err closed
 function Near:stats()
     local cache = self._cache
-    if cache._view == nil or cache._client.handle == nil then
-        return nil
+    local err = binding.closed(cache._client, "read stats")
+    if err or cache._view == nil then
+        return nil, err
     end
     local stats, counters, store = binding.near_stats(cache._client), cache._counters, cache._store
     stats.l0Hits, stats.nearHits = counters.l0Hits, counters.nearHits

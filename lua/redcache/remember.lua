@@ -537,7 +537,9 @@ local function load(cache, key, ttl, fn, settings)
     end
     cache._counters.nearMisses = cache._counters.nearMisses + 1
     local full = cache._prefix .. key
-    if is_recursive(cache, full) then
+    if cache._client.handle == nil then
+        return nil, binding.closed(cache._client, "load", key)
+    elseif is_recursive(cache, full) then
         return nil, errors.new("recursive", "load", key, "its loader asks for the key itself")
     elseif not cache._scheduler.can_wait() then
         return load_at_once(cache, full, key, fn)
@@ -711,7 +713,9 @@ function remember.put(self, key, ttl, fn, opts)
         return nil, errors.bad_ttl("put", key, ttl, "put")
     end
     local full = self._prefix .. key
-    if is_recursive(self, full) then
+    if self._client.handle == nil then
+        return nil, binding.closed(self._client, "put", key)
+    elseif is_recursive(self, full) then
         return nil, errors.new("recursive", "put", key, "its loader asks for the key itself")
     elseif not self._scheduler.can_wait() then
         return nil, binding.failure(nil, binding.NOT_WAITED, "put", key)

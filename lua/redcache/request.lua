@@ -92,9 +92,9 @@ local function note_write(self, key)
     self._writes[key] = (self._writes[key] or 0) + 1
 end
 
--- What the memo has for a read: found, value.
+-- What the memo has for a read: found, value. A closed cache says so, whatever was read before.
 local function look(self, key, opts)
-    if opts ~= nil and opts.fresh then
+    if opts ~= nil and opts.fresh or self._cache._client.handle == nil then
         return false
     end
     local value = self._values[key]
@@ -102,6 +102,12 @@ local function look(self, key, opts)
         return false
     end
     return true, hand_out(self, value, opts)
+end
+
+-- Whether the memo knows that nothing stands there.
+local function is_absent(self, key, opts)
+    return self._values[key] == ABSENT and not (opts and opts.fresh)
+        and self._cache._client.handle ~= nil
 end
 
 -- Ends a read that began when the key had been written `writes` times. Two light threads may have
@@ -151,7 +157,7 @@ function Request:get(key, opts)
     local found, value = look(self, key, opts)
     if found then
         return value, nil, "request"
-    elseif self._values[key] == ABSENT and not (opts and opts.fresh) then
+    elseif is_absent(self, key, opts) then
         return nil
     end
     local writes = self._writes[key]
@@ -282,7 +288,7 @@ local function read_memo(self, keys, opts, values, negatives)
             negatives[key] = true
         elseif found then
             values[key] = value
-        elseif self._values[key] ~= ABSENT or (opts and opts.fresh) then
+        elseif not is_absent(self, key, opts) then
             rest[#rest + 1] = key
         end
     end

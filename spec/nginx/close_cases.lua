@@ -181,7 +181,17 @@ function cases.log()
     if cache then
         cache:close()
         is_closed(cache)
+        -- No loader runs for its caller alone, as for a cache that is open here.
+        local _, err = cache:remember("k", 60, error)
+        check(err and err.code == "closed", "remember gave " .. tostring(err))
+        _, err = cache:put("k", 60, error)
+        check(err and err.code == "closed", "put gave " .. tostring(err))
     end
+end
+
+function how.every_method()
+    local complaints = require("spec.support.closed_calls").check(open)
+    check(#complaints == 0, table.concat(complaints, "\n"))
 end
 
 --- The content of /close?how=...

@@ -57,7 +57,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end
 
         for _, how in ipairs({ "at_once", "patiently", "unused", "under_its_users", "by_its_loader",
-            "by_two_at_once", "after_a_thread_was_killed", "in_log" }) do
+            "by_two_at_once", "after_a_thread_was_killed", "in_log", "every_method" }) do
             it((how:gsub("_", " ")) .. ": the port ends once, and nothing is left", function()
                 assert.same({ 200, "ok" }, ask("/close?how=" .. how))
                 assert_ended()

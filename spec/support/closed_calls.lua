@@ -1,0 +1,146 @@
+--- Every public method, called on what belongs to a closed cache.
+--
+-- What:   closed_calls.check(open) opens a cache, makes one of each object that can be had from it,
+--         closes it, and calls all of their methods. It returns a list of texts: what did not say
+--         `closed`, and methods that have no row here. Empty: all is well.
+-- Not:    for a caller that cannot wait.
+
+local closed_calls = {}
+
+local function unused()
+    error("a loader ran for a closed cache", 0)
+end
+
+local function errors_of(values, failed)
+    return next(values or {}), select(2, next(failed))
+end
+
+-- How a method is called so that it returns nil, err; a method with `false` has another way to say
+-- that nothing is there, below.
+local CACHE = {
+    get = function(o) return o:get("k") end,
+    set = function(o) return o:set("k", 1) end,
+    delete = function(o) return o:delete("k") end,
+    exists = function(o) return o:exists("k") end,
+    ttl = function(o) return o:ttl("k") end,
+    remember = function(o) return o:remember("k", 60, unused) end,
+    rememberForever = function(o) return o:rememberForever("k", unused) end,
+    put = function(o) return o:put("k", 60, unused) end,
+    getMulti = function(o) return errors_of(o:getMulti({ "k", "absent" })) end,
+    setMulti = function(o)
+        local ok, failed = o:setMulti({ k = 1 })
+        return ok, failed.k
+    end,
+    deleteMulti = function(o) return o:deleteMulti({ "k" }) end,
+    tryLock = function(o) return o:tryLock("other") end,
+    withLock = function(o) return o:withLock("other", nil, unused) end,
+    namespace = function(o) return o:namespace("below") end,
+    cancel = function(o) return o:cancel(1) end,
+    stats = function(o) return o:stats() end,
+    health = function(o) return o:health() end,
+    metrics = function(o) return o:metrics() end,
+    lock = false, request = false, close = false,
+    -- Made by others.
+    open = false, init = false,
+}
+local LOCK = {
+    acquire = function(o) return o:acquire(0) end,
+    release = function(o) return o:release() end,
+    extend = function(o) return o:extend(5) end,
+    held = function(o) return o:held() end,
+    valid = false, lost = false, ttl = false,
+}
+local NEAR = { stats = function(o) return o:stats() end }
+
+-- With the options that go other ways.
+local OTHERS = {
+    ["get, fresh"] = function(o) return o:get("k", { fresh = true }) end,
+    ["get, near = false"] = function(o) return o:get("k", { near = false }) end,
+    ["get, copy"] = function(o) return o:get("k", { copy = true }) end,
+    ["get of what is not there"] = function(o) return o:get("absent") end,
+    ["get of what was negative"] = function(o) return o:get("nothing") end,
+    ["remember, onTimeout = load"] = function(o)
+        return o:remember("k", 60, unused, { onTimeout = "load" })
+    end,
+    ["remember, fresh"] = function(o) return o:remember("k", 60, unused, { fresh = true }) end,
+    ["put, hiding the old"] = function(o)
+        return o:put("k", 60, unused, { serveOld = false, strict = true })
+    end,
+    ["getMulti of many"] = function(o)
+        local keys = {}
+        for i = 1, 200 do keys[i] = "k" .. i end
+        return errors_of(o:getMulti(keys))
+    end,
+    ["getMulti, fresh"] = function(o) return errors_of(o:getMulti({ "k" }, { fresh = true })) end,
+}
+
+local function list_methods(object)
+    local list, class = {}, getmetatable(object).__index
+    for name, fn in pairs(class) do
+        if type(fn) == "function" and name:sub(1, 1) ~= "_" then list[#list + 1] = name end
+    end
+    table.sort(list)
+    return list
+end
+
+local function try(complaints, what, call, object)
+    local ran, value, err = pcall(call, object)
+    if not ran then
+        complaints[#complaints + 1] = what .. " raised " .. tostring(value)
+    elseif value ~= nil or type(err) ~= "table" or err.code ~= "closed" then
+        complaints[#complaints + 1] = what .. " gave " .. tostring(value) .. ", " .. tostring(err)
+    elseif not err.message:find("^could not ") then
+        complaints[#complaints + 1] = what .. " says " .. err.message
+    end
+end
+
+local function try_all(complaints, name, object, rows)
+    for _, method in ipairs(list_methods(object)) do
+        local call = rows[method]
+        if call then
+            try(complaints, name .. ":" .. method, call, object)
+        elseif call == nil then
+            complaints[#complaints + 1] = name .. ":" .. method .. " has no row in closed_calls"
+        end
+    end
+end
+
+local function expect(complaints, what, is_right)
+    if not is_right then complaints[#complaints + 1] = what end
+end
+
+--- @param open function makes a cache
+--- @param close? function closes it; cache:close()
+--- @return string[] complaints
+function closed_calls.check(open, close)
+    local complaints, cache = {}, open()
+    local below, memo = cache:namespace("below"), cache:request()
+    local held = assert(cache:tryLock("held", { ttl = 600 }))
+    local free = cache:lock("free")
+    for _, one in ipairs({ cache, below }) do
+        assert(one:set("k", { 1 }, 60))
+        assert(one:get("k") and one:get("k") and one:get("absent") == nil) -- into L0
+        assert(one:remember("nothing", 60, function() return nil end) == nil)
+        assert(one:get("nothing") == nil)
+    end
+    assert(memo:get("k") and memo:get("absent") == nil)
+    if close then close(cache) else cache:close() end
+    for name, one in pairs({ cache = cache, namespace = below }) do
+        try_all(complaints, name, one, CACHE)
+        try_all(complaints, name .. ".near", one.near, NEAR)
+        for what, call in pairs(OTHERS) do try(complaints, name .. ":" .. what, call, one) end
+        try_all(complaints, name .. ":lock", one:lock("late"), LOCK)
+        try_all(complaints, name .. ":request", one:request(), CACHE)
+    end
+    try_all(complaints, "request", memo, CACHE)
+    try_all(complaints, "lock that was held", held, LOCK)
+    try_all(complaints, "lock", free, LOCK)
+    for _, lock in ipairs({ held, free }) do
+        expect(complaints, "a lock is valid", lock:valid() == false and lock:ttl() == 0)
+        expect(complaints, "lost is no boolean", type(lock:lost()) == "boolean")
+    end
+    expect(complaints, "close again", cache:close() == true and below:close(0) == true)
+    return complaints
+end
+
+return closed_calls
