@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/error_text.h"
+
 enum {
     DEPTH_MAX = 32, /* aggregates inside each other; Redis itself stays below 10 */
     FIRST_NODES = 16,
@@ -164,6 +166,14 @@ static void *add_text(struct rc_resp *resp, const redisReadTask *task, int32_t t
     return task->privdata;
 }
 
+/* The only way of an error into the program: what may be a secret stays out. */
+static void *add_error(struct rc_resp *resp, const redisReadTask *task, const char *text,
+                       size_t len)
+{
+    char told[RC_ERROR_TEXT_SIZE];
+    return add_text(resp, task, '-', told, rc_error_text(told, text, len));
+}
+
 static size_t line_max(const struct rc_resp *resp, int type)
 {
     switch (type) {
@@ -191,7 +201,7 @@ static void *create_string(const redisReadTask *task, char *text, size_t len)
     case REDIS_REPLY_VERB: /* hiredis has checked the prefix */
         return add_text(resp, task, '=', text + VERBATIM_PREFIX, len - VERBATIM_PREFIX);
     case REDIS_REPLY_STATUS: return add_text(resp, task, '+', text, len);
-    case REDIS_REPLY_ERROR: return add_text(resp, task, '-', text, len);
+    case REDIS_REPLY_ERROR: return add_error(resp, task, text, len);
     case REDIS_REPLY_BIGNUM: return add_text(resp, task, '(', text, len);
     default: return refuse(resp);
     }

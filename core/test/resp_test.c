@@ -66,7 +66,9 @@ static bool reads_as(const char *bytes, size_t len, const char *expected)
 static void reads_every_type(void)
 {
     READS_AS("+OK\r\n", "+OK ");
-    READS_AS("-ERR no\r\n", "-ERR no ");
+    READS_AS("-ERR syntax error\r\n", "-ERR syntax error ");
+    READS_AS("-OOM s3cret\r\n", "-OOM (its text is left out: it may repeat what was sent) ");
+    READS_AS("*1\r\n-ERR user_script:1: s3cret\r\n", "*1 -ERR user_script:? ");
     READS_AS(":-42\r\n", ":-42 ");
     READS_AS(":-9223372036854775808\r\n", ":-9223372036854775808 ");
     READS_AS("$5\r\na\r\nbc\r\n", "$a\r\nbc ");

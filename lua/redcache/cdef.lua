@@ -22,7 +22,8 @@ enum {
     RC_ERR_UNKNOWN = -5,
     RC_ERR_OVERLOAD = -6,    /* a bounded queue is full */
     RC_ERR_CLOSED = -7,      /* the client is closed */
-    RC_ERR_REDIS = -8,       /* Redis answered with an error; data holds its text */
+    RC_ERR_REDIS = -8,       /* Redis answered with an error; data holds its text, with "?" for what
+                                it may repeat of what was sent; of unknown texts the code word */
     RC_ERR_PROTOCOL = -9,    /* the answer was no RESP3, or not of the expected form */
     RC_ERR_TOOLARGE = -10,   /* key or value over its limit */
     RC_ERR_LOST = -11,       /* the lease or lock was lost */

@@ -27,7 +27,8 @@ errors.CODES = {
     tooLarge = "tooLarge",             -- key over maxKey or value over maxValue
     cannotWait = "cannotWait",         -- not near, and this phase of nginx can not wait for it
     closed = "closed",                 -- the cache is closed
-    redis = "redis",                   -- Redis answered with an error: the message keeps its text
+    redis = "redis",                   -- Redis answered with an error: the message tells its text,
+                                       -- with "?" for what it may repeat of what was sent
 }
 
 ---@class redcache.Error

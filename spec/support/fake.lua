@@ -39,8 +39,8 @@ function Fake:url(login)
 end
 
 --- Sets answers by command ("get", "client|tracking", "*" for all that have none). An answer is raw
--- bytes, a list of them (one each time, the last for ever), false (no answer) or fake.CUT (the
--- connection breaks).
+-- bytes, in which $ARGS becomes the words of the request; a list of them (one each time, the last
+-- for ever), false (no answer) or fake.CUT (the connection breaks).
 function Fake:script(replies)
     order(self, "script", { replies = replies })
 end

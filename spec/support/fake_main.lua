@@ -52,6 +52,10 @@ local function answer(connection, words)
     if type(reply) == "table" then reply = #reply > 1 and table.remove(reply, 1) or reply[1] end
     if not reply then return true end
     if reply == CUT then return nil end
+    if reply:find("$ARGS", 1, true) then
+        local told = table.concat(words, " "):gsub("[%c]", "?"):gsub("%%", "%%%%")
+        reply = reply:gsub("%$ARGS", told)
+    end
     if key == "ping" and source == GREETINGS and words[2] then reply = frame.bulk(words[2]) end
     return send(connection, reply)
 end
