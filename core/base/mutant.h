@@ -20,7 +20,8 @@
     X(NO_FLUSH_ON_RECONNECT, "copies outlive the connection that kept them coherent")              \
     X(FILL_AFTER_INVALIDATION, "an answer is kept although the key changed behind it")             \
     X(NO_PURGE_AT_ACK, "an own write drops the copy at its start alone")                           \
-    X(REPLAY_LATE_EPOCH, "a delete's connection is noted too late, when it is another one")        \
+    X(REPLAY_LATE_EPOCH, "a delete's server is noted too late, when it is another one")            \
+    X(REPLAY_ANY, "a delete is sent again over a newer value")                                     \
     X(NOLOOP, "tracking with NOLOOP")                                                              \
     X(LATE_HEARTBEAT, "a lease is renewed a little later than it ends")
 

@@ -293,6 +293,9 @@ int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, co
     if (error != 0)
         return error;
     size_t header_len = make_header(op, header, flags & RC_PLAIN ? NULL : entry, NULL);
+    op->is_plain = header_len == 0;
+    if (!op->is_plain)
+        memcpy(op->nonce, rc_entry_version(header), RC_NONCE_SIZE);
     struct rc_buf *out = &op->request;
     error = rc_command_head(out, ttl_ms < 0 ? 3 : 5);
     error |= rc_command_text(out, "SET");
@@ -445,6 +448,7 @@ int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value
     if (error != 0)
         return error;
     size_t header_len = make_header(op, header, flags & RC_PLAIN ? NULL : entry, op->nonce);
+    op->is_plain = header_len == 0;
     return submit_end(op, rc_lease_encode_end(op, header, header_len, value, value_len, ttl_ms));
 }
 

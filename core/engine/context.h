@@ -30,13 +30,14 @@ struct rc_req {
     struct rc_timer timer; /* its deadline */
     struct rc_context *context;
     struct rc_link *link;
-    struct rc_buf bytes;   /* kept until answered: it may have to be sent again */
-    size_t held_bytes;     /* its part of the link's */
-    uint32_t expect;       /* answers to come */
-    int8_t script;         /* enum rc_script, or -1 */
-    bool may_retry;        /* harmless to send twice */
-    bool sent;             /* its bytes are in the link's output */
-    bool with_source;      /* already sent as EVAL */
+    struct rc_buf bytes; /* kept until answered: it may have to be sent again */
+    size_t held_bytes;   /* its part of the link's */
+    uint32_t expect;     /* answers to come */
+    int8_t script;       /* enum rc_script, or -1 */
+    bool may_retry;      /* harmless to send twice */
+    bool sent;           /* its bytes are in the link's output */
+    bool asks;           /* PING and rc_identity_ask: its second answer tells which server it is */
+    bool with_source;    /* already sent as EVAL */
     uint64_t output_start; /* where in the link's output stream it begins */
     int64_t sent_us;       /* the last time; 0: never, so Redis can not have done it */
     int error;             /* what the timer reports; 0: the deadline passed */

@@ -6,6 +6,11 @@
 
 #include "base/mutant.h"
 
+enum {
+    CHECK_EVERY_US = 250 * 1000, /* health: how old what W's server said of itself may be */
+    SILENT_US = 1000 * 1000      /* and how long it may take to answer */
+};
+
 /* ---- news of the links ------------------------------------------------------------------------ */
 
 static void on_link_ready(struct rc_link *link)
@@ -18,9 +23,17 @@ static void on_link_ready(struct rc_link *link)
         rc_replay_send(&engine->replay, link);
         return;
     }
+    /* Reads and writes must lead to the same server, and health() tells of both. */
+    rc_link_want(&engine->topology.links[RC_LINK_W]);
     rc_locks_on_tracking(&engine->locks);
     if (engine->near != NULL && link->tracking && link->epoch > 0)
         rc_revalidate_start(&engine->revalidate);
+}
+
+static const char *on_link_greeted(struct rc_link *link)
+{
+    struct rc_engine *engine = link->owner;
+    return rc_topology_compare(&engine->topology, link);
 }
 
 /* Changes may have passed us by: nothing that was read up to now is known coherent. */
@@ -48,7 +61,7 @@ static void on_link_answered(struct rc_link *link, int64_t sent_us)
 {
     struct rc_engine *engine = link->owner;
     if (engine->near != NULL && link->tracking)
-        rc_near_set_asof(engine->owner, sent_us);
+        rc_near_set_asof(engine->owner, rc_horizon_reach(&engine->horizon, sent_us));
 }
 
 static void drop_pushed(void *owner, const char *key, size_t len)
@@ -126,11 +139,12 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
         link->on_ready = on_link_ready;
         link->on_down = on_link_down;
         link->on_push = on_link_push;
+        link->on_greeted = on_link_greeted;
     }
     rc_track_init(&engine->track, seed);
     rc_leases_init(&engine->leases, &engine->context, &engine->topology, &engine->track);
     rc_locks_init(&engine->locks, &engine->context, &engine->topology, &engine->track);
-    rc_replay_init(&engine->replay);
+    rc_replay_init(&engine->replay, &engine->context);
     return 0;
 
 fail_topology:
@@ -241,8 +255,6 @@ static void start_command(struct rc_engine *engine, struct rc_op *op)
     }
     struct rc_link *link =
         rc_topology_link(&engine->topology, RC_LINK_W, rc_buf_head(&op->key), rc_buf_len(&op->key));
-    if (op->kind == RC_OP_DELETE)
-        rc_replay_note(&engine->replay, link, &op->request);
     rc_buf_swap(&req->bytes, &op->request);
     req->expect = op->expect;
     req->may_retry = op->kind == RC_OP_GET || op->kind == RC_OP_DELETE || (op->flags & RC_RETRY);
@@ -281,46 +293,96 @@ static void start_barrier(struct rc_engine *engine, struct rc_op *op)
    was read past it: another process of this machine may hold an older copy whose push is still on
    its way, and a reader who saw the newer value must not find that ------------------------------- */
 
-static void drop_key(struct rc_engine *engine, const char *key, size_t len)
+/* The keys an op writes, one after the other; `at` begins as 0. False: there are no more. */
+static bool next_written(const struct rc_op *op, size_t *at, const char **key, size_t *len)
 {
-    if (len <= RC_NEAR_MAX_KEY)
-        rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
-}
-
-static void drop_written(struct rc_engine *engine, const struct rc_op *op)
-{
-    const char *key = rc_buf_head(&op->key);
-    size_t len = rc_buf_len(&op->key);
+    const struct rc_buf *written = &op->written;
+    bool is_first = *at == 0, is_one = false;
     uint32_t part;
-    if (engine->near == NULL)
-        return;
     switch (op->kind) {
-    case RC_OP_SET: drop_key(engine, key, len); break;
-    case RC_OP_GET:
-        if (op->has_newer && op->result.status == 0)
-            drop_key(engine, key, len);
-        break;
+    case RC_OP_SET: is_one = true; break;
+    case RC_OP_DELETE: is_one = rc_buf_len(written) == 0; break; /* perhaps the empty key */
+    case RC_OP_COMMAND: break;
+    case RC_OP_LOAD:
+        if (!(op->load.flags & RC_HIDE_OLD))
+            return false;
+        /* fallthrough */
     case RC_OP_PUBLISH:
     case RC_OP_FAIL:
-    case RC_OP_RELEASE: drop_key(engine, key + 1, len - 1); break; /* behind the purpose byte */
-    case RC_OP_LOAD:
-        if ((op->has_newer && op->result.outcome == RC_HIT) || (op->load.flags & RC_HIDE_OLD))
-            drop_key(engine, key + 1, len - 1);
-        break;
-    case RC_OP_DELETE:
-        if (rc_buf_len(&op->written) == 0) /* one key, perhaps the empty one */
-            drop_key(engine, key, len);
-        /* fallthrough */
-    case RC_OP_COMMAND:
-        key = rc_buf_head(&op->written);
-        for (size_t left = rc_buf_len(&op->written); left > 0; left -= sizeof part + part) {
-            memcpy(&part, key, sizeof part);
-            drop_key(engine, key + sizeof part, part);
-            key += sizeof part + part;
-        }
-        break;
-    default: break;
+    case RC_OP_RELEASE: /* behind the purpose byte */
+        *at = 1;
+        *key = rc_buf_head(&op->key) + 1;
+        *len = rc_buf_len(&op->key) - 1;
+        return is_first;
+    default: return false;
     }
+    if (is_one) {
+        *at = 1;
+        *key = rc_buf_head(&op->key);
+        *len = rc_buf_len(&op->key);
+        return is_first;
+    }
+    if (*at >= rc_buf_len(written))
+        return false;
+    memcpy(&part, rc_buf_head(written) + *at, sizeof part);
+    *key = rc_buf_head(written) + *at + sizeof part;
+    *len = part;
+    *at += sizeof part + part;
+    return true;
+}
+
+/* What a read brought past the near cache. */
+static void drop_bypassed(struct rc_engine *engine, const struct rc_op *op)
+{
+    size_t purpose = op->kind == RC_OP_LOAD;
+    if (!op->has_newer || engine->near == NULL)
+        return;
+    if ((op->kind == RC_OP_GET && op->result.status == 0) ||
+        (op->kind == RC_OP_LOAD && op->result.outcome == RC_HIT))
+        rc_near_drop(engine->near, rc_buf_head(&op->key) + purpose, rc_buf_len(&op->key) - purpose,
+                     RC_NEAR_WRITE);
+}
+
+static void begin_writes(struct rc_engine *engine, const struct rc_op *op)
+{
+    const char *key;
+    size_t len, at = 0;
+    while (next_written(op, &at, &key, &len)) {
+        char version[RC_NONCE_SIZE];
+        bool is_known = engine->near != NULL && rc_near_drop_known(engine->near, key, len, version);
+        if (op->kind == RC_OP_DELETE)
+            rc_replay_begin(&engine->replay, key, len, is_known ? version : NULL);
+    }
+}
+
+static void end_writes(struct rc_engine *engine, const struct rc_op *op)
+{
+    const char *key;
+    size_t len, at = 0;
+    bool is_done = op->result.status == 0, is_value = op->kind == RC_OP_SET;
+    if (op->kind == RC_OP_PUBLISH)
+        is_value = op->result.outcome == RC_STORED;
+    while (next_written(op, &at, &key, &len)) {
+        if (engine->near != NULL && !RC_MUTANT(NO_PURGE_AT_ACK))
+            rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
+        if (op->kind == RC_OP_DELETE)
+            rc_replay_end(&engine->replay, key, len, is_done);
+        else if (is_done && (is_value || op->kind == RC_OP_COMMAND))
+            rc_replay_settle(&engine->replay, key, len);
+        if (is_done && is_value && !op->is_plain)
+            rc_replay_saw(&engine->replay, key, len, op->nonce);
+    }
+}
+
+/* The version that a read has brought: a delete of it may have to be sent again. */
+static void note_read(struct rc_engine *engine, const struct rc_op *op)
+{
+    const rc_result *result = &op->result;
+    size_t purpose = op->kind == RC_OP_LOAD;
+    if ((op->kind == RC_OP_GET || op->kind == RC_OP_LOAD) && result->status == 0 &&
+        (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE))
+        rc_replay_saw(&engine->replay, rc_buf_head(&op->key) + purpose,
+                      rc_buf_len(&op->key) - purpose, result->version);
 }
 
 /* ---- the life of an op ----------------------------------------------------------------------- */
@@ -425,7 +487,7 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
         rc_context_fail(context, op, error, NULL);
         return;
     }
-    drop_written(engine, op);
+    begin_writes(engine, op);
     start(engine, op);
 }
 
@@ -447,8 +509,9 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
         return NULL;
     struct rc_op *op = RC_CONTAINER(finished->next, struct rc_op, active);
     rc_list_remove(&op->active);
-    if (!RC_MUTANT(NO_PURGE_AT_ACK))
-        drop_written(engine, op);
+    end_writes(engine, op);
+    drop_bypassed(engine, op);
+    note_read(engine, op);
     return op;
 }
 
@@ -475,10 +538,14 @@ int rc_engine_cancel(struct rc_engine *engine, uint64_t tag)
 
 void rc_engine_drop(struct rc_engine *engine, struct rc_op *op)
 {
+    bool is_told = !op->running && rc_list_is_empty(&op->active);
     if (op->running) {
         take_out(engine, op);
+        op->result.status = RC_ERR_CANCELLED;
         rc_context_finish(&engine->context, op);
     }
+    if (!is_told)
+        end_writes(engine, op);
     rc_list_remove(&op->active); /* out of the finished ones: the driver must not touch it again */
     if (op->leads)
         rc_leases_abandon(&engine->leases, op);
@@ -563,12 +630,48 @@ void rc_engine_end(struct rc_engine *engine)
         rc_link_shutdown(&engine->topology.links[i % RC_TOPOLOGY_LINKS]);
 }
 
-void rc_engine_get_health(const struct rc_engine *engine, rc_health *health)
+/* ---- health ---------------------------------------------------------------------------------- */
+
+static void on_check(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
-    const struct rc_link *w = &engine->topology.links[RC_LINK_W];
+    struct rc_engine *engine = req->owner;
+    (void)status;
+    (void)reply;
+    (void)text;
+    engine->check = NULL; /* the link has read what it says */
+}
+
+static void check(struct rc_engine *engine, struct rc_link *w)
+{
+    struct rc_context *context = &engine->context;
+    if (!rc_link_is_ready(w) || engine->check != NULL || context->closing ||
+        context->now_us - w->confirmed_us < CHECK_EVERY_US)
+        return;
+    struct rc_req *req = rc_link_question(w);
+    if (req == NULL)
+        return;
+    req->done = on_check;
+    req->owner = engine;
+    engine->check = req;
+    rc_link_send(w, req, rc_context_after_ms(context, context->options.command_timeout_ms));
+}
+
+static bool is_silent(const struct rc_link *link)
+{
+    if (rc_list_is_empty(&link->in_flight))
+        return false;
+    const struct rc_req *oldest = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
+    int64_t since_us = oldest->sent_us > link->received_us ? oldest->sent_us : link->received_us;
+    return link->context->now_us - since_us > SILENT_US;
+}
+
+void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
+{
+    struct rc_link *w = &engine->topology.links[RC_LINK_W];
     const struct rc_link *t = &engine->topology.links[RC_LINK_T];
     memset(health, 0, sizeof *health);
-    health->ready = rc_link_is_ready(w);
+    check(engine, w);
+    health->ready = rc_link_is_ready(w) && !w->is_read_only && !is_silent(w);
     health->tracking = rc_link_is_ready(t) && t->tracking;
     /* A client that has only read near so far knows what is wrong from T. */
     const struct rc_link *asked = health->ready || w->state == RC_LINK_IDLE ? t : w;
@@ -577,5 +680,6 @@ void rc_engine_get_health(const struct rc_engine *engine, rc_health *health)
     snprintf(health->server, sizeof health->server, "%s",
              w->server[0] != '\0' ? w->server : t->server);
     snprintf(health->address, sizeof health->address, "%s", engine->address.label);
-    snprintf(health->cause, sizeof health->cause, "%s", asked->cause);
+    snprintf(health->cause, sizeof health->cause, "%s",
+             !health->ready && is_silent(w) ? "the server does not answer" : asked->cause);
 }

@@ -38,6 +38,7 @@ struct rc_engine {
     struct rc_horizon horizon;
     struct rc_revalidate revalidate;
     struct rc_list running; /* ops by their `active` link */
+    struct rc_req *check;   /* asks W's server how it is, for rc_engine_get_health; or NULL */
 };
 
 /* near NULL: without a near cache. */
@@ -77,6 +78,7 @@ bool rc_engine_is_drained(const struct rc_engine *engine);
 bool rc_engine_rest(struct rc_engine *engine);
 void rc_engine_end(struct rc_engine *engine);
 
-void rc_engine_get_health(const struct rc_engine *engine, rc_health *health);
+/* Asks the server, too, where it was not asked for a moment: the next answer to this knows. */
+void rc_engine_get_health(struct rc_engine *engine, rc_health *health);
 
 #endif

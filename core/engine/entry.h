@@ -30,6 +30,12 @@ enum {
     RC_ENTRY_STICKY = 0x80 /* flag of an error marker that anybody takes for an error (errorTtl) */
 };
 
+/* Where the version, the nonce, stands in a header. */
+static inline const char *rc_entry_version(const char header[RC_ENTRY_SIZE])
+{
+    return header + 8;
+}
+
 void rc_entry_write(char header[RC_ENTRY_SIZE], const rc_entry *entry, const char *nonce);
 void rc_entry_write_kind(char header[RC_ENTRY_SIZE], uint8_t kind, uint8_t flags,
                          const char *nonce);

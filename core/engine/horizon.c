@@ -55,28 +55,6 @@ static void set_timer(struct rc_horizon *horizon)
     rc_context_set_timer(horizon->context, &horizon->timer, horizon->context->now_us + after_us);
 }
 
-void rc_horizon_watch(struct rc_horizon *horizon)
-{
-    if (horizon->is_watching)
-        return;
-    horizon->is_watching = true;
-    horizon->pace_us = FIRST_PACE_US;
-    set_timer(horizon);
-}
-
-struct rc_req *rc_horizon_ping(struct rc_horizon *horizon)
-{
-    struct rc_req *req = rc_req_take(horizon->context);
-    if (req == NULL)
-        return NULL;
-    if (rc_command_head(&req->bytes, 1) != 0 || rc_command_text(&req->bytes, "PING") != 0) {
-        rc_req_give(req);
-        return NULL;
-    }
-    req->expect = 1;
-    return req;
-}
-
 /* An answer that does not come within maxStale: nobody knows what has changed. But a server that is
    busy for a moment is no reason to connect anew. */
 static int64_t patience_us(const struct rc_horizon *horizon)
@@ -90,6 +68,7 @@ static void on_pong(struct rc_req *req, int status, struct rc_reply *reply, cons
     struct rc_horizon *horizon = req->owner;
     (void)reply;
     (void)text;
+    horizon->beat = NULL;
     if (status != RC_ERR_TIMEOUT)
         return;
     /* The answer may be there and not yet read, where this process itself stood still. */
@@ -98,20 +77,54 @@ static void on_pong(struct rc_req *req, int status, struct rc_reply *reply, cons
                          horizon->context->now_us + SECOND_LOOK_US);
 }
 
-static void ping_if_idle(struct rc_horizon *horizon)
+static void beat_if_due(struct rc_horizon *horizon)
 {
     struct rc_context *context = horizon->context;
     struct rc_link *link = horizon->link;
-    bool is_quiet = context->now_us - link->sent_us >= period_us(horizon) - TICK_MIN_US;
-    /* What is under way brings the news by itself; where it does not come, the link finds out. */
-    if (!rc_link_is_ready(link) || !rc_list_is_empty(&link->in_flight) || !is_quiet)
+    int64_t last_us = horizon->beat_us > link->confirmed_us ? horizon->beat_us : link->confirmed_us;
+    bool is_due = context->now_us - last_us >= period_us(horizon) - TICK_MIN_US;
+    if (!rc_link_is_ready(link) || horizon->beat != NULL || !is_due)
         return;
-    struct rc_req *req = rc_horizon_ping(horizon);
+    struct rc_req *req = rc_link_question(link);
     if (req == NULL)
         return;
     req->done = on_pong;
     req->owner = horizon;
+    horizon->beat = req;
+    horizon->beat_us = context->now_us;
     rc_link_send(link, req, context->now_us + patience_us(horizon));
+}
+
+void rc_horizon_watch(struct rc_horizon *horizon)
+{
+    if (horizon->is_watching)
+        return;
+    horizon->is_watching = true;
+    horizon->pace_us = FIRST_PACE_US;
+    beat_if_due(horizon); /* ahead of the read that made us watch */
+    set_timer(horizon);
+}
+
+struct rc_req *rc_horizon_ping(struct rc_horizon *horizon)
+{
+    int64_t now_us = horizon->context->now_us;
+    if (!rc_link_is_ready(horizon->link) || rc_horizon_reach(horizon, now_us) < now_us)
+        return rc_link_question(horizon->link);
+    struct rc_req *req = rc_req_take(horizon->context);
+    if (req == NULL)
+        return NULL;
+    if (rc_command_head(&req->bytes, 1) != 0 || rc_command_text(&req->bytes, "PING") != 0) {
+        rc_req_give(req);
+        return NULL;
+    }
+    req->expect = 1;
+    return req;
+}
+
+int64_t rc_horizon_reach(const struct rc_horizon *horizon, int64_t sent_us)
+{
+    int64_t bound_us = horizon->link->confirmed_us + period_us(horizon);
+    return sent_us < bound_us ? sent_us : bound_us;
 }
 
 static void sweep(struct rc_horizon *horizon)
@@ -136,7 +149,7 @@ static void on_tick(void *context, struct rc_timer *timer)
         horizon->on_watch(horizon);
     /* Readers tell of themselves once in an eighth of what they need. */
     if (now_us - read_us <= period_us(horizon) + need / 8) {
-        ping_if_idle(horizon);
+        beat_if_due(horizon);
     } else if (!horizon->stays && now_us - rc_near_asof(horizon->owner) > need) {
         horizon->is_watching = false; /* a read now goes to Redis, and we watch again */
         rc_near_forget_need(horizon->owner);

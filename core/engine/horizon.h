@@ -2,9 +2,11 @@
  * horizon - up to when the tracked connection is known coherent.
  *
  * What:    every answer on T moves the horizon to the time its request was sent: whatever Redis had
- *          acknowledged by then has been pushed to us before. While near copies are read and T has
- *          nothing else to say, a PING does it. Nobody reads: no PING, and the first read after the
- *          pause goes to Redis.
+ *          acknowledged by then has been pushed to us before. But a server that has become a replica,
+ *          or is another one, answers as well: so while near copies are read a heartbeat asks T's
+ *          server, in one write with a PING, whether it still is what it was, and the horizon goes
+ *          no further than one period beyond the last heartbeat that said so. Nobody reads: no
+ *          heartbeat, and the first read after the pause goes to Redis, behind one.
  * Threads: the engine's owner.
  * Memory:  owns nothing but its timer.
  */
@@ -26,9 +28,11 @@ struct rc_horizon {
     /* Engine only. */
     struct rc_timer timer;
     bool is_watching;
-    bool stays;       /* goes on watching where nobody reads: on_watch has reasons of its own */
-    int64_t stuck_us; /* since when a PING is overdue; 0: none is */
-    int64_t pace_us;  /* between two ticks; grows up to what the readers need */
+    bool stays;          /* goes on watching where nobody reads: on_watch has reasons of its own */
+    int64_t stuck_us;    /* since when a PING is overdue; 0: none is */
+    int64_t pace_us;     /* between two ticks; grows up to what the readers need */
+    struct rc_req *beat; /* the heartbeat under way, or NULL */
+    int64_t beat_us;     /* when the last one was sent */
     int64_t swept_us;
     uint32_t sweep_at;
 };
@@ -38,7 +42,10 @@ int rc_horizon_init(struct rc_horizon *horizon, struct rc_context *context, stru
 void rc_horizon_deinit(struct rc_horizon *horizon);
 /* Somebody reads, or will: watch that the connection stays known coherent. */
 void rc_horizon_watch(struct rc_horizon *horizon);
-/* A PING for its answer's sake: `done` as rc_req says. NULL: no memory. */
+/* A PING whose answer brings all that was acknowledged before it was sent; with the heartbeat's
+   question where the last one is too old. `done` as rc_req says. NULL: no memory. */
 struct rc_req *rc_horizon_ping(struct rc_horizon *horizon);
+/* T has answered a request that was sent at sent_us: up to when it is known coherent. */
+int64_t rc_horizon_reach(const struct rc_horizon *horizon, int64_t sent_us);
 
 #endif

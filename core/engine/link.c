@@ -19,8 +19,6 @@ enum {
                    1024 /* answers over max_value_bytes that are still read, to refuse them alone */
 };
 
-enum handshake_step { STEP_HELLO, STEP_SELECT, STEP_TRACKING, STEP_PING };
-
 static void on_timer(void *context, struct rc_timer *timer);
 static void go_down(struct rc_link *link, const char *cause);
 
@@ -173,6 +171,8 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
         fail_soon(req, RC_ERR_CLOSED);
     else if (link->refused)
         fail_soon(req, RC_ERR_REDIS);
+    else if (rc_link_is_barred(link))
+        fail_soon(req, RC_ERR_UNAVAILABLE);
     else if (link->attempts > 0 &&
              context->now_us - link->down_since_us > deadline_us - context->now_us)
         fail_soon(req, RC_ERR_UNAVAILABLE); /* away for longer than this caller would wait */
@@ -186,6 +186,23 @@ void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req 
         earlier->undo = req;
     else
         send_undo(link, req);
+}
+
+struct rc_req *rc_link_question(struct rc_link *link)
+{
+    struct rc_req *req = rc_req_take(link->context);
+    if (req == NULL)
+        return NULL;
+    int error = rc_command_head(&req->bytes, 1);
+    error |= rc_command_text(&req->bytes, "PING");
+    error |= rc_identity_ask(&req->bytes, &link->identity);
+    if (error != 0) {
+        rc_req_give(req);
+        return NULL;
+    }
+    req->expect = 2;
+    req->asks = true;
+    return req;
 }
 
 void rc_link_forget(struct rc_req *req)
@@ -280,7 +297,14 @@ void rc_link_give_up(struct rc_link *link, const char *cause)
 
 void rc_link_lost(struct rc_link *link, const char *cause)
 {
+    char text[RC_TEXT_SIZE];
     link->wants_close = false;
+    if (link->state == RC_LINK_HANDSHAKE && link->handshake_at == 0) {
+        snprintf(text, sizeof text,
+                 "%.150s, instead of an answer to HELLO: a proxy without RESP3, or TLS is wanted",
+                 cause);
+        cause = text;
+    }
     go_down(link, cause);
     link->wants_close = false;
 }
@@ -296,6 +320,7 @@ void rc_link_rest(struct rc_link *link)
     link->wants_close |= had_socket;
     link->tracking = false;
     link->attempts = 0;
+    link->turned_away = false;
     link->epoch++;
     rc_buf_clear(&link->output);
     link->output_queued = link->output_sent = 0;
@@ -358,10 +383,11 @@ static void on_timer(void *context, struct rc_timer *timer)
     }
 }
 
-static int write_handshake(struct rc_link *link)
+/* ---- the handshake --------------------------------------------------------------------------- */
+
+static int write_hello(const struct rc_link *link, struct rc_buf *out)
 {
     const struct rc_address *address = link->address;
-    struct rc_buf *out = &link->output;
     int error = rc_command_head(out, address->has_password ? 7 : 4);
     error |= rc_command_text(out, "HELLO");
     error |= rc_command_text(out, "3");
@@ -372,25 +398,59 @@ static int write_handshake(struct rc_link *link)
         error |= rc_command_bytes(out, address->password, address->password_len);
     }
     error |= rc_command_text(out, "SETNAME");
-    error |= rc_command_text(out, link->role == RC_LINK_T ? "redcache-T" : "redcache-W");
-    link->handshake[link->handshake_count++] = STEP_HELLO;
-    /* Database 0, too: what moves our bytes may have been somebody else's connection before. */
-    error |= rc_command_head(out, 2);
+    return error | rc_command_text(out, link->role == RC_LINK_T ? "redcache-T" : "redcache-W");
+}
+
+/* Database 0, too: what moves our bytes may have been somebody else's connection before. */
+static int write_select(const struct rc_link *link, struct rc_buf *out)
+{
+    int error = rc_command_head(out, 2);
     error |= rc_command_text(out, "SELECT");
-    error |= rc_command_int(out, address->db);
-    link->handshake[link->handshake_count++] = STEP_SELECT;
-    if (link->role == RC_LINK_T) {
-        error |= rc_command_head(out, RC_MUTANT(NOLOOP) ? 4 : 3);
-        error |= rc_command_text(out, "CLIENT");
-        error |= rc_command_text(out, "TRACKING");
-        error |= rc_command_text(out, "ON");
-        if (RC_MUTANT(NOLOOP))
-            error |= rc_command_text(out, "NOLOOP");
-        link->handshake[link->handshake_count++] = STEP_TRACKING;
+    return error | rc_command_int(out, link->address->db);
+}
+
+static int write_tracking(const struct rc_link *link, struct rc_buf *out)
+{
+    (void)link;
+    int error = rc_command_head(out, RC_MUTANT(NOLOOP) ? 4 : 3);
+    error |= rc_command_text(out, "CLIENT");
+    error |= rc_command_text(out, "TRACKING");
+    error |= rc_command_text(out, "ON");
+    return RC_MUTANT(NOLOOP) ? error | rc_command_text(out, "NOLOOP") : error;
+}
+
+static int write_info(const struct rc_link *link, struct rc_buf *out)
+{
+    (void)link;
+    int error = rc_command_head(out, 3);
+    error |= rc_command_text(out, "INFO");
+    error |= rc_command_text(out, "server");
+    return error | rc_command_text(out, "replication");
+}
+
+static int write_ping(const struct rc_link *link, struct rc_buf *out)
+{
+    (void)link;
+    int error = rc_command_head(out, 1);
+    return error | rc_command_text(out, "PING");
+}
+
+static int write_handshake(struct rc_link *link)
+{
+    static int (*const writers[RC_LINK_STEPS])(const struct rc_link *, struct rc_buf *) = {
+        [RC_STEP_HELLO] = write_hello,       [RC_STEP_SELECT] = write_select,
+        [RC_STEP_TRACKING] = write_tracking, [RC_STEP_INFO] = write_info,
+        [RC_STEP_PING] = write_ping,
+    };
+    int error = 0;
+    link->handshake_at = link->handshake_count = 0;
+    for (int step = 0; step < RC_LINK_STEPS; step++) {
+        if (step == RC_STEP_TRACKING && link->role != RC_LINK_T)
+            continue;
+        assert(link->handshake_count < sizeof link->handshake / sizeof *link->handshake);
+        link->handshake[link->handshake_count++] = (uint8_t)step;
+        error |= writers[step](link, &link->output);
     }
-    error |= rc_command_head(out, 1);
-    error |= rc_command_text(out, "PING");
-    link->handshake[link->handshake_count++] = STEP_PING;
     return error;
 }
 
@@ -399,7 +459,7 @@ void rc_link_opened(struct rc_link *link)
     if (link->state != RC_LINK_OPENING)
         return;
     link->state = RC_LINK_HANDSHAKE;
-    link->handshake_at = link->handshake_count = 0;
+    link->confirmed_us = link->context->now_us;
     link->output_queued = link->output_sent = 0;
     link->answers = 0;
     rc_buf_clear(&link->output);
@@ -427,25 +487,25 @@ static void remember_server(struct rc_link *link, const struct rc_reply *reply)
                  (int)(version->len < 30 ? version->len : 30), version->str);
 }
 
-/* Before 7.0.5 a push may stand in the middle of another answer (redis/redis#8935). */
-static bool has_trusted_tracking(const struct rc_link *link)
+/* A server that does not tell its version is taken for a new one. */
+static bool is_at_least(const struct rc_link *link, unsigned a, unsigned b, unsigned c)
 {
     unsigned major = 0, minor = 0, patch = 0;
     const char *version = strrchr(link->server, ' ');
     if (version == NULL || sscanf(version, " %u.%u.%u", &major, &minor, &patch) < 3)
         return true;
-    return major > 7 || (major == 7 && (minor > 0 || patch >= 5));
+    return major != a ? major > a : minor != b ? minor > b : patch >= c;
 }
 
 static void become_ready(struct rc_link *link)
 {
     link->state = RC_LINK_READY;
     link->attempts = 0;
-    link->refused = false;
+    link->refused = link->turned_away = false;
     link->down_since_us = 0;
     link->context->stats.connects++;
     rc_context_clear_timer(link->context, &link->timer);
-    if (link->role != RC_LINK_T || link->tracking)
+    if ((link->role != RC_LINK_T || link->tracking) && !link->is_read_only)
         link->cause[0] = '\0';
     RC_LIST_EACH(place, following, &link->queue) {
         struct rc_req *req = RC_CONTAINER(place, struct rc_req, place);
@@ -464,11 +524,91 @@ static bool is_error(const rc_node *node, const char *prefix)
 }
 
 /* We are not let in: nobody needs to wait for the next attempt to learn it. */
-static void refuse_queue(struct rc_link *link)
+static void fail_queue(struct rc_link *link, int error)
 {
     RC_LIST_EACH(place, following, &link->queue) {
-        fail_soon(RC_CONTAINER(place, struct rc_req, place), RC_ERR_REDIS);
+        fail_soon(RC_CONTAINER(place, struct rc_req, place), error);
     }
+}
+
+/* `cause` is the link's own, or another text. */
+static void refuse(struct rc_link *link, const char *cause)
+{
+    link->refused = true;
+    go_down(link, cause);
+    fail_queue(link, RC_ERR_REDIS);
+}
+
+static void read_error(struct rc_link *link, enum rc_link_step step, const rc_node *error)
+{
+    rc_node_text(error, link->cause);
+    link->turned_away = is_error(error, "ERR max number of clients");
+    if (step == RC_STEP_HELLO &&
+        (is_error(error, "NOPROTO") || is_error(error, "ERR unknown command")))
+        refuse(link, "this server does not know HELLO 3: Redis 7.0 or newer is needed");
+    else if (is_error(error, "NOAUTH") || is_error(error, "WRONGPASS") ||
+             is_error(error, "NOPERM") || (step == RC_STEP_SELECT && is_error(error, "ERR")))
+        refuse(link, link->cause);
+    else
+        go_down(link, link->cause);
+    if (link->turned_away)
+        fail_queue(link, RC_ERR_UNAVAILABLE);
+}
+
+static void read_hello(struct rc_link *link, const struct rc_reply *reply)
+{
+    memset(&link->identity, 0, sizeof link->identity);
+    remember_server(link, reply);
+    rc_identity_read(&link->identity, reply, 0);
+    if (link->identity.mode == RC_SERVER_SENTINEL) {
+        refuse(link, "this is a sentinel, which keeps no data: use the address of a server");
+    } else if (!is_at_least(link, 7, 0, 0)) {
+        snprintf(link->cause, sizeof link->cause, "%s is too old: Redis 7.0 or newer is needed",
+                 link->server);
+        refuse(link, link->cause);
+    }
+}
+
+static void read_tracking(struct rc_link *link, const rc_node *answer)
+{
+    link->tracking = answer->type != '-';
+    if (!link->tracking) { /* waiters then look from time to time */
+        rc_node_text(answer, link->cause);
+    } else if (!is_at_least(link, 7, 0, 5)) {
+        /* A push may stand in the middle of another answer (redis/redis#8935). */
+        link->tracking = false;
+        snprintf(link->cause, sizeof link->cause, "client tracking needs Redis 7.0.5 or newer");
+    }
+}
+
+/* Whether the server would take a write, as its role and its answer to PING tell. */
+static void judge_writes(struct rc_link *link, const rc_node *ping)
+{
+    bool was_read_only = link->is_read_only;
+    bool is_well = link->role != RC_LINK_T || link->tracking;
+    link->is_read_only = true;
+    if (is_error(ping, "MISCONF"))
+        rc_node_text(ping, link->cause);
+    else if (link->identity.role == RC_SERVER_REPLICA)
+        snprintf(link->cause, sizeof link->cause,
+                 "the server is a replica: reads are answered, writes refused");
+    else if (link->identity.mode == RC_SERVER_CLUSTER)
+        snprintf(link->cause, sizeof link->cause,
+                 "the server is a node of a cluster, which is not supported yet");
+    else
+        link->is_read_only = false;
+    if (was_read_only && !link->is_read_only && is_well)
+        link->cause[0] = '\0';
+}
+
+static void read_ping(struct rc_link *link, const rc_node *answer)
+{
+    judge_writes(link, answer);
+    const char *objection = link->on_greeted != NULL ? link->on_greeted(link) : NULL;
+    if (objection != NULL)
+        go_down(link, objection);
+    else
+        become_ready(link);
 }
 
 static bool is_text(const rc_node *node, const char *text)
@@ -479,61 +619,55 @@ static bool is_text(const rc_node *node, const char *text)
 
 /* Whether an answer that is no error has the form that this step's answer has. On a connection that
    stands in MULTI each would be QUEUED; what answers HELLO by no map does not speak RESP3. */
-static bool has_right_form(enum handshake_step step, const rc_node *first)
+static bool has_right_form(enum rc_link_step step, const rc_node *first)
 {
     switch (step) {
-    case STEP_HELLO: return first->type == '%';
-    case STEP_PING: return is_text(first, "PONG");
-    case STEP_SELECT:
-    case STEP_TRACKING: return is_text(first, "OK");
+    case RC_STEP_HELLO: return first->type == '%';
+    case RC_STEP_SELECT:
+    case RC_STEP_TRACKING: return is_text(first, "OK");
+    case RC_STEP_INFO: return first->type == '$' || first->type == '=';
+    case RC_STEP_PING: return is_text(first, "PONG");
+    case RC_LINK_STEPS: break;
     }
     return false;
 }
 
 /* Errors that the connection can live with. MISCONF: the server cannot save and so refuses writes,
-   and PING; reads go on. NOPERM: a user who may not choose a database stays in the first one. */
-static bool is_harmless(const struct rc_link *link, enum handshake_step step, const rc_node *first)
+   and PING; reads go on. NOPERM: a user who may not choose a database stays in the first one. Who
+   may not ask INFO does not learn which server this is. */
+static bool is_harmless(const struct rc_link *link, enum rc_link_step step, const rc_node *first)
 {
-    return (step == STEP_PING && is_error(first, "MISCONF")) ||
-           (step == STEP_SELECT && link->address->db == 0 && is_error(first, "NOPERM"));
+    return step == RC_STEP_TRACKING || step == RC_STEP_INFO ||
+           (step == RC_STEP_PING && is_error(first, "MISCONF")) ||
+           (step == RC_STEP_SELECT && link->address->db == 0 && is_error(first, "NOPERM"));
 }
 
 static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
 {
-    static const char *const names[] = {"HELLO", "SELECT", "CLIENT TRACKING", "PING"};
+    static const char *const names[RC_LINK_STEPS] = {"HELLO", "SELECT", "CLIENT TRACKING", "INFO",
+                                                     "PING"};
     const rc_node *first = &reply->nodes[0];
-    enum handshake_step step = link->handshake[link->handshake_at++];
+    enum rc_link_step step = link->handshake[link->handshake_at++];
     if (first->type != '-' && !has_right_form(step, first)) {
         char cause[RC_TEXT_SIZE];
         snprintf(cause, sizeof cause, "the answer to %s is not the one of Redis", names[step]);
         go_down(link, cause);
         return;
     }
-    if (step == STEP_TRACKING) {
-        link->tracking = first->type != '-';
-        if (!link->tracking) /* waiters then look from time to time */
-            rc_node_text(first, link->cause);
-        else if (!has_trusted_tracking(link)) {
-            link->tracking = false;
-            snprintf(link->cause, sizeof link->cause, "client tracking needs Redis 7.0.5 or newer");
-        }
-        return;
-    }
     if (first->type == '-' && !is_harmless(link, step, first)) {
-        rc_node_text(first, link->cause);
-        link->refused = is_error(first, "NOAUTH") || is_error(first, "WRONGPASS") ||
-                        is_error(first, "NOPERM") ||
-                        (step == STEP_SELECT && is_error(first, "ERR"));
-        go_down(link, link->cause);
-        if (link->refused)
-            refuse_queue(link);
+        read_error(link, step, first);
         return;
     }
-    if (step == STEP_HELLO)
-        remember_server(link, reply);
-    if (step == STEP_PING)
-        become_ready(link);
+    switch (step) {
+    case RC_STEP_HELLO: read_hello(link, reply); break;
+    case RC_STEP_TRACKING: read_tracking(link, first); break;
+    case RC_STEP_INFO: rc_identity_read(&link->identity, reply, 0); break;
+    case RC_STEP_PING: read_ping(link, first); break;
+    default: break;
+    }
 }
+
+/* ---- answers --------------------------------------------------------------------------------- */
 
 /* Redis has forgotten the script: it was not run, so it is sent again, with its source. */
 static bool resend_with_source(struct rc_link *link, struct rc_req *req, const rc_node *first)
@@ -556,6 +690,23 @@ static bool resend_with_source(struct rc_link *link, struct rc_req *req, const r
     return true;
 }
 
+/* The answer to "are you still the one I was connected to?". False: it is not, the link is down. */
+static bool hear_identity(struct rc_link *link, const struct rc_req *req,
+                          const struct rc_reply *reply)
+{
+    struct rc_identity now = link->identity;
+    rc_identity_read(&now, reply, rc_reply_skip(reply, 0));
+    const char *change = rc_identity_change(&link->identity, &now);
+    if (change != NULL) {
+        go_down(link, change);
+        return false;
+    }
+    link->identity = now;
+    link->confirmed_us = req->sent_us;
+    judge_writes(link, &reply->nodes[0]);
+    return true;
+}
+
 static void read_answer(struct rc_link *link)
 {
     struct rc_reply *reply = &link->resp.reply;
@@ -568,6 +719,8 @@ static void read_answer(struct rc_link *link)
         rc_reply_clear(reply);
         return;
     }
+    if (req->asks && !hear_identity(link, req, reply))
+        return;
     if (link->on_answered != NULL)
         link->on_answered(link, req->sent_us);
     const rc_node *first = &reply->nodes[0];
@@ -578,6 +731,13 @@ static void read_answer(struct rc_link *link)
         complete(req, 0, reply, NULL);
     }
     rc_reply_clear(reply);
+}
+
+/* What a TLS server says to bytes that are no TLS: an alert, or nothing at all. */
+static bool is_tls_alert(const struct rc_link *link, const char *bytes, size_t len)
+{
+    return link->state == RC_LINK_HANDSHAKE && link->handshake_at == 0 && len >= 2 &&
+           bytes[0] == 0x15 && bytes[1] == 0x03;
 }
 
 static void refuse_stream(struct rc_link *link)
@@ -603,6 +763,10 @@ void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
     if (link->state != RC_LINK_HANDSHAKE && link->state != RC_LINK_READY)
         return;
     link->context->stats.bytes_in += len;
+    if (is_tls_alert(link, bytes, len)) {
+        go_down(link, "the server speaks TLS on this port: the url has to begin with rediss://");
+        return;
+    }
     int error = rc_resp_feed(&link->resp, bytes, len);
     while (error == 0 && (link->state == RC_LINK_HANDSHAKE || link->state == RC_LINK_READY)) {
         error = rc_resp_next(&link->resp, &message);

@@ -24,9 +24,20 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "engine/context.h"
+#include "engine/identity.h"
 #include "engine/resp.h"
 
 enum rc_link_role { RC_LINK_W, RC_LINK_T };
+
+/* The steps of a handshake, in their order; each is one command and one answer. */
+enum rc_link_step {
+    RC_STEP_HELLO,
+    RC_STEP_SELECT,
+    RC_STEP_TRACKING,
+    RC_STEP_INFO, /* which server it is */
+    RC_STEP_PING, /* the last: with its answer the link is ready */
+    RC_LINK_STEPS
+};
 
 enum rc_link_state {
     RC_LINK_IDLE,      /* nobody needed it yet */
@@ -46,6 +57,8 @@ struct rc_link {
     void (*on_ready)(struct rc_link *link);
     void (*on_down)(struct rc_link *link);
     void (*on_push)(struct rc_link *link, const struct rc_reply *push);
+    /* The handshake is done, but for being ready. NULL: it may be; else why it must not. */
+    const char *(*on_greeted)(struct rc_link *link);
     /* A request was answered, and with it all news up to `sent_us` is in. Before its `done`. */
     void (*on_answered)(struct rc_link *link, int64_t sent_us);
 
@@ -56,6 +69,8 @@ struct rc_link {
     bool ended;        /* rc_link_shutdown: it stays closed */
     bool tracking;     /* the server agreed to CLIENT TRACKING */
     bool refused;      /* the server does not let us in: waiting is in vain */
+    bool turned_away;  /* it has no room for us: not now, perhaps a moment later */
+    bool is_read_only; /* it answers reads and refuses writes; `cause` says why */
     uint64_t epoch;    /* grows with every connection that ended */
     uint32_t attempts; /* failed since it was last ready */
     int64_t down_since_us;
@@ -66,7 +81,9 @@ struct rc_link {
     uint32_t answers; /* of the first request in flight, already read */
     uint32_t handshake_at;
     uint32_t handshake_count;
-    uint8_t handshake[4];
+    uint8_t handshake[RC_LINK_STEPS]; /* enum rc_link_step: those of this connection */
+    struct rc_identity identity;      /* of the server at the other end, or of the last one */
+    int64_t confirmed_us;             /* it was still that one when this was sent */
     struct rc_buf output;
     uint64_t output_queued; /* bytes ever appended on this connection */
     uint64_t output_sent;   /* bytes the driver has written */
@@ -87,14 +104,17 @@ void rc_link_deinit(
 void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us);
 /* Connects now, if it waits to try again: there is news that the server is back. */
 void rc_link_hurry(struct rc_link *link);
-/* Takes back what `earlier` may do, which ends by itself after req->patience_ms: sent at once, or, where `earlier` is given up while its answer
-   is still to come, behind that answer. A stopped server would else run the two the wrong way
-   round. */
+/* Takes back what `earlier` may do: sent at once, or, where `earlier` is given up while its answer is
+   still to come, behind that answer. A stopped server would else run the two the wrong way round.
+   What is to be taken back ends by itself after req->patience_ms. */
 void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req *earlier);
 /* The owner is no longer interested. What was sent stays sent. */
 void rc_link_forget(struct rc_req *req);
 /* Fails every request and stays closed. */
 void rc_link_shutdown(struct rc_link *link);
+/* A PING, and who the server is: moves confirmed_us, or takes the link down. The caller sends it, and
+   may want its `done`. NULL: no memory. */
+struct rc_req *rc_link_question(struct rc_link *link);
 /* Connects although no request waits for it. */
 void rc_link_want(struct rc_link *link);
 /* Drops the connection, which is of no use, and makes a new one. Not from inside a `done`. */
@@ -109,6 +129,12 @@ void rc_link_opened(struct rc_link *link);
 void rc_link_lost(struct rc_link *link, const char *cause); /* connect failed, EOF, error */
 void rc_link_feed(struct rc_link *link, const char *bytes, size_t len);
 void rc_link_sent(struct rc_link *link, size_t len);
+
+/* Waiting for it makes no sense: the server does not let us in. */
+static inline bool rc_link_is_barred(const struct rc_link *link)
+{
+    return link->refused || (link->turned_away && link->state == RC_LINK_BACKOFF);
+}
 
 static inline bool rc_link_is_ready(const struct rc_link *link)
 {

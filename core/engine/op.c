@@ -30,7 +30,7 @@ void rc_op_reset(struct rc_op *op, enum rc_op_kind kind)
     op->kind = kind;
     op->flags = 0;
     op->expect = 0;
-    op->near = false;
+    op->near = op->is_plain = false;
     rc_buf_clear(&op->request);
     rc_buf_trim(&op->request, KEEP_BYTES);
     rc_buf_clear(&op->written);

@@ -57,6 +57,7 @@ struct rc_op {
     uint32_t expect;       /* answers to come: number of commands in `request` */
     size_t entry_from_end; /* end of a load: where in `request` the stored string lies */
     size_t entry_len;
+    bool is_plain; /* a set or publish of a value without a header, so without a version */
     int64_t ttl_ms;
     rc_load_options load;
     rc_lock_options lock_options;
@@ -77,7 +78,7 @@ struct rc_op {
     struct rc_flight *flight;
     uint64_t joined;           /* place in the flight's order of arrivals */
     char token[RC_NONCE_SIZE]; /* of our lease */
-    char nonce[RC_NONCE_SIZE]; /* version the loaded value will have */
+    char nonce[RC_NONCE_SIZE]; /* version the loaded value will have; a set: the caller's */
     char seen[40];             /* refresh, put: identity of the value that stood there */
     uint8_t seen_len;
     bool leads;

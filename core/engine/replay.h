@@ -1,38 +1,77 @@
 /*
- * replay - deletes of the last seconds, sent again on a new connection.
+ * replay - deletes of the last seconds, sent again after the server has lost them.
  *
- * What:    a failover may lose a delete that was acknowledged, and the old value would be back. So
- *          a delete is repeated when the connection it went over has ended within ten seconds.
- *          Deleting twice costs a miss at most.
+ * What:    a failover may lose a delete that was acknowledged, and the old value would be back. The
+ *          delete is sent again only where a loss is proven (the server behind the address is
+ *          another one, or has taken over other data; identity.h), and removes only a version that
+ *          this engine saw before it asked for the delete: whatever else stands there was written
+ *          since, and wins. What cannot be sent again is counted: `deletes_lost`. That is a key
+ *          of which no version was seen; plain values, counters and locks have none. A mere end of
+ *          the connection sends nothing.
  * Threads: the engine's owner.
- * Memory:  a bounded ring of copied requests; the oldest makes room.
- * Errors:  none: without memory a delete is simply not repeated.
+ * Memory:  a bounded number of copied keys, the oldest makes room; a table of versions seen, in which
+ *          a newer key takes the place of an older one.
+ * Errors:  none: without memory a delete is simply not noted.
  */
 #ifndef RC_REPLAY_H
 #define RC_REPLAY_H
 
-#include "base/buf.h"
+#include "base/hash.h"
 #include "engine/link.h"
 
-enum { RC_REPLAY_ENTRIES = 1024, RC_REPLAY_BYTES = 1024 * 1024 };
+enum { RC_REPLAY_ENTRIES = 1024, RC_REPLAY_BYTES = 1024 * 1024, RC_REPLAY_SEEN = 4096 };
 
 struct rc_replay_entry {
-    struct rc_buf request;
-    int64_t sent_us;
-    uint64_t epoch; /* of the link it was sent over */
+    struct rc_table_node node;
+    struct rc_list place; /* in `noted`, oldest first; or `idle` */
+    struct rc_buf key;
+    char version[RC_NONCE_SIZE];
+    bool is_known;        /* version is what was seen */
+    bool is_acknowledged; /* at acked_us, by the server of `generation` */
+    bool is_settled;  /* a write of ours was acknowledged since: what else stands there is right */
+    uint32_t pending; /* deletes of this key without an answer */
+    uint32_t generation;
+    int64_t acked_us;
+};
+
+struct rc_replay_seen {
+    uint64_t hash;
+    char version[RC_NONCE_SIZE];
 };
 
 struct rc_replay {
+    struct rc_context *context;
     struct rc_replay_entry *entries; /* RC_REPLAY_ENTRIES of them, made with the first delete */
-    size_t next;
+    struct rc_replay_seen *seen;     /* RC_REPLAY_SEEN of them, made with the first version */
+    struct rc_table by_key;
+    struct rc_list noted;
+    struct rc_list idle;
     size_t bytes;
+    struct rc_identity server; /* of the last master that W was connected to */
+    uint32_t generation;       /* grows with every loss */
+    uint64_t squeezed;         /* made room for others before their time was over */
+    int64_t squeezed_us;       /* the last of them */
 };
 
-void rc_replay_init(struct rc_replay *replay);
+void rc_replay_init(struct rc_replay *replay, struct rc_context *context);
 void rc_replay_deinit(struct rc_replay *replay);
-void rc_replay_note(struct rc_replay *replay, const struct rc_link *link,
-                    const struct rc_buf *request);
-/* The link is ready again. */
+
+/* This version of the key stood in Redis just now: it was read, or written by us. */
+void rc_replay_saw(struct rc_replay *replay, const char *key, size_t len,
+                   const char version[RC_NONCE_SIZE]);
+/* A delete is about to be sent. `version`: of a copy of the key; NULL: there was none. */
+void rc_replay_begin(struct rc_replay *replay, const char *key, size_t len,
+                     const char version[RC_NONCE_SIZE]);
+/* It was acknowledged, or it failed. Once per begin. */
+void rc_replay_end(struct rc_replay *replay, const char *key, size_t len, bool is_acknowledged);
+/* A write of the key was acknowledged. An earlier delete stays noted, for a failover may lose both and
+   bring back what was deleted; but it is lost no more where anything else stands in the key. */
+void rc_replay_settle(struct rc_replay *replay, const char *key, size_t len);
+
+/* W is ready again, and link->identity known. */
 void rc_replay_send(struct rc_replay *replay, struct rc_link *link);
+
+/* The version that a delete of the key, acknowledged or under way, was about; NULL: not known. */
+const char *rc_replay_known(const struct rc_replay *replay, const char *key, size_t len);
 
 #endif

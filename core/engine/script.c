@@ -124,6 +124,14 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "end "
         "return n",
 
+    [RC_SCRIPT_UNLINK_VERSION] =
+        "local h=redis.call('GETRANGE',KEYS[1],0,23) "
+        "if " IS_ENTRY("h") " and " NONCE("h") "==ARGV[1] then "
+            "redis.call('UNLINK',KEYS[1]) return 1 "
+        "end "
+        "if h=='' and redis.call('EXISTS',KEYS[1])==0 then return 0 end "
+        "return -1",
+
     /* SET NX GET and INCR do not make the server track a key, GET does: a waiter tracks the release
        mark only, so renewals wake nobody; a holder tracks the lock itself and hears of its loss.
        The fence follows the server's clock, so its key need not live for ever. */

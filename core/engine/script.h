@@ -39,6 +39,9 @@ enum rc_script {
     /* W, K, old; lease -> as RELEASE; a value put aside is back in K, unless K was written or
        deleted meanwhile */
     RC_SCRIPT_PUT_RESTORE,
+    /* K; nonce -> 1 the value of that nonce stood there, and is deleted | 0 nothing stood there | -1
+       something else stands there */
+    RC_SCRIPT_UNLINK_VERSION,
     /* lock, fence, mark; token, ttl, force 0/1, life of the fence -> {1, fence} | {0} */
     RC_SCRIPT_LOCK,
     /* lock; token, ttl -> 1 | 0 */

@@ -330,6 +330,9 @@ typedef struct rc_stats {
     uint64_t locks;          /* locks acquired */
     uint64_t locks_lost;
     uint64_t lock_renewals;
+    /* acknowledged deletes that the server has lost, as far as that is known, and that could not be
+       sent again because no version of the value was known, or something else stands there now */
+    uint64_t deletes_lost;
     uint64_t inline_turns;   /* times a blocking caller moved the bytes itself */
     uint64_t reactor_turns;  /* times the reactor thread did */
     uint64_t in_flight;      /* now: requests without an answer */
@@ -339,12 +342,12 @@ typedef struct rc_stats {
 } rc_stats;
 
 typedef struct rc_health {
-    int32_t ready;           /* 1: commands are answered */
+    int32_t ready;           /* 1: a read and a write would work now */
     int32_t tracking;        /* 1 on; 0 not connected yet or not allowed */
     int64_t down_ms;         /* since when not ready; 0 when ready */
     char server[64];         /* "redis 7.0.15", "" when not known yet */
     char address[128];       /* without user and password */
-    char cause[256];         /* why not ready or not tracking; "" when all is well */
+    char cause[256];         /* why not ready or not tracking; "" when all is well or unknown */
 } rc_health;
 
 int rc_abi(void);

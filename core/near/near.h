@@ -134,6 +134,8 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
 void rc_near_count_doom(struct rc_near *near);
 /* The key's entry is gone when this returns, and remembered by the ghost queue. */
 void rc_near_drop(struct rc_near *near, const char *key, size_t len, enum rc_near_cause cause);
+/* The same by RC_NEAR_WRITE. True: a copy with a version stood there, and `version` is that. */
+bool rc_near_drop_known(struct rc_near *near, const char *key, size_t len, char version[8]);
 
 /* A namespace with bounds of its own: finds or makes the group of that prefix. min_bytes are kept
    for it while others press, max_bytes it never exceeds (0: none). Returns 0 where both are 0 or all

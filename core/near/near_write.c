@@ -141,16 +141,22 @@ static bool may_have(struct rc_stripe *stripe, uint64_t hash, const char *key, s
     return false;
 }
 
-static void remove_key(struct rc_near *near, struct rc_stripe *stripe, uint64_t hash,
-                       const char *key, size_t len, enum rc_near_cause cause)
+/* Returns whether what stood there had a version, and tells it where `version` is not NULL. */
+static bool remove_key(struct rc_near *near, struct rc_stripe *stripe, uint64_t hash,
+                       const char *key, size_t len, enum rc_near_cause cause, char *version)
 {
     struct rc_index_spot spot = rc_stripe_find(stripe, hash, key, len);
     if (spot.bucket == NULL)
-        return;
+        return false;
+    const struct rc_block *block = rc_stripe_block(stripe, spot);
+    bool is_known = version != NULL && (block->kind & 7) != RC_KIND_PLAIN;
+    if (is_known)
+        memcpy(version, block->version, sizeof block->version);
     rc_stripe_remove(stripe, spot);
     if (near->has_ghosts)
         rc_stripe_haunt(stripe, hash); /* it is not cold because it has changed */
     rc_stripe_count(stripe, cause == RC_NEAR_WRITE ? RC_STRIPE_WRITES : RC_STRIPE_INVALIDATIONS);
+    return is_known;
 }
 
 /* After a drop by RC_NEAR_WRITE, no fill is found whose `writes` were read before. With W the count,
@@ -166,10 +172,12 @@ static void remove_key(struct rc_near *near, struct rc_stripe *stripe, uint64_t 
 
    A drop by RC_NEAR_PUSH needs none of this: fills from the same connection are done by the thread
    that drops, and to those from others a push of their own is on its way. */
-void rc_near_drop(struct rc_near *near, const char *key, size_t len, enum rc_near_cause cause)
+static bool drop(struct rc_near *near, const char *key, size_t len, enum rc_near_cause cause,
+                 char *version)
 {
+    bool is_known = false;
     if (len > RC_NEAR_MAX_KEY)
-        return;
+        return false;
     uint64_t hash = rc_near_hash(near, key, len);
     struct rc_stripe *stripe = rc_near_stripe(near, hash);
     bool is_unsure = false;
@@ -179,13 +187,24 @@ void rc_near_drop(struct rc_near *near, const char *key, size_t len, enum rc_nea
         is_unsure = rc_stripe_is_changing(stripe);
     }
     if (!is_unsure && !may_have(stripe, hash, key, len))
-        return;
+        return false;
     if (rc_stripe_lock(stripe)) {
-        remove_key(near, stripe, hash, key, len, cause);
+        is_known = remove_key(near, stripe, hash, key, len, cause, version);
         rc_stripe_unlock(stripe);
     } else { /* nobody can write here any more: what cannot be removed must not be read */
         for (int choice = 0; choice < 2; choice++)
             rc_index_close(
                 rc_index_bucket(stripe->buckets, stripe->shape->bucket_count, hash, choice));
     }
+    return is_known;
+}
+
+void rc_near_drop(struct rc_near *near, const char *key, size_t len, enum rc_near_cause cause)
+{
+    (void)drop(near, key, len, cause, NULL);
+}
+
+bool rc_near_drop_known(struct rc_near *near, const char *key, size_t len, char version[8])
+{
+    return drop(near, key, len, RC_NEAR_WRITE, version);
 }

@@ -345,6 +345,23 @@ static void put_restore(struct rc_run *run)
     rc_run_answer_int(run, count);
 }
 
+/* ---- a delete that was lost ------------------------------------------------------------------ */
+
+static void unlink_version(struct rc_run *run)
+{
+    struct rc_value head =
+        RC_RUN_CALL(run, RC_WORD("GETRANGE"), rc_run_key(run, 1), RC_WORD("0"), RC_WORD("23"));
+    struct rc_text text = rc_run_text(run, head);
+    if (is_entry(text) && rc_text_equal(nonce_of(text), rc_run_arg(run, 1))) {
+        unlink_key(run, 1);
+        rc_run_answer_int(run, 1);
+        return;
+    }
+    bool is_there =
+        text.len > 0 || RC_RUN_CALL(run, RC_WORD("EXISTS"), rc_run_key(run, 1)).number != 0;
+    rc_run_answer_int(run, is_there ? -1 : 0);
+}
+
 void rc_run_lease_script(struct rc_run *run)
 {
     switch (run->script) {
@@ -357,6 +374,7 @@ void rc_run_lease_script(struct rc_run *run)
     case RC_SCRIPT_PUT: put(run); break;
     case RC_SCRIPT_PUT_PUBLISH: put_publish(run); break;
     case RC_SCRIPT_PUT_RESTORE: put_restore(run); break;
+    case RC_SCRIPT_UNLINK_VERSION: unlink_version(run); break;
     default: break;
     }
 }

@@ -54,11 +54,27 @@ static void add_line(struct rc_buf *out, const char *format, ...)
     (void)rc_buf_append(out, "\r\n", 2);
 }
 
+/* An id of 40 hex digits, another one for each number and store. */
+static void add_id(const struct rc_store *store, struct rc_buf *out, const char *name,
+                   uint32_t number)
+{
+    uint64_t words[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t of[2] = {number, i};
+        words[i] = rc_siphash(&store->options.seed, of, sizeof of);
+    }
+    add_line(out, "%s:%016" PRIx64 "%016" PRIx64 "%08" PRIx32, name, words[0], words[1],
+             (uint32_t)words[2]);
+}
+
+enum { RUN_ID, FIRST_HISTORY };
+
 static void add_server(const struct rc_store *store, struct rc_buf *out)
 {
     add_line(out, "redis_version:" RC_STORE_REDIS_VERSION);
     add_line(out, "redis_mode:standalone");
     add_line(out, "redcache_store:embedded");
+    add_id(store, out, "run_id", RUN_ID);
     add_line(out, "server_time_usec:%" PRId64, store->now_us);
     add_line(out, "uptime_in_seconds:%" PRId64, (store->now_us - store->started_us) / 1000000);
 }
@@ -91,6 +107,11 @@ static void add_replication(const struct rc_store *store, struct rc_buf *out)
 {
     add_line(out, "role:%s", store->role == RC_STORE_REPLICA ? "slave" : "master");
     add_line(out, "connected_slaves:0");
+    add_id(store, out, "master_replid", FIRST_HISTORY + store->histories);
+    if (store->histories > 0)
+        add_id(store, out, "master_replid2", FIRST_HISTORY + store->histories - 1);
+    else
+        add_line(out, "master_replid2:%040d", 0);
 }
 
 static void count_expiring(void *owner, struct rc_key *key)

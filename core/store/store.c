@@ -57,6 +57,7 @@ void rc_store_set_time(struct rc_store *store, int64_t unix_us)
 
 void rc_store_set_role(struct rc_store *store, enum rc_store_role role)
 {
+    store->histories += store->role == RC_STORE_REPLICA && role == RC_STORE_MASTER;
     store->role = role;
 }
 

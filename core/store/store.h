@@ -77,6 +77,7 @@ void rc_store_free(struct rc_store *store); /* its connections, too */
 
 /* The wall clock, in microseconds since 1970; expiry and TIME go by it. It may be set back. */
 void rc_store_set_time(struct rc_store *store, int64_t unix_us);
+/* What was a replica and is a master begins a history of its own, as INFO tells (master_replid). */
 void rc_store_set_role(struct rc_store *store, enum rc_store_role role);
 
 int rc_store_connect(struct rc_store *store, struct rc_store_conn **conn);

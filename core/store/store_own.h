@@ -81,6 +81,7 @@ struct rc_store {
 
     size_t max_bytes;
     enum rc_store_role role;
+    uint32_t histories; /* it began as a master: those before this one */
     int64_t now_us;
     int64_t started_us; /* the first time it was told; 0: none was */
 

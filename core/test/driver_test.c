@@ -33,6 +33,8 @@ static const char *answer_to(const char *name)
 {
     if (strcmp(name, "HELLO") == 0)
         return "%0\r\n";
+    if (strcmp(name, "INFO") == 0)
+        return "$0\r\n\r\n";
     if (strcmp(name, "PING") == 0)
         return "+PONG\r\n";
     if (strcmp(name, "CLIENT") == 0 || strcmp(name, "SELECT") == 0)

@@ -8,6 +8,12 @@
 
 enum { OPS = 8 };
 
+#define NO_INFO "-NOPERM no permissions to run it\r\n"
+/* The end of each handshake. */
+#define ASKS                                                                                       \
+    "*3\r\n$4\r\nINFO\r\n$6\r\nserver\r\n$11\r\nreplication\r\n"                                   \
+    "*1\r\n$4\r\nPING\r\n"
+
 static struct peer_server server;
 static struct peer_client client;
 static struct peer_op ops[OPS];
@@ -472,7 +478,7 @@ static void says_who_it_is_and_selects_its_database(void)
     w->clogged = true;
     get(0);
     CHECK(wants_to_say(w->link, "$4\r\nAUTH\r\n$2\r\nme\r\n$6\r\nsecret\r\n"));
-    CHECK(wants_to_say(w->link, "*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$4\r\nPING\r\n"));
+    CHECK(wants_to_say(w->link, "*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n" ASKS));
     w->clogged = false;
     peer_run(&server);
     CHECK(peer_ended(&ops[0], 0, RC_MISS));
@@ -484,7 +490,7 @@ static void selects_the_first_database_too(void)
     set_up();
     w->clogged = true;
     get(0);
-    CHECK(wants_to_say(w->link, "*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*1\r\n$4\r\nPING\r\n"));
+    CHECK(wants_to_say(w->link, "*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n" ASKS));
     w->clogged = false;
     peer_run(&server);
     CHECK(peer_ended(&ops[0], 0, RC_MISS));
@@ -493,7 +499,7 @@ static void selects_the_first_database_too(void)
 
 static void lives_with_a_user_who_may_not_choose_a_database(void)
 {
-    static const char answers[] = "%0\r\n-NOPERM no permissions to run it\r\n+PONG\r\n";
+    static const char answers[] = "%0\r\n-NOPERM no permissions to run it\r\n" NO_INFO "+PONG\r\n";
     set_up();
     w->mute = true;
     get(0);
@@ -522,10 +528,11 @@ static void refuses_answers_that_are_not_those_of_a_handshake(void)
         {"+OK\r\n+OK\r\n+PONG\r\n", "HELLO"},
         {"%0\r\n+QUEUED\r\n+PONG\r\n", "SELECT"},
         {"%0\r\n:1\r\n+PONG\r\n", "SELECT"},
-        {"%0\r\n+OK\r\n+QUEUED\r\n", "PING"},
-        {"%0\r\n+OK\r\n$4\r\nPONG\r\n", "PING"},
-        {"%0\r\n+OK\r\n+PONGO\r\n", "PING"},
-        {"%0\r\n+OK\r\n+OK\r\n", "PING"},
+        {"%0\r\n+OK\r\n+QUEUED\r\n+PONG\r\n", "INFO"},
+        {"%0\r\n+OK\r\n" NO_INFO "+QUEUED\r\n", "PING"},
+        {"%0\r\n+OK\r\n" NO_INFO "$4\r\nPONG\r\n", "PING"},
+        {"%0\r\n+OK\r\n" NO_INFO "+PONGO\r\n", "PING"},
+        {"%0\r\n+OK\r\n" NO_INFO "+OK\r\n", "PING"},
     };
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
         set_up();

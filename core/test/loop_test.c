@@ -201,6 +201,7 @@ static void answer(int fd)
         name = name != NULL ? strchr(name, '\n') : NULL;
         const char *text = name == NULL                         ? ""
                            : strncmp(name + 1, "HELLO", 5) == 0 ? "%0\r\n"
+                           : strncmp(name + 1, "INFO", 4) == 0  ? "$0\r\n\r\n"
                            : strncmp(name + 1, "PING", 4) == 0  ? "+PONG\r\n"
                            : strncmp(name + 1, "GET", 3) == 0   ? "$1\r\nx\r\n"
                                                                 : "+OK\r\n";
@@ -309,7 +310,7 @@ static void a_blocking_call_leaves_a_reason_for_a_turn(void)
 
 /* ---- a host that owns the connections ------------------------------------------------------ */
 
-static const char GREETING[] = "%0\r\n+OK\r\n+PONG\r\n", VALUE[] = "$1\r\nx\r\n";
+static const char GREETING[] = "%0\r\n+OK\r\n$0\r\n\r\n+PONG\r\n", VALUE[] = "$1\r\nx\r\n";
 
 static bool output_has(rc_loop *loop, int link, const char *text)
 {

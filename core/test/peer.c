@@ -360,6 +360,15 @@ static void put_publish(struct call *call)
     }
 }
 
+static void unlink_version(struct call *call)
+{
+    struct peer_key *v = get_key(call, 0);
+    bool is_seen = v != NULL && kind_of(v) != 0 && equal(nonce_of(v), call->argv[1]);
+    if (is_seen)
+        unlink_key(call->server, call->conn, call->keys[0]);
+    add_number(&call->conn->output, ':', is_seen ? 1 : v != NULL ? -1 : 0);
+}
+
 static void lock(struct call *call)
 {
     char line[32];
@@ -420,6 +429,7 @@ static void run_script(struct call *call, enum rc_script script)
     case RC_SCRIPT_PUT: put(call); break;
     case RC_SCRIPT_PUT_PUBLISH: put_publish(call); break;
     case RC_SCRIPT_PUT_RESTORE: break; /* no test hides the old value: the specs do */
+    case RC_SCRIPT_UNLINK_VERSION: unlink_version(call); break;
     case RC_SCRIPT_LOCK: lock(call); break;
     case RC_SCRIPT_LOCK_RENEW: lock_renew(call); break;
     case RC_SCRIPT_LOCK_RELEASE: lock_release(call); break;
@@ -473,15 +483,42 @@ static void do_set(struct peer_server *server, struct peer_conn *conn, struct ar
         set(server, conn, args[1], args[2], ttl_ms);
 }
 
-static bool do_handshake(struct peer_server *server, struct peer_conn *conn, struct arg *args)
+static void say_hello(struct peer_server *server, struct rc_buf *out)
+{
+    add(out,
+        "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$4\r\nrole\r\n");
+    add(out, server->is_replica ? "$7\r\nreplica\r\n" : "$6\r\nmaster\r\n");
+}
+
+static void say_info(struct peer_server *server, const struct peer_conn *conn, bool is_whole)
+{
+    char info[512] = "";
+    int len = 0;
+    if (is_whole)
+        len = snprintf(info, sizeof info, "# Server\r\nrun_id:%040x\r\n", conn->run);
+    len += snprintf(info + len, sizeof info - (size_t)len,
+                    "# Replication\r\nrole:%s\r\nmaster_replid:%040x\r\nmaster_replid2:%040x\r\n",
+                    server->is_replica ? "slave" : "master", server->history, server->earlier);
+    add_bulk(&server->conns[conn - server->conns].output, info, (size_t)len);
+}
+
+/* And what is asked again and again: who are you? */
+static bool do_handshake(struct peer_server *server, struct peer_conn *conn, struct arg *args,
+                         int count)
 {
     if (is(args[0], "HELLO")) {
-        server->hellos++;
+        server->hellos += count > 1;
+        server->questions += count == 1;
         if (server->refusal != NULL)
             add(&conn->output, server->refusal);
         else
-            add(&conn->output,
-                "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n");
+            say_hello(server, &conn->output);
+    } else if (is(args[0], "INFO")) {
+        server->questions++;
+        if (server->no_info)
+            add(&conn->output, "-NOPERM no permissions to run it\r\n");
+        else
+            say_info(server, conn, count > 2);
     } else if (is(args[0], "SELECT")) {
         add(&conn->output, "+OK\r\n");
     } else if (is(args[0], "CLIENT")) {
@@ -496,7 +533,7 @@ static bool do_handshake(struct peer_server *server, struct peer_conn *conn, str
 static void execute(struct peer_server *server, struct peer_conn *conn, struct arg *args, int count)
 {
     struct rc_buf *out = &conn->output;
-    if (do_handshake(server, conn, args))
+    if (do_handshake(server, conn, args, count))
         return;
     server->commands += !is(args[0], "PING");
     if (server->loading) {
@@ -631,6 +668,7 @@ static bool move(struct peer_server *server, struct peer_conn *conn)
     if (link->wants_open && !server->silent) {
         link->wants_open = false;
         conn->is_open = !server->refuses;
+        conn->run = server->run;
         if (conn->is_open)
             rc_link_opened(link);
         else
@@ -711,6 +749,7 @@ void peer_init(struct peer_server *server)
     memset(server, 0, sizeof *server);
     rc_scripts_init();
     server->now_us = INT64_C(1000) * 1000 * 1000;
+    server->run = server->history = 1;
 }
 
 void peer_deinit(struct peer_server *server)
@@ -900,6 +939,7 @@ void peer_set(struct peer_client *client, struct peer_op *peer_op, const char *k
               const char *value, int64_t ttl_ms)
 {
     struct rc_op *op = begin(peer_op, RC_OP_SET);
+    op->is_plain = true;
     keep_key(op, key);
     must(rc_command_head(&op->request, ttl_ms < 0 ? 3 : 5));
     must(rc_command_text(&op->request, "SET"));

@@ -29,6 +29,7 @@ struct peer_key {
 struct peer_conn {
     struct rc_link *link;
     bool is_open;
+    unsigned run; /* server->run when it was opened */
     bool tracks;
     bool mute;            /* reads nothing, like a stopped process */
     bool deaf;            /* does what it is told, but its answers do not arrive */
@@ -58,16 +59,22 @@ struct peer_server {
     bool silent;         /* a connect neither succeeds nor fails */
     bool loading;        /* HELLO is answered, nothing behind it */
     bool no_tracking;    /* CLIENT TRACKING is not allowed */
+    bool no_info;        /* INFO is not allowed */
     const char *refusal; /* what HELLO is answered */
     const char *ping;    /* what PING is answered */
     const char *error;   /* the next `errors` commands get this answer */
     int errors;
     size_t chunk; /* answers arrive in pieces of so many bytes; 0: whole */
 
+    /* What it says of itself. `run` is asked for when a connection is opened: another number is
+       another server behind the same address (with the same keys). */
+    unsigned run, history, earlier; /* an id each; earlier 0: none */
+    bool is_replica;
+
     /* What it saw. */
     unsigned commands; /* without handshakes */
     unsigned scripts[RC_SCRIPT_COUNT];
-    unsigned gets, sets, unlinks, hellos, ranges;
+    unsigned gets, sets, unlinks, hellos, ranges, questions; /* which server it is */
     bool went_round; /* peer_run gave up: somebody turns in a circle */
 };
 

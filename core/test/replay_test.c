@@ -1,5 +1,6 @@
 #include "engine/replay.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "test/peer.h"
@@ -26,102 +27,340 @@ static void take_down(void)
     peer_deinit(&server);
 }
 
+/* An entry with a header: its version is the number, eight digits. */
+static size_t write_entry(char entry[64], unsigned version)
+{
+    rc_entry header = {.kind = RC_KIND_VALUE};
+    char nonce[RC_NONCE_SIZE + 1];
+    snprintf(nonce, sizeof nonce, "%08u", version);
+    rc_entry_write(entry, &header, nonce);
+    return RC_ENTRY_SIZE + (size_t)snprintf(entry + RC_ENTRY_SIZE, 16, "v%u", version);
+}
+
+static void put(const char *key, unsigned version)
+{
+    char entry[64];
+    peer_put(&server, key, entry, write_entry(entry, version), -1);
+}
+
+static bool has(const char *key, unsigned version)
+{
+    char entry[64];
+    size_t len = write_entry(entry, version);
+    const struct peer_key *found = peer_find(&server, key);
+    return found != NULL && rc_buf_len(&found->value) == len &&
+           memcmp(rc_buf_head(&found->value), entry, len) == 0;
+}
+
+static void read_it(const char *key)
+{
+    peer_get(&client, &op, key, 0);
+    peer_run(&server);
+    CHECK(op.op.result.status == 0);
+}
+
 static void delete (const char *key)
 {
     peer_delete(&client, &op, key);
     peer_run(&server);
+    CHECK(peer_ended(&op, 0, RC_DONE));
 }
 
-static void repeats_recent_deletes_on_the_next_connection(void)
+static void set(const char *key, const char *value)
 {
-    set_up();
-    peer_put(&server, "a", "1", 1, -1);
-    delete ("a");
-    delete ("b");
-    CHECK(peer_ended(&op, 0, RC_DONE) && op.op.result.number == 0);
-    peer_put(&server, "a", "old", 3, -1); /* a failover has brought it back */
+    peer_set(&client, &op, key, value, -1);
+    peer_run(&server);
+    CHECK(peer_ended(&op, 0, RC_DONE));
+}
+
+static void reconnect(void)
+{
     peer_cut(w, true);
     peer_sleep(&server, 100);
-    CHECK(peer_find(&server, "a") == NULL);
-    CHECK(server.unlinks == 4);
+    CHECK(rc_link_is_ready(w->link));
+}
+
+/* Another server behind the address; its keys are what the test makes of them. */
+static void fail_over(void)
+{
+    server.run++;
+    server.earlier = server.history++;
+    reconnect();
+}
+
+static unsigned sent_again(void)
+{
+    return server.scripts[RC_SCRIPT_UNLINK_VERSION];
+}
+
+static uint64_t lost(void)
+{
+    return client.engine.context.stats.deletes_lost;
+}
+
+static void deletes_again_what_a_failover_brought_back(void)
+{
+    set_up();
+    put("a", 1);
+    read_it("a");
+    delete ("a");
+    put("a", 1); /* of the replica, which had not heard of it */
+    fail_over();
+    CHECK(peer_find(&server, "a") == NULL && sent_again() == 1 && lost() == 0);
     peer_sleep(&server, 1000);
-    CHECK(server.unlinks == 4);
+    CHECK(sent_again() == 1);
     take_down();
 }
 
-static void repeats_them_again_if_that_connection_breaks_too(void)
+/* Each of these ends a connection, and loses nothing. */
+static void a_connection_that_ends_removes_nothing(void)
 {
     set_up();
+    put("a", 1);
+    read_it("a");
+    delete ("a");
+    put("a", 1); /* somebody has put the very value back */
+    reconnect();
+    server.history++; /* its first replica has come; or the last one has left an hour ago */
+    reconnect();
+    CHECK(has("a", 1) && sent_again() == 0 && server.unlinks == 1 && lost() == 0);
+    take_down();
+}
+
+static void a_newer_value_wins_and_the_lost_delete_is_counted(void)
+{
+    set_up();
+    put("a", 1);
+    read_it("a");
+    delete ("a");
+    put("a", 2);
+    fail_over();
+    CHECK(has("a", 2) && sent_again() == 1 && lost() == 1);
+    take_down();
+}
+
+static void a_value_without_a_version_is_left_alone_and_counted(void)
+{
+    set_up();
+    set("a", "plain");
+    read_it("a");
+    delete ("a");
+    peer_put(&server, "a", "plain", 5, -1);
+    fail_over();
+    CHECK(peer_find(&server, "a") != NULL && sent_again() == 0 && lost() == 1);
+    take_down();
+}
+
+static void a_write_acknowledged_since_wins(void)
+{
+    set_up();
+    put("a", 1);
+    read_it("a");
+    delete ("a");
+    set("a", "precious");
+    fail_over();
+    CHECK(peer_find(&server, "a") != NULL && sent_again() == 1 && lost() == 0);
+    put("a", 1); /* and where that is lost, too, the old value must not be back */
+    fail_over();
+    CHECK(peer_find(&server, "a") == NULL && lost() == 0);
+    take_down();
+}
+
+/* What was read behind the delete was not deleted by it. */
+static void a_version_seen_behind_the_delete_is_not_its(void)
+{
+    set_up();
+    put("a", 1);
+    read_it("a");
+    delete ("a");
+    put("a", 2);
+    read_it("a");
+    fail_over();
+    CHECK(has("a", 2) && lost() == 1);
+    take_down();
+}
+
+static void the_first_version_counts_where_a_key_is_deleted_twice(void)
+{
+    set_up();
+    put("a", 1);
+    read_it("a");
+    delete ("a");
+    put("b", 2);
+    read_it("b");
+    delete ("a");
+    put("a", 1);
+    fail_over();
+    CHECK(peer_find(&server, "a") == NULL && has("b", 2) && sent_again() == 1);
+    take_down();
+}
+
+static void a_server_that_took_over_other_data_has_lost_it(void)
+{
+    set_up();
+    put("a", 1);
+    read_it("a");
+    delete ("a");
+    put("a", 1);
+    /* The same process: it was a replica for a while, and is a master again. */
+    server.earlier = 7;
+    server.history = 8;
+    reconnect();
+    CHECK(peer_find(&server, "a") == NULL && sent_again() == 1);
+    take_down();
+}
+
+static void waits_for_a_master(void)
+{
+    set_up();
+    put("a", 1);
+    read_it("a");
+    delete ("a");
+    put("a", 1);
+    server.is_replica = true;
+    fail_over();
+    CHECK(has("a", 1) && sent_again() == 0);
+    server.is_replica = false;
+    reconnect();
+    CHECK(peer_find(&server, "a") == NULL && sent_again() == 1);
+    take_down();
+}
+
+static void proves_nothing_without_knowing_the_server(void)
+{
+    set_up();
+    server.no_info = true;
+    put("a", 1);
+    read_it("a");
+    delete ("a");
+    put("a", 1);
+    fail_over();
+    CHECK(has("a", 1) && sent_again() == 0 && lost() == 0);
+    take_down();
+}
+
+static void sends_it_once_more_after_another_failover(void)
+{
+    set_up();
+    put("a", 1);
+    read_it("a");
     delete ("a");
     for (int i = 0; i < 3; i++) {
-        peer_cut(w, true);
-        peer_sleep(&server, 100);
+        put("a", 1);
+        fail_over();
+        CHECK(peer_find(&server, "a") == NULL);
     }
-    CHECK(server.unlinks == 4);
+    CHECK(sent_again() == 3);
     take_down();
 }
 
-static void forgets_them_after_ten_seconds(void)
+static void forgets_it_after_ten_seconds(void)
 {
     set_up();
+    put("a", 1);
+    put("b", 2);
+    read_it("a");
+    read_it("b");
     delete ("a");
     peer_sleep(&server, 6000);
     delete ("b");
     peer_sleep(&server, 5000);
-    peer_cut(w, true);
-    peer_sleep(&server, 100);
-    CHECK(server.unlinks == 3);
+    put("a", 1);
+    put("b", 2);
+    fail_over();
+    CHECK(has("a", 1) && peer_find(&server, "b") == NULL && lost() == 0);
     take_down();
 }
 
-static void does_not_repeat_on_the_same_connection(void)
+static void a_delete_that_failed_is_not_noted(void)
 {
     set_up();
-    for (int i = 0; i < 10; i++)
-        delete ("a");
-    CHECK(server.unlinks == 10);
+    put("a", 1);
+    read_it("a");
+    server.error = "-NOPERM no";
+    server.errors = 1;
+    peer_delete(&client, &op, "a");
+    peer_run(&server);
+    CHECK(op.op.result.status == RC_ERR_REDIS);
+    fail_over();
+    CHECK(has("a", 1) && sent_again() == 0 && lost() == 0);
     take_down();
 }
 
+static void a_delete_whose_slot_goes_away_is_not_noted(void)
+{
+    set_up();
+    put("a", 1);
+    read_it("a");
+    w->mute = true;
+    peer_delete(&client, &op, "a");
+    peer_run(&server);
+    rc_engine_drop(&client.engine, &op.op);
+    w->mute = false;
+    peer_run(&server);
+    put("a", 1);
+    fail_over();
+    CHECK(has("a", 1) && sent_again() == 0 && lost() == 0);
+    CHECK(client.engine.replay.by_key.count == 0);
+    take_down();
+}
+
+/* What is over the bounds is counted as lost: who deletes more in ten seconds is told. */
 static void is_bounded_in_number_and_bytes(void)
 {
     static char key[2000];
     set_up();
-    for (int i = 0; i < 3 * RC_REPLAY_ENTRIES; i++)
-        delete ("a");
+    for (int i = 0; i < RC_REPLAY_ENTRIES + 100; i++) {
+        snprintf(key, sizeof key, "key%d", i);
+        peer_delete(&client, &op, "key"); /* the peer has room for few keys: */
+        rc_buf_clear(&op.op.key);         /* another name for the engine only */
+        CHECK(rc_buf_append(&op.op.key, key, strlen(key)) == 0);
+        peer_run(&server);
+    }
+    rc_replay_begin(&client.engine.replay, "one", 3, NULL);
     memset(key, 'k', sizeof key - 1);
-    for (int i = 0; i < 2000; i++) {
-        delete (key);
+    for (int i = 0; i < 1000; i++) {
+        memcpy(key, &i, sizeof i);
+        rc_replay_begin(&client.engine.replay, key, sizeof key - 1, NULL);
+        rc_replay_end(&client.engine.replay, key, sizeof key - 1, true);
         if (!CHECK(client.engine.replay.bytes <= RC_REPLAY_BYTES))
             break;
     }
-    unsigned before = server.unlinks;
-    peer_cut(w, true);
-    peer_sleep(&server, 100);
-    unsigned again = server.unlinks - before;
-    CHECK(again > 400 && again <= RC_REPLAY_ENTRIES);
+    size_t kept = client.engine.replay.by_key.count;
+    CHECK(kept > 400 && kept <= RC_REPLAY_ENTRIES);
+    fail_over();
+    CHECK(sent_again() == 0 && lost() >= 1000);
     take_down();
 }
 
-static void a_very_long_delete_is_not_kept(void)
+static void a_very_long_key_is_not_noted(void)
 {
     static char key[RC_REPLAY_BYTES / 2];
     set_up();
     delete ("a");
     memset(key, 'k', sizeof key - 1);
     delete (key);
-    CHECK(peer_ended(&op, 0, RC_DONE));
     CHECK(client.engine.replay.bytes < 100);
     take_down();
 }
 
 int main(void)
 {
-    TEST(repeats_recent_deletes_on_the_next_connection);
-    TEST(repeats_them_again_if_that_connection_breaks_too);
-    TEST(forgets_them_after_ten_seconds);
-    TEST(does_not_repeat_on_the_same_connection);
+    TEST(deletes_again_what_a_failover_brought_back);
+    TEST(a_connection_that_ends_removes_nothing);
+    TEST(a_newer_value_wins_and_the_lost_delete_is_counted);
+    TEST(a_value_without_a_version_is_left_alone_and_counted);
+    TEST(a_write_acknowledged_since_wins);
+    TEST(a_version_seen_behind_the_delete_is_not_its);
+    TEST(the_first_version_counts_where_a_key_is_deleted_twice);
+    TEST(a_server_that_took_over_other_data_has_lost_it);
+    TEST(waits_for_a_master);
+    TEST(proves_nothing_without_knowing_the_server);
+    TEST(sends_it_once_more_after_another_failover);
+    TEST(forgets_it_after_ten_seconds);
+    TEST(a_delete_that_failed_is_not_noted);
+    TEST(a_delete_whose_slot_goes_away_is_not_noted);
     TEST(is_bounded_in_number_and_bytes);
-    TEST(a_very_long_delete_is_not_kept);
+    TEST(a_very_long_key_is_not_noted);
     return test_result();
 }

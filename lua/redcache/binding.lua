@@ -407,9 +407,9 @@ local STATS = {
     noscript = "noscript", timeouts = "timeouts", leases = "leases", leaseWaits = "lease_waits",
     leasesLost = "leases_lost", heartbeats = "heartbeats", shared = "shared",
     degradedLoads = "degraded", locks = "locks", locksLost = "locks_lost",
-    lockRenewals = "lock_renewals", inlineTurns = "inline_turns", reactorTurns = "reactor_turns",
-    inFlight = "in_flight", waiting = "waiting", activeLeases = "active_leases",
-    activeLocks = "active_locks",
+    lockRenewals = "lock_renewals", deletesLost = "deletes_lost",
+    inlineTurns = "inline_turns", reactorTurns = "reactor_turns", inFlight = "in_flight",
+    waiting = "waiting", activeLeases = "active_leases", activeLocks = "active_locks",
 }
 
 ---The client's counters, as numbers.

@@ -452,9 +452,11 @@ function Cache:stats()
     return stats
 end
 
----How the connection is.
----@return table|nil health ready, tracking (booleans), down (seconds since it is not ready),
----server, address, cause (texts; "" where there is nothing to say)
+---How the connections are, and what their server would do now. It asks the server, too, where that
+---is a quarter of a second ago: the next call knows the answer.
+---@return table|nil health ready (a read and a write would work now: false before the first use),
+---tracking (copies can be kept near), down (seconds since there is no connection), server, address,
+---cause (texts; why it is not ready or not tracking, "" where there is nothing to say)
 ---@return redcache.Error|nil err closed
 function Cache:health()
     local err = binding.closed(self._client, "read health")

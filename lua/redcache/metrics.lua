@@ -57,6 +57,8 @@ local CLIENT = {
     { "locks", "locks", "counter", "Locks acquired." },
     { "locks_lost", "locksLost", "counter", "Locks lost before they were released." },
     { "lock_renewals", "lockRenewals", "counter", "Renewals of locks." },
+    { "deletes_lost", "deletesLost", "counter",
+        "Acknowledged deletes that Redis has lost and that could not be sent again." },
     { "inline_turns", "inlineTurns", "counter", "Times a blocking caller moved the bytes." },
     { "reactor_turns", "reactorTurns", "counter", "Times the reactor thread moved the bytes." },
     { "in_flight", "inFlight", "gauge", "Requests without an answer." },

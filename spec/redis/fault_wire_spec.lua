@@ -131,24 +131,6 @@ describe("a connection that breaks", function()
     end)
 end)
 
-describe("delete", function()
-    it("is sent again when a failover may have lost it", function()
-        assert.is_true(cache:delete("k"))
-        line:refuse()
-        line:cut()
-        -- The new master does not know of the delete.
-        redis:call("SET", "app:k", "old")
-        redis:call("SET", "app:other", "kept")
-        line:flow()
-        clock.wait_until(function() return redis:call("EXISTS", "app:k") == 0 end, 5)
-        assert.equal("kept", cache:get("other"))
-        -- Once per connection: what is written from then on stays.
-        redis:call("SET", "app:k", "new")
-        assert.equal("new", within(0.5, cache.get, cache, "k"))
-        assert.equal(1, redis:call("EXISTS", "app:k"))
-    end)
-end)
-
 describe("bytes that are no answer", function()
     -- What no server says unasked: the connection is given up at once.
     local REFUSED = {

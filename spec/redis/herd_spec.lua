@@ -28,7 +28,7 @@ end
 -- Commands of redcache's connections, without their greetings: by name, and by connection.
 local function count_commands(commands, origins)
     local by_name, total = {}, 0
-    local greeting = { hello = true, select = true, client = true, ping = true }
+    local greeting = { hello = true, select = true, client = true, info = true, ping = true }
     for _, command in ipairs(commands) do
         if not command.script and origins[command.origin] and not greeting[command.name] then
             by_name[command.name] = (by_name[command.name] or 0) + 1

@@ -60,7 +60,7 @@ end)
 local MUTANTS = {
     "BLIND_SET", "PUBLISH_ANY", "TOKEN_PER_CLIENT", "SEPARATE_LOCK", "REFRESH_ANY",
     "NO_LOCAL_TIMER", "NO_FLUSH_ON_RECONNECT", "FILL_AFTER_INVALIDATION", "NO_PURGE_AT_ACK",
-    "REPLAY_LATE_EPOCH", "NOLOOP", "LATE_HEARTBEAT",
+    "REPLAY_LATE_EPOCH", "REPLAY_ANY", "NOLOOP", "LATE_HEARTBEAT",
 }
 
 -- Only the plain build has them: a sanitizer finds nothing in a bug that is meant.

@@ -17,7 +17,8 @@ local HELLO = "%7\r\n" .. frame.bulk("server") .. frame.bulk("redis")
 
 local GREETINGS = {
     hello = HELLO, auth = "+OK\r\n", select = "+OK\r\n", client = "+OK\r\n",
-    ["client|id"] = ":7\r\n", ping = "+PONG\r\n", command = "*0\r\n",
+    ["client|id"] = ":7\r\n", info = frame.bulk("role:master\r\n"), ping = "+PONG\r\n",
+    command = "*0\r\n",
     ["*"] = "-ERR unknown command\r\n",
 }
 

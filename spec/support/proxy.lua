@@ -1,7 +1,7 @@
 --- A TCP proxy between a client and a server, in a process of its own, that breaks the line in
 -- every known way.
 --
--- What:   start; stall, flow, refuse, cut, delay, inject, rule, clear, chaos, calm, counts,
+-- What:   start; stall, flow, refuse, lead, cut, delay, inject, rule, clear, chaos, calm, counts,
 --         measure, stop. Each call returns when the proxy has done it.
 -- Which:  connections can be told apart: which = "tracking" (has sent CLIENT TRACKING ON) or
 --         "plain"; nil means all.
@@ -63,6 +63,15 @@ end
 --- Ends the connections there are: how = "reset" (the default) or "close". Returns how many.
 function Proxy:cut(how, which)
     return order(self, "cut", { how = how or "reset", which = which })
+end
+
+--- New connections go to these servers, one after the other; those that exist stay.
+function Proxy:lead(...)
+    local targets = {}
+    for i, target in ipairs({ ... }) do
+        targets[i] = { port = target.port, path = target.path }
+    end
+    order(self, "lead", { targets = targets })
 end
 
 --- Every byte is late by so many seconds. direction as for stall.

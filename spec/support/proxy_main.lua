@@ -34,7 +34,10 @@ end
 -- ---- Links.
 
 local function open_link(client)
-    local upstream = socket.connect(state.target, CONNECT_SECONDS)
+    -- One after the other, as a balancer does.
+    local target = table.remove(state.targets, 1)
+    state.targets[#state.targets + 1] = target
+    local upstream = socket.connect(target, CONNECT_SECONDS)
     if not upstream then
         client:reset()
         return
@@ -246,6 +249,10 @@ function orders.rule(order)
     return proxy_rules.add(state.rules, order.rule)
 end
 
+function orders.lead(order)
+    state.targets = order.targets
+end
+
 function orders.clear()
     state.rules = proxy_rules.new()
 end
@@ -327,7 +334,7 @@ end
 
 return function(worker)
     state = {
-        port = worker.params.port, target = worker.params.target, links = {}, stalled = {},
+        port = worker.params.port, targets = { worker.params.target }, links = {}, stalled = {},
         late = { up = 0, down = 0 }, rules = proxy_rules.new(), counts = fresh_counts(), seen = {},
     }
     state.listener = assert(socket.listen({ port = state.port }))

@@ -177,6 +177,7 @@ static void begin_set(struct sim_caller *caller)
     char *nonce = sim_oracle_value(world, caller->id)->nonce;
     rc_context_nonce(&caller->client->engine.context, nonce);
     rc_entry_write(header, &entry, nonce);
+    memcpy(op->nonce, nonce, RC_NONCE_SIZE);
     name_key(caller->key, name);
     sim_caller_keep_key(caller, "");
     sim_must(rc_command_head(&op->request, 5));
@@ -196,6 +197,7 @@ static void begin_delete(struct sim_caller *caller)
     sim_caller_keep_key(caller, "");
     sim_caller_encode(op, "UNLINK", caller->key);
     sim_trace(sim_caller_world(caller), "caller %d deletes k%d", caller->number, caller->key);
+    sim_oracle_begin_delete(sim_caller_world(caller), caller->client->number, caller->key);
     sim_caller_submit(caller, sim_caller_timeout_ms(caller));
 }
 
@@ -252,6 +254,8 @@ void sim_caller_finished(struct sim_world *world, struct rc_op *op)
 {
     struct sim_caller *caller = RC_CONTAINER(op, struct sim_caller, op);
     int status = op->result.status;
+    if (op->kind == RC_OP_DELETE)
+        sim_oracle_end_delete(world, caller->client->number, caller->key);
     if (world->now_us > caller->must_end_us &&
         sim_world_is_healthy(world, world->now_us - caller->began_us))
         sim_oracle_violation(world, "G6: caller %d's call ended %.1f ms behind its deadline",
@@ -338,6 +342,8 @@ void sim_callers_drop(struct sim_client *client)
         if (caller->client != client)
             continue;
         sim_world_forget(world, &caller->timer);
+        if (caller->state == SIM_CALLING && caller->op.kind == RC_OP_DELETE)
+            sim_oracle_end_delete(world, client->number, caller->key);
         rc_engine_drop(&client->engine, &caller->op);
         rc_engine_drop_lock(&client->engine, &caller->lock);
         rc_lock_deinit(&caller->lock);

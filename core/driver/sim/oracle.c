@@ -252,12 +252,33 @@ static void read_change(struct sim_world *world, int key, const struct rc_store_
     }
 }
 
+/* A connection that was opened behind the end of a client's deletes of the key has no business to
+   remove the value, unless it is one that such a delete was about: a failover has brought it back. */
+static void check_removal(struct sim_world *world, int key, const struct sim_truth *old)
+{
+    const struct sim_wire *wire = world->speaking;
+    const struct sim_value *value = sim_oracle_value(world, old->id);
+    bool may_be_over = value->dies_us != INT64_MAX && value->dated_us <= world->stepped_us;
+    if (wire == NULL || may_be_over || end_of(world, value) != INT64_MAX)
+        return;
+    const struct sim_deletes *asked = &world->oracle.asked[wire->number][key];
+    if (asked->running == 0 && asked->ended_us < wire->opened_us &&
+        asked->began_us < value->since_us)
+        sim_oracle_violation(
+            world,
+            "G3: k%d: #%zu, there since %.3f ms, was taken away by client %d, whose "
+            "last delete began at %.3f ms",
+            key, old->id, ms(value->since_us), wire->number, ms(asked->began_us));
+}
+
 static const char *const KINDS[] = {"nothing", "#", "nil", "an error marker", "a lease", "plain #"};
 
 static void change_key(struct sim_world *world, int key, const struct rc_store_change *change)
 {
     struct sim_truth now, *truth = &world->oracle.keys[key];
     read_change(world, key, change, &now);
+    if (change->value == NULL && is_value_kind(truth->kind))
+        check_removal(world, key, truth);
     sim_trace(world, "  master: k%d = %s%.0zu", key, KINDS[now.kind % 6], now.id);
     if (is_value_kind(now.kind))
         check_load(world, key, truth, now.id);
@@ -378,12 +399,31 @@ void sim_oracle_deleted(struct sim_world *world, int client, int key, int64_t be
 {
     const struct sim_truth *truth = &world->oracle.keys[key];
     const struct sim_client *deleter = &world->clients[client];
-    world->oracle.deletes[key] =
-        (struct sim_delete){client, deleter->births, began_us, world->now_us};
+    struct sim_delete *delete = &world->oracle.deletes[key];
+    char name[2] = {'k', (char)('0' + key)};
+    const char *version = rc_replay_known(&deleter->engine.replay, name, sizeof(name));
+    *delete = (struct sim_delete){client, deleter->births, began_us, world->now_us, false, ""};
+    delete->is_known = version != NULL;
+    if (version != NULL)
+        memcpy(delete->version, version, RC_NONCE_SIZE);
     if (world->failed_over_us >= began_us)
         return;
     raise_floor(world, (int)(deleter->machine - world->machines), key,
                 truth->emptied_us >= began_us ? truth->emptied_us : began_us - 1);
+}
+
+void sim_oracle_begin_delete(struct sim_world *world, int client, int key)
+{
+    struct sim_deletes *asked = &world->oracle.asked[client][key];
+    asked->running++;
+    asked->began_us = world->now_us;
+}
+
+void sim_oracle_end_delete(struct sim_world *world, int client, int key)
+{
+    struct sim_deletes *asked = &world->oracle.asked[client][key];
+    asked->running--;
+    asked->ended_us = world->now_us;
 }
 
 void sim_oracle_leased(struct sim_world *world, int key, const char token[RC_NONCE_SIZE])
@@ -452,18 +492,20 @@ static bool has_told(const struct sim_world *world, const struct sim_client *cli
 }
 
 /* A delete was acknowledged, and a failover has brought back what it deleted. Whoever deleted it does
-   it again. */
+   it again, if it knows which version that was. */
 void sim_oracle_audit(struct sim_world *world)
 {
     for (int key = 0; key < SIM_KEYS; key++) {
         const struct sim_delete *delete = &world->oracle.deletes[key];
         const struct sim_truth *truth = &world->oracle.keys[key];
         const struct sim_client *client = &world->clients[delete->client];
-        if (delete->acked_us == INT64_MIN || delete->acked_us > world->failed_over_us ||
-            client->births != delete->birth || !is_value_kind(truth->kind) ||
-            truth->changed_us < world->failed_over_us || !has_told(world, client))
+        const struct sim_value *value = sim_oracle_value(world, truth->id);
+        if (delete->acked_us == INT64_MIN || !delete->is_known ||
+            delete->acked_us > world->failed_over_us || client->births != delete->birth ||
+            !is_value_kind(truth->kind) || truth->changed_us < world->failed_over_us ||
+            !has_told(world, client))
             continue;
-        if (sim_oracle_value(world, truth->id)->since_us < delete->began_us)
+        if (memcmp(value->nonce, delete->version, RC_NONCE_SIZE) == 0)
             sim_oracle_violation(world, "G3: k%d: #%zu is back, though it was deleted at %.3f ms",
                                  key, truth->id, ms(delete->acked_us));
     }

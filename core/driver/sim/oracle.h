@@ -7,7 +7,8 @@
  *
  *              G1  a value is whole, of that key, made by somebody; never a placeholder
  *              G2  a near read was current within maxStale; a copy was current at its horizon
- *              G3  nothing is stored by a load whose lease was void
+ *              G3  nothing is stored by a load whose lease was void; nothing is taken away by a
+ *                  delete that was done before it was written
  *              G4  what this machine has written is seen by all who ask behind its acknowledgement
  *              G5  one loader per lease; a running load keeps it; a dead one is replaced
  *              G6  every call ends by its deadline
@@ -28,7 +29,7 @@
 #include "engine/lock.h"
 #include "store/store.h"
 
-enum { SIM_KEYS = 4, SIM_LOCKS = 2, SIM_VALUE_ROOM = 512 };
+enum { SIM_KEYS = 4, SIM_LOCKS = 2, SIM_VALUE_ROOM = 512, SIM_ORACLE_CLIENTS = 3 };
 
 struct sim_world;
 
@@ -66,6 +67,15 @@ struct sim_delete {
     unsigned birth;
     int64_t began_us;
     int64_t acked_us;
+    bool is_known; /* its client knows which version it was about */
+    char version[RC_NONCE_SIZE];
+};
+
+/* What a client has asked to be deleted in one key. */
+struct sim_deletes {
+    unsigned running;
+    int64_t began_us; /* the newest of them */
+    int64_t ended_us; /* the last that ended, however it did */
 };
 
 struct sim_oracle {
@@ -73,9 +83,10 @@ struct sim_oracle {
     struct sim_truth locks[SIM_LOCKS];
     int64_t floors[2][SIM_KEYS]; /* per machine: own writes took effect then */
     struct sim_delete deletes[SIM_KEYS];
-    int64_t fences[SIM_LOCKS];     /* the highest, */
-    int64_t granted_us[SIM_LOCKS]; /* and when its holder had it */
-    struct rc_buf values;          /* of struct sim_value; number 0 is none */
+    struct sim_deletes asked[SIM_ORACLE_CLIENTS][SIM_KEYS]; /* by the client's number */
+    int64_t fences[SIM_LOCKS];                              /* the highest, */
+    int64_t granted_us[SIM_LOCKS];                          /* and when its holder had it */
+    struct rc_buf values; /* of struct sim_value; number 0 is none */
     unsigned violations;
 };
 
@@ -110,6 +121,9 @@ size_t sim_oracle_read(struct sim_world *world, const struct sim_claim *claim, c
 /* A write of this machine was acknowledged. */
 void sim_oracle_stored(struct sim_world *world, int machine, int key, size_t id, int64_t began_us);
 void sim_oracle_deleted(struct sim_world *world, int client, int key, int64_t began_us);
+/* A delete of this client begins, or ends, whether it was acknowledged or not. */
+void sim_oracle_begin_delete(struct sim_world *world, int client, int key);
+void sim_oracle_end_delete(struct sim_world *world, int client, int key);
 /* A lease was given out under that token. */
 void sim_oracle_leased(struct sim_world *world, int key, const char token[RC_NONCE_SIZE]);
 void sim_oracle_granted(struct sim_world *world, int lock, int64_t fence, int64_t asked_us);

@@ -159,7 +159,9 @@ static void on_server_arrival(void *context, struct rc_timer *timer)
     size_t len = take_chunk(pipe);
     if (len > 0 && wire->peer != NULL) {
         rc_store_set_time(node->store, sim_world_unix_us(world));
+        world->speaking = wire;
         sim_must(rc_store_feed(wire->peer, rc_buf_head(&pipe->bytes), len));
+        world->speaking = NULL;
     }
     rc_buf_consume(&pipe->bytes, len);
     if (is_over(pipe)) {
@@ -264,6 +266,7 @@ static void open_wire(struct sim_client *client, struct rc_link *link)
     sim_must(wire == NULL ? RC_ERR_NOMEM : 0);
     wire->world = client->world;
     wire->client = client;
+    wire->number = client->number;
     wire->link = link;
     wire->node = client->world->master;
     wire->opening.fire = on_opened;

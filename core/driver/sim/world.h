@@ -27,8 +27,8 @@
 
 enum {
     SIM_MACHINES = 2,
-    SIM_CLIENTS = 3, /* two of them on the first machine, with one near cache */
-    SIM_CALLERS = 9, /* three per client */
+    SIM_CLIENTS = SIM_ORACLE_CLIENTS, /* two of them on the first machine, with one near cache */
+    SIM_CALLERS = 9,                  /* three per client */
     SIM_NODES = 2
 };
 
@@ -65,6 +65,7 @@ struct sim_wire {
     struct rc_list place; /* in the world's */
     struct rc_list at_node;
     struct sim_client *client; /* NULL: has closed it */
+    int number;                /* of the client that opened it */
     struct rc_link *link;
     struct sim_node *node;
     struct rc_store_conn *peer; /* NULL: not yet, or gone */
@@ -119,6 +120,7 @@ struct sim_world {
     struct sim_node nodes[SIM_NODES];
     struct sim_node *master;
     struct rc_list wires;
+    const struct sim_wire *speaking; /* whose bytes a server is reading */
     struct sim_machine machines[SIM_MACHINES];
     struct sim_client clients[SIM_CLIENTS];
     struct sim_caller *callers; /* SIM_CALLERS */
