@@ -171,8 +171,7 @@ end
 
 -- Clients -----------------------------------------------------------------------------------------
 
--- Keys that this Lua state loads right now, by server: slot by full key. A loader whose coroutine
--- was dropped takes its slot, and so its mark, along.
+-- Keys that this Lua state loads right now, by server: see marks.lua.
 local loading_of = {}
 -- The same by clock and group: there a wait ends by itself, so each group may play a process.
 local loading_by_clock = setmetatable({}, { __mode = "k" })
@@ -469,6 +468,13 @@ end
 ---not used again.
 function binding.discard(slot)
     C.rc_op_drop(slot.op)
+end
+
+---The same for a caller that only seems to be gone: what it still does with the slot ends with an
+---error, and the slot does not go back to the pool.
+function binding.drop(slot)
+    C.rc_op_drop(slot.op)
+    slot.detached, slot.is_told = true, false
 end
 
 ---Takes an idle slot.

@@ -10,6 +10,7 @@ local bit = require("bit")
 local binding = require("redcache.binding")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local marks = require("redcache.marks")
 local near = require("redcache.near")
 local options = require("redcache.options")
 local usage = require("redcache.usage")
@@ -79,9 +80,7 @@ end
 -- A call with a slot has thrown: nothing of it stays.
 local function abandon(cache, slot, full)
     local client, scheduler = cache._client, cache._scheduler
-    if client.loading[full] == slot then
-        client.loading[full] = nil
-    end
+    marks.remove(client.loading, full, slot)
     scheduler.unguard(client, slot)
     binding.abandon(slot)
     if scheduler.tell then
@@ -103,44 +102,26 @@ local function context(old)
     return { notModified = NOT_MODIFIED, value = old.value, age = old.age, version = old.version }
 end
 
--- Marks the key as being loaded by the mark's owner. Several may load one key at a time (a caller
--- whose wait is over loads alone), and they end in any order: marks of a key form a chain.
-local function set_mark(loading, full, mark)
-    mark.outer = loading[full]
-    loading[full] = mark
-end
-
-local function clear_mark(loading, full, mark)
-    local outer = mark.outer
-    mark.outer = nil
-    if loading[full] == mark then
-        loading[full] = outer
-        return
-    end
-    local at = loading[full]
-    while at and at.outer ~= mark do
-        at = at.outer
-    end
-    if at then
-        at.outer = outer
-    end
+-- The coroutine that ran the loader is gone, or seems so: its lease is given back.
+local function drop_load(slot)
+    marks.remove(slot.client.loading, slot.full, slot)
+    binding.drop(slot)
 end
 
 -- Runs the user's function. Gives a verdict and what belongs to it:
 --   "value", value, ttl | "nothing", nil, ttl | "same" | "error", err
 local function run_loader(cache, full, key, mark, fn, old)
     local client, scheduler, ctx = cache._client, cache._scheduler, context(old)
-    local loading = client.loading
-    mark.owner = scheduler.current()
-    set_mark(loading, full, mark)
+    marks.add(client.loading, full, mark, scheduler.current())
     if mark.op then
-        scheduler.guard(client, mark, binding.discard)
+        mark.full = full
+        scheduler.guard(client, mark, drop_load)
     end
-    local ok, value, second, third = xpcall(fn, trace, key, ctx)
+    local ok, value, second, third = marks.run(mark, fn, trace, key, ctx)
     if mark.op then
         scheduler.unguard(client, mark)
     end
-    clear_mark(loading, full, mark)
+    marks.remove(client.loading, full, mark)
     cache._counters.loads = cache._counters.loads + 1
     if not ok then
         -- An error inside the handler (no memory, no stack) comes as a plain text.
@@ -298,9 +279,7 @@ local function load_alone(cache, full, key, fn)
     local counters, loading, mark = cache._counters, cache._client.loading, {}
     local ok, verdict, value = pcall(run_loader, cache, full, key, mark, fn, nil)
     if not ok then
-        if loading[full] == mark then
-            loading[full] = nil
-        end
+        marks.remove(loading, full, mark)
         error(verdict, 0)
     elseif verdict == "error" then
         counters.loadErrors = counters.loadErrors + 1
@@ -335,17 +314,11 @@ local function failed_elsewhere(cache, slot, key)
     return nil, loader_failed(key, binding.text(slot))
 end
 
--- The loader is asking for the key it is making.
-local function is_recursive(cache, full)
-    local mark = cache._client.loading[full]
-    if mark == nil then
-        return false
-    end
-    local caller = cache._scheduler.current()
-    while mark and mark.owner ~= caller do
-        mark = mark.outer
-    end
-    return mark ~= nil
+-- Why the caller cannot wait for the load of this key that is under way: an error, or nil.
+local function recursion(cache, full, key, action)
+    local loading = cache._client.loading
+    local cause = loading[full] and marks.obstacle(loading, full, cache._scheduler)
+    return cause and errors.new("recursive", action, key, cause)
 end
 
 local function start(cache, slot, full, key, settings, left)
@@ -539,8 +512,10 @@ local function load(cache, key, ttl, fn, settings)
     local full = cache._prefix .. key
     if cache._client.handle == nil then
         return nil, binding.closed(cache._client, "load", key)
-    elseif is_recursive(cache, full) then
-        return nil, errors.new("recursive", "load", key, "its loader asks for the key itself")
+    end
+    local recursive = recursion(cache, full, key, "load")
+    if recursive then
+        return nil, recursive
     elseif not cache._scheduler.can_wait() then
         return load_at_once(cache, full, key, fn)
     end
@@ -715,8 +690,10 @@ function remember.put(self, key, ttl, fn, opts)
     local full = self._prefix .. key
     if self._client.handle == nil then
         return nil, binding.closed(self._client, "put", key)
-    elseif is_recursive(self, full) then
-        return nil, errors.new("recursive", "put", key, "its loader asks for the key itself")
+    end
+    local recursive = recursion(self, full, key, "put")
+    if recursive then
+        return nil, recursive
     elseif not self._scheduler.can_wait() then
         return nil, binding.failure(nil, binding.NOT_WAITED, "put", key)
     end

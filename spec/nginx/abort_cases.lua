@@ -10,9 +10,11 @@ local LONG = 120
 local REPORT_EVERY = 0.02
 local serves = cases.serves
 
---- Called in init_by_lua. With `ballast` the Lua state has data of its own, as in real life: then
--- the garbage collector comes by seldom, and is no substitute for giving back.
-function cases.open(options, ballast)
+--- Called in init_by_lua. A request with an id says in the file `begun` that it runs. With
+-- `ballast` the Lua state has data of its own, as in real life: then the garbage collector comes by
+-- seldom, and is no substitute for giving back.
+function cases.open(options, begun, ballast)
+    cases.begun = begun
     for i = 1, ballast do cases[i] = { i } end
     collectgarbage()
     options.scheduler, options.namespace = "resty", "a"
@@ -101,8 +103,103 @@ function serves.exit_in_lock(key)
     return cases.cache:withLock(key, {}, function() return ngx.exit(204) end)
 end
 
+-- The other ends of a request that a loader can bring about.
+function serves.exec_in_loader(key)
+    return cases.cache:remember(key, 60, function() return ngx.exec("/ended") end)
+end
+
+function serves.redirect_in_loader(key)
+    return cases.cache:remember(key, 60, function() return ngx.redirect("/ended") end)
+end
+
+function serves.error_page_in_loader(key)
+    return cases.cache:remember(key, 60, function() return ngx.exit(403) end)
+end
+
+-- The end comes in a coroutine of the loader's own, or of a caller's.
+function serves.exit_within_loader(key)
+    return cases.cache:remember(key, 60, coroutine.wrap(function() return ngx.exit(204) end))
+end
+
+function serves.exit_around_loader(key)
+    return coroutine.wrap(function() return serves.exit_in_loader(key) end)()
+end
+
+-- Handles of light threads that were killed: as long as they are kept each has its stack.
+local kept = {}
+local function kill_and_keep(fn)
+    return function(key)
+        local thread = ngx.thread.spawn(fn, key)
+        ngx.sleep(0.01)
+        kept[#kept + 1] = thread
+        ngx.thread.kill(thread)
+        return "killed"
+    end
+end
+serves.keep_load = kill_and_keep(serves.load)
+serves.keep_hold = kill_and_keep(serves.hold)
+
+-- How long somebody waits for what a killed light thread holds whose handle is kept. Beside it runs
+-- a control of `control` seconds: "late" where that ends first, five times of five.
+local function race(key, fn, take, control)
+    for i = 1, 5 do
+        local mine = key .. ":" .. i
+        kept[#kept + 1] = ngx.thread.spawn(fn, mine)
+        ngx.sleep(0.01)
+        local is_late = false
+        ngx.thread.kill(kept[#kept])
+        local watch = ngx.thread.spawn(function()
+            ngx.sleep(control)
+            is_late = true
+        end)
+        take(mine)
+        ngx.thread.kill(watch)
+        if not is_late then return "in time" end
+    end
+    return "late"
+end
+function serves.race_load(key) return race(key, serves.load, serves.quick, 0.1) end
+function serves.race_hold(key) return race(key, serves.hold, serves.locked, 0.1) end
+
+-- A loader asks for its own key, in a coroutine or two of its own.
+function serves.recursive(key)
+    return cases.cache:remember(key, 60, function()
+        return coroutine.wrap(function()
+            local inner = coroutine.wrap(function()
+                local _, err = serves.quick(key)
+                return err and err.code
+            end)
+            return inner()
+        end)()
+    end)
+end
+
+-- A loader waits in a coroutine of its own: another light thread of the request is no part of it,
+-- be it in a coroutine or not.
+function serves.beside(key)
+    local loads = ngx.thread.spawn(function()
+        return cases.cache:remember(key, 60, function()
+            return coroutine.wrap(function()
+                ngx.sleep(0.05)
+                return "v"
+            end)()
+        end)
+    end)
+    local function ask() return (serves.quick(key)) end
+    local asks = ngx.thread.spawn(function() return coroutine.wrap(ask)() end)
+    local own = ask()
+    local _, loaded = ngx.thread.wait(loads)
+    local _, asked = ngx.thread.wait(asks)
+    return table.concat({ tostring(own), tostring(loaded), tostring(asked) }, " ")
+end
+
 --- The content of a location.
 function cases.serve(what)
+    if ngx.var.arg_id then
+        local file = assert(io.open(cases.begun, "a"))
+        file:write(ngx.var.arg_id, "\n")
+        file:close()
+    end
     local value, err = serves[what](ngx.var.arg_key)
     ngx.print(tostring(value or err))
 end

@@ -7,6 +7,7 @@ local clock = require("spec.support.clock")
 local http = require("spec.support.http")
 local nginx = require("spec.support.nginx")
 local server = require("spec.support.server")
+local temp = require("spec.support.temp")
 
 local CASES = 'require("spec.nginx.abort_cases")'
 local CROWD = tonumber(os.getenv("REDCACHE_ABORTS")) or 400
@@ -17,24 +18,32 @@ local SOON = 5
 local NOTHING = "slots=0 waiting=0 inFlight=0 leases=0 locks=0 holders=0"
 local KINDS = { "load", "put", "hold", "lock", "nest", "quick", "locked", "read", "write", "many",
     "kill_load", "kill_hold", "kill_quick", "kill_at_once", "kill_grant", "exit",
-    "exit_in_loader", "exit_in_lock" }
+    "exit_in_loader", "exit_in_lock", "exec_in_loader", "redirect_in_loader",
+    "error_page_in_loader", "keep_load", "keep_hold" }
+-- What is no part of the crowd. Where a client leaves while a coroutine waits that is no light
+-- thread, lua-nginx-module (0.10.23) uses what it has freed.
+local OTHERS = { "exit_within_loader", "exit_around_loader", "race_load", "race_hold", "recursive",
+    "beside" }
 
-local function start(redis, driver, workers, ballast)
+local function start(redis, driver, workers, begun, ballast)
     local locations = {
         ["/reports"] = "content_by_lua_block { " .. CASES .. ".reports() }",
         ["/collect"] = "content_by_lua_block { " .. CASES .. ".collect(true) }",
         ["/let"] = "content_by_lua_block { " .. CASES .. ".collect(nil) }",
+        ["/ended"] = 'content_by_lua_block { ngx.print("ended") }',
         ["/slow"] = "proxy_read_timeout 100ms; "
             .. "proxy_pass http://127.0.0.1:$server_port/load?$args;",
     }
-    for _, kind in ipairs(KINDS) do
-        locations["/" .. kind] = ('content_by_lua_block { %s.serve("%s") }'):format(CASES, kind)
+    for _, kinds in ipairs({ KINDS, OTHERS }) do
+        for _, kind in ipairs(kinds) do
+            locations["/" .. kind] = ('content_by_lua_block { %s.serve("%s") }'):format(CASES, kind)
+        end
     end
     return nginx.start({
         workers = workers, http = "lua_shared_dict reports 1m;",
-        server = "lua_check_client_abort on;",
-        init = CASES .. (".open({ url = %q, driver = %q }, %d)"):format(redis:url(), driver,
-            ballast or 0),
+        server = "lua_check_client_abort on; error_page 403 =203 /ended;",
+        init = CASES .. (".open({ url = %q, driver = %q }, %q, %d)"):format(redis:url(), driver,
+            begun, ballast or 0),
         init_worker = CASES .. ".report()", locations = locations,
     })
 end
@@ -47,16 +56,18 @@ for _, driver in ipairs({ "loop", "thread" }) do
             pending(reason)
             return
         end
-        local redis, web, key
+        local redis, web, key, dir, begun
         local tests = 0
 
         setup(function()
-            redis = server.start()
-            web = start(redis, driver, WORKERS)
+            redis, dir = server.start(), temp.dir()
+            begun = temp.write(dir .. "/begun", "")
+            web = start(redis, driver, WORKERS, begun)
         end)
         teardown(function()
             web:stop()
             redis:stop()
+            temp.remove(dir)
         end)
         before_each(function()
             redis:call("FLUSHALL")
@@ -115,7 +126,8 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end
 
         local function open(kind)
-            return web:open("/" .. kind .. "?key=" .. key)
+            local mark = kind:find("?", 1, true) and "&" or "?"
+            return web:open("/" .. kind .. mark .. "key=" .. key)
         end
 
         local function get(kind)
@@ -156,12 +168,47 @@ for _, driver in ipairs({ "loop", "thread" }) do
             end)
         end
 
-        for _, kind in ipairs({ "exit", "exit_in_loader", "exit_in_lock" }) do
-            it("gives back what a request has that exits (" .. kind .. ")", function()
-                assert.equal(204, (get(kind)))
+        for kind, expected in pairs({
+            exit = 204, exit_in_loader = 204, exit_in_lock = 204, exec_in_loader = 200,
+            redirect_in_loader = 302, error_page_in_loader = 203, exit_within_loader = 204,
+            exit_around_loader = 204,
+        }) do
+            it("gives back what a request has that ends itself (" .. kind .. ")", function()
+                assert.equal(expected, (get(kind)))
+                -- nginx uses the coroutine of that request again: nobody is taken for its loader.
+                for _ = 1, 5 do
+                    local status, body = get("quick")
+                    assert.same({ 200, "v" }, { status, body })
+                end
                 assert_nothing_left()
             end)
         end
+
+        for _, kind in ipairs({ "keep_load", "keep_hold" }) do
+            it("gives back what a killed light thread has whose handle is kept (" .. kind .. ")",
+                function()
+                    local status, body = get(kind)
+                    assert.same({ 200, "killed" }, { status, body })
+                    assert_nothing_left()
+                end)
+        end
+
+        for _, kind in ipairs({ "race_load", "race_hold" }) do
+            it("gives that back within a tenth of a second (" .. kind .. ")", function()
+                local status, body = get(kind)
+                assert.same({ 200, "in time" }, { status, body })
+            end)
+        end
+
+        it("tells a loader that asks for its key in a coroutine of its own", function()
+            local status, body = get("recursive")
+            assert.same({ 200, "recursive" }, { status, body })
+        end)
+
+        it("lets another light thread wait for a loader that is in a coroutine", function()
+            local status, body = get("beside")
+            assert.same({ 200, "v v v" }, { status, body })
+        end)
 
         it("gives back what a request has that takes too long for its proxy", function()
             assert.equal(504, (get("slow")))
@@ -212,7 +259,8 @@ for _, driver in ipairs({ "loop", "thread" }) do
 
         for kind, name in pairs({ load = LEASE, hold = LOCK }) do
             it("gives back what comes to " .. kind .. " in the moment its client leaves", function()
-                local large, watcher = start(redis, driver, 1, 300000), redis:client()
+                local large = start(redis, driver, 1, begun, 300000)
+                local watcher = redis:client()
                 for i = 1, 200 do
                     local connection = large:open("/" .. kind .. "?key=m" .. i)
                     local expected, deadline = name:format("m" .. i), clock.deadline(SOON)
@@ -233,10 +281,25 @@ for _, driver in ipairs({ "loop", "thread" }) do
             end)
         end
 
-        -- Requests of every kind, up to 40 at once, that leave after 0 to 20 ms.
+        -- Whether a request was begun. A worker that is late finds a request and the end of its
+        -- client in one look, and goes on with it to its end: nginx tells of a client that leaves
+        -- once, and hears it only while the request runs.
+        local function begun_reader()
+            local file, seen = assert(io.open(begun)), {}
+            file:seek("end")
+            return function(id)
+                file:seek("cur", 0) -- or it stays at the end that it has met
+                for line in file:lines() do seen[line] = true end
+                return seen[id]
+            end
+        end
+
+        -- Requests of every kind, up to 40 at once, that leave in the middle, or at their end.
         local function crowd(count, round)
-            local connections = {}
+            local connections, has_begun = {}, begun_reader()
             local function leave(i)
+                local id = round .. ":" .. i
+                clock.wait_until(function() return has_begun(id) end, 2 * SOON, "its begin")
                 if i % 3 == 0 then connections[i]:reset() else connections[i]:close() end
                 connections[i] = nil
             end
@@ -244,7 +307,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
                 local kind = KINDS[i % #KINDS + 1]
                 -- Some of them meet at a key, others have one of their own.
                 key = i % 2 == 0 and "k" .. i % 5 or "own" .. round .. ":" .. i
-                connections[i] = open(kind)
+                connections[i] = open(kind .. "?id=" .. round .. ":" .. i)
                 if i % 4 == 0 then clock.sleep(0.001 * (i % 7)) end
                 if connections[i - 40] then leave(i - 40) end
             end

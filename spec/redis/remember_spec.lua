@@ -254,6 +254,37 @@ describe("remember", function()
         assert.equal("outer", cache:get("k"))
     end)
 
+    it("detects that in a coroutine of the loader's own", function()
+        local inner
+        cache:remember("k", 60, function()
+            coroutine.wrap(function() inner = peer.report(cache:remember("k", 60, never)) end)()
+            return "outer"
+        end)
+        assert.equal("recursive", inner.code)
+        assert.matches("its loader asks for the key itself", inner.message, 1, true)
+    end)
+
+    it("names the option where the call would hold up the loader", function()
+        local loads = coroutine.wrap(function()
+            return (cache:remember("k", 60, function()
+                coroutine.yield()
+                return "outer"
+            end))
+        end)
+        loads()
+        local from_main = peer.report(cache:remember("k", 60, never))
+        local from_other = coroutine.wrap(function()
+            return peer.report(cache:put("k", 60, never))
+        end)()
+        for _, told in ipairs({ from_main, from_other }) do
+            assert.equal("recursive", told.code)
+            assert.matches("option scheduler", told.message, 1, true)
+            assert.is_nil(told.message:find("asks for the key itself", 1, true))
+        end
+        assert.equal("outer", loads())
+        assert.equal("outer", cache:remember("k", 60, never))
+    end)
+
     it("rejects a ttl of 0, below 0 and NaN before any loader and command (X8)", function()
         cache:get("connected")
         local counts = monitor.wire(redis, function()

@@ -11,14 +11,23 @@
 --         detach(slot)             the operation was started, and nobody waits for it
 --         tell(client)             (optional) operations were ended by a call: those who wait for
 --                                  them are to be woken
---         current() -> identity    who would wait: whoever waits for a load of its own identity
---                                  would wait for itself
+--         current() -> identity    who runs, as the owner of a mark (marks.lua)
+--         obstacle(mark) -> cause  why whoever runs cannot wait for the load of that mark: it would
+--                                  wait for itself, or hold up the loader; nil: it can
 --         guard(client, object, drop), unguard(client, object)
 --                                  between the two the object belongs to the running coroutine:
 --                                  where that vanishes, drop(object) is called
 --         close(port, timeout)     with a driver: the last cache on it was closed
 
 local binding = require("redcache.binding")
+local marks = require("redcache.marks")
+local running = require("redcache.running")
+
+local HOLDS_UP = "its loader waits in another coroutine, which cannot go on while this call blocks:"
+    .. " choose a scheduler that lets coroutines wait (option scheduler)"
+
+-- nginx has one of its own, which knows nothing of coroutines whose request is over.
+local status = rawget(coroutine, "_status") or coroutine.status
 
 local blocking = { name = "blocking" }
 
@@ -38,9 +47,17 @@ function blocking.can_wait()
     return true
 end
 
--- Whoever waits here stops the whole Lua state, so all of its coroutines are one caller.
 function blocking.current()
-    return blocking
+    return running() or blocking
+end
+
+-- Whoever waits here stops the whole Lua state, so no loader of another coroutine would go on.
+function blocking.obstacle(mark)
+    local owner = mark.owner
+    if owner == blocking.current() or owner == blocking then
+        return marks.SELF
+    end
+    return status(owner) == "normal" and marks.SELF or HOLDS_UP
 end
 
 blocking.detach = binding.wait

@@ -9,6 +9,7 @@
 --         task has made for itself.
 
 local binding = require("redcache.binding")
+local marks = require("redcache.marks")
 local run = require("redcache.run")
 local waiting = require("redcache.scheduler.waiting")
 
@@ -18,6 +19,9 @@ local current, make_ready, WAITS = run.current, run.ready, run.WAITS
 
 -- How far a clock that several clients go by is moved at a time: what a deadline is rounded to.
 local CLOCK_STEP = 0.001
+
+local HOLDS_UP = "its loader waits in another coroutine, which cannot go on while this call blocks:"
+    .. " only what redcache.run and redcache.spawn have started can wait (option scheduler)"
 
 local scheduler = { name = "coroutine" }
 
@@ -106,16 +110,17 @@ function scheduler.can_wait()
     return true
 end
 
--- Who blocks stops all of them: so as the one who asks he is each of them. What he has begun
--- belongs to the task around him.
-local Identity = {}
-function Identity.__eq(owner, asker)
-    return asker.blocks or owner.task == asker.task
+---The task that runs, be it in a coroutine of its own making; none outside of run().
+function scheduler.current()
+    return run.around() or scheduler
 end
 
----Who would wait.
-function scheduler.current()
-    return setmetatable({ task = run.around(), blocks = current() == nil }, Identity)
+-- A caller that blocks stops every task, so it cannot wait for a loader of any of them.
+function scheduler.obstacle(mark)
+    if mark.owner == scheduler.current() then
+        return marks.SELF
+    end
+    return current() == nil and HOLDS_UP or nil
 end
 
 ---Starts an operation that nobody waits for.

@@ -2,19 +2,21 @@
 --
 -- What:   a coroutine can end without running any more Lua: nginx drops the light threads of a
 --         request that was aborted. What it held is found by looking: while it lives, the object
---         stands on its stack.
+--         stands on its stack, and a light thread in nginx' own list (resty/threads.lua).
 -- Memory: weak: neither the coroutine nor the object is kept alive by this. What nobody refers to
 --         any more is the garbage collector's, whose finalizer gives it back, too.
 -- Not:    no clock; whoever owns the table calls drop_dead from time to time.
 
 local running = require("redcache.running")
+local threads = require("redcache.scheduler.resty.threads")
 
 local holders = {}
 
 -- Deeper than any loader that works; a stack that deep is taken for alive.
 local MAX_LEVELS = 200
--- A light thread that was spawned and killed still has its stack, until the collector comes by: so
--- it is helped along, by a 64th of the heap per look and at least so many kilobytes.
+-- A coroutine that is no light thread, and was left by a request that is over, still has its stack
+-- until the collector comes by: so that is helped along, by a 64th of the heap per look and at
+-- least so many kilobytes.
 local LEAST_STEP, SHARE = 64, 64
 -- What was dropped while a cycle ran may have been marked before: the next one finds it.
 local CYCLES = 2
@@ -31,8 +33,9 @@ end
 ---@param object table on the stack of the running coroutine until it is removed
 ---@param drop fun(object: table)
 function holders.add(self, object, drop)
-    local weak = setmetatable({ co = running() }, { __mode = "v" })
-    self.rows[object] = { drop = drop, weak = weak }
+    local co = running()
+    local weak = setmetatable({ co = co }, { __mode = "v" })
+    self.rows[object] = { drop = drop, weak = weak, number = threads.number(co) }
 end
 
 function holders.remove(self, object)
@@ -63,17 +66,24 @@ local function stands_on_stack(co, object)
     return true
 end
 
+local function is_alive(row, object)
+    local co, number = row.weak.co, row.number
+    return co ~= nil and (number == nil or threads.is_alive(co, number))
+        and stands_on_stack(co, object)
+end
+
 ---Drops what belongs to coroutines that are gone.
 function holders.drop_dead(self)
-    local rows = self.rows
+    local rows, has_others = self.rows, false
     for object, row in pairs(rows) do
-        local co = row.weak.co
-        if not co or not stands_on_stack(co, object) then
+        if not is_alive(row, object) then
             rows[object] = nil
             row.drop(object)
+        elseif row.number == nil then
+            has_others = true
         end
     end
-    if next(rows) then
+    if has_others then
         self.cycles = CYCLES
     end
     if self.cycles > 0 then

@@ -18,6 +18,7 @@
 -- Not:    no event loop is guessed: the option scheduler names it.
 
 local binding = require("redcache.binding")
+local marks = require("redcache.marks")
 local waiting = require("redcache.scheduler.waiting")
 
 local NOT_WAITED, is_done = binding.NOT_WAITED, binding.is_done
@@ -66,6 +67,10 @@ local function add_callers(scheduler, way)
     end
 
     scheduler.current = way.current
+
+    function scheduler.obstacle(mark)
+        return mark.owner == way.current() and marks.SELF or nil
+    end
 
     local function let_go(slot, is_given)
         binding.detach(slot, is_given)

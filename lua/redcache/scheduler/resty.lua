@@ -10,6 +10,7 @@
 
 local binding = require("redcache.binding")
 local holders = require("redcache.scheduler.holders")
+local marks = require("redcache.marks")
 local running = require("redcache.running")
 
 local NOT_WAITED, is_done = binding.NOT_WAITED, binding.is_done
@@ -37,8 +38,10 @@ if not (ngx and ngx.timer and ngx.get_phase) then
 end
 
 local get_phase = ngx.get_phase
+local get_request = require("resty.core.base").get_request
 local semaphore = require("ngx.semaphore")
 local base = require("redcache.scheduler.resty.port")
+local threads = require("redcache.scheduler.resty.threads")
 
 local WAYS = {
     loop = require("redcache.scheduler.resty.host"),
@@ -164,6 +167,7 @@ local function keep(_, port)
         return -- it was closed before this timer ran
     end
     port.has_begun = true
+    threads.learn()
     local ok, again
     repeat
         ok, again = pcall(keep_once, port)
@@ -230,9 +234,21 @@ function resty.can_wait()
     return YIELDABLE[get_phase()] == true
 end
 
----Who would wait.
+---@return thread light thread, or a coroutine within one
+---@return any request
 function resty.current()
-    return running()
+    return running(), get_request()
+end
+
+---Other light threads go on while this one waits; a coroutine that the loader has made is as good
+---as the loader itself.
+function resty.obstacle(mark)
+    local owner = mark.owner
+    if owner == running() then
+        return marks.SELF
+    end
+    return YIELDABLE[get_phase()] and mark.request == get_request() and threads.is_within(owner)
+        and marks.SELF or nil
 end
 
 local function kick(port)

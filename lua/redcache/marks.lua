@@ -1,0 +1,127 @@
+-- marks - which keys this Lua state is loading right now, and in which coroutine.
+--
+-- What:   a mark stands at its key while a loader runs. Whoever asks for the key meanwhile learns
+--         whether it would wait for itself, or for a coroutine that it holds up.
+-- Memory: weak: a loader whose coroutine was dropped takes its mark along. Where several loads of a
+--         key run at once (callers that gave up waiting load alone) their marks share a group,
+--         which lives as long as one of them.
+-- Not:    no leases and no waiting. What a scheduler can tell of coroutines is its obstacle().
+
+local running = require("redcache.running")
+
+local getinfo, getlocal = debug.getinfo, debug.getlocal
+
+-- A frame further down than this is taken for one that stands.
+local MAX_LEVELS = 200
+
+local marks = {
+    ---What obstacle() says of a caller that the loader itself has called.
+    SELF = "its loader asks for the key itself",
+}
+
+---@class redcache.Mark
+---@field owner any of scheduler.current()
+---@field request any its second result
+---@field co thread|nil
+---@field group table|nil
+
+---Runs a loader. This frame is the sign that the mark's load is under way: nginx ends a request
+---without running any more Lua, and uses its coroutine again for the next one.
+---@param mark redcache.Mark
+---@return boolean ok
+---@return any ... as xpcall
+function marks.run(mark, fn, handler, key, ctx)
+    local ok, value, second, third = xpcall(fn, handler, key, ctx)
+    mark.co = nil
+    return ok, value, second, third
+end
+local run = marks.run
+
+-- Whether a frame of `run` for this mark stands on the stack of its coroutine.
+local function is_under_way(mark)
+    local co = mark.co
+    if co == nil then
+        return mark.owner ~= nil
+    end
+    for level = 0, MAX_LEVELS do
+        local info = getinfo(co, level, "f")
+        if not info then
+            return false
+        elseif info.func == run then
+            local _, value = getlocal(co, level, 1)
+            if value == mark then
+                return true
+            end
+        end
+    end
+    return true
+end
+
+---A loader begins.
+---@param loading table<string, table> of the client
+---@param full string key with its prefix
+---@param mark redcache.Mark
+---@param owner any who runs it, as scheduler.current() says
+---@param request any a second result of that
+function marks.add(loading, full, mark, owner, request)
+    mark.owner, mark.request, mark.co = owner, request, running()
+    local standing = loading[full]
+    if standing == nil then
+        loading[full] = mark
+        return
+    end
+    local group = standing
+    if not standing.members then
+        group = { members = setmetatable({ [standing] = true }, { __mode = "k" }) }
+        standing.group = group
+        loading[full] = group
+    end
+    group.members[mark] = true
+    mark.group = group
+end
+
+---It has ended, or its coroutine has. Twice is harmless.
+function marks.remove(loading, full, mark)
+    local group = mark.group
+    mark.owner, mark.request, mark.co, mark.group = nil, nil, nil, nil
+    if group then
+        group.members[mark] = nil
+        if next(group.members) == nil and loading[full] == group then
+            loading[full] = nil
+        end
+    elseif loading[full] == mark then
+        loading[full] = nil
+    end
+end
+
+local function obstacle(loading, full, mark, scheduler)
+    if not is_under_way(mark) then
+        return marks.remove(loading, full, mark)
+    end
+    return scheduler.obstacle(mark)
+end
+
+---Why the running caller cannot wait for the key, or nil.
+---@param loading table<string, table>
+---@param full string
+---@param scheduler table
+---@return string|nil cause
+function marks.obstacle(loading, full, scheduler)
+    local standing = loading[full]
+    if standing == nil then
+        return nil
+    elseif not standing.members then
+        return obstacle(loading, full, standing, scheduler)
+    end
+    local list = {}
+    for mark in pairs(standing.members) do
+        list[#list + 1] = mark
+    end
+    local cause
+    for _, mark in ipairs(list) do
+        cause = obstacle(loading, full, mark, scheduler) or cause
+    end
+    return cause
+end
+
+return marks
