@@ -9,7 +9,9 @@
  * Memory:  a block begins with one word: its size, how many of its bytes are padding, whether it is
  *          used and whether the one before is. The other bytes are the user's while it is used.
  *          Blocks are named by refs: place / 8 + 1, and 0 is none.
- * Errors:  0 where nothing fits.
+ * Errors:  0 where nothing fits; RC_ARENA_DAMAGED where words contradict each other: the memory is
+ *          input, and none of it is believed before it is checked. Everything stays within `end`,
+ *          which its owner vouches for, as for top <= end.
  * Not:     no eviction; who needs room makes it (stripe.h).
  * Source:  Masmano et al.: TLSF: a new dynamic memory allocator for real-time systems, ECRTS 2004.
  */
@@ -32,6 +34,7 @@ enum {
 #define RC_ARENA_PAD       UINT32_C(0x3c000000) /* 0 to 15 of them */
 #define RC_ARENA_USED      UINT32_C(0x40000000)
 #define RC_ARENA_PREV_USED UINT32_C(0x80000000)
+#define RC_ARENA_DAMAGED   UINT32_MAX /* no ref */
 /* Larger arenas would not fit in the word. */
 #define RC_ARENA_MAX_BYTES ((size_t)RC_ARENA_UNITS * 8)
 
@@ -46,7 +49,8 @@ struct rc_arena {
 void rc_arena_init(struct rc_arena *arena, size_t bytes); /* touches none of them */
 /* A block for `len` > 0 bytes, its word included; the word is set. */
 uint32_t rc_arena_alloc(struct rc_arena *arena, char *base, size_t len);
-/* Returns the free block it became a part of; top + 1 where it is behind the top now. */
+/* Returns the free block it became a part of; top + 1 where it is behind the top now. A ref of
+   anything else but a used block: RC_ARENA_DAMAGED. */
 uint32_t rc_arena_free(struct rc_arena *arena, char *base, uint32_t ref);
 
 static inline char *rc_arena_at(char *base, uint32_t ref)

@@ -1,7 +1,5 @@
 #include "near/evict.h"
 
-#include <assert.h>
-
 enum {
     MOVES = 32, /* of entries that were read, before one has to go all the same */
     TRIES = 16  /* victims of the policy, before the room is cleared by force */
@@ -22,16 +20,20 @@ static uint64_t entry_count(const struct rc_stripe *stripe)
     return atomic_load_explicit(&stripe->head->counters[RC_STRIPE_ENTRIES], memory_order_relaxed);
 }
 
+/* What is in a queue is an entry, and is in the index; NULL: damaged. */
 static struct rc_index_spot spot_of(struct rc_stripe *stripe, uint32_t ref, uint64_t *hash)
 {
+    if (!rc_stripe_has(stripe, ref))
+        return (struct rc_index_spot){NULL, 0};
     *hash = rc_stripe_hash(stripe, ref);
     struct rc_index_spot spot =
         rc_index_find_ref(stripe->buckets, stripe->shape->bucket_count, *hash, ref);
-    assert(spot.bucket != NULL); /* what is in a queue is in the index */
+    if (spot.bucket == NULL)
+        rc_stripe_damage(stripe);
     return spot;
 }
 
-/* Returns the hole. */
+/* Returns the hole; 0: damaged. */
 static uint32_t evict(struct rc_stripe *stripe, struct rc_index_spot spot, uint64_t hash)
 {
     if (rc_stripe_block(stripe, spot)->queue == RC_QUEUE_SMALL)
@@ -40,13 +42,7 @@ static uint32_t evict(struct rc_stripe *stripe, struct rc_index_spot spot, uint6
     return rc_stripe_remove(stripe, spot);
 }
 
-static void move_to_main(struct rc_stripe *stripe, struct rc_queue_pair *queues, uint32_t ref)
-{
-    rc_queue_remove(queues, stripe->arena, ref);
-    rc_queue_push(queues, stripe->arena, ref, RC_QUEUE_MAIN);
-}
-
-/* One entry of the group leaves. Returns its hole, 0: there is none. */
+/* One entry of the group leaves. Returns its hole, 0: there is none, or it is damaged. */
 static uint32_t evict_from(struct rc_stripe *stripe, uint32_t group, int64_t now_us)
 {
     struct rc_queue_pair *queues = queues_of(stripe, group);
@@ -56,6 +52,8 @@ static uint32_t evict_from(struct rc_stripe *stripe, uint32_t group, int64_t now
         if (ref == 0)
             return 0;
         struct rc_index_spot spot = spot_of(stripe, ref, &hash);
+        if (spot.bucket == NULL)
+            return 0;
         if (rc_stripe_is_over(stripe, ref, now_us)) {
             rc_stripe_count(stripe, RC_STRIPE_EXPIRATIONS);
             return rc_stripe_remove(stripe, spot);
@@ -64,7 +62,8 @@ static uint32_t evict_from(struct rc_stripe *stripe, uint32_t group, int64_t now
         enum rc_queue_verdict verdict = rc_queue_judge(rc_stripe_block(stripe, spot)->queue, heat);
         if (moves == MOVES || verdict == RC_QUEUE_EVICT || verdict == RC_QUEUE_EVICT_REMEMBERED)
             return evict(stripe, spot, hash);
-        move_to_main(stripe, queues, ref);
+        if (!rc_stripe_move_to_main(stripe, ref))
+            return 0;
         rc_index_set_heat(spot, verdict == RC_QUEUE_REPRIEVE ? heat - 1 : 0);
     }
 }
@@ -112,12 +111,22 @@ static uint32_t clear_room(struct rc_stripe *stripe, uint32_t hole, size_t len)
         }
         uint64_t hash;
         struct rc_index_spot spot = spot_of(stripe, ref, &hash);
-        hole = evict(stripe, spot, hash);
+        if (spot.bucket == NULL || (hole = evict(stripe, spot, hash)) == 0)
+            return 0;
     }
     return rc_arena_alloc(arena, stripe->arena, len);
 }
 
-/* Room for that many bytes, or 0. */
+/* One entry of all leaves, where there must be one. Returns its hole, 0: damaged. */
+static uint32_t evict_any(struct rc_stripe *stripe, int64_t now_us)
+{
+    uint32_t hole = evict_from(stripe, pick_group(stripe), now_us);
+    if (hole == 0)
+        rc_stripe_damage(stripe);
+    return hole;
+}
+
+/* Room for that many bytes, 0, or RC_ARENA_DAMAGED. */
 static uint32_t alloc(struct rc_stripe *stripe, uint8_t group, size_t len, int64_t now_us)
 {
     struct rc_arena *arena = &stripe->head->arena;
@@ -127,12 +136,13 @@ static uint32_t alloc(struct rc_stripe *stripe, uint8_t group, size_t len, int64
         if ((hole = evict_from(stripe, group, now_us)) == 0)
             break; /* it has none left */
     while (entry_count(stripe) >= stripe->shape->max_entries)
-        hole = evict_from(stripe, pick_group(stripe), now_us);
+        if ((hole = evict_any(stripe, now_us)) == 0)
+            return 0;
     for (int tries = 0; (ref = rc_arena_alloc(arena, stripe->arena, len)) == 0; tries++) {
         if (tries == TRIES)
             return clear_room(stripe, hole, len);
-        uint32_t left = evict_from(stripe, pick_group(stripe), now_us);
-        hole = left != 0 ? left : hole;
+        if ((hole = evict_any(stripe, now_us)) == 0)
+            return 0;
     }
     return ref;
 }
@@ -146,7 +156,8 @@ static uint32_t rank_of(struct rc_stripe *stripe, struct rc_index_spot spot)
            (bytes_above(stripe, block->group) == 0 ? KEPT : 0);
 }
 
-/* Both buckets are full only by bad luck: the index has more places than there are entries. */
+/* Both buckets are full only by bad luck: the index has more places than there are entries. NULL:
+   damaged. */
 static struct rc_index_spot find_room(struct rc_stripe *stripe, uint64_t hash)
 {
     uint32_t count = stripe->shape->bucket_count;
@@ -158,15 +169,17 @@ static struct rc_index_spot find_room(struct rc_stripe *stripe, uint64_t hash)
         for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++) {
             struct rc_index_spot spot = {rc_index_bucket(stripe->buckets, count, hash, choice),
                                          slot};
+            if (!rc_stripe_has(stripe, rc_index_ref(spot.bucket, slot)))
+                return (struct rc_index_spot){NULL, 0};
             uint32_t rank = rank_of(stripe, spot);
             if (rank < lowest) {
                 lowest = rank;
                 room = spot;
             }
         }
-    uint64_t victim;
-    spot_of(stripe, rc_index_ref(room.bucket, room.slot), &victim);
-    evict(stripe, room, victim);
+    uint64_t victim = rc_stripe_hash(stripe, rc_index_ref(room.bucket, room.slot));
+    if (evict(stripe, room, victim) == 0)
+        room.bucket = NULL;
     return room;
 }
 
@@ -175,9 +188,13 @@ uint32_t rc_evict_insert(struct rc_stripe *stripe, const struct rc_near_entry *e
 {
     size_t len = rc_block_len(entry->key_len, entry->value_len);
     uint32_t ref = alloc(stripe, entry->group, len, now_us);
-    if (ref == 0)
+    if (ref == RC_ARENA_DAMAGED)
+        rc_stripe_damage(stripe);
+    if (ref == 0 || rc_stripe_is_damaged(stripe))
         return 0;
     struct rc_index_spot spot = find_room(stripe, entry->hash);
+    if (spot.bucket == NULL)
+        return 0;
     rc_stripe_put(stripe, ref, spot, entry, stamp, ticks, queue, heat);
-    return ref;
+    return rc_stripe_is_damaged(stripe) ? 0 : ref;
 }

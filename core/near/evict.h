@@ -14,7 +14,7 @@
 #include "near/stripe.h"
 
 /* Stores an entry that is not there yet, in whatever room that takes. A ref, or 0 where even an empty
-   stripe had none. */
+   stripe had none, or this one is damaged. */
 uint32_t rc_evict_insert(struct rc_stripe *stripe, const struct rc_near_entry *entry,
                          uint32_t stamp, uint64_t ticks, int queue, uint32_t heat, int64_t now_us);
 

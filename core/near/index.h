@@ -71,11 +71,11 @@ static inline uint32_t rc_index_heat(const struct rc_index_bucket *bucket, uint3
 /* ---- writers --------------------------------------------------------------------------------- */
 
 /* Every store behind this is seen by a reader only together with the odd version: release, with the
-   acquire in rc_index_is_same. */
+   acquire in rc_index_is_same. Odd it is afterwards, whatever a damaged one was before. */
 static inline void rc_index_begin(struct rc_index_bucket *bucket)
 {
     uint32_t version = atomic_load_explicit(&bucket->version, memory_order_relaxed);
-    atomic_store_explicit(&bucket->version, version + 1, memory_order_relaxed);
+    atomic_store_explicit(&bucket->version, (version + 1) | 1, memory_order_relaxed);
     rc_word_fence_release();
 }
 
@@ -97,14 +97,9 @@ struct rc_index_spot rc_index_find_ref(struct rc_index_bucket *buckets, uint32_t
 /* An empty place for that hash, in its emptier bucket. */
 struct rc_index_spot rc_index_find_room(struct rc_index_bucket *buckets, uint32_t count,
                                         uint64_t hash);
-/* Empties the bucket, in whatever state somebody died over it; its version moves on. */
+/* Empties the bucket, in whatever state somebody died over it; its version moves on. Without the mutex
+   where that cannot be had: who has it may put one more entry, or one back. */
 void rc_index_reset(struct rc_index_bucket *bucket);
-
-/* No reader finds anything in it any more: for a bucket that nobody can change. Any thread. */
-static inline void rc_index_close(struct rc_index_bucket *bucket)
-{
-    atomic_fetch_or_explicit(&bucket->version, 1, memory_order_release);
-}
 
 /* ---- readers --------------------------------------------------------------------------------- */
 

@@ -5,6 +5,9 @@
 #include "base/clock.h"
 #include "near/near_own.h"
 
+/* A reader that stood still for a moment may find an asof behind its own clock. */
+#define ASOF_AHEAD_US INT64_C(10000000)
+
 /* ---- regions and owners ---------------------------------------------------------------------- */
 
 int rc_near_open(struct rc_near **near, const struct rc_near_options *options, const char **why)
@@ -88,25 +91,33 @@ void rc_near_renew_owner(struct rc_near_owner *owner)
 
 void rc_near_set_asof(struct rc_near_owner *owner, int64_t asof_us)
 {
-    /* Only the owner's own thread stores it. Release: with the acquire of readers, who then see all
-       that was dropped before. */
-    if (asof_us > atomic_load_explicit(&owner->asof_us, memory_order_relaxed))
+    /* Only the owner's own thread stores it, and what it has not said itself (a time to come) does not
+       count. Release: with the acquire of readers, who then see all that was dropped before. */
+    int64_t said_us = atomic_load_explicit(&owner->asof_us, memory_order_relaxed);
+    if (asof_us > said_us || said_us > asof_us + ASOF_AHEAD_US)
         atomic_store_explicit(&owner->asof_us, asof_us, memory_order_release);
+}
+
+/* A time that somebody else may have stored. Callers reckon with it. */
+static int64_t load_time(const _Atomic int64_t *time_us)
+{
+    int64_t value = atomic_load_explicit(time_us, memory_order_relaxed);
+    return value > 0 ? value : 0;
 }
 
 int64_t rc_near_asof(const struct rc_near_owner *owner)
 {
-    return atomic_load_explicit(&owner->asof_us, memory_order_relaxed);
+    return load_time(&owner->asof_us);
 }
 
 int64_t rc_near_read_us(const struct rc_near_owner *owner)
 {
-    return atomic_load_explicit(&owner->read_us, memory_order_relaxed);
+    return load_time(&owner->read_us);
 }
 
 int64_t rc_near_need_us(const struct rc_near_owner *owner)
 {
-    return atomic_load_explicit(&owner->need_us, memory_order_relaxed);
+    return load_time(&owner->need_us);
 }
 
 void rc_near_forget_need(struct rc_near_owner *owner)
@@ -187,17 +198,20 @@ static inline void touch(struct rc_near_owner *owner, int64_t now_us, int64_t ma
 {
     if (max_stale_us <= 0)
         return;
-    if (now_us - atomic_load_explicit(&owner->read_us, memory_order_relaxed) > max_stale_us / 8)
+    uint64_t read_us = (uint64_t)atomic_load_explicit(&owner->read_us, memory_order_relaxed);
+    if ((int64_t)((uint64_t)now_us - read_us) > max_stale_us / 8)
         atomic_store_explicit(&owner->read_us, now_us, memory_order_relaxed);
     if (max_stale_us < atomic_load_explicit(&owner->need_us, memory_order_relaxed))
         atomic_store_explicit(&owner->need_us, max_stale_us, memory_order_relaxed);
 }
 
+/* Unsigned, and both sides moved: an asof far ahead, which no owner says, is as bad as one long ago. */
 static inline bool is_coherent(const struct standing *standing, uint32_t stamp, int64_t now_us,
                                int64_t max_stale_us)
 {
     return standing->stamp == stamp && max_stale_us > 0 &&
-           now_us - standing->asof_us <= max_stale_us;
+           (uint64_t)now_us - (uint64_t)standing->asof_us + ASOF_AHEAD_US <=
+               (uint64_t)max_stale_us + ASOF_AHEAD_US;
 }
 
 /* ---- lookup ---------------------------------------------------------------------------------- */
@@ -294,8 +308,8 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
     if (now_us >= handle->deadline_us)
         return RC_NEAR_MISS;
     touch(standing.owner, now_us, max_stale_us);
-    if (peek.value_len > value->capacity)
-        return RC_NEAR_GROW;
+    if (peek.value_len > value->capacity) /* none is larger than an eighth: it is damaged */
+        return peek.value_len <= near->region.shape.arena_bytes / 8 ? RC_NEAR_GROW : RC_NEAR_MISS;
     value->asof_us = standing.asof_us;
     handle->changes = &stripe->head->changes;
     handle->seen_changes = changes; /* odd: never found again, so the bucket is looked at */
@@ -431,6 +445,7 @@ void rc_near_read_stats(struct rc_near *near, rc_near_stats *stats)
         .refusals = sums[RC_STRIPE_REFUSALS],
         .revalidations = sums[RC_STRIPE_REVALIDATIONS],
         .repairs = sums[RC_STRIPE_REPAIRS],
+        .damaged = sums[RC_STRIPE_DAMAGED],
         .entries = sums[RC_STRIPE_ENTRIES],
         .bytes = sums[RC_STRIPE_BYTES],
         .capacity = near->region.shape.arena_bytes * near->region.stripe_count,

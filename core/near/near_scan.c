@@ -39,7 +39,11 @@ uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets)
             continue;
         for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++) {
             uint32_t ref = rc_index_ref(bucket, slot);
-            if (ref == 0 || !rc_stripe_is_over(stripe, ref, now_us))
+            if (ref == 0)
+                continue;
+            if (!rc_stripe_has(stripe, ref))
+                break;
+            if (!rc_stripe_is_over(stripe, ref, now_us))
                 continue;
             rc_stripe_remove(stripe, (struct rc_index_spot){bucket, slot});
             rc_stripe_count(stripe, RC_STRIPE_EXPIRATIONS);
@@ -100,6 +104,8 @@ static void claim_bucket(struct rc_stripe *stripe, struct rc_index_bucket *bucke
     for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++) {
         struct rc_index_spot spot = {bucket, slot};
         uint32_t ref = rc_index_ref(bucket, slot);
+        if (ref != 0 && !rc_stripe_has(stripe, ref))
+            return;
         if (ref == 0 || !may_claim(&harvest->claimant, rc_block_at(stripe->arena, ref)->stamp))
             continue;
         struct rc_block *block = rc_block_at(stripe->arena, ref);

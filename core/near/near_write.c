@@ -89,6 +89,9 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     }
     if (!rc_stripe_lock(stripe))
         return false;
+    /* Acquire: before the count of writes. Who gives the stripe up (below) has counted its write, and
+       then renews the stamps. */
+    uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_acquire);
     /* Behind the fence in rc_stripe_lock: see rc_near_drop. */
     bool is_doomed =
         atomic_load_explicit(rc_near_writes_of(near, entry->hash), memory_order_relaxed) != writes;
@@ -96,9 +99,7 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     if (is_doomed)
         is_there = doom(near, stripe, entry);
     else
-        is_stored =
-            replace(stripe, entry, atomic_load_explicit(&owner->stamp, memory_order_relaxed), ticks,
-                    now_us);
+        is_stored = replace(stripe, entry, stamp, ticks, now_us);
     /* Kept or not, it is handed out. An answer to an earlier request that comes in later, over
        another connection, must not be kept behind it: a reader would see the key go back. Relaxed:
        fills of a key meet under the mutex. */
@@ -159,6 +160,15 @@ static bool remove_key(struct rc_near *near, struct rc_stripe *stripe, uint64_t 
     return is_known;
 }
 
+/* Nobody gives the stripe's mutex back: it is damaged, or its holder stands still, perhaps in the middle
+   of putting an entry of the key. What is there goes out of sight, and whatever has a stamp by now
+   is not served any more. */
+static void give_up(struct rc_near *near, struct rc_stripe *stripe)
+{
+    rc_stripe_abandon(stripe);
+    rc_region_renew_all(&near->region);
+}
+
 /* After a drop by RC_NEAR_WRITE, no fill is found whose `writes` were read before. With W the count,
    and S the stripe's `writing`:
 
@@ -191,10 +201,8 @@ static bool drop(struct rc_near *near, const char *key, size_t len, enum rc_near
     if (rc_stripe_lock(stripe)) {
         is_known = remove_key(near, stripe, hash, key, len, cause, version);
         rc_stripe_unlock(stripe);
-    } else { /* nobody can write here any more: what cannot be removed must not be read */
-        for (int choice = 0; choice < 2; choice++)
-            rc_index_close(
-                rc_index_bucket(stripe->buckets, stripe->shape->bucket_count, hash, choice));
+    } else { /* what cannot be removed must not be read */
+        give_up(near, stripe);
     }
     return is_known;
 }

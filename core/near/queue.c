@@ -12,6 +12,33 @@ static void set_older(char *arena, uint32_t ref, uint32_t older)
     rc_word_store32(&rc_block_at(arena, ref)->older, older);
 }
 
+static bool is_ref(uint32_t ref, uint32_t units)
+{
+    return ref - 1 < units && units - (ref - 1) >= (RC_BLOCK_HEAD + 7) / 8;
+}
+
+bool rc_queue_is_linked(const struct rc_queue_pair *pair, char *arena, uint32_t ref, uint32_t units)
+{
+    const struct rc_block *block = rc_block_at(arena, ref);
+    if (block->queue > RC_QUEUE_MAIN)
+        return false;
+    const struct rc_queue *from = &pair->queues[block->queue];
+    uint32_t newer = block->newer, older = block->older;
+    if (newer == 0 ? from->newest != ref
+                   : !is_ref(newer, units) || rc_block_at(arena, newer)->older != ref)
+        return false;
+    return older == 0 ? from->oldest == ref
+                      : is_ref(older, units) && rc_block_at(arena, older)->newer == ref;
+}
+
+bool rc_queue_is_open(const struct rc_queue_pair *pair, char *arena, int queue, uint32_t units)
+{
+    const struct rc_queue *into = &pair->queues[queue];
+    if (into->newest == 0)
+        return into->oldest == 0;
+    return is_ref(into->newest, units) && rc_block_at(arena, into->newest)->newer == 0;
+}
+
 void rc_queue_push(struct rc_queue_pair *pair, char *arena, uint32_t ref, int queue)
 {
     struct rc_queue *into = &pair->queues[queue];

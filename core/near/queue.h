@@ -41,6 +41,11 @@ enum rc_queue_verdict {
     RC_QUEUE_REPRIEVE          /* back to the front of the main queue, frequency one less */
 };
 
+/* The queues are input, like all of a region. Asked before the two below, with what the arena has handed
+   out: whether the block stands where its neighbours say, and whether the newest one is one. */
+bool rc_queue_is_linked(const struct rc_queue_pair *pair, char *arena, uint32_t ref,
+                        uint32_t units);
+bool rc_queue_is_open(const struct rc_queue_pair *pair, char *arena, int queue, uint32_t units);
 void rc_queue_push(struct rc_queue_pair *pair, char *arena, uint32_t ref, int queue);
 void rc_queue_remove(struct rc_queue_pair *pair, char *arena, uint32_t ref);
 /* The next one to be judged; 0: both queues are empty. */

@@ -55,9 +55,8 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
     region->stripe_count = stripe_count;
     region->shape.shift = (uint32_t)__builtin_ctz(stripe_count);
     for (uint32_t i = 0; i < stripe_count; i++)
-        region->stripes[i] =
-            rc_stripe_view(&region->shape, &region->head->bounds,
-                           region->base + stripes_at + (size_t)i * region->shape.bytes);
+        rc_stripe_view(&region->stripes[i], &region->shape, &region->head->bounds,
+                       region->base + stripes_at + (size_t)i * region->shape.bytes);
     return true;
 }
 
@@ -348,7 +347,8 @@ int rc_region_unlink(const char *name, size_t name_len)
    without a pid. Neither needs a repair. */
 static bool lock(struct rc_region *region)
 {
-    int error = rc_stripe_take_mutex(&region->head->mutex);
+    int error =
+        rc_stripe_take_mutex(&region->head->mutex, region->shape.mutex_kind, RC_STRIPE_PATIENCE_US);
     if (error == EOWNERDEAD)
         error = pthread_mutex_consistent(&region->head->mutex);
     return error == 0;
@@ -478,6 +478,8 @@ uint8_t rc_region_group(struct rc_region *region, const char *prefix, size_t len
     if ((min_bytes == 0 && max_bytes == 0) || !lock(region))
         return 0;
     uint32_t count = atomic_load_explicit(&head->bounds.count, memory_order_relaxed), id = 1;
+    count = count < RC_NEAR_GROUPS ? count : RC_NEAR_GROUPS; /* damaged, perhaps */
+    count = count > 0 ? count : 1;
     while (id < count && !is_group(&head->groups[id], hash, prefix, len))
         id++;
     if (id >= RC_NEAR_GROUPS) {

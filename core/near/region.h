@@ -125,8 +125,17 @@ static inline void rc_region_renew(struct rc_near_owner *owner, uint32_t slot)
     uint32_t epoch = (stamp >> RC_REGION_SLOT_BITS) + 1;
     if (epoch >> (32 - RC_REGION_SLOT_BITS) != 0)
         epoch = 1;
-    /* Release: with the acquire of readers. */
+    /* Release: with the acquire of readers, and of rc_near_fill. */
     atomic_store_explicit(&owner->stamp, epoch << RC_REGION_SLOT_BITS | slot, memory_order_release);
+}
+
+/* The same for all owners, by anybody: nothing that is in the region up to now is coherent any more. An
+   owner that renews itself at the same time fills nothing meanwhile, so that both may come to the
+   same stamp. */
+static inline void rc_region_renew_all(struct rc_region *region)
+{
+    for (uint32_t slot = 0; slot < region->owner_count; slot++)
+        rc_region_renew(&region->owners[slot], slot);
 }
 
 #endif

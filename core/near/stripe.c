@@ -5,6 +5,50 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
+
+/* ---- mutex ----------------------------------------------------------------------------------- */
+
+int rc_stripe_init_mutex(pthread_mutex_t *mutex)
+{
+    pthread_mutexattr_t attributes;
+    if (pthread_mutexattr_init(&attributes) != 0)
+        return RC_ERR_NOMEM;
+    int error = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    if (error == 0)
+        error = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    if (error == 0)
+        error = pthread_mutex_init(mutex, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    return error == 0 ? 0 : RC_ERR_NOMEM;
+}
+
+/* libc goes by what the mutex itself says of its kind, and asserts what follows from it: a damaged one
+   must not get there. */
+#if defined(__GLIBC__)
+static int kind_of(const pthread_mutex_t *mutex)
+{
+    return mutex->__data.__kind;
+}
+#else
+static int kind_of(const pthread_mutex_t *mutex)
+{
+    (void)mutex;
+    return 0;
+}
+#endif
+
+static int mutex_kind(void)
+{
+    pthread_mutex_t mutex;
+    memset(&mutex, 0, sizeof(mutex));
+    if (rc_stripe_init_mutex(&mutex) != 0)
+        return -1;
+    int kind = kind_of(&mutex);
+    pthread_mutex_destroy(&mutex);
+    return kind;
+}
+
 /* ---- shape ----------------------------------------------------------------------------------- */
 
 enum { LINE = 64 };
@@ -25,6 +69,7 @@ bool rc_stripe_plan(struct rc_stripe_shape *shape, size_t bytes)
         return false;
     size_t left = bytes - head;
     shape->bytes = bytes;
+    shape->mutex_kind = mutex_kind();
     shape->bucket_count = (uint32_t)(left / 20 / sizeof(struct rc_index_bucket));
     shape->ghost_count = (uint32_t)(left / 83 / sizeof(struct rc_ghost_line));
     shape->max_entries = (uint32_t)((uint64_t)shape->bucket_count * RC_INDEX_SLOTS * 95 / 100);
@@ -35,43 +80,32 @@ bool rc_stripe_plan(struct rc_stripe_shape *shape, size_t bytes)
     return true;
 }
 
-struct rc_stripe rc_stripe_view(const struct rc_stripe_shape *shape,
-                                const struct rc_stripe_bounds *bounds, char *at)
+void rc_stripe_view(struct rc_stripe *stripe, const struct rc_stripe_shape *shape,
+                    const struct rc_stripe_bounds *bounds, char *at)
 {
-    return (struct rc_stripe){
-        .head = (struct rc_stripe_head *)(void *)at,
-        .buckets = (struct rc_index_bucket *)(void *)(at + shape->buckets_at),
-        .ghosts = (struct rc_ghost_line *)(void *)(at + shape->ghosts_at),
-        .arena = at + shape->arena_at,
-        .shape = shape,
-        .bounds = bounds,
-    };
+    stripe->head = (struct rc_stripe_head *)(void *)at;
+    stripe->buckets = (struct rc_index_bucket *)(void *)(at + shape->buckets_at);
+    stripe->ghosts = (struct rc_ghost_line *)(void *)(at + shape->ghosts_at);
+    stripe->arena = at + shape->arena_at;
+    stripe->shape = shape;
+    stripe->bounds = bounds;
+    atomic_init(&stripe->is_lost, false);
 }
 
 /* ---- mutex and repair ------------------------------------------------------------------------ */
 
-int rc_stripe_init_mutex(pthread_mutex_t *mutex)
-{
-    pthread_mutexattr_t attributes;
-    if (pthread_mutexattr_init(&attributes) != 0)
-        return RC_ERR_NOMEM;
-    int error = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-    if (error == 0)
-        error = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-    if (error == 0)
-        error = pthread_mutex_init(mutex, &attributes);
-    pthread_mutexattr_destroy(&attributes);
-    return error == 0 ? 0 : RC_ERR_NOMEM;
-}
-
 /* Nobody waits in the mutex itself: a waiter that is killed just when it is woken takes the wake-up
    of the next one with it if somebody else got the mutex meanwhile. That one then sleeps until the
    mutex is fought for again (seen once with Linux 6.18, glibc 2.36: nine minutes, nobody had it). Who
-   has the mutex has it for a microsecond, unless it lost its processor. */
-int rc_stripe_take_mutex(pthread_mutex_t *mutex)
+   has the mutex has it for a microsecond, unless it lost its processor, was stopped, or the word is
+   damaged and nobody has it: so the wait has an end. */
+int rc_stripe_take_mutex(pthread_mutex_t *mutex, int kind, int64_t patience_us)
 {
     enum { SPINS = 100, YIELDS = 120, MAX_PAUSE_NS = 1000000 };
     struct timespec pause = {.tv_nsec = 20000};
+    int64_t until_us = 0;
+    if (kind_of(mutex) != kind)
+        return EINVAL;
     for (int tries = 0;; tries++) {
         int error = pthread_mutex_trylock(mutex);
         if (error != EBUSY)
@@ -81,6 +115,10 @@ int rc_stripe_take_mutex(pthread_mutex_t *mutex)
         if (tries < YIELDS) {
             sched_yield();
         } else {
+            int64_t now_us = rc_clock_us();
+            until_us = until_us != 0 ? until_us : now_us + patience_us;
+            if (now_us >= until_us)
+                return EBUSY;
             nanosleep(&pause, NULL);
             pause.tv_nsec = pause.tv_nsec < MAX_PAUSE_NS / 2 ? pause.tv_nsec * 2 : MAX_PAUSE_NS;
         }
@@ -111,7 +149,7 @@ void rc_stripe_count(struct rc_stripe *stripe, enum rc_stripe_counter counter)
 
 /* Somebody died in the middle of a change: nothing tells what is whole, so nothing is kept. A repair
    that is cut short itself is begun again by the next one, as `writing` is still set. */
-static void repair(struct rc_stripe *stripe)
+static void repair(struct rc_stripe *stripe, enum rc_stripe_counter cause)
 {
     for (uint32_t i = 0; i < stripe->shape->bucket_count; i++)
         rc_index_reset(&stripe->buckets[i]);
@@ -120,14 +158,44 @@ static void repair(struct rc_stripe *stripe)
     memset(stripe->ghosts, 0, stripe->shape->ghost_count * sizeof(*stripe->ghosts));
     set_counter(stripe, RC_STRIPE_ENTRIES, 0);
     set_counter(stripe, RC_STRIPE_BYTES, 0);
-    rc_stripe_count(stripe, RC_STRIPE_REPAIRS);
+    rc_stripe_count(stripe, cause);
+}
+
+/* Nothing of the arena's head is checked later. */
+static bool is_arena_sound(const struct rc_stripe *stripe)
+{
+    const struct rc_arena *arena = &stripe->head->arena;
+    return arena->end == stripe->shape->arena_bytes / 8 && arena->top <= arena->end;
+}
+
+void rc_stripe_damage(struct rc_stripe *stripe)
+{
+    atomic_store_explicit(&stripe->head->writing, RC_STRIPE_DAMAGE, memory_order_relaxed);
+}
+
+bool rc_stripe_is_damaged(const struct rc_stripe *stripe)
+{
+    return atomic_load_explicit(&stripe->head->writing, memory_order_relaxed) == RC_STRIPE_DAMAGE;
+}
+
+void rc_stripe_abandon(struct rc_stripe *stripe)
+{
+    for (uint32_t i = 0; i < stripe->shape->bucket_count; i++)
+        rc_index_reset(&stripe->buckets[i]);
+    rc_stripe_count(stripe, RC_STRIPE_DAMAGED);
 }
 
 bool rc_stripe_lock(struct rc_stripe *stripe)
 {
     struct rc_stripe_head *head = stripe->head;
-    int error = rc_stripe_take_mutex(&head->mutex);
-    if (error != 0 && error != EOWNERDEAD)
+    /* Relaxed: advice. */
+    bool is_lost = atomic_load_explicit(&stripe->is_lost, memory_order_relaxed);
+    int error = rc_stripe_take_mutex(&head->mutex, stripe->shape->mutex_kind,
+                                     is_lost ? 0 : RC_STRIPE_PATIENCE_US);
+    bool is_taken = error == 0 || error == EOWNERDEAD;
+    if (is_taken == is_lost)
+        atomic_store_explicit(&stripe->is_lost, !is_taken, memory_order_relaxed);
+    if (!is_taken)
         return false;
     if (error == EOWNERDEAD && pthread_mutex_consistent(&head->mutex) != 0) {
         pthread_mutex_unlock(&head->mutex);
@@ -136,7 +204,7 @@ bool rc_stripe_lock(struct rc_stripe *stripe)
     /* Under the mutex: a relaxed load sees what the last holder wrote, dead or not. */
     bool is_broken = atomic_load_explicit(&head->writing, memory_order_relaxed) != 0;
     uint32_t changes = atomic_load_explicit(&head->changes, memory_order_relaxed);
-    atomic_store_explicit(&head->writing, 1, memory_order_relaxed);
+    atomic_store_explicit(&head->writing, RC_STRIPE_WRITING, memory_order_relaxed);
     atomic_store_explicit(&head->changes, (changes + 1) | 1, memory_order_relaxed);
     /* Total: either rc_stripe_is_changing sees `writing`, or what the caller loads from here on sees
        what the other side stored before it asked. Release, as a part of it: what is written from
@@ -144,13 +212,17 @@ bool rc_stripe_lock(struct rc_stripe *stripe)
        it may reuse. */
     rc_word_fence_total();
     if (is_broken)
-        repair(stripe);
+        repair(stripe, RC_STRIPE_REPAIRS);
+    else if (!is_arena_sound(stripe))
+        repair(stripe, RC_STRIPE_DAMAGED);
     return true;
 }
 
 void rc_stripe_unlock(struct rc_stripe *stripe)
 {
     struct rc_stripe_head *head = stripe->head;
+    if (rc_stripe_is_damaged(stripe))
+        repair(stripe, RC_STRIPE_DAMAGED);
     uint32_t changes = atomic_load_explicit(&head->changes, memory_order_relaxed);
     /* Release: who sees the even number, or 0, sees all that was changed before. */
     atomic_store_explicit(&head->changes, changes + 1, memory_order_release);
@@ -165,6 +237,22 @@ bool rc_stripe_is_changing(const struct rc_stripe *stripe)
 }
 
 /* ---- entries --------------------------------------------------------------------------------- */
+
+bool rc_stripe_has(struct rc_stripe *stripe, uint32_t ref)
+{
+    uint32_t unit = ref - 1, top = stripe->head->arena.top;
+    if (unit < top && top - unit >= (RC_BLOCK_HEAD + 7) / 8) {
+        const struct rc_block *block = rc_block_at(stripe->arena, ref);
+        uint32_t word = block->word, units = word & RC_ARENA_UNITS;
+        size_t room = rc_block_key_room(block->key_len);
+        if ((word & RC_ARENA_USED) != 0 && units <= top - unit && units * 8 >= RC_BLOCK_HEAD &&
+            rc_arena_len(word) >= RC_BLOCK_HEAD + room && block->key_len <= RC_NEAR_MAX_KEY &&
+            block->group < RC_NEAR_GROUPS && block->queue <= RC_QUEUE_MAIN)
+            return true;
+    }
+    rc_stripe_damage(stripe);
+    return false;
+}
 
 uint64_t rc_stripe_hash(const struct rc_stripe *stripe, uint32_t ref)
 {
@@ -197,9 +285,12 @@ struct rc_index_spot rc_stripe_find(struct rc_stripe *stripe, uint64_t hash, con
         uint64_t matches = rc_index_matches(bucket, rc_index_tag(hash));
         for (; matches != 0; matches &= matches - 1) {
             struct rc_index_spot spot = {bucket, rc_index_first(matches)};
-            if (rc_index_ref(bucket, spot.slot) == 0)
+            uint32_t ref = rc_index_ref(bucket, spot.slot);
+            if (ref == 0)
                 continue;
-            struct rc_block *block = rc_stripe_block(stripe, spot);
+            if (!rc_stripe_has(stripe, ref))
+                return (struct rc_index_spot){NULL, 0};
+            struct rc_block *block = rc_block_at(stripe->arena, ref);
             if (block->key_len == key_len &&
                 (key_len == 0 || memcmp(rc_block_key(block), key, key_len) == 0))
                 return spot;
@@ -217,6 +308,37 @@ static void count_entry(struct rc_stripe *stripe, uint32_t word, bool is_new)
     set_counter(stripe, RC_STRIPE_BYTES, is_new ? bytes + more : bytes - more);
 }
 
+/* Of a block that is an entry. */
+static bool unqueue(struct rc_stripe *stripe, uint32_t ref)
+{
+    struct rc_stripe_head *head = stripe->head;
+    struct rc_queue_pair *queues = &head->queues[rc_block_at(stripe->arena, ref)->group];
+    if (!rc_queue_is_linked(queues, stripe->arena, ref, head->arena.top)) {
+        rc_stripe_damage(stripe);
+        return false;
+    }
+    rc_queue_remove(queues, stripe->arena, ref);
+    return true;
+}
+
+static bool enqueue(struct rc_stripe *stripe, uint32_t group, uint32_t ref, int queue)
+{
+    struct rc_stripe_head *head = stripe->head;
+    struct rc_queue_pair *queues = &head->queues[group];
+    if (!rc_queue_is_open(queues, stripe->arena, queue, head->arena.top)) {
+        rc_stripe_damage(stripe);
+        return false;
+    }
+    rc_queue_push(queues, stripe->arena, ref, queue);
+    return true;
+}
+
+bool rc_stripe_move_to_main(struct rc_stripe *stripe, uint32_t ref)
+{
+    uint32_t group = rc_block_at(stripe->arena, ref)->group;
+    return unqueue(stripe, ref) && enqueue(stripe, group, ref, RC_QUEUE_MAIN);
+}
+
 uint32_t rc_stripe_remove(struct rc_stripe *stripe, struct rc_index_spot spot)
 {
     uint32_t ref = rc_index_ref(spot.bucket, spot.slot);
@@ -225,9 +347,14 @@ uint32_t rc_stripe_remove(struct rc_stripe *stripe, struct rc_index_spot spot)
     rc_index_begin(spot.bucket);
     rc_index_clear(spot);
     rc_index_end(spot.bucket);
-    rc_queue_remove(&stripe->head->queues[block->group], stripe->arena, ref);
+    if (!unqueue(stripe, ref))
+        return 0;
     count_entry(stripe, block->word, false);
-    return rc_arena_free(&stripe->head->arena, stripe->arena, ref);
+    uint32_t hole = rc_arena_free(&stripe->head->arena, stripe->arena, ref);
+    if (hole != RC_ARENA_DAMAGED)
+        return hole;
+    rc_stripe_damage(stripe);
+    return 0;
 }
 
 void rc_stripe_haunt(struct rc_stripe *stripe, uint64_t hash)
@@ -270,6 +397,7 @@ void rc_stripe_put(struct rc_stripe *stripe, uint32_t ref, struct rc_index_spot 
     rc_index_begin(spot.bucket);
     rc_index_put(spot, rc_index_tag(entry->hash), ref, heat);
     rc_index_end(spot.bucket);
-    rc_queue_push(&stripe->head->queues[entry->group], stripe->arena, ref, queue);
+    if (!enqueue(stripe, entry->group, ref, queue))
+        return;
     count_entry(stripe, rc_block_at(stripe->arena, ref)->word, true);
 }

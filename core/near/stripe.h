@@ -2,11 +2,14 @@
  * stripe - a part of the region with a mutex of its own: entries, and who has to leave.
  *
  * What:    on top of index, arena, queues and ghost: find, put and remove entries, and start anew
- *          after a process died in the middle of a change. Who makes room is evict.
+ *          after a process died in the middle of a change, or what is found there contradicts itself.
+ *          Who makes room is evict.
  * Threads: everything but rc_stripe_count under rc_stripe_lock. No thread holds two of these
  *          mutexes, and nothing is allocated or called back under one.
  * Memory:  a struct rc_stripe is this process's view of one; `head` and what follows it are shared.
- * Errors:  rc_stripe_lock fails only where a mutex is beyond repair; then nothing is written any more.
+ * Errors:  rc_stripe_lock fails where a mutex is beyond repair, or nobody gives it back. Everything
+ *          else that finds damage says so by rc_stripe_damage, gives up what it does, and the stripe
+ *          is emptied when its mutex is given back.
  */
 #ifndef RC_STRIPE_H
 #define RC_STRIPE_H
@@ -37,6 +40,7 @@ enum rc_stripe_counter {
     RC_STRIPE_REFUSALS,
     RC_STRIPE_REVALIDATIONS,
     RC_STRIPE_REPAIRS,
+    RC_STRIPE_DAMAGED,
     RC_STRIPE_ENTRIES,
     RC_STRIPE_BYTES,
     RC_STRIPE_COUNTERS
@@ -51,7 +55,8 @@ struct rc_stripe_bounds {
 
 /* The same for all stripes of a region, and fixed after init. */
 struct rc_stripe_shape {
-    size_t bytes; /* of a stripe in all */
+    int mutex_kind; /* what tells a mutex of ours, undamaged, from another one */
+    size_t bytes;   /* of a stripe in all */
     uint32_t bucket_count;
     uint32_t ghost_count;
     uint32_t max_entries;
@@ -64,10 +69,12 @@ struct rc_stripe_shape {
     struct rc_mix_seed seed;
 };
 
+enum { RC_STRIPE_WRITING = 1, RC_STRIPE_DAMAGE };
+
 struct rc_stripe_head {
     alignas(64) pthread_mutex_t mutex; /* robust: it can be taken after its holder died */
-    /* Any process: 1 while the holder of the mutex may have left things half done. */
-    _Atomic uint32_t writing;
+    /* Any process: not 0 while the holder of the mutex may have left things half done. */
+    _Atomic uint32_t writing; /* RC_STRIPE_WRITING, RC_STRIPE_DAMAGE */
     /* Any process. Moves when a holder of the mutex begins, to an odd number, and when it ends: who
        finds it as it was knows that nothing in the stripe has changed. */
     alignas(64) _Atomic uint32_t changes;
@@ -86,22 +93,30 @@ struct rc_stripe {
     struct rc_ghost_line *ghosts;
     const struct rc_stripe_shape *shape;
     const struct rc_stripe_bounds *bounds;
+    _Atomic bool is_lost; /* its mutex was waited for in vain: no more patience with it */
 };
 
 /* False where the bytes are too few. */
 bool rc_stripe_plan(struct rc_stripe_shape *shape, size_t bytes);
-struct rc_stripe rc_stripe_view(const struct rc_stripe_shape *shape,
-                                const struct rc_stripe_bounds *bounds, char *at);
+void rc_stripe_view(struct rc_stripe *stripe, const struct rc_stripe_shape *shape,
+                    const struct rc_stripe_bounds *bounds, char *at);
 /* On zeroed memory. */
 int rc_stripe_init(struct rc_stripe *stripe);
 /* A robust mutex that processes share. */
 int rc_stripe_init_mutex(pthread_mutex_t *mutex);
-/* Takes one, without ever sleeping in it. 0, EOWNERDEAD (taken, too) or what is wrong with it. */
-int rc_stripe_take_mutex(pthread_mutex_t *mutex);
+/* Takes one, without ever sleeping in it. 0, EOWNERDEAD (taken, too), EBUSY where whoever has it did not
+   give it back in patience_us, or what is wrong with it. */
+enum { RC_STRIPE_PATIENCE_US = 1000000 };
+int rc_stripe_take_mutex(pthread_mutex_t *mutex, int kind, int64_t patience_us);
 
 /* Takes the mutex and says that things change from here on. */
 bool rc_stripe_lock(struct rc_stripe *stripe);
 void rc_stripe_unlock(struct rc_stripe *stripe);
+/* Under the mutex: what was found cannot be. Everything goes when the mutex is given back. */
+void rc_stripe_damage(struct rc_stripe *stripe);
+bool rc_stripe_is_damaged(const struct rc_stripe *stripe);
+/* Where the mutex cannot be had: takes all entries out of sight. Its holder may still add one. */
+void rc_stripe_abandon(struct rc_stripe *stripe);
 /* Whether a change may be going on that a reader does not see yet. Pairs with rc_stripe_lock. */
 bool rc_stripe_is_changing(const struct rc_stripe *stripe);
 
@@ -114,8 +129,13 @@ void rc_stripe_put(struct rc_stripe *stripe, uint32_t ref, struct rc_index_spot 
                    uint32_t heat);
 struct rc_index_spot rc_stripe_find(struct rc_stripe *stripe, uint64_t hash, const char *key,
                                     size_t key_len);
-/* Returns the hole it leaves (rc_arena_free). */
+/* Returns the hole it leaves (rc_arena_free); 0: damaged. */
 uint32_t rc_stripe_remove(struct rc_stripe *stripe, struct rc_index_spot spot);
+/* To the front of the main queue of its group. False: damaged. */
+bool rc_stripe_move_to_main(struct rc_stripe *stripe, uint32_t ref);
+/* Whether there can be an entry in that block, with a key and a group; else it is damage. Of others
+   nothing below may be asked. */
+bool rc_stripe_has(struct rc_stripe *stripe, uint32_t ref);
 void rc_stripe_haunt(struct rc_stripe *stripe, uint64_t hash); /* the ghost queue remembers it */
 uint64_t rc_stripe_hash(const struct rc_stripe *stripe, uint32_t ref);
 bool rc_stripe_is_over(const struct rc_stripe *stripe, uint32_t ref, int64_t now_us);

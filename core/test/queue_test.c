@@ -124,7 +124,7 @@ static void open_stage(struct stage *stage)
     for (int i = 0; i < 4; i++)
         stage->shape.seed.words[i] = UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)(i + 1);
     stage->bounds.count = 1;
-    stage->stripe = rc_stripe_view(&stage->shape, &stage->bounds, stage->memory);
+    rc_stripe_view(&stage->stripe, &stage->shape, &stage->bounds, stage->memory);
     CHECK(rc_stripe_init(&stage->stripe) == 0);
 }
 

@@ -506,6 +506,102 @@ static void keeps_a_stripe_whose_writer_was_killed_between_changes(void)
     rc_near_close(near);
 }
 
+/* The entry's place in the index; a bucket of NULL: none. */
+static struct rc_index_spot spot_of(struct rc_near *near, const char *key)
+{
+    uint64_t hash = rc_near_hash(near, key, strlen(key));
+    return rc_stripe_find(rc_near_stripe(near, hash), hash, key, strlen(key));
+}
+
+static uint64_t damaged(struct rc_near *near)
+{
+    rc_near_stats stats;
+    rc_near_read_stats(near, &stats);
+    return stats.damaged;
+}
+
+static struct rc_near *open_with_entries(struct rc_near_owner **owner)
+{
+    struct rc_near_options options = {.bytes = SIZE, .stripes = 1};
+    struct rc_near *near = open_near(&options);
+    *owner = rc_near_add_owner(near);
+    rc_near_set_asof(*owner, rc_near_now_us());
+    CHECK(fill(near, *owner, "key") && fill(near, *owner, "other"));
+    return near;
+}
+
+static void empties_a_stripe_that_contradicts_itself(void)
+{
+    struct rc_near_owner *owner;
+    struct rc_near *near = open_with_entries(&owner);
+    struct rc_stripe *stripe = &near->region.stripes[0];
+    rc_stripe_block(stripe, spot_of(near, "key"))->newer = 0x3fffffff;
+    rc_near_drop(near, "key", 3, RC_NEAR_PUSH);
+    CHECK(damaged(near) == 1 && look(near, "other") == RC_NEAR_MISS);
+    CHECK(fill(near, owner, "key") && look(near, "key") == RC_NEAR_HIT);
+    rc_stripe_block(stripe, spot_of(near, "key"))->word = 0;
+    CHECK(look(near, "key") == RC_NEAR_MISS && damaged(near) == 1);
+    CHECK(!fill(near, owner, "key") && damaged(near) == 2);
+    CHECK(fill(near, owner, "key") && look(near, "key") == RC_NEAR_HIT);
+    stripe->head->arena.top = UINT32_MAX;
+    CHECK(fill(near, owner, "other") && damaged(near) == 3);
+    CHECK(look(near, "key") == RC_NEAR_MISS && look(near, "other") == RC_NEAR_HIT);
+    rc_near_close(near);
+}
+
+static void gives_a_stripe_up_whose_mutex_is_damaged(void)
+{
+    struct rc_near_owner *owner;
+    struct rc_near *near = open_with_entries(&owner);
+    memset(&near->region.stripes[0].head->mutex, 0xff, sizeof(pthread_mutex_t));
+    CHECK(look(near, "key") == RC_NEAR_HIT); /* nobody has found out */
+    rc_near_drop(near, "key", 3, RC_NEAR_WRITE);
+    CHECK(look(near, "key") == RC_NEAR_MISS && damaged(near) == 1);
+    CHECK(!fill(near, owner, "key") && look(near, "other") == RC_NEAR_MISS);
+    rc_near_close(near);
+}
+
+static void does_not_wait_for_ever_for_a_writer_that_stands_still(void)
+{
+    struct rc_near_owner *owner;
+    struct rc_near *near = open_with_entries(&owner);
+    struct rc_stripe *stripe = &near->region.stripes[0];
+    pid_t child = fork();
+    if (child == 0) {
+        struct rc_index_spot spot = spot_of(near, "key");
+        uint32_t ref = rc_index_ref(spot.bucket, spot.slot);
+        rc_stripe_lock(stripe);
+        raise(SIGSTOP);
+        rc_index_begin(spot.bucket); /* it had found the key current before it was stopped */
+        atomic_store(&spot.bucket->refs[spot.slot], ref);
+        rc_index_end(spot.bucket);
+        rc_stripe_unlock(stripe);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
+    rc_near_drop(near, "key", 3, RC_NEAR_WRITE);
+    CHECK(look(near, "key") == RC_NEAR_MISS && look(near, "other") == RC_NEAR_MISS);
+    CHECK(!fill(near, owner, "key") && damaged(near) >= 1);
+    kill(child, SIGCONT);
+    CHECK(ends_well(child));
+    rc_near_set_asof(owner, rc_near_now_us());
+    CHECK(look(near, "key") == RC_NEAR_STALE); /* it is there again, and nobody vouches for it */
+    CHECK(fill(near, owner, "new") && look(near, "new") == RC_NEAR_HIT); /* the mutex is back */
+    rc_near_close(near);
+}
+
+static void believes_no_owner_that_speaks_of_the_future(void)
+{
+    struct rc_near_owner *owner;
+    struct rc_near *near = open_with_entries(&owner);
+    atomic_store(&owner->asof_us, INT64_MAX);
+    CHECK(look(near, "key") == RC_NEAR_STALE);
+    rc_near_set_asof(owner, rc_near_now_us());
+    CHECK(look(near, "key") == RC_NEAR_HIT);
+    rc_near_close(near);
+}
+
 static void gives_up_where_there_is_no_memory(void)
 {
     struct rc_near_options options = {.bytes = (size_t)1 << 47}; /* all addresses a process has */
@@ -574,6 +670,10 @@ int main(void)
     TEST(takes_no_slot_with_locks_that_are_its_parents);
     TEST(empties_a_stripe_whose_writer_was_killed);
     TEST(keeps_a_stripe_whose_writer_was_killed_between_changes);
+    TEST(empties_a_stripe_that_contradicts_itself);
+    TEST(gives_a_stripe_up_whose_mutex_is_damaged);
+    TEST(does_not_wait_for_ever_for_a_writer_that_stands_still);
+    TEST(believes_no_owner_that_speaks_of_the_future);
     TEST(gives_up_where_there_is_no_memory);
     TEST(leaves_no_name_behind_where_it_could_not_be_made);
     TEST(waits_for_who_makes_it_but_not_for_ever);

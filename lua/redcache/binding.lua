@@ -932,7 +932,7 @@ end
 
 local near_stats = ffi.new("rc_near_stats")
 local NEAR_STATS = { "fills", "dooms", "invalidations", "writes", "evictions", "expirations",
-    "ghosts", "refusals", "revalidations", "repairs", "entries", "bytes", "capacity" }
+    "ghosts", "refusals", "revalidations", "repairs", "damaged", "entries", "bytes", "capacity" }
 
 ---@return table<string, number>
 function binding.near_stats(client)

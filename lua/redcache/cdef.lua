@@ -275,6 +275,7 @@ typedef struct rc_near_stats {
     uint64_t refusals;      /* fills that found no room */
     uint64_t revalidations; /* entries kept over a reconnect */
     uint64_t repairs;       /* stripes emptied because a process died while it wrote in them */
+    uint64_t damaged;       /* stripes emptied because their bytes contradict each other */
     uint64_t entries;       /* now */
     uint64_t bytes;         /* now: of entries, headers included */
     uint64_t capacity;      /* bytes there is room for */

@@ -84,6 +84,7 @@ local REGION = {
     { "near_refusals", "refusals", "counter", "Fills that found no room." },
     { "near_revalidations", "revalidations", "counter", "Entries kept over a reconnect." },
     { "near_repairs", "repairs", "counter", "Stripes emptied after a process died in them." },
+    { "near_damaged", "damaged", "counter", "Stripes emptied because they were damaged." },
     { "near_entries", "entries", "gauge", "Entries kept near." },
     { "near_bytes", "bytes", "gauge", "Their size in bytes, everything included." },
     { "near_capacity_bytes", "capacity", "gauge", "Bytes there is room for." },

@@ -270,7 +270,7 @@ describe("near:stats", function()
     local NAMES = {
         "hits", "misses", "l0Hits", "nearHits", "l0Entries", "l0Bytes", "fills", "dooms",
         "invalidations", "writes", "evictions", "expirations", "ghosts", "refusals",
-        "revalidations", "repairs", "entries", "bytes", "capacity",
+        "revalidations", "repairs", "damaged", "entries", "bytes", "capacity",
     }
 
     it("has all of its fields, 0 at first", function()
