@@ -60,6 +60,8 @@ local redcache = {
 ---Entries: ttl (300), codec ("msgpack"; "json", "raw" or a codec table), plain (false; true stores
 ---values without a header, for other programs), grace (0: how long after its ttl a value may be
 ---served when the loader or Redis fails), decodeErrors ("miss"; "error").
+---Both codecs hold tables up to 32 levels deep; msgpack, so that foreign bytes cannot unfold
+---without end, up to 65,536 tables in a value and one more per 4 bytes of it.
 ---
 ---Near cache: near (true; false: none; or a table: bytes (64 MiB, everything included), shared (a
 ---name of letters, digits and ._-: one region for all processes of this user that open it, for one

@@ -6,17 +6,11 @@
 
 #define EXACT_MAX 9007199254740992 /* 2^53: doubles hold every integer up to it */
 
-struct container {
-    uint32_t left; /* elements still to come; a map has two per pair */
-    bool is_map;
-};
-
 struct scanner {
     const unsigned char *bytes;
     size_t len;
     size_t at;
-    int depth;
-    struct container open[RC_MSGPACK_DEPTH];
+    rc_scan *open; /* the containers that are not whole yet */
 };
 
 static bool has(const struct scanner *scanner, size_t more)
@@ -119,13 +113,15 @@ static bool take_container(struct scanner *scanner, size_t width, uint64_t count
     if (width > 0 && !take_bits(scanner, width, &count))
         return false;
     uint64_t elements = is_map ? 2 * count : count;
-    if (scanner->depth == RC_MSGPACK_DEPTH || !has(scanner, elements))
+    rc_scan *open = scanner->open;
+    if (open->depth == RC_MSGPACK_DEPTH || !has(scanner, elements))
         return false;
     token->type = is_map ? RC_TOKEN_MAP : RC_TOKEN_ARRAY;
     token->count = (int32_t)count;
-    scanner->open[scanner->depth].left = (uint32_t)elements;
-    scanner->open[scanner->depth].is_map = is_map;
-    scanner->depth++;
+    open->left[open->depth] = (uint32_t)elements;
+    open->is_map[open->depth] = is_map;
+    open->depth++;
+    open->containers++;
     return true;
 }
 
@@ -207,26 +203,45 @@ static bool is_key(const rc_token *token)
     }
 }
 
-int32_t rc_msgpack_scan(const char *bytes, size_t len, rc_token *tokens, int32_t capacity)
+int32_t rc_msgpack_next(rc_scan *scan, const char *bytes, size_t len, rc_token *tokens,
+                        int32_t capacity)
 {
     if (len > INT32_MAX)
         return RC_ERR_TOOLARGE;
-    struct scanner scanner = {.bytes = (const unsigned char *)bytes, .len = len};
-    rc_token spare;
+    struct scanner scanner = {.bytes = (const unsigned char *)bytes, .len = len, .open = scan};
+    int64_t container_max = RC_MSGPACK_TABLES + (int64_t)len / RC_MSGPACK_TABLE_BYTES;
     int32_t count = 0;
-    do {
+    scanner.at = (size_t)scan->at;
+    while (count < capacity && (scan->at == 0 || scan->depth > 0)) {
         bool want_key = false;
-        if (scanner.depth > 0) {
-            struct container *inner = &scanner.open[scanner.depth - 1];
-            want_key = inner->is_map && inner->left % 2 == 0;
-            inner->left--;
+        if (scan->depth > 0) {
+            int32_t inner = scan->depth - 1;
+            want_key = scan->is_map[inner] && scan->left[inner] % 2 == 0;
+            scan->left[inner]--;
         }
-        rc_token *token = count < capacity ? &tokens[count] : &spare;
-        if (!take_element(&scanner, token) || (want_key && !is_key(token)))
+        if (!take_element(&scanner, &tokens[count]) || (want_key && !is_key(&tokens[count])))
             return RC_ERR_PROTOCOL;
+        if (scan->containers > container_max)
+            return RC_ERR_TOOLARGE;
         count++; /* every token took a byte, so count <= len */
-        while (scanner.depth > 0 && scanner.open[scanner.depth - 1].left == 0)
-            scanner.depth--;
-    } while (scanner.depth > 0);
-    return scanner.at == len ? count : RC_ERR_PROTOCOL;
+        scan->at = (int32_t)scanner.at;
+        while (scan->depth > 0 && scan->left[scan->depth - 1] == 0)
+            scan->depth--;
+    }
+    bool is_whole = scan->at > 0 && scan->depth == 0;
+    return is_whole && scanner.at != len ? RC_ERR_PROTOCOL : count;
+}
+
+int32_t rc_msgpack_scan(const char *bytes, size_t len, rc_token *tokens, int32_t capacity)
+{
+    rc_scan scan = {.at = 0};
+    rc_token spare[64];
+    int32_t count = rc_msgpack_next(&scan, bytes, len, tokens, capacity), more = count;
+    if (capacity == 0 || (count == capacity && scan.depth > 0)) {
+        do {
+            more = rc_msgpack_next(&scan, bytes, len, spare, 64);
+            count += more;
+        } while (more == 64 && scan.depth > 0);
+    }
+    return more < 0 ? more : count;
 }

@@ -267,6 +267,44 @@ static void survives_a_million_mutations(void)
     CHECK(accepted > 10000 && refused > 10000); /* else the seed tests nothing */
 }
 
+/* Window by window, whatever their size, come the tokens of the whole. */
+static void tells_the_same_in_parts(void)
+{
+    static const char VALUE[] = "\x83\xa1"
+                                "a\x93\x01\xa3"
+                                "bcd\xc0\xa1"
+                                "b\x80\xa1"
+                                "c\x81\x01\x92\x90\x90";
+    int32_t whole = SCAN(VALUE);
+    CHECK(whole == 14);
+    for (int32_t capacity = 1; capacity <= 20; capacity++) {
+        rc_scan state = {.at = 0};
+        rc_token part[20];
+        int32_t told = 0, count;
+        do {
+            count = rc_msgpack_next(&state, VALUE, sizeof VALUE - 1, part, capacity);
+            CHECK(count > 0 && told + count <= whole);
+            for (int32_t i = 0; i < count; i++)
+                CHECK(part[i].type == tokens[told + i].type &&
+                      part[i].count == tokens[told + i].count);
+            told += count;
+        } while (state.depth > 0);
+        CHECK(told == whole);
+    }
+}
+
+static void refuses_more_tables_than_its_bytes_pay_for(void)
+{
+    enum { LEN = 400000, FREE = 65536 + LEN / 4 };
+    static unsigned char bytes[LEN];
+    for (int extra = 0; extra < 2; extra++) {
+        memset(bytes, 0xc0, sizeof bytes);
+        memcpy(bytes, "\xdd\x00\x06\x1a\x7b", 5); /* 399,995 elements */
+        memset(bytes + 5, extra ? 0x80 : 0x90, FREE - 1 + extra);
+        CHECK(scan(bytes, sizeof bytes) == (extra ? RC_ERR_TOOLARGE : LEN - 4));
+    }
+}
+
 int main(void)
 {
     TEST(reads_nil_and_booleans);
@@ -284,6 +322,8 @@ int main(void)
     TEST(allows_32_levels_and_no_more);
     TEST(tells_the_room_it_needs);
     TEST(refuses_more_than_2_gib);
+    TEST(tells_the_same_in_parts);
+    TEST(refuses_more_tables_than_its_bytes_pay_for);
     TEST(survives_a_million_mutations);
     return test_result();
 }

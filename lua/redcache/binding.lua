@@ -88,6 +88,7 @@ local binding = {
     LOST = C.RC_ERR_LOST,
     NOTHELD = C.RC_ERR_NOTHELD,
     ARGUMENT = C.RC_ERR_ARGUMENT,
+    TOOLARGE = C.RC_ERR_TOOLARGE,
     -- What a scheduler's wait() says where the caller can not wait: the request is on its way.
     NOT_WAITED = 1,
     -- Who moves the bytes.
@@ -1231,14 +1232,15 @@ end
 -- MessagePack -------------------------------------------------------------------------------------
 
 local tokens_of = ffi.typeof("rc_token[?]")
+local scan_of = ffi.typeof("rc_scan")
 local FIRST_TOKENS = 256
-local TOKENS_KEPT = 65536 -- 1 MiB; a larger array is not kept
+local TOKENS_KEPT = 65536 -- 1 MiB; no array is larger
 local idle_tokens -- nil while lent: a finalizer may decode while somebody else builds tables
 local idle_room = 0
 
----Splits MessagePack into tokens.
+---Splits MessagePack into tokens, where they fit into an array.
 ---@param bytes string
----@return integer count below 0: not MessagePack, or over a limit
+---@return integer count below 0: not MessagePack, or over a limit; over room: see msgpack_part
 ---@return ffi.cdata* tokens the caller's until give_tokens(tokens, room)
 ---@return integer room of the array
 function binding.msgpack_scan(bytes)
@@ -1248,11 +1250,24 @@ function binding.msgpack_scan(bytes)
         tokens, room = tokens_of(FIRST_TOKENS), FIRST_TOKENS
     end
     local count = C.rc_msgpack_scan(bytes, #bytes, tokens, room)
-    if count > room then
-        tokens, room = tokens_of(count), count
+    if count > room and room < TOKENS_KEPT then
+        room = count < TOKENS_KEPT and count or TOKENS_KEPT
+        tokens = tokens_of(room)
         count = C.rc_msgpack_scan(bytes, #bytes, tokens, room)
     end
     return count, tokens, room
+end
+
+---@return ffi.cdata* scan of a value that msgpack_part is going to read
+function binding.msgpack_begin()
+    return scan_of()
+end
+
+---The next tokens of a value that msgpack_scan has found good.
+---@param scan ffi.cdata*
+---@return integer count
+function binding.msgpack_part(scan, bytes, tokens, room)
+    return C.rc_msgpack_next(scan, bytes, #bytes, tokens, room)
 end
 
 ---Lends the array to the next scan; without this it would make a new one.

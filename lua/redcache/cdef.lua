@@ -512,7 +512,7 @@ int rc_host_leave(rc_loop *loop);
 /* MessagePack. Reads len bytes as exactly one value and tells its elements depth first. Returns
    their number; where it is over capacity, only the first ones were written: grow and call again.
    RC_ERR_PROTOCOL for anything but one whole value (codec/msgpack.h lists the limits),
-   RC_ERR_TOOLARGE for more than 2 GiB. */
+   RC_ERR_TOOLARGE for more than 2 GiB, or more than 65,536 arrays and maps and one per 4 bytes. */
 typedef struct rc_token {
     int32_t type;  /* RC_TOKEN_* */
     /* array: elements; map: pairs, a key and a value each; string: length in bytes */
@@ -529,4 +529,17 @@ enum {
     RC_TOKEN_ARRAY = 5, RC_TOKEN_MAP = 6, RC_TOKEN_INT64 = 7, RC_TOKEN_UINT64 = 8
 };
 int32_t rc_msgpack_scan(const char *bytes, size_t len, rc_token *tokens, int32_t capacity);
+/* The same with as little room as the caller likes: tells up to capacity (> 0) more elements and
+   returns how many, or an error as above. All zero at first; the value is whole once depth is 0
+   again. */
+enum { RC_SCAN_DEPTH = 32 };
+typedef struct rc_scan {
+    int32_t at;         /* bytes that are done */
+    int32_t depth;      /* containers that are not whole yet */
+    int32_t containers; /* so far */
+    uint32_t left[RC_SCAN_DEPTH]; /* elements still to come; a map has two per pair */
+    uint8_t is_map[RC_SCAN_DEPTH];
+} rc_scan;
+int32_t rc_msgpack_next(rc_scan *scan, const char *bytes, size_t len, rc_token *tokens,
+                        int32_t capacity);
 ]==]

@@ -81,6 +81,9 @@ end
 ---@return string
 function errors.text(cause)
     if type(cause) == "string" then
+        if cause == "not enough memory" then
+            collectgarbage() -- room to tell it in: what was piled up is garbage now
+        end
         return cause
     end
     local ok, text = pcall(tostring, cause)

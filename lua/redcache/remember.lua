@@ -155,9 +155,9 @@ local function to_entry(verdict, value, ttl, chosen, settings, key, old)
     elseif verdict == "same" then
         return KIND_VALUE, old.codec, old.bytes, chosen or ttl
     end
-    local ok, bytes = entry.encode(settings, value)
-    if not ok then
-        return nil, errors.new("encode", "load", key, bytes)
+    local no_error, ok, bytes = pcall(entry.encode, settings, value)
+    if not no_error or not ok then
+        return nil, errors.new("encode", "load", key, errors.text(no_error and bytes or ok))
     end
     return KIND_VALUE, settings.codec.id, bytes, chosen or ttl
 end

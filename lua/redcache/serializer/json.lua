@@ -13,6 +13,7 @@
 -- into strings.
 
 local cjson = require "cjson"
+local errors = require "redcache.errors"
 
 local byte, format, gsub = string.byte, string.format, string.gsub
 local concat = table.concat
@@ -200,7 +201,7 @@ end
 function json.decode(text)
     local ok, value = pcall(reader.decode, text)
     if not ok then
-        return false, "could not decode json: " .. tostring(value)
+        return false, "could not decode json: " .. errors.text(value)
     elseif value == NULL then
         return true, nil
     end

@@ -9,13 +9,17 @@
 --     reads as nil;
 --   an empty table, written as an empty array. A metatable is neither asked nor stored.
 -- Refused: functions, threads, userdata, tables more than 32 deep, and so tables that contain
--- themselves.
+-- themselves; more than 65,536 tables and one more per 4 bytes of what is written.
+--
+-- So reading takes a bounded share of memory, whatever stands in Redis: at most 32 times the bytes
+-- and 8 MiB, and work in proportion. Where not even that is there, decoding fails like any other.
 --
 -- Reading: C checks the untrusted bytes as a whole and lists their elements as flat tokens
 -- (core/codec/msgpack.h); Lua only builds tables from the list. Writing: Lua writes bytes into one
 -- buffer. Both compile to machine code; bench/codecs.lua compares them with other ways.
 
 local binding = require "redcache.binding"
+local errors = require "redcache.errors"
 local bit = require "bit"
 
 local band, rshift = bit.band, bit.rshift
@@ -45,7 +49,8 @@ end
 local has_cjson, cjson = pcall(require, "cjson")
 local NULL = has_cjson and cjson.null or nil
 
-local MAX_DEPTH = 32 -- as RC_MSGPACK_DEPTH in C: what is written can be read
+-- As RC_MSGPACK_DEPTH, _TABLES and _TABLE_BYTES in C: what is written can be read.
+local MAX_DEPTH, FREE_TABLES, TABLE_BYTES = 32, 65536, 4
 local FIRST_ROOM = 4096
 local KEPT_ROOM = 1048576 -- a larger buffer is given back after its value
 local EXACT_MAX = 9007199254740992 -- 2^53: a double holds every integer up to it
@@ -61,13 +66,26 @@ local msgpack = { name = "msgpack", id = 3 }
 local bytes = binding.byte_buffer(FIRST_ROOM)
 local room = FIRST_ROOM
 local refusal
+local table_count -- of the value that is written
+
+local writing = false -- a value into `bytes`; its finalizers get buffers of their own
+
+-- Calls what takes much memory: an error leaves a buffer that can be used.
+local function guarded(take_memory, ...)
+    local ok, result = pcall(take_memory, ...)
+    if not ok then
+        writing = false
+        error(result, 0)
+    end
+    return result
+end
 
 local function grow(at, more)
     local larger = room
     repeat
         larger = larger * 2
     until larger >= at + more
-    bytes = binding.byte_buffer(larger, bytes, at)
+    bytes = guarded(binding.byte_buffer, larger, bytes, at)
     room = larger
 end
 
@@ -292,6 +310,7 @@ function put_table(at, values, depth)
     if depth > MAX_DEPTH then
         return refuse("cannot store a table that is more than 32 levels deep or contains itself")
     end
+    table_count = table_count + 1
     if getmetatable(values) ~= nil then
         values = plain(values)
     end
@@ -318,33 +337,43 @@ local function put_value(value)
 end
 
 local function write(value)
+    table_count = 0
     local len = put_value(value)
     if len < 0 then
         return false, refusal
+    elseif table_count > FREE_TABLES + floor(len / TABLE_BYTES) then
+        return false, "cannot store so many small tables: more than 65,536 and one per 4 bytes"
+    elseif len > FIRST_ROOM then
+        return true, guarded(binding.buffer_string, bytes, len)
     end
     return true, binding.buffer_string(bytes, len)
 end
 
-local writing = false
+-- Within a finalizer, which may run at any allocation of the encode that is under way.
+local function encode_nested(value)
+    local outer_bytes, outer_room, outer_count = bytes, room, table_count
+    bytes, room = binding.byte_buffer(FIRST_ROOM), FIRST_ROOM
+    local no_error, ok, encoded = pcall(write, value)
+    bytes, room, table_count, writing = outer_bytes, outer_room, outer_count, true
+    if not no_error then
+        error(ok, 0)
+    end
+    return ok, encoded
+end
 
+---Throws where memory runs out.
 ---@param value any
 ---@return boolean ok
 ---@return string encoded or, when not ok, a message
 function msgpack.encode(value)
-    local outer_bytes, outer_room = bytes, room
-    local is_nested = writing -- by a finalizer, which may run at any allocation
-    if is_nested then
-        bytes, room = binding.byte_buffer(FIRST_ROOM), FIRST_ROOM
+    if writing then
+        return encode_nested(value)
     end
     writing = true
     local ok, encoded = write(value)
-    if is_nested then
-        bytes, room = outer_bytes, outer_room
-    else
-        writing = false
-        if room > KEPT_ROOM then
-            bytes, room = binding.byte_buffer(FIRST_ROOM), FIRST_ROOM
-        end
+    writing = false
+    if room > KEPT_ROOM then
+        bytes, room = binding.byte_buffer(FIRST_ROOM), FIRST_ROOM
     end
     return ok, encoded
 end
@@ -406,24 +435,82 @@ function build(tokens, at, source, kind)
     return values, at
 end
 
----@param encoded string untrusted
----@return boolean ok
----@return any value or, when not ok, a message
-function msgpack.decode(encoded)
+-- A value of more tokens than an array holds is read window by window: `next_at` is the place of
+-- the next token in it, `filled` its end.
+local function new_window(source, tokens, window_room)
+    return { scan = binding.msgpack_begin(), source = source, tokens = tokens,
+        room = window_room, next_at = 0, filled = 0 }
+end
+
+local function next_token(window)
+    local at = window.next_at
+    if at == window.filled then
+        window.filled =
+            binding.msgpack_part(window.scan, window.source, window.tokens, window.room)
+        at = 0
+    end
+    window.next_at = at + 1
+    return window.tokens[at]
+end
+
+local function build_large(window)
+    local token = next_token(window)
+    local kind, count = token.type, token.count -- the next token may stand in its place
+    if kind ~= MAP and kind ~= ARRAY then
+        return scalar(token, kind, window.source)
+    elseif kind == ARRAY then
+        local values = new_table(count, 0)
+        for i = 1, count do
+            values[i] = build_large(window)
+        end
+        return values
+    end
+    local values = new_table(0, count)
+    for _ = 1, count do
+        local key = build_large(window)
+        values[key] = build_large(window)
+    end
+    return values
+end
+
+-- Why rc_msgpack_scan has refused it.
+local function refusal_of(status)
+    return status == binding.TOOLARGE
+        and "could not decode msgpack: more arrays and maps than so few bytes may hold"
+        or "could not decode msgpack: not one whole value of the supported kinds"
+end
+
+local function read(encoded)
     local count, tokens, token_room = msgpack_scan(encoded)
     if count < 0 then
         give_tokens(tokens, token_room)
-        return false, "could not decode msgpack: not one whole value of the supported kinds"
+        return false, refusal_of(count)
     end
     local kind = tokens[0].type
     local value
-    if kind == MAP or kind == ARRAY then
+    if count > token_room then
+        value = build_large(new_window(encoded, tokens, token_room))
+    elseif kind == MAP or kind == ARRAY then
         value = build(tokens, 0, encoded, kind)
     elseif kind ~= NIL then
         value = scalar(tokens[0], kind, encoded)
     end
     give_tokens(tokens, token_room)
     return true, value
+end
+
+---@param encoded string untrusted
+---@return boolean ok
+---@return any value or, when not ok, a message
+function msgpack.decode(encoded)
+    if #encoded <= FIRST_ROOM then
+        return read(encoded) -- it takes a page or two: a process without them is at its end
+    end
+    local no_error, ok, value = pcall(read, encoded)
+    if not no_error then
+        return false, "could not decode msgpack: " .. errors.text(ok) -- no memory
+    end
+    return ok, value
 end
 
 return msgpack
