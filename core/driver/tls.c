@@ -114,6 +114,12 @@ static int note_error(struct rc_tls *tls)
     return RC_ERR_UNAVAILABLE;
 }
 
+static int note_no_memory(struct rc_tls *tls)
+{
+    snprintf(tls->error, sizeof tls->error, "TLS: no memory");
+    return RC_ERR_NOMEM;
+}
+
 /* What OpenSSL wants to send, into our own buffer. */
 static int collect(struct rc_tls *tls)
 {
@@ -121,7 +127,7 @@ static int collect(struct rc_tls *tls)
     if (len == 0)
         return 0;
     if (rc_buf_reserve(&tls->output, len) != 0)
-        return RC_ERR_NOMEM;
+        return note_no_memory(tls);
     int n = BIO_read(tls->to_wire, tls->output.bytes + tls->output.end, (int)len);
     if (n > 0)
         tls->output.end += (size_t)n;
@@ -155,7 +161,7 @@ struct rc_buf *rc_tls_output(struct rc_tls *tls)
 
 int rc_tls_feed(struct rc_tls *tls, const char *bytes, size_t len)
 {
-    return BIO_write(tls->from_wire, bytes, (int)len) == (int)len ? 0 : RC_ERR_NOMEM;
+    return BIO_write(tls->from_wire, bytes, (int)len) == (int)len ? 0 : note_no_memory(tls);
 }
 
 long rc_tls_read(struct rc_tls *tls, char *bytes, size_t room)

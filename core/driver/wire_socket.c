@@ -64,7 +64,7 @@ static void decrypt_input(struct rc_driver *driver, int which, size_t len)
     struct rc_link *link = &driver->engine.topology.links[which];
     struct rc_tls *tls = driver->tls[which];
     long n = rc_tls_feed(tls, driver->receive_buffer, len);
-    while (n == 0 || is_open(driver, which)) {
+    while (n >= 0 && is_open(driver, which)) {
         n = rc_tls_read(tls, driver->receive_buffer, sizeof driver->receive_buffer);
         if (n <= 0)
             break;

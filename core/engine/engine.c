@@ -402,19 +402,42 @@ static void take_out(struct rc_engine *engine, struct rc_op *op)
         rc_leases_leave(&engine->leases, op);
 }
 
+/* The time that Redis had for an answer is over, and not that of the call: what still asks Redis
+   gives up, and whoever waits for another's load or lock goes on. */
+static bool goes_on(struct rc_engine *engine, struct rc_op *op)
+{
+    if (op->kind == RC_OP_LOCK_ACQUIRE && !rc_locks_has_answered(&engine->locks, op))
+        return false;
+    rc_context_set_timer(&engine->context, &op->deadline, op->wait_until_us);
+    op->wait_until_us = 0;
+    if (op->kind == RC_OP_LOAD && op->fetch != NULL) { /* prolonged by others who share it */
+        rc_fetch_leave(op);
+        rc_leases_first_answer(&engine->leases, op, RC_ERR_TIMEOUT, NULL, NULL);
+    } else if (op->kind == RC_OP_LOAD) {
+        rc_leases_hurry(op);
+    }
+    return true;
+}
+
 static void on_deadline(void *context, struct rc_timer *timer)
 {
     struct rc_op *op = RC_CONTAINER(timer, struct rc_op, deadline);
     struct rc_engine *engine = RC_CONTAINER(context, struct rc_engine, context);
-    bool waited = op->kind == RC_OP_LOCK_ACQUIRE && op->lock_options.wait_ms > 0;
+    bool is_early = op->wait_until_us > 0;
+    if (is_early && goes_on(engine, op))
+        return;
+    bool waited = op->kind == RC_OP_LOCK_ACQUIRE && op->lock_options.wait_ms > 0 && !is_early;
     const struct rc_buf *key = waited ? &op->lock->key : &op->key;
     const struct rc_link *t =
         rc_topology_link(&engine->topology, RC_LINK_T, rc_buf_head(key), rc_buf_len(key));
+    bool is_loaded = op->kind == RC_OP_LOAD && rc_leases_is_loaded_elsewhere(op);
     take_out(engine, op);
     if (waited && !rc_link_is_ready(t)) /* nobody could have told us whether it is free */
         rc_context_fail(context, op, RC_ERR_UNAVAILABLE, t->cause);
     else
         rc_context_fail(context, op, waited ? RC_ERR_BUSY : RC_ERR_TIMEOUT, NULL);
+    if (is_loaded)
+        op->result.flags = RC_WAITED;
 }
 
 static void set_deadline(struct rc_engine *engine, struct rc_op *op, int64_t wait_ms)
@@ -422,6 +445,20 @@ static void set_deadline(struct rc_engine *engine, struct rc_op *op, int64_t wai
     op->deadline.fire = on_deadline;
     rc_context_set_timer(&engine->context, &op->deadline,
                          rc_context_after_ms(&engine->context, wait_ms));
+}
+
+/* The deadline of a call that waits for more than one answer. */
+static void set_deadlines(struct rc_engine *engine, struct rc_op *op, int64_t wait_ms)
+{
+    op->answer_by_us =
+        op->timeout_ms > 0 ? rc_context_after_ms(&engine->context, op->timeout_ms) : 0;
+    if (op->timeout_ms > 0 && op->timeout_ms < wait_ms) {
+        /* Behind the deadline of its request, which knows better what went wrong. */
+        set_deadline(engine, op, op->timeout_ms + 1);
+        op->wait_until_us = rc_context_after_ms(&engine->context, wait_ms);
+    } else {
+        set_deadline(engine, op, wait_ms);
+    }
 }
 
 static void start(struct rc_engine *engine, struct rc_op *op)
@@ -443,7 +480,7 @@ static void start(struct rc_engine *engine, struct rc_op *op)
     case RC_OP_SET:
     case RC_OP_DELETE: start_command(engine, op); break;
     case RC_OP_LOAD:
-        set_deadline(engine, op, op->load.wait_timeout_ms);
+        set_deadlines(engine, op, op->load.wait_timeout_ms);
         if (start_fetch(engine, op, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1))
             break;
         op->has_newer = op->near;
@@ -458,10 +495,10 @@ static void start(struct rc_engine *engine, struct rc_op *op)
             rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
         break;
     case RC_OP_LOCK_ACQUIRE:
-        /* One try: behind the deadline of its request, which knows better what went wrong. */
-        set_deadline(engine, op,
-                     op->lock_options.wait_ms > 0 ? op->lock_options.wait_ms
-                                                  : command_timeout_ms(engine, op) + 1);
+        if (op->lock_options.wait_ms > 0)
+            set_deadlines(engine, op, op->lock_options.wait_ms);
+        else /* one try: behind the deadline of its request, as above */
+            set_deadline(engine, op, command_timeout_ms(engine, op) + 1);
         rc_locks_acquire(&engine->locks, op);
         break;
     case RC_OP_LOCK_RELEASE: rc_locks_release(&engine->locks, op); break;
@@ -476,6 +513,7 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
     op->req = NULL;
     op->fetch = NULL;
     op->has_newer = false;
+    op->answer_by_us = op->wait_until_us = 0;
     op->running_tag = op->tag;
     rc_list_append(&engine->running, &op->active);
     if (context->closing) {

@@ -40,6 +40,7 @@ struct rc_flight {
     struct rc_watch helper_watch;
     rc_load_options options; /* of the op that acquires */
     int64_t load_until_us;   /* no heartbeats after this */
+    int64_t answered_us;     /* when Redis last said how the key is */
     uint32_t polls;          /* without tracking: looks so far */
     uint32_t lost;           /* requests in a row whose connection broke */
     bool asked;              /* at least one round was made */

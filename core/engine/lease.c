@@ -52,11 +52,20 @@ static struct rc_req *take(struct rc_flight *flight, enum rc_script script)
 }
 
 static void send(struct rc_leases *leases, struct rc_req *req, enum rc_link_role role,
-                 const char *key, size_t len)
+                 const char *key, size_t len, int64_t deadline_us)
 {
-    struct rc_context *context = leases->context;
-    rc_link_send(rc_topology_link(leases->topology, role, key, len), req,
-                 rc_context_after_ms(context, context->options.command_timeout_ms));
+    rc_link_send(rc_topology_link(leases->topology, role, key, len), req, deadline_us);
+}
+
+/* Until when a request for this op may be under way (NULL: for none): a timeout of its own is for
+   all that comes before Redis has told how the key is. */
+static int64_t answer_by_us(const struct rc_context *context, const struct rc_op *op)
+{
+    if (op != NULL && op->answer_by_us > context->now_us)
+        return op->answer_by_us;
+    return rc_context_after_ms(context, op != NULL && op->timeout_ms > 0
+                                            ? op->timeout_ms
+                                            : context->options.command_timeout_ms);
 }
 
 /* Gives a lease back, whoever hears the answer. It waits for its connection as long as the lease
@@ -310,7 +319,8 @@ void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
     req->owner = op;
     req->detail = leases;
     op->req = req;
-    send(leases, req, RC_LINK_W, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1);
+    send(leases, req, RC_LINK_W, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1,
+         answer_by_us(leases->context, op));
 }
 
 /* ---- acquiring ------------------------------------------------------------------------------- */
@@ -444,8 +454,10 @@ static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *r
     struct rc_flight *flight = req->owner;
     char cause[RC_TEXT_SIZE];
     flight->req = NULL;
-    if (status == 0)
+    if (status == 0) {
         flight->lost = 0;
+        flight->answered_us = flight->leases->context->now_us;
+    }
     if (status == 0 && reply->nodes[0].type != '-') {
         read_acquire_answer(flight, reply);
         return;
@@ -482,6 +494,7 @@ static void on_set_answer(struct rc_req *req, int status, struct rc_reply *reply
     }
     flight->req = NULL;
     flight->lost = 0;
+    flight->answered_us = flight->leases->context->now_us;
     rc_lease_write(lease, flight->token);
     bool ours = node->type != '$' ||
                 (node->len == sizeof lease && memcmp(node->str, lease, sizeof lease) == 0);
@@ -541,7 +554,23 @@ static void acquire(struct rc_flight *flight)
     flight->state = RC_FLIGHT_ACQUIRING;
     flight->cut = leases->joined;
     bool tracked = !set && rc_flight_purpose(flight) != RC_FLIGHT_REFRESH;
-    send(leases, req, tracked ? RC_LINK_T : RC_LINK_W, key, len);
+    send(leases, req, tracked ? RC_LINK_T : RC_LINK_W, key, len, answer_by_us(leases->context, op));
+}
+
+bool rc_leases_is_loaded_elsewhere(const struct rc_op *op)
+{
+    const struct rc_flight *flight = op->flight;
+    return flight != NULL && flight->state != RC_FLIGHT_IDLE &&
+           flight->state != RC_FLIGHT_ACQUIRING;
+}
+
+void rc_leases_hurry(struct rc_op *op)
+{
+    struct rc_flight *flight = op->flight;
+    int64_t began_us = op->answer_by_us - (int64_t)op->timeout_ms * 1000;
+    if (flight != NULL && flight->state == RC_FLIGHT_ACQUIRING && flight->req != NULL &&
+        flight->answered_us < began_us)
+        rc_context_set_timer(flight->leases->context, &flight->req->timer, 0);
 }
 
 /* After an answer: those it did not serve ask again. */
@@ -595,7 +624,7 @@ void rc_lease_send_heartbeat(struct rc_flight *flight)
     req->done = on_heartbeat_answer;
     flight->heartbeat = req;
     flight->leases->context->stats.heartbeats++;
-    send(flight->leases, req, RC_LINK_W, key, len);
+    send(flight->leases, req, RC_LINK_W, key, len, answer_by_us(flight->leases->context, NULL));
 }
 
 static void on_loading_timer(struct rc_flight *flight)

@@ -63,6 +63,11 @@ void rc_leases_load(struct rc_leases *leases, struct rc_op *op);
 void rc_leases_end(struct rc_leases *leases, struct rc_op *op);
 /* A waiting op is taken out (it is finished by the caller of this). */
 void rc_leases_leave(struct rc_leases *leases, struct rc_op *op);
+/* The timeout of a waiting op is over: where Redis has told nothing since it came, what is under way
+   for it has failed. */
+void rc_leases_hurry(struct rc_op *op);
+/* Whether a waiting op waits for a load, and not for Redis. */
+bool rc_leases_is_loaded_elsewhere(const struct rc_op *op);
 /* A leading op will not come back: the next one leads, or the lease is given back. */
 void rc_leases_abandon(struct rc_leases *leases, struct rc_op *op);
 /* Gives every lease back and fails every waiting op with RC_ERR_CLOSED. */

@@ -27,6 +27,7 @@ struct rc_lock_line {
     struct rc_req *req;    /* acquire or PTTL under way */
     struct rc_watch watch; /* on the release mark */
     struct rc_timer timer; /* the holder's key ends */
+    int64_t answered_us;   /* when Redis last said how the lock is */
     char token[RC_TOKEN_SIZE];
     int32_t asked_ttl_ms; /* what a grant lives: the one who asked may leave before it comes */
 };
@@ -256,6 +257,8 @@ static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply
     struct rc_op *op = first(line);
     line->req = NULL;
     const rc_node *nodes = status == 0 ? reply->nodes : NULL;
+    if (status == 0)
+        line->answered_us = context->now_us;
     bool granted =
         nodes != NULL && reply->count >= 3 && nodes[1].type == ':' && nodes[1].integer == 1;
     bool busy = nodes != NULL && reply->count >= 2 && nodes[1].type == ':' && nodes[1].integer == 0;
@@ -309,8 +312,16 @@ static void ask(struct rc_lock_line *line)
     req->owner = line;
     line->req = req;
     line->state = LINE_ASKING;
-    int64_t deadline_us = rc_lock_deadline(locks, NULL);
+    int64_t deadline_us =
+        op->answer_by_us > locks->context->now_us ? op->answer_by_us : rc_lock_deadline(locks, op);
     rc_lock_send(locks, req, RC_LINK_T, &line->key, deadline_us);
+}
+
+bool rc_locks_has_answered(struct rc_locks *locks, const struct rc_op *op)
+{
+    const struct rc_lock_line *line = find_line(locks, op->lock);
+    int64_t began_us = op->answer_by_us - (int64_t)op->timeout_ms * 1000;
+    return line != NULL && line->answered_us >= began_us;
 }
 
 void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)

@@ -69,6 +69,8 @@ int rc_lock_init(struct rc_lock *lock, const char *key,
 void rc_lock_deinit(struct rc_lock *lock); /* must be free or lost */
 
 void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op);
+/* Whether Redis has said how the lock is since this op came, which has a timeout of its own. */
+bool rc_locks_has_answered(struct rc_locks *locks, const struct rc_op *op);
 void rc_locks_release(struct rc_locks *locks, struct rc_op *op);
 void rc_locks_extend(struct rc_locks *locks, struct rc_op *op);
 void rc_locks_leave(struct rc_locks *locks, struct rc_op *op); /* an op that waits is taken out */

@@ -67,6 +67,8 @@ struct rc_op {
     struct rc_list active; /* engine's list of running ops, later of finished ones */
     struct rc_list member; /* flight's or lock line's waiting ops, or the leading ones */
     struct rc_timer deadline;
+    int64_t answer_by_us; /* load, lock with a timeout of its own: so long Redis may be silent; 0 */
+    int64_t wait_until_us;  /* then: the end of the call, behind answer_by_us; 0 */
     struct rc_req *req;     /* request under way for this op alone */
     struct rc_fetch *fetch; /* read under way, shared with others; by `member` */
     bool has_newer;         /* its answer comes past the near cache, which may hold an older one */

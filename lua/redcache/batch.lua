@@ -44,6 +44,20 @@ local function customize(slot, own)
     end
 end
 
+-- The deadline of a batch that takes more than one write, or nil.
+local function deadline_of(cache, own, count, per_write)
+    return count > per_write and binding.deadline(cache._client, own and own.timeout) or nil
+end
+
+-- Whether there is time for the next write of a batch; what is left is the slot's.
+local function has_time(cache, slot, own, deadline)
+    if deadline == nil then
+        return true
+    end
+    binding.customize(slot, binding.left(cache._client, deadline), own and own.cancelTag)
+    return binding.now(cache._client) < deadline
+end
+
 -- The first fault of a list, told as an argument error, or nil.
 local function list_fault(keys, method)
     if type(keys) ~= "table" then
@@ -227,9 +241,11 @@ local function read_mget(cache, list, count, own, values, failed, negatives, bro
         return
     end
     customize(slot, own)
+    local deadline = deadline_of(cache, own, count, KEYS_PER_WRITE)
     for first = 1, count, KEYS_PER_WRITE do
         local last = math.min(first + KEYS_PER_WRITE - 1, count)
-        local status = run(cache, slot, write_mgets(cache, slot, list, first, last))
+        local status = has_time(cache, slot, own, deadline)
+            and run(cache, slot, write_mgets(cache, slot, list, first, last)) or binding.TIMEOUT
         if status == 0 then
             read_mgets(cache, slot, list, first, last, values, failed, negatives, broken)
         else
@@ -401,9 +417,12 @@ function batch.setMulti(self, map, ttl, opts)
         end
         customize(slot, own)
         local grace = own.grace or self._settings.grace
+        local deadline = deadline_of(self, own, count, COMMANDS_PER_WRITE)
         for first = 1, count, COMMANDS_PER_WRITE do
             local last = math.min(first + COMMANDS_PER_WRITE - 1, count)
-            local status = run(self, slot, write_sets(self, slot, items, first, last, grace))
+            local status = has_time(self, slot, own, deadline)
+                and run(self, slot, write_sets(self, slot, items, first, last, grace))
+                or binding.TIMEOUT
             if status == 0 then
                 stored = stored + read_sets(slot, items, first, last, failed)
             elseif status == NOT_WAITED then

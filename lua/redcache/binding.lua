@@ -67,6 +67,7 @@ local binding = {
     STALE = C.RC_STALE,
     DEGRADED = C.RC_DEGRADED,
     REFRESH = C.RC_REFRESH,
+    WAITED = C.RC_WAITED,
     WANT_TTL = C.RC_WANT_TTL,
     SCRIPT_FIRST = C.RC_SCRIPT_FIRST,
     RETRY = C.RC_RETRY,
@@ -316,6 +317,7 @@ function binding.open(settings, driver)
         driver = settings.driver,
         is_memory = string.find(settings.url, "^memory://") ~= nil,
         connect_timeout = settings.connectTimeout,
+        command_timeout = settings.commandTimeout,
         slots = {},
         count = 0,
         loading = loading_at(settings),
@@ -567,6 +569,22 @@ function binding.customize(slot, timeout, tag)
     slot.custom = true
     C.rc_op_timeout(slot.op, timeout and milliseconds(timeout) or 0)
     C.rc_op_tag(slot.op, tag or 0)
+end
+
+---The time at which a call that asks Redis more than once has to end.
+---@param client redcache.Client
+---@param timeout number|nil seconds of the call's own
+---@return number seconds as binding.now
+function binding.deadline(client, timeout)
+    return binding.now(client) + (timeout or client.command_timeout)
+end
+
+---What is left of a call's time, for its next operation.
+---@param client redcache.Client
+---@param deadline number of binding.deadline
+---@return number seconds above 0: what has no time left ends at once
+function binding.left(client, deadline)
+    return math.max(deadline - binding.now(client), 0.001)
 end
 
 ---Blocks the thread until the slot's operation is done.

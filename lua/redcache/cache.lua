@@ -245,15 +245,20 @@ function Cache:get(key, opts)
     if own == nil then
         error(message, 2)
     end
-    source, value = near.look(self, key, own)
+    -- With fresh there may be two questions: what is left of the time is the second one's.
+    local client = self._client
+    local deadline = own.fresh and binding.deadline(client, own.timeout)
+    source, value = near.look(self, key, own, deadline)
     if source ~= nil then
         return value, nil, source
     end
-    slot, message = take(self._client)
+    slot, message = take(client)
     if slot == nil then
         return nil, binding.failure(nil, message, "read", key)
     end
-    if own.timeout or own.cancelTag then
+    if deadline then
+        binding.customize(slot, binding.left(client, deadline), own.cancelTag)
+    elseif own.timeout or own.cancelTag then
         binding.customize(slot, own.timeout, own.cancelTag)
     end
     return get_redis(self, slot, key, own)

@@ -66,7 +66,9 @@ enum {
     /* Redis is away or refused the lease: not stored, shared inside this process only */
     RC_DEGRADED = 2,
     RC_SHARED = 4,    /* loaded by another caller of this process while this one waited */
-    RC_REFRESH = 8    /* with RC_LOAD: data is the stale value, still readable by everybody */
+    RC_REFRESH = 8,   /* with RC_LOAD: data is the stale value, still readable by everybody */
+    /* rc_load, with RC_ERR_TIMEOUT: Redis has answered, and somebody else's load is not over */
+    RC_WAITED = 16
 };
 
 /* Flags of requests. */
@@ -365,8 +367,8 @@ const rc_node *rc_op_nodes(rc_op *op);
    RC_ERR_REDIS and its text for an error */
 int rc_op_entry(rc_op *op, uint32_t node);
 void rc_op_tag(rc_op *op, uint64_t tag);      /* for rc_cancel; 0 none. Stays until set again */
-/* of the next operations in this slot; 0: the client's default. rc_load and rc_lock_acquire
-   bring their own */
+/* of the next operations in this slot; 0: the client's default. rc_load and rc_lock_acquire bring
+   their own; there this is how long Redis may be silent before it has told how the key or lock is */
 void rc_op_timeout(rc_op *op, int32_t timeout_ms);
 int rc_done(rc_op *op);                       /* 1 when the result is there */
 int rc_is_done(const rc_op *op);              /* the same, and moves nothing */

@@ -306,7 +306,8 @@ end
 ---@param name string
 ---@param opts? table ttl (life without renewal, default lockTtl), wait (default lockWait), maxHold
 ---(renewal ends after it; 0 never), force (take it from its holder), renew (true), onLost
----(function called with the lock), timeout, cancelTag
+---(function called with the lock), timeout (so long Redis may be silent; `wait` is for the holder),
+---cancelTag
 ---@return redcache.Lock
 function lock.lock(self, name, opts)
     local settings, message = lock_settings(self, name, opts, "lock")

@@ -240,14 +240,13 @@ end
 
 -- Asks the tracked connection for a sign of life, so that all older news has arrived. When that
 -- was, or nil.
-local function barrier(cache, opts)
-    local slot = binding.take(cache._client)
+local function barrier(cache, deadline, tag)
+    local client = cache._client
+    local slot = binding.take(client)
     if slot == nil then
         return nil
     end
-    if opts.timeout or opts.cancelTag then
-        binding.customize(slot, opts.timeout, opts.cancelTag)
-    end
+    binding.customize(slot, binding.left(client, deadline), tag)
     local status = binding.barrier(slot)
     if status == 0 then
         status = cache._wait(slot)
@@ -258,10 +257,11 @@ local function barrier(cache, opts)
 end
 
 ---near.hit under the options of a call.
----@param opts table near, maxStale, fresh, copy, timeout, cancelTag; nil fields: the cache's
+---@param opts table near, maxStale, fresh, copy, cancelTag; nil fields: the cache's
+---@param deadline number|nil as binding.deadline: with fresh, until when the answer has to be there
 ---@return string|nil source
 ---@return any value
-function near.look(cache, key, opts)
+function near.look(cache, key, opts, deadline)
     local view = cache._view
     if view == nil or opts.near == false or cache._client.handle == nil then
         return nil
@@ -276,7 +276,7 @@ function near.look(cache, key, opts)
     elseif view_get(view, key, binding.MAX_STALE_US) ~= NEAR_HIT then
         return nil -- one GET is cheaper than finding out
     end
-    local since = barrier(cache, opts)
+    local since = barrier(cache, deadline, opts.cancelTag)
     if since and cache._client.handle ~= nil
         and binding.view_get_since(view, key, since) == NEAR_HIT then
         return hit_near(cache, key, copy)

@@ -295,6 +295,13 @@ local function timed_out(cache, slot, full, key, fn, settings)
     cache._counters.waits = cache._counters.waits + 1
     if settings.onTimeout == "load" then
         return load_alone(cache, full, key, fn)
+    elseif settings.onTimeout == "stale" and band(slot.result.flags, binding.WAITED) == 0 then
+        -- Redis itself is silent: it is not asked again.
+        local found, value = near.stale(cache, key)
+        if found then
+            cache._counters.stale = cache._counters.stale + 1
+            return value, nil, "stale"
+        end
     elseif settings.onTimeout == "stale" then
         local status = binding.get(slot, full, 0)
         status = status == 0 and cache._wait(slot) or status
@@ -498,10 +505,23 @@ local function load_at_once(cache, full, key, fn)
     return load_alone(cache, full, key, fn)
 end
 
+-- near.look with fresh, which asks Redis: what is left of the call's time is left to the load. The
+-- settings are this call's own. source, value, seconds left to wait
+local function look_fresh(cache, key, settings)
+    local client = cache._client
+    local deadline = binding.deadline(client, settings.timeout)
+    local wait_until = binding.deadline(client, settings.waitTimeout)
+    local source, value = near.look(cache, key, settings, math.min(deadline, wait_until))
+    settings.timeout, settings.custom = binding.left(client, deadline), true
+    return source, value, binding.left(client, wait_until)
+end
+
 local function load(cache, key, ttl, fn, settings)
-    local source, near_value
+    local source, near_value, left
     if settings == cache._settings then
         source, near_value = near.hit(cache, key, cache._max_stale, cache._copy)
+    elseif settings.fresh then
+        source, near_value, left = look_fresh(cache, key, settings)
     else
         source, near_value = near.look(cache, key, settings)
     end
@@ -525,7 +545,7 @@ local function load(cache, key, ttl, fn, settings)
     end
     local ok, value, err, again, flag
     ok, value, err, source, flag, again =
-        pcall(attempt, cache, slot, full, key, ttl, fn, settings, nil, false)
+        pcall(attempt, cache, slot, full, key, ttl, fn, settings, left, false)
     if not ok then
         abandon(cache, slot, full)
         error(value, 0)
@@ -566,6 +586,11 @@ end
 ---it is over maxValue, or fn chose a ttl of 0; or this phase of nginx can not wait, and what is not
 ---near, or "stale" within the grace window, was loaded by this call for itself), "degraded" (Redis
 ---is away).
+---
+---timeout (default: the cache's commandTimeout) is how long Redis may be silent before fn runs
+---without it or, with strict, the call fails; storing what fn made may take as long again.
+---waitTimeout ends the wait for somebody else's load, and that for Redis where it is the shorter
+---one. With onTimeout = "stale" the key is read once more then, unless it is Redis that is silent.
 ---@param key string
 ---@param ttl number|redcache.Forever|nil seconds above 0; nil: the cache's ttl
 ---@param fn fun(key: string, ctx: redcache.Context): any, any, any
