@@ -33,7 +33,8 @@ local function parse_arguments()
     if arg[1] ~= "--redis" or arg[2] == nil or arg[3] ~= nil then
         fail("unknown arguments: usage is script/demo [--redis URL]")
     end
-    return arg[2]
+    -- host:port is what redis-cli and others are given.
+    return arg[2]:find("://", 1, true) and arg[2] or "redis://" .. arg[2]
 end
 
 local redis = parse_arguments()

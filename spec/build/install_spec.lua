@@ -1,0 +1,74 @@
+-- What `cmake --install` gives a C program: header, library and a pkg-config file that is right
+-- wherever they lie.
+
+local process = require("spec.support.process")
+local temp = require("spec.support.temp")
+
+local build = os.getenv("REDCACHE_BUILD_DIR") or "build"
+
+local PROGRAM = [[
+#include <redcache.h>
+#include <stdio.h>
+int main(void)
+{
+    rc_client *client;
+    rc_refusal refusal;
+    rc_options good = {0}, bad = {.max_value_bytes = -1};
+    int refused = rc_open(&bad, &client, &refusal);
+    if (rc_open(&good, &client, NULL) != 0)
+        return 1;
+    rc_unref(client, 0);
+    printf("%d %d %d", rc_abi() == RC_ABI, refused == RC_ERR_ARGUMENT,
+           refusal.option == RC_OPTION_MAX_VALUE);
+    return 0;
+}
+]]
+
+local function run(env, ...)
+    local spec = { ... }
+    spec.env = env
+    local result = process.run(spec)
+    assert.equal(0, result.exit, table.concat(spec, " ") .. "\n" .. result.out .. result.err)
+    return result.out
+end
+
+-- The directory below `root` that holds redcache.pc.
+local function find_pc(root)
+    local path = run({}, "find", root, "-name", "redcache.pc"):gsub("\n", "")
+    assert.matches("/pkgconfig/redcache%.pc$", path)
+    return (path:gsub("/redcache%.pc$", ""))
+end
+
+local function compile_and_run(root)
+    local env = { PKG_CONFIG_PATH = find_pc(root) }
+    local flags = run(env, "pkg-config", "--cflags", "--libs", "redcache")
+    assert.is_truthy(flags:find("-I" .. root, 1, true), flags)
+    assert.is_truthy(flags:find("-L" .. root, 1, true), flags)
+    local source = temp.write(root .. "/program.c", PROGRAM)
+    run({}, "sh", "-c", ("cc -o '%s/program' '%s' %s"):format(root, source,
+        (flags:gsub("\n", " "))))
+    local libdir = run(env, "pkg-config", "--variable=libdir", "redcache"):gsub("\n", "")
+    assert.equal("1 1 1", run({ LD_LIBRARY_PATH = libdir }, root .. "/program"))
+end
+
+-- The instrumented library wants an instrumented program.
+local check = (os.getenv("REDCACHE_SANITIZER") or "") == "" and it or pending
+
+describe("redcache.pc", function()
+    check("is right under any prefix", function()
+        for _ = 1, 2 do
+            local prefix = temp.dir()
+            run({}, "cmake", "--install", build, "--prefix", prefix)
+            compile_and_run(prefix)
+            temp.remove(prefix)
+        end
+    end)
+
+    check("is right under DESTDIR, and where the tree was moved to", function()
+        local root = temp.dir()
+        run({ DESTDIR = root .. "/stage" }, "cmake", "--install", build, "--prefix", "/opt/app")
+        run({}, "mv", root .. "/stage/opt/app", root .. "/moved")
+        compile_and_run(root .. "/moved")
+        temp.remove(root)
+    end)
+end)
