@@ -19,6 +19,7 @@ const char *rc_strerror(int error)
     case RC_ERR_BUSY: return "lock is held by somebody else";
     case RC_ERR_ARGUMENT: return "arguments or state do not fit";
     case RC_ERR_FORKED: return "lease or lock belongs to the parent process";
+    case RC_ERR_DESCRIPTORS: return "no descriptors are left in this process (ulimit -n)";
     default: return "unknown error";
     }
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <errno.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -281,7 +282,7 @@ int rc_driver_start(struct rc_driver **result, const rc_options *options,
     pthread_mutex_init(&driver->waiters_mutex, NULL);
     driver->wake_fd[0] = driver->wake_fd[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (driver->wake_fd[0] < 0) {
-        error = RC_ERR_NOMEM;
+        error = errno == EMFILE || errno == ENFILE ? RC_ERR_DESCRIPTORS : RC_ERR_NOMEM;
         goto fail_engine;
     }
     if (driver->clock != NULL)

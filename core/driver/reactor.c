@@ -451,16 +451,26 @@ static void run(void *argument)
     uv_run(&reactor->loop, UV_RUN_DEFAULT);
 }
 
+/* An error of libuv, which is an errno below zero. */
+static int read_error(int error)
+{
+    return error == UV_EMFILE || error == UV_ENFILE ? RC_ERR_DESCRIPTORS : RC_ERR_NOMEM;
+}
+
 static int init_loop(struct rc_reactor *reactor)
 {
-    if (uv_loop_init(&reactor->loop) != 0)
-        return RC_ERR_NOMEM;
+    int error = uv_loop_init(&reactor->loop);
+    if (error != 0)
+        return read_error(error);
     reactor->tick_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (reactor->tick_fd < 0)
+    error = reactor->tick_fd < 0 ? -errno : 0;
+    if (error != 0)
         goto fail_loop;
-    if (uv_poll_init(&reactor->loop, &reactor->tick, reactor->tick_fd) != 0)
+    error = uv_poll_init(&reactor->loop, &reactor->tick, reactor->tick_fd);
+    if (error != 0)
         goto fail_fd;
-    if (uv_async_init(&reactor->loop, &reactor->async, on_async) != 0)
+    error = uv_async_init(&reactor->loop, &reactor->async, on_async);
+    if (error != 0)
         goto fail_poll;
     uv_timer_init(&reactor->loop, &reactor->timer);
     uv_timer_init(&reactor->loop, &reactor->upkeep);
@@ -477,7 +487,7 @@ fail_fd:
     close(reactor->tick_fd);
 fail_loop:
     uv_loop_close(&reactor->loop);
-    return RC_ERR_NOMEM;
+    return read_error(error);
 }
 
 /* Whoever calls it has the loop to himself. */
@@ -503,9 +513,10 @@ int rc_reactor_start(struct rc_driver *driver)
         reactor->doors[i].which = i;
         reactor->doors[i].fd = -1;
     }
-    if (init_loop(reactor) != 0) {
+    int error = init_loop(reactor);
+    if (error != 0) {
         free(reactor);
-        return RC_ERR_NOMEM;
+        return error;
     }
     reactor->is_hosted = driver->kind == RC_DRIVER_POLL;
     driver->reactor = reactor;

@@ -208,7 +208,7 @@ static void read_result(struct slot *slot)
     enum rc_op_kind kind = slot->op.op.kind;
     slot->state = IDLE;
     if (result->status != 0) {
-        CHECK(result->status >= RC_ERR_FORKED && result->status <= RC_ERR_TIMEOUT);
+        CHECK(result->status >= RC_ERR_DESCRIPTORS && result->status <= RC_ERR_TIMEOUT);
         return;
     }
     world.outcomes[result->outcome]++;

@@ -90,6 +90,7 @@ local binding = {
     NOTHELD = C.RC_ERR_NOTHELD,
     ARGUMENT = C.RC_ERR_ARGUMENT,
     TOOLARGE = C.RC_ERR_TOOLARGE,
+    DESCRIPTORS = C.RC_ERR_DESCRIPTORS,
     -- What a scheduler's wait() says where the caller can not wait: the request is on its way.
     NOT_WAITED = 1,
     -- Who moves the bytes.
@@ -117,6 +118,7 @@ local CODES = {
     [C.RC_ERR_BUSY] = "notAcquired",
     [C.RC_ERR_ARGUMENT] = "redis",
     [C.RC_ERR_FORKED] = "notHeld",
+    [C.RC_ERR_DESCRIPTORS] = "unavailable",
     [binding.NOT_WAITED] = "cannotWait",
 }
 

@@ -30,7 +30,8 @@ enum {
     RC_ERR_NOTHELD = -12,    /* the lock is not held by this handle */
     RC_ERR_BUSY = -13,       /* held by somebody else (a lock that did not come within its wait) */
     RC_ERR_ARGUMENT = -14,   /* the call's arguments or the slot's state do not fit */
-    RC_ERR_FORKED = -15      /* the lease or lock belongs to the parent process */
+    RC_ERR_FORKED = -15,     /* the lease or lock belongs to the parent process */
+    RC_ERR_DESCRIPTORS = -16 /* this process may open no more descriptors (ulimit -n) */
 };
 
 /* What an operation that succeeded (status 0) found or did. */

@@ -411,6 +411,8 @@ local function answer(cache, slot, status, full, key, ttl, fn, settings, repaire
     local outcome = slot.result.outcome
     if status == binding.TIMEOUT then
         return timed_out(cache, slot, full, key, fn, settings)
+    elseif status == binding.DESCRIPTORS and not settings.strict then
+        return load_alone(cache, full, key, fn) -- as without Redis; no engine could be started
     elseif status ~= 0 then
         return nil, binding.failure(slot, status, "load", key)
     elseif outcome == FAILED then
