@@ -370,6 +370,15 @@ int rc_close(rc_client *client, int32_t timeout_ms)
     return 0;
 }
 
+bool rc_client_leave(struct rc_client *client)
+{
+    lock_registry();
+    bool last = client->references <= 1;
+    client->leaving |= last;
+    unlock_registry();
+    return last;
+}
+
 void rc_unref(rc_client *client, int32_t timeout_ms)
 {
     lock_registry();

@@ -78,6 +78,10 @@ bool rc_client_is_abroad(const struct rc_client *client);
    goes. */
 void rc_client_count_user(struct rc_client *client, int change);
 
+/* The last reference is about to go: whoever opens the client from now on gets another one. False:
+   others go on with it. */
+bool rc_client_leave(struct rc_client *client);
+
 /* Counts a loop that is opened or closed. */
 void rc_client_count_loop(struct rc_client *client, int change);
 

@@ -375,7 +375,7 @@ int rc_host_leave(rc_loop *loop)
 {
     int drained = 1;
     struct rc_driver *driver = driver_of(loop);
-    if (driver != NULL)
+    if (driver != NULL && rc_client_leave(loop->client))
         rc_driver_call(driver, leave, &drained);
     return drained;
 }

@@ -509,7 +509,8 @@ int rc_host_lookup(rc_loop *loop, char *text, size_t size);
    where somebody does: an operation, lease or lock. */
 int rc_host_rest(rc_loop *loop);
 /* Begins to close the client: gives leases and locks back, ends what waits with RC_ERR_CLOSED.
-   Returns 1 when all of that has been answered; then rc_close. */
+   Returns 1 when all of that has been answered; then rc_unref. Where others have opened the client of
+   RC_DRIVER_REACTOR, too, nothing ends, and it returns 1. */
 int rc_host_leave(rc_loop *loop);
 
 /* MessagePack. Reads len bytes as exactly one value and tells its elements depth first. Returns

@@ -11,7 +11,7 @@ local CASES = 'require("spec.nginx.close_cases")'
 local function start(redis, driver)
     return nginx.start({
         init = CASES .. (".open({ url = %q, driver = %q, pid = %d, slack = %f })"):format(
-            redis:url(), driver, redis.pid, clock.scaled(0.25)),
+            redis:url(), driver, redis.pid, clock.scaled(1)),
         locations = {
             ["/close"] = "content_by_lua_block { " .. CASES .. ".run() } log_by_lua_block { "
                 .. CASES .. ".log() }",
@@ -51,7 +51,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end
 
         local function assert_ended()
-            clock.wait_until(function() return connections() == 0 end, 5, "the connections' end")
+            clock.wait_until(function() return connections() == 0 end, 10, "the connections' end")
             assert.same(workers, web:workers())
             assert.same({}, web:complaints())
         end

@@ -304,7 +304,9 @@ function resty.wait(slot)
         end
     end
     port.posted[name] = nil
-    return slot.result.status
+    local status = slot.status -- of a port that has ended
+    slot.status = nil
+    return status or slot.result.status
 end
 
 ---The first near hit of a process, which may never ask for anything.
@@ -351,6 +353,7 @@ function resty.close(port, timeout)
         ngx.sleep(0.001)
     end
     port.way.turn(port)
+    base.end_waiting(port)
     base.wake_keeper(port)
     while port.is_kept and waits and ngx.now() < deadline do
         ngx.sleep(0.001)

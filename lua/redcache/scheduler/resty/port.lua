@@ -59,6 +59,21 @@ function port.drop_abandoned(self)
     end
 end
 
+---The port ends, though its client may go on for others: whoever still waits is told so.
+function port.end_waiting(self)
+    for name, slot in pairs(self.waiting) do
+        self.waiting[name] = nil
+        self.count = self.count - 1
+        if slot.waits then
+            slot.waits = false
+            binding.discard(slot)
+            slot.status = binding.CLOSED
+            self.posted[name] = slot
+            slot.sem:post(1)
+        end
+    end
+end
+
 ---One turn of the core.
 ---@param self redcache.Port
 ---@return integer news of connections, as of binding.turn
