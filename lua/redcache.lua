@@ -46,8 +46,9 @@ local redcache = {
 ---prefix; else keys begin with it and ":"), group (""), connectTimeout (1), commandTimeout (0.5),
 ---maxValue (8 MiB), maxKey (65536 bytes), maxQueue (65536 requests), degradedTtl (1: how long a
 ---value loaded while Redis is away is shared in the process), spin (true: poll for a moment before
----sleeping), scheduler ("blocking": a call that waits stops its Lua state; "resty" in nginx,
----"coroutine" under redcache.run, "luv", "cqueues", "copas": only its coroutine), driver ("loop";
+---sleeping), scheduler (outside of nginx "blocking": a call that waits stops its Lua state; in
+---nginx "resty"; "coroutine" under redcache.run, "luv", "cqueues", "copas": there, as with "resty",
+---a call that waits stops its coroutine only), driver ("loop";
 ---for "resty" also "thread": a thread renews leases while a loader blocks the worker).
 ---
 ---Without a server: memory://, or memory://NAME for a store of that name (letters, digits and ._-),
@@ -82,10 +83,10 @@ local redcache = {
 ---@return redcache.Cache
 redcache.new = cache.open
 
----Opens a cache in nginx, in init_by_lua: as new, with scheduler "resty" where none is named. Its
----near cache is mapped before nginx forks, so all workers share it, also those of a later reload,
----and each Lua state that opens it with the same connection options. Nothing is started in the
----master; a worker connects when it first needs to.
+---Opens a cache in nginx, in init_by_lua: as new; outside of nginx it is an error. Its near cache
+---is mapped before nginx forks, so all workers share it, also those of a later reload, and each Lua
+---state that opens it with the same connection options. Nothing is started in the master; a worker
+---connects when it first needs to.
 ---@param opts? table
 ---@return redcache.Cache
 redcache.init = cache.init

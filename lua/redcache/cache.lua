@@ -8,6 +8,7 @@ local binding = require("redcache.binding")
 local batch = require("redcache.batch")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local is_nginx = require("redcache.nginx")
 local lock = require("redcache.lock")
 local metrics = require("redcache.metrics")
 local namespace = require("redcache.namespace")
@@ -64,6 +65,13 @@ local function make(client, prefix, settings)
     return cache
 end
 
+-- A call inside nginx that waits must not stop its worker. A clock of specs waits for nothing.
+local function default_scheduler(settings, opts)
+    if is_nginx and settings.clock == nil and (opts == nil or opts.scheduler == nil) then
+        settings.scheduler = "resty"
+    end
+end
+
 local function open(opts, method)
     if type(opts) == "table" and opts._VERSION then
         error("redcache:" .. method .. " was called with a colon: write redcache." .. method
@@ -73,6 +81,7 @@ local function open(opts, method)
     if settings == nil then
         error(message, 3)
     end
+    default_scheduler(settings, opts)
     local scheduler = require("redcache.scheduler." .. settings.scheduler)
     local client, reason, option
     reason, option = scheduler.check(settings), "scheduler"

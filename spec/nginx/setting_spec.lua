@@ -267,10 +267,70 @@ for _, driver in ipairs({ "loop", "thread" }) do
     end)
 end
 
+describe("the scheduler of redcache.new in nginx", function()
+    if not possible then
+        pending(reason)
+        return
+    end
+    local redis, web
+    setup(function() redis = server.start() end)
+    teardown(function() redis:stop() end)
+    after_each(function() web:stop() end)
+
+    -- Whether the worker answers others while a request waits for a lock that somebody has.
+    local function serves_meanwhile(more)
+        redis:call("SET", "lock:{job}", "somebody", "PX", 60000)
+        web = nginx.start({ locations = {
+            ["/ping"] = "return 200 pong;",
+            ["/wait"] = ([[
+                content_by_lua_block {
+                    local cache = require("redcache").new({ url = "%s", %s })
+                    local _, err = cache:withLock("job", { wait = 2 }, print)
+                    ngx.print(err.code)
+                }
+            ]]):format(redis:url(), more),
+        } })
+        local waits = web:open("/wait")
+        -- It has asked for the lock, so its worker is in there.
+        clock.wait_until(function()
+            return (redis:commandstats().evalsha or redis:commandstats().eval) ~= nil
+        end, 5, "the wait")
+        local began = clock.now()
+        assert.equal(200, (web:get("/ping")))
+        local ping = clock.now() - began
+        local status, body = http.read(waits, 10)
+        assert.same({ 200, "notAcquired" }, { status, body })
+        return ping < (clock.now() - began) / 2
+    end
+
+    before_each(function()
+        redis:call("FLUSHALL")
+        redis:call("CONFIG", "RESETSTAT")
+    end)
+
+    it("is 'resty' where none is named", function()
+        assert.is_true(serves_meanwhile(""))
+    end)
+
+    it("is the one that is named", function()
+        assert.is_false(serves_meanwhile('scheduler = "blocking"'))
+    end)
+end)
+
 describe("the scheduler 'resty' outside nginx", function()
     it("is an error that names the option", function()
         assert.has_error(function() redcache.new({ scheduler = "resty" }) end,
             "bad option 'scheduler' to new: it works inside nginx only")
+    end)
+
+    it("is not the default there, whatever else calls itself ngx", function()
+        local result = process.run({ "luajit", "-e", [[
+            ngx = { get_phase = function() return "content" end, timer = { at = print } }
+            local cache = require("redcache").new()
+            assert(cache:set("k", "v", 60))
+            io.write(cache._scheduler.name)
+        ]] })
+        assert.same({ 0, "blocking" }, { result.exit, result.out }, result.err)
     end)
 
     it("and a driver without it, or one that does not exist, too", function()

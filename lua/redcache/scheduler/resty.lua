@@ -29,7 +29,7 @@ local LEAST_GOODBYE = 0.1
 local resty = { name = "resty" }
 
 local ngx = rawget(_G, "ngx")
-if not (ngx and ngx.timer and ngx.get_phase) then
+if not require("redcache.nginx") then
     ---@return string|nil message why it can not be used
     function resty.check()
         return "it works inside nginx only"
