@@ -633,6 +633,7 @@ bool rc_engine_offer(struct rc_engine *engine)
     if (engine->near == NULL || !rc_link_is_ready(link) || !link->tracking)
         return false;
     engine->revalidate.is_leaving = true;
+    rc_horizon_offer(&engine->horizon);
     rc_near_offer(engine->near, engine->owner);
     return true;
 }

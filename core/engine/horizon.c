@@ -105,6 +105,13 @@ void rc_horizon_watch(struct rc_horizon *horizon)
     set_timer(horizon);
 }
 
+void rc_horizon_offer(struct rc_horizon *horizon)
+{
+    horizon->is_offered = true;
+    beat_if_due(horizon); /* where nobody has read for a while the last word is an old one */
+    rc_horizon_watch(horizon);
+}
+
 struct rc_req *rc_horizon_ping(struct rc_horizon *horizon)
 {
     int64_t now_us = horizon->context->now_us;
@@ -148,7 +155,7 @@ static void on_tick(void *context, struct rc_timer *timer)
     if (horizon->on_watch != NULL)
         horizon->on_watch(horizon);
     /* Readers tell of themselves once in an eighth of what they need. */
-    if (now_us - read_us <= period_us(horizon) + need / 8) {
+    if (horizon->is_offered || now_us - read_us <= period_us(horizon) + need / 8) {
         beat_if_due(horizon);
     } else if (!horizon->stays && now_us - rc_near_asof(horizon->owner) > need) {
         horizon->is_watching = false; /* a read now goes to Redis, and we watch again */

@@ -272,6 +272,36 @@ describe("a reload", function()
     end)
 end)
 
+describe("a reload of an nginx that nobody has asked anything for a while", function()
+    -- Longer than maxStale: without readers a worker no longer asks whether its copies are right.
+    local IDLE_SECONDS = 2.5
+
+    local function pings()
+        local stats = redis:commandstats().ping
+        return stats and stats.calls or 0
+    end
+
+    it("costs no GET of what was in memory, but those ahead of the old workers' word", function()
+        start()
+        warm()
+        clock.sleep(IDLE_SECONDS)
+        -- It really was idle.
+        local before = pings()
+        clock.sleep(0.5)
+        assert.equal(before, pings())
+        local calls = redis:count(function()
+            bed:reload()
+            clock.wait_until(function() return pings() > before end, 5, "a word on coherence")
+            warm()
+        end)
+        -- Of KEYS: its question is out when the first of them are asked for.
+        assert.is_true((calls.get or 0) <= WORKERS, tostring(calls.get))
+        assert.is_nil(calls.evalsha)
+        redis:call("SET", "w1", "new")
+        until_each("/remember?key=w1", function(body) return body == "new" end, 5, "the new value")
+    end)
+end)
+
 describe("a graceful end", function()
     local function count_begun()
         local _, count = bed:log():gsub("begun", "")

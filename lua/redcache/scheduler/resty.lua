@@ -23,6 +23,9 @@ local SLICE = 1
 -- One timer per worker tells its keepers at once that the worker is to exit: nginx runs what is
 -- armed then. It is armed again while there are keepers, and stays no longer than this without.
 local EXIT_TIMER = 5
+-- nginx drops a timer that is due while as many run as may run, and tells nobody but its log; one
+-- that is due at once has begun long before this, or was dropped.
+local RETRY = 0.1
 -- The keeper of a port that is closed gets at least so long to say goodbye, though nobody waits.
 local LEAST_GOODBYE = 0.1
 
@@ -103,7 +106,11 @@ local function is_handed_over(port)
     elseif not port.hand_over_until then
         port.hand_over_until = ngx.now() + (may_have_heirs() and HAND_OVER or 0)
     end
-    return ngx.now() >= port.hand_over_until or binding.hand_over(port)
+    if ngx.now() >= port.hand_over_until or binding.hand_over(port) then
+        return true
+    end
+    port.way.turn(port) -- an offer is worth what is known to be coherent: that is asked at once
+    return false
 end
 
 -- Leases and locks were given back, or the time for that is over.
@@ -163,8 +170,8 @@ end
 
 -- Whoever leaves last ends the port: its keeper, if it has begun, else who closes it.
 local function keep(_, port)
-    if port.handle == nil then
-        return -- it was closed before this timer ran
+    if port.handle == nil or port.has_begun then
+        return -- it was closed before this timer ran; or the timer was late, and another one runs
     end
     port.has_begun = true
     threads.learn()
@@ -173,7 +180,7 @@ local function keep(_, port)
         ok, again = pcall(keep_once, port)
     until not ok or not again
     port.way.stop(port)
-    port.is_kept, port.has_begun, kept[port] = false, false, nil
+    port.is_kept, port.has_begun, port.armed_at, kept[port] = false, false, 0, nil
     if port.is_closing then
         binding.end_port(port, 0)
     end
@@ -182,8 +189,14 @@ local function keep(_, port)
     end
 end
 
+-- Has a timer run the keeper, again where nginx has refused or dropped the last one. Whoever waits
+-- comes by often enough.
 local function start_keeper(port)
-    port.is_kept = true
+    local since = ngx.now() - port.armed_at
+    if since >= 0 and since < RETRY then
+        return
+    end
+    port.is_kept, port.armed_at = true, ngx.now()
     local ok, err = ngx.timer.at(0, keep, port)
     if not ok then
         port.is_kept = false
@@ -202,7 +215,7 @@ local function settle(port, client)
     port.posted = {} -- slots whose callers were woken and have not run yet
     port.holders = holders.new()
     port.keeper_sem, port.keeper_told, port.keeper_wakes = semaphore.new(0), false, 0
-    port.is_kept, port.has_begun = false, false
+    port.is_kept, port.has_begun, port.armed_at = false, false, 0
     port.way = WAYS[client.driver]
     port.is_memory, port.connect_timeout = client.is_memory, client.connect_timeout
     port.is_passing = binding.has_rivals()
@@ -256,7 +269,7 @@ local function kick(port)
         return -- it has ended, and all that waited was told
     end
     port.way.kick(port)
-    if not port.is_kept then
+    if not port.has_begun then
         start_keeper(port)
     end
 end
@@ -291,7 +304,7 @@ function resty.wait(slot)
     kick(port)
     while waiting[name] == slot do
         slot.waits = true
-        local ok, err = sem:wait(SLICE)
+        local ok, err = sem:wait(port.has_begun and SLICE or RETRY)
         if waiting[name] == slot then
             slot.waits = false
             if not ok and err ~= "timeout" then -- this phase can not
