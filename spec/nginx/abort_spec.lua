@@ -110,7 +110,8 @@ for _, driver in ipairs({ "loop", "thread" }) do
             for _, name in ipairs(redis:call("KEYS", "*")) do
                 local kind = redis:call("GETRANGE", name, 0, 2)
                 local is_value = kind:sub(1, 2) == "\251\1" and kind:byte(3) == 1
-                if not is_value and not name:find("}!:", 1, true) then list[#list + 1] = name end
+                local is_left = kind ~= "" and not is_value -- it may have expired by now
+                if is_left and not name:find("}!:", 1, true) then list[#list + 1] = name end
             end
             return list
         end
