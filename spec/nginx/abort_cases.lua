@@ -125,13 +125,19 @@ function serves.exit_around_loader(key)
     return coroutine.wrap(function() return serves.exit_in_loader(key) end)()
 end
 
--- Handles of light threads that were killed: as long as they are kept each has its stack.
-local kept = {}
+-- Handles of light threads that were killed: as long as one is kept the thread has its stack. The
+-- last of them stay.
+local KEPT = 50
+cases.kept, cases.kept_count = {}, 0
+local function keep(thread)
+    cases.kept_count = cases.kept_count + 1
+    cases.kept[cases.kept_count % KEPT] = thread
+end
 local function kill_and_keep(fn)
     return function(key)
         local thread = ngx.thread.spawn(fn, key)
         ngx.sleep(0.01)
-        kept[#kept + 1] = thread
+        keep(thread)
         ngx.thread.kill(thread)
         return "killed"
     end
@@ -144,10 +150,11 @@ serves.keep_hold = kill_and_keep(serves.hold)
 local function race(key, fn, take, control)
     for i = 1, 5 do
         local mine = key .. ":" .. i
-        kept[#kept + 1] = ngx.thread.spawn(fn, mine)
+        local holder = ngx.thread.spawn(fn, mine)
+        keep(holder)
         ngx.sleep(0.01)
         local is_late = false
-        ngx.thread.kill(kept[#kept])
+        ngx.thread.kill(holder)
         local watch = ngx.thread.spawn(function()
             ngx.sleep(control)
             is_late = true
