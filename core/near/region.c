@@ -238,7 +238,8 @@ static int check(const struct rc_region_head *head, const struct rc_near_options
     else if (head->sum != sum_of(head))
         *why = "the shared near cache of that name is damaged: remove its file in /dev/shm";
     else if (head->server != options->server)
-        *why = "the shared near cache of that name belongs to another server or database";
+        *why = "the shared near cache of that name belongs to another server or "
+               "database: give each near cache a name of its own";
     else if (head->user != options->user)
         *why = "the shared near cache of that name belongs to another user of Redis, who may read "
                "other keys: give each user's near cache a name of its own";
