@@ -1,12 +1,12 @@
 -- In each worker of an nginx: reads one key all the time, and tells when it changed.
 --
--- Cells: per worker, what the last read gave (0: nothing), when the first read began that gave it,
--- and what memory has given last.
+-- Cells: per worker, what the last read gave (0: nothing), when the last read began that gave what
+-- was there before, and what memory has given last.
 
 local cells = require("spec.near.cells")
 local clock = require("spec.support.clock")
 
-local watcher = { VALUE = 0, SINCE = 1, NEAR = 2, ROOM = 4 }
+local watcher = { VALUE = 0, UNTIL = 1, NEAR = 2, ROOM = 4 }
 
 local WORKERS = 8
 -- As short as a timer of nginx can be. Without a pause the watchers would keep the cores from those
@@ -19,16 +19,16 @@ end
 
 local function run(is_exiting, all, cache, key)
     if is_exiting then return end
-    local base, last = ngx.worker.id() * watcher.ROOM, 0
+    local base, last, at = ngx.worker.id() * watcher.ROOM, 0, 0
     while not ngx.worker.exiting() do
         local began = clock.now()
         local value, err, source = cache:get(key)
         value = tonumber(value) or 0
         if not err and value ~= last then
-            last = value
-            all[base + watcher.SINCE] = began
+            all[base + watcher.UNTIL] = at
             all[base + watcher.VALUE] = value
         end
+        if not err then last, at = value, began end
         if source == "l0" or source == "near" then all[base + watcher.NEAR] = value end
         ngx.sleep(PAUSE)
     end

@@ -10,6 +10,7 @@ local reads = require("spec.near.reads")
 local redcache = require("redcache")
 local server = require("spec.support.server")
 local temp = require("spec.support.temp")
+local told = require("spec.near.told")
 local worker = require("spec.support.worker")
 
 local is_near, source, warm = reads.is_near, reads.source, reads.warm
@@ -36,39 +37,47 @@ local function open(options)
 end
 
 describe("a foreign write", function()
-    -- From the write's acknowledgement to the beginning of the first read that does not get the old
-    -- value. Sleeps between reads: the machine has to have a core for everybody.
+    -- From the write's acknowledgement to the beginning of the last read that gets the old value: a
+    -- reader that has no processor reads nothing old. Sleeps between reads: the machine has to have
+    -- a core for everybody.
     local function gone_after(cache, foreign, key, i)
         warm(cache, key)
         foreign:call("SET", key, tostring(i))
-        local acknowledged = clock.now()
+        local acknowledged, last = clock.now(), nil
         while true do
             local began = clock.now()
-            if (cache:get(key)) == tostring(i) then return began - acknowledged end
+            if (cache:get(key)) == tostring(i) then return last and last - acknowledged or 0 end
+            last = began
             assert.is_true(began - acknowledged < clock.scaled(1))
             clock.sleep(0.00002)
         end
     end
 
+    -- Ours and the control take turns: the machine is the same for both.
     local function measure(cache, writes)
-        local foreign, took = redis:client(), {}
-        for i = 1, writes do took[i] = gone_after(cache, foreign, "k" .. i % 50, i) end
-        table.sort(took)
-        return took[math.ceil(writes * 0.99)], took[writes]
+        local foreign, bare = redis:client(), told.start(redis)
+        local took, control = {}, {}
+        for i = 1, writes do
+            took[i] = gone_after(cache, foreign, "k" .. i % 50, i)
+            control[i] = bare:after(0.00002)
+        end
+        bare:stop()
+        return took, control
     end
 
-    it("ends a near value in 1 ms (p99), 10 ms at most", function()
+    -- On a busy machine a thread may have to wait for a processor for longer than that, ours and the
+    -- control's alike: as many of ours are late as there may be, and three times the control's.
+    it("ends a near value in 1 ms (99 %), in 10 ms (99.8 %)", function()
         local cache = open({ url = redis:url() })
         for i = 0, 49 do redis:call("SET", "k" .. i, "0") end
-        -- A sanitizer slows the engine, so its bound is wider; and where others use the machine at
-        -- the same time, one of three runs has to be undisturbed.
-        local most, worst
-        for _ = 1, 3 do
-            most, worst = measure(cache, clock.scale == 1 and 2000 or 1000)
-            if most <= clock.scaled(0.001) and worst <= clock.scaled(0.01) then break end
+        local writes = clock.scale == 1 and 2000 or 1000
+        local took, control = measure(cache, writes)
+        for bound, share in pairs({ [0.001] = 0.01, [0.01] = 0.002 }) do
+            local late = told.over(took, clock.scaled(bound))
+            local usual = told.over(control, clock.scaled(bound))
+            assert.is_true(late <= writes * share + 3 * usual,
+                ("%d are later than %g ms, of the control %d"):format(late, bound * 1000, usual))
         end
-        assert.is_true(most <= clock.scaled(0.001), ("p99 %g ms"):format(most * 1000))
-        assert.is_true(worst <= clock.scaled(0.01), ("max %g ms"):format(worst * 1000))
         cache:close()
     end)
 end)
