@@ -26,6 +26,7 @@ void rc_get_stats(rc_client *client, rc_stats *stats)
     rc_driver_call(driver, read_stats, stats);
     stats->inline_turns = atomic_load(&driver->inline_turns);
     stats->reactor_turns = atomic_load(&driver->reactor_turns);
+    stats->late_wakes = atomic_load(&driver->late_wakes);
     stats->waiting = (uint64_t)atomic_load(&driver->waiting);
 }
 

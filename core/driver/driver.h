@@ -70,6 +70,7 @@ struct rc_driver {
     _Atomic bool ended;               /* the reactor is gone: callers help themselves */
     _Atomic uint64_t inline_turns;
     _Atomic uint64_t reactor_turns;
+    _Atomic uint64_t late_wakes;
     _Atomic int spin_credits;
 
     pthread_mutex_t waiters_mutex;
@@ -95,6 +96,9 @@ void rc_driver_free(struct rc_driver *driver); /* after close, when no seat is i
 void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat);
 void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat);
 void rc_driver_wait_instant(struct rc_driver *driver, struct rc_seat *seat); /* instant wires */
+/* Sleeps until done or given the turn, or for a tenth of a second: somebody else works for the caller,
+   who looks after that long all the same. */
+void rc_driver_park(struct rc_driver *driver, struct rc_seat *seat);
 /* Runs `call` as the engine's owner, and waits for that. */
 void rc_driver_call(struct rc_driver *driver, void (*call)(struct rc_engine *, void *),
                     void *argument);

@@ -21,7 +21,7 @@ enum {
     CREDITS_MAX = 64,
     CREDITS_FOR_MISS = 4, /* a spin that did not pay costs as much as four that did */
     PROBE_EVERY = 64,     /* without credit one wait in so many tries again */
-    PARK_US = 100 * 1000  /* somebody else works for us; look after this long all the same */
+    PARK_US = 100 * 1000
 };
 
 static _Atomic int spinners; /* in this process */
@@ -207,6 +207,12 @@ static void wait_as_host(struct rc_driver *driver, struct rc_seat *seat)
     }
 }
 
+void rc_driver_park(struct rc_driver *driver, struct rc_seat *seat)
+{
+    if (!rc_seat_park(seat, PARK_US)) /* relaxed: a counter */
+        atomic_fetch_add_explicit(&driver->late_wakes, 1, memory_order_relaxed);
+}
+
 void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
 {
     if (rc_seat_is_done(seat))
@@ -230,7 +236,7 @@ void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
     /* An owner that left before we were in the list did not see us: so try before we park. */
     while (!try_to_turn(driver, seat, true)) {
         rc_driver_kick(driver);
-        rc_seat_park(seat, PARK_US);
+        rc_driver_park(driver, seat);
         if (!rc_seat_is_done(seat))
             rc_seat_take_turn(seat); /* of one that is done it is passed on */
     }

@@ -12,8 +12,7 @@
 
 enum {
     TURNS_MAX = 64, /* for others, too; then the reactor goes on for them */
-    YIELDS_MAX = 16,
-    PARK_US = 100 * 1000 /* somebody else works for us; look after this long all the same */
+    YIELDS_MAX = 16
 };
 
 /* Turns the loop, if nobody else does, until it stands still or our seat is done: also for those who
@@ -41,7 +40,7 @@ void rc_driver_wait_instant(struct rc_driver *driver, struct rc_seat *seat)
         if (rc_seat_is_done(seat))
             break;
         if (turned || ++yields == YIELDS_MAX) {
-            rc_seat_park(seat, PARK_US);
+            rc_driver_park(driver, seat);
             yields = 0;
         } else {
             sched_yield();

@@ -21,15 +21,16 @@ void rc_seat_deinit(struct rc_seat *seat)
     rc_op_deinit(&seat->op);
 }
 
-void rc_seat_park(struct rc_seat *seat, int64_t timeout_us)
+bool rc_seat_park(struct rc_seat *seat, int64_t timeout_us)
 {
+    bool woken = true;
     uint32_t state = atomic_fetch_or(&seat->state, RC_SEAT_PARKED) | RC_SEAT_PARKED;
-    while (!(state & (RC_SEAT_DONE | RC_SEAT_TURN))) {
-        if (!rc_futex_wait(&seat->state, state, timeout_us))
-            break;
+    while (woken && !(state & (RC_SEAT_DONE | RC_SEAT_TURN))) {
+        woken = rc_futex_wait(&seat->state, state, timeout_us);
         state = atomic_load(&seat->state);
     }
     atomic_fetch_and(&seat->state, ~(uint32_t)RC_SEAT_PARKED);
+    return woken || !(state & (RC_SEAT_DONE | RC_SEAT_TURN));
 }
 
 void rc_seat_finish(struct rc_seat *seat)

@@ -55,8 +55,9 @@ struct rc_seat {
 int rc_seat_init(struct rc_seat *seat, struct rc_client *client);
 void rc_seat_deinit(struct rc_seat *seat);
 
-/* Sleeps until done, given the turn, or the time is over. */
-void rc_seat_park(struct rc_seat *seat, int64_t timeout_us);
+/* Sleeps until done, given the turn, or the time is over. False where the time was over and there was
+   news all the same: a wake-up was lost, or the processor came later than the news. */
+bool rc_seat_park(struct rc_seat *seat, int64_t timeout_us);
 void rc_seat_finish(struct rc_seat *seat); /* done: wakes its thread, which may free the seat */
 /* Returns whether its thread must be woken for that, by rc_seat_wake. */
 bool rc_seat_give_turn(struct rc_seat *seat);

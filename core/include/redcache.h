@@ -339,6 +339,7 @@ typedef struct rc_stats {
     uint64_t deletes_lost;
     uint64_t inline_turns;   /* times a blocking caller moved the bytes itself */
     uint64_t reactor_turns;  /* times the reactor thread did */
+    uint64_t late_wakes;     /* sleeps of callers that only time ended although there was news */
     uint64_t in_flight;      /* now: requests without an answer */
     uint64_t waiting;        /* now: callers that wait */
     uint64_t active_leases;  /* now */

@@ -412,8 +412,9 @@ local STATS = {
     leasesLost = "leases_lost", heartbeats = "heartbeats", shared = "shared",
     degradedLoads = "degraded", locks = "locks", locksLost = "locks_lost",
     lockRenewals = "lock_renewals", deletesLost = "deletes_lost",
-    inlineTurns = "inline_turns", reactorTurns = "reactor_turns", inFlight = "in_flight",
-    waiting = "waiting", activeLeases = "active_leases", activeLocks = "active_locks",
+    inlineTurns = "inline_turns", reactorTurns = "reactor_turns", lateWakes = "late_wakes",
+    inFlight = "in_flight", waiting = "waiting", activeLeases = "active_leases",
+    activeLocks = "active_locks",
 }
 
 ---The client's counters, as numbers.
@@ -425,6 +426,8 @@ function binding.stats(client)
     for name, field in pairs(STATS) do
         out[name] = tonumber(stats[field])
     end
+    -- Of callers that sleep in their scheduler: it counts itself.
+    out.lateWakes = out.lateWakes + (client.port and client.port.late_wakes or 0)
     return out
 end
 

@@ -61,6 +61,8 @@ local CLIENT = {
         "Acknowledged deletes that Redis has lost and that could not be sent again." },
     { "inline_turns", "inlineTurns", "counter", "Times a blocking caller moved the bytes." },
     { "reactor_turns", "reactorTurns", "counter", "Times the reactor thread moved the bytes." },
+    { "late_wakes", "lateWakes", "counter",
+        "Sleeps of callers that only time ended although there was news." },
     { "in_flight", "inFlight", "gauge", "Requests without an answer." },
     { "waiting", "waiting", "gauge", "Callers that wait." },
     { "active_leases", "activeLeases", "gauge", "Leases held." },

@@ -1,6 +1,7 @@
 -- Many OS threads, each with its Lua state, share one client.
 
 local clock = require("spec.support.clock")
+local proxy = require("spec.support.proxy")
 local server = require("spec.support.server")
 local threads = require("spec.support.threads")
 
@@ -146,6 +147,58 @@ describe("remember", function()
             assert.same({ "dry 1", "dry 2", "dry 3", "dry 4", "dry 5" }, done[i].codes)
         end
         assert.equal(5, done[1].runs)
+    end)
+end)
+
+-- A caller that sleeps while another one moves the bytes looks by itself after a tenth of a second:
+-- that hides a lost wake-up from everybody but the clock.
+describe("a caller that waits for another one's turn", function()
+    -- One after the other asks, and the answers come in that order, later: the first one moves the
+    -- bytes and is done, the next one has to go on. A round ends only when everybody is done, so nobody's
+    -- next call does what was left undone.
+    local function meet(url, count, rounds, pause)
+        local done = threads.run({
+            count = count, params = { url = url, rounds = rounds, pause = pause }, timeout = 120,
+            main = function(thread)
+                local support = require("spec.support.clock")
+                local cache = require("redcache").new({
+                    url = thread.params.url, near = false,
+                    commandTimeout = 30, connectTimeout = 10,
+                })
+                local key, value = "k" .. thread.index, ("x"):rep(100)
+                assert(cache:set(key, value, 60))
+                for _ = 1, thread.params.rounds do
+                    thread.barrier()
+                    support.sleep(thread.params.pause * (thread.index - 1))
+                    assert(cache:get(key) == value)
+                end
+                thread.barrier()
+                local stats = cache:stats()
+                thread.barrier()
+                return { late = stats.lateWakes, inline = stats.inlineTurns }
+            end,
+        })
+        return done[1]
+    end
+
+    it("is woken for it, on a connection", function()
+        local line = proxy.start(redis)
+        line:delay(0.01)
+        -- Clients of their own: once somebody was late, the reactor is awake and goes on for all.
+        local late, inline = 0, 0
+        for run_number = 1, 6 do
+            local seen = meet(line:url(), 2 + run_number % 3, 8, 0.004)
+            late, inline = late + seen.late, inline + seen.inline
+        end
+        assert.equal(0, late)
+        assert.is_true(inline >= 6 * 8)
+        line:stop()
+    end)
+
+    it("is woken for it, on a store in memory", function()
+        for _, count in ipairs({ 2, 4, 16 }) do
+            assert.equal(0, meet("memory://", count, 300, 0).late, count .. " threads")
+        end
     end)
 end)
 

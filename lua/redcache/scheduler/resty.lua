@@ -313,6 +313,9 @@ function resty.wait(slot)
             elseif not ok then
                 port.way.turn(port)
                 kick(port)
+                if waiting[name] ~= slot then -- it was done, and nobody had told
+                    port.late_wakes = (port.late_wakes or 0) + 1
+                end
             end
         end
     end
