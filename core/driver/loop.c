@@ -25,13 +25,15 @@ int rc_loop_init(struct rc_loop *loop, struct rc_client *client)
 
 static void close_listener(struct rc_loop *loop)
 {
-    if (loop->listener < 0)
-        return;
-    close(loop->listener);
+    if (loop->listener >= 0)
+        close(loop->listener);
     loop->listener = -1;
+    if (loop->path[0] == '\0')
+        return;
     unlink(loop->path);
     *strrchr(loop->path, '/') = '\0';
     rmdir(loop->path);
+    loop->path[0] = '\0';
 }
 
 void rc_loop_deinit(struct rc_loop *loop)
@@ -158,8 +160,10 @@ int rc_loop_open_socket(struct rc_loop *loop)
     if (parent == NULL || strlen(parent) > sizeof loop->path - 24)
         parent = "/tmp";
     snprintf(loop->path, sizeof loop->path, "%s/redcache-XXXXXX", parent);
-    if (mkdtemp(loop->path) == NULL)
+    if (mkdtemp(loop->path) == NULL) {
+        loop->path[0] = '\0'; /* there is nothing to remove */
         return RC_ERR_UNAVAILABLE;
+    }
     strcat(loop->path, "/wake");
     strcpy(address.sun_path, loop->path);
     loop->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

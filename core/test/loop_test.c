@@ -1,9 +1,11 @@
 #include "driver/loop.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -527,6 +529,46 @@ static void no_loop_and_no_client_are_refused(void)
     CHECK(rc_view_new(NULL, "", 0, "", 0, 0, 0, 0) == NULL);
 }
 
+static int count_entries(const char *path)
+{
+    int count = -2; /* . and .. */
+    DIR *dir = opendir(path);
+    if (dir == NULL)
+        return -1;
+    while (readdir(dir) != NULL)
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* The directory for the socket can be made, the socket can not. */
+static void leaves_no_directory_where_there_is_no_descriptor(void)
+{
+    char parent[] = "/tmp/loop-test-XXXXXX", path[200], *before = getenv("TMPDIR");
+    struct rlimit limit, none;
+    rc_client *client = open_client("memory://", RC_DRIVER_REACTOR);
+    rc_loop *loop = open_loop(client);
+    if (!CHECK(mkdtemp(parent) != NULL && getrlimit(RLIMIT_NOFILE, &limit) == 0))
+        exit(1);
+    char *kept = before != NULL ? strdup(before) : NULL;
+    setenv("TMPDIR", parent, 1);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = limit.rlim_max};
+    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    CHECK(rc_loop_listen(loop, path, sizeof path) == RC_ERR_UNAVAILABLE);
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    CHECK(count_entries(parent) == 0);
+    CHECK(rc_loop_listen(loop, path, sizeof path) > 0 && count_entries(parent) == 1);
+    rc_loop_free(loop);
+    CHECK(count_entries(parent) == 0);
+    if (kept != NULL)
+        setenv("TMPDIR", kept, 1);
+    else
+        unsetenv("TMPDIR");
+    free(kept);
+    rmdir(parent);
+    rc_unref(client, 100);
+}
+
 int main(void)
 {
     TEST(a_polled_store_tells_in_the_turn_that_sends);
@@ -540,6 +582,7 @@ int main(void)
     TEST(a_thread_tells_by_a_descriptor);
     TEST(a_polled_client_wakes_for_what_is_overdue);
     TEST(a_blocking_call_leaves_a_reason_for_a_turn);
+    TEST(leaves_no_directory_where_there_is_no_descriptor);
     TEST(a_host_moves_the_bytes);
     TEST(a_host_opens_again_what_was_lost);
     TEST(a_host_may_rest_where_nobody_needs_it);
