@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver/fork.h"
 #include "redcache.h"
 
 struct rc_lookup {
     /* Fixed after start. */
     char host[256];
     char port[8];
+    unsigned generation; /* of the process that has the thread: rc_fork_generation */
 
     pthread_mutex_t mutex;
     /* Guarded by mutex. */
@@ -91,6 +93,7 @@ int rc_lookup_start(struct rc_lookup **result, const char *host, uint16_t port,
         return RC_ERR_NOMEM;
     snprintf(lookup->host, sizeof lookup->host, "%s", host);
     snprintf(lookup->port, sizeof lookup->port, "%u", (unsigned)port);
+    lookup->generation = rc_fork_generation();
     pthread_mutex_init(&lookup->mutex, NULL);
     lookup->wake = wake;
     lookup->argument = argument;
@@ -102,8 +105,17 @@ int rc_lookup_start(struct rc_lookup **result, const char *host, uint16_t port,
     return 0;
 }
 
+/* A child of fork() has a copy of the lookup and no thread that goes on with it. The mutex may be
+   locked for ever, and addresses may be half told. */
+static bool is_inherited(const struct rc_lookup *lookup)
+{
+    return lookup->generation != rc_fork_generation();
+}
+
 bool rc_lookup_is_done(struct rc_lookup *lookup)
 {
+    if (is_inherited(lookup))
+        return true;
     pthread_mutex_lock(&lookup->mutex);
     bool done = lookup->done;
     pthread_mutex_unlock(&lookup->mutex);
@@ -112,6 +124,10 @@ bool rc_lookup_is_done(struct rc_lookup *lookup)
 
 struct addrinfo *rc_lookup_take(struct rc_lookup *lookup, const char **why)
 {
+    if (is_inherited(lookup)) { /* what it holds stays where it is: nobody can say in which state */
+        *why = "the lookup was begun before a fork";
+        return NULL;
+    }
     struct addrinfo *addresses = lookup->addresses;
     *why = lookup->error != 0 ? gai_strerror(lookup->error) : "the name has no address";
     lookup->addresses = NULL;
@@ -121,6 +137,8 @@ struct addrinfo *rc_lookup_take(struct rc_lookup *lookup, const char **why)
 
 void rc_lookup_abandon(struct rc_lookup *lookup)
 {
+    if (is_inherited(lookup))
+        return;
     pthread_mutex_lock(&lookup->mutex);
     lookup->abandoned = true;
     bool done = lookup->done;
