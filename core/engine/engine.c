@@ -553,17 +553,44 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
     return op;
 }
 
-int rc_engine_cancel(struct rc_engine *engine, uint64_t tag)
+static bool has_tag(const struct rc_op *op, const void *tag)
+{
+    return op->running_tag == *(const uint64_t *)tag;
+}
+
+static bool is_for_lock(const struct rc_op *op, const void *lock)
+{
+    return (op->kind == RC_OP_LOCK_ACQUIRE || op->kind == RC_OP_LOCK_RELEASE ||
+            op->kind == RC_OP_LOCK_EXTEND) &&
+           op->lock == lock;
+}
+
+/* Ends the running ops that match; returns how many. With one op others may end, too (of a load whose
+   leader is taken out, where there is no memory to go on): the one that follows may then stand among
+   the finished ones, and the walk begins again. */
+static int cancel_running(struct rc_engine *engine,
+                          bool (*matches)(const struct rc_op *op, const void *argument),
+                          const void *argument)
 {
     int count = 0;
-    RC_LIST_EACH(active, following, &engine->running) {
+    struct rc_list *active = engine->running.next;
+    while (active != &engine->running) {
         struct rc_op *op = RC_CONTAINER(active, struct rc_op, active);
-        if (op->running_tag != tag)
+        active = active->next;
+        if (!matches(op, argument))
             continue;
         take_out(engine, op);
         rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
         count++;
+        if (active != &engine->running && !RC_CONTAINER(active, struct rc_op, active)->running)
+            active = engine->running.next;
     }
+    return count;
+}
+
+int rc_engine_cancel(struct rc_engine *engine, uint64_t tag)
+{
+    int count = cancel_running(engine, has_tag, &tag);
     RC_LIST_EACH(member, next, &engine->leases.leading) {
         struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
         if (op->running_tag != tag)
@@ -591,15 +618,7 @@ void rc_engine_drop(struct rc_engine *engine, struct rc_op *op)
 
 void rc_engine_drop_lock(struct rc_engine *engine, struct rc_lock *lock)
 {
-    RC_LIST_EACH(active, following, &engine->running) {
-        struct rc_op *op = RC_CONTAINER(active, struct rc_op, active);
-        bool is_for_lock = op->kind == RC_OP_LOCK_ACQUIRE || op->kind == RC_OP_LOCK_RELEASE ||
-                           op->kind == RC_OP_LOCK_EXTEND;
-        if (is_for_lock && op->lock == lock) {
-            take_out(engine, op);
-            rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
-        }
-    }
+    cancel_running(engine, is_for_lock, lock);
     rc_locks_drop(&engine->locks, lock);
 }
 

@@ -190,6 +190,27 @@ static void gives_the_lease_back_when_everybody_left(void)
     take_down();
 }
 
+/* With the one that asks out, the next one asks, or fails where there is no memory for that. */
+static void cancels_all_who_wait_for_one_load(void)
+{
+    set_up();
+    connect(&near);
+    near.conns[RC_LINK_T]->deaf = true;
+    for (int i = 0; i < 6; i++) {
+        ops[i].op.tag = i % 3 == 2 ? 8 : 7;
+        load(&near, i, i % 2 == 0 ? RC_STRICT : 0);
+    }
+    int count = rc_engine_cancel(&near.engine, 7);
+    CHECK(count == 4);
+    CHECK(rc_engine_cancel(&near.engine, 7) == 0);
+    near.conns[RC_LINK_T]->deaf = false;
+    peer_run(&server);
+    for (int i = 0; i < 6; i++)
+        CHECK(i % 3 == 2 || peer_ended(&ops[i], RC_ERR_CANCELLED, RC_DONE));
+    CHECK(is_at(2, RC_LOAD));
+    take_down();
+}
+
 static void gives_the_lease_back_over_the_next_connection(void)
 {
     set_up();
@@ -702,6 +723,7 @@ int main(void)
     TEST(serves_only_callers_that_had_joined_when_the_request_was_sent);
     TEST(does_not_hand_a_value_to_those_who_joined_behind_the_question);
     TEST(gives_the_lease_back_when_everybody_left);
+    TEST(cancels_all_who_wait_for_one_load);
     TEST(gives_the_lease_back_over_the_next_connection);
     TEST(gives_the_lease_back_when_the_publish_is_cancelled_before_it_is_sent);
     TEST(gives_the_lease_back_when_the_grant_was_not_heard);
