@@ -10,7 +10,7 @@ local reads = require("spec.near.reads")
 local redcache = require("redcache")
 local server = require("spec.support.server")
 local temp = require("spec.support.temp")
-local told = require("spec.near.told")
+local waited = require("spec.near.waited")
 local worker = require("spec.support.worker")
 
 local is_near, source, warm = reads.is_near, reads.source, reads.warm
@@ -37,47 +37,43 @@ local function open(options)
 end
 
 describe("a foreign write", function()
-    -- From the write's acknowledgement to the beginning of the last read that gets the old value: a
-    -- reader that has no processor reads nothing old. Sleeps between reads: the machine has to have
-    -- a core for everybody.
-    local function gone_after(cache, foreign, key, i)
+    -- From the write's acknowledgement to the beginning of the last read that gets the old value,
+    -- but for the time in which Redis or a thread of ours was ready and had no processor. A reader
+    -- that has none reads nothing old. Sleeps between reads: the machine has to have a core for
+    -- everybody.
+    local function old_for(cache, foreign, watch, key, i)
         warm(cache, key)
+        local before = watch:seconds()
         foreign:call("SET", key, tostring(i))
         local acknowledged, last = clock.now(), nil
         while true do
             local began = clock.now()
-            if (cache:get(key)) == tostring(i) then return last and last - acknowledged or 0 end
+            if (cache:get(key)) == tostring(i) then break end
             last = began
-            assert.is_true(began - acknowledged < clock.scaled(1))
+            assert.is_true(began - acknowledged < clock.scaled(10))
             clock.sleep(0.00002)
         end
+        if not last then return 0 end
+        return math.max(last - acknowledged - (watch:seconds() - before), 0)
     end
 
-    -- Ours and the control take turns: the machine is the same for both.
     local function measure(cache, writes)
-        local foreign, bare = redis:client(), told.start(redis)
-        local took, control = {}, {}
-        for i = 1, writes do
-            took[i] = gone_after(cache, foreign, "k" .. i % 50, i)
-            control[i] = bare:after(0.00002)
-        end
-        bare:stop()
-        return took, control
+        local foreign, took = redis:client(), {}
+        warm(cache, "k0")
+        local watch = waited.watch({ posix.C.getpid(), redis.pid })
+        for i = 1, writes do took[i] = old_for(cache, foreign, watch, "k" .. i % 50, i) end
+        table.sort(took)
+        return took[math.ceil(writes * 0.99)], took[writes]
     end
 
-    -- On a busy machine a thread may have to wait for a processor for longer than that, ours and the
-    -- control's alike: as many of ours are late as there may be, and three times the control's.
-    it("ends a near value in 1 ms (99 %), in 10 ms (99.8 %)", function()
+    it("ends a near value in 1 ms (p99), 10 ms at most", function()
         local cache = open({ url = redis:url() })
         for i = 0, 49 do redis:call("SET", "k" .. i, "0") end
-        local writes = clock.scale == 1 and 2000 or 1000
-        local took, control = measure(cache, writes)
-        for bound, share in pairs({ [0.001] = 0.01, [0.01] = 0.002 }) do
-            local late = told.over(took, clock.scaled(bound))
-            local usual = told.over(control, clock.scaled(bound))
-            assert.is_true(late <= writes * share + 3 * usual,
-                ("%d are later than %g ms, of the control %d"):format(late, bound * 1000, usual))
-        end
+        -- A sanitizer slows the engine, so its bound is wider.
+        local most, worst = measure(cache, clock.scale == 1 and 2000 or 1000)
+        print(("old for %.3f ms (p99), %.3f ms (max)"):format(most * 1000, worst * 1000))
+        assert.is_true(most <= clock.scaled(0.001), ("p99 %g ms"):format(most * 1000))
+        assert.is_true(worst <= clock.scaled(0.01), ("max %g ms"):format(worst * 1000))
         cache:close()
     end)
 end)

@@ -154,8 +154,8 @@ end)
 -- that hides a lost wake-up from everybody but the clock.
 describe("a caller that waits for another one's turn", function()
     -- One after the other asks, and the answers come in that order, later: the first one moves the
-    -- bytes and is done, the next one has to go on. A round ends only when everybody is done, so nobody's
-    -- next call does what was left undone.
+    -- bytes and is done, the next one has to go on. A round ends only when everybody is done: then
+    -- nobody's next call does what was left undone.
     local function meet(url, count, rounds, pause)
         local done = threads.run({
             count = count, params = { url = url, rounds = rounds, pause = pause }, timeout = 120,
