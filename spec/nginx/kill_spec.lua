@@ -33,6 +33,7 @@ describe("a region of the workers of nginx", function()
     local INIT = [[
         cache = require("redcache").new({
             url = "%s", scheduler = "resty", driver = "%s", near = { bytes = %d },
+            commandTimeout = 20, connectTimeout = 20, -- a busy machine is no error
         })
         decoded = cache:namespace("app")
         bytes = cache:namespace("app", { near = { l0 = false } })

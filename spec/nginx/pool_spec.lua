@@ -27,7 +27,7 @@ local INIT = [[
 
     function others.open_cache()
         return require("redcache").new({ url = "%s", scheduler = "resty", namespace = "p",
-            plain = true, codec = "raw", near = false })
+            plain = true, codec = "raw", near = false, commandTimeout = 20, connectTimeout = 20 })
     end
 
     function others.use(cache)

@@ -12,6 +12,7 @@ local posix = require("spec.support.posix")
 local proxy = require("spec.support.proxy")
 local server = require("spec.support.server")
 local temp = require("spec.support.temp")
+local waited = require("spec.near.waited")
 local wrk = require("spec.support.wrk")
 
 local HUP_SECONDS = tonumber(os.getenv("REDCACHE_NGINX_HUP_SECONDS")) or 6
@@ -152,14 +153,16 @@ describe("a Redis that is killed and comes back empty", function()
         redis:kill()
         clock.sleep(AWAY_SECONDS)
         redis:restart()
-        local back = clock.now()
+        local watch = waited.watch({ redis.pid, unpack(bed:workers()) })
+        local back, before = clock.now(), watch:seconds()
         redis:call("SET", "w1", "new")
         redis:call("SET", "graceful:w1", "new")
         for _, kind in ipairs({ "", "&kind=graceful" }) do
             until_each("/remember?key=w1" .. kind, function(body) return body == "new" end, 5,
                 "the new value")
         end
-        local took = clock.now() - back
+        -- But for the time in which one of them was ready and had no processor.
+        local took = clock.now() - back - (watch:seconds() - before)
         local figures = load:join()
         print(("fresh %.0f ms after Redis was back; %d requests, p99 %.0f ms, max %.0f ms"):format(
             took * 1000, figures.requests, figures.p99 * 1000, figures.max * 1000))
