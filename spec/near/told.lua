@@ -1,9 +1,10 @@
---- The control of what is measured about near caches: how soon a reader hears of a change through
--- a process of its own that Redis tracks, on the same machine in the same moments. No redcache in it.
+-- The control of what is measured about near caches: how soon a reader hears of a change through a
+-- process of its own that Redis tracks, on the same machine in the same moments. No redcache in it.
 --
--- What:   start(redis) -> told; told:after(pause): a foreign write, then looks every `pause` seconds;
---         seconds from the write's answer to the last look that found nothing new, or 0. (A look that
---         was not taken blames nobody.) over(values, bound): how many are above it. quantile().
+-- What:   start(redis) -> told; told:after(pause): a foreign write, then a look every `pause`
+--         seconds; seconds from the write's answer to the last look that found nothing new, or 0.
+--         (A look that was not taken blames nobody.) over(values, bound): how many are above it.
+--         quantile().
 -- Memory: stop() ends the process.
 
 local cells = require("spec.near.cells")
