@@ -148,7 +148,7 @@ static struct rc_replay_entry *add(struct rc_replay *replay, const char *key, si
         return NULL;
     }
     replay->bytes += len;
-    entry->is_known = entry->is_acknowledged = entry->is_settled = false;
+    entry->is_known = entry->has_next = entry->is_acknowledged = entry->is_settled = false;
     entry->pending = 0;
     return entry;
 }
@@ -163,12 +163,12 @@ void rc_replay_begin(struct rc_replay *replay, const char *key, size_t len,
         entry = add(replay, key, len);
     if (entry == NULL)
         return;
-    entry->pending++;
-    entry->is_settled = false;
-    if (version !=
-        NULL) { /* else an earlier delete's may stand: it was seen before this one, too */
-        entry->is_known = true;
-        memcpy(entry->version, version, RC_NONCE_SIZE);
+    /* What was seen before the first of those without an answer was seen before each of them. And it
+       is not what the entry is about before one is acknowledged (spec/model/replay.pml). */
+    if (entry->pending++ == 0) {
+        entry->has_next = version != NULL;
+        if (version != NULL)
+            memcpy(entry->next, version, RC_NONCE_SIZE);
     }
     rc_list_remove(&entry->place);
     rc_list_append(&replay->noted, &entry->place);
@@ -183,6 +183,12 @@ void rc_replay_end(struct rc_replay *replay, const char *key, size_t len, bool i
         entry->pending--;
     if (is_acknowledged) {
         entry->is_acknowledged = true;
+        entry->is_settled = false;
+        /* Else an earlier delete's version stands: it was seen before this one, too. */
+        if (entry->has_next) {
+            entry->is_known = true;
+            memcpy(entry->version, entry->next, RC_NONCE_SIZE);
+        }
         entry->acked_us = replay->context->now_us;
         entry->generation = replay->generation;
     } else if (!entry->is_acknowledged && entry->pending == 0) {

@@ -26,7 +26,9 @@ struct rc_replay_entry {
     struct rc_list place; /* in `noted`, oldest first; or `idle` */
     struct rc_buf key;
     char version[RC_NONCE_SIZE];
-    bool is_known;        /* version is what was seen */
+    bool is_known; /* version is what was seen before the acknowledged delete */
+    char next[RC_NONCE_SIZE];
+    bool has_next;        /* next is what was seen before those without an answer */
     bool is_acknowledged; /* at acked_us, by the server of `generation` */
     bool is_settled;  /* a write of ours was acknowledged since: what else stands there is right */
     uint32_t pending; /* deletes of this key without an answer */
@@ -71,7 +73,7 @@ void rc_replay_settle(struct rc_replay *replay, const char *key, size_t len);
 /* W is ready again, and link->identity known. */
 void rc_replay_send(struct rc_replay *replay, struct rc_link *link);
 
-/* The version that a delete of the key, acknowledged or under way, was about; NULL: not known. */
+/* The version that an acknowledged delete of the key was about; NULL: not known. */
 const char *rc_replay_known(const struct rc_replay *replay, const char *key, size_t len);
 
 #endif

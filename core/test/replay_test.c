@@ -287,6 +287,28 @@ static void a_delete_that_failed_is_not_noted(void)
     take_down();
 }
 
+/* What a failed delete was about is no business of the one before it. */
+static void a_delete_that_failed_behind_another_changes_nothing(void)
+{
+    set_up();
+    put("a", 1);
+    read_it("a");
+    delete ("a");
+    put("a", 2);
+    read_it("a");
+    server.error = "-NOPERM no";
+    server.errors = 1;
+    peer_delete(&client, &op, "a");
+    peer_run(&server);
+    CHECK(op.op.result.status == RC_ERR_REDIS);
+    fail_over();
+    CHECK(has("a", 2) && lost() == 1);
+    put("a", 1);
+    fail_over();
+    CHECK(peer_find(&server, "a") == NULL);
+    take_down();
+}
+
 static void a_delete_whose_slot_goes_away_is_not_noted(void)
 {
     set_up();
@@ -359,6 +381,7 @@ int main(void)
     TEST(sends_it_once_more_after_another_failover);
     TEST(forgets_it_after_ten_seconds);
     TEST(a_delete_that_failed_is_not_noted);
+    TEST(a_delete_that_failed_behind_another_changes_nothing);
     TEST(a_delete_whose_slot_goes_away_is_not_noted);
     TEST(is_bounded_in_number_and_bytes);
     TEST(a_very_long_key_is_not_noted);
