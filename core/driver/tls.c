@@ -108,6 +108,8 @@ static int note_error(struct rc_tls *tls)
     long verify = SSL_get_verify_result(tls->openssl);
     const char *reason = verify != X509_V_OK ? X509_verify_cert_error_string(verify)
                                              : ERR_reason_error_string(ERR_peek_error());
+    if (verify == X509_V_OK && ERR_GET_REASON(ERR_peek_error()) == SSL_R_WRONG_VERSION_NUMBER)
+        reason = "the answer is no TLS, the port may be one without it (redis://)";
     snprintf(tls->error, sizeof tls->error, "TLS: %s",
              reason != NULL ? reason : "closed by the server");
     ERR_clear_error();

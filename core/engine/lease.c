@@ -526,6 +526,11 @@ static void acquire(struct rc_flight *flight)
         rc_flight_settle(flight);
         return;
     }
+    const struct rc_link *w = rc_topology_link(leases->topology, RC_LINK_W, key, len);
+    if (rc_link_is_barred(w)) { /* a lease that T brings could not be ended */
+        degrade(flight, w->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE, w->cause);
+        return;
+    }
     flight->options = op->load;
     rc_context_nonce(leases->context, flight->token);
     if (RC_MUTANT(TOKEN_PER_CLIENT))

@@ -299,10 +299,11 @@ void rc_link_lost(struct rc_link *link, const char *cause)
 {
     char text[RC_TEXT_SIZE];
     link->wants_close = false;
+    link->turned_away &= link->state == RC_LINK_HANDSHAKE;
     if (link->state == RC_LINK_HANDSHAKE && link->handshake_at == 0) {
-        snprintf(text, sizeof text,
-                 "%.150s, instead of an answer to HELLO: a proxy without RESP3, or TLS is wanted",
-                 cause);
+        snprintf(text, sizeof text, "%.150s, instead of an answer to HELLO: %s", cause,
+                 link->address->is_tls ? "a proxy without RESP3"
+                                       : "a proxy without RESP3, or a port for TLS (rediss://)");
         cause = text;
     }
     go_down(link, cause);
@@ -370,8 +371,12 @@ static void on_timer(void *context, struct rc_timer *timer)
     (void)context;
     switch (link->state) {
     case RC_LINK_IDLE: break;
-    case RC_LINK_OPENING:
-    case RC_LINK_HANDSHAKE: go_down(link, "connecting timed out"); break;
+    case RC_LINK_OPENING: go_down(link, "connecting timed out"); break;
+    case RC_LINK_HANDSHAKE: /* a server without TLS waits for the end of what is no command to it */
+        go_down(link, link->address->is_tls && link->handshake_at == 0
+                          ? "connecting timed out: the port may be one without TLS (redis://)"
+                          : "connecting timed out");
+        break;
     case RC_LINK_READY: check_stall(link); break;
     case RC_LINK_BACKOFF:
         link->state = RC_LINK_OPENING;

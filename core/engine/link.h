@@ -69,7 +69,7 @@ struct rc_link {
     bool ended;        /* rc_link_shutdown: it stays closed */
     bool tracking;     /* the server agreed to CLIENT TRACKING */
     bool refused;      /* the server does not let us in: waiting is in vain */
-    bool turned_away;  /* it has no room for us: not now, perhaps a moment later */
+    bool turned_away;  /* it had no room for us the last time; perhaps the next time it has */
     bool is_read_only; /* it answers reads and refuses writes; `cause` says why */
     uint64_t epoch;    /* grows with every connection that ended */
     uint32_t attempts; /* failed since it was last ready */
@@ -133,7 +133,7 @@ void rc_link_sent(struct rc_link *link, size_t len);
 /* Waiting for it makes no sense: the server does not let us in. */
 static inline bool rc_link_is_barred(const struct rc_link *link)
 {
-    return link->refused || (link->turned_away && link->state == RC_LINK_BACKOFF);
+    return link->refused || link->turned_away;
 }
 
 static inline bool rc_link_is_ready(const struct rc_link *link)

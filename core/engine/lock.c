@@ -340,6 +340,13 @@ void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
         return;
     }
     atomic_store_explicit(&lock->state, RC_LOCK_FREE, memory_order_release);
+    const struct rc_link *w = rc_topology_link(locks->topology, RC_LINK_W, rc_buf_head(&lock->key),
+                                               rc_buf_len(&lock->key));
+    if (rc_link_is_barred(w)) { /* T could bring the lock, and nothing could renew or release it */
+        rc_context_fail(locks->context, op, w->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE,
+                        w->cause);
+        return;
+    }
     struct rc_lock_line *line = find_line(locks, lock);
     if (line == NULL)
         line = new_line(locks, lock);

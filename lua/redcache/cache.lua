@@ -394,7 +394,9 @@ function Cache:set(key, value, ttl, opts)
     return true, nil, status == NOT_WAITED and "sent" or nil
 end
 
----Deletes a key: a running load of it is void.
+---Deletes a key: a running load of it is void. Where a failover of the next ten seconds loses the
+---delete, it is done again if what stands in the key is a version that was read or written here
+---before; if it is not, or has none (plain), it stays: stats().deletesLost counts that.
 ---@param key string
 ---@param opts? table timeout, cancelTag
 ---@return boolean|nil deleted false: there was nothing

@@ -1,3 +1,4 @@
+local clock = require("spec.support.clock")
 local process = require("spec.support.process")
 local redcache = require("redcache")
 local server = require("spec.support.server")
@@ -67,6 +68,26 @@ describe("a rediss:// url", function()
         local cache = redcache.new({ url = url:gsub("127.0.0.1", "localhost"), tlsCa = files.ca })
         assert.is_true(cache:set("named", 1))
         cache:close()
+    end)
+
+    it("of a port that speaks no TLS is told so, and the reverse", function()
+        for _, case in ipairs({
+            { (url:gsub("rediss", "redis")), "instead of an answer to HELLO: .*%(rediss://%)" },
+            { (redis:url():gsub("redis", "rediss")), "the port may be one without .*%(redis://%)" },
+        }) do
+            local cache = redcache.new({ url = case[1], tlsCa = files.ca, commandTimeout = 3,
+                connectTimeout = 0.3 })
+            local value, err = cache:get("small")
+            assert.is_nil(value)
+            assert.equal("unavailable", err.code)
+            assert.matches(case[2], err.message)
+            clock.wait_until(function()
+                cache:get("small", { timeout = 0.1 })
+                return cache:health().cause:match(case[2])
+            end, 5)
+            assert.is_false(cache:health().ready)
+            cache:close()
+        end
     end)
 
     it("refuses a server whose certificate nobody we trust has signed", function()
