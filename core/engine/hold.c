@@ -31,8 +31,11 @@ static int64_t trust_end(int64_t sent_us, int32_t ttl_ms)
     return sent_us + (ttl_ms - margin_ms) * 1000;
 }
 
-static void trust_until(struct rc_lock *lock, int64_t until_us)
+/* The key has ttl_ms to live, by the answer to a request that was sent at sent_us. */
+static void trust(struct rc_lock *lock, int64_t sent_us, int32_t ttl_ms)
 {
+    int64_t until_us = trust_end(sent_us, ttl_ms);
+    lock->key_until_us = sent_us + (int64_t)ttl_ms * 1000;
     /* Relaxed: a reader that sees the older deadline errs on the safe side. */
     atomic_store_explicit(&lock->trusted_until_us, until_us, memory_order_relaxed);
     rc_context_set_timer(lock->locks->context, &lock->trust, until_us);
@@ -57,7 +60,23 @@ static void set_renewal(struct rc_lock *lock)
                              rc_context_after_ms(lock->locks->context, (lock->ttl_ms + 2) / 3));
 }
 
-/* The answer to a renewal (number) or to a look at the key (string). */
+static void send_renewal(struct rc_lock *lock);
+
+/* Somebody may have made its life shorter than we know: it certainly is where the key would have
+   to live on behind what Redis says now, whose milliseconds are rounded. */
+static void trust_no_longer(struct rc_lock *lock, int64_t sent_us, int64_t left_ms)
+{
+    struct rc_context *context = lock->locks->context;
+    if (left_ms < 0 || rc_context_after_ms(context, left_ms + 3) >= lock->key_until_us)
+        return;
+    trust(lock, sent_us, (int32_t)left_ms);
+    if (lock->renews && context->now_us < lock->hold_until_us) {
+        set_renewal(lock);
+        send_renewal(lock);
+    }
+}
+
+/* The answer to a renewal (number) or to a look at the key (string, and its life). */
 static void on_check_answer(struct rc_req *req, int status, struct rc_reply *reply,
                             const char *text)
 {
@@ -77,7 +96,9 @@ static void on_check_answer(struct rc_req *req, int status, struct rc_reply *rep
     }
     watch_hold(lock);
     if (is_renewal)
-        trust_until(lock, trust_end(req->sent_us, lock->ttl_ms));
+        trust(lock, req->sent_us, lock->ttl_ms);
+    else if (reply->count == 2 && reply->nodes[1].type == ':')
+        trust_no_longer(lock, req->sent_us, reply->nodes[1].integer);
 }
 
 /* Somebody changed the lock's key (maybe our own renewal): look, which also makes the server track
@@ -91,11 +112,13 @@ void rc_hold_verify(struct rc_lock *lock)
     if (req == NULL)
         return;
     if (rc_command_head(&req->bytes, 2) != 0 || rc_command_text(&req->bytes, "GET") != 0 ||
+        rc_lock_put_key(&req->bytes, &lock->key) != 0 || rc_command_head(&req->bytes, 2) != 0 ||
+        rc_command_text(&req->bytes, "PTTL") != 0 ||
         rc_lock_put_key(&req->bytes, &lock->key) != 0) {
         rc_req_give(req);
         return;
     }
-    req->expect = 1;
+    req->expect = 2;
     req->may_retry = true;
     req->done = on_check_answer;
     req->owner = lock;
@@ -148,7 +171,7 @@ void rc_hold_start(struct rc_lock *lock, const struct rc_op *op, const char *tok
                               : INT64_MAX;
     memcpy(lock->token, token, RC_TOKEN_SIZE);
     rc_list_append(&lock->locks->held, &lock->held);
-    trust_until(lock, trust_end(sent_us, asked_ttl_ms));
+    trust(lock, sent_us, asked_ttl_ms);
     set_renewal(lock);
     watch_hold(lock);
     context->stats.locks++;
@@ -182,7 +205,7 @@ static void on_extend_answer(struct rc_req *req, int status, struct rc_reply *re
         return;
     }
     lock->ttl_ms = (int32_t)op->ttl_ms;
-    trust_until(lock, trust_end(req->sent_us, lock->ttl_ms));
+    trust(lock, req->sent_us, lock->ttl_ms);
     set_renewal(lock);
     watch_hold(lock);
     rc_context_finish(locks->context, op);
@@ -204,7 +227,7 @@ void rc_locks_extend(struct rc_locks *locks, struct rc_op *op)
     /* A shorter life counts from now on: the answer may get lost. */
     int64_t until_us = trust_end(locks->context->now_us, (int32_t)op->ttl_ms);
     if (until_us < atomic_load_explicit(&lock->trusted_until_us, memory_order_relaxed))
-        trust_until(lock, until_us);
+        trust(lock, locks->context->now_us, (int32_t)op->ttl_ms);
     rc_lock_send_for(locks, op, rc_lock_take_renew(locks, lock, (int32_t)op->ttl_ms), RC_LINK_T,
                      on_extend_answer);
 }

@@ -10,9 +10,18 @@
 #include "engine/script.h"
 
 enum {
-    POLL_MS = 50,           /* without tracking */
-    LOOK_MAX_MS = 60 * 1000 /* with it: so much trust in pushes, and in what the server says */
+    POLL_MS = 50,            /* without tracking */
+    LOOK_MAX_MS = 60 * 1000, /* with it: so much trust in pushes, and in what the server says */
+    /* A push about the lock's key is mostly a renewal. A release is told by the mark as well, in the
+       same burst: who looks a moment later looks at nothing then. */
+    LOOK_SOON_MS = 1,
+    LOOK_EACH_MS = 1000, /* pushes of one that renews without end are worth a look a second, */
+    LOOK_AHEAD = 2       /* and so many at once */
 };
+
+/* Redis' Lua, ours, and JSON count in doubles: behind 2^53 (the year 2255 in microseconds) a fence
+   would not grow with each grant. */
+static const int64_t FENCE_END = INT64_C(1) << 53;
 
 enum line_state { LINE_IDLE, LINE_ASKING, LINE_WAITING };
 
@@ -24,15 +33,19 @@ struct rc_lock_line {
     struct rc_buf mark_key;
     struct rc_list waiting; /* ops, oldest first */
     enum line_state state;
-    struct rc_req *req;    /* acquire or PTTL under way */
-    struct rc_watch watch; /* on the release mark */
-    struct rc_timer timer; /* the holder's key ends */
-    int64_t answered_us;   /* when Redis last said how the lock is */
+    struct rc_req *req;        /* acquire or PTTL under way */
+    struct rc_watch watch;     /* on the release mark */
+    struct rc_watch key_watch; /* on the lock's key: deleted, expired, or only renewed */
+    struct rc_timer timer;     /* the holder's key ends, or a look at it is due */
+    bool looks;                /* the latter */
+    int64_t looked_us;         /* what the looks so far have used up, a second each */
+    int64_t answered_us;       /* when Redis last said how the lock is */
     char token[RC_TOKEN_SIZE];
     int32_t asked_ttl_ms; /* what a grant lives: the one who asked may leave before it comes */
 };
 
 static void ask(struct rc_lock_line *line);
+static void look(struct rc_lock_line *line);
 
 void rc_locks_init(struct rc_locks *locks, struct rc_context *context, struct rc_topology *topology,
                    struct rc_track *track)
@@ -61,12 +74,37 @@ static void on_line_watch(struct rc_watch *watch)
         ask(line);
 }
 
+/* The lock's key changed: whether it is gone is worth a look, unless one is under way, whose answer
+   comes behind this news. */
+static void on_line_key_watch(struct rc_watch *watch)
+{
+    struct rc_lock_line *line = RC_CONTAINER(watch, struct rc_lock_line, key_watch);
+    struct rc_context *context = line->locks->context;
+    int64_t soon_us = rc_context_after_ms(context, LOOK_SOON_MS);
+    int64_t due_us = line->looked_us - (int64_t)LOOK_AHEAD * LOOK_EACH_MS * 1000;
+    if (line->state != LINE_WAITING || line->req != NULL)
+        return;
+    if (due_us < soon_us)
+        due_us = soon_us;
+    if (rc_timer_is_set(&line->timer) && line->timer.at_us <= due_us)
+        return; /* the holder's key ends first, or a look is due already */
+    line->looks = true;
+    rc_context_set_timer(context, &line->timer, due_us);
+}
+
 static void on_line_timer(void *context, struct rc_timer *timer)
 {
     struct rc_lock_line *line = RC_CONTAINER(timer, struct rc_lock_line, timer);
+    int64_t now_us = line->locks->context->now_us;
     (void)context;
-    if (line->state == LINE_WAITING)
+    if (line->state != LINE_WAITING)
+        return;
+    if (!line->looks) {
         ask(line);
+        return;
+    }
+    line->looked_us = (line->looked_us > now_us ? line->looked_us : now_us) + LOOK_EACH_MS * 1000;
+    look(line);
 }
 
 static struct rc_lock_line *find_line(struct rc_locks *locks, const struct rc_lock *lock)
@@ -81,6 +119,7 @@ static void free_line(struct rc_lock_line *line)
     rc_context_clear_timer(locks->context, &line->timer);
     rc_context_remove_timer(locks->context);
     rc_track_unwatch(locks->track, &line->watch);
+    rc_track_unwatch(locks->track, &line->key_watch);
     rc_table_remove(&locks->lines, &line->node);
     rc_buf_deinit(&line->key);
     rc_buf_deinit(&line->mark_key);
@@ -94,6 +133,7 @@ static struct rc_lock_line *new_line(struct rc_locks *locks, const struct rc_loc
         return NULL;
     line->locks = locks;
     line->watch.fire = on_line_watch;
+    line->key_watch.fire = on_line_key_watch;
     line->timer.fire = on_line_timer;
     rc_list_init(&line->waiting);
     rc_buf_init(&line->key);
@@ -178,6 +218,7 @@ static void give_back(struct rc_lock_line *line, struct rc_req *asked)
 
 static void wait_for_release(struct rc_lock_line *line, int64_t look_ms)
 {
+    line->looks = false;
     rc_context_set_timer(line->locks->context, &line->timer,
                          rc_context_after_ms(line->locks->context, look_ms > 0 ? look_ms : 1));
 }
@@ -208,7 +249,32 @@ static void on_pttl(struct rc_req *req, int status, struct rc_reply *reply, cons
         left_ms = POLL_MS;
     if (left_ms > LOOK_MAX_MS)
         left_ms = LOOK_MAX_MS;
+    (void)rc_track_watch(line->locks->track, &line->key_watch, rc_buf_head(&line->key),
+                         rc_buf_len(&line->key));
     wait_for_release(line, left_ms + 1);
+}
+
+/* Asks how long the lock's key lives, which also makes the server track it. */
+static void look(struct rc_lock_line *line)
+{
+    struct rc_locks *locks = line->locks;
+    struct rc_context *context = locks->context;
+    wait_for_release(line, POLL_MS);
+    struct rc_req *req = rc_req_take(context);
+    if (req == NULL)
+        return;
+    if (rc_command_head(&req->bytes, 2) != 0 || rc_command_text(&req->bytes, "PTTL") != 0 ||
+        rc_lock_put_key(&req->bytes, &line->key) != 0) {
+        rc_req_give(req);
+        return;
+    }
+    rc_context_clear_timer(context, &line->timer);
+    req->expect = 1;
+    req->may_retry = true;
+    req->done = on_pttl;
+    req->owner = line;
+    line->req = req;
+    rc_lock_send(locks, req, RC_LINK_T, &line->key, rc_lock_deadline(locks, NULL));
 }
 
 static void on_busy(struct rc_lock_line *line)
@@ -232,22 +298,7 @@ static void on_busy(struct rc_lock_line *line)
     line->state = LINE_WAITING;
     (void)rc_track_watch(locks->track, &line->watch, rc_buf_head(&line->mark_key),
                          rc_buf_len(&line->mark_key));
-    wait_for_release(line, POLL_MS);
-    struct rc_req *req = rc_req_take(context);
-    if (req == NULL)
-        return;
-    if (rc_command_head(&req->bytes, 2) != 0 || rc_command_text(&req->bytes, "PTTL") != 0 ||
-        rc_lock_put_key(&req->bytes, &line->key) != 0) {
-        rc_req_give(req);
-        return;
-    }
-    rc_context_clear_timer(context, &line->timer);
-    req->expect = 1;
-    req->may_retry = true;
-    req->done = on_pttl;
-    req->owner = line;
-    line->req = req;
-    rc_lock_send(locks, req, RC_LINK_W, &line->key, rc_lock_deadline(locks, NULL));
+    look(line);
 }
 
 static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -261,11 +312,16 @@ static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply
         line->answered_us = context->now_us;
     bool granted =
         nodes != NULL && reply->count >= 3 && nodes[1].type == ':' && nodes[1].integer == 1;
+    bool is_exact =
+        granted && nodes[2].type == ':' && nodes[2].integer > 0 && nodes[2].integer < FENCE_END;
     bool busy = nodes != NULL && reply->count >= 2 && nodes[1].type == ':' && nodes[1].integer == 0;
     char cause[RC_TEXT_SIZE];
     if (op == NULL) {
         if (granted || (status != 0 && req->sent_us != 0))
             give_back(line, req);
+    } else if (granted && !is_exact) {
+        give_back(line, req);
+        rc_context_fail(context, op, RC_ERR_PROTOCOL, "the fence's key holds no fence");
     } else if (granted) {
         op->result.number = nodes[2].integer;
         rc_hold_start(op->lock, op, line->token, line->asked_ttl_ms, req->sent_us);
@@ -296,6 +352,7 @@ static void ask(struct rc_lock_line *line)
     }
     rc_context_clear_timer(locks->context, &line->timer);
     rc_track_unwatch(locks->track, &line->watch);
+    rc_track_unwatch(locks->track, &line->key_watch);
     if (op == NULL) {
         next(line);
         return;
@@ -324,12 +381,22 @@ bool rc_locks_has_answered(struct rc_locks *locks, const struct rc_op *op)
     return line != NULL && line->answered_us >= began_us;
 }
 
+/* The two of a handle: renewal and the end of trust. */
+static bool reserve_timers(struct rc_context *context)
+{
+    if (rc_context_add_timer(context) != 0)
+        return false;
+    if (rc_context_add_timer(context) == 0)
+        return true;
+    rc_context_remove_timer(context);
+    return false;
+}
+
 void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
 {
     struct rc_lock *lock = op->lock;
     if (lock->locks == NULL) {
-        if (rc_context_add_timer(locks->context) != 0 ||
-            rc_context_add_timer(locks->context) != 0) {
+        if (!reserve_timers(locks->context)) {
             rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
             return;
         }

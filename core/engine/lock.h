@@ -4,8 +4,9 @@
  * What:    a line per lock name in this process (first come, first served); its head asks Redis. A
  *          holder renews each ttl/3 and trusts the lock until t_sent + ttl - max(ttl/10, 50 ms) on
  *          its own clock, so it stops before anybody else can own it, given clocks that run at the
- *          same speed. It tracks the lock key: a deleted lock is known to be lost as soon as Redis
- *          has told. Waiters track the release mark only.
+ *          same speed. It tracks the lock key: that a lock was deleted, taken or shortened is known
+ *          as soon as Redis has told. Waiters track the release mark, and the lock key to hear that
+ *          it is gone; renewals, which they hear, too, cost them a PTTL each, a second at most.
  * Threads: the engine's owner; `state` and `trusted_until_us` are read by any thread.
  * Memory:  an rc_lock belongs to its caller until rc_locks_free; lines belong to rc_locks.
  * Errors:  RC_ERR_BUSY (not within the wait), RC_ERR_NOTHELD, and what went wrong with Redis.
@@ -40,6 +41,7 @@ struct rc_lock {
     struct rc_timer trust; /* fires when trust ends */
     struct rc_watch watch; /* HELD: on the lock key */
     int32_t ttl_ms;
+    int64_t key_until_us;  /* before that the key does not end, unless somebody shortens its life */
     int64_t hold_until_us; /* no renewals after this; INT64_MAX without a limit */
     bool renews;
 

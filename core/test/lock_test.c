@@ -187,6 +187,73 @@ static void knows_at_once_that_it_was_taken_away(void)
     take_down();
 }
 
+/* By whoever it was deleted; the holder may be long dead. */
+static void hears_that_the_key_is_gone(void)
+{
+    set_up();
+    acquire(0, 0, TTL_MS, 0);
+    acquire(1, 0, TTL_MS, WAIT_MS);
+    CHECK(ops[1].finished == 0);
+    peer_unlink(&server, "job");
+    peer_run(&server);
+    peer_sleep(&server, 2); /* a release would have told by its mark: it has a moment to */
+    CHECK(has(1));
+    take_down();
+}
+
+/* Somebody who extends without end costs a waiter a look a second. */
+static void looks_once_a_second_at_a_key_that_changes_all_the_time(void)
+{
+    set_up();
+    acquire(0, RC_NO_RENEW, 60000, 0);
+    acquire(1, 0, TTL_MS, WAIT_MS);
+    unsigned before = server.commands;
+    for (int i = 0; i < 500; i++) {
+        peer_pexpire(&server, "job", 60000);
+        peer_run(&server);
+        peer_sleep(&server, 10);
+    }
+    CHECK(ops[1].finished == 0);
+    /* In 5 s: the holder looks each time, by GET and PTTL. */
+    CHECK(server.commands - before <= 2 * 500 + 5 + 3);
+    peer_unlink(&server, "job");
+    peer_run(&server);
+    peer_sleep(&server, 1001);
+    CHECK(has(1));
+    take_down();
+}
+
+static void trusts_a_shortened_key_no_longer_than_it_lives(void)
+{
+    set_up();
+    acquire(0, RC_NO_RENEW, 60000, 0);
+    peer_pexpire(&server, "job", 70000); /* a longer life is no news */
+    peer_run(&server);
+    int64_t until = atomic_load(&locks[0].trusted_until_us);
+    CHECK(until - server.now_us > 50000 * 1000);
+    peer_pexpire(&server, "job", 1000);
+    peer_run(&server);
+    CHECK(atomic_load(&locks[0].trusted_until_us) <= server.now_us + 900 * 1000);
+    CHECK(atomic_load(&locks[0].state) == RC_LOCK_HELD);
+    peer_pexpire(&server, "job", 40); /* less than the margin that is kept back */
+    peer_run(&server);
+    peer_sleep(&server, 1);
+    CHECK(atomic_load(&locks[0].state) == RC_LOCK_LOST);
+    take_down();
+}
+
+static void renews_a_shortened_key_at_once(void)
+{
+    set_up();
+    acquire(0, 0, 60000, 0);
+    peer_pexpire(&server, "job", 1000);
+    peer_run(&server);
+    CHECK(atomic_load(&locks[0].trusted_until_us) > server.now_us + 50000 * 1000LL);
+    peer_sleep(&server, 5000);
+    CHECK(has(0));
+    take_down();
+}
+
 /* The request is the one who left's, and so is the life of what it grants. */
 static void trusts_a_grant_no_longer_than_it_was_asked_for(void)
 {
@@ -515,6 +582,10 @@ int main(void)
     TEST(renewals_end_after_max_hold);
     TEST(stops_trusting_before_the_key_expires);
     TEST(knows_at_once_that_it_was_taken_away);
+    TEST(hears_that_the_key_is_gone);
+    TEST(looks_once_a_second_at_a_key_that_changes_all_the_time);
+    TEST(trusts_a_shortened_key_no_longer_than_it_lives);
+    TEST(renews_a_shortened_key_at_once);
     TEST(trusts_a_grant_no_longer_than_it_was_asked_for);
     TEST(trusts_a_repeated_request_no_longer_than_the_key_lives);
     TEST(keeps_it_through_a_broken_connection);

@@ -554,6 +554,7 @@ static void execute(struct peer_server *server, struct peer_conn *conn, struct a
         server->ranges++;
         add_bulk(out, len > 0 ? rc_buf_head(&key->value) : "", len < limit ? len : limit);
     } else if (is(args[0], "PTTL")) {
+        (void)get(server, conn, args[1]); /* makes the server track it, as GET does */
         add_number(out, ':', pttl(server, args[1]));
     } else if (is(args[0], "SET")) {
         do_set(server, conn, args, count);
@@ -839,6 +840,13 @@ void peer_put(struct peer_server *server, const char *key, const char *bytes, si
               int64_t ttl_ms)
 {
     set(server, NULL, text(key), (struct arg){bytes, len}, ttl_ms);
+}
+
+void peer_pexpire(struct peer_server *server, const char *key, int64_t ttl_ms)
+{
+    struct peer_key *found = peer_find(server, key);
+    if (found != NULL)
+        expire(server, NULL, found, ttl_ms);
 }
 
 void peer_unlink(struct peer_server *server, const char *key)

@@ -104,6 +104,7 @@ void peer_say(struct peer_conn *conn, const char *bytes, size_t len); /* whateve
 void peer_put(struct peer_server *server, const char *key, const char *bytes, size_t len,
               int64_t ttl_ms); /* -1: no expiry */
 void peer_unlink(struct peer_server *server, const char *key);
+void peer_pexpire(struct peer_server *server, const char *key, int64_t ttl_ms);
 struct peer_key *peer_find(struct peer_server *server, const char *key); /* NULL: absent */
 int64_t peer_pttl(struct peer_server *server, const char *key);
 bool peer_has_lease(struct peer_server *server, const char *key);

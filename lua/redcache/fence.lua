@@ -2,6 +2,7 @@
 --
 -- What:   a function in Redis' Lua, to be put in front of a script of your own that writes what the
 --         lock protects. Two holders at once then do no harm: the older one's writes are refused.
+--         Hand it lock:fenceText(): tostring(lock.fence) has 14 digits of 16.
 -- Not:    for other stores do the same there: "update ... where fence <= ?".
 -- Source: Kleppmann, How to do distributed locking, 2016.
 

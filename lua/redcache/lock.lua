@@ -5,6 +5,15 @@
 -- Memory: a dropped handle gives its lock back in the garbage collector; release() does it now.
 --         What runs while a lock is acquired or held runs protected: an error that nobody expected
 --         (no memory, a hook that throws) gives the lock back at once.
+-- Fences: max(last fence + 1, the server's clock in microseconds). The last one stands in Redis, in
+--         "<key of the lock>!:fence", for ten times the ttl and at least an hour after the grant:
+--         some 110 bytes and the name. While it stands the server's clock may step back as far as
+--         it likes; afterwards by as much as that life. Where it is lost (FLUSHALL, eviction, a
+--         failover) the clock alone keeps fences growing.
+-- Loss:   that somebody deletes, takes or shortens the lock's key is heard by a push: on a quiet
+--         machine valid() and ttl() know within 20 ms, not before. A holder that renews renews a
+--         shortened lock at once, and keeps it. Until the news comes two may hold the lock: that is
+--         what the fence is for.
 -- Not:    a lock of one Redis can be lost in a failover: it saves double work. Where double work
 --         does harm, let the guarded resource refuse a fence lower than the highest it has seen.
 
@@ -23,9 +32,17 @@ local lock = {}
 ---@class redcache.Lock
 ---@field name string as given
 ---@field token string|nil 32 hex digits, new with every acquire; nil while not acquired
----@field fence number|nil grows with every grant of this lock; nil while not acquired
+---@field fence number|nil grows with every grant of this lock; nil while not acquired. Exact as a
+---number: microseconds of the server's clock, below 2^53 until the year 2255. tostring, `..` and
+---most JSON encoders round it: where it becomes text, use fenceText()
 local Lock = {}
 Lock.__index = Lock
+
+---The fence's decimal digits, for a system that is handed text or JSON.
+---@return string|nil digits nil while not acquired
+function Lock:fenceText()
+    return self.fence and string.format("%.0f", self.fence)
+end
 
 -- A slot with the lock's own timeout and tag, or nil and the error.
 local function take_slot(self, action)
@@ -199,14 +216,14 @@ function Lock:release()
 end
 
 ---Gives the lock a new life from now on; renewal goes on with it.
----@param ttl number seconds above 0
+---@param ttl number seconds from 0.1 to 86400
 ---@return true|nil extended
 ---@return redcache.Error|nil err badTtl, notHeld, lockLost, timeout, cancelled, unavailable,
 ---outcomeUnknown, closed, redis
 function Lock:extend(ttl)
-    if ttl == options.FOREVER or not options.is_ttl(ttl) or ttl > 86400 then
+    if type(ttl) ~= "number" or not (ttl >= 0.1 and ttl <= 86400) then
         return nil, errors.new("badTtl", "extend", self.name,
-            "ttl must be a number of seconds above 0, at most 86400")
+            "ttl must be a number of seconds from 0.1 to 86400")
     end
     local closed = binding.closed(self._client, "extend", self.name)
     if closed then

@@ -124,6 +124,113 @@ describe("lock", function()
         assert.equal(0, redis:call("EXISTS", KEY))
     end)
 
+    it("is extended by any ttl from 0.1 s to a day, and badTtl says so of any other", function()
+        local lock = assert(cache:tryLock("job", { ttl = 5, renew = false }))
+        for _, ttl in ipairs({ 0.0001, 0.001, 0.01, 0.05, 0.09, 0.0999, 0, -1, 86400.5, 1 / 0,
+            0 / 0, "5", true, {}, redcache.FOREVER, -1 / 0 }) do
+            local ok, err = lock:extend(ttl)
+            assert.is_nil(ok)
+            assert.equal("badTtl", err.code, tostring(ttl))
+            assert.matches("0.1", err.message, 1, true)
+        end
+        assert.equal("badTtl", select(2, lock:extend()).code)
+        for _, ttl in ipairs({ 0.1, 0.1001, 0.3, 86400 }) do
+            local ok, err = lock:extend(ttl)
+            assert.is_true(ok, tostring(err))
+            local left = redis:call("PTTL", KEY)
+            assert.is_true(left > 0 and left <= ttl * 1000 + 1, left .. " of " .. ttl)
+            assert(lock:extend(5))
+        end
+        lock:release()
+    end)
+
+    it("knows in 20 ms that its life was shortened, and never trusts it for longer", function()
+        local times, control = {}, {}
+        for i = 1, 9 do
+            local lock = assert(cache:tryLock("job", { ttl = 60, renew = false }))
+            redis:call("PEXPIRE", KEY, 20000)
+            local start = clock.now()
+            clock.wait_until(function() return lock:ttl() <= 18 end, 5)
+            times[i] = clock.now() - start
+            assert.is_true(lock:valid())
+            assert.is_true(lock:ttl() * 1000 <= redis:call("PTTL", KEY))
+            redis:call("PEXPIRE", KEY, 40) -- less than the margin that is kept back
+            clock.wait_until(function() return lock:lost() end, 5)
+            assert.is_false(lock:valid())
+            redis:call("DEL", KEY)
+            -- What the machine needs for one that asks, is answered and looks at the clock.
+            start = clock.now()
+            redis:call("PING")
+            clock.wait_until(function() return clock.now() > start end, 5)
+            control[i] = clock.now() - start
+        end
+        local most = clock.scaled(0.02) + 4 * quartile(control)
+        assert.is_true(quartile(times) < most, quartile(times) .. " of " .. most)
+    end)
+
+    it("renews a shortened lock at once, where it renews", function()
+        local lock = assert(cache:tryLock("job", { ttl = 60 }))
+        redis:call("PEXPIRE", KEY, 3000)
+        clock.wait_until(function() return redis:call("PTTL", KEY) > 30000 end, 5)
+        assert.is_true(lock:valid())
+        assert.equal(lock.token, redis:call("GET", KEY))
+        clock.wait_until(function() return lock:ttl() > 30 end, 5)
+        lock:release()
+    end)
+
+    it("tells its fence as a number and as text, digit by digit", function()
+        local lock = cache:lock("job")
+        assert.is_nil(lock:fenceText())
+        assert(lock:acquire())
+        assert.equal(redis:call("GET", KEY .. "!:fence"), lock:fenceText())
+        assert.matches("^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d$", lock:fenceText())
+        assert.equal(lock.fence, tonumber(lock:fenceText()))
+        assert.is_true(lock.fence < 2 ^ 53 and lock.fence + 1 ~= lock.fence)
+        lock:release()
+        assert.is_nil(lock:fenceText())
+    end)
+
+    it("grants greater fences although the clock has stepped back, while the last one stands",
+        function()
+            local lock = assert(cache:tryLock("job"))
+            local first = lock.fence
+            lock:release()
+            -- As after a step back by ten days: the last fence is that much ahead of the clock.
+            local ahead = first + 864000 * 1e6
+            redis:call("SET", KEY .. "!:fence", ("%.0f"):format(ahead), "KEEPTTL")
+            for i = 1, 3 do
+                lock = assert(other:tryLock("job"))
+                assert.equal(("%.0f"):format(ahead + i), lock:fenceText())
+                lock:release()
+            end
+            -- It stands for ten times the ttl, and for an hour at least.
+            local left = redis:call("PTTL", KEY .. "!:fence")
+            assert.is_true(left > 3590000 and left <= 3600000, left)
+            lock = assert(cache:tryLock("job", { ttl = 600 }))
+            left = redis:call("PTTL", KEY .. "!:fence")
+            assert.is_true(left > 5990000 and left <= 6000000, left)
+            lock:release()
+        end)
+
+    it("refuses a fence that no number could tell from the next", function()
+        redis:call("SET", KEY .. "!:fence", ("%.0f"):format(2 ^ 53 - 2))
+        local last = assert(cache:tryLock("job"))
+        assert.equal("9007199254740991", last:fenceText())
+        last:release()
+        local lock, err = cache:tryLock("job")
+        assert.is_nil(lock)
+        assert.equal("redis", err.code)
+        assert.matches("fence", err.message)
+        clock.wait_until(function() return redis:call("EXISTS", KEY) == 0 end, 5)
+    end)
+
+    it("costs some 110 bytes and its name per fence that stands", function()
+        local lock = assert(cache:tryLock("job"))
+        lock:release()
+        local bytes = redis:call("MEMORY", "USAGE", KEY .. "!:fence")
+        assert.is_true(bytes <= 110 + #KEY + #"!:fence", bytes .. " bytes")
+    end)
+
     it("lives as long as extend said, although a renewal was due meanwhile", function()
         local line = proxy.start(redis)
         local far = redcache.new({
