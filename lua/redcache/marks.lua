@@ -32,6 +32,9 @@ local marks = {
 ---@return any ... as xpcall
 function marks.run(mark, fn, handler, key, ctx)
     local ok, value, second, third = xpcall(fn, handler, key, ctx)
+    if not ok and type(value) ~= "table" then
+        collectgarbage() -- no memory: what the loader has piled up goes first
+    end
     mark.co = nil
     return ok, value, second, third
 end

@@ -126,7 +126,6 @@ local function run_loader(cache, full, key, mark, fn, old)
     if not ok then
         -- An error inside the handler (no memory, no stack) comes as a plain text.
         if type(value) ~= "table" then
-            collectgarbage() -- what the loader has piled up goes first
             value = { cause = value }
         end
         return "error", loader_failed(key, value.cause, value.traceback)
