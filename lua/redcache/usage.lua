@@ -18,6 +18,7 @@ local ARGUMENTS = {
     },
     lock = {
         acquire = "wait", extend = "ttl", release = "", valid = "", held = "", lost = "", ttl = "",
+        fenceText = "",
     },
     near = { stats = "" },
     clock = { advance = "seconds", now = "" },

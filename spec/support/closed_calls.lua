@@ -48,7 +48,7 @@ local LOCK = {
     release = function(o) return o:release() end,
     extend = function(o) return o:extend(5) end,
     held = function(o) return o:held() end,
-    valid = false, lost = false, ttl = false,
+    valid = false, lost = false, ttl = false, fenceText = false,
 }
 local NEAR = { stats = function(o) return o:stats() end }
 

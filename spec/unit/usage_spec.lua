@@ -41,6 +41,7 @@ local function classes()
         { name = "request", object = cache:request(), methods = keyed },
         { name = "lock", object = lock, methods = {
             acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
+            fenceText = {},
         } },
         { name = "near", object = cache.near, methods = { stats = {} } },
         { name = "clock", object = clock, methods = { advance = { 1 }, now = {} } },
