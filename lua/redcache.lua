@@ -59,8 +59,13 @@ local redcache = {
 ---the cache goes by it alone, in a store that only caches with that clock share.
 ---
 ---Entries: ttl (300), codec ("msgpack"; "json", "raw" or a codec table), plain (false; true stores
----values without a header, for other programs), grace (0: how long after its ttl a value may be
----served when the loader or Redis fails), decodeErrors ("miss"; "error").
+---values without a header, for other programs; but one whose first byte is 251, as that of a
+---header, gets one, so that any bytes come back as they went in), grace (0: how long after its ttl
+---a value may be served when the loader or Redis fails), decodeErrors ("miss": what this version
+---cannot read - broken bytes, an unknown codec, flag, kind or newer header - is a miss for get and
+---getMulti, counted in stats().decodeErrors and left alone; remember loads it anew, and only it,
+---set and put replace it; "error": get, getMulti and remember return the error decode, and it
+---stays).
 ---Both codecs hold tables up to 32 levels deep; msgpack, so that foreign bytes cannot unfold
 ---without end, up to 65,536 tables in a value and one more per 4 bytes of it.
 ---

@@ -16,6 +16,7 @@
     X(TOKEN_PER_CLIENT, "all leases of a client have one token")                                   \
     X(SEPARATE_LOCK, "the lease stands in a key of its own, so a delete does not void it")         \
     X(REFRESH_ANY, "a refresh replaces any value, not only the one it saw")                        \
+    X(COVER_ABSENT, "a refresh takes a value that was deleted for one that has expired")           \
     X(NO_LOCAL_TIMER, "waiters rely on the server to tell that a lease has run out")               \
     X(NO_FLUSH_ON_RECONNECT, "copies outlive the connection that kept them coherent")              \
     X(FILL_AFTER_INVALIDATION, "an answer is kept although the key changed behind it")             \

@@ -253,7 +253,18 @@ int rc_barrier(rc_op *op)
     return error == 0 ? rc_operation_submit(op) : error;
 }
 
-/* The header in front of a value; plain values have none. Returns its length. */
+/* A plain value has no header, but one that could be taken for an entry: that is an entry. */
+static const rc_entry *entry_of(const rc_entry *entry, bool is_plain, const char *value, size_t len)
+{
+    static const rc_entry RAW = {.kind = RC_KIND_VALUE, .codec = RC_CODEC_RAW};
+    if (!is_plain)
+        return entry;
+    if (len == 0 || (uint8_t)value[0] != RC_ENTRY_MAGIC)
+        return NULL;
+    return entry != NULL ? entry : &RAW;
+}
+
+/* The header in front of a value; plain values have none (entry NULL). Returns its length. */
 static size_t make_header(rc_op *op, char header[RC_ENTRY_SIZE], const rc_entry *entry,
                           const char *nonce)
 {
@@ -292,7 +303,8 @@ int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, co
         error = set_key(op, NULL, NULL, key, key_len);
     if (error != 0)
         return error;
-    size_t header_len = make_header(op, header, flags & RC_PLAIN ? NULL : entry, NULL);
+    entry = entry_of(entry, flags & RC_PLAIN, value, value_len);
+    size_t header_len = make_header(op, header, entry, NULL);
     op->is_plain = header_len == 0;
     if (!op->is_plain)
         memcpy(op->nonce, rc_entry_version(header), RC_NONCE_SIZE);
@@ -365,6 +377,7 @@ int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_
     char header[RC_ENTRY_SIZE];
     if (is_too_large(op, value_len))
         return RC_ERR_TOOLARGE;
+    entry = entry_of(entry, entry == NULL, value, value_len);
     return rc_command_pair(&op->request, header, make_header(op, header, entry, NULL), value,
                            value_len);
 }
@@ -384,6 +397,19 @@ int rc_delete_submit(rc_op *op)
 
 /* ---- remember -------------------------------------------------------------------------------- */
 
+/* Names what the slot's last result has found, before the slot is used again. */
+static void keep_seen(rc_op *op)
+{
+    const rc_result *found = &op->result;
+    op->seen_len = 0;
+    if (found->kind == RC_KIND_UNKNOWN || found->kind == RC_KIND_PLAIN) {
+        op->seen_len = (uint8_t)rc_entry_identity(op->seen, found->data, found->len);
+    } else if (found->kind != RC_KIND_NONE) {
+        memcpy(op->seen, found->version, RC_NONCE_SIZE);
+        op->seen_len = RC_NONCE_SIZE;
+    }
+}
+
 static int start_load(rc_op *op, const struct rc_view *view, const char *key, size_t key_len,
                       const rc_load_options *options)
 {
@@ -391,13 +417,15 @@ static int start_load(rc_op *op, const struct rc_view *view, const char *key, si
     char purpose = options->flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
     if (options->lease_ttl_ms <= 0 || options->max_load_ms <= 0 || options->wait_timeout_ms <= 0)
         return RC_ERR_ARGUMENT;
+    if ((options->flags & RC_REPLACE) && rc_seat_is_done(seat_of(op)) && !is_loading(seat_of(op)))
+        keep_seen(op);
     int error = rc_operation_ready(op, RC_OP_LOAD);
     if (error == 0)
         error = set_key(op, &purpose, prefix, key, key_len);
     if (error != 0)
         return error;
     op->load = *options;
-    if (options->flags & (RC_PUT | RC_SCRIPT_FIRST))
+    if (options->flags & (RC_PUT | RC_SCRIPT_FIRST | RC_REPLACE))
         return rc_operation_submit(op);
     if (view != NULL)
         keep_near(op, view);
@@ -447,7 +475,8 @@ int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value
     int error = begin_end(op, RC_OP_PUBLISH);
     if (error != 0)
         return error;
-    size_t header_len = make_header(op, header, flags & RC_PLAIN ? NULL : entry, op->nonce);
+    entry = entry_of(entry, flags & RC_PLAIN, value, value_len);
+    size_t header_len = make_header(op, header, entry, op->nonce);
     op->is_plain = header_len == 0;
     return submit_end(op, rc_lease_encode_end(op, header, header_len, value, value_len, ttl_ms));
 }

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/sha1.h"
+
 static void put_u16(char *out, uint16_t value)
 {
     out[0] = (char)(value & 0xFF);
@@ -57,6 +59,25 @@ static void clear(rc_result *result, uint8_t kind, const char *bytes, size_t len
     result->len = len;
 }
 
+/* Codec, the byte behind the flags, schema, stale_ms and load_ms are 0. */
+static bool is_bare(const char *bytes)
+{
+    static const char zeros[8];
+    return bytes[3] == 0 && memcmp(bytes + 5, zeros, 3) == 0 && memcmp(bytes + 16, zeros, 8) == 0;
+}
+
+uint8_t rc_entry_form(const char *bytes, size_t len)
+{
+    if (len < RC_ENTRY_SIZE || (uint8_t)bytes[0] != RC_ENTRY_MAGIC || bytes[1] != RC_ENTRY_VERSION)
+        return 0;
+    uint8_t kind = (uint8_t)bytes[2];
+    if (kind == RC_KIND_ERROR)
+        return is_bare(bytes) ? kind : 0;
+    if (kind == RC_KIND_LEASE)
+        return len == RC_ENTRY_SIZE && bytes[4] == 0 && is_bare(bytes) ? kind : 0;
+    return kind;
+}
+
 void rc_entry_read(rc_result *result, const char *bytes, size_t len)
 {
     if (bytes == NULL) {
@@ -67,9 +88,8 @@ void rc_entry_read(rc_result *result, const char *bytes, size_t len)
         clear(result, RC_KIND_PLAIN, bytes, len);
         return;
     }
-    uint8_t kind = (uint8_t)bytes[2];
-    bool known = bytes[1] == RC_ENTRY_VERSION && kind >= RC_KIND_VALUE && kind <= RC_KIND_LEASE;
-    if (!known || (kind == RC_KIND_LEASE && len != RC_ENTRY_SIZE)) {
+    uint8_t kind = rc_entry_form(bytes, len);
+    if (kind < RC_KIND_VALUE || kind > RC_KIND_LEASE) {
         clear(result, RC_KIND_UNKNOWN, bytes, len);
         return;
     }
@@ -84,6 +104,14 @@ void rc_entry_read(rc_result *result, const char *bytes, size_t len)
     result->len = len - RC_ENTRY_SIZE;
 }
 
+void rc_entry_read_with_ttl(rc_result *result, const char *bytes, size_t len, int64_t ttl_ms)
+{
+    rc_entry_read(result, bytes, len);
+    result->ttl_ms = ttl_ms;
+    if (ttl_ms == -1 && (result->kind == RC_KIND_LEASE || result->kind == RC_KIND_ERROR))
+        clear(result, RC_KIND_PLAIN, bytes, len);
+}
+
 int64_t rc_entry_deadline(const rc_result *entry, int64_t sent_us)
 {
     /* PTTL is the server's clock at the moment of the answer, cut to milliseconds. */
@@ -94,4 +122,16 @@ int64_t rc_entry_deadline(const rc_result *entry, int64_t sent_us)
         return 0;
     int64_t fresh_ms = entry->ttl_ms - (int64_t)entry->stale_ms;
     return fresh_ms < INT64_MAX / 2000 ? sent_us + fresh_ms * 1000 - PTTL_SLACK_US : INT64_MAX;
+}
+
+size_t rc_entry_identity(char identity[RC_IDENTITY_SIZE], const char *bytes, size_t len)
+{
+    char hex[RC_IDENTITY_SIZE + 1];
+    if (rc_entry_form(bytes, len) != 0) {
+        memcpy(identity, bytes + 8, RC_NONCE_SIZE);
+        return RC_NONCE_SIZE;
+    }
+    rc_sha1_hex(bytes, len, hex);
+    memcpy(identity, hex, RC_IDENTITY_SIZE);
+    return RC_IDENTITY_SIZE;
 }

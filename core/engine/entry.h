@@ -23,9 +23,9 @@
 #include "redcache.h"
 
 enum {
-    RC_ENTRY_SIZE = 24,
+    RC_ENTRY_SIZE = RC_HEADER_SIZE,
     RC_NONCE_SIZE = 8,
-    RC_ENTRY_MAGIC = 0xFB,
+    RC_ENTRY_MAGIC = RC_HEADER_BYTE,
     RC_ENTRY_VERSION = 1,
     RC_ENTRY_STICKY = 0x80 /* flag of an error marker that anybody takes for an error (errorTtl) */
 };
@@ -56,8 +56,22 @@ static inline bool rc_entry_is_too_large(size_t len, int64_t max_value_bytes)
    PTTL: not after its soft expiry. 0: not at all; INT64_MAX: it has no end. */
 int64_t rc_entry_deadline(const rc_result *entry, int64_t sent_us);
 
+/* RC_KIND_* as the header says it, or 0 for what is no entry of this version. A lease and an error
+   marker count only in the exact form that rc_entry_write_kind gives them: a foreign string that
+   merely begins like one must not make a reader wait or lose its value. */
+uint8_t rc_entry_form(const char *bytes, size_t len);
+
 /* Fills kind, codec, entry_flags, schema, stale_ms, load_ms, version, data and len of `result`.
    `bytes` NULL: no entry. data points into `bytes`. */
 void rc_entry_read(rc_result *result, const char *bytes, size_t len);
+/* The same and ttl_ms, where a script has asked for both in one step (-1 none, -2 not known): leases
+   and markers always expire, so what has their form and does not is somebody's plain value. GET and
+   PTTL in one write are two steps: the -1 may be about the value that came behind the lease. */
+void rc_entry_read_with_ttl(rc_result *result, const char *bytes, size_t len, int64_t ttl_ms);
+
+enum { RC_IDENTITY_SIZE = 40 };
+/* What tells one stored string from another: its nonce, or the SHA-1 of the whole where it has
+   none. The scripts reckon it in the same way. Returns its length, RC_IDENTITY_SIZE at most. */
+size_t rc_entry_identity(char identity[RC_IDENTITY_SIZE], const char *bytes, size_t len);
 
 #endif

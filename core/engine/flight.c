@@ -96,16 +96,10 @@ void rc_flight_hit(struct rc_context *context, struct rc_op *op, const char *byt
         rc_context_fail(context, op, RC_ERR_TOOLARGE, NULL);
         return;
     }
-    rc_op_keep_entry(op, bytes, len);
-    if (op->result.kind ==
-        RC_KIND_LEASE) { /* one that never expires is no lease but somebody's data */
-        op->result.kind = RC_KIND_PLAIN;
-        rc_op_keep(op, bytes, len);
-    }
+    rc_op_keep_entry(op, bytes, len, ttl_ms);
     op->has_newer = true;
     op->result.outcome = RC_HIT;
     op->result.flags = flags;
-    op->result.ttl_ms = ttl_ms;
     rc_context_finish(context, op);
 }
 
@@ -117,6 +111,24 @@ void rc_flight_give(struct rc_flight *flight, uint64_t cut, const char *bytes, s
         if (flags & RC_SHARED)
             flight->leases->context->stats.shared++;
         rc_flight_hit(flight->leases->context, op, bytes, len, ttl_ms, flags);
+    }
+}
+
+static bool cannot_read(const struct rc_op *op, const char *bytes, size_t len)
+{
+    char identity[RC_IDENTITY_SIZE];
+    return (op->load.flags & RC_REPLACE) && bytes != NULL &&
+           rc_entry_identity(identity, bytes, len) == op->seen_len &&
+           memcmp(identity, op->seen, op->seen_len) == 0;
+}
+
+void rc_flight_give_found(struct rc_flight *flight, uint64_t cut, const char *bytes, size_t len,
+                          int64_t ttl_ms, uint32_t flags)
+{
+    RC_LIST_EACH(member, following, &flight->waiting) {
+        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
+        if (op->joined <= cut && !cannot_read(op, bytes, len))
+            rc_flight_hit(flight->leases->context, op, bytes, len, ttl_ms, flags);
     }
 }
 

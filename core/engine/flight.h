@@ -41,6 +41,8 @@ struct rc_flight {
     rc_load_options options; /* of the op that acquires */
     int64_t load_until_us;   /* no heartbeats after this */
     int64_t answered_us;     /* when Redis last said how the key is */
+    int64_t beat_us;         /* LOADING: the next heartbeat */
+    int64_t cover_us;        /* LOADING, refresh and put: the old value's end is near; 0: never */
     uint32_t polls;          /* without tracking: looks so far */
     uint32_t lost;           /* requests in a row whose connection broke */
     bool asked;              /* at least one round was made */
@@ -66,6 +68,9 @@ const char *rc_flight_key(const struct rc_flight *flight, size_t *len);
 /* Hands an entry to every op that joined up to `cut`. bytes NULL: only the flags and outcome. */
 void rc_flight_give(struct rc_flight *flight, uint64_t cut, const char *bytes, size_t len,
                     int64_t ttl_ms, uint32_t flags);
+/* The same with what was found in the key; who cannot read that very entry (RC_REPLACE) stays. */
+void rc_flight_give_found(struct rc_flight *flight, uint64_t cut, const char *bytes, size_t len,
+                          int64_t ttl_ms, uint32_t flags);
 void rc_flight_give_failure(struct rc_flight *flight, uint64_t cut, const char *text, size_t len);
 /* Makes the oldest waiting op the leader and finishes it with RC_LOAD. */
 void rc_flight_promote(struct rc_flight *flight);

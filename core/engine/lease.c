@@ -12,7 +12,9 @@
 enum {
     POLL_MIN_MS = 10, /* without tracking waiters look again, first after this, then less often */
     LOOK_MAX_MS = 60 * 1000, /* with it: so much trust in pushes, and in what the server says */
-    LOST_MAX = 3             /* requests in a row, before the loader runs without a lease */
+    LOST_MAX = 3,            /* requests in a row, before the loader runs without a lease */
+    COVER_RETRY_MS = 20,     /* after a heartbeat that failed while a value's end is near */
+    COVER_MAX_MS = 24 * 3600 * 1000 /* a heartbeat comes by before that, and asks again */
 };
 
 static void acquire(struct rc_flight *flight);
@@ -218,7 +220,8 @@ static void begin(struct rc_op *op)
 {
     op->flight = NULL;
     op->leads = op->cut_off = false;
-    op->seen_len = 0;
+    if (!(op->load.flags & RC_REPLACE)) /* then it stands there already */
+        op->seen_len = 0;
 }
 
 /* Redis did not answer the first read. */
@@ -303,7 +306,7 @@ static void on_first_answer(struct rc_req *req, int status, struct rc_reply *rep
 void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
 {
     begin(op);
-    if (op->load.flags & (RC_PUT | RC_SCRIPT_FIRST)) {
+    if (op->load.flags & (RC_PUT | RC_SCRIPT_FIRST | RC_REPLACE)) {
         join(leases, op);
         return;
     }
@@ -345,14 +348,34 @@ static void lose_lease(struct rc_flight *flight)
     rc_lease_next_round(flight);
 }
 
+static void set_loading_timer(struct rc_flight *flight)
+{
+    bool is_cover_next = flight->cover_us > 0 && flight->cover_us < flight->beat_us;
+    rc_context_set_timer(flight->leases->context, &flight->timer,
+                         is_cover_next ? flight->cover_us : flight->beat_us);
+}
+
 void rc_lease_start_heartbeat(struct rc_flight *flight)
 {
     struct rc_context *context = flight->leases->context;
     bool renew = !(flight->options.flags & RC_NO_RENEW);
     int64_t ttl_ms = flight->options.lease_ttl_ms;
     int64_t beat_ms = RC_MUTANT(LATE_HEARTBEAT) ? ttl_ms + 2 : (ttl_ms + 2) / 3;
-    rc_context_set_timer(context, &flight->timer,
-                         rc_context_after_ms(context, renew ? beat_ms : ttl_ms));
+    flight->beat_us = rc_context_after_ms(context, renew ? beat_ms : ttl_ms);
+    set_loading_timer(flight);
+}
+
+/* The value that a refresh or put is to replace still lives so long (-1: for ever, or no longer):
+   before its end the lease takes its place. Counted from the answer, so that the script finds it
+   within the margin. */
+static void plan_cover(struct rc_flight *flight, int64_t left_ms)
+{
+    struct rc_context *context = flight->leases->context;
+    int64_t wait_ms = left_ms - rc_lease_margin_ms(flight);
+    flight->cover_us = 0;
+    if (left_ms < 0 || left_ms > COVER_MAX_MS)
+        return;
+    flight->cover_us = rc_context_after_ms(context, wait_ms > 0 ? wait_ms + 1 : 1);
 }
 
 static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
@@ -366,11 +389,14 @@ static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
         rc_flight_settle(flight);
         return;
     }
-    if (rc_flight_purpose(flight) == RC_FLIGHT_PUT && reply->count > 2 &&
-        reply->nodes[2].str != NULL && reply->nodes[2].len <= sizeof op->seen) {
+    bool is_put = rc_flight_purpose(flight) == RC_FLIGHT_PUT;
+    if (is_put && reply->count > 2 && reply->nodes[2].str != NULL &&
+        reply->nodes[2].len <= sizeof op->seen) {
         memcpy(op->seen, reply->nodes[2].str, reply->nodes[2].len);
         op->seen_len = (uint8_t)reply->nodes[2].len;
     }
+    const rc_node *left = reply->count > (is_put ? 3u : 2u) ? &reply->nodes[is_put ? 3 : 2] : NULL;
+    plan_cover(flight, left != NULL && left->type == ':' ? left->integer : -1);
     context->stats.active_leases++;
     flight->state = RC_FLIGHT_LOADING;
     flight->load_until_us = rc_context_after_ms(context, flight->options.max_load_ms);
@@ -421,10 +447,10 @@ static void on_value(struct rc_flight *flight, const struct rc_reply *reply)
 {
     const rc_node *value = &reply->nodes[2];
     int64_t ttl_ms = reply->count > 3 ? reply->nodes[3].integer : -2;
-    rc_result entry = {.ttl_ms = ttl_ms};
-    rc_entry_read(&entry, value->str, value->len);
-    rc_flight_give(flight, flight->cut, value->str, value->len, ttl_ms,
-                   is_soft_expired(&entry) ? RC_STALE : 0);
+    rc_result entry;
+    rc_entry_read_with_ttl(&entry, value->str, value->len, ttl_ms);
+    rc_flight_give_found(flight, flight->cut, value->str, value->len, ttl_ms,
+                         is_soft_expired(&entry) ? RC_STALE : 0);
     rc_lease_next_round(flight);
 }
 
@@ -480,7 +506,7 @@ static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *r
 static bool asks_with_set(const struct rc_flight *flight, const struct rc_op *op)
 {
     return rc_flight_purpose(flight) == RC_FLIGHT_LOAD && !flight->asked &&
-           (op->load.flags & RC_SCRIPT_FIRST) && !(op->load.flags & RC_WANT_TTL);
+           (op->load.flags & RC_SCRIPT_FIRST) && !(op->load.flags & (RC_WANT_TTL | RC_REPLACE));
 }
 
 static void on_set_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -522,6 +548,7 @@ static void acquire(struct rc_flight *flight)
     rc_track_unwatch(leases->track, &flight->helper_watch);
     flight->state = RC_FLIGHT_IDLE;
     flight->degraded = false;
+    flight->cover_us = 0;
     if (op == NULL) {
         rc_flight_settle(flight);
         return;
@@ -600,29 +627,50 @@ void rc_lease_next_round(struct rc_flight *flight)
 
 /* ---- heartbeats ------------------------------------------------------------------------------ */
 
+/* What COVER said of the old value. Unheard, it is asked again: within the margin there is time for
+   that, and behind it the script finds nothing to cover. */
+static void on_covered(struct rc_flight *flight, const struct rc_reply *reply)
+{
+    const rc_node *left = reply != NULL && reply->count > 2 ? &reply->nodes[2] : NULL;
+    if (reply != NULL) /* an error: the next heartbeat asks again */
+        plan_cover(flight, left != NULL && left->type == ':' ? left->integer : -1);
+    else if (flight->cover_us > 0 && flight->cover_us <= flight->leases->context->now_us)
+        flight->cover_us = rc_context_after_ms(flight->leases->context, COVER_RETRY_MS);
+    set_loading_timer(flight);
+}
+
 static void on_heartbeat_answer(struct rc_req *req, int status, struct rc_reply *reply,
                                 const char *text)
 {
     struct rc_flight *flight = req->owner;
     (void)text;
     flight->heartbeat = NULL;
-    bool lost = status == 0 && reply->nodes[0].type == ':' && reply->nodes[0].integer == 0;
-    if (lost && flight->state == RC_FLIGHT_LOADING && !flight->degraded)
-        lose_lease(flight);
-    else
+    const rc_node *count = status == 0 ? &reply->nodes[0] : NULL;
+    if (count != NULL && count->type == '*' && reply->count > 1)
+        count = &reply->nodes[1];
+    bool lost = count != NULL && count->type == ':' && count->integer == 0;
+    if (flight->state != RC_FLIGHT_LOADING || flight->degraded)
         rc_flight_settle(flight);
+    else if (lost)
+        lose_lease(flight);
+    else if (rc_flight_purpose(flight) != RC_FLIGHT_LOAD)
+        on_covered(flight, status == 0 ? reply : NULL);
 }
 
 void rc_lease_send_heartbeat(struct rc_flight *flight)
 {
     size_t len;
     const char *key = rc_flight_key(flight, &len);
-    struct rc_req *req = flight->heartbeat == NULL ? take(flight, RC_SCRIPT_HEARTBEAT) : NULL;
+    bool covers = rc_flight_purpose(flight) != RC_FLIGHT_LOAD;
+    enum rc_script script = covers ? RC_SCRIPT_COVER : RC_SCRIPT_HEARTBEAT;
+    struct rc_req *req = flight->heartbeat == NULL ? take(flight, script) : NULL;
     if (req == NULL)
         return; /* the last one is still under way */
-    if (rc_lease_encode_keys(&req->bytes, RC_SCRIPT_HEARTBEAT, rc_flight_purpose(flight),
-                             &flight->helper, key, len, flight->token,
-                             flight->options.lease_ttl_ms) != 0) {
+    int error = covers
+                    ? rc_lease_encode_cover(flight, &req->bytes)
+                    : rc_lease_encode_keys(&req->bytes, script, RC_FLIGHT_LOAD, &flight->helper,
+                                           key, len, flight->token, flight->options.lease_ttl_ms);
+    if (error != 0) {
         rc_req_give(req);
         return;
     }
@@ -636,14 +684,21 @@ static void on_loading_timer(struct rc_flight *flight)
 {
     struct rc_context *context = flight->leases->context;
     bool renew = !(flight->options.flags & RC_NO_RENEW);
-    if (flight->degraded || !renew || context->now_us >= flight->load_until_us) {
+    bool is_beat = flight->degraded || context->now_us >= flight->beat_us;
+    if (flight->degraded || (!renew && is_beat) || context->now_us >= flight->load_until_us) {
         if (!flight->degraded)
             rc_lease_release(flight); /* others need not wait until it expires */
         lose_lease(flight);
         return;
     }
+    /* Where the last one is still under way its answer plans the next. */
+    if (flight->cover_us > 0 && context->now_us >= flight->cover_us)
+        flight->cover_us = rc_context_after_ms(context, COVER_RETRY_MS);
     rc_lease_send_heartbeat(flight);
-    rc_lease_start_heartbeat(flight);
+    if (is_beat)
+        rc_lease_start_heartbeat(flight);
+    else
+        set_loading_timer(flight);
 }
 
 static void on_flight_timer(void *context, struct rc_timer *timer)

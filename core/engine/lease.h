@@ -13,6 +13,10 @@
  *                  v                    v the next op leads    v next round
  *              WAITING -push, lease's end, broken T link-> ACQUIRING
  *
+ *          A refresh and a put hold their lease in a helper key beside the value that they replace.
+ *          Before the value's own end the lease takes its place (RC_SCRIPT_COVER), where the value is
+ *          still the one they saw; from then on it is a lease as any other.
+ *
  *          Redis away: the flight is degraded. There is no lease; the value is shared in this
  *          process only, and for degraded_ttl with those who come later (SERVED).
  * Threads: the engine's owner.

@@ -47,20 +47,20 @@ static int begin(struct rc_buf *out, enum rc_script script, char purpose, uint32
     return error;
 }
 
-/* About every key that can hold the lease: a refresh leases the helper key alone, a put both. */
+/* About every key that can hold the lease: a refresh or put leases the helper key first, and the
+   value key at once or later. */
 int rc_lease_encode_keys(struct rc_buf *out, enum rc_script script, char purpose,
                          const struct rc_buf *helper, const char *key, size_t len,
                          const char *token, int64_t ttl_ms)
 {
     char lease[RC_ENTRY_SIZE];
     bool restore = script == RC_SCRIPT_PUT_RESTORE;
-    uint32_t keys = purpose == RC_FLIGHT_PUT ? 2 : 1;
+    uint32_t keys = purpose == RC_FLIGHT_LOAD ? 1 : 2;
     rc_lease_write(lease, token);
     int error = rc_script_begin(out, script, keys + restore, ttl_ms > 0 ? 2 : 1);
     if (purpose != RC_FLIGHT_LOAD)
         error |= rc_command_bytes(out, rc_buf_head(helper), rc_buf_len(helper));
-    if (purpose != RC_FLIGHT_REFRESH)
-        error |= rc_command_bytes(out, key, len);
+    error |= rc_command_bytes(out, key, len);
     if (restore)
         error |= write_old_key(out, key, len);
     error |= rc_command_bytes(out, lease, sizeof lease);
@@ -83,9 +83,10 @@ int rc_lease_encode_acquire(struct rc_flight *flight, struct rc_buf *out)
     size_t len;
     const char *key = rc_flight_key(flight, &len);
     const struct rc_op *op = rc_flight_first(flight);
+    bool replaces = purpose == RC_FLIGHT_LOAD && (op->load.flags & RC_REPLACE) != 0;
     rc_lease_write(lease, flight->token);
     int error = begin(out, SCRIPTS[which], purpose, flight->options.flags, &flight->helper, key,
-                      len, purpose == RC_FLIGHT_PUT ? 2 : 3);
+                      len, purpose == RC_FLIGHT_REFRESH || replaces ? 4 : 3);
     if (purpose == RC_FLIGHT_REFRESH)
         error |= rc_command_bytes(out, op->seen, op->seen_len);
     error |= rc_command_bytes(out, lease, sizeof lease);
@@ -93,7 +94,34 @@ int rc_lease_encode_acquire(struct rc_flight *flight, struct rc_buf *out)
     if (purpose == RC_FLIGHT_LOAD)
         error |=
             rc_command_bytes(out, flight->waited_token, flight->has_waited ? RC_NONCE_SIZE : 0);
-    return error;
+    else
+        error |= rc_command_int(out, rc_lease_margin_ms(flight));
+    return replaces ? error | rc_command_bytes(out, op->seen, op->seen_len) : error;
+}
+
+int64_t rc_lease_margin_ms(const struct rc_flight *flight)
+{
+    /* A packet that is lost once is sent again after 200 ms; a third of the lease as for any
+       heartbeat. All that others lose is the old value's last moment: they wait for the new one. */
+    enum { MARGIN_MAX_MS = 250 };
+    int64_t third_ms = flight->options.lease_ttl_ms / 3;
+    return third_ms < MARGIN_MAX_MS ? third_ms : MARGIN_MAX_MS;
+}
+
+int rc_lease_encode_cover(struct rc_flight *flight, struct rc_buf *out)
+{
+    char lease[RC_ENTRY_SIZE];
+    size_t len;
+    const char *key = rc_flight_key(flight, &len);
+    const struct rc_op *op = flight->leader;
+    rc_lease_write(lease, flight->token);
+    int error =
+        begin(out, RC_SCRIPT_COVER, rc_flight_purpose(flight), 0, &flight->helper, key, len, 5);
+    error |= rc_command_bytes(out, lease, sizeof lease);
+    error |= rc_command_int(out, flight->options.lease_ttl_ms);
+    error |= rc_command_bytes(out, op->seen, op->seen_len);
+    error |= rc_command_int(out, rc_lease_margin_ms(flight));
+    return error | rc_command_int(out, flight->options.flags & RC_NO_RENEW ? 0 : 1);
 }
 
 int rc_lease_encode_set(struct rc_flight *flight, struct rc_buf *out)
@@ -125,7 +153,7 @@ enum rc_script rc_lease_end_script(const struct rc_op *op)
     /* A failed refresh keeps its helper key a while: the next attempt waits as long as the failed
        one could have. */
     if (op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_REFRESH)
-        return RC_SCRIPT_HEARTBEAT;
+        return RC_SCRIPT_REFRESH_FAIL;
     return rc_lease_release_script(purpose, op->load.flags);
 }
 
@@ -137,18 +165,20 @@ static int encode_publish(struct rc_op *op, char purpose, const struct rc_buf *h
     char lease[RC_ENTRY_SIZE];
     const char *key = rc_buf_head(&op->key) + 1;
     size_t len = rc_buf_len(&op->key) - 1;
-    bool refresh = purpose == RC_FLIGHT_REFRESH, put = purpose == RC_FLIGHT_PUT;
+    enum rc_script script = rc_lease_end_script(op);
     rc_lease_write(lease, op->token);
-    int error = begin(out, rc_lease_end_script(op), purpose, op->load.flags, helper, key, len,
-                      refresh || put ? 4 : 3);
-    if (refresh)
+    int error = begin(out, script, purpose, op->load.flags, helper, key, len,
+                      script == RC_SCRIPT_PUBLISH ? 3 : 4);
+    if (script == RC_SCRIPT_REFRESH_PUBLISH)
         error |= rc_command_bytes(out, op->seen, op->seen_len);
     error |= rc_command_bytes(out, lease, sizeof lease);
     error |= rc_command_pair(out, head, head_len, tail, tail_len);
     size_t entry_end = rc_buf_len(out) - strlen("\r\n");
     error |= rc_command_int(out, ttl_ms);
-    if (put)
+    if (script == RC_SCRIPT_PUT_PUBLISH)
         error |= rc_command_bytes(out, op->seen, op->seen_len);
+    else if (script == RC_SCRIPT_REFRESH_FAIL)
+        error |= rc_command_int(out, op->load.lease_ttl_ms);
     op->entry_len = head_len + tail_len;
     op->entry_from_end = rc_buf_len(out) - entry_end + op->entry_len;
     return error;
@@ -169,7 +199,7 @@ int rc_lease_encode_end(struct rc_op *op, const char *head, size_t head_len, con
     if (purpose != RC_FLIGHT_LOAD)
         error = rc_lease_helper_key(&helper, purpose, key, len);
     bool store = op->kind == RC_OP_PUBLISH && ttl_ms != 0;
-    bool mark = op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_LOAD;
+    bool mark = op->kind == RC_OP_FAIL && purpose != RC_FLIGHT_PUT;
     if (error == 0 && (op->cut_off || (op->kind == RC_OP_PUBLISH && !store))) {
         /* Not stored, but shared: the bytes alone, in front of the release. */
         error |= rc_buf_append(&op->request, head, head_len);
@@ -189,11 +219,10 @@ int rc_lease_encode_release(struct rc_op *op, struct rc_buf *out)
     const char *key = rc_buf_head(&op->key) + 1;
     size_t len = rc_buf_len(&op->key) - 1;
     enum rc_script script = rc_lease_end_script(op);
-    int64_t ttl_ms = script == RC_SCRIPT_HEARTBEAT ? op->load.lease_ttl_ms : 0;
     rc_buf_init(&helper);
     int error = purpose == RC_FLIGHT_LOAD ? 0 : rc_lease_helper_key(&helper, purpose, key, len);
     if (error == 0)
-        error = rc_lease_encode_keys(out, script, purpose, &helper, key, len, op->token, ttl_ms);
+        error = rc_lease_encode_keys(out, script, purpose, &helper, key, len, op->token, 0);
     rc_buf_deinit(&helper);
     return error;
 }

@@ -22,8 +22,13 @@ int rc_lease_encode_acquire(struct rc_flight *flight, struct rc_buf *out);
 /* The same by SET NX GET: cheap, but it tells nothing of a running load. */
 int rc_lease_encode_set(struct rc_flight *flight, struct rc_buf *out);
 
+/* How near its end a value is whose place the lease of its refresh or put takes. */
+int64_t rc_lease_margin_ms(const struct rc_flight *flight);
+/* The heartbeat of a refresh or put that has a leader: RC_SCRIPT_COVER. */
+int rc_lease_encode_cover(struct rc_flight *flight, struct rc_buf *out);
+
 /* RELEASE, PUT_RESTORE or, with a ttl_ms, HEARTBEAT for every key that can hold the lease: the
-   value key of a load, the helper key of a refresh, both of a put. */
+   value key of a load, the helper key and the value key of a refresh or put. */
 int rc_lease_encode_keys(struct rc_buf *out, enum rc_script script, char purpose,
                          const struct rc_buf *helper, const char *key, size_t len,
                          const char *token, int64_t ttl_ms);

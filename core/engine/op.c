@@ -51,12 +51,12 @@ void rc_op_keep(struct rc_op *op, const char *bytes, size_t len)
     op->result.len = len;
 }
 
-void rc_op_keep_entry(struct rc_op *op, const char *bytes, size_t len)
+void rc_op_keep_entry(struct rc_op *op, const char *bytes, size_t len, int64_t ttl_ms)
 {
     if (bytes != NULL) {
         rc_op_keep(op, bytes, len);
         bytes = op->result.data != NULL ? op->result.data : "";
         len = op->result.len;
     }
-    rc_entry_read(&op->result, bytes, len);
+    rc_entry_read_with_ttl(&op->result, bytes, len, ttl_ms);
 }

@@ -96,7 +96,7 @@ void rc_op_deinit(struct rc_op *op);
 void rc_op_reset(struct rc_op *op, enum rc_op_kind kind);
 /* Copies a text or value into the op's own arena and points the result at it. */
 void rc_op_keep(struct rc_op *op, const char *bytes, size_t len);
-/* Keeps `bytes` as an entry (NULL: none) and reads its header into the result. */
-void rc_op_keep_entry(struct rc_op *op, const char *bytes, size_t len);
+/* Keeps `bytes` as an entry (NULL: none) and reads its header and ttl_ms into the result. */
+void rc_op_keep_entry(struct rc_op *op, const char *bytes, size_t len, int64_t ttl_ms);
 
 #endif

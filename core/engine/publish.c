@@ -89,8 +89,8 @@ static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply
                        op->ttl_ms > 0 ? op->ttl_ms : -1, RC_SHARED);
     if (code == 2 && reply->count >= 3 && reply->nodes[2].type == '$' &&
         !rc_entry_is_too_large(reply->nodes[2].len, context->options.max_value_bytes)) {
-        rc_op_keep_entry(op, reply->nodes[2].str, reply->nodes[2].len);
-        op->result.ttl_ms = reply->count > 3 ? reply->nodes[3].integer : -2;
+        rc_op_keep_entry(op, reply->nodes[2].str, reply->nodes[2].len,
+                         reply->count > 3 ? reply->nodes[3].integer : -2);
         if (shares)
             rc_flight_give(flight, flight->cut, reply->nodes[2].str, reply->nodes[2].len,
                            op->result.ttl_ms, 0);
@@ -172,8 +172,7 @@ void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
     int error = req == NULL ? RC_ERR_NOMEM : 0;
     if (error == 0) {
         rc_buf_swap(&req->bytes, &op->request);
-        if (script == RC_SCRIPT_RELEASE || script == RC_SCRIPT_HEARTBEAT ||
-            script == RC_SCRIPT_PUT_RESTORE) {
+        if (script == RC_SCRIPT_RELEASE || script == RC_SCRIPT_PUT_RESTORE) {
             rc_buf_swap(&req->bytes, &op->request); /* the value stays for those who share it */
             error = rc_lease_encode_release(op, &req->bytes);
         }

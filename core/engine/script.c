@@ -8,20 +8,31 @@
 
 /* clang-format off */
 
-/* An entry starts with its magic and version byte, kind is byte 3, flags byte 5, nonce bytes 9-16
-   (entry.h). What never expires is no lease of ours, whatever it looks like: somebody's value. */
+/* An entry starts with its magic and version byte, kind is byte 3, codec byte 4, flags byte 5, nonce
+   bytes 9-16 (entry.h; kind() is its rc_entry_form, id() its rc_entry_identity). What never expires
+   is neither lease nor marker of ours, whatever it looks like: somebody's value. */
 #define IS_ENTRY(v) "string.sub(" v ",1,2)=='\\251\\1' and #" v ">=24"
 #define NONCE(v) "string.sub(" v ",9,16)"
-#define KIND(v) \
-    "(" IS_ENTRY(v) " and (#" v "==24 or string.byte(" v ",3)~=4) and string.byte(" v ",3) or 0)"
+#define KIND                                                                                  \
+    "local function kind(v) "                                                                 \
+        "if #v<24 or string.sub(v,1,2)~='\\251\\1' then return 0 end "                        \
+        "local k=string.byte(v,3) "                                                           \
+        "if k~=3 and k~=4 then return k end "                                                 \
+        "local bare=string.sub(v,4,4)..string.sub(v,6,8)..string.sub(v,17,24) "               \
+        "if bare~=string.rep('\\0',12) then return 0 end "                                    \
+        "if k==4 and (#v>24 or string.byte(v,5)>0) then return 0 end "                        \
+        "return k "                                                                           \
+    "end "
+#define ID "local function id(v) return kind(v)>0 and " NONCE("v") " or redis.sha1hex(v) end "
 #define STORE(value, ttl)                                                                     \
     "if " ttl "=='-1' then redis.call('SET',KEYS[1]," value ") "                              \
     "else redis.call('PSETEX',KEYS[1]," ttl "," value ") end "
 #define NEWER_VALUE                                                                           \
     "if not v then return {0} end "                                                           \
-    "local k=" KIND("v") " "                                                                  \
-    "if k==3 or k==4 then return {0} end "                                                    \
-    "return {2,v,redis.call('PTTL',KEYS[1])}"
+    "local k=kind(v) "                                                                        \
+    "local left=redis.call('PTTL',KEYS[1]) "                                                  \
+    "if (k==3 or k==4) and left>=0 then return {0} end "                                      \
+    "return {2,v,left}"
 
 static const char *const SOURCES[RC_SCRIPT_COUNT] = {
     /* SET NX GET does not make the server track the key, so the holder gets no push for its own
@@ -30,23 +41,35 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
     [RC_SCRIPT_ACQUIRE] =
         "local v=redis.call('SET',KEYS[1],ARGV[1],'NX','GET','PX',ARGV[2]) "
         "if not v or v==ARGV[1] then return {1} end "
-        "local k=" KIND("v") " "
-        "if k==3 then "
+        KIND
+        "local k=kind(v) "
+        "local left=-1 "
+        "if k==3 or k==4 then left=redis.call('PTTL',KEYS[1]) end "
+        "if k==3 and left>=0 then "
             "if " NONCE("v") "==ARGV[3] or string.byte(v,5)>=128 then return {3,v} end "
             "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
             "return {1} "
         "end "
+        "if k==4 and left>=0 then "
+            "redis.call('GET',KEYS[1]) "
+            "return {0,left," NONCE("v") "} "
+        "end "
+        "if ARGV[4] then "
+            ID
+            "if id(v)==ARGV[4] then "
+                "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
+                "return {1} "
+            "end "
+        "end "
         "redis.call('GET',KEYS[1]) "
-        "local left=redis.call('PTTL',KEYS[1]) "
-        "if k==4 and left>=0 then return {0,left," NONCE("v") "} end "
-        "return {2,v,left}",
+        "return {2,v,redis.call('PTTL',KEYS[1])}",
 
     /* Finding the very value again: the answer to an earlier publish was lost on its way. */
     [RC_SCRIPT_PUBLISH] =
         "local v=redis.call('GET',KEYS[1]) "
         "if v==ARGV[1] then " STORE("ARGV[2]", "ARGV[3]") "return 1 end "
         "if v==ARGV[2] then return 1 end "
-        NEWER_VALUE,
+        KIND NEWER_VALUE,
 
     [RC_SCRIPT_RELEASE] =
         "local n=0 "
@@ -64,17 +87,28 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "end "
         "return n",
 
+    /* A value near its end becomes the lease itself. Finding that lease: the answer to an earlier
+       request was lost on its way. */
     [RC_SCRIPT_REFRESH] =
         "local h=redis.call('GETRANGE',KEYS[1],0,23) "
+        "if h==ARGV[2] then return {1,-1} end "
         "if " NONCE("h") "~=ARGV[1] then return {0} end "
-        "if redis.call('SET',KEYS[2],ARGV[2],'NX','PX',ARGV[3]) then return {1} end "
-        "if redis.call('GET',KEYS[2])==ARGV[2] then return {1} end "
-        "return {0}",
+        "if not redis.call('SET',KEYS[2],ARGV[2],'NX','PX',ARGV[3]) "
+            "and redis.call('GET',KEYS[2])~=ARGV[2] then "
+            "return {0} "
+        "end "
+        "local left=redis.call('PTTL',KEYS[1]) "
+        "if left>=0 and left<=(tonumber(ARGV[4]) or 0) then "
+            "redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) "
+            "left=-1 "
+        "end "
+        "return {1,left}",
 
     [RC_SCRIPT_REFRESH_PUBLISH] =
         "local v=redis.call('GET',KEYS[1]) "
         "if redis.call('GET',KEYS[2])==ARGV[2] then redis.call('UNLINK',KEYS[2]) end "
-        "if v and " IS_ENTRY("v") " and " NONCE("v") "==ARGV[1] then "
+        KIND
+        "if v and (v==ARGV[2] or kind(v)>0 and " NONCE("v") "==ARGV[1]) then "
             STORE("ARGV[3]", "ARGV[4]") "return {1} "
         "end "
         "if v==ARGV[3] then return {1} end "
@@ -84,22 +118,23 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "local v=redis.call('GET',KEYS[1]) "
         "local w=redis.call('GET',KEYS[2]) "
         "if w and w~=ARGV[1] then return {0,redis.call('PTTL',KEYS[2])," NONCE("w") "} end "
-        "local k=v and " KIND("v") " "
-        "if k==4 and v~=ARGV[1] then "
-            "local left=redis.call('PTTL',KEYS[1]) "
-            "if left>=0 then return {0,left," NONCE("v") "} end "
-        "end "
+        KIND ID
+        "local k=v and kind(v) "
+        "local left=redis.call('PTTL',KEYS[1]) "
+        "if (k==3 or k==4) and left<0 then k=0 end "
+        "if k==4 and v~=ARGV[1] then return {0,left," NONCE("v") "} end "
         "redis.call('SET',KEYS[2],ARGV[1],'PX',ARGV[2]) "
-        "if not v or k==3 or k==4 then "
+        "local ends=left>=0 and left<=(tonumber(ARGV[3]) or 0) "
+        "if not v or k==3 or k==4 or (ends and not KEYS[3]) then "
             "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
-            "return {1,ARGV[1]} "
+            "return {1,ARGV[1],-1} "
         "end "
         "if KEYS[3] then "
             "redis.call('RENAME',KEYS[1],KEYS[3]) "
             "redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) "
-            "return {1,ARGV[1]} "
+            "return {1,ARGV[1],-1} "
         "end "
-        "return {1,k>0 and " NONCE("v") " or redis.sha1hex(v)}",
+        "return {1,id(v),left}",
 
     [RC_SCRIPT_PUT_PUBLISH] =
         "local v=redis.call('GET',KEYS[1]) "
@@ -107,9 +142,8 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "if mine then redis.call('UNLINK',KEYS[2]) end "
         "if KEYS[3] then redis.call('UNLINK',KEYS[3]) end "
         "if v==ARGV[2] then return {1} end "
-        "local id=v and (v==ARGV[1] and v or " KIND("v") ">0 and " NONCE("v")
-            " or redis.sha1hex(v)) "
-        "if not mine or id~=ARGV[4] then return {0} end "
+        KIND ID
+        "if not mine or not v or (v~=ARGV[1] and id(v)~=ARGV[4]) then return {0} end "
         STORE("ARGV[2]", "ARGV[3]")
         "return {1}",
 
@@ -131,6 +165,39 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "end "
         "if h=='' and redis.call('EXISTS',KEYS[1])==0 then return 0 end "
         "return -1",
+    /* Compares before it takes the key's place: what is absent was perhaps deleted, and is never
+       taken for something that has expired. The header alone is read as long as the end is far. */
+    [RC_SCRIPT_COVER] =
+        "local n,left=0,-1 "
+        "local ttl=ARGV[2] "
+        "if redis.call('GET',KEYS[2])==ARGV[1] then "
+            "n=1 "
+            "if ARGV[5]=='1' then redis.call('PEXPIRE',KEYS[2],ttl) "
+            "else ttl=redis.call('PTTL',KEYS[2]) end "
+        "end "
+        "if redis.call('GETRANGE',KEYS[1],0,23)==ARGV[1] then "
+            "n=n+1 "
+            "if ARGV[5]=='1' then redis.call('PEXPIRE',KEYS[1],ttl) end "
+            "return {n,left} "
+        "end "
+        "if n==0 then return {n,left} end "
+        "left=redis.call('PTTL',KEYS[1]) "
+        "if left>=0 and left<=(tonumber(ARGV[4]) or 0) then "
+            KIND ID
+            "if id(redis.call('GET',KEYS[1]))==ARGV[3] then "
+                "redis.call('SET',KEYS[1],ARGV[1],'PX',ttl) "
+            "end "
+            "left=-1 "
+        "end "
+        "return {n,left}",
+
+    [RC_SCRIPT_REFRESH_FAIL] =
+        "local n=0 "
+        "if redis.call('GET',KEYS[2])==ARGV[1] then redis.call('PEXPIRE',KEYS[2],ARGV[4]) n=1 end "
+        "if redis.call('GET',KEYS[1])==ARGV[1] then "
+            "redis.call('PSETEX',KEYS[1],ARGV[3],ARGV[2]) n=n+1 "
+        "end "
+        "return n",
 
     /* SET NX GET and INCR do not make the server track a key, GET does: a waiter tracks the release
        mark only, so renewals wake nobody; a holder tracks the lock itself and hears of its loss.

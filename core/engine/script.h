@@ -17,7 +17,8 @@
 #include "base/buf.h"
 
 enum rc_script {
-    /* K; lease, ttl, token of the lease waited for -> {1} acquired | {0, pttl, token} busy | {2,
+    /* K; lease, ttl, token of the lease waited for[, identity of a value that may be replaced]
+       -> {1} acquired | {0, pttl, token} busy | {2,
        value, pttl} | {3, marker} the load waited for failed */
     RC_SCRIPT_ACQUIRE,
     /* K; lease, value, ttl or -1 -> 1 stored (a number alone is cheaper) | {0} lost | {2, value,
@@ -27,12 +28,14 @@ enum rc_script {
     RC_SCRIPT_RELEASE,
     /* keys...; lease, ttl -> how many keys held the lease (and live ttl from now) */
     RC_SCRIPT_HEARTBEAT,
-    /* K, R; nonce of the value seen, lease, ttl -> {1} the refresh is ours | {0} */
+    /* K, R; nonce of the value seen, lease, ttl, margin -> {1, left} the refresh is ours | {0}
+       left: how long the value still lives, -1 for ever, or K holds the lease now: that of a value
+       whose life ends within the margin does. */
     RC_SCRIPT_REFRESH,
     /* K, R; nonce of the value seen, lease, value, ttl or -1 -> as PUBLISH */
     RC_SCRIPT_REFRESH_PUBLISH,
-    /* K, W; lease, ttl -> {1, identity of what stands in K} | {0, pttl, token} busy
-       With a third key the old value is put aside there. */
+    /* K, W; lease, ttl, margin -> {1, identity of what stands in K, left (as REFRESH)}
+       | {0, pttl, token} busy. With a third key the old value is put aside there. */
     RC_SCRIPT_PUT,
     /* K, W; lease, value, ttl or -1, identity -> {1} | {0} lost. A third key is deleted. */
     RC_SCRIPT_PUT_PUBLISH,
@@ -42,6 +45,13 @@ enum rc_script {
     /* K; nonce -> 1 the value of that nonce stood there, and is deleted | 0 nothing stood there | -1
        something else stands there */
     RC_SCRIPT_UNLINK_VERSION,
+    /* K, helper; lease, ttl, identity of the value seen, margin, renew 0/1 -> {how many of the keys
+       hold the lease, left (as REFRESH)}. The heartbeat of a refresh or put: where K's value is
+       still the one seen and its life ends within the margin, the lease takes its place. */
+    RC_SCRIPT_COVER,
+    /* K, R; lease, error marker, its life, life of the helper key -> how many keys held the lease.
+       R keeps the next refresh away, K tells those who wait, if it holds the lease. */
+    RC_SCRIPT_REFRESH_FAIL,
     /* lock, fence, mark; token, ttl, force 0/1, life of the fence -> {1, fence} | {0} */
     RC_SCRIPT_LOCK,
     /* lock; token, ttl -> 1 | 0 */

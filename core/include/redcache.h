@@ -91,13 +91,30 @@ enum {
     RC_KIND_UNKNOWN = 6
 };
 
+enum {
+    RC_HEADER_BYTE = 251, /* the first one of every entry with a header; no text begins so */
+    RC_HEADER_SIZE = 24
+};
+
+/* rc_entry.codec: what wrote the payload. For Lua an id that it has no codec for is a miss, and it
+   leaves the entry alone; only remember and writers replace it. */
+enum {
+    RC_CODEC_NONE = 0,    /* no payload (RC_KIND_NEGATIVE); a value of this id is a miss for Lua */
+    RC_CODEC_RAW = 1,     /* "raw": the bytes are the value */
+    RC_CODEC_JSON = 2,    /* "json" */
+    RC_CODEC_MSGPACK = 3, /* "msgpack", Lua's default */
+    RC_CODEC_CUSTOM = 64  /* to 255: the user's own */
+};
+
 /* Flags of a result. */
 enum {
     RC_STALE = 1,     /* past its soft expiry; somebody else is loading a newer one */
     /* Redis is away or refused the lease: not stored, shared inside this process only */
     RC_DEGRADED = 2,
     RC_SHARED = 4,    /* loaded by another caller of this process while this one waited */
-    RC_REFRESH = 8,   /* with RC_LOAD: data is the stale value, still readable by everybody */
+    /* with RC_LOAD: data is the stale value. Others read it, too, until just before its end: then
+       the lease takes its place */
+    RC_REFRESH = 8,
     /* rc_load, with RC_ERR_TIMEOUT: Redis has answered, and somebody else's load is not over */
     RC_WAITED = 16
 };
@@ -116,9 +133,15 @@ enum {
     /* rc_load with RC_PUT: readers wait for the new value; the old one comes back if there is
        none */
     RC_HIDE_OLD = 256,
-    RC_PLAIN = 128,      /* rc_set, rc_publish: store the payload without a header */
+    /* rc_set, rc_publish: store the payload without a header, unless its first byte is
+       RC_HEADER_BYTE: then it has one, so that it comes back as it went in (entry NULL: codec raw) */
+    RC_PLAIN = 128,
     /* rc_view_read, rc_view_load: shares no answer to a request that was sent before this call */
-    RC_FRESH = 512
+    RC_FRESH = 512,
+    /* rc_load, rc_view_load: the caller cannot read what this slot's last result has found, and
+       wants it loaded anew. The lease takes its place if it still stands there; anything else that
+       stands there is a hit */
+    RC_REPLACE = 1024
 };
 
 /* States of a lock handle. */
@@ -423,7 +446,7 @@ int rc_begin(rc_op *op, uint32_t flags);
 int rc_command_begin(rc_op *op, uint32_t argument_count);
 int rc_argument(rc_op *op, const char *bytes, size_t len);
 int rc_argument_int(rc_op *op, int64_t number);
-/* NULL entry: plain */
+/* NULL entry: plain, as with RC_PLAIN */
 int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_t value_len);
 /* as rc_argument; the command changes that key, and with it the near cache */
 int rc_argument_written(rc_op *op, const char *key, size_t key_len);

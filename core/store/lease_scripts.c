@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/mutant.h"
-#include "base/sha1.h"
 #include "engine/entry.h"
 #include "store/answer.h"
 
@@ -32,10 +31,14 @@ static bool is_entry(struct rc_text value)
 
 static int kind_of(struct rc_text value)
 {
-    if (!is_entry(value))
-        return KIND_PLAIN;
-    int kind = (uint8_t)value.bytes[2];
-    return kind == RC_KIND_LEASE && value.len != RC_ENTRY_SIZE ? KIND_PLAIN : kind;
+    return value.bytes != NULL ? rc_entry_form(value.bytes, value.len) : KIND_PLAIN;
+}
+
+static bool is_identity(struct rc_text value, struct rc_text identity)
+{
+    char own[RC_IDENTITY_SIZE];
+    size_t len = rc_entry_identity(own, value.bytes, value.len);
+    return rc_text_equal((struct rc_text){own, len}, identity);
 }
 
 static struct rc_value get(struct rc_run *run, uint32_t key)
@@ -85,19 +88,35 @@ static void answer_value(struct rc_run *run, struct rc_value value, int64_t left
     rc_run_answer_int(run, left);
 }
 
-static void answer_identity(struct rc_run *run, struct rc_text identity)
-{
-    rc_run_answer_list(run, 2, 1);
-    rc_run_answer_text(run, identity);
-}
-
 static void answer_lost(struct rc_run *run, struct rc_value v)
 {
+    if (v.type != '$') {
+        rc_run_answer_code(run, 0);
+        return;
+    }
     int kind = kind_of(rc_run_text(run, v));
-    if (v.type != '$' || kind == RC_KIND_ERROR || kind == RC_KIND_LEASE)
+    int64_t left = pttl(run, 1);
+    if ((kind == RC_KIND_ERROR || kind == RC_KIND_LEASE) && left >= 0)
         rc_run_answer_code(run, 0);
     else
-        answer_value(run, v, pttl(run, 1));
+        answer_value(run, v, left);
+}
+
+/* The number of milliseconds in an argument, 0 for what is none. */
+static int64_t number_in(const struct rc_run *run, uint32_t arg)
+{
+    int64_t number = 0;
+    struct rc_text text = rc_run_arg(run, arg);
+    if (text.bytes != NULL)
+        (void)rc_text_to_int(text, &number);
+    return number;
+}
+
+/* {1, left} */
+static void answer_left(struct rc_run *run, int64_t code, int64_t left)
+{
+    rc_run_answer_list(run, 2, code);
+    rc_run_answer_int(run, left);
 }
 
 /* ---- a load ---------------------------------------------------------------------------------- */
@@ -160,22 +179,26 @@ static void acquire(struct rc_run *run)
         rc_run_answer_code(run, 1);
         return;
     }
-    if (kind == RC_KIND_ERROR && is_answer(run, rc_run_text(run, v))) {
+    int64_t left = kind == RC_KIND_ERROR || kind == RC_KIND_LEASE ? pttl(run, 1) : -1;
+    if (left >= 0 && kind == RC_KIND_ERROR && is_answer(run, rc_run_text(run, v))) {
         rc_run_answer_list(run, 2, 3);
         rc_run_answer_text(run, rc_run_text(run, v));
         return;
     }
-    if (kind == RC_KIND_ERROR) {
+    if (left >= 0 && kind == RC_KIND_LEASE) {
+        get(run, 1);
+        answer_busy(run, left, v);
+        return;
+    }
+    bool is_marker = left >= 0 && kind == RC_KIND_ERROR;
+    if (is_marker ||
+        (run->arg_count >= 4 && is_identity(rc_run_text(run, v), rc_run_arg(run, 4)))) {
         set(run, 1, 1, 2);
         rc_run_answer_code(run, 1);
         return;
     }
     get(run, 1);
-    int64_t left = pttl(run, 1);
-    if (kind == RC_KIND_LEASE && left >= 0)
-        answer_busy(run, left, v);
-    else
-        answer_value(run, v, left);
+    answer_value(run, v, pttl(run, 1));
 }
 
 static void publish(struct rc_run *run)
@@ -224,22 +247,35 @@ static void refresh(struct rc_run *run)
 {
     struct rc_value head =
         RC_RUN_CALL(run, RC_WORD("GETRANGE"), rc_run_key(run, 1), RC_WORD("0"), RC_WORD("23"));
+    if (rc_run_is(run, head, rc_run_arg(run, 2))) {
+        answer_left(run, 1, -1);
+        return;
+    }
     if (!rc_text_equal(nonce_of(rc_run_text(run, head)), rc_run_arg(run, 1))) {
         rc_run_answer_code(run, 0);
         return;
     }
     struct rc_value done = RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 2), rc_run_arg(run, 2),
                                        RC_WORD("NX"), RC_WORD("PX"), rc_run_arg(run, 3));
-    bool is_ours = done.type == '+' || rc_run_is(run, get(run, 2), rc_run_arg(run, 2));
-    rc_run_answer_code(run, is_ours);
+    if (done.type != '+' && !rc_run_is(run, get(run, 2), rc_run_arg(run, 2))) {
+        rc_run_answer_code(run, 0);
+        return;
+    }
+    int64_t left = pttl(run, 1);
+    if (left >= 0 && left <= number_in(run, 4)) {
+        set(run, 1, 2, 3);
+        left = -1;
+    }
+    answer_left(run, 1, left);
 }
 
 static void refresh_publish(struct rc_run *run)
 {
     struct rc_value v = get(run, 1);
     struct rc_text text = rc_run_text(run, v);
-    bool is_seen = is_entry(text) &&
+    bool is_seen = kind_of(text) > KIND_PLAIN &&
                    (RC_MUTANT(REFRESH_ANY) || rc_text_equal(nonce_of(text), rc_run_arg(run, 1)));
+    is_seen |= rc_run_is(run, v, rc_run_arg(run, 2));
     if (rc_run_is(run, get(run, 2), rc_run_arg(run, 2)))
         unlink_key(run, 2);
     if (is_seen)
@@ -250,65 +286,113 @@ static void refresh_publish(struct rc_run *run)
         answer_lost(run, v);
 }
 
+static void refresh_fail(struct rc_run *run)
+{
+    int64_t count = 0;
+    if (rc_run_is(run, get(run, 2), rc_run_arg(run, 1))) {
+        RC_RUN_CALL(run, RC_WORD("PEXPIRE"), rc_run_key(run, 2), rc_run_arg(run, 4));
+        count++;
+    }
+    if (rc_run_is(run, get(run, 1), rc_run_arg(run, 1))) {
+        RC_RUN_CALL(run, RC_WORD("PSETEX"), rc_run_key(run, 1), rc_run_arg(run, 3),
+                    rc_run_arg(run, 2));
+        count++;
+    }
+    rc_run_answer_int(run, count);
+}
+
+/* ---- a refresh or a put: the value's end ----------------------------------------------------- */
+
+/* The lease takes the value's place, for as long as the helper key lives. */
+static void take_place(struct rc_run *run, bool renews, int64_t helper_left)
+{
+    char digits[24];
+    struct rc_text ttl = rc_run_arg(run, 2);
+    if (!renews)
+        ttl = (struct rc_text){
+            digits, (size_t)snprintf(digits, sizeof digits, "%lld", (long long)helper_left)};
+    RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 1), rc_run_arg(run, 1), RC_WORD("PX"), ttl);
+}
+
+/* Whether a planted bug takes what is gone for what has expired (base/mutant.h). */
+static bool is_taken_for_expired(int64_t left)
+{
+    return RC_MUTANT(COVER_ABSENT) && left == -2;
+}
+
+static void cover(struct rc_run *run)
+{
+    bool renews = rc_text_equal(rc_run_arg(run, 5), RC_WORD("1"));
+    int64_t helper_left = 0, left = -1;
+    bool has_helper = rc_run_is(run, get(run, 2), rc_run_arg(run, 1));
+    if (has_helper && renews)
+        RC_RUN_CALL(run, RC_WORD("PEXPIRE"), rc_run_key(run, 2), rc_run_arg(run, 2));
+    else if (has_helper)
+        helper_left = pttl(run, 2);
+    struct rc_value head =
+        RC_RUN_CALL(run, RC_WORD("GETRANGE"), rc_run_key(run, 1), RC_WORD("0"), RC_WORD("23"));
+    bool has_key = rc_run_is(run, head, rc_run_arg(run, 1));
+    if (has_key && renews)
+        RC_RUN_CALL(run, RC_WORD("PEXPIRE"), rc_run_key(run, 1), rc_run_arg(run, 2));
+    if (!has_key && has_helper) {
+        left = pttl(run, 1);
+        if (is_taken_for_expired(left)) {
+            take_place(run, renews, helper_left);
+        } else if (left >= 0 && left <= number_in(run, 4)) {
+            if (is_identity(rc_run_text(run, get(run, 1)), rc_run_arg(run, 3)))
+                take_place(run, renews, helper_left);
+            left = -1;
+        }
+    }
+    answer_left(run, (int64_t)has_helper + has_key, left);
+}
+
 /* ---- a put ----------------------------------------------------------------------------------- */
+
+/* {1, identity, left} */
+static void answer_identity(struct rc_run *run, struct rc_text identity, int64_t left)
+{
+    rc_run_answer_list(run, 3, 1);
+    rc_run_answer_text(run, identity);
+    rc_run_answer_int(run, left);
+}
 
 static void put_lease(struct rc_run *run)
 {
     set(run, 1, 1, 2);
-    answer_identity(run, rc_run_arg(run, 1));
-}
-
-static void answer_identity_of(struct rc_run *run, struct rc_text value)
-{
-    char sha[41];
-    if (kind_of(value) > KIND_PLAIN) {
-        answer_identity(run, nonce_of(value));
-        return;
-    }
-    rc_sha1_hex(value.bytes, value.len, sha);
-    answer_identity(run, (struct rc_text){sha, 40});
+    answer_identity(run, rc_run_arg(run, 1), -1);
 }
 
 static void put(struct rc_run *run)
 {
     struct rc_value v = get(run, 1), w = get(run, 2);
-    struct rc_text lease = rc_run_arg(run, 1);
+    struct rc_text lease = rc_run_arg(run, 1), text = rc_run_text(run, v);
     if (w.type == '$' && !rc_run_is(run, w, lease)) {
         answer_busy(run, pttl(run, 2), w);
         return;
     }
-    int kind = kind_of(rc_run_text(run, v));
+    int kind = kind_of(text);
+    int64_t left = pttl(run, 1);
+    if ((kind == RC_KIND_ERROR || kind == RC_KIND_LEASE) && left < 0)
+        kind = KIND_PLAIN;
     if (kind == RC_KIND_LEASE && !rc_run_is(run, v, lease)) {
-        int64_t left = pttl(run, 1);
-        if (left >= 0) {
-            answer_busy(run, left, v);
-            return;
-        }
+        answer_busy(run, left, v);
+        return;
     }
     set(run, 2, 1, 2);
-    if (v.type != '$' || kind == RC_KIND_ERROR || kind == RC_KIND_LEASE) {
+    bool is_absent = v.type != '$' || kind == RC_KIND_ERROR || kind == RC_KIND_LEASE;
+    bool ends = left >= 0 && left <= number_in(run, 3);
+    if (is_absent || (ends && run->key_count < 3)) {
         put_lease(run);
     } else if (run->key_count >= 3) {
         RC_RUN_CALL(run, RC_WORD("RENAME"), rc_run_key(run, 1), rc_run_key(run, 3));
         put_lease(run);
     } else {
-        answer_identity_of(run, rc_run_text(run, v));
+        char own[RC_IDENTITY_SIZE];
+        text = rc_run_text(run, v); /* what was called since may have moved it */
+        size_t len = rc_entry_identity(own, text.bytes, text.len);
+        answer_identity(run, (struct rc_text){own, len}, left);
     }
-}
-
-/* What `put` answered for it. */
-static bool has_identity(const struct rc_run *run, struct rc_value v, struct rc_text identity)
-{
-    char sha[41];
-    struct rc_text text = rc_run_text(run, v);
-    if (v.type != '$')
-        return false;
-    if (rc_run_is(run, v, rc_run_arg(run, 1)))
-        return rc_text_equal(text, identity);
-    if (kind_of(text) > KIND_PLAIN)
-        return rc_text_equal(nonce_of(text), identity);
-    rc_sha1_hex(text.bytes, text.len, sha);
-    return rc_text_equal((struct rc_text){sha, 40}, identity);
 }
 
 static void put_publish(struct rc_run *run)
@@ -321,12 +405,13 @@ static void put_publish(struct rc_run *run)
         unlink_key(run, 3);
     if (rc_run_is(run, v, rc_run_arg(run, 2))) {
         rc_run_answer_code(run, 1);
-    } else if (!is_ours || !has_identity(run, v, rc_run_arg(run, 4))) {
-        rc_run_answer_code(run, 0);
-    } else {
-        store_value(run, 2, 3);
-        rc_run_answer_code(run, 1);
+        return;
     }
+    bool is_seen = v.type == '$' && (rc_run_is(run, v, rc_run_arg(run, 1)) ||
+                                     is_identity(rc_run_text(run, v), rc_run_arg(run, 4)));
+    if (is_ours && is_seen)
+        store_value(run, 2, 3);
+    rc_run_answer_code(run, is_ours && is_seen);
 }
 
 static void put_restore(struct rc_run *run)
@@ -375,6 +460,8 @@ void rc_run_lease_script(struct rc_run *run)
     case RC_SCRIPT_PUT_PUBLISH: put_publish(run); break;
     case RC_SCRIPT_PUT_RESTORE: put_restore(run); break;
     case RC_SCRIPT_UNLINK_VERSION: unlink_version(run); break;
+    case RC_SCRIPT_COVER: cover(run); break;
+    case RC_SCRIPT_REFRESH_FAIL: refresh_fail(run); break;
     default: break;
     }
 }

@@ -494,6 +494,130 @@ static void refreshes_while_others_read_the_stale_value(void)
     take_down();
 }
 
+/* TTL_MS allows a margin of 250 ms before the end of what is refreshed. */
+static void a_refresh_takes_the_place_of_a_value_that_ends(void)
+{
+    set_up();
+    put_value("old", 5000, 4000);
+    load(&near, 0, RC_WANT_TTL);
+    CHECK(is_at(0, RC_LOAD) && (ops[0].op.result.flags & RC_REFRESH));
+    peer_sleep(&server, 3700);
+    load(&far, 1, RC_WANT_TTL);
+    CHECK(has_value(1, "old") && !peer_has_lease(&server, "key"));
+    peer_sleep(&server, 100);
+    CHECK(peer_has_lease(&server, "key"));
+    peer_sleep(&server, 10 * TTL_MS); /* the heartbeats are for both keys now */
+    CHECK(peer_has_lease(&server, "key"));
+    load(&far, 2, RC_WANT_TTL);
+    CHECK(ops[2].finished == 0); /* no second loader */
+    store(0, "new", 9000);
+    CHECK(is_at(0, RC_STORED) && has_value(2, "new"));
+    take_down();
+}
+
+static void a_refresh_that_begins_near_the_end_takes_its_place_at_once(void)
+{
+    set_up();
+    put_value("old", 5000, 200);
+    load(&near, 0, RC_WANT_TTL);
+    CHECK(is_at(0, RC_LOAD) && (ops[0].op.result.flags & RC_REFRESH) && peer_says(&ops[0], "old"));
+    CHECK(peer_has_lease(&server, "key"));
+    load(&far, 1, RC_WANT_TTL);
+    CHECK(ops[1].finished == 0);
+    peer_fail(&near, &ops[0], "down", 0);
+    peer_run(&server);
+    CHECK(is_at(1, RC_FAILED) && peer_says(&ops[1], "down")); /* not a load of its own */
+    take_down();
+}
+
+static void a_deleted_value_is_not_taken_for_one_that_expired(void)
+{
+    set_up();
+    put_value("old", 5000, 4000);
+    load(&near, 0, RC_WANT_TTL);
+    load(&near, 1, RC_PUT); /* waits for nothing: the value stands there */
+    CHECK(is_at(1, RC_LOAD));
+    peer_unlink(&server, "key");
+    peer_sleep(&server, 10000);
+    CHECK(peer_find(&server, "key") == NULL);
+    store(0, "void", 5000);
+    store(1, "void", 5000);
+    CHECK(is_at(0, RC_UNSTORED) && is_at(1, RC_UNSTORED) && peer_find(&server, "key") == NULL);
+    take_down();
+}
+
+static void a_newer_value_is_not_taken_for_the_old_one(void)
+{
+    set_up();
+    put_value("old", 5000, 4000);
+    load(&near, 0, RC_WANT_TTL);
+    load(&near, 1, RC_PUT);
+    peer_put(&server, "key", "somebody's", 10, 4000);
+    peer_sleep(&server, 3999);
+    CHECK(!peer_has_lease(&server, "key") && peer_find(&server, "key") != NULL);
+    store(1, "put", 5000);
+    store(0, "refreshed", 5000);
+    CHECK(is_at(0, RC_UNSTORED) && is_at(1, RC_UNSTORED));
+    take_down();
+}
+
+static void a_put_outlives_the_value_it_replaces(void)
+{
+    const uint32_t renewal[] = {0, RC_NO_RENEW};
+    for (int i = 0; i < 2; i++) {
+        set_up();
+        put_value("old", 0, 1000);
+        load(&near, 0, RC_PUT | renewal[i]);
+        CHECK(is_at(0, RC_LOAD) && !peer_has_lease(&server, "key"));
+        peer_sleep(&server, 2000);
+        CHECK(peer_has_lease(&server, "key"));
+        CHECK(i == 0 || peer_pttl(&server, "key") == TTL_MS - 2000); /* no longer than granted */
+        store(0, "put", 5000);
+        CHECK(is_at(0, RC_STORED) && peer_pttl(&server, "key") == 5000);
+        take_down();
+    }
+}
+
+static void a_cover_that_is_not_heard_of_is_asked_for_again(void)
+{
+    set_up();
+    put_value("old", 5000, 4000);
+    load(&near, 0, RC_WANT_TTL);
+    peer_sleep(&server, 3740);
+    near.conns[RC_LINK_W]->mute = true;
+    peer_sleep(&server, 20);
+    CHECK(near.engine.context.stats.heartbeats == 4); /* one for the cover */
+    near.conns[RC_LINK_W]->mute = false;
+    peer_cut(near.conns[RC_LINK_W], false);
+    peer_sleep(&server, 200);
+    CHECK(peer_has_lease(&server, "key"));
+    store(0, "new", 9000);
+    CHECK(is_at(0, RC_STORED));
+    take_down();
+}
+
+static void replaces_what_its_caller_cannot_read(void)
+{
+    set_up();
+    put_value("odd", 0, -1);
+    peer_get(&near, &ops[0], "key", 0);
+    peer_run(&server);
+    for (int i = 1; i < 4; i++) {
+        memcpy(ops[i].op.seen, i == 3 ? "nonce-00" : "nonce-01", RC_NONCE_SIZE);
+        ops[i].op.seen_len = RC_NONCE_SIZE;
+    }
+    load(&near, 3, RC_REPLACE); /* what it saw is gone: another one is a hit */
+    CHECK(has_value(3, "odd"));
+    peer_load(&near, &ops[3], "key", RC_SCRIPT_FIRST, TTL_MS, LOAD_MS, WAIT_MS);
+    load(&near, 1, RC_REPLACE); /* joins behind one that can read it */
+    CHECK(has_value(3, "odd") && is_at(1, RC_LOAD) && peer_has_lease(&server, "key"));
+    load(&far, 2, RC_REPLACE);
+    CHECK(ops[2].finished == 0);
+    store(1, "new", 5000);
+    CHECK(is_at(1, RC_STORED) && has_value(2, "new"));
+    take_down();
+}
+
 static void survives_a_refresh_whose_caller_left(void)
 {
     set_up();
@@ -742,6 +866,13 @@ int main(void)
     TEST(a_lost_request_for_the_lease_revives_no_load);
     TEST(remembers_an_error_when_asked_to);
     TEST(refreshes_while_others_read_the_stale_value);
+    TEST(a_refresh_takes_the_place_of_a_value_that_ends);
+    TEST(a_refresh_that_begins_near_the_end_takes_its_place_at_once);
+    TEST(a_deleted_value_is_not_taken_for_one_that_expired);
+    TEST(a_newer_value_is_not_taken_for_the_old_one);
+    TEST(a_put_outlives_the_value_it_replaces);
+    TEST(a_cover_that_is_not_heard_of_is_asked_for_again);
+    TEST(replaces_what_its_caller_cannot_read);
     TEST(survives_a_refresh_whose_caller_left);
     TEST(waits_before_it_repeats_a_failed_refresh);
     TEST(a_put_waits_for_the_load_and_voids_nothing_newer);

@@ -156,11 +156,7 @@ static int64_t number(struct arg arg)
 
 static int kind_of(const struct peer_key *key)
 {
-    const char *bytes = rc_buf_head(&key->value);
-    if (rc_buf_len(&key->value) < RC_ENTRY_SIZE || (uint8_t)bytes[0] != RC_ENTRY_MAGIC ||
-        bytes[1] != RC_ENTRY_VERSION)
-        return 0;
-    return (uint8_t)bytes[2];
+    return rc_entry_form(rc_buf_head(&key->value), rc_buf_len(&key->value));
 }
 
 static struct arg nonce_of(const struct peer_key *key)
@@ -181,12 +177,20 @@ struct call {
     struct arg *keys;
     int key_count;
     struct arg *argv; /* ARGV[1] is argv[1] */
+    int argument_count;
 };
 
 static void codes(struct call *call, int64_t code)
 {
     add(&call->conn->output, "*1\r\n");
     add_number(&call->conn->output, ':', code);
+}
+
+static void code_and_left(struct call *call, int64_t code, int64_t left)
+{
+    add(&call->conn->output, "*2\r\n");
+    add_number(&call->conn->output, ':', code);
+    add_number(&call->conn->output, ':', left);
 }
 
 static struct peer_key *get_key(struct call *call, int i)
@@ -215,10 +219,26 @@ static void say_value(struct call *call, const struct peer_key *key)
     add_number(out, ':', pttl(call->server, call->keys[0]));
 }
 
+/* For a value without a header the script takes its SHA-1; any fixed text does for us. */
+static struct arg identity(const struct peer_key *v, struct arg lease)
+{
+    static const char plain[] = "0000000000000000000000000000000000000000";
+    if (v == NULL)
+        return (struct arg){NULL, 0};
+    if (same(&v->value, lease))
+        return lease;
+    return kind_of(v) > 0 ? nonce_of(v) : (struct arg){plain, 40};
+}
+
 static void acquire(struct call *call)
 {
     struct peer_key *v = look(call->server, call->keys[0]);
     int64_t ttl_ms = number(call->argv[2]);
+    if (v->exists && call->argument_count > 3 && equal(identity(v, call->argv[1]), call->argv[4])) {
+        set_key(call, 0, call->argv[1], ttl_ms);
+        codes(call, 1);
+        return;
+    }
     if (v->exists && kind_of(v) == RC_KIND_ERROR) {
         if (equal(nonce_of(v), call->argv[3]) || (uint8_t)rc_buf_head(&v->value)[4] >= 128) {
             add(&call->conn->output, "*2\r\n:3\r\n");
@@ -284,13 +304,61 @@ static void refresh(struct call *call)
     bool seen =
         v != NULL && rc_buf_len(&v->value) >= RC_ENTRY_SIZE && equal(nonce_of(v), call->argv[1]);
     struct peer_key *helper = look(call->server, call->keys[1]);
+    if (v != NULL && same(&v->value, call->argv[2])) {
+        code_and_left(call, 1, -1);
+        return;
+    }
     if (!seen || (helper->exists && !same(&helper->value, call->argv[2]))) {
         codes(call, 0);
         return;
     }
     if (!helper->exists)
         set_key(call, 1, call->argv[2], number(call->argv[3]));
-    codes(call, 1);
+    int64_t left = pttl(call->server, call->keys[0]);
+    if (left >= 0 && left <= number(call->argv[4])) {
+        set_key(call, 0, call->argv[2], number(call->argv[3]));
+        left = -1;
+    }
+    code_and_left(call, 1, left);
+}
+
+static void refresh_fail(struct call *call)
+{
+    struct peer_key *v = get_key(call, 0), *helper = get_key(call, 1);
+    int count = 0;
+    if (helper != NULL && same(&helper->value, call->argv[1])) {
+        expire(call->server, call->conn, helper, number(call->argv[4]));
+        count++;
+    }
+    if (v != NULL && same(&v->value, call->argv[1])) {
+        set_key(call, 0, call->argv[2], number(call->argv[3]));
+        count++;
+    }
+    add_number(&call->conn->output, ':', count);
+}
+
+static void cover(struct call *call)
+{
+    struct peer_key *v = get_key(call, 0), *helper = get_key(call, 1);
+    bool renews = equal(call->argv[5], text("1"));
+    bool has_helper = helper != NULL && same(&helper->value, call->argv[1]);
+    bool has_key = v != NULL && same(&v->value, call->argv[1]);
+    int64_t ttl_ms = renews ? number(call->argv[2]) : 0, left = -1;
+    if (has_helper && renews)
+        expire(call->server, call->conn, helper, ttl_ms);
+    else if (has_helper)
+        ttl_ms = pttl(call->server, call->keys[1]);
+    if (has_key && renews)
+        expire(call->server, call->conn, v, ttl_ms);
+    if (!has_key && has_helper) {
+        left = pttl(call->server, call->keys[0]);
+        if (left >= 0 && left <= number(call->argv[4])) {
+            if (equal(identity(v, call->argv[1]), call->argv[3]))
+                set_key(call, 0, call->argv[1], ttl_ms);
+            left = -1;
+        }
+    }
+    code_and_left(call, has_helper + has_key, left);
 }
 
 static void refresh_publish(struct call *call)
@@ -298,7 +366,8 @@ static void refresh_publish(struct call *call)
     struct peer_key *v = get_key(call, 0), *helper = get_key(call, 1);
     if (helper != NULL && same(&helper->value, call->argv[2]))
         unlink_key(call->server, call->conn, call->keys[1]);
-    if (v != NULL && kind_of(v) != 0 && equal(nonce_of(v), call->argv[1])) {
+    bool covered = v != NULL && same(&v->value, call->argv[2]);
+    if (covered || (v != NULL && kind_of(v) != 0 && equal(nonce_of(v), call->argv[1]))) {
         set_key(call, 0, call->argv[3], number(call->argv[4]));
         codes(call, 1);
     } else if (v != NULL && same(&v->value, call->argv[3])) {
@@ -306,17 +375,6 @@ static void refresh_publish(struct call *call)
     } else {
         newer_value(call, v);
     }
-}
-
-/* For a value without a header the script takes its SHA-1; any fixed text does for us. */
-static struct arg identity(const struct peer_key *v, struct arg lease)
-{
-    static const char plain[] = "0000000000000000000000000000000000000000";
-    if (v == NULL)
-        return (struct arg){NULL, 0};
-    if (same(&v->value, lease))
-        return lease;
-    return kind_of(v) > 0 ? nonce_of(v) : (struct arg){plain, 40};
 }
 
 static void put(struct call *call)
@@ -335,13 +393,17 @@ static void put(struct call *call)
         return;
     }
     set_key(call, 1, lease, ttl_ms);
-    if (v == NULL || kind == RC_KIND_ERROR || kind == RC_KIND_LEASE) {
+    int64_t left = pttl(call->server, call->keys[0]);
+    bool ends = left >= 0 && left <= number(call->argv[3]);
+    if (v == NULL || kind == RC_KIND_ERROR || kind == RC_KIND_LEASE || ends) {
         set_key(call, 0, lease, ttl_ms);
         v = look(call->server, call->keys[0]);
+        left = -1;
     }
     struct arg id = identity(v, lease);
-    add(&call->conn->output, "*2\r\n:1\r\n");
+    add(&call->conn->output, "*3\r\n:1\r\n");
     add_bulk(&call->conn->output, id.bytes, id.len);
+    add_number(&call->conn->output, ':', left);
 }
 
 static void put_publish(struct call *call)
@@ -352,7 +414,9 @@ static void put_publish(struct call *call)
         unlink_key(call->server, call->conn, call->keys[1]);
     if (v != NULL && same(&v->value, call->argv[2])) {
         codes(call, 1);
-    } else if (!mine || v == NULL || !equal(identity(v, call->argv[1]), call->argv[4])) {
+    } else if (!mine || v == NULL ||
+               (!same(&v->value, call->argv[1]) &&
+                !equal(identity(v, call->argv[1]), call->argv[4]))) {
         codes(call, 0);
     } else {
         set_key(call, 0, call->argv[2], number(call->argv[3]));
@@ -430,6 +494,8 @@ static void run_script(struct call *call, enum rc_script script)
     case RC_SCRIPT_PUT_PUBLISH: put_publish(call); break;
     case RC_SCRIPT_PUT_RESTORE: break; /* no test hides the old value: the specs do */
     case RC_SCRIPT_UNLINK_VERSION: unlink_version(call); break;
+    case RC_SCRIPT_COVER: cover(call); break;
+    case RC_SCRIPT_REFRESH_FAIL: refresh_fail(call); break;
     case RC_SCRIPT_LOCK: lock(call); break;
     case RC_SCRIPT_LOCK_RENEW: lock_renew(call); break;
     case RC_SCRIPT_LOCK_RELEASE: lock_release(call); break;
@@ -454,7 +520,7 @@ static void do_script(struct peer_server *server, struct peer_conn *conn, struct
             continue;
         int keys = (int)number(args[2]);
         assert(3 + keys <= count);
-        struct call call = {server, conn, args + 3, keys, args + 3 + keys - 1};
+        struct call call = {server, conn, args + 3, keys, args + 3 + keys - 1, count - 3 - keys};
         server->known[i] = true;
         run_script(&call, (enum rc_script)i);
         return;

@@ -117,16 +117,9 @@ local function write_mgets(cache, slot, list, first, last)
     return status
 end
 
--- Decodes the entry that was read into the slot.
-local function read_value(cache, slot, key, values, failed, negatives, broken)
+-- What decoding said: the value, or why it cannot be read.
+local function use_value(cache, key, ok, value, values, failed)
     local counters = cache._counters
-    local kind, codec, flags, bytes = binding.entry(slot)
-    if kind == KIND_NEGATIVE then
-        counters.negative = counters.negative + 1
-        negatives[key] = true
-        return
-    end
-    local ok, value = entry.decode(cache._settings, kind, codec, flags, bytes)
     if ok then
         counters.hits = counters.hits + 1
         values[key] = value
@@ -136,15 +129,34 @@ local function read_value(cache, slot, key, values, failed, negatives, broken)
     if cache._settings.decodeErrors == "error" then
         failed[key] = errors.new("decode", "read", key, value)
     else
-        broken[#broken + 1] = { key = key, kind = kind, version = binding.version(slot),
-            bytes = bytes }
+        counters.misses = counters.misses + 1
+    end
+end
+
+-- Decodes the entry that was read into the slot.
+local function read_value(cache, slot, key, values, failed, negatives)
+    local counters = cache._counters
+    local kind, codec, flags, bytes = binding.entry(slot)
+    if kind == KIND_NEGATIVE then
+        counters.negative = counters.negative + 1
+        negatives[key] = true
+        return
+    end
+    local ok, value = entry.decode(cache._settings, kind, codec, flags, bytes)
+    use_value(cache, key, ok, value, values, failed)
+end
+
+-- A miss, unless what stands there has to be looked at again: doubtful[key] is then its bytes.
+local function read_miss(cache, slot, key, doubtful)
+    doubtful[key] = entry.doubtful(cache._settings, slot)
+    if doubtful[key] == nil then
+        cache._counters.misses = cache._counters.misses + 1
     end
 end
 
 -- Reads the answers to the MGETs of keys first..last.
-local function read_mgets(cache, slot, list, first, last, values, failed, negatives, broken)
+local function read_mgets(cache, slot, list, first, last, values, failed, negatives, doubtful)
     local nodes, count = binding.nodes(slot)
-    local counters = cache._counters
     local at = 0
     while first <= last do
         local chunk_last = math.min(first + KEYS_PER_MGET - 1, last)
@@ -170,9 +182,9 @@ local function read_mgets(cache, slot, list, first, last, values, failed, negati
                 if status ~= 0 then
                     failed[list[i]] = binding.failure(slot, status, "read", list[i])
                 elseif slot.result.outcome == HIT then
-                    read_value(cache, slot, list[i], values, failed, negatives, broken)
+                    read_value(cache, slot, list[i], values, failed, negatives)
                 else
-                    counters.misses = counters.misses + 1
+                    read_miss(cache, slot, list[i], doubtful)
                 end
             end
         end
@@ -199,7 +211,7 @@ local function read_near(cache, list, count, opts, values, negatives)
 end
 
 -- Reads each key by itself, in one write, so that the answers are kept near.
-local function read_kept(cache, list, count, own, values, failed, negatives, broken)
+local function read_kept(cache, list, count, own, values, failed, negatives, doubtful)
     local slots, counters = {}, cache._counters
     for i = 1, count do
         local slot, status = take(cache._client)
@@ -222,9 +234,9 @@ local function read_kept(cache, list, count, own, values, failed, negatives, bro
             if status ~= 0 then
                 failed[key] = binding.failure(slot, status, "read", key)
             elseif slot.result.outcome == HIT then
-                read_value(cache, slot, key, values, failed, negatives, broken)
+                read_value(cache, slot, key, values, failed, negatives)
             else
-                counters.misses = counters.misses + 1
+                read_miss(cache, slot, key, doubtful)
             end
         end
         if slot then
@@ -234,7 +246,7 @@ local function read_kept(cache, list, count, own, values, failed, negatives, bro
 end
 
 -- Reads the keys by MGETs, in one write per 65,536.
-local function read_mget(cache, list, count, own, values, failed, negatives, broken)
+local function read_mget(cache, list, count, own, values, failed, negatives, doubtful)
     local slot, reason = take(cache._client)
     if slot == nil then
         fail_all(failed, list, 1, count, nil, reason, "read")
@@ -247,7 +259,7 @@ local function read_mget(cache, list, count, own, values, failed, negatives, bro
         local status = has_time(cache, slot, own, deadline)
             and run(cache, slot, write_mgets(cache, slot, list, first, last)) or binding.TIMEOUT
         if status == 0 then
-            read_mgets(cache, slot, list, first, last, values, failed, negatives, broken)
+            read_mgets(cache, slot, list, first, last, values, failed, negatives, doubtful)
         else
             fail_all(failed, list, first, last, slot, status, "read")
         end
@@ -255,13 +267,22 @@ local function read_mget(cache, list, count, own, values, failed, negatives, bro
     give(slot)
 end
 
--- Deletes what can not be decoded, so that somebody can load it again.
-local function remove_broken(cache, broken)
-    local slot = broken[1] and take(cache._client)
-    if slot then
-        for _, one in ipairs(broken) do
-            entry.remove(cache, slot, cache._prefix .. one.key, one.kind, one.version, one.bytes)
+-- Asks whether what looks like a lease or marker is somebody's plain value.
+local function read_doubtful(cache, doubtful, own, values, failed)
+    local counters, slot = cache._counters, nil
+    for key, bytes in pairs(doubtful) do
+        slot = slot or take(cache._client)
+        if slot then
+            customize(slot, own)
         end
+        if not (slot and entry.is_plain(cache, slot, cache._prefix .. key, bytes)) then
+            counters.misses = counters.misses + 1
+        else
+            local ok, value = entry.decode(cache._settings, binding.KIND_PLAIN, 0, 0, bytes)
+            use_value(cache, key, ok, value, values, failed)
+        end
+    end
+    if slot then
         give(slot)
     end
 end
@@ -282,7 +303,7 @@ function batch.getMulti(self, keys, opts)
     if fault then
         error(fault, 2)
     end
-    local values, failed, negatives, broken = {}, {}, {}, {}
+    local values, failed, negatives, doubtful = {}, {}, {}, {}
     local list, count = distinct(self, keys, failed, "read")
     local use_near = self._view and not (own and (own.fresh or own.near == false))
     if use_near then
@@ -292,8 +313,8 @@ function batch.getMulti(self, keys, opts)
         return values, failed, negatives
     end
     local read = use_near and count <= KEPT_KEYS and read_kept or read_mget
-    read(self, list, count, own, values, failed, negatives, broken)
-    remove_broken(self, broken)
+    read(self, list, count, own, values, failed, negatives, doubtful)
+    read_doubtful(self, doubtful, own, values, failed)
     return values, failed, negatives
 end
 

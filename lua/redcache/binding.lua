@@ -77,10 +77,13 @@ local binding = {
     FORCE = C.RC_FORCE,
     NO_RENEW = C.RC_NO_RENEW,
     FRESH = C.RC_FRESH,
+    REPLACE = C.RC_REPLACE,
     NEAR_MISS = C.RC_NEAR_MISS,
     NEAR_HIT = C.RC_NEAR_HIT,
     NEAR_STALE = C.RC_NEAR_STALE,
     KIND_PLAIN = C.RC_KIND_PLAIN,
+    KIND_ERROR = C.RC_KIND_ERROR,
+    KIND_LEASE = C.RC_KIND_LEASE,
     LOCK_HELD = C.RC_LOCK_HELD,
     LOCK_LOST = C.RC_LOCK_LOST,
     TIMEOUT = C.RC_ERR_TIMEOUT,
@@ -1022,6 +1025,13 @@ function binding.entry(slot)
     return result.kind, result.codec, result.entry_flags, ffi.string(result.data, result.len)
 end
 
+---The whole stored string of a result that has a header.
+---@return string
+function binding.stored(slot)
+    local result = slot.result
+    return ffi.string(result.data - C.RC_HEADER_SIZE, result.len + C.RC_HEADER_SIZE)
+end
+
 ---The version of the value in a result.
 ---@return string eight bytes
 function binding.version(slot)
@@ -1145,7 +1155,8 @@ function binding.command_set(slot, key, codec, bytes, ttl, grace, plain)
         status = C.rc_argument_written(op, key, #key)
     end
     if status == 0 then
-        status = C.rc_argument_entry(op, not plain and entry or nil, bytes, #bytes)
+        local wraps = not plain or string.byte(bytes, 1) == C.RC_HEADER_BYTE
+        status = C.rc_argument_entry(op, wraps and entry or nil, bytes, #bytes)
     end
     if status == 0 and ms > 0 then
         status = C.rc_argument(op, "PX", 2)

@@ -22,6 +22,7 @@ local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local take, give = binding.take, binding.give
 local HIT, WANT_TTL, NOT_WAITED = binding.HIT, binding.WANT_TTL, binding.NOT_WAITED
 local KIND_VALUE, KIND_NEGATIVE = binding.KIND_VALUE, binding.KIND_NEGATIVE
+local KIND_PLAIN = binding.KIND_PLAIN
 
 ---@class redcache.Cache
 local Cache = {}
@@ -155,13 +156,18 @@ local function get_other(self, slot, status, key)
             end
         end
         return nil, err
-    elseif result.outcome ~= HIT then
-        give(slot)
-        counters.misses = counters.misses + 1
-        return nil
     end
-    local kind, codec, flags, bytes = binding.entry(slot)
-    local version = binding.version(slot)
+    local kind, codec, flags, bytes = KIND_PLAIN, 0, 0
+    if result.outcome == HIT then
+        kind, codec, flags, bytes = binding.entry(slot)
+    else
+        bytes = entry.doubtful(self._settings, slot)
+        if not (bytes and entry.is_plain(self, slot, self._prefix .. key, bytes)) then
+            give(slot)
+            counters.misses = counters.misses + 1
+            return nil
+        end
+    end
     local life, grace = binding.life(slot)
     if kind == KIND_NEGATIVE then
         give(slot)
@@ -178,13 +184,11 @@ local function get_other(self, slot, status, key)
         end
         return value, nil, "redis"
     end
+    give(slot)
     counters.decodeErrors = counters.decodeErrors + 1
     if self._settings.decodeErrors == "error" then
-        give(slot)
         return nil, errors.new("decode", "read", key, value)
     end
-    entry.remove(self, slot, self._prefix .. key, kind, version, bytes)
-    give(slot)
     counters.misses = counters.misses + 1
     return nil
 end
@@ -291,7 +295,8 @@ local function look(self, key, flags, opts, method, action)
     return slot
 end
 
----Whether a value stands under the key. "No such thing" entries and running loads count as absent.
+---Whether a value stands under the key. "No such thing" entries and running loads count as absent,
+---and so does what this version does not know how to read (its payload is not decoded here).
 ---@param key string
 ---@param opts? table timeout, cancelTag
 ---@return boolean|nil exists
@@ -306,12 +311,18 @@ function Cache:exists(key, opts)
     elseif slot == nil then
         return nil, reason
     end
-    local hit, kind = slot.result.outcome == HIT, slot.result.kind
+    local result = slot.result
+    local hit, kind, codec, flags = result.outcome == HIT, result.kind, result.codec,
+        result.entry_flags
+    local bytes = not hit and entry.doubtful(self._settings, slot)
+    if bytes and entry.is_plain(self, slot, self._prefix .. key, bytes) then
+        hit, kind = true, KIND_PLAIN
+    end
     give(slot)
     if hit and kind == KIND_NEGATIVE then
         return false, true
     end
-    return hit
+    return hit and entry.is_known(self._settings, kind, codec, flags)
 end
 
 ---How long a value still lives.

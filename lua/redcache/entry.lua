@@ -1,6 +1,6 @@
 -- entry - between Lua values and what stands in Redis.
 --
--- What:   encodes and decodes by the cache's codec, and removes what can not be decoded.
+-- What:   encodes and decodes by the cache's codec, and tells what this version cannot read.
 -- Not:    the header itself is written and read by the core.
 
 local binding = require("redcache.binding")
@@ -9,6 +9,33 @@ local serializer = require("redcache.serializer")
 local KIND_VALUE, KIND_PLAIN = binding.KIND_VALUE, binding.KIND_PLAIN
 
 local entry = {}
+
+-- What reads a value with that header, or nil and why this version cannot.
+local function codec_of(settings, codec_id, flags)
+    if flags ~= 0 then
+        return nil, "the entry is compressed or encrypted in a way this version does not know"
+    elseif codec_id == settings.codec.id then
+        return settings.codec
+    end
+    local codec = serializer.by_id(codec_id)
+    if not codec then
+        return nil, "no codec has the id " .. codec_id
+    end
+    return codec
+end
+
+---Whether this version knows how such an entry is to be read; its payload is not looked at.
+---@param settings table of the cache
+---@param kind integer
+---@param codec_id integer
+---@param flags integer
+---@return boolean
+function entry.is_known(settings, kind, codec_id, flags)
+    if kind == KIND_VALUE then
+        return codec_of(settings, codec_id, flags) ~= nil
+    end
+    return kind == KIND_PLAIN or kind == binding.KIND_NEGATIVE
+end
 
 ---Turns stored bytes into a value.
 ---@param settings table of the cache
@@ -19,18 +46,14 @@ local entry = {}
 ---@return boolean ok
 ---@return any value or the reason as text
 function entry.decode(settings, kind, codec_id, flags, bytes)
-    local codec = settings.codec
     if kind == KIND_VALUE then
-        if flags ~= 0 then
-            return false, "the entry is compressed or encrypted in a way this version does not know"
-        elseif codec_id ~= codec.id then
-            codec = serializer.by_id(codec_id)
-            if not codec then
-                return false, "no codec has the id " .. codec_id
-            end
+        local codec, reason = codec_of(settings, codec_id, flags)
+        if not codec then
+            return false, reason
         end
         return codec.decode(bytes)
     elseif kind == KIND_PLAIN then
+        local codec = settings.codec
         -- Somebody else's string is read as the string it is, unless this cache writes such itself.
         if settings.plain then
             return codec.decode(bytes)
@@ -49,34 +72,42 @@ function entry.encode(settings, value)
     return settings.codec.encode(value)
 end
 
--- A value written meanwhile must survive: what stands there is compared by its nonce (bytes 8 to 15
--- of the header), or as a whole where it has none.
-local DELETE_IF_UNCHANGED =
-    "if redis.call('GETRANGE',KEYS[1],ARGV[1],ARGV[2])==ARGV[3] then "
-    .. "return redis.call('UNLINK',KEYS[1]) end return 0"
+---What a miss has found, if it may be a plain value: a lease or marker always expires, so what has
+---their form and does not is somebody's string. Only caches with plain look so closely, because it
+---costs a round trip.
+---@param settings table of the cache
+---@param slot redcache.Slot that holds a miss
+---@return string|nil bytes the whole string, for entry.is_plain; nil: it is a miss
+function entry.doubtful(settings, slot)
+    local kind = slot.result.kind
+    if settings.plain and (kind == binding.KIND_LEASE or kind == binding.KIND_ERROR)
+        and type(binding.life(slot)) ~= "number" then
+        return binding.stored(slot)
+    end
+    return nil
+end
 
----Deletes the entry that was just read, unless it has changed. Failing is no harm.
+---Asks whether doubtful bytes are a plain value. PTTL goes first: where the same bytes still stand
+---there behind it, they stood there when it was asked, for no lease comes back.
 ---@param cache table
 ---@param slot redcache.Slot
 ---@param key string full key
----@param kind integer
----@param version string
 ---@param bytes string
-function entry.remove(cache, slot, key, kind, version, bytes)
-    local first, last, seen = "8", "15", version
-    if kind ~= KIND_VALUE then
-        first, last, seen = "0", "-1", bytes
-    end
-    local status = binding.begin(slot, 0)
-    status = status == 0 and binding.command(slot, 7) or status
-    for i, argument in ipairs({ "EVAL", DELETE_IF_UNCHANGED, "1", key, first, last, seen }) do
-        local add = i == 4 and binding.argument_written or binding.argument
-        status = status == 0 and add(slot, argument) or status
+---@return boolean
+function entry.is_plain(cache, slot, key, bytes)
+    local status = binding.begin(slot, binding.RETRY)
+    for _, name in ipairs({ "PTTL", "GET" }) do
+        status = status == 0 and binding.command(slot, 2) or status
+        status = status == 0 and binding.argument(slot, name) or status
+        status = status == 0 and binding.argument(slot, key) or status
     end
     status = status == 0 and binding.submit(slot) or status
-    if status == 0 then
-        cache._wait(slot)
+    status = status == 0 and cache._wait(slot) or status
+    if status ~= 0 then
+        return false
     end
+    local nodes, count = binding.nodes(slot)
+    return count == 2 and nodes[0].integer == -1 and binding.node_text(nodes[1]) == bytes
 end
 
 return entry

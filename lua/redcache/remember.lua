@@ -24,6 +24,9 @@ local STALE, DEGRADED = binding.STALE, binding.DEGRADED
 
 -- Weight of the newest remember in the average of misses: about the last sixteen count.
 local NEWEST = 1 / 16
+-- Entries that one call finds and cannot read, before it loads for itself: each was stored while it
+-- asked for the lease in the place of the one before.
+local MAX_REPLACED = 3
 -- A loader's error travels to other processes inside a small entry.
 local ERROR_TEXT_BYTES = 1024
 
@@ -262,15 +265,18 @@ local function lead(cache, slot, full, key, ttl, fn, settings)
         counters.degraded = counters.degraded + 1
         return value, nil, "loader", "degraded"
     end
-    if status == 0 and life ~= 0 then
+    local again = status == 0 and life ~= 0
+    if again then
         local newer, standing = read_newer(settings, slot)
+        -- Another load would not help against a writer whose entries this version cannot read.
+        again = slot.result.kind == binding.KIND_NONE
         if newer then
             counters.unstored = counters.unstored + 1
             return standing, nil, "redis"
         end
     end
     counters.unstored = counters.unstored + 1
-    return value, nil, "loader", "unstored", status == 0 and life ~= 0
+    return value, nil, "loader", "unstored", again
 end
 
 -- Runs the loader without a lease: its value is the caller's alone.
@@ -327,8 +333,8 @@ local function recursion(cache, full, key, action)
     return cause and errors.new("recursive", action, key, cause)
 end
 
-local function start(cache, slot, full, key, settings, left)
-    local flags = settings.flags
+local function start(cache, slot, full, key, settings, left, more_flags)
+    local flags = bor(settings.flags, more_flags)
     if cache._miss_ratio > 0.5 then
         flags = bor(flags, binding.SCRIPT_FIRST)
     end
@@ -387,10 +393,8 @@ local function serve_stale(cache, slot, value)
     return value, nil, "stale"
 end
 
--- Why another attempt may help: REPAIRED, or when the load began whose value was not stored.
-local REPAIRED = 0
-
--- The loader is this call's to run.
+-- The loader is this call's to run. A fifth result: when the load began whose value was not stored,
+-- where another one may help.
 local function lead_now(cache, slot, full, key, ttl, fn, settings)
     cache._counters.misses = cache._counters.misses + 1
     cache._miss_ratio = cache._miss_ratio + (1 - cache._miss_ratio) * NEWEST
@@ -406,41 +410,41 @@ local function lead_now(cache, slot, full, key, ttl, fn, settings)
 end
 
 -- Everything but a plain hit. `slot` holds the result of a load, `status` its status.
-local function answer(cache, slot, status, full, key, ttl, fn, settings, repaired)
-    local outcome = slot.result.outcome
-    if status == binding.TIMEOUT then
-        return timed_out(cache, slot, full, key, fn, settings)
-    elseif status == binding.DESCRIPTORS and not settings.strict then
-        return load_alone(cache, full, key, fn) -- as without Redis; no engine could be started
-    elseif status ~= 0 then
-        return nil, binding.failure(slot, status, "load", key)
-    elseif outcome == FAILED then
-        return failed_elsewhere(cache, slot, key)
-    elseif outcome == LOAD then
-        return lead_now(cache, slot, full, key, ttl, fn, settings)
+local function answer(cache, slot, status, full, key, ttl, fn, settings, left)
+    for replaced = 0, MAX_REPLACED do
+        local outcome = slot.result.outcome
+        if status == binding.TIMEOUT then
+            return timed_out(cache, slot, full, key, fn, settings)
+        elseif status == binding.DESCRIPTORS and not settings.strict then
+            return load_alone(cache, full, key, fn) -- as without Redis; no engine could be started
+        elseif status ~= 0 then
+            return nil, binding.failure(slot, status, "load", key)
+        elseif outcome == FAILED then
+            return failed_elsewhere(cache, slot, key)
+        elseif outcome == LOAD then
+            return lead_now(cache, slot, full, key, ttl, fn, settings)
+        end
+        local ok, value, source, flag = read_hit(cache, slot, settings)
+        if ok then
+            return value, nil, source, flag
+        elseif settings.decodeErrors == "error" then
+            return nil, errors.new("decode", "load", key, value)
+        elseif replaced < MAX_REPLACED then
+            -- The lease takes the place of what stands in the slot's result, if nothing else does.
+            status = start(cache, slot, full, key, settings, left, binding.REPLACE)
+        end
     end
-    local kind, _, _, bytes = binding.entry(slot)
-    local version = binding.version(slot)
-    local ok, value, source, flag = read_hit(cache, slot, settings)
-    if ok then
-        return value, nil, source, flag
-    elseif settings.decodeErrors == "error" then
-        return nil, errors.new("decode", "load", key, value)
-    elseif repaired then
-        -- It could not be removed, so no lease can be had for this key.
-        return load_alone(cache, full, key, fn)
-    end
-    entry.remove(cache, slot, full, kind, version, bytes)
-    return nil, nil, nil, nil, REPAIRED
+    -- Somebody stores what this version cannot read faster than the lease can be had.
+    return load_alone(cache, full, key, fn)
 end
 
 -- One attempt, from the question to the end of the load. A fifth result: another one may help.
 -- The way of a hit: no table, no closure, at most one wait.
-local function attempt(cache, slot, full, key, ttl, fn, settings, left, repaired)
+local function attempt(cache, slot, full, key, ttl, fn, settings, left)
     if settings.custom then
         binding.customize(slot, settings.timeout, settings.cancelTag)
     end
-    local status = start(cache, slot, full, key, settings, left)
+    local status = start(cache, slot, full, key, settings, left, 0)
     local result = slot.result
     if status == 0 and result.outcome == HIT then
         cache._miss_ratio = cache._miss_ratio * (1 - NEWEST)
@@ -460,7 +464,7 @@ local function attempt(cache, slot, full, key, ttl, fn, settings, left, repaired
         end
     end
     local value, err, source, flag, again =
-        answer(cache, slot, status, full, key, ttl, fn, settings, repaired)
+        answer(cache, slot, status, full, key, ttl, fn, settings, left)
     give(slot)
     return value, err, source, flag, again
 end
@@ -468,25 +472,21 @@ end
 -- The further attempts of a call whose first one said `again`. What that gave counts where no
 -- other one may be made.
 local function attempt_again(cache, full, key, ttl, fn, settings, again, value, err, source, flag)
-    local reloads, repaired, deadline = settings.reloads, false, nil
+    local reloads, deadline = settings.reloads, nil
     while again do
-        if again == REPAIRED then
-            repaired = true
-        else
-            deadline = deadline or again + settings.waitTimeout
-            if reloads == 0 or binding.now(cache._client) >= deadline then
-                break
-            end
-            reloads = reloads - 1
+        deadline = deadline or again + settings.waitTimeout
+        if reloads == 0 or binding.now(cache._client) >= deadline then
+            break
         end
+        reloads = reloads - 1
         local slot, status = take(cache._client)
         if slot == nil then
             return nil, binding.failure(nil, status, "load", key)
         end
-        local left = deadline and deadline - binding.now(cache._client) or nil
+        local left = deadline - binding.now(cache._client)
         local ok
         ok, value, err, source, flag, again =
-            pcall(attempt, cache, slot, full, key, ttl, fn, settings, left, repaired)
+            pcall(attempt, cache, slot, full, key, ttl, fn, settings, left)
         if not ok then
             abandon(cache, slot, full)
             error(value, 0)
@@ -546,7 +546,7 @@ local function load(cache, key, ttl, fn, settings)
     end
     local ok, value, err, again, flag
     ok, value, err, source, flag, again =
-        pcall(attempt, cache, slot, full, key, ttl, fn, settings, left, false)
+        pcall(attempt, cache, slot, full, key, ttl, fn, settings, left)
     if not ok then
         abandon(cache, slot, full)
         error(value, 0)
@@ -694,7 +694,9 @@ end
 ---Writes through: runs `fn` as the only writer of the key, everywhere, and stores what it returns.
 ---Readers get the old value meanwhile; with serveOld = false they wait for the new one. Where fn
 ---fails, the old value stays, or comes back, with its remaining life (with serveOld = false it is
----lost where this process dies meanwhile).
+---lost where this process dies meanwhile). fn may outlive the old value: for its last 0.25 s (a
+---third of leaseTtl if that is less) the lease stands in its place and readers wait, and a failure
+---behind that moment does not bring it back.
 ---
 ---`fn` is called and answers as remember's; with a ttl of 0 nothing is stored and the old value
 ---stays. Without Redis there is no write lease: put then returns `unavailable` and does not run fn.

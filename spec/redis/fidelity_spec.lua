@@ -227,49 +227,148 @@ describe("plain = true", function()
     end)
 end)
 
-describe("an entry that can not be decoded", function()
-    local BROKEN = "\251\1\1\3" .. ("\0"):rep(4) .. "version!" .. ("\0"):rep(8) .. "\193"
+-- As core/engine/entry.h lays an entry out: version, kind, codec, flags.
+local function stored(version, kind, codec, flags, payload)
+    return "\251" .. string.char(version, kind, codec, flags, 0, 0, 0) .. "version!"
+        .. ("\0"):rep(8) .. payload
+end
 
-    it("is a miss, counted, deleted and loaded again, once (100)", function()
-        local cache = open()
-        redis:call("SET", "k", BROKEN)
-        assert.same({}, peer.report(cache:get("k")))
-        assert.equal(0, redis:call("EXISTS", "k"))
-        assert.equal(1, cache:stats().decodeErrors)
-        redis:call("MSET", "k", BROKEN, "m", BROKEN)
-        local runs = 0
-        assert.equal("new", (cache:remember("k", 60, function()
-            runs = runs + 1
-            return "new"
-        end)))
-        assert.equal(1, runs)
-        assert.equal("new", (cache:get("k")))
-        assert.same({ k = "new" }, (cache:getMulti({ "k", "m" })))
-        assert.equal(0, redis:call("EXISTS", "m"))
-    end)
+-- What a newer version may write, and what is broken. MessagePack has no byte \193.
+local UNREADABLE = {
+    ["a broken payload"] = stored(1, 1, 3, 0, "\193"),
+    ["an unknown codec"] = stored(1, 1, 200, 0, "payload"),
+    ["no codec"] = stored(1, 1, 0, 0, "payload"),
+    ["an unknown flag"] = stored(1, 1, 3, 1, "\161v"),
+    ["an unknown kind"] = stored(1, 9, 3, 0, "\161v"),
+    ["a newer header"] = stored(2, 1, 3, 0, "\161v"),
+    ["a newer header of a lease"] = stored(2, 4, 0, 0, ""),
+}
 
-    it("is an error with decodeErrors = \"error\", and stays (100)", function()
-        local cache = open({ decodeErrors = "error" })
-        redis:call("SET", "k", BROKEN)
-        local _, err = cache:get("k")
-        assert.equal("decode", err.code)
-        assert.equal("decode", select(2, cache:remember("k", 60, error)).code)
-        assert.equal("decode", select(2, cache:getMulti({ "k" })).k.code)
-        assert.equal(BROKEN, redis:call("GET", "k"))
-        assert.equal(3, cache:stats().decodeErrors)
-    end)
+for what, bytes in pairs(UNREADABLE) do
+    for _, near in ipairs({ false, true }) do
+        describe(("an entry with %s, near = %s,"):format(what, near), function()
+            it("is a miss, counted, and left alone by whoever only reads (100)", function()
+                local cache = open({ near = near })
+                redis:call("MSET", "k", bytes, "m", bytes)
+                for _ = 1, 2 do
+                    assert.same({}, peer.report(cache:get("k")))
+                    assert.same({}, (cache:getMulti({ "k", "m" })))
+                end
+                assert.equal(6, cache:stats().decodeErrors)
+                assert.equal(6, cache:stats().misses)
+                cache:exists("k")
+                assert.same({ bytes, bytes }, redis:call("MGET", "k", "m"))
+            end)
 
-    it("is not deleted when somebody has replaced it meanwhile (100)", function()
+            it("is loaded anew by remember, once (100)", function()
+                local cache, runs = open({ near = near }), 0
+                local function fn()
+                    runs = runs + 1
+                    return "new"
+                end
+                redis:call("SET", "k", bytes)
+                for _ = 1, 3 do assert.equal("new", (cache:remember("k", 60, fn))) end
+                assert.equal(1, runs)
+                assert.equal("new", (open({ group = "other" }):get("k")))
+                redis:call("SET", "k", bytes, "PX", "60000")
+                assert.equal("put", (cache:put("k", 60, function() return "put" end)))
+                assert.equal("put", (cache:get("k")))
+            end)
+
+            it("is the error decode with decodeErrors = \"error\", and stays (100)", function()
+                local cache = open({ near = near, decodeErrors = "error" })
+                redis:call("SET", "k", bytes)
+                assert.equal("decode", select(2, cache:get("k")).code)
+                assert.equal("decode", select(2, cache:remember("k", 60, error)).code)
+                assert.equal("decode", select(2, cache:getMulti({ "k" })).k.code)
+                assert.equal(bytes, redis:call("GET", "k"))
+                assert.equal(3, cache:stats().decodeErrors)
+            end)
+        end)
+    end
+end
+
+describe("an entry that cannot be decoded", function()
+    local BROKEN = UNREADABLE["a broken payload"]
+
+    it("is told from a newer one that comes behind it (100)", function()
+        -- The decoder runs while this client still looks at the old bytes.
         local cache = open({ codec = {
             name = "slow", id = 66, encode = tostring,
-            decode = function()
-                -- While this client still looks at the old bytes.
-                redis:call("SET", "k", "newer")
+            decode = function(text)
+                if text == "newer" then return text end
+                redis:call("SET", "k", stored(1, 1, 66, 0, "newer"))
                 error("broken")
             end,
         } })
         cache:set("k", "old")
         assert.same({}, peer.report(cache:get("k")))
-        assert.equal("newer", redis:call("GET", "k"))
+        assert.equal("newer", (cache:get("k")))
+        cache:set("k", "old")
+        assert.equal("newer", (cache:remember("k", 60, error)))
+        assert.equal("newer", (cache:get("k")))
+    end)
+
+    it("is loaded once for all who cannot read it, here and elsewhere", function()
+        redis:call("SET", "k", BROKEN)
+        local runs, values = 0, {}
+        local one = open({ scheduler = "coroutine", group = "one" })
+        local two = open({ scheduler = "coroutine", group = "two" })
+        redcache.run(function()
+            for i = 1, 20 do
+                redcache.spawn(function()
+                    values[i] = (i % 2 == 0 and one or two):remember("k", 60, function()
+                        runs = runs + 1
+                        one:get("something") -- the others come by meanwhile
+                        return "new"
+                    end)
+                end)
+            end
+        end)
+        assert.equal(1, runs)
+        for i = 1, 20 do assert.equal("new", values[i]) end
+    end)
+
+    it("gives way to the marker of a load that fails", function()
+        local cache = open()
+        redis:call("SET", "k", BROKEN)
+        local _, err = cache:remember("k", 60, function() return nil, "down" end)
+        assert.equal("loaderFailed", err.code)
+        local life = redis:call("PTTL", "k")
+        assert.is_true(life >= -2 and life ~= -1 and life <= 1000, tostring(life))
+    end)
+
+    it("costs a mixed fleet one load per call at most, however often it comes back", function()
+        -- A newer version stores its entries all the time, also while this one loads.
+        local newer = UNREADABLE["an unknown flag"]
+        local cache = open({ reloads = 3 })
+        for _ = 1, 5 do
+            local runs = 0
+            redis:call("SET", "k", newer)
+            local value, err, source, flag = cache:remember("k", 60, function()
+                runs = runs + 1
+                redis:call("SET", "k", newer)
+                return "ours"
+            end)
+            assert.same({ "ours", "loader", "unstored" }, { value, source, flag }, tostring(err))
+            assert.equal(1, runs)
+            assert.equal(newer, redis:call("GET", "k"))
+        end
+    end)
+end)
+
+describe("codec ids in redcache.h", function()
+    it("are those of Lua's codecs, so that what C writes with them is read", function()
+        local ids = { raw = "RC_CODEC_RAW", json = "RC_CODEC_JSON", msgpack = "RC_CODEC_MSGPACK" }
+        local payloads = { raw = "text", json = '"text"', msgpack = "\164text" }
+        local cache = open()
+        for name, constant in pairs(ids) do
+            local id = ffi.new("int[" .. constant .. "]") -- as long as its value says
+            id = ffi.sizeof(id) / ffi.sizeof("int")
+            assert.equal(require("redcache.serializer." .. name).id, id)
+            redis:call("SET", name, stored(1, 1, id, 0, payloads[name]))
+            assert.equal("text", (cache:get(name)))
+        end
+        assert.equal(ffi.sizeof("char[RC_CODEC_CUSTOM]"), 64)
     end)
 end)

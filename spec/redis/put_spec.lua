@@ -293,3 +293,51 @@ describe("put", function()
         assert.is_true(took > 0.09 and took < clock.scaled(1), "it took " .. took)
     end)
 end)
+
+describe("put over a value that ends meanwhile", function()
+    it("stores, for it still holds the key", function()
+        for _, options in ipairs({ {}, { renew = false }, { serveOld = false } }) do
+            redis:call("FLUSHALL")
+            cache:set("k", "old", 0.4)
+            local value, err = cache:put("k", 60, function()
+                clock.wait_until(function() return redis:call("PTTL", "k") > 500 end, 5)
+                -- By now the lease stands there: others wait.
+                return "new"
+            end, options)
+            assert.equal("new", value, tostring(err))
+            assert.equal("new", (cache:get("k")))
+            assert.equal(1, redis:call("DBSIZE"))
+        end
+    end)
+
+    it("keeps others from loading the key", function()
+        cache:set("k", "old", 0.4)
+        one:begin(peer.held_put, { value = "put" }):event("loading")
+        clock.wait_until(function() return redis:call("PTTL", "k") > 500 end, 5)
+        peer.until_busy(redis, 1, function()
+            two:begin(peer.remember, { value = "second load" })
+        end)
+        assert.equal("put", one:go():finish().value)
+        assert.same("put", two:finish().value)
+    end)
+
+    it("is lockLost where it was deleted before its end", function()
+        cache:set("k", "old", 0.6)
+        one:begin(peer.held_put, { value = "put" }):event("loading")
+        redis:call("DEL", "k")
+        redis:call("SET", "later", "", "PX", "700") -- until it would have expired
+        clock.wait_until(function() return redis:call("EXISTS", "later") == 0 end, 5)
+        assert.equal("lockLost", one:go():finish().code)
+        assert.equal(0, redis:call("DBSIZE"))
+    end)
+
+    it("whose function fails leaves the key free", function()
+        cache:set("k", "old", 0.4)
+        local _, err = cache:put("k", 60, function()
+            clock.wait_until(function() return redis:call("PTTL", "k") > 500 end, 5)
+            return nil, "down"
+        end)
+        assert.equal("loaderFailed", err.code)
+        assert_free()
+    end)
+end)

@@ -59,8 +59,8 @@ end)
 -- Each bug was once made by some cache; base/mutant.h says what it is.
 local MUTANTS = {
     "BLIND_SET", "PUBLISH_ANY", "TOKEN_PER_CLIENT", "SEPARATE_LOCK", "REFRESH_ANY",
-    "NO_LOCAL_TIMER", "NO_FLUSH_ON_RECONNECT", "FILL_AFTER_INVALIDATION", "NO_PURGE_AT_ACK",
-    "REPLAY_LATE_EPOCH", "REPLAY_ANY", "NOLOOP", "LATE_HEARTBEAT",
+    "COVER_ABSENT", "NO_LOCAL_TIMER", "NO_FLUSH_ON_RECONNECT", "FILL_AFTER_INVALIDATION",
+    "NO_PURGE_AT_ACK", "REPLAY_LATE_EPOCH", "REPLAY_ANY", "NOLOOP", "LATE_HEARTBEAT",
 }
 
 -- Only the plain build has them: a sanitizer finds nothing in a bug that is meant.

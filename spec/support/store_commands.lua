@@ -235,7 +235,10 @@ local function stored(self)
     if what == 9 then return entry(ERROR, 0, nonce, "failed") end
     if what == 10 then return entry(ERROR, 128, nonce, "for all") end
     if what == 11 then
-        return pick(self, { "plain", "", "short12", entry(LEASE, 0, nonce, "long") })
+        -- What merely looks like a lease or a marker is none.
+        local odd = entry(pick(self, { LEASE, ERROR }), 0, nonce, ""):gsub("%z", "\1", 1)
+        return pick(self, { "plain", "", "short12", entry(LEASE, 0, nonce, "long"), odd,
+            entry(LEASE, 1, nonce, "") })
     end
     return entry(9, 0, nonce, "unknown")
 end
@@ -247,15 +250,18 @@ local function force(self) return pick(self, { "0", "0", "1" }) end
 
 -- By enum rc_script: keys, and what each argument may be.
 local SCRIPTS = {
-    { 1, { lease, life, nonce } },                       -- ACQUIRE
+    { 1, { lease, life, nonce, identity } },             -- ACQUIRE
     { 1, { lease, stored, script_life } },               -- PUBLISH
     { 3, { lease } },                                    -- RELEASE
     { 3, { lease, life } },                              -- HEARTBEAT
-    { 2, { nonce, lease, life } },                       -- REFRESH
+    { 2, { nonce, lease, life, life } },                 -- REFRESH
     { 2, { nonce, lease, stored, script_life } },        -- REFRESH_PUBLISH
-    { 3, { lease, life } },                              -- PUT
+    { 3, { lease, life, life } },                        -- PUT
     { 3, { lease, stored, script_life, identity } },     -- PUT_PUBLISH
     { 3, { lease } },                                    -- PUT_RESTORE
+    { 1, { nonce } },                                    -- UNLINK_VERSION
+    { 2, { lease, life, identity, life, force } },       -- COVER
+    { 2, { lease, stored, life, life } },                -- REFRESH_FAIL
     { 3, { stored, life, force, life }, fence = true },  -- LOCK
     { 1, { stored, life } },                             -- LOCK_RENEW
     { 2, { stored } },                                   -- LOCK_RELEASE

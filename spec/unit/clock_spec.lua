@@ -314,3 +314,56 @@ describe("closing", function()
         clock:advance(1)
     end)
 end)
+
+describe("a value that ends while its successor is made", function()
+    it("does not void a put", function()
+        local cache = open()
+        cache:set("k", "old", 1)
+        assert.equal("new", (cache:put("k", 60, function()
+            clock:advance(2)
+            return "new"
+        end)))
+        assert.same({ "new", "redis" }, value_and_source(cache:get("k", { near = false })))
+    end)
+
+    it("is loaded once, however long a refresh takes", function()
+        local one, two = open({ grace = 1 }), open({ grace = 1, group = "two" })
+        one:set("k", "old", 1)
+        clock:advance(1.5)
+        local runs = 0
+        local function count(value)
+            return function()
+                runs = runs + 1
+                return value
+            end
+        end
+        assert.same({ "one", "loader" }, value_and_source(one:remember("k", 60, function()
+            clock:advance(3)
+            local value, err = two:remember("k", 60, count("two"), { waitTimeout = 0.5 })
+            assert.is_nil(value)
+            assert.equal("timeout", err.code)
+            return count("one")()
+        end)))
+        assert.equal(1, runs)
+        assert.same({ "one", "redis" }, value_and_source(two:remember("k", 60, never)))
+    end)
+
+    it("stays deleted, if it was", function()
+        local one, two = open({ grace = 1 }), open({ grace = 1, group = "two" })
+        one:set("k", "old", 1)
+        clock:advance(1.5)
+        one:remember("k", 60, function()
+            two:delete("k")
+            clock:advance(3)
+            return "void"
+        end)
+        assert.is_nil((two:get("k")))
+        one:set("p", "old", 1)
+        assert.equal("lockLost", select(2, one:put("p", 60, function()
+            two:delete("p")
+            clock:advance(3)
+            return "void"
+        end)).code)
+        assert.is_nil((two:get("p")))
+    end)
+end)

@@ -57,6 +57,8 @@ void sim_caller_finished(struct sim_world *world, struct rc_op *op);
 void sim_callers_check_lock(struct sim_world *world, int lock, const char *token);
 /* Now and then: who waits must get on. */
 void sim_callers_audit(struct sim_world *world);
+/* Whether somebody runs the key's loader under that token. */
+bool sim_callers_load(const struct sim_world *world, int key, const char token[RC_NONCE_SIZE]);
 bool sim_callers_are_idle(const struct sim_world *world);
 
 #endif

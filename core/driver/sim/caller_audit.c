@@ -73,6 +73,18 @@ void sim_callers_audit(struct sim_world *world)
     }
 }
 
+bool sim_callers_load(const struct sim_world *world, int key, const char token[RC_NONCE_SIZE])
+{
+    for (int i = 0; i < SIM_CALLERS; i++) {
+        const struct sim_caller *caller = &world->callers[i];
+        /* One that was cut off had asked under that token, and the request may be done late. */
+        if (caller->state == SIM_LOADING && caller->key == key && !caller->op.cut_off &&
+            memcmp(caller->op.token, token, RC_NONCE_SIZE) == 0)
+            return true;
+    }
+    return false;
+}
+
 bool sim_callers_are_idle(const struct sim_world *world)
 {
     for (int i = 0; i < SIM_CALLERS; i++)

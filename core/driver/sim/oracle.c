@@ -187,13 +187,20 @@ static void check_load(struct sim_world *world, int key, const struct sim_truth 
                              id);
 }
 
+/* Nearer than this to a value's end the lease of its refresh may take its place. */
+enum { COVER_US = 251 * 1000 };
+
 static void check_lease(struct sim_world *world, int key, const struct sim_truth *old,
                         const char *token)
 {
     if (old->kind == RC_KIND_LEASE && !had_lease(old, token))
         sim_oracle_violation(world, "G5: k%d: a lease took the place of another one", key);
-    if (is_value_kind(old->kind))
+    /* The lease of a refresh does, at the end of the value's life. */
+    if (is_value_kind(old->kind) && old->dies_us > world->now_us + COVER_US)
         sim_oracle_violation(world, "G3: k%d: a lease took the place of #%zu", key, old->id);
+    if (old->kind == RC_KIND_NONE && sim_callers_load(world, key, token))
+        sim_oracle_violation(world, "G3: k%d: the lease of a running load came into an empty key",
+                             key);
 }
 
 /* What stands in the key from now on. */
