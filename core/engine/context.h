@@ -63,7 +63,9 @@ struct rc_context {
     struct rc_list pool;     /* requests not in use */
     struct rc_list finished; /* ops (by their `active` link) the driver has to hand back */
     rc_stats stats;
-    bool closing; /* nothing new is started */
+    bool closing;       /* nothing new is started */
+    char refusal[128];  /* why Redis refused the last lease that was asked for; "" it did not */
+    int64_t refused_us; /* when */
 
     /* Any thread. */
     _Atomic uint64_t nonces;

@@ -723,6 +723,13 @@ static bool is_silent(const struct rc_link *link)
     return link->context->now_us - since_us > SILENT_US;
 }
 
+/* A refusal is news for a moment: without another call nobody knows whether it still holds. */
+static bool is_refused(const struct rc_context *context)
+{
+    enum { NEWS_US = 5 * 1000 * 1000 };
+    return context->refusal[0] != '\0' && context->now_us - context->refused_us < NEWS_US;
+}
+
 void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
 {
     struct rc_link *w = &engine->topology.links[RC_LINK_W];
@@ -740,4 +747,8 @@ void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
     snprintf(health->address, sizeof health->address, "%s", engine->address.label);
     snprintf(health->cause, sizeof health->cause, "%s",
              !health->ready && is_silent(w) ? "the server does not answer" : asked->cause);
+    if (health->ready && is_refused(&engine->context)) {
+        health->ready = 0; /* what is loaded cannot be stored */
+        snprintf(health->cause, sizeof health->cause, "%s", engine->context.refusal);
+    }
 }

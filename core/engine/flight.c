@@ -49,6 +49,13 @@ fail:
     return NULL;
 }
 
+void rc_flight_forget_served(struct rc_flight *flight)
+{
+    flight->leases->served_bytes -= flight->served_cost;
+    flight->served_cost = 0;
+    rc_buf_clear(&flight->served);
+}
+
 void rc_flight_free(struct rc_flight *flight)
 {
     struct rc_leases *leases = flight->leases;

@@ -52,10 +52,13 @@ struct rc_flight {
     char waited_token[RC_NONCE_SIZE]; /* of the lease the ops wait for */
     struct rc_buf served;
     size_t served_cost; /* its part of leases->served_bytes */
+    int64_t served_until_us;
 };
 
 struct rc_flight *rc_flight_find(struct rc_leases *leases, const struct rc_op *op);
 struct rc_flight *rc_flight_new(struct rc_leases *leases, const struct rc_op *op);
+/* What was loaded without Redis is void: its time is over, or Redis grants leases again. */
+void rc_flight_forget_served(struct rc_flight *flight);
 /* Frees it if nothing is left to do in it. */
 void rc_flight_settle(struct rc_flight *flight);
 void rc_flight_free(struct rc_flight *flight);

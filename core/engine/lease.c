@@ -1,5 +1,6 @@
 #include "engine/lease.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mutant.h"
@@ -122,10 +123,30 @@ static void finish_stale(struct rc_context *context, struct rc_op *op)
     rc_context_finish(context, op);
 }
 
+/* What was loaded without Redis a moment ago is for these, too: one run per degraded_ttl, whether
+   Redis is away or refuses each lease anew. */
+static bool serve_again(struct rc_flight *flight)
+{
+    struct rc_context *context = flight->leases->context;
+    if (flight->served_cost == 0 || context->now_us >= flight->served_until_us) {
+        rc_flight_forget_served(flight);
+        return false;
+    }
+    rc_flight_give(flight, flight->leases->joined, rc_buf_head(&flight->served),
+                   rc_buf_len(&flight->served), -2, RC_SHARED | RC_DEGRADED);
+    flight->state = RC_FLIGHT_SERVED;
+    rc_context_set_timer(context, &flight->timer, flight->served_until_us);
+    return true;
+}
+
 /* The lease could not be had. Those who insist on Redis fail; for the others one of them loads. */
 static void degrade(struct rc_flight *flight, int status, const char *text)
 {
     struct rc_context *context = flight->leases->context;
+    if (status == RC_ERR_REDIS && text != NULL) {
+        snprintf(context->refusal, sizeof context->refusal, "Redis refuses leases: %s", text);
+        context->refused_us = context->now_us;
+    }
     bool refresh = rc_flight_purpose(flight) == RC_FLIGHT_REFRESH;
     RC_LIST_EACH(member, following, &flight->waiting) {
         struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
@@ -138,6 +159,8 @@ static void degrade(struct rc_flight *flight, int status, const char *text)
             op->cut_off = true;
         }
     }
+    if (serve_again(flight))
+        return;
     if (rc_list_is_empty(&flight->waiting)) {
         flight->state = RC_FLIGHT_IDLE;
         rc_flight_settle(flight);
@@ -198,8 +221,9 @@ static void join(struct rc_leases *leases, struct rc_op *op)
                           rc_buf_len(&flight->served), -2, RC_SHARED | RC_DEGRADED);
             return;
         }
-        rc_flight_free(flight); /* Redis is back: what was loaded without it is void */
-        flight = NULL;
+        /* Redis is back: what was loaded without it is void, unless it refuses the lease. */
+        rc_context_clear_timer(leases->context, &flight->timer);
+        flight->state = RC_FLIGHT_IDLE;
     }
     if (flight == NULL)
         flight = make_flight(leases, op);
@@ -485,6 +509,8 @@ static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *r
         flight->answered_us = flight->leases->context->now_us;
     }
     if (status == 0 && reply->nodes[0].type != '-') {
+        rc_flight_forget_served(flight);
+        flight->leases->context->refusal[0] = '\0';
         read_acquire_answer(flight, reply);
         return;
     }
@@ -521,6 +547,8 @@ static void on_set_answer(struct rc_req *req, int status, struct rc_reply *reply
     flight->req = NULL;
     flight->lost = 0;
     flight->answered_us = flight->leases->context->now_us;
+    rc_flight_forget_served(flight);
+    flight->leases->context->refusal[0] = '\0';
     rc_lease_write(lease, flight->token);
     bool ours = node->type != '$' ||
                 (node->len == sizeof lease && memcmp(node->str, lease, sizeof lease) == 0);

@@ -22,15 +22,17 @@ static void serve_degraded(struct rc_flight *flight, const char *bytes, size_t l
         }
     }
     size_t cost = sizeof *flight + rc_buf_len(&flight->name) + len;
-    if (!rc_list_is_empty(&flight->waiting) || context->options.degraded_ttl_ms <= 0 ||
-        leases->served_bytes + cost > SERVED_MAX_BYTES ||
+    rc_flight_forget_served(flight);
+    if (context->options.degraded_ttl_ms <= 0 || leases->served_bytes + cost > SERVED_MAX_BYTES ||
         rc_buf_append(&flight->served, bytes, len) != 0)
         return;
     flight->served_cost = cost;
+    flight->served_until_us = rc_context_after_ms(context, context->options.degraded_ttl_ms);
     leases->served_bytes += cost;
+    if (!rc_list_is_empty(&flight->waiting))
+        return; /* they ask Redis first: it may grant the lease again */
     flight->state = RC_FLIGHT_SERVED;
-    rc_context_set_timer(context, &flight->timer,
-                         rc_context_after_ms(context, context->options.degraded_ttl_ms));
+    rc_context_set_timer(context, &flight->timer, flight->served_until_us);
 }
 
 /* The leader has said all it had to say. */

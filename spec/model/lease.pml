@@ -19,7 +19,8 @@
  *          him from those who came while it ran would take a convoy of failing loads.
  * Bounds:  each kind of event has a budget, below. Within them the search is complete.
  * Mutants: by -D, each a mistake that must be found: BLIND_SET, ANY_LEASE, TOKEN_PER_CLIENT,
- *          SEPARATE_LOCK, REFRESH_ANY, NO_TIMER, SAME_TOKEN, SHARE_ALL, OLD_ERROR, HAND_ANY.
+ *          SEPARATE_LOCK, REFRESH_ANY, COVER_ABSENT, NO_TIMER, SAME_TOKEN, SHARE_ALL,
+ *          OLD_ERROR, HAND_ANY.
  */
 
 #include "lease_redis.pml"
@@ -250,6 +251,7 @@ refresh:
     v = truth;
     if
     :: atomic { crashes > 0 -> die(c); goto over }
+    :: atomic { cover(t, seen) } /* from here on it is a lease as any other */
     :: true
     fi;
 publish_refresh:
@@ -262,6 +264,7 @@ publish_refresh:
 #else
         :: kind == VALUE && id == seen -> store(VALUE, t, v)
 #endif
+        :: STANDS(t) -> store(VALUE, t, v)
         :: else
         fi
     };

@@ -132,6 +132,20 @@ inline run_acquire(c, t) {
     fi
 }
 
+/* RC_SCRIPT_COVER, before the end of the value that a refresh is to replace. It compares what it
+   takes the place of. */
+#ifdef COVER_ABSENT
+#define MAY_COVER(seen) (kind == ABSENT || (kind == VALUE && id == (seen)))
+#else
+#define MAY_COVER(seen) (kind == VALUE && id == (seen))
+#endif
+inline cover(t, seen) {
+    if
+    :: helper == t && MAY_COVER(seen) -> put(LEASE, t, 0)
+    :: else
+    fi
+}
+
 inline store(k, t, v) {
     assert(k == MARK || v >= newest); /* no stale set */
     put(k, t, v)
