@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mutant.h"
+#include "engine/hold.h"
 
 enum {
     CHECK_EVERY_US = 250 * 1000, /* health: how old what W's server said of itself may be */
@@ -67,6 +68,7 @@ static void on_link_answered(struct rc_link *link, int64_t sent_us)
 static void drop_pushed(void *owner, const char *key, size_t len)
 {
     struct rc_engine *engine = owner;
+    rc_hold_push(rc_topology_link(&engine->topology, RC_LINK_T, key, len), key, len);
     if (engine->near == NULL)
         return;
     if (key == NULL) {

@@ -81,6 +81,7 @@ static void on_check_answer(struct rc_req *req, int status, struct rc_reply *rep
                             const char *text)
 {
     struct rc_lock *lock = req->owner;
+    bool is_doomed = lock->is_check_doomed;
     (void)text;
     lock->check = NULL;
     if (status != 0 || reply->nodes[0].type == '-')
@@ -99,6 +100,19 @@ static void on_check_answer(struct rc_req *req, int status, struct rc_reply *rep
         trust(lock, req->sent_us, lock->ttl_ms);
     else if (reply->count == 2 && reply->nodes[1].type == ':')
         trust_no_longer(lock, req->sent_us, reply->nodes[1].integer);
+    if (is_doomed)
+        rc_hold_verify(lock);
+}
+
+void rc_hold_push(const struct rc_link *link, const char *key, size_t len)
+{
+    struct rc_req *req = rc_link_half_answered(link);
+    if (req == NULL || req->done != on_check_answer)
+        return;
+    struct rc_lock *lock = req->owner;
+    if (key == NULL ||
+        (len == rc_buf_len(&lock->key) && memcmp(key, rc_buf_head(&lock->key), len) == 0))
+        lock->is_check_doomed = true;
 }
 
 /* Somebody changed the lock's key (maybe our own renewal): look, which also makes the server track
@@ -123,6 +137,7 @@ void rc_hold_verify(struct rc_lock *lock)
     req->done = on_check_answer;
     req->owner = lock;
     lock->check = req;
+    lock->is_check_doomed = false;
     rc_lock_send(locks, req, RC_LINK_T, &lock->key, rc_lock_deadline(locks, NULL));
 }
 
@@ -144,6 +159,7 @@ static void send_renewal(struct rc_lock *lock)
     req->done = on_check_answer;
     req->owner = lock;
     lock->check = req;
+    lock->is_check_doomed = false;
     locks->context->stats.lock_renewals++;
     rc_lock_send(locks, req, RC_LINK_T, &lock->key, rc_lock_deadline(locks, NULL));
 }

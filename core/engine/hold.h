@@ -20,5 +20,8 @@ void rc_hold_start(struct rc_lock *lock, const struct rc_op *op, const char *tok
 void rc_hold_end(struct rc_lock *lock, int state); /* RC_LOCK_FREE or RC_LOCK_LOST; no-op if free */
 /* Looks whether the key still holds our token, which also makes the server track it again. */
 void rc_hold_verify(struct rc_lock *lock);
+/* A push (NULL: all may have changed) that stands between the two answers to such a look is told to
+   nobody by a watch: whoever looks then looks once more. */
+void rc_hold_push(const struct rc_link *link, const char *key, size_t len);
 
 #endif

@@ -37,6 +37,7 @@ struct rc_lock {
     struct rc_locks *locks;
     struct rc_list held;  /* in locks->held while HELD */
     struct rc_req *check; /* renewal or verification under way */
+    bool is_check_doomed; /* the key changed between the answers to `check` */
     struct rc_timer renew;
     struct rc_timer trust; /* fires when trust ends */
     struct rc_watch watch; /* HELD: on the lock key */

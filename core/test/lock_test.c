@@ -242,6 +242,30 @@ static void trusts_a_shortened_key_no_longer_than_it_lives(void)
     take_down();
 }
 
+/* The lock is taken over between the two answers to a look: nobody tells of it once more. */
+static void looks_again_where_a_push_came_between_the_answers(void)
+{
+    char answers[160];
+    set_up();
+    acquire(0, RC_NO_RENEW, 60000, 0);
+    struct peer_conn *t = near.conns[RC_LINK_T];
+    peer_pexpire(&server, "job", 70000); /* a push, and so a look */
+    t->mute = true;
+    peer_run(&server);
+    int len = snprintf(answers, sizeof answers,
+                       "$%d\r\n%.*s\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$3\r\njob\r\n:60000\r\n",
+                       RC_TOKEN_SIZE, RC_TOKEN_SIZE, locks[0].token);
+    rc_buf_clear(&t->input);
+    peer_say(t, answers, (size_t)len);
+    peer_run(&server);
+    CHECK(atomic_load(&locks[0].state) == RC_LOCK_HELD);
+    peer_put(&server, "job", "another's", 9, 60000);
+    t->mute = false;
+    peer_run(&server);
+    CHECK(atomic_load(&locks[0].state) == RC_LOCK_LOST);
+    take_down();
+}
+
 static void renews_a_shortened_key_at_once(void)
 {
     set_up();
@@ -585,6 +609,7 @@ int main(void)
     TEST(hears_that_the_key_is_gone);
     TEST(looks_once_a_second_at_a_key_that_changes_all_the_time);
     TEST(trusts_a_shortened_key_no_longer_than_it_lives);
+    TEST(looks_again_where_a_push_came_between_the_answers);
     TEST(renews_a_shortened_key_at_once);
     TEST(trusts_a_grant_no_longer_than_it_was_asked_for);
     TEST(trusts_a_repeated_request_no_longer_than_the_key_lives);
