@@ -46,7 +46,8 @@ struct rc_req {
     void (*done)(struct rc_req *req, int status, struct rc_reply *reply, const char *text);
     void *owner;
     void *detail;        /* for the owner's use */
-    int64_t patience_ms; /* rc_link_send_after: how long it may wait for its connection */
+    int64_t patience_ms; /* how long it is worth sending for its effect alone, when its owner has
+                            gone or was told that it takes too long; 0: it is not */
     struct rc_req *undo; /* rc_link_send_after: goes out when this one's answer has come */
 };
 

@@ -52,19 +52,45 @@ void rc_link_deinit(struct rc_link *link)
     rc_buf_deinit(&link->output);
 }
 
-static void send_undo(struct rc_link *link, struct rc_req *req)
+/* The same request once more. NULL: no memory; what it is to end ends by itself. */
+static struct rc_req *copy(const struct rc_req *req)
 {
-    struct rc_context *context = link->context;
-    rc_link_send(link, req, rc_context_after_ms(context, req->patience_ms));
+    struct rc_req *other = rc_req_take(req->context);
+    if (other == NULL)
+        return NULL;
+    if (rc_buf_append(&other->bytes, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes)) != 0) {
+        rc_req_give(other);
+        return NULL;
+    }
+    other->expect = req->expect;
+    other->script = req->script;
+    other->may_retry = req->may_retry;
+    other->patience_ms = req->patience_ms;
+    return other;
+}
+
+/* Where the earlier request was lost with its connection, Redis may still find it among the bytes of
+   that connection, behind the undo. So the undo is sent at once, for a Redis that is well, and again
+   over the next connection of the same link: its PONG comes from behind those bytes. */
+static void send_undo(struct rc_req *undo, struct rc_link *earlier)
+{
+    struct rc_context *context = undo->context;
+    bool is_lost = !earlier->ended && !rc_link_is_ready(earlier) && earlier != undo->link;
+    struct rc_req *again = is_lost ? copy(undo) : NULL;
+    int64_t deadline_us = rc_context_after_ms(context, undo->patience_ms);
+    rc_link_send(undo->link, undo, deadline_us);
+    if (again != NULL)
+        rc_link_send(earlier, again, deadline_us);
 }
 
 /* Ends a request. Its owner may start new ones from `done`. */
 static void complete(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
     void (*done)(struct rc_req *, int, struct rc_reply *, const char *) = req->done;
+    struct rc_link *link = req->link;
     rc_list_remove(&req->place);
-    req->link->request_count--;
-    req->link->held_bytes -= req->held_bytes;
+    link->request_count--;
+    link->held_bytes -= req->held_bytes;
     req->context->stats.in_flight--;
     rc_context_clear_timer(req->context, &req->timer);
     if (done != NULL)
@@ -72,7 +98,7 @@ static void complete(struct rc_req *req, int status, struct rc_reply *reply, con
     struct rc_req *undo = req->undo;
     rc_req_give(req);
     if (undo != NULL)
-        send_undo(undo->link, undo);
+        send_undo(undo, link);
 }
 
 /* Tells the owner now, but leaves the request in line: its answer is still to come and must be
@@ -88,6 +114,25 @@ static void abandon(struct rc_req *req, int status, const char *text)
     req->owner = NULL;
 }
 
+/* Whether it is worth sending for its effect, although nobody waits for the answer any more. */
+static bool has_patience(const struct rc_req *req)
+{
+    return req->patience_ms > 0 && !req->link->ended;
+}
+
+/* Tells the owner now, and stays for its effect. */
+static void leave(struct rc_req *req, int status, const char *text)
+{
+    void (*done)(struct rc_req *, int, struct rc_reply *, const char *) = req->done;
+    req->done = NULL;
+    req->error = 0;
+    rc_context_set_timer(req->context, &req->timer,
+                         rc_context_after_ms(req->context, req->patience_ms));
+    if (done != NULL)
+        done(req, status, NULL, text);
+    req->owner = NULL;
+}
+
 static void on_request_timer(void *context, struct rc_timer *timer)
 {
     struct rc_req *req = RC_CONTAINER(timer, struct rc_req, timer);
@@ -97,7 +142,10 @@ static void on_request_timer(void *context, struct rc_timer *timer)
     if (status == RC_ERR_TIMEOUT && !req->sent && !rc_link_is_ready(link))
         status = link->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE;
     const char *text = status == RC_ERR_UNAVAILABLE || status == RC_ERR_REDIS ? link->cause : NULL;
-    if (req->sent)
+    bool is_late = status == RC_ERR_TIMEOUT || status == RC_ERR_UNAVAILABLE;
+    if (is_late && req->done != NULL && has_patience(req))
+        leave(req, status, text);
+    else if (req->sent)
         abandon(req, status, text);
     else
         complete(req, status, NULL, text);
@@ -169,6 +217,8 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
         fail_soon(req, RC_ERR_OVERLOAD);
     else if (link->state == RC_LINK_IDLE)
         fail_soon(req, RC_ERR_CLOSED);
+    else if (req->done == NULL)
+        return; /* nobody waits in vain */
     else if (link->refused)
         fail_soon(req, RC_ERR_REDIS);
     else if (rc_link_is_barred(link))
@@ -185,7 +235,7 @@ void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req 
     if (is_given_up)
         earlier->undo = req;
     else
-        send_undo(link, req);
+        send_undo(req, earlier->link);
 }
 
 struct rc_req *rc_link_question(struct rc_link *link)
@@ -207,6 +257,11 @@ struct rc_req *rc_link_question(struct rc_link *link)
 
 void rc_link_forget(struct rc_req *req)
 {
+    if (has_patience(req)) {
+        req->done = NULL;
+        leave(req, 0, NULL);
+        return;
+    }
     req->done = NULL;
     req->owner = NULL;
     req->may_retry = false;
@@ -217,7 +272,7 @@ void rc_link_forget(struct rc_req *req)
 }
 
 /* One without `done` that may be repeated is sent for its effect alone: it gives a lease back,
-   whoever hears of it. What was forgotten or timed out is neither. */
+   whoever hears of it. What was forgotten or timed out is neither, unless it has patience. */
 static bool is_wanted(const struct rc_req *req)
 {
     return req->done != NULL || req->may_retry;
@@ -352,7 +407,7 @@ static void check_stall(struct rc_link *link)
         return;
     struct rc_req *oldest = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
     int64_t quiet_since = oldest->sent_us > link->received_us ? oldest->sent_us : link->received_us;
-    bool still_waited_for = rc_timer_is_set(&oldest->timer);
+    bool still_waited_for = oldest->done != NULL && rc_timer_is_set(&oldest->timer);
     if (context->now_us - quiet_since >= stall_us(link) && !still_waited_for) {
         go_down(link, "the server does not answer");
         return;
@@ -532,7 +587,9 @@ static bool is_error(const rc_node *node, const char *prefix)
 static void fail_queue(struct rc_link *link, int error)
 {
     RC_LIST_EACH(place, following, &link->queue) {
-        fail_soon(RC_CONTAINER(place, struct rc_req, place), error);
+        struct rc_req *req = RC_CONTAINER(place, struct rc_req, place);
+        if (req->done != NULL)
+            fail_soon(req, error);
     }
 }
 

@@ -106,9 +106,11 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
 void rc_link_hurry(struct rc_link *link);
 /* Takes back what `earlier` may do: sent at once, or, where `earlier` is given up while its answer is
    still to come, behind that answer. A stopped server would else run the two the wrong way round.
-   What is to be taken back ends by itself after req->patience_ms. */
+   Where the connection of `earlier` was lost before its answer came: at once, and once more over the
+   next connection of that link. May be done twice. What is to be taken back ends by itself after
+   req->patience_ms. */
 void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req *earlier);
-/* The owner is no longer interested. What was sent stays sent. */
+/* The owner is no longer interested. What was sent stays sent; what has patience is still sent. */
 void rc_link_forget(struct rc_req *req);
 /* Fails every request and stays closed. */
 void rc_link_shutdown(struct rc_link *link);

@@ -442,6 +442,16 @@ static void tell_line(struct rc_locks *locks, const struct rc_lock *lock)
         ask(line);
 }
 
+/* Worth sending for as long as the lock may live, whoever hears the answer. */
+static struct rc_req *take_own_release(const struct rc_lock *lock)
+{
+    struct rc_req *req =
+        rc_lock_take_release(lock->locks, &lock->key, &lock->mark_key, lock->token);
+    if (req != NULL)
+        req->patience_ms = lock->ttl_ms;
+    return req;
+}
+
 static void on_release_answer(struct rc_req *req, int status, struct rc_reply *reply,
                               const char *text)
 {
@@ -472,10 +482,9 @@ void rc_locks_release(struct rc_locks *locks, struct rc_op *op)
         rc_context_fail(locks->context, op, RC_ERR_NOTHELD, NULL);
         return;
     }
+    struct rc_req *req = take_own_release(lock);
     rc_hold_end(lock, RC_LOCK_FREE);
-    rc_lock_send_for(locks, op,
-                     rc_lock_take_release(locks, &lock->key, &lock->mark_key, lock->token),
-                     RC_LINK_W, on_release_answer);
+    rc_lock_send_for(locks, op, req, RC_LINK_W, on_release_answer);
 }
 
 /* ---- leaving --------------------------------------------------------------------------------- */
@@ -495,10 +504,11 @@ void rc_locks_drop(struct rc_locks *locks, struct rc_lock *lock)
     if (lock->locks == NULL)
         return;
     if (atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD) {
-        struct rc_req *req = rc_lock_take_release(locks, &lock->key, &lock->mark_key, lock->token);
+        struct rc_req *req = take_own_release(lock);
         rc_hold_end(lock, RC_LOCK_FREE);
         if (req != NULL)
-            rc_lock_send(locks, req, RC_LINK_W, &lock->key, rc_lock_deadline(locks, NULL));
+            rc_lock_send(locks, req, RC_LINK_W, &lock->key,
+                         rc_context_after_ms(locks->context, req->patience_ms));
         tell_line(locks, lock);
     }
     rc_context_remove_timer(locks->context);

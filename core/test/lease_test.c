@@ -461,6 +461,45 @@ static void a_lost_request_for_the_lease_revives_no_load(void)
     take_down();
 }
 
+/* Redis reads what a closed connection has sent, in its own time: here behind what another one has
+   sent since, and before the next connection's handshake. */
+static void execute_late(struct peer_conn *conn, struct peer_conn *other)
+{
+    struct rc_buf lost;
+    rc_buf_init(&lost);
+    CHECK(rc_buf_append(&lost, rc_buf_head(&conn->input), rc_buf_len(&conn->input)) == 0);
+    unsigned before = server.scripts[RC_SCRIPT_RELEASE];
+    rc_link_give_up(conn->link, "the server does not answer");
+    conn->mute = false;
+    peer_run(&server);
+    CHECK(server.scripts[RC_SCRIPT_RELEASE] == before + 1); /* it was of no use yet */
+    CHECK(rc_buf_append(&other->input, rc_buf_head(&lost), rc_buf_len(&lost)) == 0);
+    rc_buf_deinit(&lost);
+    peer_run(&server);
+}
+
+/* Nobody waits for it any more: its caller ran out of time, or has left. */
+static void gives_a_lease_back_that_comes_behind_its_lost_connection(void)
+{
+    for (int leaves = 0; leaves < 2; leaves++) {
+        set_up();
+        connect(&near);
+        connect(&far);
+        struct peer_conn *t = near.conns[RC_LINK_T];
+        t->mute = true;
+        load(&near, 0, 0);
+        if (leaves)
+            rc_engine_drop(&near.engine, &ops[0].op);
+        peer_sleep(&server, 600);
+        CHECK(leaves || is_at(0, RC_LOAD)); /* without Redis */
+        execute_late(t, far.conns[RC_LINK_W]);
+        CHECK(peer_has_lease(&server, "key"));
+        peer_sleep(&server, 100);
+        CHECK(rc_link_is_ready(t->link) && !peer_has_lease(&server, "key"));
+        take_down();
+    }
+}
+
 static void remembers_an_error_when_asked_to(void)
 {
     set_up();
@@ -864,6 +903,7 @@ int main(void)
     TEST(shares_without_storing);
     TEST(tells_the_error_to_those_who_waited_for_that_load);
     TEST(a_lost_request_for_the_lease_revives_no_load);
+    TEST(gives_a_lease_back_that_comes_behind_its_lost_connection);
     TEST(remembers_an_error_when_asked_to);
     TEST(refreshes_while_others_read_the_stale_value);
     TEST(a_refresh_takes_the_place_of_a_value_that_ends);

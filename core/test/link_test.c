@@ -247,6 +247,23 @@ static void gives_a_silent_connection_up_and_makes_a_new_one(void)
     take_down();
 }
 
+/* What is sent for its effect alone is waited for by nobody: it keeps no dead connection. */
+static void gives_a_silent_connection_up_although_a_release_may_wait(void)
+{
+    set_up();
+    peer_load(&client, &ops[0], "key", 0, 60000, 60000, 60000);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[0], 0, RC_LOAD) && peer_has_lease(&server, "key"));
+    w->mute = true;
+    rc_engine_drop(&client.engine, &ops[0].op);
+    peer_sleep(&server, 1100);
+    CHECK(client.engine.context.stats.disconnects == 1);
+    w->mute = false;
+    peer_sleep(&server, 100);
+    CHECK(!peer_has_lease(&server, "key"));
+    take_down();
+}
+
 /* Half open: what we say is lost, what the server says arrives. */
 static void pushes_do_not_prove_that_the_server_hears_us(void)
 {
@@ -609,6 +626,7 @@ int main(void)
     TEST(ends_in_time_when_nobody_answers);
     TEST(a_late_answer_goes_to_nobody_else);
     TEST(gives_a_silent_connection_up_and_makes_a_new_one);
+    TEST(gives_a_silent_connection_up_although_a_release_may_wait);
     TEST(pushes_do_not_prove_that_the_server_hears_us);
     TEST(waits_for_a_large_answer_that_comes_slowly);
     TEST(tries_again_less_and_less_often);

@@ -581,6 +581,85 @@ static void refuses_a_handle_that_holds_it_already(void)
     take_down();
 }
 
+/* Redis reads what a closed connection has sent, in its own time: here behind what another one has
+   sent since, and before the next connection's handshake. */
+static void gives_a_lock_back_that_comes_behind_its_lost_connection(void)
+{
+    for (int leaves = 0; leaves < 2; leaves++) {
+        struct rc_buf lost;
+        set_up();
+        acquire(0, 0, TTL_MS, 0);
+        unlock(0);
+        acquire(1, 0, TTL_MS, 0);
+        unlock(1);
+        struct peer_conn *t = near.conns[RC_LINK_T], *other = far.conns[RC_LINK_W];
+        rc_buf_init(&lost);
+        t->mute = true;
+        acquire(0, 0, TTL_MS, WAIT_MS);
+        if (leaves)
+            drop(0);
+        peer_sleep(&server, 600);
+        if (!leaves)
+            drop(0);
+        CHECK(rc_buf_append(&lost, rc_buf_head(&t->input), rc_buf_len(&t->input)) == 0);
+        rc_link_give_up(t->link, "the server does not answer");
+        t->mute = false;
+        peer_run(&server);
+        CHECK(rc_buf_append(&other->input, rc_buf_head(&lost), rc_buf_len(&lost)) == 0);
+        rc_buf_deinit(&lost);
+        peer_run(&server);
+        CHECK(peer_find(&server, "job") != NULL);
+        peer_sleep(&server, 100);
+        CHECK(rc_link_is_ready(t->link) && peer_find(&server, "job") == NULL);
+        take_down();
+    }
+}
+
+static bool is_released(void)
+{
+    return peer_find(&server, "job") == NULL;
+}
+
+/* Who unlocks may leave, or run out of time, while the connection is away, stands still or is lost
+   in the middle, and while Redis does not know the script. */
+static void releases_although_nobody_waits_for_it(void)
+{
+    enum { AWAY, CLOGGED, LOST, SCRIPT, HOWS };
+    for (int how = 0; how < HOWS; how++) {
+        for (int leaves = 0; leaves < 3; leaves++) {
+            set_up();
+            acquire(0, 0, 60000, 0);
+            peer_get(&near, &ops[2], "other", 0);
+            peer_run(&server);
+            struct peer_conn *w = near.conns[RC_LINK_W];
+            CHECK(has(0) && rc_link_is_ready(w->link));
+            w->mute = how == LOST || how == SCRIPT;
+            w->clogged = how == CLOGGED;
+            server.refuses = how == AWAY;
+            if (how == AWAY)
+                peer_cut(w, false);
+            if (leaves == 2) {
+                rc_engine_drop_lock(&near.engine, &locks[0]);
+            } else {
+                unlock(0);
+                if (leaves == 1)
+                    drop(0);
+            }
+            peer_sleep(&server, 900);
+            CHECK(leaves != 0 || (ops[0].finished == 1 && ops[0].op.result.status != 0));
+            CHECK(!is_released());
+            if (how == SCRIPT)
+                memset(server.known, 0, sizeof server.known);
+            if (how == LOST)
+                peer_cut(w, false);
+            w->mute = w->clogged = server.refuses = false;
+            peer_sleep(&server, 1000);
+            CHECK(is_released());
+            take_down();
+        }
+    }
+}
+
 /* Redis announces the mark of a release, and nobody writes it for a lock that is not ours. */
 static void looks_for_the_end_of_a_lock_without_an_end(void)
 {
@@ -614,6 +693,8 @@ int main(void)
     TEST(trusts_a_grant_no_longer_than_it_was_asked_for);
     TEST(trusts_a_repeated_request_no_longer_than_the_key_lives);
     TEST(keeps_it_through_a_broken_connection);
+    TEST(gives_a_lock_back_that_comes_behind_its_lost_connection);
+    TEST(releases_although_nobody_waits_for_it);
     TEST(a_push_in_front_of_the_renewals_answer_does_not_make_it_void);
     TEST(a_slow_answer_to_a_renewal_still_counts);
     TEST(does_not_renew_again_while_a_renewal_is_under_way);

@@ -178,7 +178,8 @@ local function attempt_release(self, slot)
     return finish(self, slot, binding.lock_release(self._handle, slot), "unlock")
 end
 
----Gives the lock back.
+---Gives the lock back. What was begun goes on behind a timeout or the end of the caller, for as
+---long as the lock may live.
 ---@return true|nil released
 ---@return redcache.Error|nil err notHeld (never acquired, released, or lost), timeout, cancelled,
 ---unavailable, outcomeUnknown, closed, redis
