@@ -66,6 +66,7 @@ void rc_op_drop(rc_op *op)
         return;
     rc_driver_call(seat->driver, drop_op, op);
     op->result.status = RC_ERR_CANCELLED;
+    rc_op_measure(op);
     atomic_store(&seat->state, RC_SEAT_DONE); /* nobody else does it any more */
 }
 
@@ -79,6 +80,16 @@ void rc_op_free(rc_op *op)
     rc_seat_deinit(seat);
     free(seat);
     rc_client_count_user(client, -1);
+}
+
+int rc_op_trim(rc_op *op, size_t keep_bytes)
+{
+    struct rc_seat *seat = seat_of(op);
+    forget_parent(seat);
+    if (!rc_seat_is_done(seat) || is_loading(seat))
+        return RC_ERR_ARGUMENT;
+    rc_op_shrink(op, keep_bytes);
+    return 0;
 }
 
 const rc_result *rc_op_result(rc_op *op)
@@ -137,8 +148,10 @@ int rc_operation_submit(rc_op *op)
     int error;
     struct rc_seat *seat = seat_of(op);
     struct rc_driver *driver = rc_client_driver(seat->client, &error);
-    if (driver == NULL)
+    if (driver == NULL) {
+        rc_op_measure(op);
         return error;
+    }
     rc_driver_submit(driver, seat);
     return 0;
 }
@@ -148,6 +161,7 @@ static int submit_encoded(rc_op *op, int error)
 {
     if (error != 0) {
         rc_buf_clear(&op->request);
+        rc_op_measure(op);
         return RC_ERR_NOMEM;
     }
     return rc_operation_submit(op);
@@ -350,6 +364,7 @@ int rc_begin(rc_op *op, uint32_t flags)
 int rc_command_begin(rc_op *op, uint32_t argument_count)
 {
     op->expect++;
+    rc_op_measure(op); /* a batch that breaks off here is not finished by the engine */
     return rc_command_head(&op->request, argument_count);
 }
 

@@ -552,6 +552,7 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
     end_writes(engine, op);
     drop_bypassed(engine, op);
     note_read(engine, op);
+    rc_op_measure(op);
     return op;
 }
 

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* A slot that once held a large value does not hold its memory for ever. */
+/* What a slot in use keeps of a large value. An idle one is shrunk by whoever keeps it. */
 enum { KEEP_BYTES = 256 * 1024 };
 
 int rc_op_init(struct rc_op *op)
@@ -38,6 +38,34 @@ void rc_op_reset(struct rc_op *op, enum rc_op_kind kind)
     rc_reply_trim(&op->reply, KEEP_BYTES);
     memset(&op->result, 0, sizeof op->result);
     op->result.ttl_ms = -2;
+}
+
+static size_t largest(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+void rc_op_measure(struct rc_op *op)
+{
+    size_t room = largest(op->request.room, op->reply.arena.room);
+    room = largest(room, largest(op->written.room, op->key.room));
+    room = largest(room, op->reply.room * sizeof *op->reply.nodes);
+    op->result.room_bits = room > 1 ? (uint8_t)(64 - __builtin_clzll(room - 1)) : 0;
+}
+
+void rc_op_shrink(struct rc_op *op, size_t keep_bytes)
+{
+    struct rc_buf *bufs[] = {&op->key, &op->request, &op->written};
+    for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) {
+        rc_buf_clear(bufs[i]);
+        rc_buf_trim(bufs[i], keep_bytes);
+    }
+    rc_reply_trim(&op->reply, keep_bytes);
+    op->expect = 0;
+    op->result.data = NULL;
+    op->result.len = 0;
+    op->result.nodes = 0;
+    rc_op_measure(op);
 }
 
 void rc_op_keep(struct rc_op *op, const char *bytes, size_t len)

@@ -4,7 +4,8 @@
  * What:    what the caller asked, the state the engine keeps while it runs, and the result.
  * Threads: the caller's while idle or finished, the engine's in between; the driver hands it over
  *          both ways.
- * Memory:  key, request and answer are owned by the op and keep their room for the next use.
+ * Memory:  key, request and answer are owned by the op and keep their room for the next use, unless
+ *          the caller shrinks the op in between.
  * Errors:  a finished op tells its error in result.status.
  * Not:     does not know who waits for it; the driver wraps ops in its own seats.
  */
@@ -94,6 +95,10 @@ int rc_op_init(struct rc_op *op);
 void rc_op_deinit(struct rc_op *op);
 /* Readies the result for a new operation. */
 void rc_op_reset(struct rc_op *op, enum rc_op_kind kind);
+/* Tells the result how large the op's buffers have become. */
+void rc_op_measure(struct rc_op *op);
+/* Frees the buffers with more room than that. The op is idle; its result and key are void. */
+void rc_op_shrink(struct rc_op *op, size_t keep_bytes);
 /* Copies a text or value into the op's own arena and points the result at it. */
 void rc_op_keep(struct rc_op *op, const char *bytes, size_t len);
 /* Keeps `bytes` as an entry (NULL: none) and reads its header and ttl_ms into the result. */

@@ -170,7 +170,7 @@ typedef struct rc_result {
     uint8_t kind;      /* RC_KIND_* of the entry in data */
     uint8_t codec;     /* entry header: id of the serializer */
     uint8_t entry_flags;
-    uint8_t reserved;
+    uint8_t room_bits; /* the largest of the slot's buffers has at most 2^room_bits bytes of room */
     uint16_t schema;
     uint16_t reserved2;
     uint32_t stale_ms; /* entry header: stale while less than this is left to live */
@@ -415,6 +415,11 @@ void rc_op_free(rc_op *op);
 /* The same without the end of the slot: its caller is gone, or so it seems. What he does with it
    after this ends with RC_ERR_CANCELLED, or RC_ERR_ARGUMENT. */
 void rc_op_drop(rc_op *op);
+/* A slot keeps its buffers for its next use, so it holds what its largest operation needed until
+   then. Whoever keeps many idle slots calls this where result->room_bits is large: each buffer with
+   more room than keep_bytes is freed. The result is void after it. RC_ERR_ARGUMENT, and nothing is
+   freed: the operation is running, or holds a lease. */
+int rc_op_trim(rc_op *op, size_t keep_bytes);
 const rc_result *rc_op_result(rc_op *op);     /* the same address for the slot's whole life */
 /* result->nodes elements of the last rc_command or rc_submit */
 const rc_node *rc_op_nodes(rc_op *op);

@@ -73,6 +73,93 @@ static void says_that_nobody_listens(void)
     close_op(client, op);
 }
 
+/* A slot of a store in memory, and its client, both or none. */
+static rc_op *open_memory(rc_client **client)
+{
+    static const char url[] = "memory://client-test";
+    rc_refusal refusal = {0};
+    rc_options options = {.url = url, .url_len = strlen(url)};
+    if (!CHECK(rc_open(&options, client, &refusal) == 0))
+        return NULL;
+    rc_op *op = rc_op_new(*client);
+    if (!CHECK(op != NULL))
+        rc_unref(*client, 0);
+    return op;
+}
+
+enum { LARGE = 1 << 20, LARGE_BITS = 20, KEEP = 1 << 14, KEEP_BITS = 14 };
+static const char large[LARGE];
+
+static void gives_back_what_an_idle_slot_keeps(void)
+{
+    rc_client *client;
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    rc_op *op = open_memory(&client);
+    if (op == NULL)
+        return;
+    const rc_result *result = rc_op_result(op);
+    CHECK(rc_op_trim(op, KEEP) == 0 && result->room_bits == 0); /* never used */
+    CHECK(status_of(op, rc_set(op, "k", 1, &entry, large, LARGE, -1, 0)) == 0);
+    CHECK(status_of(op, rc_get(op, "k", 1, 0)) == 0);
+    CHECK(result->len == LARGE && result->room_bits > LARGE_BITS);
+    CHECK(rc_op_trim(op, 4 * LARGE) == 0 && result->room_bits > LARGE_BITS);
+    CHECK(rc_op_trim(op, KEEP) == 0 && result->room_bits <= KEEP_BITS);
+    CHECK(result->len == 0 && result->data == NULL);
+    /* It is as good as new. */
+    CHECK(status_of(op, rc_set(op, "k", 1, &entry, "v", 1, -1, 0)) == 0);
+    CHECK(status_of(op, rc_get(op, "k", 1, 0)) == 0);
+    CHECK(result->len == 1 && result->data[0] == 'v' && result->room_bits <= KEEP_BITS);
+    close_op(client, op);
+}
+
+static void measures_a_batch_that_breaks_off(void)
+{
+    rc_client *client;
+    rc_op *op = open_memory(&client);
+    if (op == NULL)
+        return;
+    if (CHECK(rc_begin(op, 0) == 0 && rc_command_begin(op, 2) == 0 &&
+              rc_argument(op, "ECHO", 4) == 0 && rc_argument(op, large, LARGE) == 0 &&
+              rc_command_begin(op, 1) == 0)) {
+        CHECK(rc_op_result(op)->room_bits >= LARGE_BITS);
+        CHECK(rc_op_trim(op, KEEP) == 0 && rc_op_result(op)->room_bits <= KEEP_BITS);
+        CHECK(rc_submit(op) == RC_ERR_ARGUMENT);
+    }
+    close_op(client, op);
+}
+
+static void keeps_what_a_running_slot_needs(void)
+{
+    rc_client *client = NULL;
+    rc_refusal refusal = {0};
+    rc_options options = {.url = URL, .url_len = strlen(URL), .driver = RC_DRIVER_HOST};
+    if (!CHECK(rc_open(&options, &client, &refusal) == 0))
+        return;
+    rc_op *op = rc_op_new(client);
+    if (CHECK(op != NULL)) {
+        CHECK(rc_get(op, "k", 1, 0) == 0); /* nobody turns for it */
+        CHECK(!rc_is_done(op) && rc_op_trim(op, 0) == RC_ERR_ARGUMENT);
+        rc_op_free(op);
+    }
+    rc_unref(client, 0);
+}
+
+static void keeps_what_the_end_of_a_load_needs(void)
+{
+    rc_client *client;
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    rc_load_options load = {.lease_ttl_ms = 1000, .max_load_ms = 1000, .wait_timeout_ms = 1000};
+    rc_op *op = open_memory(&client);
+    if (op == NULL)
+        return;
+    const rc_result *result = rc_op_result(op);
+    CHECK(status_of(op, rc_load(op, "load", 4, &load)) == 0 && result->outcome == RC_LOAD);
+    CHECK(rc_op_trim(op, 0) == RC_ERR_ARGUMENT);
+    CHECK(status_of(op, rc_publish(op, &entry, "v", 1, -1, 0)) == 0);
+    CHECK(result->outcome == RC_STORED && rc_op_trim(op, 0) == 0);
+    close_op(client, op);
+}
+
 static void a_batch_is_one_operation(void)
 {
     rc_client *client;
@@ -161,6 +248,10 @@ int main(void)
 {
     TEST(opens_one_client_for_equal_options);
     TEST(says_that_nobody_listens);
+    TEST(gives_back_what_an_idle_slot_keeps);
+    TEST(measures_a_batch_that_breaks_off);
+    TEST(keeps_what_a_running_slot_needs);
+    TEST(keeps_what_the_end_of_a_load_needs);
     TEST(a_batch_is_one_operation);
     TEST(loads_without_redis_and_shares_it_here);
     TEST(grants_no_lock_without_redis);

@@ -455,6 +455,14 @@ end
 ---@field result ffi.cdata* read in place until the slot's next use
 ---@field client redcache.Client
 ---@field custom boolean it carries a tag or timeout of its own
+---@field is_large boolean idle with more than SMALL_BYTES in a buffer, or it was
+
+-- What idle slots may keep. The pool is last in, first out, so the upper WARM slots are those that
+-- a state with a few callers uses again and again: they keep what the core keeps of a slot in use
+-- (op.c), and no large answer is allocated anew each time. Those below wait for the next burst:
+-- they keep what most answers fit into. A slot that sinks out of the warm ones gives the rest back.
+local WARM, WARM_BYTES, WARM_BITS = 4, 256 * 1024, 18
+local SMALL_BYTES, SMALL_BITS = 16 * 1024, 14
 
 local function new_slot(client)
     if client.handle == nil then
@@ -465,7 +473,8 @@ local function new_slot(client)
         return nil, C.RC_ERR_NOMEM
     end
     ffi.gc(op, C.rc_op_free)
-    local slot = { op = op, result = C.rc_op_result(op), client = client, custom = false }
+    local slot = { op = op, result = C.rc_op_result(op), client = client, custom = false,
+        is_large = false }
     local port = client.port
     if port then
         port.names = (port.names or 0) + 1
@@ -527,8 +536,23 @@ function binding.give(slot)
         return
     end
     local count = client.count + 1
-    client.slots[count] = slot -- may throw for want of memory
+    local slots = client.slots
+    slots[count] = slot -- may throw for want of memory
     client.count = count
+    local bits = slot.result.room_bits
+    if bits > SMALL_BITS then
+        slot.is_large = true
+        if bits > WARM_BITS then
+            C.rc_op_trim(slot.op, WARM_BYTES)
+        end
+    end
+    if count > WARM then
+        local sunk = slots[count - WARM]
+        if sunk.is_large then
+            sunk.is_large = false
+            C.rc_op_trim(sunk.op, SMALL_BYTES)
+        end
+    end
 end
 
 ---Whoever waits for the slot in its port does so no more.
