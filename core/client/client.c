@@ -71,8 +71,8 @@ static void after_fork_in_child(void)
 {
     for (struct rc_client *client = registry; client != NULL; client = client->next) {
         struct rc_driver *driver = atomic_load(&client->driver);
-        if (driver != NULL && driver->reactor != NULL)
-            rc_reactor_orphan(driver->reactor);
+        if (driver != NULL)
+            rc_driver_orphan(driver);
         if (client->near != NULL)
             rc_near_after_fork_in_child(client->near);
     }

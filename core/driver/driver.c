@@ -346,6 +346,15 @@ void rc_driver_close(struct rc_driver *driver, int32_t timeout_ms)
     atomic_store(&driver->ended, true);
 }
 
+void rc_driver_orphan(struct rc_driver *driver)
+{
+    if (driver->reactor != NULL)
+        rc_reactor_orphan(driver->reactor);
+    if (driver->wake_fd[0] >= 0)
+        close(driver->wake_fd[0]);
+    driver->wake_fd[0] = driver->wake_fd[1] = -1;
+}
+
 void rc_driver_free(struct rc_driver *driver)
 {
     if (driver->reactor != NULL)

@@ -91,6 +91,8 @@ int rc_driver_start(struct rc_driver **driver, const rc_options *options,
 /* Gives leases and locks back, for up to timeout_ms, then fails what is left, joins the reactor. */
 void rc_driver_close(struct rc_driver *driver, int32_t timeout_ms);
 void rc_driver_free(struct rc_driver *driver); /* after close, when no seat is in it any more */
+/* In a child of fork(): closes its copies of the parent's descriptors. It is never used again. */
+void rc_driver_orphan(struct rc_driver *driver);
 
 /* Caller: hands a seat over, waits for it. */
 void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat);

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "driver/fork.h"
 #include "driver/lookup.h"
 #include "driver/wire.h"
 
@@ -28,6 +29,8 @@ static void close_listener(struct rc_loop *loop)
     if (loop->listener >= 0)
         close(loop->listener);
     loop->listener = -1;
+    if (loop->home != rc_fork_generation()) /* the parent's caller is still to connect to it */
+        loop->path[0] = '\0';
     if (loop->path[0] == '\0')
         return;
     unlink(loop->path);
@@ -157,6 +160,7 @@ int rc_loop_open_socket(struct rc_loop *loop)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     const char *parent = getenv("TMPDIR");
     close_listener(loop);
+    loop->home = rc_fork_generation();
     if (parent == NULL || strlen(parent) > sizeof loop->path - 24)
         parent = "/tmp";
     snprintf(loop->path, sizeof loop->path, "%s/redcache-XXXXXX", parent);

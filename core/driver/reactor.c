@@ -58,6 +58,7 @@ struct rc_reactor {
     int quiet_ticks;
     int busy_ticks;
     bool ending;
+    _Atomic bool loop_ends; /* the loop's descriptors are on their way out */
     _Atomic bool stop;
     _Atomic int wakers; /* threads inside rc_reactor_wake */
 };
@@ -493,6 +494,7 @@ fail_loop:
 /* Whoever calls it has the loop to himself. */
 static void end_loop(struct rc_reactor *reactor)
 {
+    atomic_store(&reactor->loop_ends, true); /* first: see rc_reactor_orphan */
     uv_close((uv_handle_t *)&reactor->async, NULL);
     uv_close((uv_handle_t *)&reactor->timer, NULL);
     uv_close((uv_handle_t *)&reactor->upkeep, NULL);
@@ -580,11 +582,33 @@ void rc_reactor_free(struct rc_reactor *reactor)
     free(reactor);
 }
 
+static void close_inherited(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* What libuv's loop and its ticks stand on. libuv itself cannot close them here: the loop may have
+   been forked in the midst of a change. */
+static void orphan_loop(struct rc_reactor *reactor)
+{
+    uv_loop_t *loop = &reactor->loop;
+    if (atomic_load(&reactor->loop_ends)) /* which of them are closed already, nobody can tell */
+        return;
+    close_inherited(&reactor->tick_fd);
+    close_inherited(&loop->async_io_watcher.fd);
+    close_inherited(&loop->async_wfd); /* -1 where it is the same eventfd */
+    close_inherited(&loop->signal_pipefd[0]);
+    close_inherited(&loop->signal_pipefd[1]);
+    if (!reactor->is_hosted) /* a host's own loop may still watch it */
+        close_inherited(&loop->backend_fd);
+}
+
 void rc_reactor_orphan(struct rc_reactor *reactor)
 {
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        if (reactor->doors[i].fd >= 0)
-            close(reactor->doors[i].fd);
-        reactor->doors[i].fd = -1;
-    }
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+        close_inherited(&reactor->doors[i].fd);
+    orphan_loop(reactor);
+    atomic_store(&reactor->stop, true); /* waking it is harmless */
 }

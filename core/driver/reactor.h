@@ -28,7 +28,9 @@ void rc_reactor_stop(struct rc_reactor *reactor); /* joins; closes the sockets *
 void rc_reactor_free(
     struct rc_reactor *reactor); /* after stop; waking it was harmless until then */
 /* In a child of fork(): closes its copies of the sockets, which would keep the parent's connections
-   open when the parent ends them. Nothing else of the reactor is ever used there. */
+   open when the parent ends them, and of what the loop stands on, or each generation would have more
+   descriptors than the one before. What a host watches (rc_reactor_fd) stays. Nothing else of the
+   reactor is ever used there. */
 void rc_reactor_orphan(struct rc_reactor *reactor);
 
 #endif

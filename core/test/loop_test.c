@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -569,6 +570,36 @@ static void leaves_no_directory_where_there_is_no_descriptor(void)
     rc_unref(client, 100);
 }
 
+static int connect_to(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    strcpy(address.sun_path, path);
+    CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    return fd;
+}
+
+static void a_child_leaves_its_parent_what_it_waits_at(void)
+{
+    char path[128] = "";
+    int status = -1;
+    rc_client *client = open_client("memory://child", RC_DRIVER_REACTOR);
+    rc_loop *loop = open_loop(client);
+    CHECK(rc_loop_listen(loop, path, sizeof path) > 0);
+    pid_t child = fork();
+    if (child == 0) {
+        rc_loop_free(loop);
+        _exit(0);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    int fd = connect_to(path);
+    CHECK(rc_loop_accept(loop) == 0);
+    rc_loop_free(loop);
+    close(fd);
+    CHECK(access(path, F_OK) != 0);
+    rc_unref(client, 0);
+}
+
 int main(void)
 {
     TEST(a_polled_store_tells_in_the_turn_that_sends);
@@ -590,6 +621,7 @@ int main(void)
     TEST(the_output_is_what_there_is_when_it_is_asked_for);
     TEST(a_turn_after_the_end_finds_no_store);
     TEST(a_turn_after_the_end_finds_no_server);
+    TEST(a_child_leaves_its_parent_what_it_waits_at);
     TEST(no_loop_and_no_client_are_refused);
     return test_result();
 }

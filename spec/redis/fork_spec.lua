@@ -12,10 +12,11 @@ teardown(function() redis:stop() end)
 before_each(function() redis:reset() end)
 
 -- Runs `body` (a function without upvalues, of the family table below) in a process that may fork.
-local function run(body, url)
+local function run(body, url, scheduler)
     local one = worker.start({
         params = {
             url = url or redis:url(), path = redis.path, dir = temp.dir(), body = string.dump(body),
+            scheduler = scheduler,
         },
         main = function(one)
             local ffi = require("ffi")
@@ -25,6 +26,7 @@ local function run(body, url)
             local temp = require("spec.support.temp") -- luacheck: ignore
             ffi.cdef("int fork(void); void _exit(int status);")
             local family = { url = one.params.url, redcache = require("redcache"), clock = clock }
+            family.scheduler, family.pid = one.params.scheduler, posix.C.getpid
 
             -- A foreign client, made by whoever calls: connections must not be shared.
             function family.raw()
@@ -284,4 +286,39 @@ describe("a child of fork()", function()
         end)
         assert.same({ sum = 36, last = 8, disconnects = 0 }, seen)
     end)
+
+    -- Numbers of open descriptors: of the process that calls new, of its child, grandchild ...
+    local function descriptors(scheduler)
+        return run(function(family)
+            local function count()
+                local names = io.popen("ls /proc/" .. family.pid() .. "/fd | wc -l")
+                local number = tonumber(names:read("*a"))
+                names:close()
+                return number
+            end
+            local function live(generation)
+                local cache = family.redcache.new({
+                    url = family.url, scheduler = family.scheduler,
+                })
+                assert(cache:set("k", generation) and cache:get("k", { near = false }))
+                local counts = generation < 5 and family.fork(function()
+                    return live(generation + 1)
+                end).join() or {}
+                assert(cache:get("k", { near = false }))
+                table.insert(counts, 1, count())
+                return counts
+            end
+            return live(1)
+        end, nil, scheduler)
+    end
+
+    for _, scheduler in ipairs({ "blocking", "coroutine" }) do
+        it("has no more descriptors than its parent, scheduler " .. scheduler, function()
+            local counts = descriptors(scheduler)
+            assert.equal(5, #counts)
+            -- Connections come and go; what is left of each ancestor's would be 6 more each time.
+            local told = table.concat(counts, " ")
+            for i = 2, 5 do assert.is_true(counts[i] < counts[1] + 5, told) end
+        end)
+    end
 end)
