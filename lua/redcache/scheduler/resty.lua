@@ -310,6 +310,8 @@ function resty.wait(slot)
             if not ok and err ~= "timeout" then -- this phase can not
                 binding.detach(slot, false)
                 return NOT_WAITED
+            elseif port.handle == nil then
+                base.end_waiting(port) -- it has ended since: nobody tells what is done
             elseif not ok then
                 port.way.turn(port)
                 kick(port)
