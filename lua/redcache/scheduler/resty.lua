@@ -168,6 +168,12 @@ function arm_exit_timer()
     end
 end
 
+-- Whoever has come to wait since the close began is told, too: nobody else would.
+local function end_port(port)
+    base.end_waiting(port)
+    binding.end_port(port, 0)
+end
+
 -- Whoever leaves last ends the port: its keeper, if it has begun, else who closes it.
 local function keep(_, port)
     if port.handle == nil or port.has_begun then
@@ -182,7 +188,7 @@ local function keep(_, port)
     port.way.stop(port)
     port.is_kept, port.has_begun, port.armed_at, kept[port] = false, false, 0, nil
     if port.is_closing then
-        binding.end_port(port, 0)
+        end_port(port)
     end
     if not ok then
         ngx.log(ngx.ERR, "redcache: could not keep the connections: ", tostring(again))
@@ -277,6 +283,11 @@ end
 local function let_go(slot, is_given)
     local port = slot.client.port
     binding.detach(slot, is_given)
+    if port.handle == nil then -- it has ended, and what was started with it
+        binding.discard(slot)
+        binding.end_detached(slot)
+        return NOT_WAITED
+    end
     base.add(port, slot)
     kick(port)
     return NOT_WAITED
@@ -294,6 +305,8 @@ function resty.wait(slot)
     local waiting, sem = port.waiting, slot.sem
     if is_done(slot) then
         return slot.result.status
+    elseif port.handle == nil then
+        return base.status_at_end(slot)
     elseif not YIELDABLE[get_phase()] and not port.is_memory then
         return let_go(slot, false) -- also where a thread may answer at once: luck is no promise
     elseif sem == nil then
@@ -310,8 +323,6 @@ function resty.wait(slot)
             if not ok and err ~= "timeout" then -- this phase can not
                 binding.detach(slot, false)
                 return NOT_WAITED
-            elseif port.handle == nil then
-                base.end_waiting(port) -- it has ended since: nobody tells what is done
             elseif not ok then
                 port.way.turn(port)
                 kick(port)
@@ -378,7 +389,7 @@ function resty.close(port, timeout)
     end
     -- A keeper that has not begun may never: nginx drops timers where too many run.
     if not port.is_kept or (waits and not port.has_begun) then
-        binding.end_port(port, 0)
+        end_port(port)
     end
 end
 

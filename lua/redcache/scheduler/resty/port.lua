@@ -74,6 +74,16 @@ function port.end_waiting(self)
     end
 end
 
+---The port has ended: nobody would tell a caller what is done, so none may begin to wait.
+---@return integer status of the slot
+function port.status_at_end(slot)
+    if binding.is_done(slot) then
+        return slot.result.status
+    end
+    binding.discard(slot)
+    return binding.CLOSED
+end
+
 ---One turn of the core.
 ---@param self redcache.Port
 ---@return integer news of connections, as of binding.turn
