@@ -85,8 +85,7 @@ static void never_repeats_what_was_sent(void)
         "hunter22",
         "x' y",
         "0123456789abcdef0123456789abcdef",
-        "a\tb\x01\xff"
-        "cd",
+        "a\tb\xff\x01-cd",
         "**@@**@@",
         "' command",
         "' key",
