@@ -1,6 +1,3 @@
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* unshare */
-#endif
 #include "near/region.h"
 
 #include <errno.h>
