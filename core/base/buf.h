@@ -10,8 +10,10 @@
 #ifndef RC_BUF_H
 #define RC_BUF_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct rc_buf {
     char *bytes;
@@ -39,6 +41,12 @@ static inline size_t rc_buf_len(const struct rc_buf *buf)
 static inline const char *rc_buf_head(const struct rc_buf *buf)
 {
     return buf->start == 0 ? buf->bytes : buf->bytes + buf->start; /* NULL + 0 is undefined in C */
+}
+
+/* Either may be without bytes, and then NULL, which memcmp does not take. */
+static inline bool rc_buf_is(const struct rc_buf *buf, const char *bytes, size_t len)
+{
+    return rc_buf_len(buf) == len && (len == 0 || memcmp(rc_buf_head(buf), bytes, len) == 0);
 }
 
 #endif

@@ -99,9 +99,7 @@ static bool is_same(const struct rc_client *client, const struct rc_client *want
            a->max_value_bytes == b->max_value_bytes && a->max_key_bytes == b->max_key_bytes &&
            a->max_queue == b->max_queue && a->degraded_ttl_ms == b->degraded_ttl_ms &&
            a->spin == b->spin && a->driver == b->driver &&
-           rc_buf_len(&client->name) == rc_buf_len(&wanted->name) &&
-           memcmp(rc_buf_head(&client->name), rc_buf_head(&wanted->name),
-                  rc_buf_len(&client->name)) == 0;
+           rc_buf_is(&client->name, rc_buf_head(&wanted->name), rc_buf_len(&wanted->name));
 }
 
 /* ---- stores in memory ------------------------------------------------------------------------ */

@@ -333,16 +333,24 @@ static bool next_written(const struct rc_op *op, size_t *at, const char **key, s
     return true;
 }
 
+/* Of RC_OP_GET, or of RC_OP_LOAD, where it stands behind the purpose byte. NULL where it has no bytes. */
+static const char *key_read(const struct rc_op *op, size_t *len)
+{
+    size_t purpose = op->kind == RC_OP_LOAD;
+    *len = rc_buf_len(&op->key) - purpose;
+    return *len > 0 ? rc_buf_head(&op->key) + purpose : NULL;
+}
+
 /* What a read brought past the near cache. */
 static void drop_bypassed(struct rc_engine *engine, const struct rc_op *op)
 {
-    size_t purpose = op->kind == RC_OP_LOAD;
+    size_t len;
+    const char *key = key_read(op, &len);
     if (!op->has_newer || engine->near == NULL)
         return;
     if ((op->kind == RC_OP_GET && op->result.status == 0) ||
         (op->kind == RC_OP_LOAD && op->result.outcome == RC_HIT))
-        rc_near_drop(engine->near, rc_buf_head(&op->key) + purpose, rc_buf_len(&op->key) - purpose,
-                     RC_NEAR_WRITE);
+        rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
 }
 
 static void begin_writes(struct rc_engine *engine, const struct rc_op *op)
@@ -380,11 +388,11 @@ static void end_writes(struct rc_engine *engine, const struct rc_op *op)
 static void note_read(struct rc_engine *engine, const struct rc_op *op)
 {
     const rc_result *result = &op->result;
-    size_t purpose = op->kind == RC_OP_LOAD;
+    size_t len;
+    const char *key = key_read(op, &len);
     if ((op->kind == RC_OP_GET || op->kind == RC_OP_LOAD) && result->status == 0 &&
         (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE))
-        rc_replay_saw(&engine->replay, rc_buf_head(&op->key) + purpose,
-                      rc_buf_len(&op->key) - purpose, result->version);
+        rc_replay_saw(&engine->replay, key, len, result->version);
 }
 
 /* ---- the life of an op ----------------------------------------------------------------------- */

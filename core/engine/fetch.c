@@ -145,8 +145,7 @@ void rc_fetches_push(struct rc_fetches *fetches, const char *key, size_t len)
        copy is dropped. Only between them does it concern what is being read. */
     struct rc_req *req = rc_link_half_answered(link_of(fetches, key, len));
     struct rc_fetch *fetch = req != NULL && req->detail == fetches ? req->owner : NULL;
-    if (fetch == NULL || (key != NULL && (len != rc_buf_len(&fetch->key) ||
-                                          memcmp(key, rc_buf_head(&fetch->key), len) != 0)))
+    if (fetch == NULL || (key != NULL && !rc_buf_is(&fetch->key, key, len)))
         return;
     fetch->doomed = !RC_MUTANT(FILL_AFTER_INVALIDATION);
     shut(fetch);

@@ -110,8 +110,7 @@ void rc_hold_push(const struct rc_link *link, const char *key, size_t len)
     if (req == NULL || req->done != on_check_answer)
         return;
     struct rc_lock *lock = req->owner;
-    if (key == NULL ||
-        (len == rc_buf_len(&lock->key) && memcmp(key, rc_buf_head(&lock->key), len) == 0))
+    if (key == NULL || rc_buf_is(&lock->key, key, len))
         lock->is_check_doomed = true;
 }
 

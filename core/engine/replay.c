@@ -45,7 +45,8 @@ static uint64_t hash_of(const char *key, size_t len)
         hash ^= hash >> 29;
     }
     word = 0;
-    memcpy(&word, key, len);
+    if (len > 0) /* a key without bytes may be NULL */
+        memcpy(&word, key, len);
     hash = (hash ^ word) * prime;
     return hash ^ hash >> 32;
 }

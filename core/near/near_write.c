@@ -18,6 +18,18 @@ void rc_near_set_ghosts(struct rc_near *near, bool has_ghosts)
     near->has_ghosts = has_ghosts;
 }
 
+/* ---- a key goes ------------------------------------------------------------------------------ */
+
+/* A key stands in the index once. Where bytes of the region were damaged it may stand there twice,
+   and the second entry would be served after its key was dropped: then the whole stripe goes. */
+static void remove_only(struct rc_stripe *stripe, struct rc_index_spot spot, uint64_t hash,
+                        const char *key, size_t len)
+{
+    rc_stripe_remove(stripe, spot);
+    if (rc_stripe_find(stripe, hash, key, len).bucket != NULL)
+        rc_stripe_damage(stripe);
+}
+
 /* ---- fill ------------------------------------------------------------------------------------ */
 
 /* An entry in the place of an older one keeps its queue and counts as read once more: S3-FIFO takes
@@ -32,7 +44,7 @@ static bool replace(struct rc_stripe *stripe, const struct rc_near_entry *entry,
         queue = rc_stripe_block(stripe, old)->queue;
         heat = rc_index_heat(old.bucket, old.slot);
         heat += heat < RC_QUEUE_HOTTEST ? 1 : 0;
-        rc_stripe_remove(stripe, old);
+        remove_only(stripe, old, entry->hash, entry->key, entry->key_len);
     } else if (rc_ghost_take(stripe->ghosts, stripe->shape->ghost_count, entry->hash)) {
         queue = RC_QUEUE_MAIN;
         rc_stripe_count(stripe, RC_STRIPE_GHOSTS);
@@ -65,7 +77,7 @@ static bool doom(struct rc_near *near, struct rc_stripe *stripe, const struct rc
         return false;
     if (is_same(rc_stripe_block(stripe, spot), entry))
         return true;
-    rc_stripe_remove(stripe, spot);
+    remove_only(stripe, spot, entry->hash, entry->key, entry->key_len);
     if (near->has_ghosts)
         rc_stripe_haunt(stripe, entry->hash);
     return false;
@@ -153,7 +165,7 @@ static bool remove_key(struct rc_near *near, struct rc_stripe *stripe, uint64_t 
     bool is_known = version != NULL && (block->kind & 7) != RC_KIND_PLAIN;
     if (is_known)
         memcpy(version, block->version, sizeof block->version);
-    rc_stripe_remove(stripe, spot);
+    remove_only(stripe, spot, hash, key, len);
     if (near->has_ghosts)
         rc_stripe_haunt(stripe, hash); /* it is not cold because it has changed */
     rc_stripe_count(stripe, cause == RC_NEAR_WRITE ? RC_STRIPE_WRITES : RC_STRIPE_INVALIDATIONS);

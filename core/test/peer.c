@@ -59,8 +59,7 @@ static struct arg text(const char *bytes)
 
 static bool same(const struct rc_buf *buf, struct arg arg)
 {
-    return rc_buf_len(buf) == arg.len &&
-           (arg.len == 0 || memcmp(rc_buf_head(buf), arg.bytes, arg.len) == 0);
+    return rc_buf_is(buf, arg.bytes, arg.len);
 }
 
 static struct peer_key *slot_of(struct peer_server *server, struct arg name)

@@ -546,6 +546,34 @@ static void empties_a_stripe_that_contradicts_itself(void)
     rc_near_close(near);
 }
 
+/* Two entries of "key", both in the index. */
+static void double_key(struct rc_near *near, const struct rc_near_owner *owner)
+{
+    struct rc_index_spot first = spot_of(near, "key");
+    uint32_t ref = rc_index_ref(first.bucket, first.slot);
+    uint64_t hash = rc_near_hash(near, "key", 3);
+    rc_index_clear(first);
+    CHECK(fill(near, owner, "key"));
+    struct rc_index_spot room = rc_index_find_room(
+        near->region.stripes[0].buckets, near->region.stripes[0].shape->bucket_count, hash);
+    rc_index_put(room, rc_index_tag(hash), ref, 0);
+}
+
+static void serves_no_second_entry_of_a_key_that_went(void)
+{
+    struct rc_near_owner *owner;
+    struct rc_near *near = open_with_entries(&owner);
+    double_key(near, owner);
+    rc_near_drop(near, "key", 3, RC_NEAR_PUSH);
+    CHECK(look(near, "key") == RC_NEAR_MISS && damaged(near) == 1);
+    CHECK(fill(near, owner, "key") && fill(near, owner, "other"));
+    double_key(near, owner);
+    fill(near, owner, "key"); /* kept or not: the older one is gone */
+    rc_near_drop(near, "key", 3, RC_NEAR_PUSH);
+    CHECK(look(near, "key") == RC_NEAR_MISS && damaged(near) == 2);
+    rc_near_close(near);
+}
+
 static void gives_a_stripe_up_whose_mutex_is_damaged(void)
 {
     struct rc_near_owner *owner;
@@ -668,6 +696,7 @@ int main(void)
     TEST(empties_a_stripe_whose_writer_was_killed);
     TEST(keeps_a_stripe_whose_writer_was_killed_between_changes);
     TEST(empties_a_stripe_that_contradicts_itself);
+    TEST(serves_no_second_entry_of_a_key_that_went);
     TEST(gives_a_stripe_up_whose_mutex_is_damaged);
     TEST(does_not_wait_for_ever_for_a_writer_that_stands_still);
     TEST(believes_no_owner_that_speaks_of_the_future);
