@@ -82,13 +82,8 @@ static void never_repeats_what_was_sent(void)
         "LOADING @ is loading the dataset in memory",
     };
     static const char *const SECRETS[] = {
-        "hunter22",
-        "x' y",
-        "0123456789abcdef0123456789abcdef",
-        "a\tb\xff\x01-cd",
-        "**@@**@@",
-        "' command",
-        "' key",
+        "hunter22",  "x' y",  "0123456789abcdef0123456789abcdef", "a\tb\xff\x01-cd", "**@@**@@",
+        "' command", "' key",
     };
     for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++) {
         for (size_t j = 0; j < sizeof SECRETS / sizeof *SECRETS; j++) {
