@@ -18,8 +18,9 @@ static void on_link_ready(struct rc_link *link)
 {
     struct rc_engine *engine = link->owner;
     /* One of them alone does harm: a lease that is asked for over T is given back over W. */
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
-        rc_link_hurry(&engine->topology.links[i]);
+    RC_TOPOLOGY_EACH(each, &engine->topology) {
+        rc_link_hurry(each);
+    }
     if (link->role == RC_LINK_W) {
         rc_replay_send(&engine->replay, link);
         return;
@@ -135,8 +136,7 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
     error = init_near(engine, near);
     if (error != 0)
         goto fail_topology;
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        struct rc_link *link = &engine->topology.links[i];
+    RC_TOPOLOGY_EACH(link, &engine->topology) {
         link->owner = engine;
         link->on_ready = on_link_ready;
         link->on_down = on_link_down;
@@ -670,8 +670,7 @@ bool rc_engine_offer(struct rc_engine *engine)
 
 bool rc_engine_is_drained(const struct rc_engine *engine)
 {
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        const struct rc_link *link = &engine->topology.links[i];
+    RC_TOPOLOGY_EACH(link, &engine->topology) {
         bool useful = link->state != RC_LINK_IDLE && link->state != RC_LINK_BACKOFF;
         if (useful && link->request_count > 0)
             return false;
@@ -685,18 +684,25 @@ bool rc_engine_rest(struct rc_engine *engine)
     bool is_needed = stats->active_leases > 0 || stats->active_locks > 0 ||
                      !rc_list_is_empty(&engine->running) ||
                      !rc_list_is_empty(&engine->context.finished);
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
-        is_needed |= engine->topology.links[i].request_count > 0;
-    for (int i = 0; !is_needed && i < RC_TOPOLOGY_LINKS; i++)
-        rc_link_rest(&engine->topology.links[i]);
-    return !is_needed;
+    RC_TOPOLOGY_EACH(link, &engine->topology) {
+        is_needed |= link->request_count > 0;
+    }
+    if (is_needed)
+        return false;
+    RC_TOPOLOGY_EACH(link, &engine->topology) {
+        rc_link_rest(link);
+    }
+    return true;
 }
 
 void rc_engine_end(struct rc_engine *engine)
 {
     /* Twice: an op that ends over one link may have something to say over the other. */
-    for (int i = 0; i < 2 * RC_TOPOLOGY_LINKS; i++)
-        rc_link_shutdown(&engine->topology.links[i % RC_TOPOLOGY_LINKS]);
+    for (int i = 0; i < 2; i++) {
+        RC_TOPOLOGY_EACH(link, &engine->topology) {
+            rc_link_shutdown(link);
+        }
+    }
 }
 
 /* ---- health ---------------------------------------------------------------------------------- */

@@ -30,6 +30,7 @@ int rc_link_init(struct rc_link *link, struct rc_context *context, const struct 
     link->address = address;
     link->role = role;
     link->timer.fire = on_timer;
+    rc_list_init(&link->place);
     rc_list_init(&link->queue);
     rc_list_init(&link->in_flight);
     rc_buf_init(&link->output);

@@ -27,6 +27,8 @@
 #include "engine/identity.h"
 #include "engine/resp.h"
 
+struct rc_line; /* the driver's */
+
 enum rc_link_role { RC_LINK_W, RC_LINK_T };
 
 /* The steps of a handshake, in their order; each is one command and one answer. */
@@ -52,6 +54,10 @@ struct rc_link {
     struct rc_context *context;
     const struct rc_address *address;
     enum rc_link_role role;
+    uint32_t number;      /* among all links of the engine: 0, 1, ... */
+    struct rc_list place; /* in the topology's `all` */
+    /* The driver's own: the connection that moves this link's bytes. The engine never looks at it. */
+    struct rc_line *line;
     /* News for the rest of the engine. */
     void *owner;
     void (*on_ready)(struct rc_link *link);

@@ -10,13 +10,29 @@ int rc_topology_init(struct rc_topology *topology, struct rc_context *context,
 {
     topology->suspect = NULL;
     topology->tries = 0;
+    rc_list_init(&topology->all);
     int error = rc_link_init(&topology->links[RC_LINK_W], context, address, RC_LINK_W);
     if (error != 0)
         return error;
     error = rc_link_init(&topology->links[RC_LINK_T], context, address, RC_LINK_T);
-    if (error != 0)
+    if (error != 0) {
         rc_link_deinit(&topology->links[RC_LINK_W]);
-    return error;
+        return error;
+    }
+    for (uint32_t i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        topology->links[i].number = i;
+        rc_list_append(&topology->all, &topology->links[i].place);
+    }
+    return 0;
+}
+
+struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_t number)
+{
+    RC_TOPOLOGY_EACH(link, topology) {
+        if (link->number == number)
+            return link;
+    }
+    return NULL;
 }
 
 void rc_topology_deinit(struct rc_topology *topology)
