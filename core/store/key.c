@@ -275,6 +275,13 @@ bool rc_key_make_room(struct rc_store *store, size_t more)
     return true;
 }
 
+void rc_key_track(struct rc_store *store, struct rc_session *session, struct rc_text name)
+{
+    /* Only now: when the key is evicted for it, this session must be told. */
+    if (rc_tracking_remember(store, session, name))
+        (void)rc_key_make_room(store, 0);
+}
+
 /* The table only grows, and then a key stays in its bucket or moves to one far behind: a cursor that
    counts up misses none, though it may meet one twice. */
 uint64_t rc_key_scan(const struct rc_store *store, uint64_t cursor, uint32_t database,

@@ -32,6 +32,8 @@ void rc_key_set_expiry(struct rc_store *store, struct rc_key *key, int64_t expir
 /* Value and expiry go to another name, whose key is gone. */
 int rc_key_rename(struct rc_store *store, struct rc_key *key, struct rc_text name);
 void rc_key_remove(struct rc_store *store, struct rc_key *key);
+/* The session has read `name`, and tracks it: is told when it changes. */
+void rc_key_track(struct rc_store *store, struct rc_session *session, struct rc_text name);
 /* A key that is pinned is not evicted. Leases are pinned as they are written. */
 void rc_key_pin(struct rc_store *store, struct rc_key *key, bool pinned);
 

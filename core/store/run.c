@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "store/answer.h"
-#include "store/tracking.h"
+#include "store/key.h"
 #include "store/verb.h"
 
 struct rc_text rc_run_key(const struct rc_run *run, uint32_t i)
@@ -105,7 +105,7 @@ struct rc_value rc_run_call(struct rc_run *run, const struct rc_text *words, uin
     call.verb->run(&call);
     if ((call.verb->flags & RC_VERB_READS) != 0 && session->tracks) {
         for (uint32_t i = 0; i < run->key_count; i++)
-            rc_tracking_remember(store, session, run->keys[i]);
+            rc_key_track(store, session, run->keys[i]);
     }
     return read_value(run, start);
 }

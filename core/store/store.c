@@ -10,6 +10,11 @@
 #include "store/tracking.h"
 #include "store/verb.h"
 
+static const struct rc_verb *const tables[] = {
+    rc_connection_verbs, rc_counter_verbs, rc_expiry_verbs, rc_keyspace_verbs,
+    rc_script_verbs,     rc_server_verbs,  rc_set_verbs,    rc_string_verbs,
+};
+
 enum { KEEP_BYTES = 64 * 1024 }; /* room that empty buffers keep */
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -21,7 +26,8 @@ int rc_store_new(struct rc_store **result, const struct rc_store_options *option
         return RC_ERR_NOMEM;
     store->options = *options;
     store->max_bytes = options->max_bytes;
-    rc_verb_fill(store);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        rc_verb_add(store, tables[i]);
     rc_table_init(&store->keys, &options->seed);
     rc_table_init(&store->tracked, &options->seed);
     rc_list_init(&store->used);

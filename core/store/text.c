@@ -81,6 +81,17 @@ bool rc_text_is(struct rc_text text, const char *name)
     return at == text.len && name[at] == '\0';
 }
 
+bool rc_text_is_among(const char *names, struct rc_text word)
+{
+    char padded[32] = " ";
+    if (word.len == 0 || word.len > sizeof padded - 3 || memchr(word.bytes, ' ', word.len) != NULL)
+        return false;
+    for (size_t i = 0; i < word.len; i++)
+        padded[1 + i] = (char)tolower((unsigned char)word.bytes[i]);
+    padded[1 + word.len] = ' ';
+    return strlen(padded) == word.len + 2 && strstr(names, padded) != NULL;
+}
+
 bool rc_text_equal(struct rc_text a, struct rc_text b)
 {
     if (a.bytes == NULL || b.bytes == NULL)

@@ -30,6 +30,8 @@ size_t rc_text_from_float(char text[RC_TEXT_FLOAT_MAX], long double number);
 
 /* `name` is NUL-ended and in upper case. */
 bool rc_text_is(struct rc_text text, const char *name);
+/* `names`: in lower case, each between two blanks. */
+bool rc_text_is_among(const char *names, struct rc_text word);
 bool rc_text_equal(struct rc_text a, struct rc_text b); /* no arg equals none but no arg */
 
 #endif

@@ -6,7 +6,6 @@
 #include "base/mutant.h"
 #include "redcache.h"
 #include "store/answer.h"
-#include "store/key.h"
 
 enum {
     GROUP = 64,        /* sessions in one rc_tracked */
@@ -101,14 +100,14 @@ static bool is_named(const struct rc_key *key, struct rc_text name)
 
 /* The key, if the command has found it, remembers that this session tracks its name: the next read
    need not look for that. */
-void rc_tracking_remember(struct rc_store *store, struct rc_session *session, struct rc_text name)
+bool rc_tracking_remember(struct rc_store *store, struct rc_session *session, struct rc_text name)
 {
     struct rc_key *key = store->found;
     uint64_t bit = bit_of(session);
     if (key != NULL && (session->slot >= GROUP || !is_named(key, name)))
         key = NULL;
     if (key != NULL && (key->readers & bit) != 0)
-        return;
+        return false;
     uint32_t place = RC_PLACE_TRACKED + session->slot / GROUP;
     struct rc_tracked *tracked = find_tracked(store, place, name);
     bool is_new = tracked == NULL;
@@ -116,13 +115,12 @@ void rc_tracking_remember(struct rc_store *store, struct rc_session *session, st
         tracked = new_tracked(store, place, name);
     if (tracked == NULL) {
         push(store, session, &name);
-        return;
+        return false;
     }
     tracked->sessions |= bit;
     if (key != NULL)
         key->readers |= bit;
-    if (is_new) /* only now: when the key is evicted for it, this session must be told */
-        (void)rc_key_make_room(store, 0);
+    return is_new;
 }
 
 /* Keys of this name in any database. */

@@ -5,7 +5,7 @@
  *          behind the answer to the command it does itself, all others at once.
  * Threads: the store's.
  * Memory:  tracked names are items: they take room, and are evicted as keys are, telling their sessions.
- * Errors:  none. Whom it can not remember it tells at once; whom it can not tell it closes.
+ * Errors:  none. Whom it cannot remember it tells at once; whom it cannot tell it closes.
  * Not:     no NOLOOP, OPTIN, OPTOUT, BCAST, REDIRECT.
  */
 #ifndef RC_TRACKING_H
@@ -13,8 +13,9 @@
 
 #include "store/store_own.h"
 
-/* The session has read `name`. store->found is its key, if it was the one found last. */
-void rc_tracking_remember(struct rc_store *store, struct rc_session *session, struct rc_text name);
+/* The session has read `name`. store->found is its key, if it was the one found last. true: something
+   was made for that, and the caller makes room (rc_key_track does). */
+bool rc_tracking_remember(struct rc_store *store, struct rc_session *session, struct rc_text name);
 /* `name` has changed. */
 void rc_tracking_tell(struct rc_store *store, struct rc_text name);
 /* Everything has: each session that tracks is told, whatever it has read. */

@@ -1,6 +1,4 @@
-/* The answer to a command the store does not have: one for those Redis knows, Redis' own for those
-   nobody knows. */
-#include "store/verb.h"
+#include "store/unknown.h"
 
 #include <stdio.h>
 
@@ -34,12 +32,12 @@ static int shown(size_t len, size_t room)
     return (int)(len < room ? len : room);
 }
 
-void rc_verb_refuse_unknown(struct rc_call *call)
+void rc_unknown_refuse(struct rc_call *call)
 {
     char args[SHOWN * 2] = "";
     size_t used = 0;
     struct rc_text name = call->args[0];
-    if (rc_verb_is_among(others, name)) {
+    if (rc_text_is_among(others, name)) {
         rc_answer_error(call, "ERR the embedded store has no command '%.*s'", (int)name.len,
                         name.bytes);
         return;

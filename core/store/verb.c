@@ -7,14 +7,9 @@
 
 #include "store/answer.h"
 #include "store/key.h"
-#include "store/tracking.h"
+#include "store/unknown.h"
 
 enum { NUMBER_ROOM = 64 /* what INCR and its like make of nothing */ };
-
-static const struct rc_verb *const tables[] = {
-    rc_connection_verbs, rc_counter_verbs, rc_expiry_verbs, rc_keyspace_verbs,
-    rc_script_verbs,     rc_server_verbs,  rc_set_verbs,    rc_string_verbs,
-};
 
 /* ---- by name --------------------------------------------------------------------------------- */
 
@@ -26,15 +21,13 @@ static uint32_t slot_of(const char *name, size_t len)
     return (hash ^ hash >> 9) % RC_VERB_SLOTS;
 }
 
-void rc_verb_fill(struct rc_store *store)
+void rc_verb_add(struct rc_store *store, const struct rc_verb *verbs)
 {
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
-        for (const struct rc_verb *verb = tables[i]; verb->run != NULL; verb++) {
-            uint32_t slot = slot_of(verb->name, strlen(verb->name));
-            while (store->verbs[slot] != NULL)
-                slot = (slot + 1) % RC_VERB_SLOTS;
-            store->verbs[slot] = verb;
-        }
+    for (const struct rc_verb *verb = verbs; verb->run != NULL; verb++) {
+        uint32_t slot = slot_of(verb->name, strlen(verb->name));
+        while (store->verbs[slot] != NULL)
+            slot = (slot + 1) % RC_VERB_SLOTS;
+        store->verbs[slot] = verb;
     }
 }
 
@@ -62,17 +55,6 @@ const char *rc_verb_name(const struct rc_verb *verb, char name[32])
     for (size_t i = 0; i <= len; i++)
         name[i] = (char)tolower((unsigned char)verb->name[i]);
     return name;
-}
-
-bool rc_verb_is_among(const char *names, struct rc_text word)
-{
-    char padded[32] = " ";
-    if (word.len == 0 || word.len > sizeof padded - 3 || memchr(word.bytes, ' ', word.len) != NULL)
-        return false;
-    for (size_t i = 0; i < word.len; i++)
-        padded[1 + i] = (char)tolower((unsigned char)word.bytes[i]);
-    padded[1 + word.len] = ' ';
-    return strlen(padded) == word.len + 2 && strstr(names, padded) != NULL;
 }
 
 /* ---- one call -------------------------------------------------------------------------------- */
@@ -121,7 +103,7 @@ static void remember_keys(const struct rc_call *call)
     if ((call->verb->flags & (RC_VERB_KEY | RC_VERB_KEYS)) == 0)
         return;
     for (uint32_t i = 1; i < end; i++)
-        rc_tracking_remember(call->store, call->session, call->args[i]);
+        rc_key_track(call->store, call->session, call->args[i]);
 }
 
 void rc_verb_do(struct rc_call *call)
@@ -130,7 +112,7 @@ void rc_verb_do(struct rc_call *call)
     const struct rc_verb *verb = rc_verb_find(call->store, call->args[0]);
     call->verb = verb;
     if (verb == NULL) {
-        rc_verb_refuse_unknown(call);
+        rc_unknown_refuse(call);
         return;
     }
     if (!has_arity(verb, call->count)) {
@@ -156,7 +138,7 @@ void rc_verb_do_second(struct rc_call *call, const struct rc_verb *verbs, const 
     while (verb->run != NULL && !rc_text_is(word, verb->name))
         verb++;
     if (verb->run == NULL) {
-        if (rc_verb_is_among(others, word))
+        if (rc_text_is_among(others, word))
             rc_answer_error(call, "ERR the embedded store has no command '%s %.*s'",
                             call->verb->name, (int)word.len, word.bytes);
         else

@@ -39,7 +39,8 @@ extern const struct rc_verb rc_server_verbs[];
 extern const struct rc_verb rc_set_verbs[];
 extern const struct rc_verb rc_string_verbs[];
 
-void rc_verb_fill(struct rc_store *store); /* store->verbs */
+/* The store knows these from now on. */
+void rc_verb_add(struct rc_store *store, const struct rc_verb *verbs);
 /* NULL: the store has no such command. */
 const struct rc_verb *rc_verb_find(const struct rc_store *store, struct rc_text name);
 /* args, count, session, store, out and resp of the call are set. */
@@ -48,11 +49,7 @@ void rc_verb_do(struct rc_call *call);
 const char *rc_verb_name(const struct rc_verb *verb, char name[32]);
 
 /* A command of two words: does `verbs` by the second one. `others`: names that Redis knows and we do
-   not, as below. */
+   not, for rc_text_is_among. */
 void rc_verb_do_second(struct rc_call *call, const struct rc_verb *verbs, const char *others);
-/* `names`: in lower case, each between two blanks. */
-bool rc_verb_is_among(const char *names, struct rc_text word);
-/* The answer to a name that rc_verb_find does not know. */
-void rc_verb_refuse_unknown(struct rc_call *call);
 
 #endif
