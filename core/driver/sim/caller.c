@@ -5,131 +5,9 @@
 #include <string.h>
 
 #include "driver/sim/caller_own.h"
-#include "driver/sim/client.h"
 #include "engine/command.h"
 
-enum { LATE_US = 5000 }; /* a call that ends so late is overdue: timers are exact here */
-
-/* ---- helpers --------------------------------------------------------------------------------- */
-
-struct sim_world *sim_caller_world(const struct sim_caller *caller)
-{
-    return caller->client->world;
-}
-
-int sim_caller_machine(const struct sim_caller *caller)
-{
-    return (int)(caller->client->machine - sim_caller_world(caller)->machines);
-}
-
-void sim_caller_rest(struct sim_caller *caller)
-{
-    struct sim_world *world = sim_caller_world(caller);
-    caller->state = SIM_IDLE;
-    if (world->now_us < world->end_us)
-        sim_world_in(world, &caller->timer,
-                     sim_dice_spread(&world->dice, 100, world->weather.think_max_us));
-}
-
-static void name_key(int key, char name[3])
-{
-    name[0] = 'k';
-    name[1] = (char)('0' + key);
-    name[2] = '\0';
-}
-
-/* From now on an answer must be of that age at most, and know of what this machine has written. */
-void sim_caller_claim(struct sim_caller *caller, int64_t allowance_us, const char *how)
-{
-    struct sim_world *world = sim_caller_world(caller);
-    caller->began_us = world->now_us;
-    caller->claim =
-        (struct sim_claim){caller->key, world->now_us - allowance_us,
-                           world->oracle.floors[sim_caller_machine(caller)][caller->key], how};
-}
-
-struct rc_op *sim_caller_op(struct sim_caller *caller, enum rc_op_kind kind)
-{
-    struct rc_op *op = &caller->op;
-    rc_op_reset(op, kind);
-    op->near = false;
-    op->flags = 0;
-    op->timeout_ms = 0;
-    return op;
-}
-
-void sim_caller_submit(struct sim_caller *caller, int64_t timeout_ms)
-{
-    struct sim_world *world = sim_caller_world(caller);
-    caller->state = SIM_CALLING;
-    caller->began_us = world->now_us;
-    caller->must_end_us = world->now_us + timeout_ms * 1000 + LATE_US;
-    rc_engine_set_time(&caller->client->engine, world->now_us);
-    rc_engine_submit(&caller->client->engine, &caller->op);
-    sim_client_turn(caller->client);
-}
-
-int64_t sim_caller_timeout_ms(const struct sim_caller *caller)
-{
-    return sim_caller_world(caller)->weather.command_timeout_ms + 1;
-}
-
-void sim_caller_keep_key(struct sim_caller *caller, const char *purpose)
-{
-    char name[3];
-    struct rc_op *op = &caller->op;
-    name_key(caller->key, name);
-    rc_buf_clear(&op->key);
-    sim_must(rc_buf_append(&op->key, purpose, strlen(purpose)));
-    sim_must(rc_buf_append(&op->key, name, 2));
-}
-
-void sim_caller_encode(struct rc_op *op, const char *verb, int key)
-{
-    char name[3];
-    name_key(key, name);
-    sim_must(rc_command_head(&op->request, 2));
-    sim_must(rc_command_text(&op->request, verb));
-    sim_must(rc_command_text(&op->request, name));
-    op->expect++;
-}
-
 /* ---- reading --------------------------------------------------------------------------------- */
-
-int64_t sim_caller_max_stale_us(const struct sim_caller *caller)
-{
-    return sim_caller_world(caller)->weather.max_stale_ms * 1000;
-}
-
-static bool look_in_l0(struct sim_caller *caller)
-{
-    if (caller->kept_key != caller->key ||
-        !rc_near_is_valid(caller->client->machine->near, &caller->kept,
-                          sim_caller_max_stale_us(caller)))
-        return false;
-    sim_caller_claim(caller, sim_caller_max_stale_us(caller), "l0");
-    sim_oracle_saw(sim_caller_world(caller), &caller->claim, caller->kept_text, caller->kept_len);
-    return true;
-}
-
-bool sim_caller_look_near(struct sim_caller *caller)
-{
-    char name[3];
-    rc_near_value value = {.buffer = caller->kept_text, .capacity = sizeof(caller->kept_text)};
-    if (look_in_l0(caller))
-        return true;
-    name_key(caller->key, name);
-    caller->kept_key = -1;
-    if (rc_near_lookup(caller->client->machine->near, NULL, 0, name, 2,
-                       sim_caller_max_stale_us(caller), &value) != RC_NEAR_HIT)
-        return false;
-    sim_caller_claim(caller, sim_caller_max_stale_us(caller), "near");
-    sim_oracle_saw(sim_caller_world(caller), &caller->claim, value.data, value.len);
-    caller->kept_key = caller->key;
-    caller->kept = value.handle;
-    caller->kept_len = value.len;
-    return true;
-}
 
 static void begin_read(struct sim_caller *caller)
 {
@@ -178,7 +56,7 @@ static void begin_set(struct sim_caller *caller)
     rc_context_nonce(&caller->client->engine.context, nonce);
     rc_entry_write(header, &entry, nonce);
     memcpy(op->nonce, nonce, RC_NONCE_SIZE);
-    name_key(caller->key, name);
+    sim_caller_name_key(caller->key, name);
     sim_caller_keep_key(caller, "");
     sim_must(rc_command_head(&op->request, 5));
     sim_must(rc_command_text(&op->request, "SET"));
@@ -258,16 +136,16 @@ void sim_caller_finished(struct sim_world *world, struct rc_op *op)
         sim_oracle_end_delete(world, caller->client->number, caller->key);
     if (world->now_us > caller->must_end_us &&
         sim_world_is_healthy(world, world->now_us - caller->began_us))
-        sim_oracle_violation(world, "G6: caller %d's call ended %.1f ms behind its deadline",
-                             caller->number,
-                             (double)(world->now_us - caller->must_end_us + LATE_US) / 1000);
+        sim_violation(world, "G6: caller %d's call ended %.1f ms behind its deadline",
+                      caller->number,
+                      (double)(world->now_us - caller->must_end_us + SIM_LATE_US) / 1000);
     if (status != 0) {
         sim_trace(world, "  caller %d: %s%s%.*s", caller->number, rc_strerror(status),
                   op->result.len > 0 ? ": " : "", (int)op->result.len, op->result.data);
         if (!is_expected(caller, status) &&
             sim_world_is_healthy(world, world->now_us - caller->began_us + SIM_SETTLED_US))
-            sim_oracle_violation(world, "G7: caller %d's call failed without a reason: %s",
-                                 caller->number, rc_strerror(status));
+            sim_violation(world, "G7: caller %d's call failed without a reason: %s", caller->number,
+                          rc_strerror(status));
         sim_caller_rest(caller);
         return;
     }

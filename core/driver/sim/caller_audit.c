@@ -4,7 +4,8 @@
 #include <string.h>
 
 #include "driver/sim/caller_own.h"
-#include "driver/sim/client.h"
+
+enum { FORCED_US = 3000000 }; /* a request by force may be as late as that */
 
 /* In good weather news comes within this time. */
 static int64_t news_us(const struct sim_world *world)
@@ -25,9 +26,8 @@ static void audit_waiting(struct sim_world *world, const struct sim_caller *call
     free_us = free_us > caller->began_us ? free_us : caller->began_us;
     if (world->now_us - free_us > limit_us &&
         sim_world_is_healthy(world, world->now_us - free_us + SIM_SETTLED_US))
-        sim_oracle_violation(world,
-                             "G5: k%d is free since %.1f ms, caller %d waits, and nobody loads",
-                             caller->key, (double)free_us / 1000, caller->number);
+        sim_violation(world, "G5: k%d is free since %.1f ms, caller %d waits, and nobody loads",
+                      caller->key, (double)free_us / 1000, caller->number);
 }
 
 static void audit_loading(struct sim_world *world, const struct sim_caller *caller)
@@ -37,8 +37,15 @@ static void audit_loading(struct sim_world *world, const struct sim_caller *call
         memcmp(truth->token, caller->op.token, RC_NONCE_SIZE) == 0 &&
         truth->dies_us < world->now_us && truth->shortened_us < caller->claim.since_us &&
         sim_world_is_healthy(world, SIM_SETTLED_US))
-        sim_oracle_violation(world, "G5: k%d: the lease of caller %d's load has run out",
-                             caller->key, caller->number);
+        sim_violation(world, "G5: k%d: the lease of caller %d's load has run out", caller->key,
+                      caller->number);
+}
+
+/* Its lock, at this moment. */
+static bool trusts(const struct sim_caller *caller)
+{
+    return atomic_load(&caller->lock.state) == RC_LOCK_HELD &&
+           atomic_load(&caller->lock.trusted_until_us) > caller->client->world->now_us;
 }
 
 static void audit_holding(struct sim_world *world, const struct sim_caller *caller)
@@ -46,30 +53,63 @@ static void audit_holding(struct sim_world *world, const struct sim_caller *call
     const struct sim_truth *truth = &world->oracle.locks[caller->lock_number];
     bool is_ours = truth->token_len == RC_TOKEN_SIZE &&
                    memcmp(truth->token, caller->lock.token, RC_TOKEN_SIZE) == 0;
-    if (!is_ours && sim_caller_trusts(caller) &&
-        world->now_us - truth->changed_us > news_us(world) &&
+    if (!is_ours && trusts(caller) && world->now_us - truth->changed_us > news_us(world) &&
         sim_world_is_healthy(world, world->now_us - truth->changed_us + SIM_SETTLED_US))
-        sim_oracle_violation(world, "G9: caller %d trusts lock%d, which is not its own any more",
-                             caller->number, caller->lock_number);
+        sim_violation(world, "G9: caller %d trusts lock%d, which is not its own any more",
+                      caller->number, caller->lock_number);
 }
 
 void sim_callers_audit(struct sim_world *world)
 {
     for (int i = 0; i < SIM_CALLERS; i++) {
         const struct sim_caller *caller = &world->callers[i];
-        if (!sim_client_runs(caller->client))
+        if (!sim_world_runs(caller->client))
             continue;
         if (caller->state == SIM_CALLING) {
             audit_waiting(world, caller);
             if (world->now_us > caller->must_end_us &&
                 sim_world_is_healthy(world, world->now_us - caller->began_us))
-                sim_oracle_violation(world, "G6: caller %d's call has not ended by its deadline",
-                                     caller->number);
+                sim_violation(world, "G6: caller %d's call has not ended by its deadline",
+                              caller->number);
         } else if (caller->state == SIM_LOADING) {
             audit_loading(world, caller);
         } else if (caller->state == SIM_HOLDING) {
             audit_holding(world, caller);
         }
+    }
+}
+
+/* Somebody may have asked for it by force: such a request may come in late. */
+static bool may_be_forced(const struct sim_world *world, int lock)
+{
+    for (int i = 0; i < SIM_CALLERS; i++)
+        if (world->callers[i].lock_number == lock &&
+            world->now_us - world->callers[i].forced_us < FORCED_US)
+            return true;
+    return false;
+}
+
+void sim_callers_check_lock(struct sim_world *world, int lock, const char *token)
+{
+    const struct sim_truth *truth = &world->oracle.locks[lock];
+    bool is_taken = truth->kind == RC_KIND_LEASE && truth->dies_us > world->now_us &&
+                    memcmp(truth->token, token, RC_TOKEN_SIZE) != 0;
+    if (is_taken && !may_be_forced(world, lock))
+        sim_violation(world, "G9: lock%d was taken from its holder", lock);
+    for (int i = 0; i < SIM_CALLERS; i++) {
+        struct sim_caller *caller = &world->callers[i];
+        int64_t since_us = caller->granted_us;
+        /* What is deleted by hand is known to be lost when Redis has told. */
+        bool is_deleted = truth->emptied_us > since_us ||
+                          memcmp(truth->emptied_token, caller->lock.token, RC_TOKEN_SIZE) == 0;
+        bool is_excused = is_taken || is_deleted || world->failed_over_us > since_us ||
+                          world->stepped_us > since_us;
+        if (caller->lock_number != lock || caller->state != SIM_HOLDING ||
+            !caller->client->is_alive || is_excused || !trusts(caller) ||
+            memcmp(caller->lock.token, token, RC_TOKEN_SIZE) == 0)
+            continue;
+        sim_violation(world, "G9: lock%d is another one's while caller %d trusts it", lock,
+                      caller->number);
     }
 }
 

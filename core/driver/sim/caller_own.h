@@ -1,8 +1,13 @@
 /*
- * caller_own - what the files of a caller share: caller.c (its life, reads and writes), caller_load.c,
- * caller_lock.c, caller_audit.c.
+ * caller_own - what the files of a caller share.
  *
+ * What:    caller_call.c (how any call begins and ends), caller_load.c and caller_lock.c above it, and
+ *          caller.c (its life, reads and writes) above these. caller_audit.c judges from below them
+ *          all, for the oracle.
  * Threads: the run's.
+ * Memory:  none; callers are the world's.
+ * Errors:  none.
+ * Not:     for the files of a caller alone.
  */
 #ifndef RC_SIM_CALLER_OWN_H
 #define RC_SIM_CALLER_OWN_H
@@ -11,6 +16,8 @@
 
 /* After a fault so much time may pass until all is well: a half-open connection is found by then. */
 enum { SIM_SETTLED_US = 2500000 };
+/* A call that ends so late is overdue: timers are exact here. */
+enum { SIM_LATE_US = 5000 };
 
 struct sim_world *sim_caller_world(const struct sim_caller *caller);
 int sim_caller_machine(const struct sim_caller *caller);
@@ -24,6 +31,7 @@ void sim_caller_claim(struct sim_caller *caller, int64_t allowance_us, const cha
 /* Readies the op; its key, behind a purpose; one command on that key; and off it goes. */
 struct rc_op *sim_caller_op(struct sim_caller *caller, enum rc_op_kind kind);
 void sim_caller_keep_key(struct sim_caller *caller, const char *purpose);
+void sim_caller_name_key(int key, char name[3]);
 void sim_caller_encode(struct rc_op *op, const char *verb, int key);
 void sim_caller_submit(struct sim_caller *caller, int64_t timeout_ms);
 /* As the Lua side does before it asks the engine. Whether L0 or the near cache had it. */
@@ -37,6 +45,5 @@ void sim_caller_end_publish(struct sim_caller *caller);
 void sim_caller_begin_lock(struct sim_caller *caller);
 void sim_caller_end_lock(struct sim_caller *caller);
 void sim_caller_begin_unlock(struct sim_caller *caller);
-bool sim_caller_trusts(const struct sim_caller *caller); /* its lock, at this moment */
 
 #endif

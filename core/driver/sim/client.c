@@ -12,11 +12,6 @@ enum {
     REAPED_MAX_US = 400000
 };
 
-bool sim_client_runs(const struct sim_client *client)
-{
-    return client->is_alive && client->paused_until_us <= client->world->now_us;
-}
-
 /* ---- turning --------------------------------------------------------------------------------- */
 
 static bool move(struct sim_client *client)
@@ -46,7 +41,7 @@ void sim_client_turn(struct sim_client *client)
     rc_engine_set_time(&client->engine, world->now_us);
     for (int rounds = 0; move(client); rounds++)
         if (rounds == ROUNDS_MAX) {
-            sim_oracle_violation(world, "client %d turns in a circle", client->number);
+            sim_violation(world, "client %d turns in a circle", client->number);
             return;
         }
     int64_t deadline_us = rc_engine_deadline(&client->engine);

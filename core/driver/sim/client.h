@@ -17,6 +17,5 @@ void sim_clients_deinit(struct sim_world *world);
 void sim_client_turn(struct sim_client *client);
 void sim_client_pause(struct sim_client *client, int64_t for_us);
 void sim_client_kill(struct sim_client *client); /* somebody else is started in its place later */
-bool sim_client_runs(const struct sim_client *client); /* alive and not paused */
 
 #endif

@@ -91,17 +91,17 @@ static void on_fault(void *context, struct rc_timer *timer)
     sim_world_in(world, &world->fault,
                  sim_dice_between(&world->dice, 1, 2 * weather->fault_every_us));
     if (weather->is_nice) {
-        if (sim_client_runs(client))
+        if (sim_world_runs(client))
             sim_client_kill(client); /* that is nothing to the others */
     } else if (what < 45) {
         cut_some_wire(world);
     } else if (what < 60) {
         sim_server_stop(world->master, for_us);
         sim_world_hurt(world, for_us);
-    } else if (what < 75 && sim_client_runs(client)) {
+    } else if (what < 75 && sim_world_runs(client)) {
         sim_client_pause(client, for_us);
         sim_world_hurt(world, for_us);
-    } else if (what < 83 && sim_client_runs(client)) {
+    } else if (what < 83 && sim_world_runs(client)) {
         sim_client_kill(client);
     } else if (what < 93) {
         sim_server_fail_over(world);

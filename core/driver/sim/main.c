@@ -9,7 +9,7 @@
 #include <time.h>
 
 #include "base/mutant.h"
-#include "driver/sim/world.h"
+#include "driver/sim/history.h"
 
 static const char USAGE[] = "usage: redcache-sim [--seeds N] [--from S] [--trace]\n"
                             "  --seeds N  runs N histories, one per seed; default 1000\n"
@@ -84,11 +84,11 @@ static bool read_arguments(struct arguments *arguments, int count, char **words)
 static unsigned run(uint64_t seed, bool is_traced, uint64_t *events)
 {
     static struct sim_world world;
-    sim_world_init(&world, seed, is_traced);
-    sim_world_run(&world);
+    sim_history_init(&world, seed, is_traced);
+    sim_history_run(&world);
     *events += world.events;
     unsigned violations = world.oracle.violations > 0;
-    sim_world_deinit(&world);
+    sim_history_deinit(&world);
     return violations;
 }
 

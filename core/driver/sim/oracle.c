@@ -1,29 +1,14 @@
 #include "driver/sim/oracle.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "driver/sim/caller.h"
-#include "driver/sim/client.h"
 #include "driver/sim/world.h"
 #include "near/near_own.h"
 
 enum { REPLAYED_WITHIN_US = 40000 }; /* of a new connection */
-
-void sim_oracle_violation(struct sim_world *world, const char *format, ...)
-{
-    char text[512];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof(text), format, arguments);
-    va_end(arguments);
-    sim_trace(world, "VIOLATION: %s", text);
-    if (world->oracle.violations++ == 0)
-        printf("seed %" PRIu64 ", at %.3f ms: %s\n", world->seed, (double)world->now_us / 1000,
-               text);
-}
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
@@ -101,13 +86,12 @@ size_t sim_oracle_read(struct sim_world *world, const struct sim_claim *claim, c
     memcpy(head, text, len < sizeof(head) - 1 ? len : sizeof(head) - 1);
     if (sscanf(head, "k%d #%zu ", &key, &id) != 2 || id == 0 || id >= value_count(world) ||
         write_value(key, id, made) != len || memcmp(made, text, len) != 0) {
-        sim_oracle_violation(world, "G1: %s of k%d gave what nobody has written: '%.*s'",
-                             claim->how, claim->key, (int)(len < 60 ? len : 60), text);
+        sim_violation(world, "G1: %s of k%d gave what nobody has written: '%.*s'", claim->how,
+                      claim->key, (int)(len < 60 ? len : 60), text);
         return 0;
     }
     if (key != claim->key || sim_oracle_value(world, id)->key != key) {
-        sim_oracle_violation(world, "G1: %s of k%d gave a value of k%d", claim->how, claim->key,
-                             key);
+        sim_violation(world, "G1: %s of k%d gave a value of k%d", claim->how, claim->key, key);
         return 0;
     }
     return id;
@@ -127,15 +111,15 @@ void sim_oracle_saw(struct sim_world *world, const struct sim_claim *claim, cons
     int64_t end_us = end_of(world, sim_oracle_value(world, id));
     sim_trace(world, "  %s of k%d: #%zu", claim->how, claim->key, id);
     if (end_us < claim->since_us)
-        sim_oracle_violation(world,
-                             "G2: %s of k%d gave #%zu, gone since %.3f ms; it had to be current at "
-                             "or after %.3f ms",
-                             claim->how, claim->key, id, ms(end_us), ms(claim->since_us));
+        sim_violation(world,
+                      "G2: %s of k%d gave #%zu, gone since %.3f ms; it had to be current at "
+                      "or after %.3f ms",
+                      claim->how, claim->key, id, ms(end_us), ms(claim->since_us));
     else if (end_us <= claim->floor_us)
-        sim_oracle_violation(world,
-                             "G4: %s of k%d gave #%zu, gone since %.3f ms, though this machine had "
-                             "written at %.3f ms",
-                             claim->how, claim->key, id, ms(end_us), ms(claim->floor_us));
+        sim_violation(world,
+                      "G4: %s of k%d gave #%zu, gone since %.3f ms, though this machine had "
+                      "written at %.3f ms",
+                      claim->how, claim->key, id, ms(end_us), ms(claim->floor_us));
 }
 
 static bool is_value_kind(uint8_t kind)
@@ -150,9 +134,8 @@ void sim_oracle_saw_nothing(struct sim_world *world, const struct sim_claim *cla
     sim_trace(world, "  %s of k%d: nothing", claim->how, claim->key);
     if (is_value_kind(truth->kind) && was_there &&
         end_of(world, sim_oracle_value(world, truth->id)) == INT64_MAX)
-        sim_oracle_violation(world,
-                             "G1: %s of k%d found nothing, but #%zu stands there since %.3f ms",
-                             claim->how, claim->key, truth->id, ms(truth->filled_us));
+        sim_violation(world, "G1: %s of k%d found nothing, but #%zu stands there since %.3f ms",
+                      claim->how, claim->key, truth->id, ms(truth->filled_us));
 }
 
 /* ---- changes --------------------------------------------------------------------------------- */
@@ -183,8 +166,7 @@ static void check_load(struct sim_world *world, int key, const struct sim_truth 
         value->is_refresh && old->kind == RC_KIND_VALUE &&
         memcmp(sim_oracle_value(world, old->id)->nonce, value->seen, RC_NONCE_SIZE) == 0;
     if (value->is_loaded && !is_there && !is_refresh && !had_lease(old, value->token))
-        sim_oracle_violation(world, "G3: k%d: #%zu was stored by a load whose lease was void", key,
-                             id);
+        sim_violation(world, "G3: k%d: #%zu was stored by a load whose lease was void", key, id);
 }
 
 /* Nearer than this to a value's end the lease of its refresh may take its place. */
@@ -194,16 +176,15 @@ static void check_lease(struct sim_world *world, int key, const struct sim_truth
                         const char *token)
 {
     if (old->kind == RC_KIND_LEASE && !had_lease(old, token))
-        sim_oracle_violation(world, "G5: k%d: a lease took the place of another one", key);
+        sim_violation(world, "G5: k%d: a lease took the place of another one", key);
     /* The lease of a refresh does, at the end of the value's life; where the servers' clock was set
        meanwhile, nobody knows when that is. */
     if (is_value_kind(old->kind) && old->dies_us > world->now_us + COVER_US &&
         (old->dies_us == INT64_MAX ||
          sim_oracle_value(world, old->id)->dated_us > world->stepped_us))
-        sim_oracle_violation(world, "G3: k%d: a lease took the place of #%zu", key, old->id);
+        sim_violation(world, "G3: k%d: a lease took the place of #%zu", key, old->id);
     if (old->kind == RC_KIND_NONE && sim_callers_load(world, key, token))
-        sim_oracle_violation(world, "G3: k%d: the lease of a running load came into an empty key",
-                             key);
+        sim_violation(world, "G3: k%d: the lease of a running load came into an empty key", key);
 }
 
 /* What stands in the key from now on. */
@@ -274,11 +255,10 @@ static void check_removal(struct sim_world *world, int key, const struct sim_tru
     const struct sim_deletes *asked = &world->oracle.asked[wire->number][key];
     if (asked->running == 0 && asked->ended_us < wire->opened_us &&
         asked->began_us < value->since_us)
-        sim_oracle_violation(
-            world,
-            "G3: k%d: #%zu, there since %.3f ms, was taken away by client %d, whose "
-            "last delete began at %.3f ms",
-            key, old->id, ms(value->since_us), wire->number, ms(asked->began_us));
+        sim_violation(world,
+                      "G3: k%d: #%zu, there since %.3f ms, was taken away by client %d, whose "
+                      "last delete began at %.3f ms",
+                      key, old->id, ms(value->since_us), wire->number, ms(asked->began_us));
 }
 
 static const char *const KINDS[] = {"nothing", "#", "nil", "an error marker", "a lease", "plain #"};
@@ -296,8 +276,7 @@ static void change_key(struct sim_world *world, int key, const struct rc_store_c
         check_lease(world, key, truth, now.token);
     else if (now.kind == RC_KIND_ERROR && !had_lease(truth, now.token) &&
              truth->kind != RC_KIND_ERROR)
-        sim_oracle_violation(world, "G3: k%d: an error was stored by a load whose lease was void",
-                             key);
+        sim_violation(world, "G3: k%d: an error was stored by a load whose lease was void", key);
     write_truth(world, truth, &now);
 }
 
@@ -400,7 +379,7 @@ void sim_oracle_stored(struct sim_world *world, int machine, int key, size_t id,
     if (world->failed_over_us >= began_us)
         return;
     if (value->since_us == INT64_MAX)
-        sim_oracle_violation(world, "G1: k%d: #%zu was reported stored and never was", key, id);
+        sim_violation(world, "G1: k%d: #%zu was reported stored and never was", key, id);
     else
         raise_floor(world, machine, key, value->since_us);
 }
@@ -441,7 +420,7 @@ void sim_oracle_leased(struct sim_world *world, int key, const char token[RC_NON
     for (size_t id = 1; id < value_count(world); id++) {
         const struct sim_value *value = sim_oracle_value(world, id);
         if (value->is_loaded && memcmp(value->token, token, RC_NONCE_SIZE) == 0)
-            sim_oracle_violation(world, "G5: k%d: the token of #%zu was given out again", key, id);
+            sim_violation(world, "G5: k%d: the token of #%zu was given out again", key, id);
     }
 }
 
@@ -451,8 +430,8 @@ void sim_oracle_granted(struct sim_world *world, int lock, int64_t fence, int64_
     /* The fence follows the servers' clock; where that was set, a flush may set it back. */
     if (fence <= oracle->fences[lock] && asked_us > oracle->granted_us[lock] &&
         world->stepped_us == INT64_MIN)
-        sim_oracle_violation(world, "G9: lock%d: fence %" PRId64 " behind %" PRId64, lock, fence,
-                             oracle->fences[lock]);
+        sim_violation(world, "G9: lock%d: fence %" PRId64 " behind %" PRId64, lock, fence,
+                      oracle->fences[lock]);
     if (fence > oracle->fences[lock]) {
         oracle->fences[lock] = fence;
         oracle->granted_us[lock] = world->now_us;
@@ -476,11 +455,11 @@ static void look_at(struct sim_world *world, const struct sim_machine *machine, 
     size_t id = sim_oracle_read(world, &claim, value.data, value.len);
     int64_t end_us = id != 0 ? end_of(world, sim_oracle_value(world, id)) : INT64_MAX;
     if (end_us < rc_near_asof(owner))
-        sim_oracle_violation(world,
-                             "G2: machine %d keeps #%zu of k%d as of %.3f ms, but it was gone at "
-                             "%.3f ms",
-                             (int)(machine - world->machines), id, key, ms(rc_near_asof(owner)),
-                             ms(end_us));
+        sim_violation(world,
+                      "G2: machine %d keeps #%zu of k%d as of %.3f ms, but it was gone at "
+                      "%.3f ms",
+                      (int)(machine - world->machines), id, key, ms(rc_near_asof(owner)),
+                      ms(end_us));
 }
 
 void sim_oracle_look(struct sim_world *world)
@@ -495,7 +474,7 @@ static bool has_told(const struct sim_world *world, const struct sim_client *cli
 {
     const struct sim_wire *wire = client->wires[RC_LINK_W];
     int64_t since_us = world->now_us - REPLAYED_WITHIN_US - 8 * world->weather.delay_max_us;
-    return sim_client_runs(client) && client->paused_until_us < since_us && wire != NULL &&
+    return sim_world_runs(client) && client->paused_until_us < since_us && wire != NULL &&
            wire->is_open && wire->opened_us < since_us && wire->node == world->master &&
            wire->node->stopped_until_us < since_us && !wire->to_server.swallows &&
            !wire->to_client.swallows;
@@ -516,7 +495,7 @@ void sim_oracle_audit(struct sim_world *world)
             !has_told(world, client))
             continue;
         if (memcmp(value->nonce, delete->version, RC_NONCE_SIZE) == 0)
-            sim_oracle_violation(world, "G3: k%d: #%zu is back, though it was deleted at %.3f ms",
-                                 key, truth->id, ms(delete->acked_us));
+            sim_violation(world, "G3: k%d: #%zu is back, though it was deleted at %.3f ms", key,
+                          truth->id, ms(delete->acked_us));
     }
 }

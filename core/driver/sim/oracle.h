@@ -92,8 +92,6 @@ struct sim_oracle {
 
 void sim_oracle_init(struct sim_world *world);
 void sim_oracle_deinit(struct sim_world *world);
-__attribute__((format(printf, 2, 3))) void sim_oracle_violation(struct sim_world *world,
-                                                                const char *format, ...);
 
 /* The master's key has changed. */
 void sim_oracle_change(struct sim_world *world, const struct rc_store_change *change);

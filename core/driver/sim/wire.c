@@ -2,8 +2,6 @@
 
 #include <stdlib.h>
 
-#include "driver/sim/client.h"
-
 enum { LATE_MAX_US = 1500000 };
 
 struct sim_chunk {
@@ -205,7 +203,7 @@ static void on_client_arrival(void *context, struct rc_timer *timer)
         set_timer(pipe);
     }
     if (client != NULL)
-        sim_client_turn(client);
+        sim_world_wake(client);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -219,7 +217,7 @@ static void fail_opening(struct sim_wire *wire, const char *cause)
     rc_engine_set_time(&client->engine, client->world->now_us);
     rc_link_lost(link, cause);
     link->wants_close = false;
-    sim_client_turn(client);
+    sim_world_wake(client);
 }
 
 static void on_opened(void *context, struct rc_timer *timer)
@@ -248,7 +246,7 @@ static void on_opened(void *context, struct rc_timer *timer)
     wire->opened_us = world->now_us;
     rc_engine_set_time(&client->engine, world->now_us);
     rc_link_opened(wire->link);
-    sim_client_turn(client);
+    sim_world_wake(client);
 }
 
 static void init_pipe(struct sim_wire *wire, struct sim_pipe *pipe,

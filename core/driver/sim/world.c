@@ -1,22 +1,9 @@
 #include "driver/sim/world.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-#include "driver/sim/caller.h"
-#include "driver/sim/client.h"
-#include "driver/sim/fault.h"
-#include "driver/sim/server.h"
-#include "driver/sim/wire.h"
-#include "engine/script.h"
-
-enum {
-    AUDIT_EVERY_US = 20000,
-    REST_US = 5000000, /* behind the end: every call must have ended */
-    EVENTS_MAX = 2000000
-};
 
 void sim_must(int error)
 {
@@ -36,6 +23,19 @@ void sim_trace(const struct sim_world *world, const char *format, ...)
     vprintf(format, arguments);
     va_end(arguments);
     putchar('\n');
+}
+
+void sim_violation(struct sim_world *world, const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    sim_trace(world, "VIOLATION: %s", text);
+    if (world->oracle.violations++ == 0)
+        printf("seed %" PRIu64 ", at %.3f ms: %s\n", world->seed, (double)world->now_us / 1000,
+               text);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -67,67 +67,7 @@ void sim_world_hurt(struct sim_world *world, int64_t for_us)
         world->healthy_since_us = until_us;
 }
 
-static void on_audit(void *context, struct rc_timer *timer)
+bool sim_world_runs(const struct sim_client *client)
 {
-    struct sim_world *world = context;
-    sim_callers_audit(world);
-    sim_oracle_audit(world);
-    sim_world_in(world, timer, AUDIT_EVERY_US);
-}
-
-static void do_next(struct sim_world *world)
-{
-    struct rc_timer *timer = rc_heap_first(&world->agenda);
-    rc_heap_clear(&world->agenda, timer);
-    if (timer->at_us > world->now_us)
-        world->now_us = timer->at_us;
-    atomic_store(&world->clock, world->now_us);
-    timer->fire(world, timer);
-    sim_oracle_look(world);
-    world->events++;
-}
-
-void sim_world_run(struct sim_world *world)
-{
-    int64_t last_us = world->end_us + REST_US;
-    while (world->oracle.violations == 0 &&
-           (world->now_us < world->end_us || !sim_callers_are_idle(world))) {
-        do_next(world);
-        if (world->events > EVENTS_MAX || world->now_us > last_us)
-            sim_oracle_violation(world, "G6: the run does not come to rest");
-    }
-}
-
-/* ---- life ------------------------------------------------------------------------------------ */
-
-void sim_world_init(struct sim_world *world, uint64_t seed, bool is_traced)
-{
-    memset(world, 0, sizeof(*world));
-    rc_scripts_init();
-    world->seed = seed;
-    world->dice.state = seed * UINT64_C(0x2545f4914f6cdd1d) + 1;
-    world->is_traced = is_traced;
-    world->now_us = 1000000;
-    world->unix_us = INT64_C(1700000000000000);
-    world->failed_over_us = world->stepped_us = INT64_MIN;
-    atomic_store(&world->clock, world->now_us);
-    rc_heap_init(&world->agenda);
-    rc_list_init(&world->wires);
-    world->audit.fire = on_audit;
-    sim_faults_init(world);
-    sim_oracle_init(world);
-    sim_servers_init(world);
-    sim_clients_init(world);
-    sim_callers_init(world);
-    sim_world_in(world, &world->audit, AUDIT_EVERY_US);
-}
-
-void sim_world_deinit(struct sim_world *world)
-{
-    sim_clients_deinit(world);
-    sim_wire_free_all(world);
-    sim_callers_deinit(world);
-    sim_servers_deinit(world);
-    sim_oracle_deinit(world);
-    rc_heap_deinit(&world->agenda);
+    return client->is_alive && client->paused_until_us <= client->world->now_us;
 }

@@ -91,6 +91,7 @@ struct sim_client {
     struct rc_timer reaper; /* dead: when somebody takes its place, and its owner slot */
     int64_t paused_until_us;
     bool is_alive;
+    bool wants_turn; /* by sim_world_wake */
     unsigned births;
 };
 
@@ -137,10 +138,6 @@ struct sim_world {
     bool is_traced;
 };
 
-void sim_world_init(struct sim_world *world, uint64_t seed, bool is_traced);
-void sim_world_deinit(struct sim_world *world);
-void sim_world_run(struct sim_world *world); /* to rest, or to the first violation */
-
 void sim_world_at(struct sim_world *world, struct rc_timer *timer, int64_t at_us);
 static inline void sim_world_in(struct sim_world *world, struct rc_timer *timer, int64_t after_us)
 {
@@ -149,12 +146,23 @@ static inline void sim_world_in(struct sim_world *world, struct rc_timer *timer,
 void sim_world_forget(struct sim_world *world, struct rc_timer *timer);
 int64_t sim_world_unix_us(const struct sim_world *world);
 
+/* Something has happened to the client: it is turned when the event is over. */
+static inline void sim_world_wake(struct sim_client *client)
+{
+    client->wants_turn = true;
+}
+/* Alive, and not paused. */
+bool sim_world_runs(const struct sim_client *client);
+
 /* Nothing has been wrong for so long that all must be well. */
 bool sim_world_is_healthy(const struct sim_world *world, int64_t for_us);
 /* Something goes wrong from now on for that long. */
 void sim_world_hurt(struct sim_world *world, int64_t for_us);
 
 void sim_must(int error);
+/* A promise is broken, which ends the run. The first one is printed. */
+__attribute__((format(printf, 2, 3))) void sim_violation(struct sim_world *world,
+                                                         const char *format, ...);
 /* A line of the history, if somebody reads it. */
 __attribute__((format(printf, 2, 3))) void sim_trace(const struct sim_world *world,
                                                      const char *format, ...);

@@ -1,0 +1,20 @@
+/*
+ * history - one simulated run, from its seed to rest.
+ *
+ * What:    builds servers, clients and callers in a world, lets one event after the other happen, and
+ *          asks the oracle after each.
+ * Threads: one.
+ * Memory:  the caller's world; what is built in it is freed by sim_history_deinit.
+ * Errors:  a violation ends the run: world->oracle.violations.
+ * Not:     decides nothing: dice and weather of the world do.
+ */
+#ifndef RC_SIM_HISTORY_H
+#define RC_SIM_HISTORY_H
+
+#include "driver/sim/world.h"
+
+void sim_history_init(struct sim_world *world, uint64_t seed, bool is_traced);
+void sim_history_deinit(struct sim_world *world);
+void sim_history_run(struct sim_world *world); /* to rest, or to the first violation */
+
+#endif
