@@ -48,7 +48,7 @@ void rc_get_health(rc_client *client, rc_health *health)
 static void read_horizon(struct rc_engine *engine, void *argument)
 {
     rc_near_stats *stats = argument;
-    int64_t asof_us = engine->near != NULL ? rc_near_asof(engine->owner) : 0;
+    int64_t asof_us = rc_engine_asof_us(engine);
     if (asof_us > 0)
         stats->horizon_age_us = engine->context.now_us - asof_us;
 }

@@ -347,7 +347,7 @@ int rc_host_hand_over(rc_loop *loop)
         rc_driver_call(driver, offer, &loop->has_offered);
         return !loop->has_offered;
     }
-    return rc_near_is_offer_ended(driver->engine.owner);
+    return rc_engine_is_offer_ended(&driver->engine);
 }
 
 static void rest(struct rc_engine *engine, void *rested)

@@ -230,7 +230,7 @@ static void on_lookup(void *reactor)
 
 static void open_door(struct door *door)
 {
-    const struct rc_address *address = &door->reactor->driver->engine.address;
+    const struct rc_address *address = link_of(door)->address;
     if (address->is_unix) {
         int fd = rc_socket_connect_unix(address->host);
         if (fd < 0 || !poll_new_fd(door, fd))
@@ -250,7 +250,7 @@ static bool start_tls(struct door *door)
     struct rc_driver *driver = door->reactor->driver;
     if (driver->tls_context == NULL)
         return true;
-    driver->tls[door->which] = rc_tls_new(driver->tls_context, driver->engine.address.host);
+    driver->tls[door->which] = rc_tls_new(driver->tls_context, link_of(door)->address->host);
     return driver->tls[door->which] != NULL;
 }
 

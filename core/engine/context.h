@@ -33,6 +33,8 @@ struct rc_req {
     struct rc_buf bytes; /* kept until answered: it may have to be sent again */
     size_t held_bytes;   /* its part of the link's */
     uint32_t expect;     /* answers to come */
+    int32_t slot;        /* where it belongs, and over which of its node's links it goes: */
+    uint8_t role;        /* enum rc_link_role. Topology sets both */
     int8_t script;       /* enum rc_script, or -1 */
     bool may_retry;      /* harmless to send twice */
     bool sent;           /* its bytes are in the link's output */

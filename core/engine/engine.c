@@ -7,153 +7,75 @@
 #include "base/mutant.h"
 #include "engine/hold.h"
 
-enum {
-    CHECK_EVERY_US = 250 * 1000, /* health: how old what W's server said of itself may be */
-    SILENT_US = 1000 * 1000      /* and how long it may take to answer */
-};
+/* ---- news of the nodes ------------------------------------------------------------------------ */
 
-/* ---- news of the links ------------------------------------------------------------------------ */
-
-static void on_link_ready(struct rc_link *link)
+static void on_tracked(void *owner, struct rc_server_node *node)
 {
-    struct rc_engine *engine = link->owner;
-    /* One of them alone does harm: a lease that is asked for over T is given back over W. */
-    RC_TOPOLOGY_EACH(each, &engine->topology) {
-        rc_link_hurry(each);
-    }
-    if (link->role == RC_LINK_W) {
-        rc_replay_send(&engine->replay, link);
-        return;
-    }
-    /* Reads and writes must lead to the same server, and health() tells of both. */
-    rc_link_want(&engine->topology.links[RC_LINK_W]);
+    struct rc_engine *engine = owner;
+    (void)node;
     rc_locks_on_tracking(&engine->locks);
-    if (engine->near != NULL && link->tracking && link->epoch > 0)
-        rc_revalidate_start(&engine->revalidate);
 }
 
-static const char *on_link_greeted(struct rc_link *link)
+/* Nobody tells us of changes any more: all who wait look for themselves. */
+static void on_untracked(void *owner, struct rc_server_node *node)
 {
-    struct rc_engine *engine = link->owner;
-    return rc_topology_compare(&engine->topology, link);
-}
-
-/* Changes may have passed us by: nothing that was read up to now is known coherent. */
-static void begin_epoch(struct rc_engine *engine)
-{
-    if (engine->near == NULL)
-        return;
-    rc_near_renew_owner(engine->owner);
-    rc_revalidate_stop(&engine->revalidate);
-    rc_fetches_push(&engine->fetches, NULL, 0);
-}
-
-static void on_link_down(struct rc_link *link)
-{
-    struct rc_engine *engine = link->owner;
-    if (link->role != RC_LINK_T)
-        return;
-    if (!RC_MUTANT(NO_FLUSH_ON_RECONNECT))
-        begin_epoch(engine);
-    /* Nobody tells us of changes any more: all who wait look for themselves. */
+    struct rc_engine *engine = owner;
+    (void)node;
     rc_track_fire_all(&engine->track);
-}
-
-static void on_link_answered(struct rc_link *link, int64_t sent_us)
-{
-    struct rc_engine *engine = link->owner;
-    if (engine->near != NULL && link->tracking)
-        rc_near_set_asof(engine->owner, rc_horizon_reach(&engine->horizon, sent_us));
 }
 
 static void drop_pushed(void *owner, const char *key, size_t len)
 {
-    struct rc_engine *engine = owner;
-    rc_hold_push(rc_topology_link(&engine->topology, RC_LINK_T, key, len), key, len);
+    struct rc_link *link = owner;
+    struct rc_engine *engine = link->node->news.owner;
+    rc_hold_push(link, key, len);
     if (engine->near == NULL)
         return;
     if (key == NULL) {
-        begin_epoch(engine);
-        rc_revalidate_start(&engine->revalidate); /* it may have been another database */
+        rc_node_begin_epoch(link->node);
+        rc_fetches_push(&engine->fetches, link, NULL, 0);
+        rc_revalidate_start(&link->node->revalidate); /* it may have been another database */
         return;
     }
-    rc_fetches_push(&engine->fetches, key, len);
+    rc_fetches_push(&engine->fetches, link, key, len);
     rc_near_drop(engine->near, key, len, RC_NEAR_PUSH);
 }
 
-static void on_link_push(struct rc_link *link, const struct rc_reply *push)
+static void on_push(void *owner, struct rc_link *link, const struct rc_reply *push)
 {
-    struct rc_engine *engine = link->owner;
-    rc_track_push(&engine->track, push, drop_pushed, engine);
+    struct rc_engine *engine = owner;
+    rc_track_push(&engine->track, push, drop_pushed, link);
 }
 
 static void deliver_fetched(void *owner, struct rc_op *op, int status, struct rc_reply *reply,
                             const char *text);
 
-static void on_watch(struct rc_horizon *horizon)
-{
-    rc_revalidate_adopt(&RC_CONTAINER(horizon, struct rc_engine, horizon)->revalidate);
-}
-
-static int init_near(struct rc_engine *engine, struct rc_near *near)
-{
-    struct rc_context *context = &engine->context;
-    struct rc_link *link = &engine->topology.links[RC_LINK_T];
-    int error = 0;
-    engine->owner = near != NULL ? rc_near_add_owner(near) : NULL;
-    if (engine->owner != NULL)
-        engine->near = near;
-    rc_fetches_init(&engine->fetches, context, &engine->topology, engine->near, engine->owner);
-    engine->fetches.deliver = deliver_fetched;
-    engine->fetches.engine = engine;
-    if (engine->near == NULL)
-        return 0;
-    link->on_answered = on_link_answered;
-    error = rc_horizon_init(&engine->horizon, context, link, near, engine->owner);
-    engine->horizon.on_watch = on_watch;
-    if (error == 0 &&
-        (error = rc_revalidate_init(&engine->revalidate, context, link, near, engine->owner)) != 0)
-        rc_horizon_deinit(&engine->horizon);
-    if (error != 0)
-        rc_near_remove_owner(near, engine->owner);
-    return error;
-}
-
 int rc_engine_init(struct rc_engine *engine, const rc_options *options,
                    const struct rc_address *address, struct rc_near *near,
                    const struct rc_seed *seed, int64_t now_us)
 {
+    const struct rc_node_news news = {engine, on_tracked, on_untracked, on_push};
+    struct rc_context *context = &engine->context;
+    struct rc_topology *topology = &engine->topology;
     memset(engine, 0, sizeof *engine);
     rc_list_init(&engine->running);
-    engine->address = *address;
-    int error = rc_context_init(&engine->context, options, seed);
+    int error = rc_context_init(context, options, seed);
     if (error != 0)
         return error;
-    engine->context.now_us = now_us;
-    error = rc_topology_init(&engine->topology, &engine->context, &engine->address);
-    if (error != 0)
-        goto fail_context;
-    error = init_near(engine, near);
-    if (error != 0)
-        goto fail_topology;
-    RC_TOPOLOGY_EACH(link, &engine->topology) {
-        link->owner = engine;
-        link->on_ready = on_link_ready;
-        link->on_down = on_link_down;
-        link->on_push = on_link_push;
-        link->on_greeted = on_link_greeted;
+    context->now_us = now_us;
+    error = rc_topology_init(topology, context, address, near, &news);
+    if (error != 0) {
+        rc_context_deinit(context);
+        return error;
     }
+    engine->near = rc_topology_node(topology, RC_SLOT_ANY)->near;
+    rc_fetches_init(&engine->fetches, context, topology, engine->near);
+    engine->fetches.deliver = deliver_fetched;
+    engine->fetches.engine = engine;
     rc_track_init(&engine->track, seed);
-    rc_leases_init(&engine->leases, &engine->context, &engine->topology, &engine->track);
-    rc_locks_init(&engine->locks, &engine->context, &engine->topology, &engine->track);
-    rc_replay_init(&engine->replay, &engine->context);
+    rc_leases_init(&engine->leases, context, topology, &engine->track);
+    rc_locks_init(&engine->locks, context, topology, &engine->track);
     return 0;
-
-fail_topology:
-    rc_topology_deinit(&engine->topology);
-fail_context:
-    rc_context_deinit(&engine->context);
-    return error;
 }
 
 void rc_engine_deinit(struct rc_engine *engine)
@@ -161,13 +83,7 @@ void rc_engine_deinit(struct rc_engine *engine)
     rc_leases_deinit(&engine->leases);
     rc_locks_deinit(&engine->locks);
     rc_track_deinit(&engine->track);
-    rc_replay_deinit(&engine->replay);
     rc_fetches_deinit(&engine->fetches);
-    if (engine->near != NULL) {
-        rc_revalidate_deinit(&engine->revalidate);
-        rc_horizon_deinit(&engine->horizon);
-        rc_near_remove_owner(engine->near, engine->owner);
-    }
     rc_topology_deinit(&engine->topology);
     rc_context_deinit(&engine->context);
 }
@@ -247,6 +163,11 @@ static int64_t command_timeout_ms(const struct rc_engine *engine, const struct r
     return op->timeout_ms > 0 ? op->timeout_ms : engine->context.options.command_timeout_ms;
 }
 
+static int32_t slot_of(const struct rc_engine *engine, const struct rc_buf *key)
+{
+    return rc_topology_slot(&engine->topology, rc_buf_head(key), rc_buf_len(key));
+}
+
 static void start_command(struct rc_engine *engine, struct rc_op *op)
 {
     struct rc_context *context = &engine->context;
@@ -255,15 +176,14 @@ static void start_command(struct rc_engine *engine, struct rc_op *op)
         rc_context_fail(context, op, RC_ERR_NOMEM, NULL);
         return;
     }
-    struct rc_link *link =
-        rc_topology_link(&engine->topology, RC_LINK_W, rc_buf_head(&op->key), rc_buf_len(&op->key));
     rc_buf_swap(&req->bytes, &op->request);
     req->expect = op->expect;
     req->may_retry = op->kind == RC_OP_GET || op->kind == RC_OP_DELETE || (op->flags & RC_RETRY);
     req->done = on_answer;
     req->owner = op;
     op->req = req;
-    rc_link_send(link, req, rc_context_after_ms(context, command_timeout_ms(engine, op)));
+    rc_topology_send(&engine->topology, req, RC_LINK_W, slot_of(engine, &op->key),
+                     rc_context_after_ms(context, command_timeout_ms(engine, op)));
 }
 
 /* A read over T, if its answer can be kept. */
@@ -271,7 +191,6 @@ static bool start_fetch(struct rc_engine *engine, struct rc_op *op, const char *
 {
     if (!op->near || !rc_fetch_is_possible(&engine->fetches, key, len))
         return false;
-    rc_horizon_watch(&engine->horizon);
     rc_fetch_start(&engine->fetches, op, key, len, op->flags, command_timeout_ms(engine, op));
     return true;
 }
@@ -279,8 +198,8 @@ static bool start_fetch(struct rc_engine *engine, struct rc_op *op, const char *
 static void start_barrier(struct rc_engine *engine, struct rc_op *op)
 {
     struct rc_context *context = &engine->context;
-    struct rc_link *link = &engine->topology.links[RC_LINK_T];
-    struct rc_req *req = engine->near != NULL ? rc_horizon_ping(&engine->horizon) : NULL;
+    struct rc_server_node *node = rc_topology_node(&engine->topology, RC_SLOT_ANY);
+    struct rc_req *req = engine->near != NULL ? rc_horizon_ping(&node->horizon) : NULL;
     if (req == NULL) {
         rc_context_fail(context, op, engine->near != NULL ? RC_ERR_NOMEM : RC_ERR_ARGUMENT, NULL);
         return;
@@ -288,7 +207,8 @@ static void start_barrier(struct rc_engine *engine, struct rc_op *op)
     req->done = on_answer;
     req->owner = op;
     op->req = req;
-    rc_link_send(link, req, rc_context_after_ms(context, command_timeout_ms(engine, op)));
+    rc_topology_send(&engine->topology, req, RC_LINK_T, RC_SLOT_ANY,
+                     rc_context_after_ms(context, command_timeout_ms(engine, op)));
 }
 
 /* ---- own writes: gone from the near cache when they start, and again when they are done. And what
@@ -353,6 +273,12 @@ static void drop_bypassed(struct rc_engine *engine, const struct rc_op *op)
         rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
 }
 
+static struct rc_replay *replay_of(struct rc_engine *engine, const char *key, size_t len)
+{
+    int32_t slot = rc_topology_slot(&engine->topology, key, len);
+    return &rc_topology_node(&engine->topology, slot)->replay;
+}
+
 static void begin_writes(struct rc_engine *engine, const struct rc_op *op)
 {
     const char *key;
@@ -361,7 +287,7 @@ static void begin_writes(struct rc_engine *engine, const struct rc_op *op)
         char version[RC_NONCE_SIZE];
         bool is_known = engine->near != NULL && rc_near_drop_known(engine->near, key, len, version);
         if (op->kind == RC_OP_DELETE)
-            rc_replay_begin(&engine->replay, key, len, is_known ? version : NULL);
+            rc_replay_begin(replay_of(engine, key, len), key, len, is_known ? version : NULL);
     }
 }
 
@@ -376,11 +302,11 @@ static void end_writes(struct rc_engine *engine, const struct rc_op *op)
         if (engine->near != NULL && !RC_MUTANT(NO_PURGE_AT_ACK))
             rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
         if (op->kind == RC_OP_DELETE)
-            rc_replay_end(&engine->replay, key, len, is_done);
+            rc_replay_end(replay_of(engine, key, len), key, len, is_done);
         else if (is_done && (is_value || op->kind == RC_OP_COMMAND))
-            rc_replay_settle(&engine->replay, key, len);
+            rc_replay_settle(replay_of(engine, key, len), key, len);
         if (is_done && is_value && !op->is_plain)
-            rc_replay_saw(&engine->replay, key, len, op->nonce);
+            rc_replay_saw(replay_of(engine, key, len), key, len, op->nonce);
     }
 }
 
@@ -392,7 +318,7 @@ static void note_read(struct rc_engine *engine, const struct rc_op *op)
     const char *key = key_read(op, &len);
     if ((op->kind == RC_OP_GET || op->kind == RC_OP_LOAD) && result->status == 0 &&
         (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE))
-        rc_replay_saw(&engine->replay, key, len, result->version);
+        rc_replay_saw(replay_of(engine, key, len), key, len, result->version);
 }
 
 /* ---- the life of an op ----------------------------------------------------------------------- */
@@ -437,13 +363,13 @@ static void on_deadline(void *context, struct rc_timer *timer)
     if (is_early && goes_on(engine, op))
         return;
     bool waited = op->kind == RC_OP_LOCK_ACQUIRE && op->lock_options.wait_ms > 0 && !is_early;
-    const struct rc_buf *key = waited ? &op->lock->key : &op->key;
-    const struct rc_link *t =
-        rc_topology_link(&engine->topology, RC_LINK_T, rc_buf_head(key), rc_buf_len(key));
+    /* Nobody could have told us whether a lock is free? */
+    const char *deaf =
+        waited ? rc_topology_why_deaf(&engine->topology, slot_of(engine, &op->lock->key)) : NULL;
     bool is_loaded = op->kind == RC_OP_LOAD && rc_leases_is_loaded_elsewhere(op);
     take_out(engine, op);
-    if (waited && !rc_link_is_ready(t)) /* nobody could have told us whether it is free */
-        rc_context_fail(context, op, RC_ERR_UNAVAILABLE, t->cause);
+    if (deaf != NULL)
+        rc_context_fail(context, op, RC_ERR_UNAVAILABLE, deaf);
     else
         rc_context_fail(context, op, waited ? RC_ERR_BUSY : RC_ERR_TIMEOUT, NULL);
     if (is_loaded)
@@ -650,22 +576,22 @@ void rc_engine_close(struct rc_engine *engine)
 
 void rc_engine_begin(struct rc_engine *engine)
 {
-    if (engine->near == NULL)
-        return;
-    engine->horizon.stays = true; /* the copies that are read may all be others', who will leave */
-    rc_horizon_watch(&engine->horizon);
-    rc_link_want(&engine->topology.links[RC_LINK_T]);
+    rc_node_begin(rc_topology_node(&engine->topology, RC_SLOT_ANY));
 }
 
 bool rc_engine_offer(struct rc_engine *engine)
 {
-    const struct rc_link *link = &engine->topology.links[RC_LINK_T];
-    if (engine->near == NULL || !rc_link_is_ready(link) || !link->tracking)
-        return false;
-    engine->revalidate.is_leaving = true;
-    rc_horizon_offer(&engine->horizon);
-    rc_near_offer(engine->near, engine->owner);
-    return true;
+    return rc_node_offer(rc_topology_node(&engine->topology, RC_SLOT_ANY));
+}
+
+bool rc_engine_is_offer_ended(const struct rc_engine *engine)
+{
+    return rc_near_is_offer_ended(engine->topology.node.owner);
+}
+
+int64_t rc_engine_asof_us(const struct rc_engine *engine)
+{
+    return engine->near != NULL ? rc_near_asof(engine->topology.node.owner) : 0;
 }
 
 bool rc_engine_is_drained(const struct rc_engine *engine)
@@ -707,39 +633,6 @@ void rc_engine_end(struct rc_engine *engine)
 
 /* ---- health ---------------------------------------------------------------------------------- */
 
-static void on_check(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
-{
-    struct rc_engine *engine = req->owner;
-    (void)status;
-    (void)reply;
-    (void)text;
-    engine->check = NULL; /* the link has read what it says */
-}
-
-static void check(struct rc_engine *engine, struct rc_link *w)
-{
-    struct rc_context *context = &engine->context;
-    if (!rc_link_is_ready(w) || engine->check != NULL || context->closing ||
-        context->now_us - w->confirmed_us < CHECK_EVERY_US)
-        return;
-    struct rc_req *req = rc_link_question(w);
-    if (req == NULL)
-        return;
-    req->done = on_check;
-    req->owner = engine;
-    engine->check = req;
-    rc_link_send(w, req, rc_context_after_ms(context, context->options.command_timeout_ms));
-}
-
-static bool is_silent(const struct rc_link *link)
-{
-    if (rc_list_is_empty(&link->in_flight))
-        return false;
-    const struct rc_req *oldest = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
-    int64_t since_us = oldest->sent_us > link->received_us ? oldest->sent_us : link->received_us;
-    return link->context->now_us - since_us > SILENT_US;
-}
-
 /* A refusal is news for a moment: without another call nobody knows whether it still holds. */
 static bool is_refused(const struct rc_context *context)
 {
@@ -749,21 +642,7 @@ static bool is_refused(const struct rc_context *context)
 
 void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
 {
-    struct rc_link *w = &engine->topology.links[RC_LINK_W];
-    const struct rc_link *t = &engine->topology.links[RC_LINK_T];
-    memset(health, 0, sizeof *health);
-    check(engine, w);
-    health->ready = rc_link_is_ready(w) && !w->is_read_only && !is_silent(w);
-    health->tracking = rc_link_is_ready(t) && t->tracking;
-    /* A client that has only read near so far knows what is wrong from T. */
-    const struct rc_link *asked = health->ready || w->state == RC_LINK_IDLE ? t : w;
-    if (!health->ready && asked->down_since_us != 0)
-        health->down_ms = (engine->context.now_us - asked->down_since_us) / 1000;
-    snprintf(health->server, sizeof health->server, "%s",
-             w->server[0] != '\0' ? w->server : t->server);
-    snprintf(health->address, sizeof health->address, "%s", engine->address.label);
-    snprintf(health->cause, sizeof health->cause, "%s",
-             !health->ready && is_silent(w) ? "the server does not answer" : asked->cause);
+    rc_node_get_health(rc_topology_node(&engine->topology, RC_SLOT_ANY), health);
     if (health->ready && is_refused(&engine->context)) {
         health->ready = 0; /* what is loaded cannot be stored */
         snprintf(health->cause, sizeof health->cause, "%s", engine->context.refusal);

@@ -12,33 +12,23 @@
 #ifndef RC_ENGINE_H
 #define RC_ENGINE_H
 
-#include "base/address.h"
 #include "engine/context.h"
 #include "engine/fetch.h"
-#include "engine/horizon.h"
 #include "engine/lease.h"
 #include "engine/lock.h"
-#include "engine/replay.h"
-#include "engine/revalidate.h"
 #include "engine/topology.h"
 #include "engine/track.h"
 #include "near/near.h"
 
 struct rc_engine {
     struct rc_context context;
-    struct rc_address address;
     struct rc_topology topology;
     struct rc_track track;
     struct rc_leases leases;
     struct rc_locks locks;
-    struct rc_replay replay;
     struct rc_near *near; /* NULL: none. The client's; outlives the engine */
-    struct rc_near_owner *owner;
     struct rc_fetches fetches;
-    struct rc_horizon horizon;
-    struct rc_revalidate revalidate;
     struct rc_list running; /* ops by their `active` link */
-    struct rc_req *check;   /* asks W's server how it is, for rc_engine_get_health; or NULL */
 };
 
 /* near NULL: without a near cache. */
@@ -68,8 +58,12 @@ void rc_engine_drop_lock(struct rc_engine *engine, struct rc_lock *lock);
 /* Somebody reads the near cache in this process: connects, before anything is asked for. */
 void rc_engine_begin(struct rc_engine *engine);
 /* This engine is about to end: others on this machine may take over what it has read, until
-   rc_near_is_offer_ended(engine->owner). False: it has nothing that could be handed over. */
+   rc_engine_is_offer_ended. False: it has nothing that could be handed over. */
 bool rc_engine_offer(struct rc_engine *engine);
+bool rc_engine_is_offer_ended(const struct rc_engine *engine);
+
+/* Up to when the near copies are known coherent; 0: none are, or there is no near cache. */
+int64_t rc_engine_asof_us(const struct rc_engine *engine);
 
 /* Closing: first give everything back, then, when is_drained or the patience is over, end. */
 void rc_engine_close(struct rc_engine *engine);

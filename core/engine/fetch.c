@@ -23,14 +23,12 @@ struct rc_fetch {
 };
 
 void rc_fetches_init(struct rc_fetches *fetches, struct rc_context *context,
-                     struct rc_topology *topology, struct rc_near *near,
-                     struct rc_near_owner *owner)
+                     struct rc_topology *topology, struct rc_near *near)
 {
     memset(fetches, 0, sizeof *fetches);
     fetches->context = context;
     fetches->topology = topology;
     fetches->near = near;
-    fetches->owner = owner;
     rc_table_init(&fetches->open, &context->seed);
     rc_list_init(&fetches->idle);
 }
@@ -45,18 +43,10 @@ void rc_fetches_deinit(struct rc_fetches *fetches)
     rc_table_deinit(&fetches->open);
 }
 
-static struct rc_link *link_of(const struct rc_fetches *fetches, const char *key, size_t len)
-{
-    return rc_topology_link(fetches->topology, RC_LINK_T, key, len);
-}
-
 bool rc_fetch_is_possible(const struct rc_fetches *fetches, const char *key, size_t len)
 {
-    const struct rc_link *link = link_of(fetches, key, len);
-    if (fetches->near == NULL || len > RC_NEAR_MAX_KEY || link->refused || link->ended)
-        return false;
-    /* Not yet connected: the first read pays for it as it would on W. Lost: W may be alive. */
-    return rc_link_is_ready(link) ? link->tracking : link->attempts == 0;
+    int32_t slot = rc_topology_slot(fetches->topology, key, len);
+    return len <= RC_NEAR_MAX_KEY && rc_node_can_keep(rc_topology_node(fetches->topology, slot));
 }
 
 static struct rc_fetch *take(struct rc_fetches *fetches)
@@ -126,7 +116,7 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
                                  .group = fetch->group,
                                  .deadline_us = deadline_us};
     memcpy(kept.version, entry.version, sizeof kept.version);
-    rc_near_fill(fetches->near, fetches->owner, &kept, fetch->writes);
+    rc_near_fill(fetches->near, req->link->node->owner, &kept, fetch->writes);
     return true;
 }
 
@@ -139,11 +129,12 @@ static void keep(struct rc_fetch *fetch, const struct rc_req *req, const struct 
                      RC_NEAR_WRITE);
 }
 
-void rc_fetches_push(struct rc_fetches *fetches, const char *key, size_t len)
+void rc_fetches_push(struct rc_fetches *fetches, const struct rc_link *link, const char *key,
+                     size_t len)
 {
     /* Before the first of the two answers a push is about an older value; behind the second the
        copy is dropped. Only between them does it concern what is being read. */
-    struct rc_req *req = rc_link_half_answered(link_of(fetches, key, len));
+    struct rc_req *req = rc_link_half_answered(link);
     struct rc_fetch *fetch = req != NULL && req->detail == fetches ? req->owner : NULL;
     if (fetch == NULL || (key != NULL && !rc_buf_is(&fetch->key, key, len)))
         return;
@@ -246,6 +237,8 @@ void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, const char *ke
     struct rc_context *context = fetches->context;
     uint64_t hash = rc_near_hash(fetches->near, key, len);
     int64_t until_us = rc_context_after_ms(context, timeout_ms);
+    int32_t slot = rc_topology_slot(fetches->topology, key, len);
+    rc_horizon_watch(&rc_topology_node(fetches->topology, slot)->horizon);
     struct rc_fetch *fetch = flags & RC_FRESH ? NULL : find(fetches, key, len, hash);
     if (fetch != NULL) {
         op->fetch = fetch;
@@ -261,7 +254,7 @@ void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, const char *ke
     }
     op->fetch = fetch;
     rc_list_append(&fetch->waiting, &op->member);
-    rc_link_send(link_of(fetches, key, len), fetch->req, until_us);
+    rc_topology_send(fetches->topology, fetch->req, RC_LINK_T, slot, until_us);
 }
 
 void rc_fetch_leave(struct rc_op *op)

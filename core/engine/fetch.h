@@ -24,7 +24,6 @@ struct rc_fetches {
     struct rc_context *context;
     struct rc_topology *topology;
     struct rc_near *near;
-    struct rc_near_owner *owner;
     /* A waiting op's answer, or a status other than 0 with a text (or NULL); finishes the op or
        sends it on. `reply` may be swapped away. */
     void (*deliver)(void *engine, struct rc_op *op, int status, struct rc_reply *reply,
@@ -37,8 +36,7 @@ struct rc_fetches {
 };
 
 void rc_fetches_init(struct rc_fetches *fetches, struct rc_context *context,
-                     struct rc_topology *topology, struct rc_near *near,
-                     struct rc_near_owner *owner);
+                     struct rc_topology *topology, struct rc_near *near);
 void rc_fetches_deinit(struct rc_fetches *fetches); /* after the links' shutdown */
 
 /* Whether an answer can be kept: the connection is tracked, or will be. */
@@ -49,7 +47,8 @@ void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, const char *ke
                     uint32_t flags, int64_t timeout_ms);
 void rc_fetch_leave(struct rc_op *op); /* the op is taken out (it is finished by the caller) */
 
-/* Redis says that the key changed; key NULL: all of them. */
-void rc_fetches_push(struct rc_fetches *fetches, const char *key, size_t len);
+/* Redis says over this link that the key changed; key NULL: all of them. */
+void rc_fetches_push(struct rc_fetches *fetches, const struct rc_link *link, const char *key,
+                     size_t len);
 
 #endif

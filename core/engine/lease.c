@@ -57,7 +57,8 @@ static struct rc_req *take(struct rc_flight *flight, enum rc_script script)
 static void send(struct rc_leases *leases, struct rc_req *req, enum rc_link_role role,
                  const char *key, size_t len, int64_t deadline_us)
 {
-    rc_link_send(rc_topology_link(leases->topology, role, key, len), req, deadline_us);
+    rc_topology_send(leases->topology, req, role, rc_topology_slot(leases->topology, key, len),
+                     deadline_us);
 }
 
 /* Until when a request for this op may be under way (NULL: for none): a timeout of its own is for
@@ -98,8 +99,8 @@ void rc_lease_release(struct rc_flight *flight)
     const char *key = rc_flight_key(flight, &len);
     struct rc_req *req = take_release(flight);
     if (req != NULL)
-        rc_link_send(rc_topology_link(flight->leases->topology, RC_LINK_W, key, len), req,
-                     rc_context_after_ms(flight->leases->context, req->patience_ms));
+        send(flight->leases, req, RC_LINK_W, key, len,
+             rc_context_after_ms(flight->leases->context, req->patience_ms));
 }
 
 /* The lease that `asked` may bring although nobody waits for it any more. */
@@ -107,10 +108,11 @@ static void release_late_lease(struct rc_flight *flight, struct rc_req *asked)
 {
     size_t len;
     const char *key = rc_flight_key(flight, &len);
+    struct rc_topology *topology = flight->leases->topology;
     struct rc_req *req = take_release(flight);
     if (req != NULL)
-        rc_link_send_after(rc_topology_link(flight->leases->topology, RC_LINK_W, key, len), req,
-                           asked);
+        rc_topology_send_after(topology, req, RC_LINK_W, rc_topology_slot(topology, key, len),
+                               asked);
 }
 
 /* ---- without Redis --------------------------------------------------------------------------- */
@@ -448,7 +450,8 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
     context->stats.lease_waits++;
     size_t len;
     const char *key = rc_flight_key(flight, &len);
-    bool told = rc_topology_link(leases->topology, RC_LINK_T, key, len)->tracking &&
+    int32_t slot = rc_topology_slot(leases->topology, key, len);
+    bool told = rc_topology_is_tracked(leases->topology, slot) &&
                 rc_track_watch(leases->track, &flight->watch, key, len) == 0;
     if (told && rc_buf_len(&flight->helper) > 0)
         told = rc_track_watch(leases->track, &flight->helper_watch, rc_buf_head(&flight->helper),
@@ -581,9 +584,11 @@ static void acquire(struct rc_flight *flight)
         rc_flight_settle(flight);
         return;
     }
-    const struct rc_link *w = rc_topology_link(leases->topology, RC_LINK_W, key, len);
-    if (rc_link_is_barred(w)) { /* a lease that T brings could not be ended */
-        degrade(flight, w->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE, w->cause);
+    const char *cause;
+    int error = rc_topology_is_barred(leases->topology,
+                                      rc_topology_slot(leases->topology, key, len), &cause);
+    if (error != 0) { /* a lease that T brings could not be ended */
+        degrade(flight, error, cause);
         return;
     }
     flight->options = op->load;

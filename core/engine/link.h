@@ -27,9 +27,10 @@
 #include "engine/identity.h"
 #include "engine/resp.h"
 
+struct rc_server_node;
 struct rc_line; /* the driver's */
 
-enum rc_link_role { RC_LINK_W, RC_LINK_T };
+enum rc_link_role { RC_LINK_W, RC_LINK_T, RC_LINK_ROLES };
 
 /* The steps of a handshake, in their order; each is one command and one answer. */
 enum rc_link_step {
@@ -58,8 +59,8 @@ struct rc_link {
     struct rc_list place; /* in the topology's `all` */
     /* The driver's own: the connection that moves this link's bytes. The engine never looks at it. */
     struct rc_line *line;
-    /* News for the rest of the engine. */
-    void *owner;
+    struct rc_server_node *node; /* the server at the other end */
+    /* News for the node. */
     void (*on_ready)(struct rc_link *link);
     void (*on_down)(struct rc_link *link);
     void (*on_push)(struct rc_link *link, const struct rc_reply *push);

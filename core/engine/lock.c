@@ -208,12 +208,11 @@ static void give_back(struct rc_lock_line *line, struct rc_req *asked)
 {
     struct rc_req *req =
         rc_lock_take_release(line->locks, &line->key, &line->mark_key, line->token);
-    struct rc_link *link = rc_topology_link(line->locks->topology, RC_LINK_W,
-                                            rc_buf_head(&line->key), rc_buf_len(&line->key));
     if (req == NULL)
         return;
     req->patience_ms = line->asked_ttl_ms;
-    rc_link_send_after(link, req, asked);
+    rc_topology_send_after(line->locks->topology, req, RC_LINK_W,
+                           rc_lock_slot(line->locks, &line->key), asked);
 }
 
 static void wait_for_release(struct rc_lock_line *line, int64_t look_ms)
@@ -239,9 +238,8 @@ static void on_pttl(struct rc_req *req, int status, struct rc_reply *reply, cons
         ask(line); /* released in between */
         return;
     }
-    bool tracked = rc_topology_link(line->locks->topology, RC_LINK_T, rc_buf_head(&line->key),
-                                    rc_buf_len(&line->key))
-                       ->tracking;
+    bool tracked =
+        rc_topology_is_tracked(line->locks->topology, rc_lock_slot(line->locks, &line->key));
     if (left_ms ==
         -1) /* a foreign lock without an end: only its deletion, which nobody tells us of */
         left_ms = POLL_MS * 20;
@@ -407,11 +405,10 @@ void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
         return;
     }
     atomic_store_explicit(&lock->state, RC_LOCK_FREE, memory_order_release);
-    const struct rc_link *w = rc_topology_link(locks->topology, RC_LINK_W, rc_buf_head(&lock->key),
-                                               rc_buf_len(&lock->key));
-    if (rc_link_is_barred(w)) { /* T could bring the lock, and nothing could renew or release it */
-        rc_context_fail(locks->context, op, w->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE,
-                        w->cause);
+    const char *cause;
+    int error = rc_topology_is_barred(locks->topology, rc_lock_slot(locks, &lock->key), &cause);
+    if (error != 0) { /* T could bring the lock, and nothing could renew or release it */
+        rc_context_fail(locks->context, op, error, cause);
         return;
     }
     struct rc_lock_line *line = find_line(locks, lock);

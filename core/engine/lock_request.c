@@ -12,11 +12,15 @@ int64_t rc_lock_deadline(const struct rc_locks *locks, const struct rc_op *op)
     return rc_context_after_ms(locks->context, ms);
 }
 
+int32_t rc_lock_slot(const struct rc_locks *locks, const struct rc_buf *key)
+{
+    return rc_topology_slot(locks->topology, rc_buf_head(key), rc_buf_len(key));
+}
+
 void rc_lock_send(struct rc_locks *locks, struct rc_req *req, enum rc_link_role role,
                   const struct rc_buf *key, int64_t deadline_us)
 {
-    rc_link_send(rc_topology_link(locks->topology, role, rc_buf_head(key), rc_buf_len(key)), req,
-                 deadline_us);
+    rc_topology_send(locks->topology, req, role, rc_lock_slot(locks, key), deadline_us);
 }
 
 int rc_lock_put_key(struct rc_buf *out, const struct rc_buf *key)

@@ -205,8 +205,9 @@ void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
                                op->entry_len - RC_ENTRY_SIZE);
     int64_t timeout_ms =
         op->timeout_ms > 0 ? op->timeout_ms : leases->context->options.command_timeout_ms;
-    rc_link_send(rc_topology_link(leases->topology, RC_LINK_W, rc_buf_head(&op->key) + 1, len), req,
-                 rc_context_after_ms(leases->context, timeout_ms));
+    rc_topology_send(leases->topology, req, RC_LINK_W,
+                     rc_topology_slot(leases->topology, rc_buf_head(&op->key) + 1, len),
+                     rc_context_after_ms(leases->context, timeout_ms));
 }
 
 void rc_leases_leave(struct rc_leases *leases, struct rc_op *op)

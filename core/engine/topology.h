@@ -1,38 +1,32 @@
 /*
- * topology - which link an operation uses, and whether the links belong together.
+ * topology - which server an operation goes to.
  *
- * What:    today one node with two links. A cluster will have many nodes and a slot map behind the
- *          same question. Two connections through one address may lead to two servers; then one of
- *          them is closed and made again, with backoff, until both lead to one.
+ * What:    owns the nodes, of which there is one today, and alone knows which of them a key belongs
+ *          to: what a cluster's slot map, a redirection or a replica will change is changed here.
  * Threads: the engine's owner.
- * Memory:  owns the links.
- * Errors:  RC_ERR_NOMEM from init.
- * Not:     does not know which server is the right one. A replica is not; else the older connection
- *          is taken for the wrong one, for an address leads to where it was opened last.
+ * Memory:  owns the nodes, and with them all links.
+ * Errors:  RC_ERR_NOMEM from init; of what is sent: those of rc_link_send, to each request's `done`.
+ * Not:     makes no requests of its own: a node and its parts see to their own links.
  */
 #ifndef RC_TOPOLOGY_H
 #define RC_TOPOLOGY_H
 
 #include "engine/link.h"
+#include "engine/node.h"
 
 enum { RC_TOPOLOGY_LINKS = 2 };
 
 struct rc_topology {
-    struct rc_link links[RC_TOPOLOGY_LINKS]; /* index: enum rc_link_role */
+    struct rc_link links[RC_TOPOLOGY_LINKS];
+    struct rc_server_node node;
     struct rc_list all; /* links by `place`, in the order of their numbers: RC_TOPOLOGY_EACH */
-
-    /* Engine only: while the links lead to two servers. */
-    struct rc_link *suspect; /* the one that is made again; NULL: they agree, or one is closed */
-    uint32_t tries;          /* how often, since it is the suspect */
 };
 
+/* near NULL: without near copies. `news` is copied. */
 int rc_topology_init(struct rc_topology *topology, struct rc_context *context,
-                     const struct rc_address *address);
+                     const struct rc_address *address, struct rc_near *near,
+                     const struct rc_node_news *news);
 void rc_topology_deinit(struct rc_topology *topology);
-
-/* This link has shaken hands: compares its server with the other link's. NULL: they are one, as far
-   as is known, or the other link was the wrong one and is down now; else why this one must go. */
-const char *rc_topology_compare(struct rc_topology *topology, struct rc_link *link);
 
 /* For every link there is, in the order of their numbers; none may be removed in the body. Only the
    engine cares which of them has which role. */
@@ -50,8 +44,40 @@ static inline struct rc_link *rc_topology_after(const struct rc_topology *topolo
 /* The link of that number, for a host that knows its connections by number. NULL: there is none. */
 struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_t number);
 
-/* The link of `role` to the node that owns `key`. */
-struct rc_link *rc_topology_link(struct rc_topology *topology, enum rc_link_role role,
-                                 const char *key, size_t key_len);
+/* ---- routing: a slot says which node ---------------------------------------------------------- */
+
+enum { RC_SLOT_ANY = -1 }; /* any node will do */
+
+/* Of a key. One node has every slot: as long as there is no other nobody hashes the key. */
+static inline int32_t rc_topology_slot(const struct rc_topology *topology, const char *key,
+                                       size_t len)
+{
+    (void)topology;
+    (void)key;
+    (void)len;
+    return RC_SLOT_ANY;
+}
+
+static inline struct rc_server_node *rc_topology_node(struct rc_topology *topology, int32_t slot)
+{
+    (void)slot;
+    return &topology->node;
+}
+
+/* Sends a request to the node of its slot, over the link of that role. Takes it; `done` is called
+   later, never from inside this call. */
+void rc_topology_send(struct rc_topology *topology, struct rc_req *req, enum rc_link_role role,
+                      int32_t slot, int64_t deadline_us);
+/* The same, behind what `earlier` may still do: rc_link_send_after. */
+void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req,
+                            enum rc_link_role role, int32_t slot, struct rc_req *earlier);
+
+/* Whether a command on that slot has no chance, for its server does not let us in: the error, and
+   why. 0: it has. */
+int rc_topology_is_barred(struct rc_topology *topology, int32_t slot, const char **cause);
+/* Redis tells us now when a key of that slot changes, if we have read it over T. */
+bool rc_topology_is_tracked(struct rc_topology *topology, int32_t slot);
+/* Why Redis could tell us nothing of a slot; NULL: it could. */
+const char *rc_topology_why_deaf(struct rc_topology *topology, int32_t slot);
 
 #endif

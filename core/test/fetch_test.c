@@ -314,14 +314,14 @@ static void asks_for_a_sign_of_life_only_while_somebody_reads(void)
     put("key", "one", -1);
     warm("key");
     unsigned commands = server.commands;
-    int64_t start_us = rc_near_asof(client.engine.owner);
+    int64_t start_us = rc_near_asof(client.engine.topology.node.owner);
     CHECK(is_near("key", "one"));
     peer_sleep(&server, 600);
-    CHECK(rc_near_asof(client.engine.owner) - start_us >= 250000); /* by PING, */
-    CHECK(server.commands == commands);                            /* which does not count */
+    CHECK(rc_near_asof(client.engine.topology.node.owner) - start_us >= 250000); /* by PING, */
+    CHECK(server.commands == commands); /* which does not count */
     peer_sleep(&server, 10000);
-    int64_t quiet_us = server.now_us - rc_near_asof(client.engine.owner);
-    CHECK(quiet_us > 5000000 && !client.engine.horizon.is_watching);
+    int64_t quiet_us = server.now_us - rc_near_asof(client.engine.topology.node.owner);
+    CHECK(quiet_us > 5000000 && !client.engine.topology.node.horizon.is_watching);
     take_down();
 }
 
@@ -385,7 +385,7 @@ static void a_barrier_tells_when_it_was_set(void)
     peer_barrier(&client, &ops[0]);
     peer_run(&server);
     CHECK(peer_ended(&ops[0], 0, RC_DONE) && ops[0].op.result.number == server.now_us);
-    CHECK(rc_near_asof(client.engine.owner) == server.now_us);
+    CHECK(rc_near_asof(client.engine.topology.node.owner) == server.now_us);
     take_down();
 }
 

@@ -691,7 +691,7 @@ static void shut(struct peer_server *server, struct peer_conn *conn, bool execut
 
 static struct peer_server *server_of(struct peer_conn *conn)
 {
-    struct rc_engine *engine = conn->link->owner;
+    struct rc_engine *engine = conn->link->node->news.owner;
     return RC_CONTAINER(engine, struct peer_client, engine)->server;
 }
 
@@ -877,7 +877,7 @@ void peer_open_near(struct peer_client *client, struct peer_server *server,
 void peer_use(struct peer_client *client, const char *url)
 {
     const char *why;
-    must(rc_address_parse(&client->engine.address, url, strlen(url), &why));
+    must(rc_address_parse(&client->engine.topology.node.address, url, strlen(url), &why));
 }
 
 void peer_close(struct peer_client *client)

@@ -323,7 +323,7 @@ static void a_delete_whose_slot_goes_away_is_not_noted(void)
     put("a", 1);
     fail_over();
     CHECK(has("a", 1) && sent_again() == 0 && lost() == 0);
-    CHECK(client.engine.replay.by_key.count == 0);
+    CHECK(client.engine.topology.node.replay.by_key.count == 0);
     take_down();
 }
 
@@ -339,16 +339,16 @@ static void is_bounded_in_number_and_bytes(void)
         CHECK(rc_buf_append(&op.op.key, key, strlen(key)) == 0);
         peer_run(&server);
     }
-    rc_replay_begin(&client.engine.replay, "one", 3, NULL);
+    rc_replay_begin(&client.engine.topology.node.replay, "one", 3, NULL);
     memset(key, 'k', sizeof key - 1);
     for (int i = 0; i < 1000; i++) {
         memcpy(key, &i, sizeof i);
-        rc_replay_begin(&client.engine.replay, key, sizeof key - 1, NULL);
-        rc_replay_end(&client.engine.replay, key, sizeof key - 1, true);
-        if (!CHECK(client.engine.replay.bytes <= RC_REPLAY_BYTES))
+        rc_replay_begin(&client.engine.topology.node.replay, key, sizeof key - 1, NULL);
+        rc_replay_end(&client.engine.topology.node.replay, key, sizeof key - 1, true);
+        if (!CHECK(client.engine.topology.node.replay.bytes <= RC_REPLAY_BYTES))
             break;
     }
-    size_t kept = client.engine.replay.by_key.count;
+    size_t kept = client.engine.topology.node.replay.by_key.count;
     CHECK(kept > 400 && kept <= RC_REPLAY_ENTRIES);
     fail_over();
     CHECK(sent_again() == 0 && lost() >= 1000);
@@ -362,7 +362,7 @@ static void a_very_long_key_is_not_noted(void)
     delete ("a");
     memset(key, 'k', sizeof key - 1);
     delete (key);
-    CHECK(client.engine.replay.bytes < 100);
+    CHECK(client.engine.topology.node.replay.bytes < 100);
     take_down();
 }
 

@@ -390,7 +390,8 @@ void sim_oracle_deleted(struct sim_world *world, int client, int key, int64_t be
     const struct sim_client *deleter = &world->clients[client];
     struct sim_delete *delete = &world->oracle.deletes[key];
     char name[2] = {'k', (char)('0' + key)};
-    const char *version = rc_replay_known(&deleter->engine.replay, name, sizeof(name));
+    const char *version =
+        rc_replay_known(&deleter->engine.topology.node.replay, name, sizeof(name));
     *delete = (struct sim_delete){client, deleter->births, began_us, world->now_us, false, ""};
     delete->is_known = version != NULL;
     if (version != NULL)

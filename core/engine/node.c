@@ -1,0 +1,284 @@
+#include "engine/node.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mutant.h"
+
+enum {
+    TRIES = 4,                   /* with one link, before it is the other's turn */
+    CHECK_EVERY_US = 250 * 1000, /* health: how old what W's server said of itself may be */
+    SILENT_US = 1000 * 1000      /* and how long it may take to answer */
+};
+
+static const char TWO_SERVERS[] =
+    "reads and commands reach two different servers behind this address; connecting again";
+
+static struct rc_link *link_w(const struct rc_server_node *node)
+{
+    return &node->links[RC_LINK_W];
+}
+
+static struct rc_link *link_t(const struct rc_server_node *node)
+{
+    return &node->links[RC_LINK_T];
+}
+
+/* ---- do both links lead to one server? ------------------------------------------------------- */
+
+/* Of two links to two servers, the one to be made again. One and the same for some tries, or a
+   balancer that takes its servers in turns would never give both the same. */
+static struct rc_link *wrong_of(struct rc_server_node *node, struct rc_link *younger,
+                                struct rc_link *older)
+{
+    if (younger->identity.role != older->identity.role) {
+        if (younger->identity.role == RC_SERVER_REPLICA)
+            return younger;
+        if (older->identity.role == RC_SERVER_REPLICA)
+            return older;
+    }
+    if (node->suspect == NULL) {
+        node->suspect = older;
+        node->tries = 0;
+    } else if (++node->tries >= TRIES) {
+        node->suspect = node->suspect == older ? younger : older;
+        node->tries = 0;
+    }
+    return node->suspect;
+}
+
+/* This link has shaken hands: compares its server with the other link's. NULL: they are one, as far
+   as is known, or the other link was the wrong one and is down now; else why this one must go. */
+static const char *on_link_greeted(struct rc_link *link)
+{
+    struct rc_server_node *node = link->node;
+    struct rc_link *other = link->role == RC_LINK_W ? link_t(node) : link_w(node);
+    if (!rc_link_is_ready(other))
+        return NULL;
+    if (!rc_identity_differs(&link->identity, &other->identity)) {
+        const char *change = rc_identity_change(&other->identity, &link->identity);
+        node->suspect = NULL;
+        if (change != NULL) /* it would find out with its next heartbeat */
+            rc_link_give_up(other, change);
+        return NULL;
+    }
+    if (wrong_of(node, link, other) == link)
+        return TWO_SERVERS;
+    rc_link_give_up(other, TWO_SERVERS);
+    return NULL;
+}
+
+/* ---- news of the links ----------------------------------------------------------------------- */
+
+static void on_link_ready(struct rc_link *link)
+{
+    struct rc_server_node *node = link->node;
+    /* One of them alone does harm: a lease that is asked for over T is given back over W. */
+    rc_link_hurry(link_w(node));
+    rc_link_hurry(link_t(node));
+    if (link->role == RC_LINK_W) {
+        rc_replay_send(&node->replay, link);
+        return;
+    }
+    /* Reads and writes must lead to the same server, and health() tells of both. */
+    rc_link_want(link_w(node));
+    node->news.on_tracked(node->news.owner, node);
+    if (node->near != NULL && link->tracking && link->epoch > 0)
+        rc_revalidate_start(&node->revalidate);
+}
+
+void rc_node_begin_epoch(struct rc_server_node *node)
+{
+    if (node->near == NULL)
+        return;
+    rc_near_renew_owner(node->owner);
+    rc_revalidate_stop(&node->revalidate);
+}
+
+static void on_link_down(struct rc_link *link)
+{
+    struct rc_server_node *node = link->node;
+    if (link->role != RC_LINK_T)
+        return;
+    if (!RC_MUTANT(NO_FLUSH_ON_RECONNECT))
+        rc_node_begin_epoch(node);
+    node->news.on_untracked(node->news.owner, node);
+}
+
+static void on_link_answered(struct rc_link *link, int64_t sent_us)
+{
+    struct rc_server_node *node = link->node;
+    if (link->tracking)
+        rc_near_set_asof(node->owner, rc_horizon_reach(&node->horizon, sent_us));
+}
+
+static void on_link_push(struct rc_link *link, const struct rc_reply *push)
+{
+    const struct rc_node_news *news = &link->node->news;
+    news->on_push(news->owner, link, push);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static void on_watch(struct rc_horizon *horizon)
+{
+    rc_revalidate_adopt(&RC_CONTAINER(horizon, struct rc_server_node, horizon)->revalidate);
+}
+
+static int init_near(struct rc_server_node *node, struct rc_near *near)
+{
+    struct rc_link *t = link_t(node);
+    node->owner = near != NULL ? rc_near_add_owner(near) : NULL;
+    if (node->owner == NULL)
+        return 0;
+    node->near = near;
+    t->on_answered = on_link_answered;
+    int error = rc_horizon_init(&node->horizon, node->context, t, near, node->owner);
+    node->horizon.on_watch = on_watch;
+    if (error == 0 &&
+        (error = rc_revalidate_init(&node->revalidate, node->context, t, near, node->owner)) != 0)
+        rc_horizon_deinit(&node->horizon);
+    if (error != 0)
+        rc_near_remove_owner(near, node->owner);
+    return error;
+}
+
+static int init_links(struct rc_server_node *node)
+{
+    for (int role = 0; role < RC_LINK_ROLES; role++) {
+        struct rc_link *link = &node->links[role];
+        int error = rc_link_init(link, node->context, &node->address, (enum rc_link_role)role);
+        if (error != 0) {
+            while (role-- > 0)
+                rc_link_deinit(&node->links[role]);
+            return error;
+        }
+        link->node = node;
+        link->on_ready = on_link_ready;
+        link->on_down = on_link_down;
+        link->on_push = on_link_push;
+        link->on_greeted = on_link_greeted;
+    }
+    return 0;
+}
+
+static void deinit_links(struct rc_server_node *node)
+{
+    for (int role = RC_LINK_ROLES; role-- > 0;)
+        rc_link_deinit(&node->links[role]);
+}
+
+int rc_node_init(struct rc_server_node *node, struct rc_context *context,
+                 const struct rc_address *address, struct rc_near *near,
+                 const struct rc_node_news *news)
+{
+    node->context = context;
+    node->address = *address;
+    node->news = *news;
+    int error = init_links(node);
+    if (error != 0)
+        return error;
+    error = init_near(node, near);
+    if (error != 0) {
+        deinit_links(node);
+        return error;
+    }
+    rc_replay_init(&node->replay, context);
+    return 0;
+}
+
+void rc_node_deinit(struct rc_server_node *node)
+{
+    rc_replay_deinit(&node->replay);
+    if (node->near != NULL) {
+        rc_revalidate_deinit(&node->revalidate);
+        rc_horizon_deinit(&node->horizon);
+        rc_near_remove_owner(node->near, node->owner);
+    }
+    deinit_links(node);
+}
+
+/* ---- near copies ----------------------------------------------------------------------------- */
+
+void rc_node_begin(struct rc_server_node *node)
+{
+    if (node->near == NULL)
+        return;
+    node->horizon.stays = true; /* the copies that are read may all be others', who will leave */
+    rc_horizon_watch(&node->horizon);
+    rc_link_want(link_t(node));
+}
+
+bool rc_node_offer(struct rc_server_node *node)
+{
+    const struct rc_link *t = link_t(node);
+    if (node->near == NULL || !rc_link_is_ready(t) || !t->tracking)
+        return false;
+    node->revalidate.is_leaving = true;
+    rc_horizon_offer(&node->horizon);
+    rc_near_offer(node->near, node->owner);
+    return true;
+}
+
+bool rc_node_can_keep(const struct rc_server_node *node)
+{
+    const struct rc_link *t = link_t(node);
+    if (node->near == NULL || t->refused || t->ended)
+        return false;
+    /* Not yet connected: the first read pays for it as it would on W. Lost: W may be alive. */
+    return rc_link_is_ready(t) ? t->tracking : t->attempts == 0;
+}
+
+/* ---- health ---------------------------------------------------------------------------------- */
+
+static void on_check(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_server_node *node = req->owner;
+    (void)status;
+    (void)reply;
+    (void)text;
+    node->check = NULL; /* the link has read what it says */
+}
+
+static void check(struct rc_server_node *node)
+{
+    struct rc_context *context = node->context;
+    struct rc_link *w = link_w(node);
+    if (!rc_link_is_ready(w) || node->check != NULL || context->closing ||
+        context->now_us - w->confirmed_us < CHECK_EVERY_US)
+        return;
+    struct rc_req *req = rc_link_question(w);
+    if (req == NULL)
+        return;
+    req->done = on_check;
+    req->owner = node;
+    node->check = req;
+    rc_link_send(w, req, rc_context_after_ms(context, context->options.command_timeout_ms));
+}
+
+static bool is_silent(const struct rc_link *link)
+{
+    if (rc_list_is_empty(&link->in_flight))
+        return false;
+    const struct rc_req *oldest = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
+    int64_t since_us = oldest->sent_us > link->received_us ? oldest->sent_us : link->received_us;
+    return link->context->now_us - since_us > SILENT_US;
+}
+
+void rc_node_get_health(struct rc_server_node *node, rc_health *health)
+{
+    const struct rc_link *w = link_w(node), *t = link_t(node);
+    memset(health, 0, sizeof *health);
+    check(node);
+    health->ready = rc_link_is_ready(w) && !w->is_read_only && !is_silent(w);
+    health->tracking = rc_link_is_ready(t) && t->tracking;
+    /* A client that has only read near so far knows what is wrong from T. */
+    const struct rc_link *asked = health->ready || w->state == RC_LINK_IDLE ? t : w;
+    if (!health->ready && asked->down_since_us != 0)
+        health->down_ms = (node->context->now_us - asked->down_since_us) / 1000;
+    snprintf(health->server, sizeof health->server, "%s",
+             w->server[0] != '\0' ? w->server : t->server);
+    snprintf(health->address, sizeof health->address, "%s", node->address.label);
+    snprintf(health->cause, sizeof health->cause, "%s",
+             !health->ready && is_silent(w) ? "the server does not answer" : asked->cause);
+}

@@ -1,0 +1,83 @@
+/*
+ * node - one server: its address, the links to it, and what this process knows of it.
+ *
+ * What:    two links, W and T (link.h); whose near copies T has read (owner), up to when they are
+ *          known coherent (horizon), which of them outlive a reconnect (revalidate); the deletes
+ *          that the server may have lost (replay); and how the server is (health). Two connections
+ *          through one address may lead to two servers; then one of them is closed and made again,
+ *          with backoff, until both lead to one.
+ * Threads: the engine's owner.
+ * Memory:  owns all of it but the near cache. Its links point back to it: it never moves.
+ * Errors:  RC_ERR_NOMEM from init. Without room for another owner: no near copies, no error.
+ * Not:     does not choose among servers (topology), does not know keys, ops or locks. Does not know
+ *          which of two servers is the right one. A replica is not; else the older connection is
+ *          taken for the wrong one, for an address leads to where it was opened last.
+ */
+#ifndef RC_NODE_H
+#define RC_NODE_H
+
+#include "base/address.h"
+#include "engine/context.h"
+#include "engine/horizon.h"
+#include "engine/link.h"
+#include "engine/replay.h"
+#include "engine/revalidate.h"
+#include "near/near.h"
+
+struct rc_server_node;
+
+/* What the rest of the engine hears of a node. */
+struct rc_node_news {
+    void *owner;
+    /* Redis tells of changes from now on. */
+    void (*on_tracked)(void *owner, struct rc_server_node *node);
+    /* It tells of none any more. */
+    void (*on_untracked)(void *owner, struct rc_server_node *node);
+    /* A message that nobody asked for has come over this link. */
+    void (*on_push)(void *owner, struct rc_link *link, const struct rc_reply *push);
+};
+
+/* Named with "server": redcache.h calls a piece of an answer rc_node. */
+struct rc_server_node {
+    /* Fixed after init. */
+    struct rc_context *context;
+    struct rc_address address;
+    struct rc_node_news news;
+    struct rc_near *near; /* NULL: none. The client's; outlives the engine */
+    struct rc_near_owner *owner;
+
+    /* Engine only. */
+    struct rc_link *links; /* index: enum rc_link_role */
+    struct rc_horizon horizon;
+    struct rc_revalidate revalidate;
+    struct rc_replay replay;
+    struct rc_req *check; /* asks W's server how it is, for rc_node_get_health; or NULL */
+    /* While the links lead to two servers. */
+    struct rc_link *suspect; /* the one that is made again; NULL: they agree, or one is closed */
+    uint32_t tries;          /* how often, since it is the suspect */
+};
+
+static inline struct rc_link *rc_node_link(struct rc_server_node *node, enum rc_link_role role)
+{
+    return &node->links[role];
+}
+
+/* near NULL: without near copies. */
+int rc_node_init(struct rc_server_node *node, struct rc_context *context,
+                 const struct rc_address *address, struct rc_near *near,
+                 const struct rc_node_news *news);
+void rc_node_deinit(struct rc_server_node *node); /* after the links' shutdown */
+
+/* Changes may have passed us by: nothing that was read up to now is known coherent. */
+void rc_node_begin_epoch(struct rc_server_node *node);
+/* Somebody reads near copies in this process: connects, before anything is asked for. */
+void rc_node_begin(struct rc_server_node *node);
+/* Others of this machine may take over the copies. False: there is nothing to hand over. */
+bool rc_node_offer(struct rc_server_node *node);
+
+/* Whether what is read now can be kept near: the connection is tracked, or will be. */
+bool rc_node_can_keep(const struct rc_server_node *node);
+/* Tells how the server is, and asks it where the last answer is old: the next call knows. */
+void rc_node_get_health(struct rc_server_node *node, rc_health *health);
+
+#endif
