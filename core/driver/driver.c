@@ -150,7 +150,7 @@ static void start_submitted(struct rc_driver *driver)
         next = seat->earlier; /* the seat may be gone once it is finished */
         if (seat->call != NULL) {
             seat->call(&driver->engine, seat->argument);
-            rc_seat_finish(seat);
+            rc_loop_finish(seat);
         } else {
             rc_engine_submit(&driver->engine, &seat->op);
         }
@@ -162,7 +162,7 @@ static bool finish_ops(struct rc_driver *driver)
     struct rc_op *op;
     bool any = false;
     while ((op = rc_engine_take_finished(&driver->engine)) != NULL) {
-        rc_seat_finish(RC_CONTAINER(op, struct rc_seat, op));
+        rc_loop_finish(RC_CONTAINER(op, struct rc_seat, op));
         any = true;
     }
     return any;

@@ -52,7 +52,7 @@ void rc_loop_deinit(struct rc_loop *loop)
 
 /* ---- what is done ---------------------------------------------------------------------------- */
 
-void rc_loop_push(struct rc_loop *loop, struct rc_seat *seat)
+static void push(struct rc_loop *loop, struct rc_seat *seat)
 {
     seat->untold = true;
     seat->next_done = atomic_load_explicit(&loop->done, memory_order_relaxed);
@@ -62,7 +62,7 @@ void rc_loop_push(struct rc_loop *loop, struct rc_seat *seat)
     }
 }
 
-void rc_loop_wake(struct rc_loop *loop)
+static void wake(struct rc_loop *loop)
 {
     uint64_t one = 1;
     /* A read first: most of a burst find it done. Pairs with rc_loop_wait: see push. */
@@ -74,6 +74,18 @@ void rc_loop_wake(struct rc_loop *loop)
     /* A socket takes the eight bytes as gladly as an eventfd. Full: he has enough to read. */
     ssize_t written = write(fd, &one, sizeof one);
     (void)written;
+}
+
+void rc_loop_finish(struct rc_seat *seat)
+{
+    struct rc_loop *loop = seat->loop;
+    if (loop == NULL) {
+        rc_seat_finish(seat);
+        return;
+    }
+    push(loop, seat); /* before it is done: what is done and freed must be found in there */
+    rc_seat_finish(seat);
+    wake(loop);
 }
 
 /* Puts what was done since the last time behind what is in order. */
@@ -150,7 +162,7 @@ int rc_loop_open_fd(struct rc_loop *loop)
         return RC_ERR_NOMEM;
     loop->has_event = true;
     atomic_store(&loop->fd, fd);
-    rc_loop_wake(loop); /* what was done while nobody could be told */
+    wake(loop); /* what was done while nobody could be told */
     return fd;
 }
 
@@ -192,7 +204,7 @@ int rc_loop_accept_socket(struct rc_loop *loop)
     if (earlier >= 0)
         close(earlier);
     atomic_store(&loop->told, false);
-    rc_loop_wake(loop); /* what was done while nobody could be told */
+    wake(loop); /* what was done while nobody could be told */
     return 0;
 }
 

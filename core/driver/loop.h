@@ -4,7 +4,7 @@
  * What:    a list that seats with a name are put into when they are done, and what wakes the caller
  *          then: nothing, a descriptor, or a connection that the caller made to us. And rc_wire_host,
  *          for links whose bytes the caller moves himself.
- * Threads: push and wake: whoever owns the engine. The rest: the loop's own.
+ * Threads: rc_loop_finish: whoever owns the engine. The rest: the loop's own.
  * Memory:  the caller's; deinit only when none of its seats is under way any more.
  * Errors:  RC_ERR_*.
  */
@@ -45,9 +45,8 @@ struct rc_loop {
 int rc_loop_init(struct rc_loop *loop, struct rc_client *client);
 void rc_loop_deinit(struct rc_loop *loop);
 
-void rc_loop_push(struct rc_loop *loop, struct rc_seat *seat);
-/* After a push. */
-void rc_loop_wake(struct rc_loop *loop);
+/* The seat is done: tells its loop, if it has one. Its thread may free it then. */
+void rc_loop_finish(struct rc_seat *seat);
 
 /* The oldest that is done, or NULL. */
 struct rc_seat *rc_loop_take(struct rc_loop *loop);

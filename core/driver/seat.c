@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "driver/futex.h"
-#include "driver/loop.h"
 
 int rc_seat_init(struct rc_seat *seat, struct rc_client *client)
 {
@@ -35,14 +34,9 @@ bool rc_seat_park(struct rc_seat *seat, int64_t timeout_us)
 
 void rc_seat_finish(struct rc_seat *seat)
 {
-    struct rc_loop *loop = seat->loop;
-    if (loop != NULL) /* before it is done: what is done and freed must be found in there */
-        rc_loop_push(loop, seat);
     /* Release pairs with rc_seat_is_done. From here on the seat may be gone. */
     if (atomic_fetch_or(&seat->state, RC_SEAT_DONE) & RC_SEAT_PARKED)
         rc_seat_wake(seat);
-    if (loop != NULL)
-        rc_loop_wake(loop);
 }
 
 bool rc_seat_give_turn(struct rc_seat *seat)

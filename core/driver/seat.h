@@ -58,7 +58,8 @@ void rc_seat_deinit(struct rc_seat *seat);
 /* Sleeps until done, given the turn, or the time is over. False where the time was over and there was
    news all the same: a wake-up was lost, or the processor came later than the news. */
 bool rc_seat_park(struct rc_seat *seat, int64_t timeout_us);
-void rc_seat_finish(struct rc_seat *seat); /* done: wakes its thread, which may free the seat */
+/* Done: wakes its thread, which may free the seat. Its loop is not told: see rc_loop_finish. */
+void rc_seat_finish(struct rc_seat *seat);
 /* Returns whether its thread must be woken for that, by rc_seat_wake. */
 bool rc_seat_give_turn(struct rc_seat *seat);
 bool rc_seat_take_turn(struct rc_seat *seat); /* whether it was given; it is not any more */
