@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "driver/fork.h"
-#include "driver/reactor.h"
+#include "driver/manual_clock.h"
 #include "engine/script.h"
 
 static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;

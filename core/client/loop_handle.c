@@ -8,9 +8,8 @@
 #include "client/client.h"
 #include "driver/lookup.h"
 #include "driver/loop.h"
-#include "driver/reactor.h"
 
-enum { SWEEP_EVERY_US = 100000, TURNS_MAX = 64, CAUSE_SIZE = 128 };
+enum { CAUSE_SIZE = 128 };
 
 /* A host may have lost its loop or client while somebody else still knows them: every call here
    refuses NULL, and does nothing for a client that is closed. */
@@ -85,62 +84,8 @@ void rc_loop_leave(struct rc_seat *seat)
 
 /* ---- turns ----------------------------------------------------------------------------------- */
 
-static void turn_host(struct rc_loop *loop, struct rc_driver *driver)
-{
-    if (!rc_driver_try_own(driver))
-        return;
-    for (int i = 0; i < TURNS_MAX && rc_driver_turn(driver, 0); i++) {
-    }
-    rc_driver_leave(driver, false);
-    int64_t now_us = driver->engine.context.now_us;
-    if (atomic_load(&driver->ended)) /* the store in memory may be gone with its last client */
-        return;
-    if (driver->wire->upkeep != NULL && now_us - loop->swept_us >= SWEEP_EVERY_US) {
-        loop->swept_us = now_us;
-        driver->wire->upkeep(driver, now_us);
-    }
-}
-
-/* A pass of the caller's own, where that is cheaper than to wake the thread for it. */
-static bool turn_inline(struct rc_loop *loop, struct rc_driver *driver)
-{
-    int turns = driver->wire->is_instant ? TURNS_MAX : loop->turns ? 1 : 0;
-    if (turns == 0 || atomic_load(&driver->crowded) || !rc_driver_try_own(driver))
-        return false;
-    rc_driver_count_inline_turn(driver);
-    while (turns-- > 0 && rc_driver_turn(driver, 0)) {
-    }
-    if (rc_driver_needs_reactor(driver))
-        atomic_store(&driver->reactor_wants, true);
-    rc_driver_leave(driver, false);
-    return true;
-}
-
-static uint32_t take_wants(struct rc_link *link)
-{
-    uint32_t wants =
-        (link->wants_close ? RC_HOST_CLOSE : 0) | (link->wants_open ? RC_HOST_OPEN : 0);
-    link->wants_close = link->wants_open = false;
-    return wants;
-}
-
-static void tell_links(struct rc_driver *driver, rc_turn *turn)
-{
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        struct rc_link *link = &driver->engine.topology.links[i];
-        turn->links[i].wants = take_wants(link);
-        turn->links[i].len = rc_buf_len(&link->output);
-        turn->news |= (turn->links[i].len > 0 ? 1u << i : 0) |
-                      (turn->links[i].wants != 0 ? 1u << (RC_HOST_LINKS + i) : 0);
-    }
-    int64_t at_us = rc_engine_deadline(&driver->engine);
-    int64_t left_us = at_us - driver->engine.context.now_us;
-    turn->wait_us = at_us == INT64_MAX ? -1 : left_us > 0 ? left_us : 0;
-}
-
 void rc_loop_turn(rc_loop *loop, rc_turn *turn)
 {
-    _Static_assert((int)RC_HOST_LINKS == (int)RC_TOPOLOGY_LINKS, "a host owns all of them");
     struct rc_driver *driver = driver_of(loop);
     struct rc_seat *seat;
     turn->wait_us = -1;
@@ -149,27 +94,18 @@ void rc_loop_turn(rc_loop *loop, rc_turn *turn)
     if (loop == NULL)
         return;
     rc_loop_hush(loop);
-    if (driver != NULL && driver->kind == RC_DRIVER_HOST)
-        turn_host(loop, driver);
-    else if (driver != NULL && driver->kind == RC_DRIVER_POLL)
-        rc_reactor_dispatch(driver->reactor);
-    else if (driver != NULL && atomic_load(&driver->submitted) != NULL &&
-             !turn_inline(loop, driver))
-        rc_driver_kick(driver);
+    if (driver != NULL)
+        driver->runner->turn(driver, loop);
     while (turn->count < RC_TURN_NAMES && (seat = rc_loop_take(loop)) != NULL)
         turn->names[turn->count++] = seat->name;
-    if (driver == NULL || driver->kind != RC_DRIVER_HOST)
-        return;
-    if (driver->wire != &rc_wire_host)
-        turn->wait_us = SWEEP_EVERY_US; /* news of a store in memory has no other way to us */
-    else if (turn->count < RC_TURN_NAMES)
-        tell_links(driver, turn); /* by the last of the turns: what is wanted is told once */
+    if (driver != NULL && driver->runner->tell != NULL)
+        driver->runner->tell(driver, turn);
 }
 
 void rc_loop_wait(rc_loop *loop)
 {
     struct rc_driver *driver = driver_of(loop);
-    if (driver == NULL || driver->kind == RC_DRIVER_HOST)
+    if (driver == NULL || driver->runner->is_host)
         return;
     loop->turns = true;
     while (!rc_loop_has_done(loop) && !atomic_load(&driver->ended)) {
@@ -185,10 +121,10 @@ int rc_loop_fd(rc_loop *loop)
     struct rc_driver *driver = start_driver_of(loop, &error);
     if (driver == NULL)
         return error;
-    if (driver->kind == RC_DRIVER_HOST)
+    if (driver->runner->is_host)
         return RC_ERR_ARGUMENT;
     loop->turns = false;
-    return driver->kind == RC_DRIVER_POLL ? rc_reactor_fd(driver->reactor) : rc_loop_open_fd(loop);
+    return driver->runner->fd != NULL ? driver->runner->fd(driver) : rc_loop_open_fd(loop);
 }
 
 int rc_loop_listen(rc_loop *loop, char *path, size_t size)

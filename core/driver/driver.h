@@ -1,82 +1,17 @@
 /*
- * driver - who turns the engine's loop: one pass over its wires, and the right to make it.
+ * driver - an engine that runs: starts it, hands it work, closes and frees it.
  *
- * What:    the engine with its wires, the queue of submitted seats, and ownership. Ops are put
- *          into the queue by any thread; whoever owns the engine takes them out, moves bytes and
- *          finishes ops. Owners are blocking callers (inline.c, instant.c) and the reactor thread,
- *          or, where a clock is moved by hand, whoever moves it (manual_clock.c).
- *          Nobody else ever waits under a mutex.
- * Threads: marked at each field.
- * Memory:  made by the client; lives until the reactor thread is joined.
+ * What:    chooses the runner and the wire for an address and options, and puts them together
+ *          with an engine. turn.h has the driver itself: what its owners do.
+ * Threads: start, close, free: one, the client sees to it. wait and call: any.
+ * Memory:  made by the client; lives until it is freed, after its reactor thread was joined.
+ * Errors:  RC_ERR_NOMEM, RC_ERR_DESCRIPTORS from start.
+ * Not:     how a caller waits and what works in the background: that is the runner's.
  */
 #ifndef RC_DRIVER_H
 #define RC_DRIVER_H
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-
-#include "base/clock.h"
-#include "driver/manual_clock.h"
-#include "driver/memory.h"
-#include "driver/seat.h"
-#include "driver/tls.h"
-#include "driver/wire.h"
-
-enum rc_owner {
-    RC_OWNER_NONE,
-    RC_OWNER_TURNING, /* somebody moves bytes, and looks at the queue before it leaves */
-    RC_OWNER_SLEEPING /* a blocking caller sleeps in poll() as the owner: wake it */
-};
-
-struct rc_reactor;
-
-struct rc_driver {
-    /* Fixed after start. */
-    int cpu_count;
-    bool may_spin;
-    int wake_fd[2]; /* a pipe's ends (the same eventfd on Linux): wakes the owner that sleeps */
-    int kind;       /* RC_DRIVER_*; with a host everything happens in one thread */
-    struct rc_reactor *reactor; /* NULL with a clock of its own: nobody works in the background */
-    struct rc_clock *clock;     /* NULL: the machine's */
-    unsigned fork_generation;
-    const struct rc_wire *wire;
-    struct rc_tls_context *tls_context; /* NULL: no TLS */
-    struct rc_memory *memory;           /* wire_memory.c's */
-
-    /* The owner's. */
-    struct rc_engine engine;
-    int64_t listened_us; /* when all links were last read */
-    /* wire_socket.c's. */
-    struct rc_tls *tls[RC_TOPOLOGY_LINKS]; /* of connected sockets, NULL: none */
-    int fds[RC_TOPOLOGY_LINKS];            /* connected sockets, -1: none */
-    bool unwritten[RC_TOPOLOGY_LINKS];     /* the socket was full */
-    char receive_buffer[64 * 1024];
-    /* wire_memory.c's. */
-    struct rc_memory_end ends[RC_TOPOLOGY_LINKS];
-
-    /* The thread's that moves the clock. */
-    struct rc_list beat; /* in the clock's list */
-
-    /* Any thread. */
-    _Atomic(struct rc_seat *) submitted; /* newest first; the owner takes them all */
-    _Atomic int owner;
-    _Atomic bool told;                /* there is news in the wire that no descriptor announces */
-    _Atomic int waiting;              /* threads in rc_driver_wait */
-    _Atomic bool crowded;             /* so many wait that the reactor shall do it all */
-    _Atomic bool reactor_wants;       /* the reactor has work only it can do */
-    _Atomic int64_t reactor_alarm_us; /* when it will look at the engine by itself */
-    _Atomic bool reactor_dormant;     /* ... or not at all until it is told */
-    _Atomic bool ended;               /* the reactor is gone: callers help themselves */
-    _Atomic uint64_t inline_turns;
-    _Atomic uint64_t reactor_turns;
-    _Atomic uint64_t late_wakes;
-    _Atomic int spin_credits;
-
-    pthread_mutex_t waiters_mutex;
-    /* Guarded by waiters_mutex. */
-    struct rc_list waiters; /* seats that park, by `waiter`, oldest first */
-};
+#include "driver/turn.h"
 
 /* What a driver works with; all of it is the client's and outlives the driver, but the memory only
    rc_driver_close. */
@@ -94,55 +29,10 @@ void rc_driver_free(struct rc_driver *driver); /* after close, when no seat is i
 /* In a child of fork(): closes its copies of the parent's descriptors. It is never used again. */
 void rc_driver_orphan(struct rc_driver *driver);
 
-/* Caller: hands a seat over, waits for it. */
-void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat);
+/* Waits for a seat that was submitted. */
 void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat);
-void rc_driver_wait_instant(struct rc_driver *driver, struct rc_seat *seat); /* instant wires */
-/* Sleeps until done or given the turn, or for a tenth of a second: somebody else works for the caller,
-   who looks after that long all the same. */
-void rc_driver_park(struct rc_driver *driver, struct rc_seat *seat);
 /* Runs `call` as the engine's owner, and waits for that. */
 void rc_driver_call(struct rc_driver *driver, void (*call)(struct rc_engine *, void *),
                     void *argument);
-
-/* Owners. */
-bool rc_driver_try_own(struct rc_driver *driver);
-/* Leaves, and finds the next owner if there is anything left to do. */
-void rc_driver_leave(struct rc_driver *driver, bool is_reactor);
-/* One pass: takes the queue, moves bytes that can be moved at once, fires timers, finishes ops.
-   Returns whether anything happened. `readable`: bit per link to read from even if no answer is
-   due. */
-bool rc_driver_turn(struct rc_driver *driver, unsigned readable);
-/* False while a connection is being made: then only the reactor can go on, and needs the engine for
-   it. */
-bool rc_driver_can_turn(const struct rc_driver *driver);
-bool rc_driver_needs_reactor(
-    const struct rc_driver *driver); /* a link waits to be opened or closed */
-/* Answers are waiting in an instant wire. */
-bool rc_driver_has_unread(const struct rc_driver *driver);
-/* Makes sure that somebody looks at the queue soon. */
-void rc_driver_kick(struct rc_driver *driver);
-void rc_driver_wake_sleeper(struct rc_driver *driver);
-/* There is news in the instant wire: makes sure that somebody looks soon. Never turns the engine
-   itself. */
-void rc_driver_tell(struct rc_driver *driver);
-
-static inline void rc_driver_count_inline_turn(struct rc_driver *driver)
-{
-    /* Relaxed, and no read-modify-write: only the owner writes it. */
-    uint64_t turns = atomic_load_explicit(&driver->inline_turns, memory_order_relaxed);
-    atomic_store_explicit(&driver->inline_turns, turns + 1, memory_order_relaxed);
-}
-
-/* It has no thread: its host's calls are all that happens. */
-static inline bool rc_driver_is_hosted(const struct rc_driver *driver)
-{
-    return driver->kind != RC_DRIVER_REACTOR;
-}
-
-static inline int64_t rc_driver_now_us(const struct rc_driver *driver)
-{
-    return driver->clock != NULL ? rc_clock_read(driver->clock) : rc_clock_us();
-}
 
 #endif

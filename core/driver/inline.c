@@ -12,16 +12,16 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "driver/driver.h"
+#include "driver/loop.h"
 #include "driver/reactor.h"
+#include "driver/turn.h"
 
 enum {
     SPIN_US =
         120, /* longer than a round trip on one machine, shorter than a scheduler's time slice */
     CREDITS_MAX = 64,
     CREDITS_FOR_MISS = 4, /* a spin that did not pay costs as much as four that did */
-    PROBE_EVERY = 64,     /* without credit one wait in so many tries again */
-    PARK_US = 100 * 1000
+    PROBE_EVERY = 64      /* without credit one wait in so many tries again */
 };
 
 static _Atomic int spinners; /* in this process */
@@ -189,46 +189,8 @@ static bool try_to_turn(struct rc_driver *driver, struct rc_seat *seat, bool lis
     return done;
 }
 
-/* Nobody else does it. Where the host owns the connections only calls can be waited for. */
-static void wait_as_host(struct rc_driver *driver, struct rc_seat *seat)
+static void wait(struct rc_driver *driver, struct rc_seat *seat)
 {
-    bool is_polled = driver->kind == RC_DRIVER_POLL && !atomic_load(&driver->ended);
-    if (is_polled && driver->reactor != NULL) {
-        struct pollfd fd = {.fd = rc_reactor_fd(driver->reactor), .events = POLLIN};
-        rc_reactor_dispatch(driver->reactor);
-        while (!rc_seat_is_done(seat)) {
-            (void)poll(&fd, 1, -1);
-            rc_reactor_dispatch(driver->reactor);
-        }
-        rc_reactor_wake(driver->reactor); /* others may be done, too: that is for a turn to tell */
-    } else if (rc_driver_try_own(driver)) {
-        rc_driver_turn(driver, 0);
-        rc_driver_leave(driver, false);
-    }
-}
-
-void rc_driver_park(struct rc_driver *driver, struct rc_seat *seat)
-{
-    if (!rc_seat_park(seat, PARK_US)) /* relaxed: a counter */
-        atomic_fetch_add_explicit(&driver->late_wakes, 1, memory_order_relaxed);
-}
-
-void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
-{
-    if (rc_seat_is_done(seat))
-        return;
-    if (driver->clock != NULL) {
-        rc_clock_wait(driver->clock, seat);
-        return;
-    }
-    if (rc_driver_is_hosted(driver)) {
-        wait_as_host(driver, seat);
-        return;
-    }
-    if (driver->wire->is_instant) {
-        rc_driver_wait_instant(driver, seat);
-        return;
-    }
     count_waiter(driver);
     if (try_to_turn(driver, seat, false)) /* a lone caller needs no list and no mutex */
         return;
@@ -241,3 +203,18 @@ void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
             rc_seat_take_turn(seat); /* of one that is done it is passed on */
     }
 }
+
+static void turn(struct rc_driver *driver, struct rc_loop *loop)
+{
+    rc_driver_serve(driver, loop->turns ? 1 : 0);
+}
+
+const struct rc_runner rc_runner_inline = {
+    .start = rc_reactor_start,
+    .stop = rc_reactor_stop,
+    .free = rc_reactor_free,
+    .orphan = rc_reactor_orphan,
+    .wake = rc_reactor_wake,
+    .wait = wait,
+    .turn = turn,
+};

@@ -13,7 +13,6 @@
 
 #include "driver/fork.h"
 #include "driver/lookup.h"
-#include "driver/wire.h"
 
 int rc_loop_init(struct rc_loop *loop, struct rc_client *client)
 {
@@ -218,23 +217,3 @@ void rc_loop_hush(struct rc_loop *loop)
     /* Pairs with wake: see push. After the read: nothing is written while it is set. */
     atomic_store(&loop->told, false);
 }
-
-/* ---- links whose bytes the host moves ------------------------------------------------------- */
-
-static void send_nothing(struct rc_driver *driver, int which)
-{
-    (void)driver;
-    (void)which;
-}
-
-static bool receive_nothing(struct rc_driver *driver, int which)
-{
-    (void)driver;
-    (void)which;
-    return false;
-}
-
-const struct rc_wire rc_wire_host = {
-    .send = send_nothing,
-    .receive = receive_nothing,
-};

@@ -2,8 +2,7 @@
  * loop - the way back to a caller that has other things to do than to wait: what is done.
  *
  * What:    a list that seats with a name are put into when they are done, and what wakes the caller
- *          then: nothing, a descriptor, or a connection that the caller made to us. And rc_wire_host,
- *          for links whose bytes the caller moves himself.
+ *          then: nothing, a descriptor, or a connection that the caller made to us.
  * Threads: rc_loop_finish: whoever owns the engine. The rest: the loop's own.
  * Memory:  the caller's; deinit only when none of its seats is under way any more.
  * Errors:  RC_ERR_*.

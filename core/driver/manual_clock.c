@@ -4,8 +4,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-#include "driver/driver.h"
 #include "driver/fork.h"
+#include "driver/turn.h"
 
 rc_clock *rc_clock_new(void)
 {
@@ -29,25 +29,15 @@ void rc_clock_free(rc_clock *clock)
         free(clock);
 }
 
-void rc_clock_add(struct rc_clock *clock, struct rc_driver *driver)
-{
-    rc_list_append(&clock->drivers, &driver->beat);
-}
-
-void rc_clock_remove(struct rc_driver *driver)
-{
-    rc_list_remove(&driver->beat);
-}
-
 /* Those a parent process has left behind stand still. */
 static bool is_alive(const struct rc_driver *driver)
 {
     return driver->fork_generation == rc_fork_generation();
 }
 
-static bool turn(struct rc_driver *driver)
+static bool turn_once(struct rc_driver *driver)
 {
-    /* Another owner breaks the promise of one thread; he turns it himself. */
+    /* Another owner breaks the promise of one thread, and turns it himself. */
     if (!is_alive(driver) || !rc_driver_try_own(driver))
         return false;
     bool any = rc_driver_turn(driver, ~0u);
@@ -62,7 +52,7 @@ static void settle(struct rc_clock *clock)
     while (any) {
         any = false;
         RC_LIST_EACH(beat, following, &clock->drivers) {
-            any |= turn(RC_CONTAINER(beat, struct rc_driver, beat));
+            any |= turn_once(RC_CONTAINER(beat, struct rc_driver, beat));
         }
     }
 }
@@ -96,8 +86,10 @@ static void move_to(struct rc_clock *clock, int64_t at_us)
     settle(clock);
 }
 
-void rc_clock_wait(struct rc_clock *clock, struct rc_seat *seat)
+/* Moves the clock from deadline to deadline until the seat is done. */
+static void wait(struct rc_driver *driver, struct rc_seat *seat)
 {
+    struct rc_clock *clock = driver->clock;
     settle(clock);
     while (!rc_seat_is_done(seat)) {
         int64_t at_us = next_deadline(clock);
@@ -120,3 +112,36 @@ int64_t rc_clock_now(const rc_clock *clock)
 {
     return rc_clock_read(clock) - RC_CLOCK_START_US;
 }
+
+/* ---- the runner ------------------------------------------------------------------------------ */
+
+/* From its start to its end a driver goes by the clock. */
+static int add(struct rc_driver *driver)
+{
+    rc_list_append(&driver->clock->drivers, &driver->beat);
+    return 0;
+}
+
+static void remove_driver(struct rc_driver *driver)
+{
+    rc_list_remove(&driver->beat);
+}
+
+static void turn(struct rc_driver *driver, struct rc_loop *loop)
+{
+    (void)loop;
+    rc_driver_serve(driver, RC_TURNS_MAX);
+}
+
+static void pause_1_ms(struct rc_driver *driver)
+{
+    rc_clock_advance(driver->clock, 1000);
+}
+
+const struct rc_runner rc_runner_clock = {
+    .start = add,
+    .free = remove_driver,
+    .wait = wait,
+    .turn = turn,
+    .pause = pause_1_ms,
+};

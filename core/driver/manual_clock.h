@@ -19,9 +19,6 @@
 #include "base/list.h"
 #include "redcache.h"
 
-struct rc_driver;
-struct rc_seat;
-
 struct rc_clock {
     _Atomic int64_t now_us; /* the near cache reads it, too */
     unsigned references;
@@ -34,13 +31,6 @@ struct rc_clock {
 #define RC_CLOCK_START_UNIX_US (INT64_C(1577836800) * 1000000)
 
 void rc_clock_ref(struct rc_clock *clock);
-
-/* From its start to its end a driver goes by the clock. */
-void rc_clock_add(struct rc_clock *clock, struct rc_driver *driver);
-void rc_clock_remove(struct rc_driver *driver);
-
-/* Moves the clock from deadline to deadline until the seat is done. */
-void rc_clock_wait(struct rc_clock *clock, struct rc_seat *seat);
 
 static inline int64_t rc_clock_read(const struct rc_clock *clock)
 {

@@ -223,9 +223,9 @@ static void connect_next(struct door *door)
     give_up_errno(door, error);
 }
 
-static void on_lookup(void *reactor)
+static void on_lookup(void *driver)
 {
-    rc_reactor_wake(reactor);
+    rc_reactor_wake(driver);
 }
 
 static void open_door(struct door *door)
@@ -241,7 +241,7 @@ static void open_door(struct door *door)
     if (door->next != NULL)
         connect_next(door);
     else if (rc_lookup_start(&door->lookup, address->host, address->port, on_lookup,
-                             door->reactor) != 0)
+                             door->reactor->driver) != 0)
         give_up_errno(door, -ENOMEM);
 }
 
@@ -504,12 +504,13 @@ static void end_loop(struct rc_reactor *reactor)
     close(reactor->tick_fd);
 }
 
-int rc_reactor_start(struct rc_driver *driver)
+static int start(struct rc_driver *driver, bool is_hosted)
 {
     struct rc_reactor *reactor = calloc(1, sizeof *reactor);
     if (reactor == NULL)
         return RC_ERR_NOMEM;
     reactor->driver = driver;
+    reactor->is_hosted = is_hosted;
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
         reactor->doors[i].reactor = reactor;
         reactor->doors[i].which = i;
@@ -520,30 +521,44 @@ int rc_reactor_start(struct rc_driver *driver)
         free(reactor);
         return error;
     }
-    reactor->is_hosted = driver->kind == RC_DRIVER_POLL;
     driver->reactor = reactor;
-    if (!reactor->is_hosted && uv_thread_create(&reactor->thread, run, reactor) != 0) {
-        end_loop(reactor);
-        free(reactor);
-        return RC_ERR_NOMEM;
-    }
-    if (reactor->is_hosted) /* so that the kernel watches what wakes us, before the first turn */
-        uv_run(&reactor->loop, UV_RUN_NOWAIT);
     return 0;
 }
 
-int rc_reactor_fd(struct rc_reactor *reactor)
+int rc_reactor_start(struct rc_driver *driver)
 {
-    return uv_backend_fd(&reactor->loop);
+    int error = start(driver, false);
+    if (error != 0)
+        return error;
+    struct rc_reactor *reactor = driver->reactor;
+    if (uv_thread_create(&reactor->thread, run, reactor) == 0)
+        return 0;
+    end_loop(reactor);
+    rc_reactor_free(driver);
+    return RC_ERR_NOMEM;
 }
 
-void rc_reactor_dispatch(struct rc_reactor *reactor)
+int rc_reactor_start_hosted(struct rc_driver *driver)
 {
+    int error = start(driver, true);
+    if (error == 0) /* so that the kernel watches what wakes us, before the first turn */
+        uv_run(&driver->reactor->loop, UV_RUN_NOWAIT);
+    return error;
+}
+
+int rc_reactor_fd(struct rc_driver *driver)
+{
+    return uv_backend_fd(&driver->reactor->loop);
+}
+
+void rc_reactor_dispatch(struct rc_driver *driver)
+{
+    struct rc_reactor *reactor = driver->reactor;
     if (reactor->ending)
         return;
     uv_run(&reactor->loop, UV_RUN_NOWAIT);
-    if (atomic_load(&reactor->driver->submitted) != NULL ||
-        rc_driver_needs_reactor(reactor->driver) || reactor->driver->wire->is_instant)
+    if (atomic_load(&driver->submitted) != NULL || rc_driver_needs_reactor(driver) ||
+        driver->wire->is_instant)
         pass(reactor, 0);
     do { /* what is to be watched may change while libuv tells the kernel; the host waits for it */
         reactor->unwatched = false;
@@ -551,8 +566,9 @@ void rc_reactor_dispatch(struct rc_reactor *reactor)
     } while (reactor->unwatched);
 }
 
-void rc_reactor_wake(struct rc_reactor *reactor)
+void rc_reactor_wake(struct rc_driver *driver)
 {
+    struct rc_reactor *reactor = driver->reactor;
     /* Pairs with rc_reactor_stop: it waits for those who are in here, others see `stop`. */
     atomic_fetch_add(&reactor->wakers, 1);
     if (!atomic_load(&reactor->stop))
@@ -560,26 +576,28 @@ void rc_reactor_wake(struct rc_reactor *reactor)
     atomic_fetch_sub(&reactor->wakers, 1);
 }
 
-void rc_reactor_stop(struct rc_reactor *reactor)
+void rc_reactor_stop(struct rc_driver *driver)
 {
+    struct rc_reactor *reactor = driver->reactor;
     atomic_store(&reactor->stop, true);
     uv_async_send(&reactor->async);
     if (!reactor->is_hosted)
         uv_thread_join(&reactor->thread);
     /* Late callers turn the loop a last time; all they can hear is that it is closed. */
-    while (atomic_load(&reactor->wakers) > 0 || !rc_driver_try_own(reactor->driver))
+    while (atomic_load(&reactor->wakers) > 0 || !rc_driver_try_own(driver))
         sched_yield();
     /* The thread is gone: what is left of its loop is ours. */
     reactor->ending = true;
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
         shut(&reactor->doors[i]);
     end_loop(reactor);
-    atomic_store(&reactor->driver->owner, RC_OWNER_NONE);
+    atomic_store(&driver->owner, RC_OWNER_NONE);
 }
 
-void rc_reactor_free(struct rc_reactor *reactor)
+void rc_reactor_free(struct rc_driver *driver)
 {
-    free(reactor);
+    free(driver->reactor);
+    driver->reactor = NULL;
 }
 
 static void close_inherited(int *fd)
@@ -605,8 +623,9 @@ static void orphan_loop(struct rc_reactor *reactor)
         close_inherited(&loop->backend_fd);
 }
 
-void rc_reactor_orphan(struct rc_reactor *reactor)
+void rc_reactor_orphan(struct rc_driver *driver)
 {
+    struct rc_reactor *reactor = driver->reactor;
     for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
         close_inherited(&reactor->doors[i].fd);
     orphan_loop(reactor);

@@ -40,8 +40,8 @@ struct rc_seat {
     void (*call)(struct rc_engine *engine, void *argument);
     void *argument;
 
-    /* From the end of the op until the loop has told it: the seat that was done before this one, or,
-       once the loop has put them in order, after it. */
+    /* From the end of the op until the loop has told it: the seat that was done before this one,
+       or, once the loop has put them in order, after it. */
     struct rc_seat *next_done;
     bool untold; /* in that time */
 
@@ -55,8 +55,8 @@ struct rc_seat {
 int rc_seat_init(struct rc_seat *seat, struct rc_client *client);
 void rc_seat_deinit(struct rc_seat *seat);
 
-/* Sleeps until done, given the turn, or the time is over. False where the time was over and there was
-   news all the same: a wake-up was lost, or the processor came later than the news. */
+/* Sleeps until done, given the turn, or the time is over. False where the time was over and there
+   was news all the same: a wake-up was lost, or the processor came later than the news. */
 bool rc_seat_park(struct rc_seat *seat, int64_t timeout_us);
 /* Done: wakes its thread, which may free the seat. Its loop is not told: see rc_loop_finish. */
 void rc_seat_finish(struct rc_seat *seat);

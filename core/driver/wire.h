@@ -32,6 +32,6 @@ struct rc_wire {
 
 extern const struct rc_wire rc_wire_socket; /* plain or TLS */
 extern const struct rc_wire rc_wire_memory;
-extern const struct rc_wire rc_wire_host; /* the host moves them: see loop.h */
+extern const struct rc_wire rc_wire_host; /* the host moves them: see host.c */
 
 #endif

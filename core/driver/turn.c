@@ -1,0 +1,252 @@
+#include "driver/turn.h"
+
+#include <unistd.h>
+
+#include "driver/loop.h"
+
+enum { LISTEN_EVERY_US = 300, PARK_US = 100 * 1000 };
+
+/* ---- ownership ------------------------------------------------------------------------------- */
+
+bool rc_driver_try_own(struct rc_driver *driver)
+{
+    int nobody = RC_OWNER_NONE;
+    /* Acquire pairs with the release in rc_driver_leave: the engine's state comes along.
+       Sequentially consistent because leave and submit look at each other's flags (owner,
+       submitted). */
+    return atomic_compare_exchange_strong(&driver->owner, &nobody, RC_OWNER_TURNING);
+}
+
+void rc_driver_wake_sleeper(struct rc_driver *driver)
+{
+    uint64_t one = 1;
+    ssize_t written = write(driver->wake_fd[1], &one, sizeof one);
+    (void)written; /* full means that a wake-up is already on its way */
+}
+
+static bool wake_next_waiter(struct rc_driver *driver)
+{
+    struct rc_seat *seat = NULL;
+    bool parked = false;
+    pthread_mutex_lock(&driver->waiters_mutex);
+    if (!rc_list_is_empty(&driver->waiters)) {
+        seat = RC_CONTAINER(driver->waiters.next, struct rc_seat, waiter);
+        parked = rc_seat_give_turn(seat); /* it can not go away while it is in the list */
+    }
+    pthread_mutex_unlock(&driver->waiters_mutex);
+    if (parked)
+        rc_seat_wake(seat);
+    return seat != NULL;
+}
+
+static bool expects_input(const struct rc_link *link)
+{
+    return !rc_list_is_empty(&link->in_flight) || link->state == RC_LINK_HANDSHAKE;
+}
+
+bool rc_driver_has_unread(const struct rc_driver *driver)
+{
+    bool any = false;
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+        any |= expects_input(&driver->engine.topology.links[i]);
+    return any && driver->wire->is_instant;
+}
+
+static void wake_runner(struct rc_driver *driver)
+{
+    if (driver->runner->wake != NULL) /* a host's turn sees to what it cannot be told */
+        driver->runner->wake(driver);
+}
+
+void rc_driver_leave(struct rc_driver *driver, bool is_reactor)
+{
+    bool earlier = rc_engine_deadline(&driver->engine) < atomic_load(&driver->reactor_alarm_us);
+    bool can_turn = rc_driver_can_turn(driver);
+    bool has_unread = rc_driver_has_unread(driver);
+    atomic_store(&driver->owner, RC_OWNER_NONE);
+    bool inline_next = can_turn && !driver->wire->is_instant && !atomic_load(&driver->crowded) &&
+                       atomic_load(&driver->waiting) > 0 && !atomic_load(&driver->reactor_wants) &&
+                       wake_next_waiter(driver);
+    /* Somebody may have submitted or told, and seen that the engine has an owner, just before. */
+    bool left_over = !inline_next && (has_unread || atomic_load(&driver->submitted) != NULL ||
+                                      atomic_load(&driver->told));
+    bool for_reactor = earlier || atomic_load(&driver->reactor_wants) ||
+                       atomic_load(&driver->reactor_dormant) || atomic_load(&driver->crowded);
+    if (left_over || (for_reactor && !is_reactor))
+        wake_runner(driver);
+}
+
+void rc_driver_kick(struct rc_driver *driver)
+{
+    int owner = atomic_load(&driver->owner);
+    if (owner == RC_OWNER_SLEEPING) {
+        rc_driver_wake_sleeper(driver);
+    } else if (owner == RC_OWNER_NONE && driver->runner->wake != NULL &&
+               !atomic_load(&driver->ended)) {
+        wake_runner(driver);
+    } else if (owner == RC_OWNER_NONE && rc_driver_try_own(driver)) { /* there is nobody else */
+        rc_driver_turn(driver, 0);
+        rc_driver_leave(driver, false);
+    }
+    /* Else it is turning, and looks at the queue before it leaves. */
+}
+
+void rc_driver_tell(struct rc_driver *driver)
+{
+    /* Pairs with the exchange in listen: what the wire holds was put there before. Sequentially
+       consistent because we then look at `owner`, while whoever leaves writes `owner`, then looks
+       here. */
+    if (atomic_exchange(&driver->told, true))
+        return; /* whoever was told first has not looked yet */
+    if (atomic_load(&driver->owner) == RC_OWNER_NONE)
+        wake_runner(driver);
+}
+
+void rc_driver_serve(struct rc_driver *driver, int turns)
+{
+    if (atomic_load(&driver->submitted) == NULL)
+        return;
+    if (turns == 0 || atomic_load(&driver->crowded) || !rc_driver_try_own(driver)) {
+        rc_driver_kick(driver);
+        return;
+    }
+    rc_driver_count_inline_turn(driver);
+    while (turns-- > 0 && rc_driver_turn(driver, 0)) {
+    }
+    if (rc_driver_needs_reactor(driver))
+        atomic_store(&driver->reactor_wants, true);
+    rc_driver_leave(driver, false);
+}
+
+void rc_driver_park(struct rc_driver *driver, struct rc_seat *seat)
+{
+    if (!rc_seat_park(seat, PARK_US)) /* relaxed: a counter */
+        atomic_fetch_add_explicit(&driver->late_wakes, 1, memory_order_relaxed);
+}
+
+/* ---- one pass -------------------------------------------------------------------------------- */
+
+void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat)
+{
+    seat->driver = driver;
+    if (seat->untold) /* its caller has not waited to be told; it can stand in the list but once */
+        rc_loop_forget(seat->loop, seat);
+    /* Relaxed: the exchange orders it. */
+    atomic_store_explicit(&seat->state, 0, memory_order_relaxed);
+    seat->earlier = atomic_load_explicit(&driver->submitted, memory_order_relaxed);
+    /* Release pairs with the exchange in take_submitted: the op comes along. Sequentially
+       consistent because the submitter then looks at `owner`, while whoever leaves or falls asleep
+       writes `owner`, then looks here. */
+    while (!atomic_compare_exchange_weak(&driver->submitted, &seat->earlier, seat)) {
+    }
+}
+
+/* All that was submitted, oldest first, each with the next one in `earlier`. */
+static struct rc_seat *take_submitted(struct rc_driver *driver)
+{
+    struct rc_seat *newest = NULL, *oldest = NULL;
+    /* Relaxed: what comes a moment later is found by the next pass. */
+    if (atomic_load_explicit(&driver->submitted, memory_order_relaxed) != NULL)
+        newest = atomic_exchange(&driver->submitted, NULL);
+    while (newest != NULL) {
+        struct rc_seat *earlier = newest->earlier;
+        newest->earlier = oldest;
+        oldest = newest;
+        newest = earlier;
+    }
+    return oldest;
+}
+
+static void start_submitted(struct rc_driver *driver)
+{
+    struct rc_seat *seat = take_submitted(driver), *next;
+    for (; seat != NULL; seat = next) {
+        next = seat->earlier; /* the seat may be gone once it is finished */
+        if (seat->call != NULL) {
+            seat->call(&driver->engine, seat->argument);
+            rc_loop_finish(seat);
+        } else {
+            rc_engine_submit(&driver->engine, &seat->op);
+        }
+    }
+}
+
+static bool finish_ops(struct rc_driver *driver)
+{
+    struct rc_op *op;
+    bool any = false;
+    while ((op = rc_engine_take_finished(&driver->engine)) != NULL) {
+        rc_loop_finish(RC_CONTAINER(op, struct rc_seat, op));
+        any = true;
+    }
+    return any;
+}
+
+bool rc_driver_can_turn(const struct rc_driver *driver)
+{
+    if (driver->wire->tend != NULL)
+        return true;
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        const struct rc_link *link = &driver->engine.topology.links[i];
+        if (link->state == RC_LINK_OPENING || link->wants_close)
+            return false;
+    }
+    return true;
+}
+
+/* The links to read from, though no answer is due on them. */
+static unsigned listen(struct rc_driver *driver)
+{
+    int64_t now_us = driver->engine.context.now_us;
+    /* Relaxed: what comes a moment later is found by the next pass. */
+    if (atomic_load_explicit(&driver->told, memory_order_relaxed) &&
+        atomic_exchange(&driver->told, false))
+        return ~0u;
+    /* A stream of requests on one link must not make us deaf for the pushes on the other. */
+    return !driver->wire->is_instant && now_us - driver->listened_us >= LISTEN_EVERY_US ? ~0u : 0;
+}
+
+static void send_all(struct rc_driver *driver)
+{
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        if (driver->wire->tend != NULL)
+            driver->wire->tend(driver, i);
+        driver->wire->send(driver, i);
+    }
+}
+
+bool rc_driver_turn(struct rc_driver *driver, unsigned readable)
+{
+    struct rc_engine *engine = &driver->engine;
+    rc_engine_set_time(engine, rc_driver_now_us(driver));
+    rc_engine_run(engine); /* a lock whose time is over is lost for the release that comes now */
+    /* That something was submitted is no reason for another pass: the answer takes a while. */
+    start_submitted(driver);
+    bool any = false;
+    rc_engine_run(engine);
+    send_all(driver);
+    readable |= listen(driver);
+    if (readable == ~0u)
+        driver->listened_us = engine->context.now_us;
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        if ((readable & 1u << i) != 0 || expects_input(&engine->topology.links[i]))
+            any |= driver->wire->receive(driver, i);
+    }
+    if (any) {
+        rc_engine_run(engine); /* what the input has started or failed */
+        send_all(driver);
+    }
+    return finish_ops(driver) || any;
+}
+
+bool rc_driver_needs_reactor(const struct rc_driver *driver)
+{
+    if (driver->wire->tend != NULL)
+        return false;
+    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        const struct rc_link *link = &driver->engine.topology.links[i];
+        if (link->wants_open || link->wants_close)
+            return true;
+    }
+    return false;
+}
