@@ -14,6 +14,7 @@ local metrics = require("redcache.metrics")
 local namespace = require("redcache.namespace")
 local near = require("redcache.near")
 local options = require("redcache.options")
+local put = require("redcache.put")
 local remember = require("redcache.remember")
 local request = require("redcache.request")
 local usage = require("redcache.usage")
@@ -30,7 +31,7 @@ Cache.__index = Cache
 
 Cache.remember = remember.remember
 Cache.rememberForever = remember.rememberForever
-Cache.put = remember.put
+Cache.put = put.put
 Cache.getMulti = batch.getMulti
 Cache.setMulti = batch.setMulti
 Cache.deleteMulti = batch.deleteMulti

@@ -1,0 +1,318 @@
+-- load - whoever loads a key: runs the user's function, and ends the load with what it said.
+--
+-- What:   lead() holds the lease: loader, entry, publish. alone() holds none, and its value is its
+--         caller's alone. take() and run() surround every attempt at a load; put.lua shares make().
+-- Memory: a slot belongs to one attempt from take() until the attempt gives it back, and names the
+--         key meanwhile: slot.key, and slot.full with the cache's prefix. An attempt runs inside
+--         run(), protected: an error that nobody expected (no memory, a hook that throws) ends the
+--         load, too.
+-- Not:    what to do with answers other than a lease (remember.lua); the protocol (core).
+
+local bit = require("bit")
+local binding = require("redcache.binding")
+local entry = require("redcache.entry")
+local errors = require("redcache.errors")
+local marks = require("redcache.marks")
+local options = require("redcache.options")
+
+local FOREVER, is_ttl = options.FOREVER, options.is_ttl
+local band = bit.band
+local take, now = binding.take, binding.now
+local KIND_VALUE, KIND_NEGATIVE = binding.KIND_VALUE, binding.KIND_NEGATIVE
+local DEGRADED, REFRESH = binding.DEGRADED, binding.REFRESH
+
+-- A loader's error travels to other processes inside a small entry.
+local ERROR_TEXT_BYTES = 1024
+
+-- What a loader returns to say that the stale value is still right.
+local NOT_MODIFIED = setmetatable({}, {
+    __tostring = function()
+        return "notModified"
+    end,
+})
+
+local load = {}
+
+-- Around an attempt -------------------------------------------------------------------------------
+
+---Why the caller cannot load the key: the cache is closed, or the caller would wait for itself.
+---@param full string the key with its prefix
+---@param action string
+---@return redcache.Error|nil err
+function load.obstacle(cache, full, key, action)
+    local client = cache._client
+    if client.handle == nil then
+        return binding.closed(client, action, key)
+    end
+    local loading = client.loading
+    local cause = loading[full] and marks.obstacle(loading, full, cache._scheduler)
+    return cause and errors.new("recursive", action, key, cause)
+end
+
+---A slot for one attempt at a load, with the time-out and tag of these settings.
+---@return redcache.Slot|nil slot
+---@return redcache.Error|nil err
+function load.take(cache, settings, full, key, action)
+    local slot, status = take(cache._client)
+    if slot == nil then
+        return nil, binding.failure(nil, status, action, key)
+    end
+    slot.full, slot.key = full, key
+    if settings.custom then
+        binding.customize(slot, settings.timeout, settings.cancelTag)
+    end
+    return slot
+end
+
+-- An attempt has thrown: nothing of it stays.
+local function abandon(cache, slot)
+    local client, scheduler = cache._client, cache._scheduler
+    marks.remove(client.loading, slot.full, slot)
+    scheduler.unguard(client, slot)
+    binding.abandon(slot)
+    if scheduler.tell then
+        scheduler.tell(client)
+    end
+end
+
+---Runs attempt(cache, slot, ttl, fn, settings), which gives the slot back and returns up to five
+---results.
+function load.run(attempt, cache, slot, ttl, fn, settings)
+    local ok, value, err, source, flag, began = pcall(attempt, cache, slot, ttl, fn, settings)
+    if not ok then
+        abandon(cache, slot)
+        error(value, 0)
+    end
+    return value, err, source, flag, began
+end
+
+---Gives the lease of a load back without a word to those who wait for it.
+---@return integer status
+function load.release(cache, slot)
+    local status = binding.release(slot)
+    return status == 0 and cache._wait(slot) or status
+end
+
+-- The loader --------------------------------------------------------------------------------------
+
+local function trace(cause)
+    return { cause = cause, traceback = debug.traceback(errors.text(cause), 2) }
+end
+
+---The error of a loader that has thrown, or returned nil and a cause.
+---@return redcache.Error
+function load.failure(key, cause, traceback)
+    local err = errors.new("loaderFailed", "load", key, errors.text(cause))
+    err.cause = cause
+    err.traceback = traceback
+    return err
+end
+
+---What a loader is told.
+---@class redcache.Context
+---@field value? any the stale value that this load refreshes
+---@field age? number seconds since the stale value was stored, reckoned from this call's ttl
+---@field version? string eight bytes that name the stale value
+---@field notModified table return it to keep the stale value and renew its life
+
+local function context(old)
+    if old == nil then
+        return { notModified = NOT_MODIFIED }
+    end
+    return { notModified = NOT_MODIFIED, value = old.value, age = old.age, version = old.version }
+end
+
+-- The coroutine that ran the loader is gone, or seems so: its lease is given back.
+local function drop_load(slot)
+    marks.remove(slot.client.loading, slot.full, slot)
+    binding.drop(slot)
+end
+
+-- Runs the user's function; `mark`, the slot of a load or a table with `full`, stands at the key
+-- meanwhile. Gives a verdict and what belongs to it:
+--   "value", value, ttl | "nothing", nil, ttl | "same", nil, ttl | "error", err
+local function run_loader(cache, mark, key, fn, old)
+    local client, scheduler, ctx = cache._client, cache._scheduler, context(old)
+    local loading, full = client.loading, mark.full
+    marks.add(loading, full, mark, scheduler.current())
+    if mark.op then
+        scheduler.guard(client, mark, drop_load)
+    end
+    local ok, value, second, third = marks.run(mark, fn, trace, key, ctx)
+    if mark.op then
+        scheduler.unguard(client, mark)
+    end
+    marks.remove(loading, full, mark)
+    cache._counters.loads = cache._counters.loads + 1
+    if not ok then
+        -- An error inside the handler (no memory, no stack) comes as a plain text.
+        if type(value) ~= "table" then
+            value = { cause = value }
+        end
+        return "error", load.failure(key, value.cause, value.traceback)
+    elseif value == NOT_MODIFIED then
+        -- A plain value has no version, so there was no refresh of one.
+        if old == nil or old.kind ~= KIND_VALUE then
+            return "error", load.failure(key, "it returned notModified without a stale value")
+        end
+        return "same", nil, second
+    elseif value == nil and second ~= nil then
+        return "error", load.failure(key, second)
+    elseif value == nil then
+        return "nothing", nil, third
+    end
+    return "value", value, second
+end
+
+---Runs the loader for the slot, and makes an entry of what it says.
+---@param old table|nil the stale value that is refreshed
+---@return integer|nil kind nil: there is nothing to store
+---@return integer|redcache.Error codec id; or why there is nothing
+---@return string|nil bytes
+---@return number|redcache.Forever|nil life in seconds; 0: not to be stored
+---@return number|nil took seconds
+---@return any value
+function load.make(cache, slot, ttl, fn, settings, old)
+    local key, started = slot.key, now(cache._client)
+    local verdict, value, chosen = run_loader(cache, slot, key, fn, old)
+    local took = now(cache._client) - started
+    if verdict == "error" then
+        return nil, value
+    elseif chosen ~= nil and chosen ~= 0 and not is_ttl(chosen) then
+        return nil, errors.bad_ttl("load", key, chosen)
+    elseif verdict == "nothing" then
+        -- Other programs would take an empty string for a value.
+        return KIND_NEGATIVE, 0, "", settings.plain and 0 or chosen or settings.negativeTtl, took
+    elseif verdict == "same" then
+        return KIND_VALUE, old.codec, old.bytes, chosen or ttl, took, old.value
+    end
+    local no_error, ok, bytes = pcall(entry.encode, settings, value)
+    if not no_error or not ok then
+        return nil, errors.new("encode", "load", key, errors.text(no_error and bytes or ok))
+    end
+    return KIND_VALUE, settings.codec.id, bytes, chosen or ttl, took, value
+end
+
+-- With a lease ------------------------------------------------------------------------------------
+
+-- The stale value that stands in the result of a refresh, or nil.
+local function read_stale(settings, slot, ttl)
+    if band(slot.result.flags, REFRESH) == 0 then
+        return nil
+    end
+    local kind, codec, flags, bytes = binding.entry(slot)
+    local old = { kind = kind, codec = codec, bytes = bytes, version = binding.version(slot) }
+    if kind == KIND_NEGATIVE then
+        return old
+    end
+    local ok, value = entry.decode(settings, kind, codec, flags, bytes)
+    if not ok then
+        return nil
+    end
+    old.value = value
+    local life, grace = binding.life(slot)
+    if type(life) == "number" and ttl ~= FOREVER then
+        local age = ttl + grace - life
+        old.age = age > 0 and age or 0
+    end
+    return old
+end
+
+-- Ends a load that has nothing to store, with a word to those who wait for it.
+local function fail(cache, slot, settings, err, old)
+    local counters = cache._counters
+    counters.loadErrors = counters.loadErrors + 1
+    local text = err.cause ~= nil and errors.text(err.cause) or err.message
+    local status = binding.fail(slot, string.sub(text, 1, ERROR_TEXT_BYTES), settings.errorTtl)
+    if status == 0 then
+        status = cache._wait(slot)
+    end
+    if status == binding.CANCELLED then
+        return nil, binding.failure(slot, status, "load", slot.key)
+    elseif old then
+        counters.stale = counters.stale + 1
+        return old.value, nil, "stale"
+    end
+    return nil, err
+end
+
+-- The newer value that was found in place of our lease: true, value.
+local function read_newer(settings, slot)
+    if slot.result.kind == binding.KIND_NONE then
+        return false
+    end
+    local kind, codec, flags, bytes = binding.entry(slot)
+    if kind == KIND_NEGATIVE then
+        return true, nil
+    end
+    return entry.decode(settings, kind, codec, flags, bytes)
+end
+
+-- What was made does not stand in Redis. `void`: for the key was written or deleted meanwhile.
+local function unstored(cache, slot, settings, value, void)
+    local newer, standing, again = false, nil, false
+    if void then
+        newer, standing = read_newer(settings, slot)
+        -- Another load would not help against a writer whose entries this version cannot read.
+        again = slot.result.kind == binding.KIND_NONE
+    end
+    cache._counters.unstored = cache._counters.unstored + 1
+    if newer then
+        return standing, nil, "redis"
+    end
+    return value, nil, "loader", "unstored", again
+end
+
+---Runs the loader as the holder of the lease, and ends the load.
+---@return any value
+---@return redcache.Error|nil err
+---@return string|nil source
+---@return string|nil flag
+---@return boolean|nil again true where the value could not be stored and another load may help
+function load.lead(cache, slot, ttl, fn, settings)
+    local degraded = band(slot.result.flags, DEGRADED) ~= 0
+    local old = read_stale(settings, slot, ttl)
+    local kind, codec, bytes, life, took, value = load.make(cache, slot, ttl, fn, settings, old)
+    if kind == nil then
+        return fail(cache, slot, settings, codec, old)
+    end
+    local grace = kind == KIND_VALUE and settings.grace or 0
+    local status = binding.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
+    if status == 0 then
+        status = cache._wait(slot)
+    else
+        load.release(cache, slot) -- too large, or no memory: the load is still ours to end
+    end
+    if status == binding.CANCELLED then
+        return nil, binding.failure(slot, status, "load", slot.key)
+    elseif status == 0 and slot.result.outcome == binding.STORED then
+        return value, nil, "loader"
+    elseif degraded then
+        cache._counters.degraded = cache._counters.degraded + 1
+        return value, nil, "loader", "degraded"
+    end
+    return unstored(cache, slot, settings, value, status == 0 and life ~= 0)
+end
+
+-- Without -----------------------------------------------------------------------------------------
+
+---Runs the loader without a lease: its value is the caller's alone.
+---@return any value
+---@return redcache.Error|nil err
+---@return string|nil source
+---@return string|nil flag
+function load.alone(cache, full, key, fn)
+    local counters, mark = cache._counters, { full = full }
+    local ok, verdict, value = pcall(run_loader, cache, mark, key, fn, nil)
+    if not ok then
+        marks.remove(cache._client.loading, full, mark)
+        error(verdict, 0)
+    elseif verdict == "error" then
+        counters.loadErrors = counters.loadErrors + 1
+        return nil, value
+    end
+    counters.unstored = counters.unstored + 1
+    return value, nil, "loader", "unstored"
+end
+
+return load
