@@ -167,10 +167,8 @@ static int submit_encoded(rc_op *op, int error)
     return rc_operation_submit(op);
 }
 
-/* The key is what prefix and rest make together; behind the purpose byte of a load, if there is
-   one. */
-static int set_key(rc_op *op, const char *purpose, const struct rc_buf *prefix, const char *key,
-                   size_t key_len)
+/* The key is what prefix and rest make together. */
+static int set_key(rc_op *op, const struct rc_buf *prefix, const char *key, size_t key_len)
 {
     const struct rc_client *client = seat_of(op)->client;
     size_t prefix_len = prefix != NULL ? rc_buf_len(prefix) : 0;
@@ -178,9 +176,7 @@ static int set_key(rc_op *op, const char *purpose, const struct rc_buf *prefix, 
         prefix_len + key_len > (size_t)client->options.max_key_bytes)
         return RC_ERR_TOOLARGE;
     rc_buf_clear(&op->key);
-    int error = purpose != NULL ? rc_buf_append(&op->key, purpose, 1) : 0;
-    if (error == 0 && prefix != NULL)
-        error = rc_buf_append(&op->key, rc_buf_head(prefix), prefix_len);
+    int error = prefix != NULL ? rc_buf_append(&op->key, rc_buf_head(prefix), prefix_len) : 0;
     return error == 0 ? rc_buf_append(&op->key, key, key_len) : error;
 }
 
@@ -233,7 +229,7 @@ int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags)
 {
     int error = rc_operation_ready(op, RC_OP_GET);
     if (error == 0)
-        error = set_key(op, NULL, NULL, key, key_len);
+        error = set_key(op, NULL, key, key_len);
     if (error != 0)
         return error;
     return submit_encoded(op, encode_get(op, key, key_len, flags & RC_WANT_TTL));
@@ -251,7 +247,7 @@ int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint
 {
     int error = rc_operation_ready(op, RC_OP_GET);
     if (error == 0)
-        error = set_key(op, NULL, &view->prefix, key, key_len);
+        error = set_key(op, &view->prefix, key, key_len);
     if (error != 0)
         return error;
     keep_near(op, view);
@@ -314,7 +310,7 @@ int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, co
         return RC_ERR_TOOLARGE;
     int error = rc_operation_ready(op, RC_OP_SET);
     if (error == 0)
-        error = set_key(op, NULL, NULL, key, key_len);
+        error = set_key(op, NULL, key, key_len);
     if (error != 0)
         return error;
     entry = entry_of(entry, flags & RC_PLAIN, value, value_len);
@@ -339,7 +335,7 @@ int rc_delete(rc_op *op, const char *key, size_t key_len)
 {
     int error = rc_operation_ready(op, RC_OP_DELETE);
     if (error == 0)
-        error = set_key(op, NULL, NULL, key, key_len);
+        error = set_key(op, NULL, key, key_len);
     if (error != 0)
         return error;
     error = rc_command_head(&op->request, 2);
@@ -429,23 +425,23 @@ static int start_load(rc_op *op, const struct rc_view *view, const char *key, si
                       const rc_load_options *options)
 {
     const struct rc_buf *prefix = view != NULL ? &view->prefix : NULL;
-    char purpose = options->flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
     if (options->lease_ttl_ms <= 0 || options->max_load_ms <= 0 || options->wait_timeout_ms <= 0)
         return RC_ERR_ARGUMENT;
     if ((options->flags & RC_REPLACE) && rc_seat_is_done(seat_of(op)) && !is_loading(seat_of(op)))
         keep_seen(op);
     int error = rc_operation_ready(op, RC_OP_LOAD);
     if (error == 0)
-        error = set_key(op, &purpose, prefix, key, key_len);
+        error = set_key(op, prefix, key, key_len);
     if (error != 0)
         return error;
     op->load = *options;
+    op->purpose = options->flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
     if (options->flags & (RC_PUT | RC_SCRIPT_FIRST | RC_REPLACE))
         return rc_operation_submit(op);
     if (view != NULL)
         keep_near(op, view);
     op->flags = options->flags & RC_FRESH;
-    return submit_encoded(op, encode_get(op, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1,
+    return submit_encoded(op, encode_get(op, rc_buf_head(&op->key), rc_buf_len(&op->key),
                                          view != NULL || options->flags & RC_WANT_TTL));
 }
 

@@ -231,11 +231,7 @@ static bool next_written(const struct rc_op *op, size_t *at, const char **key, s
         /* fallthrough */
     case RC_OP_PUBLISH:
     case RC_OP_FAIL:
-    case RC_OP_RELEASE: /* behind the purpose byte */
-        *at = 1;
-        *key = rc_buf_head(&op->key) + 1;
-        *len = rc_buf_len(&op->key) - 1;
-        return is_first;
+    case RC_OP_RELEASE: is_one = true; break;
     default: return false;
     }
     if (is_one) {
@@ -253,24 +249,14 @@ static bool next_written(const struct rc_op *op, size_t *at, const char **key, s
     return true;
 }
 
-/* Of RC_OP_GET, or of RC_OP_LOAD, where it stands behind the purpose byte. NULL where it has no bytes. */
-static const char *key_read(const struct rc_op *op, size_t *len)
-{
-    size_t purpose = op->kind == RC_OP_LOAD;
-    *len = rc_buf_len(&op->key) - purpose;
-    return *len > 0 ? rc_buf_head(&op->key) + purpose : NULL;
-}
-
 /* What a read brought past the near cache. */
 static void drop_bypassed(struct rc_engine *engine, const struct rc_op *op)
 {
-    size_t len;
-    const char *key = key_read(op, &len);
     if (!op->has_newer || engine->near == NULL)
         return;
     if ((op->kind == RC_OP_GET && op->result.status == 0) ||
         (op->kind == RC_OP_LOAD && op->result.outcome == RC_HIT))
-        rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
+        rc_near_drop(engine->near, rc_buf_head(&op->key), rc_buf_len(&op->key), RC_NEAR_WRITE);
 }
 
 static struct rc_replay *replay_of(struct rc_engine *engine, const char *key, size_t len)
@@ -314,8 +300,8 @@ static void end_writes(struct rc_engine *engine, const struct rc_op *op)
 static void note_read(struct rc_engine *engine, const struct rc_op *op)
 {
     const rc_result *result = &op->result;
-    size_t len;
-    const char *key = key_read(op, &len);
+    const char *key = rc_buf_head(&op->key);
+    size_t len = rc_buf_len(&op->key);
     if ((op->kind == RC_OP_GET || op->kind == RC_OP_LOAD) && result->status == 0 &&
         (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE))
         rc_replay_saw(replay_of(engine, key, len), key, len, result->version);
@@ -417,7 +403,7 @@ static void start(struct rc_engine *engine, struct rc_op *op)
     case RC_OP_DELETE: start_command(engine, op); break;
     case RC_OP_LOAD:
         set_deadlines(engine, op, op->load.wait_timeout_ms);
-        if (start_fetch(engine, op, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1))
+        if (start_fetch(engine, op, rc_buf_head(&op->key), rc_buf_len(&op->key)))
             break;
         op->has_newer = op->near;
         rc_leases_load(&engine->leases, op);

@@ -6,19 +6,11 @@
 
 struct rc_flight *rc_flight_find(struct rc_leases *leases, const struct rc_op *op)
 {
-    return (struct rc_flight *)(void *)rc_table_find(&leases->flights, rc_buf_head(&op->key),
-                                                     rc_buf_len(&op->key));
-}
-
-char rc_flight_purpose(const struct rc_flight *flight)
-{
-    return rc_buf_head(&flight->name)[0];
-}
-
-const char *rc_flight_key(const struct rc_flight *flight, size_t *len)
-{
-    *len = rc_buf_len(&flight->name) - 1;
-    return rc_buf_head(&flight->name) + 1;
+    struct rc_table_node *node =
+        rc_table_find(&leases->flights, rc_buf_head(&op->key), rc_buf_len(&op->key));
+    while (node != NULL && ((struct rc_flight *)(void *)node)->purpose != op->purpose)
+        node = rc_table_find_next(node);
+    return (struct rc_flight *)(void *)node;
 }
 
 struct rc_flight *rc_flight_new(struct rc_leases *leases, const struct rc_op *op)
@@ -27,16 +19,17 @@ struct rc_flight *rc_flight_new(struct rc_leases *leases, const struct rc_op *op
     if (flight == NULL)
         return NULL;
     flight->leases = leases;
+    flight->purpose = op->purpose;
     rc_list_init(&flight->waiting);
-    rc_buf_init(&flight->name);
+    rc_buf_init(&flight->key);
     rc_buf_init(&flight->helper);
     rc_buf_init(&flight->served);
     if (rc_context_add_timer(leases->context) != 0)
         goto fail;
-    if (rc_buf_append(&flight->name, rc_buf_head(&op->key), rc_buf_len(&op->key)) != 0)
+    if (rc_buf_append(&flight->key, rc_buf_head(&op->key), rc_buf_len(&op->key)) != 0)
         goto fail_timer;
-    flight->node.key = rc_buf_head(&flight->name);
-    flight->node.key_len = rc_buf_len(&flight->name);
+    flight->node.key = rc_buf_head(&flight->key);
+    flight->node.key_len = rc_buf_len(&flight->key);
     if (rc_table_insert(&leases->flights, &flight->node) != 0)
         goto fail_timer;
     return flight;
@@ -44,7 +37,7 @@ struct rc_flight *rc_flight_new(struct rc_leases *leases, const struct rc_op *op
 fail_timer:
     rc_context_remove_timer(leases->context);
 fail:
-    rc_buf_deinit(&flight->name);
+    rc_buf_deinit(&flight->key);
     free(flight);
     return NULL;
 }
@@ -67,7 +60,7 @@ void rc_flight_free(struct rc_flight *flight)
     rc_track_unwatch(leases->track, &flight->watch);
     rc_track_unwatch(leases->track, &flight->helper_watch);
     rc_table_remove(&leases->flights, &flight->node);
-    rc_buf_deinit(&flight->name);
+    rc_buf_deinit(&flight->key);
     rc_buf_deinit(&flight->helper);
     rc_buf_deinit(&flight->served);
     free(flight);
@@ -163,7 +156,7 @@ void rc_flight_promote(struct rc_flight *flight)
     rc_context_nonce(context, op->nonce);
     op->result.outcome = RC_LOAD;
     op->result.flags = flight->degraded ? RC_DEGRADED : 0;
-    if (rc_flight_purpose(flight) == RC_FLIGHT_REFRESH)
+    if (flight->purpose == RC_FLIGHT_REFRESH)
         op->result.flags |= RC_REFRESH; /* its stale value is already in the result */
     else
         rc_entry_read(&op->result, NULL, 0); /* what the first read found is no value of ours */

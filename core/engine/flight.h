@@ -27,7 +27,8 @@ enum rc_flight_state {
 struct rc_flight {
     struct rc_table_node node; /* in leases->flights */
     struct rc_leases *leases;
-    struct rc_buf name;   /* purpose byte and key */
+    enum rc_purpose purpose;
+    struct rc_buf key;
     struct rc_buf helper; /* refresh, put: second key in the same slot */
     enum rc_flight_state state;
     struct rc_list waiting; /* ops, oldest first */
@@ -65,8 +66,6 @@ void rc_flight_free(struct rc_flight *flight);
 
 void rc_flight_join(struct rc_flight *flight, struct rc_op *op);
 struct rc_op *rc_flight_first(const struct rc_flight *flight); /* oldest waiting op, or NULL */
-char rc_flight_purpose(const struct rc_flight *flight);
-const char *rc_flight_key(const struct rc_flight *flight, size_t *len);
 
 /* Hands an entry to every op that joined up to `cut`. bytes NULL: only the flags and outcome. */
 void rc_flight_give(struct rc_flight *flight, uint64_t cut, const char *bytes, size_t len,

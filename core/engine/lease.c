@@ -76,9 +76,9 @@ static int64_t answer_by_us(const struct rc_context *context, const struct rc_op
    lives: who asks for the key meanwhile finds it taken. */
 static struct rc_req *take_release(struct rc_flight *flight)
 {
-    size_t len;
-    const char *key = rc_flight_key(flight, &len);
-    char purpose = rc_flight_purpose(flight);
+    const char *key = rc_buf_head(&flight->key);
+    size_t len = rc_buf_len(&flight->key);
+    enum rc_purpose purpose = flight->purpose;
     enum rc_script script = rc_lease_release_script(purpose, flight->options.flags);
     struct rc_req *req = take(flight, script);
     if (req == NULL)
@@ -95,8 +95,8 @@ static struct rc_req *take_release(struct rc_flight *flight)
 
 void rc_lease_release(struct rc_flight *flight)
 {
-    size_t len;
-    const char *key = rc_flight_key(flight, &len);
+    const char *key = rc_buf_head(&flight->key);
+    size_t len = rc_buf_len(&flight->key);
     struct rc_req *req = take_release(flight);
     if (req != NULL)
         send(flight->leases, req, RC_LINK_W, key, len,
@@ -106,8 +106,8 @@ void rc_lease_release(struct rc_flight *flight)
 /* The lease that `asked` may bring although nobody waits for it any more. */
 static void release_late_lease(struct rc_flight *flight, struct rc_req *asked)
 {
-    size_t len;
-    const char *key = rc_flight_key(flight, &len);
+    const char *key = rc_buf_head(&flight->key);
+    size_t len = rc_buf_len(&flight->key);
     struct rc_topology *topology = flight->leases->topology;
     struct rc_req *req = take_release(flight);
     if (req != NULL)
@@ -149,7 +149,7 @@ static void degrade(struct rc_flight *flight, int status, const char *text)
         snprintf(context->refusal, sizeof context->refusal, "Redis refuses leases: %s", text);
         context->refused_us = context->now_us;
     }
-    bool refresh = rc_flight_purpose(flight) == RC_FLIGHT_REFRESH;
+    bool refresh = flight->purpose == RC_FLIGHT_REFRESH;
     RC_LIST_EACH(member, following, &flight->waiting) {
         struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
         if (refresh) {
@@ -198,15 +198,14 @@ static void on_helper_watch(struct rc_watch *watch)
 static struct rc_flight *make_flight(struct rc_leases *leases, struct rc_op *op)
 {
     struct rc_flight *flight = rc_flight_new(leases, op);
-    size_t len;
     if (flight == NULL)
         return NULL;
     flight->timer.fire = on_flight_timer;
     flight->watch.fire = on_key_watch;
     flight->helper_watch.fire = on_helper_watch;
-    char purpose = rc_flight_purpose(flight);
-    const char *key = rc_flight_key(flight, &len);
-    if (purpose != RC_FLIGHT_LOAD && rc_lease_helper_key(&flight->helper, purpose, key, len) != 0) {
+    if (flight->purpose != RC_FLIGHT_LOAD &&
+        rc_lease_helper_key(&flight->helper, flight->purpose, rc_buf_head(&flight->key),
+                            rc_buf_len(&flight->key)) != 0) {
         rc_flight_free(flight);
         return NULL;
     }
@@ -264,7 +263,7 @@ static void join_cut_off(struct rc_leases *leases, struct rc_op *op, int status,
 /* The value is there but soft-expired: everybody may read it, one caller loads a newer one. */
 static void refresh(struct rc_leases *leases, struct rc_op *op)
 {
-    op->key.bytes[op->key.start] = RC_FLIGHT_REFRESH;
+    op->purpose = RC_FLIGHT_REFRESH;
     memcpy(op->seen, op->result.version, RC_NONCE_SIZE);
     op->seen_len = RC_NONCE_SIZE;
     if (rc_flight_find(leases, op) != NULL)
@@ -348,7 +347,7 @@ void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
     req->owner = op;
     req->detail = leases;
     op->req = req;
-    send(leases, req, RC_LINK_W, rc_buf_head(&op->key) + 1, rc_buf_len(&op->key) - 1,
+    send(leases, req, RC_LINK_W, rc_buf_head(&op->key), rc_buf_len(&op->key),
          answer_by_us(leases->context, op));
 }
 
@@ -415,7 +414,7 @@ static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
         rc_flight_settle(flight);
         return;
     }
-    bool is_put = rc_flight_purpose(flight) == RC_FLIGHT_PUT;
+    bool is_put = flight->purpose == RC_FLIGHT_PUT;
     if (is_put && reply->count > 2 && reply->nodes[2].str != NULL &&
         reply->nodes[2].len <= sizeof op->seen) {
         memcpy(op->seen, reply->nodes[2].str, reply->nodes[2].len);
@@ -434,7 +433,7 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
 {
     struct rc_leases *leases = flight->leases;
     struct rc_context *context = leases->context;
-    if (rc_flight_purpose(flight) == RC_FLIGHT_REFRESH) {
+    if (flight->purpose == RC_FLIGHT_REFRESH) {
         if (!rc_list_is_empty(&flight->waiting)) /* it may have left meanwhile */
             finish_stale(context, rc_flight_first(flight));
         rc_lease_next_round(flight);
@@ -448,8 +447,8 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
         flight->has_waited = true;
     }
     context->stats.lease_waits++;
-    size_t len;
-    const char *key = rc_flight_key(flight, &len);
+    const char *key = rc_buf_head(&flight->key);
+    size_t len = rc_buf_len(&flight->key);
     int32_t slot = rc_topology_slot(leases->topology, key, len);
     bool told = rc_topology_is_tracked(leases->topology, slot) &&
                 rc_track_watch(leases->track, &flight->watch, key, len) == 0;
@@ -534,7 +533,7 @@ static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *r
    times the price, except telling how a running load goes on. */
 static bool asks_with_set(const struct rc_flight *flight, const struct rc_op *op)
 {
-    return rc_flight_purpose(flight) == RC_FLIGHT_LOAD && !flight->asked &&
+    return flight->purpose == RC_FLIGHT_LOAD && !flight->asked &&
            (op->load.flags & RC_SCRIPT_FIRST) && !(op->load.flags & (RC_WANT_TTL | RC_REPLACE));
 }
 
@@ -572,8 +571,8 @@ static void acquire(struct rc_flight *flight)
 {
     struct rc_leases *leases = flight->leases;
     struct rc_op *op = rc_flight_first(flight);
-    size_t len;
-    const char *key = rc_flight_key(flight, &len);
+    const char *key = rc_buf_head(&flight->key);
+    size_t len = rc_buf_len(&flight->key);
     rc_context_clear_timer(leases->context, &flight->timer);
     rc_track_unwatch(leases->track, &flight->watch);
     rc_track_unwatch(leases->track, &flight->helper_watch);
@@ -597,14 +596,13 @@ static void acquire(struct rc_flight *flight)
         memcpy(flight->token, &leases->context->seed, RC_NONCE_SIZE);
     bool set = asks_with_set(flight, op);
     flight->asked = true;
-    struct rc_req *req =
-        take(flight, rc_flight_purpose(flight) == RC_FLIGHT_LOAD  ? RC_SCRIPT_ACQUIRE
-                     : rc_flight_purpose(flight) == RC_FLIGHT_PUT ? RC_SCRIPT_PUT
-                                                                  : RC_SCRIPT_REFRESH);
+    struct rc_req *req = take(flight, flight->purpose == RC_FLIGHT_LOAD  ? RC_SCRIPT_ACQUIRE
+                                      : flight->purpose == RC_FLIGHT_PUT ? RC_SCRIPT_PUT
+                                                                         : RC_SCRIPT_REFRESH);
     /* Not sent twice: the first copy may be done long after its connection is lost, behind a delete
        that was to void the load. A refresh compares what it replaces, so it may be. */
     if (req != NULL)
-        req->may_retry = rc_flight_purpose(flight) == RC_FLIGHT_REFRESH;
+        req->may_retry = flight->purpose == RC_FLIGHT_REFRESH;
     if (req == NULL ||
         (set ? rc_lease_encode_set : rc_lease_encode_acquire)(flight, &req->bytes) != 0) {
         if (req != NULL)
@@ -618,7 +616,7 @@ static void acquire(struct rc_flight *flight)
     flight->req = req;
     flight->state = RC_FLIGHT_ACQUIRING;
     flight->cut = leases->joined;
-    bool tracked = !set && rc_flight_purpose(flight) != RC_FLIGHT_REFRESH;
+    bool tracked = !set && flight->purpose != RC_FLIGHT_REFRESH;
     send(leases, req, tracked ? RC_LINK_T : RC_LINK_W, key, len, answer_by_us(leases->context, op));
 }
 
@@ -686,15 +684,15 @@ static void on_heartbeat_answer(struct rc_req *req, int status, struct rc_reply 
         rc_flight_settle(flight);
     else if (lost)
         lose_lease(flight);
-    else if (rc_flight_purpose(flight) != RC_FLIGHT_LOAD)
+    else if (flight->purpose != RC_FLIGHT_LOAD)
         on_covered(flight, status == 0 ? reply : NULL);
 }
 
 void rc_lease_send_heartbeat(struct rc_flight *flight)
 {
-    size_t len;
-    const char *key = rc_flight_key(flight, &len);
-    bool covers = rc_flight_purpose(flight) != RC_FLIGHT_LOAD;
+    const char *key = rc_buf_head(&flight->key);
+    size_t len = rc_buf_len(&flight->key);
+    bool covers = flight->purpose != RC_FLIGHT_LOAD;
     enum rc_script script = covers ? RC_SCRIPT_COVER : RC_SCRIPT_HEARTBEAT;
     struct rc_req *req = flight->heartbeat == NULL ? take(flight, script) : NULL;
     if (req == NULL)

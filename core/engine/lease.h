@@ -42,14 +42,11 @@ struct rc_leases {
     struct rc_track *track;
 
     /* Engine only. */
-    struct rc_table flights;
-    struct rc_list leading; /* ops that run their loader, by `member` */
-    uint64_t joined;        /* arrivals, to tell who had joined when a request was sent */
-    size_t served_bytes;    /* held by SERVED flights, all included; bounded */
+    struct rc_table flights; /* by key; a key may have one of each purpose */
+    struct rc_list leading;  /* ops that run their loader, by `member` */
+    uint64_t joined;         /* arrivals, to tell who had joined when a request was sent */
+    size_t served_bytes;     /* held by SERVED flights, all included; bounded */
 };
-
-/* First byte of a load op's key: flights of different purposes do not meet. */
-enum { RC_FLIGHT_LOAD = 'L', RC_FLIGHT_PUT = 'P', RC_FLIGHT_REFRESH = 'R' };
 
 void rc_leases_init(struct rc_leases *leases, struct rc_context *context,
                     struct rc_topology *topology, struct rc_track *track);
@@ -60,8 +57,7 @@ void rc_leases_deinit(
    NULL), or the answers to GET and PTTL, which may be swapped away. */
 void rc_leases_first_answer(struct rc_leases *leases, struct rc_op *op, int status,
                             struct rc_reply *reply, const char *text);
-/* RC_OP_LOAD. op->key: purpose byte, then the key. op->request: GET [PTTL], unless it goes to the
-   script at once. */
+/* RC_OP_LOAD. op->request: GET [PTTL], unless it goes to the script at once. */
 void rc_leases_load(struct rc_leases *leases, struct rc_op *op);
 /* RC_OP_PUBLISH, RC_OP_FAIL, RC_OP_RELEASE of an op that leads. */
 void rc_leases_end(struct rc_leases *leases, struct rc_op *op);

@@ -5,14 +5,14 @@
 #include "base/slot.h"
 #include "engine/command.h"
 
-int rc_lease_helper_key(struct rc_buf *out, char purpose, const char *key, size_t len)
+int rc_lease_helper_key(struct rc_buf *out, enum rc_purpose purpose, const char *key, size_t len)
 {
     rc_buf_clear(out);
     return rc_slot_helper_key(out, key, len, purpose == RC_FLIGHT_PUT ? ":put" : ":refresh");
 }
 
 /* A put that hides the old value has a key to put it aside. */
-static bool has_old_key(char purpose, uint32_t flags)
+static bool has_old_key(enum rc_purpose purpose, uint32_t flags)
 {
     return purpose == RC_FLIGHT_PUT && (flags & RC_HIDE_OLD) != 0;
 }
@@ -34,7 +34,7 @@ void rc_lease_write(char lease[RC_ENTRY_SIZE], const char *token)
 }
 
 /* A request about a flight's keys: value key, helper key (refresh and put), the old value's. */
-static int begin(struct rc_buf *out, enum rc_script script, char purpose, uint32_t flags,
+static int begin(struct rc_buf *out, enum rc_script script, enum rc_purpose purpose, uint32_t flags,
                  const struct rc_buf *helper, const char *key, size_t len, uint32_t argument_count)
 {
     bool two = purpose != RC_FLIGHT_LOAD, three = has_old_key(purpose, flags);
@@ -49,7 +49,7 @@ static int begin(struct rc_buf *out, enum rc_script script, char purpose, uint32
 
 /* About every key that can hold the lease: a refresh or put leases the helper key first, and the
    value key at once or later. */
-int rc_lease_encode_keys(struct rc_buf *out, enum rc_script script, char purpose,
+int rc_lease_encode_keys(struct rc_buf *out, enum rc_script script, enum rc_purpose purpose,
                          const struct rc_buf *helper, const char *key, size_t len,
                          const char *token, int64_t ttl_ms)
 {
@@ -69,23 +69,24 @@ int rc_lease_encode_keys(struct rc_buf *out, enum rc_script script, char purpose
     return error;
 }
 
-enum rc_script rc_lease_release_script(char purpose, uint32_t flags)
+enum rc_script rc_lease_release_script(enum rc_purpose purpose, uint32_t flags)
 {
     return has_old_key(purpose, flags) ? RC_SCRIPT_PUT_RESTORE : RC_SCRIPT_RELEASE;
 }
 
 int rc_lease_encode_acquire(struct rc_flight *flight, struct rc_buf *out)
 {
-    static const enum rc_script SCRIPTS[] = {RC_SCRIPT_ACQUIRE, RC_SCRIPT_PUT, RC_SCRIPT_REFRESH};
+    static const enum rc_script SCRIPTS[] = {[RC_FLIGHT_LOAD] = RC_SCRIPT_ACQUIRE,
+                                             [RC_FLIGHT_PUT] = RC_SCRIPT_PUT,
+                                             [RC_FLIGHT_REFRESH] = RC_SCRIPT_REFRESH};
     char lease[RC_ENTRY_SIZE];
-    char purpose = rc_flight_purpose(flight);
-    int which = purpose == RC_FLIGHT_LOAD ? 0 : purpose == RC_FLIGHT_PUT ? 1 : 2;
-    size_t len;
-    const char *key = rc_flight_key(flight, &len);
+    enum rc_purpose purpose = flight->purpose;
+    const char *key = rc_buf_head(&flight->key);
+    size_t len = rc_buf_len(&flight->key);
     const struct rc_op *op = rc_flight_first(flight);
     bool replaces = purpose == RC_FLIGHT_LOAD && (op->load.flags & RC_REPLACE) != 0;
     rc_lease_write(lease, flight->token);
-    int error = begin(out, SCRIPTS[which], purpose, flight->options.flags, &flight->helper, key,
+    int error = begin(out, SCRIPTS[purpose], purpose, flight->options.flags, &flight->helper, key,
                       len, purpose == RC_FLIGHT_REFRESH || replaces ? 4 : 3);
     if (purpose == RC_FLIGHT_REFRESH)
         error |= rc_command_bytes(out, op->seen, op->seen_len);
@@ -111,12 +112,11 @@ int64_t rc_lease_margin_ms(const struct rc_flight *flight)
 int rc_lease_encode_cover(struct rc_flight *flight, struct rc_buf *out)
 {
     char lease[RC_ENTRY_SIZE];
-    size_t len;
-    const char *key = rc_flight_key(flight, &len);
+    const char *key = rc_buf_head(&flight->key);
+    size_t len = rc_buf_len(&flight->key);
     const struct rc_op *op = flight->leader;
     rc_lease_write(lease, flight->token);
-    int error =
-        begin(out, RC_SCRIPT_COVER, rc_flight_purpose(flight), 0, &flight->helper, key, len, 5);
+    int error = begin(out, RC_SCRIPT_COVER, flight->purpose, 0, &flight->helper, key, len, 5);
     error |= rc_command_bytes(out, lease, sizeof lease);
     error |= rc_command_int(out, flight->options.lease_ttl_ms);
     error |= rc_command_bytes(out, op->seen, op->seen_len);
@@ -127,8 +127,8 @@ int rc_lease_encode_cover(struct rc_flight *flight, struct rc_buf *out)
 int rc_lease_encode_set(struct rc_flight *flight, struct rc_buf *out)
 {
     char lease[RC_ENTRY_SIZE];
-    size_t len;
-    const char *key = rc_flight_key(flight, &len);
+    const char *key = rc_buf_head(&flight->key);
+    size_t len = rc_buf_len(&flight->key);
     rc_lease_write(lease, flight->token);
     int error = rc_command_head(out, 7);
     error |= rc_command_text(out, "SET");
@@ -142,7 +142,7 @@ int rc_lease_encode_set(struct rc_flight *flight, struct rc_buf *out)
 
 enum rc_script rc_lease_end_script(const struct rc_op *op)
 {
-    char purpose = rc_buf_head(&op->key)[0];
+    enum rc_purpose purpose = op->purpose;
     bool stores = op->kind == RC_OP_PUBLISH && op->ttl_ms != 0;
     if (stores && purpose == RC_FLIGHT_REFRESH)
         return RC_SCRIPT_REFRESH_PUBLISH;
@@ -157,14 +157,14 @@ enum rc_script rc_lease_end_script(const struct rc_op *op)
     return rc_lease_release_script(purpose, op->load.flags);
 }
 
-static int encode_publish(struct rc_op *op, char purpose, const struct rc_buf *helper,
+static int encode_publish(struct rc_op *op, enum rc_purpose purpose, const struct rc_buf *helper,
                           const char *head, size_t head_len, const char *tail, size_t tail_len,
                           int64_t ttl_ms)
 {
     struct rc_buf *out = &op->request;
     char lease[RC_ENTRY_SIZE];
-    const char *key = rc_buf_head(&op->key) + 1;
-    size_t len = rc_buf_len(&op->key) - 1;
+    const char *key = rc_buf_head(&op->key);
+    size_t len = rc_buf_len(&op->key);
     enum rc_script script = rc_lease_end_script(op);
     rc_lease_write(lease, op->token);
     int error = begin(out, script, purpose, op->load.flags, helper, key, len,
@@ -188,9 +188,9 @@ int rc_lease_encode_end(struct rc_op *op, const char *head, size_t head_len, con
                         size_t tail_len, int64_t ttl_ms)
 {
     struct rc_buf helper;
-    char purpose = rc_buf_head(&op->key)[0];
-    const char *key = rc_buf_head(&op->key) + 1;
-    size_t len = rc_buf_len(&op->key) - 1;
+    enum rc_purpose purpose = op->purpose;
+    const char *key = rc_buf_head(&op->key);
+    size_t len = rc_buf_len(&op->key);
     int error = 0;
     rc_buf_init(&helper);
     rc_buf_clear(&op->request);
@@ -215,9 +215,9 @@ int rc_lease_encode_end(struct rc_op *op, const char *head, size_t head_len, con
 int rc_lease_encode_release(struct rc_op *op, struct rc_buf *out)
 {
     struct rc_buf helper;
-    char purpose = rc_buf_head(&op->key)[0];
-    const char *key = rc_buf_head(&op->key) + 1;
-    size_t len = rc_buf_len(&op->key) - 1;
+    enum rc_purpose purpose = op->purpose;
+    const char *key = rc_buf_head(&op->key);
+    size_t len = rc_buf_len(&op->key);
     enum rc_script script = rc_lease_end_script(op);
     rc_buf_init(&helper);
     int error = purpose == RC_FLIGHT_LOAD ? 0 : rc_lease_helper_key(&helper, purpose, key, len);

@@ -15,7 +15,7 @@
 /* The string that stands in a leased key. */
 void rc_lease_write(char lease[RC_ENTRY_SIZE], const char *token);
 /* Refresh, put: the second key, in the slot of the first. */
-int rc_lease_helper_key(struct rc_buf *out, char purpose, const char *key, size_t len);
+int rc_lease_helper_key(struct rc_buf *out, enum rc_purpose purpose, const char *key, size_t len);
 
 /* Value or lease for the oldest waiting op, by the script of the flight's purpose. */
 int rc_lease_encode_acquire(struct rc_flight *flight, struct rc_buf *out);
@@ -29,10 +29,10 @@ int rc_lease_encode_cover(struct rc_flight *flight, struct rc_buf *out);
 
 /* RELEASE, PUT_RESTORE or, with a ttl_ms, HEARTBEAT for every key that can hold the lease: the
    value key of a load, the helper key and the value key of a refresh or put. */
-int rc_lease_encode_keys(struct rc_buf *out, enum rc_script script, char purpose,
+int rc_lease_encode_keys(struct rc_buf *out, enum rc_script script, enum rc_purpose purpose,
                          const struct rc_buf *helper, const char *key, size_t len,
                          const char *token, int64_t ttl_ms);
-enum rc_script rc_lease_release_script(char purpose, uint32_t flags);
+enum rc_script rc_lease_release_script(enum rc_purpose purpose, uint32_t flags);
 
 /* How the load that `op` leads is ended. */
 enum rc_script rc_lease_end_script(const struct rc_op *op);

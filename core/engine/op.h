@@ -41,6 +41,9 @@ enum rc_op_kind {
     RC_OP_LOCK_EXTEND
 };
 
+/* Why a key is loaded: flights of different purposes do not meet. */
+enum rc_purpose { RC_FLIGHT_LOAD, RC_FLIGHT_PUT, RC_FLIGHT_REFRESH };
+
 struct rc_op {
     rc_result result; /* first: rc_op_result() is the op's own address */
 
@@ -61,6 +64,7 @@ struct rc_op {
     bool is_plain; /* a set or publish of a value without a header, so without a version */
     int64_t ttl_ms;
     rc_load_options load;
+    enum rc_purpose purpose; /* of a load, and of what ends it; the engine makes it a refresh */
     rc_lock_options lock_options;
     struct rc_lock *lock;
 

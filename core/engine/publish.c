@@ -21,7 +21,7 @@ static void serve_degraded(struct rc_flight *flight, const char *bytes, size_t l
             rc_flight_hit(context, op, bytes, len, -2, RC_SHARED | RC_DEGRADED);
         }
     }
-    size_t cost = sizeof *flight + rc_buf_len(&flight->name) + len;
+    size_t cost = sizeof *flight + rc_buf_len(&flight->key) + len;
     rc_flight_forget_served(flight);
     if (context->options.degraded_ttl_ms <= 0 || leases->served_bytes + cost > SERVED_MAX_BYTES ||
         rc_buf_append(&flight->served, bytes, len) != 0)
@@ -79,8 +79,7 @@ static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply
     struct rc_leases *leases = req->detail;
     struct rc_context *context = leases->context;
     struct rc_flight *flight = op->flight;
-    bool shares =
-        op->kind == RC_OP_PUBLISH && flight != NULL && rc_flight_purpose(flight) == RC_FLIGHT_LOAD;
+    bool shares = op->kind == RC_OP_PUBLISH && flight != NULL && flight->purpose == RC_FLIGHT_LOAD;
     op->req = NULL;
     if (flight != NULL && status != 0)
         rc_lease_release(flight);
@@ -142,7 +141,7 @@ static bool hand_over(struct rc_leases *leases, struct rc_op *op)
 {
     struct rc_flight *flight = op->flight;
     if (flight == NULL || flight->degraded || rc_list_is_empty(&flight->waiting) ||
-        rc_flight_purpose(flight) != RC_FLIGHT_LOAD)
+        flight->purpose != RC_FLIGHT_LOAD)
         return false;
     flight->leader = NULL;
     op->flight = NULL;
@@ -157,7 +156,7 @@ static bool hand_over(struct rc_leases *leases, struct rc_op *op)
 void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
 {
     struct rc_flight *flight = op->flight;
-    size_t len = rc_buf_len(&op->key) - 1;
+    size_t len = rc_buf_len(&op->key);
     assert(op->leads);
     op->leads = false;
     rc_list_remove(&op->member);
@@ -206,7 +205,7 @@ void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
     int64_t timeout_ms =
         op->timeout_ms > 0 ? op->timeout_ms : leases->context->options.command_timeout_ms;
     rc_topology_send(leases->topology, req, RC_LINK_W,
-                     rc_topology_slot(leases->topology, rc_buf_head(&op->key) + 1, len),
+                     rc_topology_slot(leases->topology, rc_buf_head(&op->key), len),
                      rc_context_after_ms(leases->context, timeout_ms));
 }
 

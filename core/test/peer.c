@@ -1041,10 +1041,9 @@ void peer_load(struct peer_client *client, struct peer_op *peer_op, const char *
                int32_t lease_ttl_ms, int32_t max_load_ms, int32_t wait_ms)
 {
     struct rc_op *op = begin(peer_op, RC_OP_LOAD);
-    char purpose = flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
     op->load = (rc_load_options){flags, lease_ttl_ms, max_load_ms, wait_ms};
+    op->purpose = flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
     rc_buf_clear(&op->key);
-    must(rc_buf_append(&op->key, &purpose, 1));
     must(rc_buf_append(&op->key, key, strlen(key)));
     if (!(flags & (RC_PUT | RC_SCRIPT_FIRST)))
         encode_get(op, key, flags);

@@ -142,7 +142,6 @@ static void use_lock(uint8_t verb, uint8_t detail)
 /* As rc_view_load: what it finds is kept near. */
 static void load_near(struct peer_op *peer_op, const char *key, uint32_t flags)
 {
-    static const char purpose = RC_FLIGHT_LOAD;
     struct rc_op *op = &peer_op->op;
     rc_op_reset(op, RC_OP_LOAD);
     peer_op->finished = 0;
@@ -151,9 +150,9 @@ static void load_near(struct peer_op *peer_op, const char *key, uint32_t flags)
     op->flags = flags;
     op->load = (rc_load_options){0, 1000, 5000, 2000};
     op->expect = 2;
+    op->purpose = RC_FLIGHT_LOAD;
     rc_buf_clear(&op->key);
-    int error = rc_buf_append(&op->key, &purpose, 1);
-    error |= rc_buf_append(&op->key, key, strlen(key));
+    int error = rc_buf_append(&op->key, key, strlen(key));
     error |= rc_command_head(&op->request, 2);
     error |= rc_command_text(&op->request, "GET");
     error |= rc_command_text(&op->request, key);

@@ -19,7 +19,7 @@ static void begin_read(struct sim_caller *caller)
         return;
     }
     struct rc_op *op = sim_caller_op(caller, RC_OP_GET);
-    sim_caller_keep_key(caller, "");
+    sim_caller_keep_key(caller);
     op->near = is_near;
     op->flags = is_fresh ? RC_FRESH : 0;
     op->near_group = 0;
@@ -57,7 +57,7 @@ static void begin_set(struct sim_caller *caller)
     rc_entry_write(header, &entry, nonce);
     memcpy(op->nonce, nonce, RC_NONCE_SIZE);
     sim_caller_name_key(caller->key, name);
-    sim_caller_keep_key(caller, "");
+    sim_caller_keep_key(caller);
     sim_must(rc_command_head(&op->request, 5));
     sim_must(rc_command_text(&op->request, "SET"));
     sim_must(rc_command_text(&op->request, name));
@@ -72,7 +72,7 @@ static void begin_set(struct sim_caller *caller)
 static void begin_delete(struct sim_caller *caller)
 {
     struct rc_op *op = sim_caller_op(caller, RC_OP_DELETE);
-    sim_caller_keep_key(caller, "");
+    sim_caller_keep_key(caller);
     sim_caller_encode(op, "UNLINK", caller->key);
     sim_trace(sim_caller_world(caller), "caller %d deletes k%d", caller->number, caller->key);
     sim_oracle_begin_delete(sim_caller_world(caller), caller->client->number, caller->key);

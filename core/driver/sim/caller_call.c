@@ -68,13 +68,12 @@ int64_t sim_caller_timeout_ms(const struct sim_caller *caller)
     return sim_caller_world(caller)->weather.command_timeout_ms + 1;
 }
 
-void sim_caller_keep_key(struct sim_caller *caller, const char *purpose)
+void sim_caller_keep_key(struct sim_caller *caller)
 {
     char name[3];
     struct rc_op *op = &caller->op;
     sim_caller_name_key(caller->key, name);
     rc_buf_clear(&op->key);
-    sim_must(rc_buf_append(&op->key, purpose, strlen(purpose)));
     sim_must(rc_buf_append(&op->key, name, 2));
 }
 

@@ -17,7 +17,8 @@ void sim_caller_begin_load(struct sim_caller *caller)
         return;
     }
     op = sim_caller_op(caller, RC_OP_LOAD);
-    sim_caller_keep_key(caller, "L");
+    sim_caller_keep_key(caller);
+    op->purpose = RC_FLIGHT_LOAD;
     op->load = (rc_load_options){.flags = (sim_dice_falls(&world->dice, 150) ? RC_NO_RENEW : 0) |
                                           (sim_dice_falls(&world->dice, 200) ? RC_SCRIPT_FIRST : 0),
                                  .lease_ttl_ms = (int32_t)world->weather.lease_ttl_ms,

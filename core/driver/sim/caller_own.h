@@ -28,9 +28,9 @@ int64_t sim_caller_timeout_ms(const struct sim_caller *caller); /* of one comman
 void sim_caller_rest(struct sim_caller *caller);
 /* From now on an answer must be of that age at most, and know of what this machine has written. */
 void sim_caller_claim(struct sim_caller *caller, int64_t allowance_us, const char *how);
-/* Readies the op; its key, behind a purpose; one command on that key; and off it goes. */
+/* Readies the op; its key; one command on that key; and off it goes. */
 struct rc_op *sim_caller_op(struct sim_caller *caller, enum rc_op_kind kind);
-void sim_caller_keep_key(struct sim_caller *caller, const char *purpose);
+void sim_caller_keep_key(struct sim_caller *caller);
 void sim_caller_name_key(int key, char name[3]);
 void sim_caller_encode(struct rc_op *op, const char *verb, int key);
 void sim_caller_submit(struct sim_caller *caller, int64_t timeout_ms);
