@@ -81,7 +81,7 @@ static void measure(struct row *row, const struct trace *trace, const struct nea
     row->ours_forgetting = near_percent(trace, size, false);
 }
 
-/* ---- report ------------------------------------------------------------------------------------ */
+/* ---- report ---------------------------------------------------------------------------------- */
 
 static void show_head(void)
 {

@@ -2,9 +2,9 @@
  * near_memory - what an entry of the near cache takes, and whether memory stays flat under work.
  *
  * usage: build/near_memory [--entries N] [--operations N]
- *   entries (1,000,000) of 16 bytes of key and 100 of value, in a region of 165 bytes for each; then
- *   operations (100,000,000) on twice as many keys: 8 of 10 look up and fill what is missing, 1
- *   fills, 1 drops; values are 1 to 199 bytes long by then, so that memory could fray
+ *   entries (1,000,000) of 16 bytes of key and 100 of value, in a region of 165 bytes for each;
+ *   then operations (100,000,000) on twice as many keys: 8 of 10 look up and fill what is missing,
+ *   1 fills, 1 drops; values are 1 to 199 bytes long by then, so that memory could fray
  *
  * Resident memory is the whole process's, less what it had before the region was opened.
  */

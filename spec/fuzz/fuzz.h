@@ -1,9 +1,9 @@
 /*
  * fuzz - what the fuzz targets share.
  *
- * What:    each target is a file that defines LLVMFuzzerTestOneInput; its seeds lie in the directory
- *          of its name, its words in NAME.dict. FUZZ_CHECK states what holds for every input;
- *          struct fuzz_input is read from the front.
+ * What:    each target is a file that defines LLVMFuzzerTestOneInput; its seeds lie in the
+ *          directory of its name, its words in NAME.dict. FUZZ_CHECK states what holds for every
+ *          input; struct fuzz_input is read from the front.
  * Threads: one.
  * Memory:  the input is libFuzzer's, a copy of exactly its length: a byte read behind it is seen by
  *          the address sanitizer.

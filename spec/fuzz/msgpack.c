@@ -1,5 +1,5 @@
-/* Any bytes as MessagePack. What is read is one sound value within its limits, whatever the room for
-   tokens, and the same value again when it is written and read once more. */
+/* Any bytes as MessagePack. What is read is one sound value within its limits, whatever the room
+   for tokens, and the same value again when it is written and read once more. */
 #include "codec/msgpack.h"
 
 #include <stdbool.h>

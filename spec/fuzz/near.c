@@ -1,5 +1,6 @@
-/* A region whose bytes are changed while readers and writers use it. Whatever they find there, nothing
-   is read or written outside of it, everything ends, and an entry has a size that entries have. */
+/* A region whose bytes are changed while readers and writers use it. Whatever they find there,
+   nothing is read or written outside of it, everything ends, and an entry has a size that entries
+   have. */
 #include "near/near_own.h"
 
 #include <string.h>

@@ -277,8 +277,8 @@ static void do_event(struct fuzz_input *input)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-/* To map a region takes longer than most inputs do. So there is one, and each input finds it as it was
-   when it was new. */
+/* To map a region takes longer than most inputs do. So there is one, and each input finds it as it
+   was when it was new. */
 static struct rc_near *renew_near(void)
 {
     static const struct rc_mix_seed seed = {

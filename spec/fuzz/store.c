@@ -97,8 +97,8 @@ static void check_replica(void)
 
 /* ---- commands -------------------------------------------------------------------------------- */
 
-/* A word is its bytes, but "#a" is the SHA of the first script and so on, and "@4x" an entry of kind
-   4 (a lease) whose nonce is eight times x; what follows is its payload. */
+/* A word is its bytes, but "#a" is the SHA of the first script and so on, and "@4x" an entry of
+   kind 4 (a lease) whose nonce is eight times x; what follows is its payload. */
 static int add_word(struct rc_buf *out, const uint8_t *word, size_t len)
 {
     char header[RC_ENTRY_SIZE], nonce[RC_NONCE_SIZE];

@@ -1,10 +1,10 @@
 /*
  * lease - remember()'s protocol on one key, in every order of events.
  *
- * What:    callers, two to a client, share their client's flight (lease.c, publish.c of core/engine).
- *          Redis runs each script as one step (script.c). Somebody else changes the source of the
- *          values and then deletes or overwrites the key, or flushes. Leases and values expire,
- *          connections break, a client dies, callers leave.
+ * What:    callers, two to a client, share their client's flight (lease.c, publish.c of
+ *          core/engine). Redis runs each script as one step (script.c). Somebody else changes the
+ *          source of the values and then deletes or overwrites the key, or flushes. Leases and
+ *          values expire, connections break, a client dies, callers leave.
  * Shows:   no stale set: what is stored was loaded after the last invalidation. Nobody is handed a
  *          value that was replaced before its call began, or the error of a load that had ended by
  *          then, or a placeholder. One loader at a time per lease. Every caller ends: where a run
@@ -25,7 +25,7 @@
 
 #include "lease_redis.pml"
 
-/* ---- handing out ------------------------------------------------------------------------------- */
+/* ---- handing out ----------------------------------------------------------------------------- */
 
 inline hand(who, k, v) {
     assert(k == VALUE);      /* never a placeholder */
@@ -51,7 +51,7 @@ inline give_failure(c, t, set) {
     serve((set) & MEMBERS(c))
 }
 
-/* ---- the flight -------------------------------------------------------------------------------- */
+/* ---- the flight ------------------------------------------------------------------------------ */
 
 inline cut(c) { in_cut = in_cut | (waiting & MEMBERS(c)) }
 
@@ -115,7 +115,8 @@ sent:
     fi;
     if /* the answer travels */
     :: atomic { losses > 0 -> lose_t(c); answer = 0; v = 0; ASK_AGAIN(c) }
-    :: atomic { answer == FOUND -> give(c, v); answer = 0; v = 0; asked[c] = 0; settle(c); goto end }
+    :: atomic { answer == FOUND -> give(c, v); answer = 0; v = 0; asked[c] = 0; settle(c);
+                goto end }
     :: atomic { answer == FAILED ->
 #ifdef OLD_ERROR
         give_failure(c, waited[c], in_cut);
@@ -155,7 +156,7 @@ end_wait:
     } unless { IS(dead, c) }
 }
 
-/* ---- callers ----------------------------------------------------------------------------------- */
+/* ---- callers --------------------------------------------------------------------------------- */
 
 inline die(c) {
     crashes--;
@@ -215,7 +216,8 @@ proctype Caller(byte me; byte c) {
 publish:
     atomic { run_publish(what, t, v) };
     if
-    :: atomic { losses > 0 -> losses--; newer = 0; goto publish } /* nobody knows what became of it */
+    /* Nobody knows what became of it. */
+    :: atomic { losses > 0 -> losses--; newer = 0; goto publish }
     :: atomic {
         if
         :: leader[c] == me + 1 ->

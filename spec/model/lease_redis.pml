@@ -1,5 +1,5 @@
 /*
- * lease_redis - what lease.pml stands on: bounds, state, Redis with its scripts, and what befalls it.
+ * lease_redis - what lease.pml stands on: bounds, state, Redis with its scripts, and faults.
  *
  * What:    a script is one step. Sets are bits. Flights and callers are lease.pml's to change.
  */
@@ -87,7 +87,8 @@ byte changes = CHANGES, expiries = EXPIRIES, losses = LOSSES, crashes = CRASHES,
 #define IS_VALUE (kind == VALUE)
 #endif
 #define RUNS(t) \
-    (held[0] == (t) || held[1] == (t) || held[2 * CLIENTS - 2] == (t) || held[2 * CLIENTS - 1] == (t))
+    (held[0] == (t) || held[1] == (t) || \
+     held[2 * CLIENTS - 2] == (t) || held[2 * CLIENTS - 1] == (t))
 #define IS_ORPHAN(t) (!RUNS(t) && asked[0] != (t) && asked[CLIENTS - 1] != (t))
 
 /* ---- Redis ----------------------------------------------------------------------------------- */
@@ -127,7 +128,8 @@ inline run_acquire(c, t) {
 #else
     :: kind == LEASE && id == t -> answer = ACQUIRED
     :: kind == LEASE && id != t -> answer = BUSY; v = id; tracked = tracked | BIT(c)
-    :: kind == ABSENT || (kind == MARK && id != waited[c]) -> put(LEASE, t, 0); use_token(c); answer = ACQUIRED
+    :: kind == ABSENT || (kind == MARK && id != waited[c]) ->
+        put(LEASE, t, 0); use_token(c); answer = ACQUIRED
 #endif
     fi
 }

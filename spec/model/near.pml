@@ -4,20 +4,20 @@
  * What:    workers of one machine share a region (core/near); each has its own engine and tracked
  *          connection T, whose requests, answers and pushes keep their order (core/engine: fetch.c,
  *          horizon.c, revalidate.c, engine.c). Readers look into the region, then fetch over T or
- *          join a fetch, or read past it over W where T is down. Own writes go over W. Others write,
- *          delete, put placeholders there, flush; the value expires, and Redis tells too late;
- *          connections break, and are found broken later.
+ *          join a fetch, or read past it over W where T is down. Own writes go over W. Others
+ *          write, delete, put placeholders there, flush; the value expires, and Redis tells too
+ *          late; connections break, and are found broken later.
  * Shows:   what is handed out, from wherever, is not older than what anybody of this machine was
  *          handed or had acknowledged when the call began: read-your-writes, and nobody sees the
  *          key go back. What the region serves was current at its owner's horizon, so that after a
  *          PONG nothing is older than the PING; was read or confirmed over the connection that
  *          stands; and is a value. Every call ends.
- * Not:     one step is one call of core/near, which has mutexes, versions and fences for that (the C
- *          tests race those). Time is an order: that the horizon is moved often enough, and
+ * Not:     one step is one call of core/near, which has mutexes, versions and fences for that (the
+ *          C tests race those). Time is an order: that the horizon is moved often enough, and
  *          `now - asof <= maxStale`, is not seen. No eviction of others, no L0, no leases: a
  *          placeholder is only something that is no value.
- * Counts:  the count of writes is only ever compared with what a fetch saw at its start, so there is
- *          a set of fetches that have seen it move; an entry's stamp likewise is old or not.
+ * Counts:  the count of writes is only ever compared with what a fetch saw at its start, so there
+ *          is a set of fetches that have seen it move; an entry's stamp likewise is old or not.
  * Bounds:  each kind of event has a budget, below. Within them the search is complete.
  * Mutants: by -D, each a mistake that must be found: NO_DOOM, NO_ACK_DROP, NO_FLUSH, NO_WRITES,
  *          FILL_UNCOUNTED, DOOM_UNCOUNTED, REFUSAL_UNCOUNTED, JOIN_ANY, PAST_KEPT, CONFIRM_ANY,
@@ -26,7 +26,7 @@
 
 #include "near_region.pml"
 
-/* ---- handing out ------------------------------------------------------------------------------- */
+/* ---- handing out ----------------------------------------------------------------------------- */
 
 inline hand(r, v) {
     assert(v >= since[r]); /* never older than what was known when the call began */
@@ -53,7 +53,7 @@ inline serve(r) {
     hand(r, copy)
 }
 
-/* ---- a worker's engine ------------------------------------------------------------------------- */
+/* ---- a worker's engine ----------------------------------------------------------------------- */
 
 inline ask(link, f) {
     sent[f] = version;
@@ -138,7 +138,8 @@ end:
         if :: IS(running, CHECK(w)) -> finish(CHECK(w)) :: else fi;
         void_check = void_check & ~BIT(w);
         renew(w) }
-    :: atomic { calls > 0 && !IS(ready, w) -> /* connected anew: what was not answered is asked again */
+    /* Connected again: what was not answered is asked again. */
+    :: atomic { calls > 0 && !IS(ready, w) ->
         ready = ready | BIT(w);
         up = up | BIT(w);
         if :: IS(running, w) -> ask(w, w) :: else fi;
@@ -147,7 +148,7 @@ end:
     od
 }
 
-/* ---- readers and writers of the machine -------------------------------------------------------- */
+/* ---- readers and writers of the machine ------------------------------------------------------ */
 
 #ifdef JOIN_ANY
 #define MAY_JOIN(f) IS(open, f)

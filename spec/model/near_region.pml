@@ -120,7 +120,7 @@ end:
     od
 }
 
-/* ---- the region: near_write.c, near_scan.c, near.c --------------------------------------------- */
+/* ---- the region: near_write.c, near_scan.c, near.c ------------------------------------------- */
 
 inline take_out() { copy = 0; owner = 0; is_old = false; is_past = false }
 
@@ -206,12 +206,14 @@ end:
         :: change(false, PUSH)
         :: change(false, FLUSHED)
         fi }
-    :: atomic { calls > 0 && STANDS(version) && expiries > 0 -> expiries--; /* Redis tells when it comes across it */
+    /* Redis tells when it comes across it. */
+    :: atomic { calls > 0 && STANDS(version) && expiries > 0 -> expiries--;
         expired = version;
         if
         :: change(false, PUSH)
         :: version++
         fi }
-    :: atomic { calls > 0 && IS(up, 0) && losses > 0 -> losses--; up = up & ~BIT(0); tracked = tracked & ~BIT(0) }
+    :: atomic { calls > 0 && IS(up, 0) && losses > 0 -> losses--; up = up & ~BIT(0);
+                tracked = tracked & ~BIT(0) }
     od
 }

@@ -5,11 +5,11 @@
  *          has a version, the next number. The replica has some earlier state of the master: a
  *          failover loses all since. Connections break without any loss, too; what is executed may
  *          go unheard, and is then no acknowledged delete.
- * Shows:   no delete, sent again, takes away a value that was written after the delete was executed.
- *          A delete that was acknowledged, of a version the engine had seen before, stays done: when
- *          the engine is connected again, that version does not stand there.
- * Not:     no leases (lease.pml), and one key. That a server tells which it is, is taken for granted;
- *          so is what the ten seconds are for.
+ * Shows:   no delete, sent again, takes away a value that was written after the delete was
+ *          executed. A delete that was acknowledged, of a version the engine had seen before, stays
+ *          done: when the engine is connected again, that version does not stand there.
+ * Not:     no leases (lease.pml), and one key. That a server tells which it is, is taken for
+ *          granted; so is what the ten seconds are for.
  * Bounds:  each kind of event has a budget, below. Within them the search is complete.
  * Mutants: by -D, each a mistake that must be found: REPLAY_ANY, SEEN_LATE, LATE_SERVER,
  *          ABOUT_TOO_SOON.
@@ -81,7 +81,8 @@ proctype Engine() {
         if
         :: atomic { !broken -> stands = 0; limit = newest };
             if
-            :: atomic { !broken && stands != 0 -> seen = stands } /* others' calls go on meanwhile */
+            /* Others' calls go on meanwhile. */
+            :: atomic { !broken && stands != 0 -> seen = stands }
             :: true
             fi;
             if
@@ -89,7 +90,8 @@ proctype Engine() {
 #ifdef SEEN_LATE
                 known = seen;
 #endif
-                if :: known != 0 -> about = known :: else fi; /* else what an earlier one was about */
+                /* Else what an earlier one was about. */
+                if :: known != 0 -> about = known :: else fi;
                 noted = server; executed = limit }
             :: broken /* unheard: nobody knows what became of it */
             fi
