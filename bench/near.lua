@@ -22,7 +22,7 @@ local TTL = 600
 local GET = "value = subject:get(key)"
 local INDEX = "value = subject[key]"
 local REMEMBER = "value = subject:remember(key, 600, extra)"
--- What a hit can not do without: the least any face could cost. It may be half an hour old: these
+-- What a hit cannot do without: the least any face could cost. It may be half an hour old: these
 -- have no way to Redis for what is not known coherent.
 local CHECK = [[
     local slot = subject.index[key]

@@ -9,6 +9,7 @@
  * Memory:  fixed size, no pointers.
  * Errors:  RC_ERR_ARGUMENT; `why` is a static text that never holds a part of the URL (it may hold
  *          a password).
+ * Not:     looks no name up, and opens nothing.
  */
 #ifndef RC_ADDRESS_H
 #define RC_ADDRESS_H

@@ -1,7 +1,11 @@
 /*
  * clock - the monotonic clock of this machine, in microseconds.
  *
+ * What:    reads CLOCK_MONOTONIC.
  * Threads: any.
+ * Memory:  none.
+ * Errors:  none: the clock is always there.
+ * Not:     for the engine: its owner tells it the time.
  */
 #ifndef RC_CLOCK_H
 #define RC_CLOCK_H

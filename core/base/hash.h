@@ -6,6 +6,7 @@
  * Threads: rc_siphash anywhere; a table by its owner.
  * Memory:  a table owns its buckets; nodes and their key bytes belong to the objects they sit in.
  * Errors:  RC_ERR_NOMEM from insert, and then the node is not in the table.
+ * Not:     a table never shrinks.
  * Source:  Aumasson, Bernstein: SipHash: a fast short-input PRF, 2012.
  */
 #ifndef RC_HASH_H

@@ -28,7 +28,7 @@ struct rc_heap {
 
 void rc_heap_init(struct rc_heap *heap);
 void rc_heap_deinit(struct rc_heap *heap);
-/* Up to `count` timers rc_heap_set can not fail then. */
+/* Up to `count` timers rc_heap_set cannot fail then. */
 int rc_heap_reserve(struct rc_heap *heap, size_t count);
 int rc_heap_set(struct rc_heap *heap, struct rc_timer *timer, int64_t at_us); /* inserts or moves */
 void rc_heap_clear(struct rc_heap *heap, struct rc_timer *timer); /* no-op while not set */

@@ -4,6 +4,7 @@
  * What:    O(1) insert at either end and removal from the middle.
  * Threads: whoever owns the list.
  * Memory:  owns nothing.
+ * Errors:  none.
  * Not:     does not know what its elements are; RC_CONTAINER gets from a link to its element.
  */
 #ifndef RC_LIST_H

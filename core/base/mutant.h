@@ -1,9 +1,11 @@
 /*
  * mutant - known bugs that can be planted, to see that the simulator finds them.
  *
- * What:    RC_MUTANT(X) is false, and gone from the code, but in a build with RC_MUTANTS: there it is
- *          whether bug X was chosen. Each is a mistake that some cache has really made.
+ * What:    RC_MUTANT(X) is false, and gone from the code, but in a build with RC_MUTANTS: there it
+ *          is whether bug X was chosen. Each is a mistake that some cache has really made.
  * Threads: chosen once, before everything else.
+ * Memory:  one global, in redcache-sim-mutants alone.
+ * Errors:  none.
  * Not:     no library of ours is built with them: only redcache-sim-mutants is.
  */
 #ifndef RC_MUTANT_H

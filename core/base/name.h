@@ -1,7 +1,11 @@
 /*
  * name - what users may call a thing of theirs: a store in memory, a shared near cache.
  *
+ * What:    whether a text is such a name.
  * Threads: pure.
+ * Memory:  none.
+ * Errors:  false.
+ * Not:     does not bound the length: its caller does.
  */
 #ifndef RC_NAME_H
 #define RC_NAME_H

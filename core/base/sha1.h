@@ -3,6 +3,8 @@
  *
  * What:    SHA-1 of a byte string as 40 lower-case hex digits.
  * Threads: pure.
+ * Memory:  writes to the caller's 41 bytes.
+ * Errors:  none.
  * Not:     not for anything that needs a secure hash.
  * Source:  FIPS 180-4.
  */

@@ -4,6 +4,9 @@
  * What:    CRC16 of a key's hash tag; names for second keys (refresh lease, fence, release mark) in
  *          the same slot.
  * Threads: pure.
+ * Memory:  appends to the given buf.
+ * Errors:  RC_ERR_NOMEM from rc_slot_helper_key.
+ * Not:     no map of slots to servers.
  * Source:  Redis Cluster specification, "Hash tags".
  */
 #ifndef RC_SLOT_H

@@ -4,11 +4,11 @@
  * What:    rc_msgpack_scan() (declared in redcache.h) checks a whole buffer and tells its elements
  *          as flat tokens, rc_msgpack_next() some of them at a time. What is refused although
  *          MessagePack allows it: more than RC_MSGPACK_DEPTH containers inside each other; more
- *          than RC_MSGPACK_TABLES of them and one more per RC_MSGPACK_TABLE_BYTES bytes; map keys that are no string, number or
- *          boolean (a Lua table could not hold or not find them again); NaN as a map key; every
- *          extension type but the two below. Integers within +-2^53 are RC_TOKEN_NUMBER whatever
- *          their width; beyond, and in our extensions, they are RC_TOKEN_INT64 (signed formats) or
- *          RC_TOKEN_UINT64 (unsigned formats).
+ *          than RC_MSGPACK_TABLES of them and one more per RC_MSGPACK_TABLE_BYTES bytes; map keys
+ *          that are no string, number or boolean (a Lua table could not hold or not find them
+ *          again); NaN as a map key; every extension type but the two below. Integers within +-2^53
+ *          are RC_TOKEN_NUMBER whatever their width; beyond, and in our extensions, they are
+ *          RC_TOKEN_INT64 (signed formats) or RC_TOKEN_UINT64 (unsigned formats).
  * Threads: pure.
  * Memory:  the caller's; no allocation and no recursion. Tokens hold offsets, never pointers into
  *          the bytes.

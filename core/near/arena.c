@@ -36,7 +36,7 @@ void rc_arena_init(struct rc_arena *arena, size_t bytes)
     *arena = (struct rc_arena){.end = (uint32_t)(bytes / 8)};
 }
 
-/* What a block claims to be, checked before anybody goes by it: below `top`, large enough for links. */
+/* What a block claims to be, checked before use: below `top`, large enough for links. */
 static bool is_possible(const struct rc_arena *arena, uint32_t unit, uint32_t units)
 {
     return unit < arena->top && units <= arena->top - unit && units >= RC_ARENA_SMALLEST / 8;
@@ -145,8 +145,8 @@ static uint32_t find_free(const struct rc_arena *arena, char *base, uint32_t uni
     return ref;
 }
 
-/* Takes `units` of a free block, or all of it where the rest is too small for a block: it is padding.
-   Returns how many; 0: damaged. */
+/* Takes `units` of a free block, or all of it where the rest is too small for a block: it is
+   padding. Returns how many; 0: damaged. */
 static uint32_t take(struct rc_arena *arena, char *base, uint32_t unit, uint32_t units)
 {
     uint32_t whole = size_of(base, unit), behind = unit + whole;

@@ -5,6 +5,9 @@
  *          value's length is what is left of the block's.
  * Threads: the stripe's mutex to write; readers load single words and believe them only after the
  *          bucket's version said so (index.h). newer, older and queue are the writers' own.
+ * Memory:  the arena's.
+ * Errors:  none.
+ * Not:     does not check what a damaged region claims: near_own.h and arena.h do.
  */
 #ifndef RC_BLOCK_H
 #define RC_BLOCK_H

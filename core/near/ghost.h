@@ -5,6 +5,7 @@
  *          queue at once: it was evicted, or dropped because it changed, and is wanted again.
  * Threads: under the mutex of the stripe.
  * Memory:  lines of one cache line each, given by the caller.
+ * Errors:  none: a damaged line forgets or confuses keys.
  * Not:     no proof: one key in some thousand is taken for another one, and gets a better place.
  */
 #ifndef RC_GHOST_H

@@ -10,6 +10,8 @@
  *          Readers raise frequencies without any of that: by compare-and-swap of the word. It fails
  *          where the entry has changed, so that no reader, however long it slept, writes into what
  *          is not an entry any more.
+ * Memory:  buckets lie in the stripe, given by the caller.
+ * Errors:  a spot that is none: the key is not there, or both buckets are full.
  * Not:     keys are compared by who knows the blocks.
  * Source:  Boehm, MSPC 2012; Azar et al.: Balanced allocations, STOC 1994.
  */
@@ -97,8 +99,8 @@ struct rc_index_spot rc_index_find_ref(struct rc_index_bucket *buckets, uint32_t
 /* An empty place for that hash, in its emptier bucket. */
 struct rc_index_spot rc_index_find_room(struct rc_index_bucket *buckets, uint32_t count,
                                         uint64_t hash);
-/* Empties the bucket, in whatever state somebody died over it; its version moves on. Without the mutex
-   where that cannot be had: who has it may put one more entry, or one back. */
+/* Empties the bucket, in whatever state somebody died over it; its version moves on. Without the
+   mutex where that cannot be had: who has it may put one more entry, or one back. */
 void rc_index_reset(struct rc_index_bucket *bucket);
 
 /* ---- readers --------------------------------------------------------------------------------- */

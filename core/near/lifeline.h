@@ -7,8 +7,8 @@
  *          or none, in another container.
  *          The locks are those of open file descriptions (F_OFD_SETLK), and each process has a
  *          description of its own:
- *          - kill -9, exec (close on exec) and exit close it; a thread that ends does not; a process
- *            that stands still keeps it.
+ *          - kill -9, exec (close on exec) and exit close it; a thread that ends does not; a
+ *            process that stands still keeps it.
  *          - fork() lets the child share the parent's description, and the locks would live as long
  *            as the child. So the client's fork handlers open a description for the child before
  *            each fork, while the parent may open the file still (a worker of nginx runs as another
@@ -17,13 +17,14 @@
  *          - a mapping keeps its description open, and a child inherits mappings: this one is never
  *            mapped.
  *          Not taken: locks of a process (F_SETLK) vanish as soon as anything in the process closes
- *          any other descriptor of the file, a second cache of that name for example. A robust mutex
- *          dies with the thread that holds it, and its holder is a number of some pid namespace.
+ *          any other descriptor of the file, a second cache of that name for example. A robust
+ *          mutex dies with the thread that holds it, and its holder is a number of some pid
+ *          namespace.
  * Threads: open, close and the fork handlers by one thread at a time; the rest under the region's
  *          mutex.
  * Memory:  one descriptor; two while a fork is under way.
- * Errors:  where it cannot be told whether a slot is held, it is held; where a process cannot have a
- *          description of its own, it gets no slot.
+ * Errors:  where it cannot be told whether a slot is held, it is held; where a process cannot have
+ *          a description of its own, it gets no slot.
  * Not:     a program that closes descriptors it does not know (closefrom) closes this one, too, and
  *          with it all connections: it has to open its caches afterwards.
  */
@@ -46,7 +47,8 @@ struct rc_lifeline {
 };
 
 void rc_lifeline_init(struct rc_lifeline *line); /* has no file, and holds nothing */
-/* Of the file that is open as `file`. False: it cannot be opened again, or locks do not work there. */
+/* Of the file that is open as `file`. False: it cannot be opened again, or locks do not work
+   there. */
 bool rc_lifeline_open(struct rc_lifeline *line, int file, const char *path);
 void rc_lifeline_close(struct rc_lifeline *line);
 

@@ -5,6 +5,7 @@
  *          seeds are random and secret: who chooses keys does not choose buckets.
  * Threads: pure.
  * Memory:  reads the key's own bytes only.
+ * Errors:  none.
  * Not:     no cryptographic hash: where its values can be seen from outside, take rc_siphash.
  */
 #ifndef RC_MIX_H
@@ -101,9 +102,9 @@ static inline uint64_t rc_mix_joined(const struct rc_mix_seed *seed, const char 
     return rc_mix_end(seed, sum, rc_mix_load(text), rc_mix_load(text + 8), len);
 }
 
-/* Writes two texts as one, with zeroes behind it: up to 24 bytes more than it is long. By whole words
-   at multiples of 8, shifted together in registers: a word that is read back soon must have been
-   written as one, or the load waits until the parts are in memory. */
+/* Writes two texts as one, with zeroes behind it: up to 24 bytes more than it is long. By whole
+   words at multiples of 8, shifted together in registers: a word that is read back soon must have
+   been written as one, or the load waits until the parts are in memory. */
 static inline void rc_mix_join(char *to, const char *first, size_t first_len, const char *second,
                                size_t second_len)
 {

@@ -91,8 +91,8 @@ void rc_near_renew_owner(struct rc_near_owner *owner)
 
 void rc_near_set_asof(struct rc_near_owner *owner, int64_t asof_us)
 {
-    /* Only the owner's own thread stores it, and what it has not said itself (a time to come) does not
-       count. Release: with the acquire of readers, who then see all that was dropped before. */
+    /* Only the owner's own thread stores it, and what it has not said itself (a time to come) does
+       not count. Release: with the acquire of readers, who then see all that was dropped before. */
     int64_t said_us = atomic_load_explicit(&owner->asof_us, memory_order_relaxed);
     if (asof_us > said_us || said_us > asof_us + ASOF_AHEAD_US)
         atomic_store_explicit(&owner->asof_us, asof_us, memory_order_release);
@@ -164,21 +164,22 @@ bool rc_near_is_offer_ended(const struct rc_near_owner *owner)
 
 /* ---- coherence ------------------------------------------------------------------------------- */
 
-/* What an owner says of itself. The clock is read first, when a call begins, and the call answers for
-   that moment; then `asof`, then the stamp, then (by the caller) whether the entry has changed. A
-   process may stand still between any two of these, and must not be told then that the entry is good:
+/* What an owner says of itself. The clock is read first, when a call begins, and the call answers
+   for that moment; then `asof`, then the stamp, then (by the caller) whether the entry has changed.
+   A process may stand still between any two of these; it must not be told then that the entry is
+   good:
 
    - asof before stamp and entry: whoever raised asof to A had dropped before what changed before A
      (release in rc_near_set_asof, acquire here), and had renewed the stamp before if the connection
      was lost before. So what is found unchanged after A was loaded was current at A. The other way
      round a process could find the entry, sleep while it is dropped, and then load an asof that is
      later than the drop.
-   - the clock before all of it: an asof that is loaded later can only be newer, so what is served was
-     current max_stale before the call began. To read the processor's counter waits for all loads
-     before it: at the end of a call that costs 10 ns more than at its beginning.
+   - the clock before all of it: an asof that is loaded later can only be newer, so what is served
+     was current max_stale before the call began. To read the processor's counter waits for all
+     loads before it: at the end of a call that costs 10 ns more than at its beginning.
 
-   Behind the clock a process may stand still, too, and use its answer late: nobody can close that gap
-   but by asking again. */
+   Behind the clock a process may stand still, too, and use its answer late: nobody can close that
+   gap but by asking again. */
 struct standing {
     struct rc_near_owner *owner;
     int64_t asof_us;
@@ -205,7 +206,8 @@ static inline void touch(struct rc_near_owner *owner, int64_t now_us, int64_t ma
         atomic_store_explicit(&owner->need_us, max_stale_us, memory_order_relaxed);
 }
 
-/* Unsigned, and both sides moved: an asof far ahead, which no owner says, is as bad as one long ago. */
+/* Unsigned, and both sides moved: an asof far ahead, which no owner says, is as bad as an
+   old one. */
 static inline bool is_coherent(const struct standing *standing, uint32_t stamp, int64_t now_us,
                                int64_t max_stale_us)
 {
@@ -233,8 +235,8 @@ static inline void fill_probe(struct probe *probe, const struct rc_near *near, c
     probe->hash = rc_mix_joined(&near->region.shape.seed, probe->bytes, probe->len);
 }
 
-/* Both buckets of a key, read as one: which of the two an entry is in is a coin's toss, and would be
-   a branch that is mispredicted as often. */
+/* Both buckets of a key, read as one: which of the two an entry is in is a coin's toss, and would
+   be a branch that is mispredicted as often. */
 struct pair {
     struct rc_index_bucket *buckets[2];
     uint32_t versions[2];
@@ -391,8 +393,8 @@ static inline uint32_t changes_of(const rc_near_handle *handle)
     return atomic_load_explicit((const _Atomic uint32_t *)handle->changes, memory_order_acquire);
 }
 
-/* Something in the stripe has changed, and perhaps the entry. Bounded: a bucket may be changed again
-   and again, or by somebody who died over it. */
+/* Something in the stripe has changed, and perhaps the entry. Bounded: a bucket may be changed
+   again and again, or by somebody who died over it. */
 static __attribute__((noinline)) int check_bucket(struct rc_near *near, rc_near_handle *handle,
                                                   int64_t now_us, int64_t max_stale_us)
 {
@@ -411,9 +413,10 @@ static __attribute__((noinline)) int check_bucket(struct rc_near *near, rc_near_
 }
 
 /* Most of the time nothing in the stripe has changed since the handle was looked at last, and that
-   is all there is to know: the bucket's cache line, one of as many as there are entries, stays where
-   it is. The frequency is raised when it is looked at next, which is before the next eviction here:
-   that is a change. A count that is the same has not moved, unless by all 2^32 while this slept. */
+   is all there is to know: the bucket's cache line, one of as many as there are entries, stays
+   where it is. The frequency is raised when it is looked at next, which is before the next eviction
+   here: that is a change. A count that is the same has not moved, unless by all 2^32 while this
+   slept. */
 int rc_near_is_valid(struct rc_near *near, rc_near_handle *handle, int64_t max_stale_us)
 {
     int64_t now_us = rc_ticks_now_us(&near->ticks);

@@ -1,9 +1,10 @@
 /*
  * near - the near cache: entries of Redis in this machine's memory, shared by its processes.
  *
- * What:    a hash table with S3-FIFO eviction in one mapping. Readers take no mutex: they copy under
- *          a bucket's version and look again (seqlock). Writers take the mutex of a stripe. An entry
- *          is served only while its owner, the tracked connection that read it, is known coherent:
+ * What:    a hash table with S3-FIFO eviction in one mapping. Readers take no mutex: they copy
+ *          under a bucket's version and look again (seqlock). Writers take the mutex of a stripe.
+ *          An entry is served only while its owner, the tracked connection that read it, is
+ *          known coherent:
  *
  *              stamp of the entry == stamp of the owner,  now < deadline,  now - asof <= max_stale
  *
@@ -48,8 +49,8 @@ struct rc_near_options {
     uint32_t stripes; /* power of two; 0: one per 4 MiB, at most 64 */
     /* Of the hash: for who wants the same run again. NULL: random. */
     const struct rc_mix_seed *seed;
-    /* In microseconds, outlives the near cache, and is the same for all who map the region. NULL: the
-       machine's monotonic clock. */
+    /* In microseconds, outlives the near cache, and is the same for all who map the region. NULL:
+       the machine's monotonic clock. */
     const _Atomic int64_t *clock;
 };
 
@@ -72,8 +73,8 @@ int64_t rc_near_now_us(void);
 
 /* ---- owners: tracked connections ------------------------------------------------------------- */
 
-/* Takes a slot of this process; slots of processes that are gone are taken over. NULL: none is free,
-   or this process cannot have one (region.h). */
+/* Takes a slot of this process; slots of processes that are gone are taken over. NULL: none is
+   free, or this process cannot have one (region.h). */
 struct rc_near_owner *rc_near_add_owner(struct rc_near *near);
 /* Nothing it filled is coherent any more; the slot is free. */
 void rc_near_remove_owner(struct rc_near *near, struct rc_near_owner *owner);
@@ -88,8 +89,9 @@ int64_t rc_near_read_us(const struct rc_near_owner *owner);
 int64_t rc_near_need_us(const struct rc_near_owner *owner); /* INT64_MAX: nobody has read */
 void rc_near_forget_need(struct rc_near_owner *owner);
 
-/* Handing over: a connection that is about to end offers what it has read to those that stay. One of
-   them takes the offer, confirms each entry over its own connection (below), and ends the offer. */
+/* Handing over: a connection that is about to end offers what it has read to those that stay. One
+   of them takes the offer, confirms each entry over its own connection (below), and ends the
+   offer. */
 void rc_near_offer(struct rc_near *near, struct rc_near_owner *owner);
 /* How many were ever made: whether it is worth looking for one. */
 uint32_t rc_near_offers(const struct rc_near *near);
@@ -126,8 +128,8 @@ struct rc_near_entry {
 
 /* Stores what the owner has just read, in the place of what stood there, under the owner's stamp of
    this moment. Returns whether it did: not where the count of writes is not `writes` any more (a
-   doom: what stands there goes, too, unless it is the same), it is over already, or it finds no room
-   (a refusal). */
+   doom: what stands there goes, too, unless it is the same), it is over already, or it finds no
+   room (a refusal). */
 bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
                   const struct rc_near_entry *entry, uint32_t writes);
 /* Counts an answer that was not stored because the engine saw the key change. */
@@ -138,8 +140,8 @@ void rc_near_drop(struct rc_near *near, const char *key, size_t len, enum rc_nea
 bool rc_near_drop_known(struct rc_near *near, const char *key, size_t len, char version[8]);
 
 /* A namespace with bounds of its own: finds or makes the group of that prefix. min_bytes are kept
-   for it while others press, max_bytes it never exceeds (0: none). Returns 0 where both are 0 or all
-   groups are taken. */
+   for it while others press, max_bytes it never exceeds (0: none). Returns 0 where both are 0 or
+   all groups are taken. */
 uint8_t rc_near_group(struct rc_near *near, const char *prefix, size_t len, size_t min_bytes,
                       size_t max_bytes);
 
@@ -147,10 +149,10 @@ uint8_t rc_near_group(struct rc_near *near, const char *prefix, size_t len, size
    where to go on; 0 after the end. */
 uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets);
 
-/* ---- revalidation after a reconnect, and handing over ----------------------------------------- */
+/* ---- revalidation after a reconnect, and handing over ---------------------------------------- */
 
-/* One entry to be confirmed: of this owner, filled in an earlier epoch; or, with a `source`, filled by
-   that other owner in his epoch of this moment. */
+/* One entry to be confirmed: of this owner, filled in an earlier epoch; or, with a `source`, filled
+   by that other owner in its epoch of this moment. */
 enum {
     RC_NEAR_CLAIMS = 128, /* room of an array of claims */
     RC_NEAR_ANY_HEAT = 4
@@ -163,14 +165,14 @@ struct rc_near_claim {
 
 /* Tells up to RC_NEAR_CLAIMS such entries with a frequency of exactly `heat` (3, the hottest, to 0;
    RC_NEAR_ANY_HEAT), from
-   `cursor` on and looking at up to `buckets` buckets; their keys are appended to `keys`. Plain values
-   can not be confirmed: nothing tells whether they changed. Those of the owner itself, and entries
-   whose time is over, are dropped. Returns how many; `cursor` is 0 after the end. */
+   `cursor` on and looking at up to `buckets` buckets; their keys are appended to `keys`. Plain
+   values cannot be confirmed: nothing tells whether they changed. Those of the owner itself, and
+   entries whose time is over, are dropped. Returns how many; `cursor` is 0 after the end. */
 size_t rc_near_claims(struct rc_near *near, const struct rc_near_owner *owner,
                       const struct rc_near_owner *source, int heat, uint32_t *cursor,
                       uint32_t buckets, struct rc_near_claim *claims, struct rc_buf *keys);
-/* The same value still stands in Redis: serves it as this owner's, until deadline_us, if it can still
-   be claimed and has this version. */
+/* The same value still stands in Redis: serves it as this owner's, until deadline_us, if it can
+   still be claimed and has this version. */
 bool rc_near_confirm(struct rc_near *near, const struct rc_near_owner *owner,
                      const struct rc_near_owner *source, const char *key, size_t len,
                      const char version[8], int64_t deadline_us);
@@ -180,8 +182,8 @@ void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner,
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-/* Looks the key up, whose prefix and rest are given apart, and copies it into value->buffer. Returns
-   RC_NEAR_MISS, RC_NEAR_HIT, RC_NEAR_STALE (there, in time, but not known coherent within
+/* Looks the key up, whose prefix and rest are given apart, and copies it into value->buffer.
+   Returns RC_NEAR_MISS, RC_NEAR_HIT, RC_NEAR_STALE (there, in time, but not known coherent within
    max_stale_us: the value is filled in all the same) or RC_NEAR_GROW: value->len bytes of room are
    needed. A hit fills value->handle. */
 int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,

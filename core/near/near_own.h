@@ -1,10 +1,15 @@
 /*
  * near_own - what the files of the near cache share: near.c (reading), near_write.c, near_scan.c.
  *
- * Threads: a struct rc_near is constant after rc_near_open, but for its ticks and the bench's switch.
+ * What:    a process's mapping, a reader's look at a block, and which stripe and count a hash
+ *          belongs to.
+ * Threads: a struct rc_near is constant after rc_near_open, but for its ticks and the switch of
+ *          the bench.
  * Memory:  what rc_near_peek looks at may be recycled at any moment: each word is loaded once, and
  *          checked before it is used. What it tells is true if the bucket's version is still the
  *          same afterwards.
+ * Errors:  false: what stands there cannot be a block.
+ * Not:     for the files of the near cache alone; the simulator's oracle looks, too.
  */
 #ifndef RC_NEAR_OWN_H
 #define RC_NEAR_OWN_H

@@ -101,8 +101,8 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     }
     if (!rc_stripe_lock(stripe))
         return false;
-    /* Acquire: before the count of writes. Who gives the stripe up (below) has counted its write, and
-       then renews the stamps. */
+    /* Acquire: before the count of writes. Who gives the stripe up (below) has counted its write,
+       and then renews the stamps. */
     uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_acquire);
     /* Behind the fence in rc_stripe_lock: see rc_near_drop. */
     bool is_doomed =
@@ -172,25 +172,25 @@ static bool remove_key(struct rc_near *near, struct rc_stripe *stripe, uint64_t 
     return is_known;
 }
 
-/* Nobody gives the stripe's mutex back: it is damaged, or its holder stands still, perhaps in the middle
-   of putting an entry of the key. What is there goes out of sight, and whatever has a stamp by now
-   is not served any more. */
+/* Nobody gives the stripe's mutex back: it is damaged, or its holder stands still, perhaps in the
+   middle of putting an entry of the key. What is there goes out of sight, and whatever has a stamp
+   by now is not served any more. */
 static void give_up(struct rc_near *near, struct rc_stripe *stripe)
 {
     rc_stripe_abandon(stripe);
     rc_region_renew_all(&near->region);
 }
 
-/* After a drop by RC_NEAR_WRITE, no fill is found whose `writes` were read before. With W the count,
-   and S the stripe's `writing`:
+/* After a drop by RC_NEAR_WRITE, no fill is found whose `writes` were read before. With W the
+   count, and S the stripe's `writing`:
 
        drop:  W += 1;  fence;  if S or the key is there: lock and remove
        fill:  lock; S = 1;  fence;  if W is the same: publish;  S = 0; unlock
 
    Of the two fences (both sequentially consistent) one comes first. If it is the drop's, the fill
-   sees W moved and stores nothing. If it is the fill's, the drop sees S = 1 and waits for the mutex,
-   or it sees the 0 after that (acquire, with the release in rc_stripe_unlock), and then sees the
-   entry.
+   sees W moved and stores nothing. If it is the fill's, the drop sees S = 1 and waits for the
+   mutex, or it sees the 0 after that (acquire, with the release in rc_stripe_unlock), and then sees
+   the entry.
 
    A drop by RC_NEAR_PUSH needs none of this: fills from the same connection are done by the thread
    that drops, and to those from others a push of their own is on its way. */

@@ -5,6 +5,7 @@
  *          Doubly linked through the blocks, newest first.
  * Threads: under the mutex of the stripe.
  * Memory:  links are refs (arena.h) in the blocks.
+ * Errors:  false, or a ref of 0: the links contradict each other, the stripe is damaged.
  * Not:     does not know frequencies: they lie in the index, where readers may raise them.
  * Source:  Yang et al., SOSP 2023.
  */
@@ -41,8 +42,9 @@ enum rc_queue_verdict {
     RC_QUEUE_REPRIEVE          /* back to the front of the main queue, frequency one less */
 };
 
-/* The queues are input, like all of a region. Asked before the two below, with what the arena has handed
-   out: whether the block stands where its neighbours say, and whether the newest one is one. */
+/* The queues are input, like all of a region. Asked before the two below, with what the arena has
+   handed out: whether the block stands where its neighbours say, and whether the newest one is
+   one. */
 bool rc_queue_is_linked(const struct rc_queue_pair *pair, char *arena, uint32_t ref,
                         uint32_t units);
 bool rc_queue_is_open(const struct rc_queue_pair *pair, char *arena, int queue, uint32_t units);

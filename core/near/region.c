@@ -65,8 +65,8 @@ static uint32_t type_sizes(void)
     return (uint32_t)(sizeof(pthread_mutex_t) | sizeof(struct rc_stripe_head) << 8);
 }
 
-/* What the head says of the region for ever: a byte that changed there is noticed before anybody goes
-   by it. */
+/* What the head says of the region for ever: a byte that changed there is noticed before anybody
+   goes by it. */
 static uint64_t sum_of(const struct rc_region_head *head)
 {
     const struct rc_mix_seed seed = {{MAGIC, 1, 2, 3}}; /* the same in every process */
@@ -177,8 +177,8 @@ static bool is_ours(const struct stat *status)
     return status->st_uid == geteuid() && (status->st_mode & 077) == 0;
 }
 
-/* A region whose maker died over it. It is not made good: had only the word been damaged that says so,
-   others would lose the memory that they use (SIGBUS). */
+/* A region whose maker died over it. It is not made good: had only the word been damaged that says
+   so, others would lose the memory that they use (SIGBUS). */
 static bool is_half_made(int fd, const struct stat *status)
 {
     struct {

@@ -6,14 +6,14 @@
  * Threads: rc_region_open and _close by one thread; the rest from any thread of any process.
  * Memory:  a struct rc_region is this process's view. After a fork it is valid in the child.
  * Errors:  RC_ERR_NOMEM, RC_ERR_ARGUMENT, with a static text.
- * Not:     no protection against processes that may write the memory: whoever maps it may destroy it.
- *          Who only truncates its file kills all who have it mapped (SIGBUS).
+ * Not:     no protection against processes that may write the memory: whoever maps it may destroy
+ *          it. Who only truncates its file kills all who have it mapped (SIGBUS).
  *
- * Who lives: an owner slot of a process that is gone goes to the next one, a slot of a living process
- *          never does: two processes with one slot would vouch for each other's copies.
- *          - Named: by a lock on the file that dies with the process (lifeline.h), so that containers
- *            with pid namespaces of their own can share a region. They must share the machine's
- *            monotonic clock: a region of another time namespace is refused.
+ * Who lives: an owner slot of a process that is gone goes to the next one, a slot of a living
+ *          process never does: two processes with one slot would vouch for each other's copies.
+ *          - Named: by a lock on the file that dies with the process (lifeline.h), so that
+ *            containers with pid namespaces of their own can share a region. They must share the
+ *            machine's monotonic clock: a region of another time namespace is refused.
  *          - Anonymous: by process number and start. There is no file, and all who map it descend
  *            from its maker; a descendant in another pid namespace gets no slot.
  */
@@ -129,9 +129,9 @@ static inline void rc_region_renew(struct rc_near_owner *owner, uint32_t slot)
     atomic_store_explicit(&owner->stamp, epoch << RC_REGION_SLOT_BITS | slot, memory_order_release);
 }
 
-/* The same for all owners, by anybody: nothing that is in the region up to now is coherent any more. An
-   owner that renews itself at the same time fills nothing meanwhile, so that both may come to the
-   same stamp. */
+/* The same for all owners, by anybody: nothing that is in the region up to now is coherent any
+   more. An owner that renews itself at the same time fills nothing meanwhile, so that both may come
+   to the same stamp. */
 static inline void rc_region_renew_all(struct rc_region *region)
 {
     for (uint32_t slot = 0; slot < region->owner_count; slot++)

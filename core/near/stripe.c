@@ -23,8 +23,8 @@ int rc_stripe_init_mutex(pthread_mutex_t *mutex)
     return error == 0 ? 0 : RC_ERR_NOMEM;
 }
 
-/* libc goes by what the mutex itself says of its kind, and asserts what follows from it: a damaged one
-   must not get there. */
+/* libc goes by what the mutex itself says of its kind, and asserts what follows from it: a damaged
+   one must not get there. */
 #if defined(__GLIBC__)
 static int kind_of(const pthread_mutex_t *mutex)
 {
@@ -96,9 +96,9 @@ void rc_stripe_view(struct rc_stripe *stripe, const struct rc_stripe_shape *shap
 
 /* Nobody waits in the mutex itself: a waiter that is killed just when it is woken takes the wake-up
    of the next one with it if somebody else got the mutex meanwhile. That one then sleeps until the
-   mutex is fought for again (seen once with Linux 6.18, glibc 2.36: nine minutes, nobody had it). Who
-   has the mutex has it for a microsecond, unless it lost its processor, was stopped, or the word is
-   damaged and nobody has it: so the wait has an end. */
+   mutex is fought for again (seen once with Linux 6.18, glibc 2.36: nine minutes, nobody had it).
+   Who has the mutex has it for a microsecond, unless it lost its processor, was stopped, or the
+   word is damaged and nobody has it: so the wait has an end. */
 int rc_stripe_take_mutex(pthread_mutex_t *mutex, int kind, int64_t patience_us)
 {
     enum { SPINS = 100, YIELDS = 120, MAX_PAUSE_NS = 1000000 };
@@ -147,8 +147,8 @@ void rc_stripe_count(struct rc_stripe *stripe, enum rc_stripe_counter counter)
     atomic_fetch_add_explicit(&stripe->head->counters[counter], 1, memory_order_relaxed);
 }
 
-/* Somebody died in the middle of a change: nothing tells what is whole, so nothing is kept. A repair
-   that is cut short itself is begun again by the next one, as `writing` is still set. */
+/* Somebody died in the middle of a change: nothing tells what is whole, so nothing is kept. A
+   repair that is cut short itself is begun again by the next one, as `writing` is still set. */
 static void repair(struct rc_stripe *stripe, enum rc_stripe_counter cause)
 {
     for (uint32_t i = 0; i < stripe->shape->bucket_count; i++)
@@ -206,10 +206,10 @@ bool rc_stripe_lock(struct rc_stripe *stripe)
     uint32_t changes = atomic_load_explicit(&head->changes, memory_order_relaxed);
     atomic_store_explicit(&head->writing, RC_STRIPE_WRITING, memory_order_relaxed);
     atomic_store_explicit(&head->changes, (changes + 1) | 1, memory_order_relaxed);
-    /* Total: either rc_stripe_is_changing sees `writing`, or what the caller loads from here on sees
-       what the other side stored before it asked. Release, as a part of it: what is written from
-       here on is seen only together with the bucket versions moved by earlier holders, whose blocks
-       it may reuse. */
+    /* Total: either rc_stripe_is_changing sees `writing`, or what the caller loads from here on
+       sees what the other side stored before it asked. Release, as a part of it: what is written
+       from here on is seen only together with the bucket versions moved by earlier holders, whose
+       blocks it may reuse. */
     rc_word_fence_total();
     if (is_broken)
         repair(stripe, RC_STRIPE_REPAIRS);

@@ -2,14 +2,15 @@
  * stripe - a part of the region with a mutex of its own: entries, and who has to leave.
  *
  * What:    on top of index, arena, queues and ghost: find, put and remove entries, and start anew
- *          after a process died in the middle of a change, or what is found there contradicts itself.
- *          Who makes room is evict.
+ *          after a process died in the middle of a change, or what is found there contradicts
+ *          itself. Who makes room is evict.
  * Threads: everything but rc_stripe_count under rc_stripe_lock. No thread holds two of these
  *          mutexes, and nothing is allocated or called back under one.
  * Memory:  a struct rc_stripe is this process's view of one; `head` and what follows it are shared.
  * Errors:  rc_stripe_lock fails where a mutex is beyond repair, or nobody gives it back. Everything
- *          else that finds damage says so by rc_stripe_damage, gives up what it does, and the stripe
- *          is emptied when its mutex is given back.
+ *          else that finds damage says so by rc_stripe_damage, gives up what it does, and the
+ *          stripe is emptied when its mutex is given back.
+ * Not:     does not know owners or time: who may serve an entry is near's to say.
  */
 #ifndef RC_STRIPE_H
 #define RC_STRIPE_H
@@ -104,8 +105,8 @@ void rc_stripe_view(struct rc_stripe *stripe, const struct rc_stripe_shape *shap
 int rc_stripe_init(struct rc_stripe *stripe);
 /* A robust mutex that processes share. */
 int rc_stripe_init_mutex(pthread_mutex_t *mutex);
-/* Takes one, without ever sleeping in it. 0, EOWNERDEAD (taken, too), EBUSY where whoever has it did not
-   give it back in patience_us, or what is wrong with it. */
+/* Takes one, without ever sleeping in it. 0, EOWNERDEAD (taken, too), EBUSY where whoever has it
+   did not give it back in patience_us, or what is wrong with it. */
 enum { RC_STRIPE_PATIENCE_US = 1000000 };
 int rc_stripe_take_mutex(pthread_mutex_t *mutex, int kind, int64_t patience_us);
 

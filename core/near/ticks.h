@@ -11,6 +11,7 @@
  * Threads: any.
  * Memory:  a struct rc_ticks is of one process; a copy in a forked child goes on being right.
  * Errors:  none.
+ * Not:     no wall clock, and no timer.
  */
 #ifndef RC_TICKS_H
 #define RC_TICKS_H

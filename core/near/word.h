@@ -6,6 +6,8 @@
  *          after its seqlock said so (index.h).
  * Threads: any.
  * Memory:  shared addresses must be multiples of the word's size; private ones need not.
+ * Errors:  none.
+ * Not:     orders nothing: fences and versions are the caller's.
  */
 #ifndef RC_WORD_H
 #define RC_WORD_H

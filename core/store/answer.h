@@ -3,6 +3,7 @@
  *
  * What:    appends one RESP element to the call's output, in the version its session speaks.
  * Threads: the store's.
+ * Memory:  appends to the call's output.
  * Errors:  an answer that finds no memory ends the session: its stream would be broken.
  * Not:     does not check that as many elements follow as were announced.
  */

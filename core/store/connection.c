@@ -57,7 +57,7 @@ static void do_select(struct rc_call *call)
 
 /* ---- HELLO, AUTH ----------------------------------------------------------------------------- */
 
-/* There is one user, and he needs no password: any will do. */
+/* There is one user, without a password: any will do. */
 static bool is_user(struct rc_call *call, struct rc_text name)
 {
     if (rc_text_equal(name, (struct rc_text){"default", 7}))

@@ -3,6 +3,9 @@
  *
  * What:    reads them as Redis does, with its limits and error texts.
  * Threads: the store's.
+ * Memory:  none.
+ * Errors:  an answer to the call, in the words of Redis; false then.
+ * Not:     does not expire anything: key.h does.
  */
 #ifndef RC_EXPIRY_H
 #define RC_EXPIRY_H

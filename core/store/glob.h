@@ -3,6 +3,8 @@
  *
  * What:    * ? [a-z] [^a] and a backslash, as Redis takes them, badly formed ones included.
  * Threads: pure.
+ * Memory:  none.
+ * Errors:  none: any bytes are a pattern.
  * Not:     no recursion: a star goes back to the newest one only, so the time is bounded by
  *          pattern times text.
  */

@@ -282,8 +282,8 @@ void rc_key_track(struct rc_store *store, struct rc_session *session, struct rc_
         (void)rc_key_make_room(store, 0);
 }
 
-/* The table only grows, and then a key stays in its bucket or moves to one far behind: a cursor that
-   counts up misses none, though it may meet one twice. */
+/* The table only grows, and then a key stays in its bucket or moves to one far behind: a cursor
+   that counts up misses none, though it may meet one twice. */
 uint64_t rc_key_scan(const struct rc_store *store, uint64_t cursor, uint32_t database,
                      void (*tell)(void *owner, struct rc_key *key), void *owner)
 {

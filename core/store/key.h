@@ -13,8 +13,8 @@
 
 #include "store/store_own.h"
 
-/* The key, for a reader or writer: expires it when its time is over, and counts as a use of it. NULL:
-   there is none. */
+/* The key, for a reader or writer: expires it when its time is over, and counts as a use of it.
+   NULL: there is none. */
 struct rc_key *rc_key_find(struct rc_store *store, uint32_t database, struct rc_text name);
 /* Whatever its expiry, and it is no use of it. */
 struct rc_key *rc_key_peek(const struct rc_store *store, uint32_t database, struct rc_text name);

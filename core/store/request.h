@@ -3,7 +3,8 @@
  *
  * What:    RESP arrays of bulk strings, cut anywhere; goes on where it stopped.
  * Threads: whoever owns the connection.
- * Memory:  owns the list of arguments; their bytes are the caller's, and stand where he passed them.
+ * Memory:  owns the list of arguments; their bytes are the caller's, and stand where the caller
+ *          has them.
  * Errors:  RC_ERR_PROTOCOL with Redis' own words; RC_ERR_NOMEM. The stream is useless then.
  * Not:     no inline commands: bytes that begin with anything but '*' are no RESP to us.
  */

@@ -9,6 +9,8 @@
  * Threads: the store's.
  * Memory:  values lie in store->script_out until the script ends; no command may be given one as an
  *          argument.
+ * Errors:  as redis.call: the script ends, and answers the error.
+ * Not:     no Lua: lease_scripts.c and lock_scripts.c do by hand what the scripts say.
  */
 #ifndef RC_RUN_H
 #define RC_RUN_H

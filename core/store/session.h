@@ -4,6 +4,8 @@
  * What:    made, found by its id, killed, freed.
  * Threads: the store's.
  * Memory:  the store owns its sessions.
+ * Errors:  NULL: no memory.
+ * Not:     reads no commands: request.h does.
  */
 #ifndef RC_SESSION_H
 #define RC_SESSION_H

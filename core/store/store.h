@@ -85,11 +85,11 @@ void rc_store_disconnect(struct rc_store_conn *conn); /* frees it */
 /* Does every command that is complete, keeps the rest for later. Nothing once it wants_close. */
 int rc_store_feed(struct rc_store_conn *conn, const char *bytes, size_t len);
 
-/* Expires keys whose time is over, among `count` looked at from where the last call ended. Returns how
-   many. */
+/* Expires keys whose time is over, among `count` looked at from where the last call ended. Returns
+   how many. */
 size_t rc_store_sweep(struct rc_store *store, size_t count);
-/* As a replica: makes the change its master made. Connections that track the key are told. Nothing is
-   evicted for it, and a lock that came this way may be evicted later. */
+/* As a replica: makes the change its master made. Connections that track the key are told. Nothing
+   is evicted for it, and a lock that came this way may be evicted later. */
 int rc_store_apply(struct rc_store *store, const struct rc_store_change *change);
 /* Tells every key of `from` as a change: what a replica begins with. */
 void rc_store_each(const struct rc_store *from,

@@ -4,6 +4,8 @@
  * What:    the store, its items (keys, and tracked names), its sessions (connections), and a
  *          call: one command being done.
  * Threads: as store.h says.
+ * Memory:  the store owns its items and sessions; a call lives as long as its command.
+ * Errors:  none.
  * Not:     no functions but inline ones: those are in the header of the file that has them.
  */
 #ifndef RC_STORE_OWN_H

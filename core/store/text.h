@@ -3,6 +3,7 @@
  *
  * What:    integers in their one canonical form, floats, names compared without regard to case.
  * Threads: pure.
+ * Memory:  owns no bytes; what is written goes to the caller's room.
  * Errors:  false: the text is no such number, or it is out of range.
  * Not:     floats go by LC_NUMERIC of the process, as in engine/resp.h.
  */

@@ -3,6 +3,8 @@
  *
  * What:    finds a command by its name; does a call or says why not.
  * Threads: the store's.
+ * Memory:  tables of commands are constant.
+ * Errors:  an error answer; nothing was changed then.
  * Not:     the commands themselves are in the files of the tables below.
  */
 #ifndef RC_VERB_H
@@ -48,8 +50,8 @@ void rc_verb_do(struct rc_call *call);
 /* In lower case, as error texts have it. */
 const char *rc_verb_name(const struct rc_verb *verb, char name[32]);
 
-/* A command of two words: does `verbs` by the second one. `others`: names that Redis knows and we do
-   not, for rc_text_is_among. */
+/* A command of two words: does `verbs` by the second one. `others`: names that Redis knows and we
+   do not, for rc_text_is_among. */
 void rc_verb_do_second(struct rc_call *call, const struct rc_verb *verbs, const char *others);
 
 #endif

@@ -21,7 +21,7 @@ enum {
     SANITIZER_STATUS = 99
 };
 
-/* A test that can not go on leaves by exit(1), which is what a sanitizer would do as well. Their
+/* A test that cannot go on leaves by exit(1), which is what a sanitizer would do as well. Their
    libraries look for these two among the symbols that can be seen. */
 __attribute__((visibility("default"))) const char *__asan_default_options(void);
 __attribute__((visibility("default"))) const char *__ubsan_default_options(void);

@@ -5,6 +5,10 @@
  *          alloc_fail.c and refuse.c. TEST(sentence) then counts the allocations of that test and
  *          runs it again in a process each: once per allocation, or, where there are too many or
  *          the test is slow, once per chosen one.
+ * Threads: runs the test in processes of their own; within, those of the test.
+ * Memory:  counts blocks by refuse.h.
+ * Errors:  runs that went wrong are failures of the test program, told with test and allocation.
+ * Not:     does not judge CHECK, see below.
  * Wrong:   a run that crashes, hangs, ends with a sanitizer's report, or leaves blocks behind. A
  *          CHECK that does not hold is none of that: the test could not know.
  * Env:     ALLOC_FAIL="sentence 17": that test with its 17th allocation refused, in this process,

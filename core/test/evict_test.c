@@ -123,7 +123,8 @@ static void a_key_that_is_read_keeps_its_place_in_a_full_bucket(void)
     take_down();
 }
 
-/* The index is made for entries of a common size: there can be more tiny ones than it has places. */
+/* The index is made for entries of a common size: there can be more tiny ones than it
+   has places. */
 static void tiny_entries_leave_for_want_of_a_place(void)
 {
     char key[32];

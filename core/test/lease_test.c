@@ -128,7 +128,7 @@ static void takes_over_when_the_holder_dies_although_nobody_says_so(void)
 {
     set_up();
     load(&near, 0, RC_NO_RENEW);
-    near.conns[RC_LINK_W]->mute = true; /* it can not even give the lease back */
+    near.conns[RC_LINK_W]->mute = true; /* it cannot even give the lease back */
     load(&far, 1, 0);
     peer_sleep(&server, TTL_MS - 1);
     CHECK(ops[1].finished == 0);
@@ -138,7 +138,7 @@ static void takes_over_when_the_holder_dies_although_nobody_says_so(void)
     take_down();
 }
 
-/* A value loaded before somebody joined may be older than what he knows. */
+/* A value loaded before somebody joined may be older than what that one knows. */
 static void serves_only_callers_that_had_joined_when_the_request_was_sent(void)
 {
     set_up();
@@ -429,7 +429,7 @@ static void tells_the_error_to_those_who_waited_for_that_load(void)
     CHECK(is_at(0, RC_DONE));
     CHECK(is_at(1, RC_FAILED) && peer_says(&ops[1], "no such table"));
     CHECK(is_at(2, RC_FAILED) && peer_says(&ops[2], "no such table"));
-    load(&near, 3, 0); /* he did not wait for it */
+    load(&near, 3, 0); /* a caller that did not wait for it */
     CHECK(is_at(3, RC_LOAD));
     take_down();
 }

@@ -94,7 +94,7 @@ static void is_ready_when_the_ping_is_answered(void)
 static void reads_from_a_server_that_can_not_save(void)
 {
     set_up();
-    server.ping = "-MISCONF Redis is configured to save RDB snapshots, but it can not\r\n";
+    server.ping = "-MISCONF Redis is configured to save RDB snapshots, but it cannot\r\n";
     get(0);
     CHECK(peer_ended(&ops[0], 0, RC_MISS));
     take_down();

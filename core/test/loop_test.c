@@ -542,7 +542,7 @@ static int count_entries(const char *path)
     return count;
 }
 
-/* The directory for the socket can be made, the socket can not. */
+/* The directory for the socket can be made, the socket cannot. */
 static void leaves_no_directory_where_there_is_no_descriptor(void)
 {
     char parent[] = "/tmp/loop-test-XXXXXX", path[200], *before = getenv("TMPDIR");

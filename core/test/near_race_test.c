@@ -164,12 +164,11 @@ static void never_tears_or_mixes_up_values_that_change_while_they_are_read(void)
     for (int i = 0; i < WRITERS + READERS; i++)
         pthread_join(threads[i], NULL);
     rc_near_read_stats(bed.near, &stats);
-    printf(
-        "     %u hits, %u of them with a change at once, %u valid handles, %u of them over a change, "
-        "%llu evictions: %u torn, %u late\n",
-        atomic_load(&bed.hits), atomic_load(&bed.overlaps), atomic_load(&bed.valids),
-        atomic_load(&bed.moves), (unsigned long long)stats.evictions, atomic_load(&bed.torn),
-        atomic_load(&bed.late));
+    printf("     %u hits, %u of them with a change at once, %u valid handles, %u of them over a "
+           "change, %llu evictions: %u torn, %u late\n",
+           atomic_load(&bed.hits), atomic_load(&bed.overlaps), atomic_load(&bed.valids),
+           atomic_load(&bed.moves), (unsigned long long)stats.evictions, atomic_load(&bed.torn),
+           atomic_load(&bed.late));
     CHECK(atomic_load(&bed.torn) == 0);
     CHECK(atomic_load(&bed.late) == 0);
     CHECK(stats.evictions > 100);
@@ -252,8 +251,8 @@ static void leaves_nothing_that_was_asked_for_before_a_write(void)
 
 /* ---- memory that is anything ----------------------------------------------------------------- */
 
-/* A reader may find any bytes where it looks: what is there may be recycled at that moment. Sizes and
-   places beyond the mapping would end this test. */
+/* A reader may find any bytes where it looks: what is there may be recycled at that moment. Sizes
+   and places beyond the mapping would end this test. */
 static void reads_nothing_outside_whatever_it_finds(void)
 {
     struct rc_near_options options = {.bytes = RC_NEAR_MIN_BYTES, .stripes = 1};

@@ -4,6 +4,7 @@
  * What:    the build of script/alloc-fail compiles the core with malloc=refuse_malloc and so on; it
  *          counts the allocations and the blocks that are alive, and refuses the one it is told to.
  * Threads: any.
+ * Memory:  keeps nothing but counts.
  * Errors:  the n-th allocation gets NULL, those before and after it what they ask for.
  * Not:     test code keeps the C library's malloc: a test without memory has nothing to say.
  */

@@ -1,5 +1,6 @@
-/* A region is input: bytes of it are changed, and readers and writers go on. None of them may crash,
-   hang, or write outside of the stripe it works in; a damaged stripe is emptied, and usable again.
+/* A region is input: bytes of it are changed, and readers and writers go on. None of them may
+   crash, hang, or write outside of the stripe it works in; a damaged stripe is emptied, and usable
+   again.
    usage: region_mutate_test [ROUNDS [FIRST]]     each round follows from its number alone */
 #include <fcntl.h>
 #include <signal.h>
@@ -70,7 +71,7 @@ static struct rc_near_owner *pick_owner(struct bed *bed)
     return bed->owners[test_below(&bed->seed, OWNERS)];
 }
 
-/* ---- what readers and writers do -------------------------------------------------------------- */
+/* ---- what readers and writers do ------------------------------------------------------------- */
 
 static bool fill(struct bed *bed)
 {
@@ -180,7 +181,7 @@ static void step(struct bed *bed)
     }
 }
 
-/* ---- damage ------------------------------------------------------------------------------------ */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 /* A part of the region: where it begins, and how long it is. */
 struct part {
@@ -250,7 +251,7 @@ static void damage(struct bed *bed)
     }
 }
 
-/* ---- rounds ------------------------------------------------------------------------------------ */
+/* ---- rounds ---------------------------------------------------------------------------------- */
 
 static void open_bed(struct bed *bed, uint64_t seed)
 {
@@ -415,7 +416,7 @@ static void run_rounds(uint64_t first, uint64_t count)
         close_bed(&beds[i]);
 }
 
-/* ---- who watches ------------------------------------------------------------------------------- */
+/* ---- who watches ----------------------------------------------------------------------------- */
 
 static uint64_t rounds = 2000, first_round;
 

@@ -4,6 +4,8 @@
  * What:    TEST(sentence) runs a test and prints its name; CHECK(condition) tells file and line
  *          where it does not hold.
  * Threads: CHECK may be called from any thread; TEST from main.
+ * Memory:  none.
+ * Errors:  test_result() is the exit status: 1 where a CHECK did not hold.
  * Not:     no fork and no fixtures: a test sets up and takes down what it needs. The test goes on
  *          behind a CHECK that does not hold.
  *

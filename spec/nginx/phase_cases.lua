@@ -1,6 +1,6 @@
 --- What the public calls do in a phase of nginx, checked inside it: spec/nginx/phase_spec.lua.
 --
--- What:   waits(phase) for phases that can wait; passes(phase) for those that can not: they get
+-- What:   waits(phase) for phases that can wait; passes(phase) for those that cannot: they get
 --         what is near, and send what they write; begins() for init_by_lua, where nothing is sent
 --         either. What failed, or "ok", is kept for result(phase).
 -- Not:    whether what was sent has arrived: only others can see that.
@@ -68,7 +68,7 @@ function cases.waits(phase)
     end)
 end
 
--- What needs an answer, and what does not need one: both kinds of phases that can not wait.
+-- What needs an answer, and what does not need one: both kinds of phases that cannot wait.
 local function check_reads(phase)
     local cache, missing = cases.cache, "missing:" .. phase
     assert_code("cannotWait", cache:get(missing))
@@ -93,7 +93,7 @@ local function check_near()
     assert.same({ "v", nil, "stale" }, { graced:get("near") })
 end
 
---- In a phase that can not wait; without is_warm nothing is near yet.
+--- In a phase that cannot wait; without is_warm nothing is near yet.
 function cases.passes(phase, is_warm)
     keep(phase, function()
         local cache = cases.cache

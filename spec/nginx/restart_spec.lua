@@ -252,7 +252,7 @@ describe("a reload", function()
             :format(SETTLE, workers, master, RELOADS, workers_then, master_then))
         local room = 1024 + EACH_KIB * RELOADS
         -- Who takes over from a worker that leaves looks through the whole index of the near cache,
-        -- an eighth of its 64 MiB at most, and that counts as his; who has done so is chance.
+        -- an eighth of its 64 MiB at most, and that counts as its own; which one does is chance.
         local INDEX_KIB = 8192
         assert.is_true(workers_then - workers < WORKERS * (room + INDEX_KIB),
             workers_then - workers)

@@ -186,7 +186,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end)
 
         -- nginx compares a certificate with names alone, never with its addresses.
-        it(driver == "loop" and "does not trust a certificate for an address, as nginx can not"
+        it(driver == "loop" and "does not trust a certificate for an address, as nginx cannot"
             or "trusts a certificate for an address", function()
             start_tls("127.0.0.1", files.ca)
             if driver == "loop" then
@@ -237,7 +237,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end)
 
         it("looks a name up with nginx' resolver where there is one", function()
-            -- Nobody answers there: so the loop, which asks it, can not find the server.
+            -- Nobody answers there: so the loop, which asks it, cannot find the server.
             web = nginx.start({
                 http = ("resolver 127.0.0.1:%d; resolver_timeout 300ms;")
                     :format(socket.free_port()),

@@ -67,7 +67,7 @@ describe("set", function()
         assert.equal("v", (cache:get("k")))
     end)
 
-    it("refuses what the codec can not hold, with the key's name", function()
+    it("refuses what the codec cannot hold, with the key's name", function()
         local ok, err = cache:set("k", print)
         assert.is_nil(ok)
         assert.equal("encode", err.code)

@@ -71,7 +71,7 @@ local function start_waiter(url)
     return waiter
 end
 
-describe("a lease whose end can not be told", function()
+describe("a lease whose end cannot be told", function()
     it("is given back as soon as its connection is back, not at the end of its life", function()
         local line = proxy.start(redis)
         local cache = redcache.new({ url = line:url(), leaseTtl = 30, grace = 30 })

@@ -1,4 +1,4 @@
--- What is written is what is read, by every codec, client and program; what can not be, is told.
+-- What is written is what is read, by every codec, client and program; what cannot be, is told.
 
 local ffi = require("ffi")
 

@@ -66,7 +66,7 @@ describe("foreign bytes", function()
         end
     end)
 
-    it("with a header that can not be right count as a miss", function()
+    it("with a header that cannot be right count as a miss", function()
         local cases = {
             version_0 = header(0, 1), version_2 = header(2, 1) .. "\1",
             version_255 = header(255, 4), large_count = header(1, 1) .. "\221\255\255\255\255",

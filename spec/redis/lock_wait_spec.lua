@@ -1,4 +1,4 @@
--- Waiting for a lock: who is next, what wakes him, and what does not.
+-- Waiting for a lock: who is next, what wakes a waiter, and what does not.
 
 local clock = require("spec.support.clock")
 local herd = require("spec.support.herd")

@@ -214,7 +214,7 @@ end
 
 describe("outside of its coroutines", function()
     local has_luv = event_loop.has("luv") and it or pending
-    has_luv("luv can not wait: writes are sent, reads fail, loaders run unshared", function()
+    has_luv("luv cannot wait: writes are sent, reads fail, loaders run unshared", function()
         assert.same({
             stored = true, sent = "sent", get_err = "cannotWait", made = 2, flag = "unstored",
             seen = 1,

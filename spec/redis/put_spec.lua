@@ -156,7 +156,7 @@ describe("put", function()
         throws = function(mine)
             return mine:put("k", 60, function() error("no") end)
         end,
-        ["gives what can not be stored"] = function(mine)
+        ["gives what cannot be stored"] = function(mine)
             return mine:put("k", 60, function() return print end)
         end,
         ["gives a bad ttl"] = function(mine)
@@ -174,7 +174,7 @@ describe("put", function()
     }
     local CODES = {
         ["gives an error"] = "loaderFailed", throws = "loaderFailed",
-        ["gives what can not be stored"] = "encode", ["gives a bad ttl"] = "badTtl",
+        ["gives what cannot be stored"] = "encode", ["gives a bad ttl"] = "badTtl",
         ["gives what is too large"] = "tooLarge", ["is cancelled"] = "cancelled",
     }
     for name, fail in pairs(FAILURES) do

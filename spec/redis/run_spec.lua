@@ -74,7 +74,7 @@ describe("run", function()
         assert.same({ "other", "inner", "after" }, order)
     end)
 
-    it("refuses what can not work", function()
+    it("refuses what cannot work", function()
         assert.error_matches(function() run(1) end, "function expected, got number")
         assert.error_matches(function() spawn(function() end) end, "nobody is in redcache.run")
         run(function()

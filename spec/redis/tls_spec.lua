@@ -133,7 +133,7 @@ describe("a rediss:// url", function()
         cache:close(0)
     end)
 
-    it("names the option when the CA file can not be read", function()
+    it("names the option when the CA file cannot be read", function()
         assert.has_error(function()
             redcache.new({ url = url, tlsCa = "/nowhere/ca.pem" })
         end, "bad option 'tlsCa' to new: the file with the CA certificates cannot be read")

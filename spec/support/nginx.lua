@@ -26,7 +26,7 @@
 --         is_possible() tells: boolean, reason.
 -- Env:    REDCACHE_NGINX names the program (nginx). Without REDCACHE_LIBRARY: build/libredcache.so.
 -- Memory: workers die with their master and the master with the test process, even at kill -9.
--- Not:    TLS clients. Under a sanitizer the library can not be loaded into an nginx without.
+-- Not:    TLS clients. Under a sanitizer the library cannot be loaded into an nginx without.
 
 local ffi = require("ffi")
 local clock = require("spec.support.clock")
@@ -88,7 +88,7 @@ local function find()
     if found then return found end
     found = { program = os.getenv("REDCACHE_NGINX") or "nginx" }
     if (os.getenv("REDCACHE_SANITIZER") or "") ~= "" then
-        found.reason = "an nginx without the sanitizer can not load the library"
+        found.reason = "an nginx without the sanitizer cannot load the library"
         return found
     end
     -- Its own path is what it starts at an upgrade, without looking into PATH.

@@ -13,38 +13,35 @@ local function copy()
     return dir
 end
 
-local function check(script, dir)
-    local result = process.run({ "sh", script, dir })
+-- The exit status and the text of the check, with these files added.
+local function check(script, files)
+    local dir = copy()
+    for path, text in pairs(files) do temp.write(dir .. "/" .. path, text) end
+    local result = process.run({ "sh", dir .. "/script/" .. script, dir })
+    temp.remove(dir)
     return result.exit, result.out .. result.err
 end
 
+local function passes(script, files)
+    local exit, text = check(script, files)
+    assert.equal("", text)
+    assert.equal(0, exit)
+end
+
+local function fails(script, files, ...)
+    local exit, text = check(script, files)
+    assert.equal(1, exit)
+    for _, line in ipairs({ ... }) do assert.is_truthy(text:find(line, 1, true), text) end
+end
+
 describe("script/check-layers", function()
-    local function layers(dir) return check(dir .. "/script/check-layers", dir) end
-
-    local function passes(files)
-        local dir = copy()
-        for path, text in pairs(files) do temp.write(dir .. "/" .. path, text) end
-        local exit, text = layers(dir)
-        assert.equal("", text)
-        assert.equal(0, exit)
-        temp.remove(dir)
-    end
-
-    local function fails(files, ...)
-        local dir = copy()
-        for path, text in pairs(files) do temp.write(dir .. "/" .. path, text) end
-        local exit, text = layers(dir)
-        assert.equal(1, exit)
-        for _, line in ipairs({ ... }) do assert.is_truthy(text:find(line, 1, true), text) end
-        temp.remove(dir)
-    end
 
     it("finds nothing in this tree", function()
-        passes({})
+        passes("check-layers", {})
     end)
 
     it("finds modules that use each other in a circle", function()
-        fails({
+        fails("check-layers", {
             ["core/base/ring_a.h"] = "int rc_ring_a(int n);\n",
             ["core/base/ring_a.c"] = "#include \"base/ring_a.h\"\n#include \"base/ring_b.h\"\n"
                 .. "int rc_ring_a(int n)\n{\n    return n == 0 ? 0 : rc_ring_b(n - 1);\n}\n",
@@ -57,7 +54,7 @@ describe("script/check-layers", function()
     end)
 
     it("finds a longer one, through a table and a function that is inline in a header", function()
-        fails({
+        fails("check-layers", {
             ["core/near/ring_a.c"] = "int rc_ring_a(int n)\n{\n"
                 .. "    return rc_ring_table.run(n);\n}\n",
             ["core/near/ring_b.c"] = "const struct rc_table rc_ring_table = {\n"
@@ -70,7 +67,7 @@ describe("script/check-layers", function()
     end)
 
     it("takes neither words nor types for a use", function()
-        passes({
+        passes("check-layers", {
             ["core/base/ring_a.c"] = "/* rc_ring_b(1) */\nconst struct rc_ring_b *rc_ring_a(void)\n"
                 .. "{\n    return text(\"rc_ring_b(1)\");\n}\n",
             ["core/base/ring_b.c"] = "int rc_ring_b(int n)\n{\n    return rc_ring_a() != 0;\n}\n",
@@ -78,12 +75,43 @@ describe("script/check-layers", function()
     end)
 
     it("fails as long as a circle is listed that is gone", function()
-        local dir = copy()
-        local path = dir .. "/script/check-layers"
-        temp.write(path, (temp.read(path):gsub("circles='\n", "%0base/buf base/heap\n", 1)))
-        local exit, text = layers(dir)
-        assert.equal(1, exit)
-        assert.is_truthy(text:find("take it out of the list: base/buf base/heap", 1, true), text)
-        temp.remove(dir)
+        local text = temp.read(root .. "/script/check-layers")
+        fails("check-layers", {
+            ["script/check-layers"] = text:gsub("circles='\n", "%0base/buf base/heap\n", 1),
+        }, "take it out of the list: base/buf base/heap")
+    end)
+end)
+
+describe("script/check-text", function()
+    local CARD = "/*\n * ring - a ring.\n *\n * What:    a.\n * Threads: b.\n * Memory:  c.\n"
+        .. " * Errors:  d.\n * Not:     e.\n */\n"
+
+    it("finds nothing in this tree", function()
+        passes("check-text", { ["core/base/ring.h"] = CARD, ["script/ring"] = "#!/bin/sh\n" })
+    end)
+
+    it("finds a line over 100 columns, comments and scripts included", function()
+        fails("check-text", {
+            ["core/base/ring.h"] = CARD .. "/* " .. ("x"):rep(95) .. " */\n",
+            ["core/base/ring.c"] = "/* " .. ("x"):rep(94) .. " */\n",
+            ["script/ring"] = "#!/bin/sh\n# " .. ("x"):rep(99) .. "\n",
+            ["lua/ring.lua"] = "\n\n-- " .. ("x"):rep(98) .. "\n",
+        }, "core/base/ring.h:10: 101 columns", "script/ring:2: 101 columns",
+            "lua/ring.lua:3: 101 columns")
+    end)
+
+    it("finds a header whose card lacks a word", function()
+        for _, word in ipairs({ "What", "Threads", "Memory", "Errors", "Not" }) do
+            fails("check-text", {
+                ["core/near/ring.h"] = CARD:gsub(" %* " .. word .. ":[^\n]*\n", ""),
+            }, ("core/near/ring.h: its card does not say %q"):format(word .. ":"))
+        end
+    end)
+
+    it("finds a 'can" .. " not' and a machine that is called like a man", function()
+        fails("check-text", {
+            ["core/base/ring.c"] = "/* It can" .. " not. */\n",
+            ["lua/ring.lua"] = "-- The loop, which has " .. "his turn.\n",
+        }, "core/base/ring.c:1:", "lua/ring.lua:1:")
     end)
 end)

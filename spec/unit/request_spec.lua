@@ -149,7 +149,7 @@ describe("remember of a request", function()
         assert.same({ "v1", nil, "request" }, { memo:rememberForever("k", loader) })
     end)
 
-    it("keeps what can not be stored, with its flag", function()
+    it("keeps what cannot be stored, with its flag", function()
         local function loader()
             return "mine", 0
         end
@@ -164,7 +164,7 @@ describe("remember of a request", function()
         assert.equal("up", (memo:remember("k", 60, function() return "up" end)))
     end)
 
-    it("says badTtl for a ttl that can not be used, of a known key, too", function()
+    it("says badTtl for a ttl that cannot be used, of a known key, too", function()
         memo:set("k", 1)
         assert.equal("badTtl", select(2, memo:remember("k", 0, never)).code)
     end)

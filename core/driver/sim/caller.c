@@ -117,8 +117,8 @@ static void on_timer(void *context, struct rc_timer *timer)
         begin(caller);
 }
 
-/* What may go wrong without anything being wrong: somebody else is slow, or has the lock; or a short
-   wait is over before the first connection is made. */
+/* What may go wrong without anything being wrong: somebody else is slow, or has the lock; or a
+   short wait is over before the first connection is made. */
 static bool is_expected(const struct sim_caller *caller, int status)
 {
     enum rc_op_kind kind = caller->op.kind;

@@ -1,9 +1,12 @@
 /*
- * caller - one thread of a user's program: reads, remembers, writes, locks, one call after the other.
+ * caller - one thread of a user's program: one call after the other.
  *
- * What:    does what lua/redcache does on a read (L0, near cache, engine) and on a load, with loaders
- *          that take their time, and hands everything it is told to the oracle.
+ * What:    does what lua/redcache does on a read (L0, near cache, engine) and on a load, with
+ *          loaders that take their time, and hands everything it is told to the oracle.
  * Threads: the run's.
+ * Memory:  callers are the world's; a caller owns its op and its lock.
+ * Errors:  what fails without a reason is a violation.
+ * Not:     keeps no truth: what should have been so is in oracle.h.
  */
 #ifndef RC_SIM_CALLER_H
 #define RC_SIM_CALLER_H

@@ -1,11 +1,11 @@
 /*
  * caller_own - what the files of a caller share.
  *
- * What:    caller_call.c (how any call begins and ends), caller_load.c and caller_lock.c above it, and
- *          caller.c (its life, reads and writes) above these. caller_audit.c judges from below them
- *          all, for the oracle.
+ * What:    caller_call.c (how any call begins and ends), caller_load.c and caller_lock.c above it,
+ *          and caller.c (its life, reads and writes) above these. caller_audit.c judges from below
+ *          them all, for the oracle.
  * Threads: the run's.
- * Memory:  none; callers are the world's.
+ * Memory:  none: callers are the world's.
  * Errors:  none.
  * Not:     for the files of a caller alone.
  */
@@ -14,7 +14,7 @@
 
 #include "driver/sim/caller.h"
 
-/* After a fault so much time may pass until all is well: a half-open connection is found by then. */
+/* After a fault so much may pass until all is well: a half-open connection is found by then. */
 enum { SIM_SETTLED_US = 2500000 };
 /* A call that ends so late is overdue: timers are exact here. */
 enum { SIM_LATE_US = 5000 };

@@ -80,7 +80,7 @@ static void start(struct sim_client *client)
     client->paused_until_us = 0;
 }
 
-/* Its owner's slot is taken over, as the near cache does it with those of processes that are gone. */
+/* Its owner's slot is taken over, as the near cache does it with those of dead processes. */
 static void bury(struct sim_client *client)
 {
     rc_engine_end(&client->engine);

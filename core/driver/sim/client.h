@@ -6,6 +6,9 @@
  *          finished ops to their callers. It can be paused (SIGSTOP) and killed (kill -9): then its
  *          leases, locks and its owner's slot in the near cache stay as they were.
  * Threads: the run's.
+ * Memory:  clients are the world's; a client owns its engine.
+ * Errors:  an engine that turns in a circle is a violation.
+ * Not:     knows no time but the world's, and no thread.
  */
 #ifndef RC_SIM_CLIENT_H
 #define RC_SIM_CLIENT_H

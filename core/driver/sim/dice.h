@@ -1,7 +1,11 @@
 /*
  * dice - everything that is random in a simulated run, from one seed.
  *
+ * What:    a stream of numbers, and what is read off them: ranges, chances.
  * Threads: the run's.
+ * Memory:  eight bytes of the caller.
+ * Errors:  none.
+ * Not:     not for anything that has to be secret.
  * Source:  SplitMix64: Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014.
  */
 #ifndef RC_SIM_DICE_H

@@ -1,8 +1,8 @@
 /*
  * history - one simulated run, from its seed to rest.
  *
- * What:    builds servers, clients and callers in a world, lets one event after the other happen, and
- *          asks the oracle after each.
+ * What:    builds servers, clients and callers in a world, lets one event after the other happen,
+ *          and asks the oracle after each.
  * Threads: one.
  * Memory:  the caller's world; what is built in it is freed by sim_history_deinit.
  * Errors:  a violation ends the run: world->oracle.violations.

@@ -68,8 +68,8 @@ void sim_oracle_deinit(struct sim_world *world)
     rc_buf_deinit(&world->oracle.values);
 }
 
-/* When it was last current: INT64_MAX, it is. Where the servers' clock was set meanwhile, nobody can
-   say when its time is over; then it ends when it is gone. */
+/* When it was last current: INT64_MAX, it is. Where the servers' clock was set meanwhile, nobody
+   can say when its time is over; then it ends when it is gone. */
 static int64_t end_of(const struct sim_world *world, const struct sim_value *value)
 {
     if (value->dated_us > world->stepped_us && value->dies_us < value->until_us)
@@ -244,7 +244,8 @@ static void read_change(struct sim_world *world, int key, const struct rc_store_
 }
 
 /* A connection that was opened behind the end of a client's deletes of the key has no business to
-   remove the value, unless it is one that such a delete was about: a failover has brought it back. */
+   remove the value, unless it is one that such a delete was about: a failover has brought it
+   back. */
 static void check_removal(struct sim_world *world, int key, const struct sim_truth *old)
 {
     const struct sim_wire *wire = world->speaking;
@@ -481,8 +482,8 @@ static bool has_told(const struct sim_world *world, const struct sim_client *cli
            !wire->to_client.swallows;
 }
 
-/* A delete was acknowledged, and a failover has brought back what it deleted. Whoever deleted it does
-   it again, if it knows which version that was. */
+/* A delete was acknowledged, and a failover has brought back what it deleted. Whoever deleted it
+   does it again, if it knows which version that was. */
 void sim_oracle_audit(struct sim_world *world)
 {
     for (int key = 0; key < SIM_KEYS; key++) {

@@ -1,9 +1,9 @@
 /*
  * oracle - what is true in a run, and what must therefore hold.
  *
- * What:    sees every change of the master when it happens, knows who made which value and since and
- *          until when it stood there. Judges what callers are told, what the near caches hold, how
- *          leases and locks change hands.
+ * What:    sees every change of the master when it happens, knows who made which value and since
+ *          and until when it stood there. Judges what callers are told, what the near caches hold,
+ *          how leases and locks change hands.
  *
  *              G1  a value is whole, of that key, made by somebody; never a placeholder
  *              G2  a near read was current within maxStale; a copy was current at its horizon
@@ -15,6 +15,8 @@
  *              G7  without a fault no call fails
  *              G9  a lock knows that it is lost before another can own it
  * Threads: the run's.
+ * Memory:  owns the list of values; the rest is of fixed size, in the world.
+ * Errors:  sim_violation.
  * Not:     excuses are few and stand where they are made: a failover may lose writes, a step of the
  *          servers' clock may end leases and locks early.
  */

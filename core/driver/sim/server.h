@@ -4,6 +4,8 @@
  * What:    the master's changes reach the replica a while later, in their order. A failover loses
  *          those that are still on their way, as asynchronous replication does.
  * Threads: the run's.
+ * Memory:  owns the stores, and the changes that are on their way.
+ * Errors:  without memory the program ends (sim_must).
  * Not:     no split brain: the old master is gone before the replica is promoted.
  */
 #ifndef RC_SIM_SERVER_H

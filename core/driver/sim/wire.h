@@ -2,10 +2,12 @@
  * wire - connections between links and stores: bytes arrive late and in pieces, in order, or not at
  * all.
  *
- * What:    a wire has two pipes. Each end may close, be cut off or be swallowed (half-open: nobody is
- *          told). Commands that are on their way when the client gives a connection up still arrive:
- *          then the old and the new connection of a client are both alive at the server.
+ * What:    a wire has two pipes. Each end may close, be cut off or be swallowed (half-open: nobody
+ *          is told). Commands that are on their way when the client gives a connection up still
+ *          arrive: then the old and the new connection of a client are both alive at the server.
  * Threads: the run's.
+ * Memory:  a wire frees itself when both ends are gone.
+ * Errors:  without memory the program ends (sim_must).
  * Not:     bytes are never lost from the middle, doubled or changed: TCP does not do that.
  */
 #ifndef RC_SIM_WIRE_H

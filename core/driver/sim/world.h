@@ -12,6 +12,7 @@
  * Threads: one.
  * Memory:  a world owns all of it.
  * Errors:  the simulator is a program: without memory it is at its end (sim_must).
+ * Not:     builds and runs nothing: history.h does.
  */
 #ifndef RC_SIM_WORLD_H
 #define RC_SIM_WORLD_H
