@@ -53,11 +53,11 @@ local LOCATIONS = {
     ]]),
     -- As if another library had found out our name.
     ["/shared_name"] = content([[
-        local port, real = require("redcache.scheduler.resty.port"), nil
-        real, port.own_pool = port.own_pool, function() return nil end
+        local pool, real = require("redcache.scheduler.resty.pool"), nil
+        real, pool.own = pool.own, function() return nil end
         others.leave(1, "MULTI")
         others.use(others.open_cache())
-        port.own_pool = real
+        pool.own = real
     ]]),
     -- The pool of the others has room for two, and nobody may wait for it.
     ["/they_first"] = content([[

@@ -11,12 +11,10 @@
 --         descriptors below 1,024.
 
 local polled = require("redcache.scheduler.polled")
-local running = require("redcache.running")
 
 local yield = coroutine.yield
 
 local copas, scheduler
-local push, drain = polled.new_line()
 
 -- What copas calls with what a thread has yielded.
 local queue = {
@@ -51,7 +49,7 @@ local function keep(port)
         if not port.is_closed then
             scheduler.turn(port)
         end
-        drain(copas.addthread) -- which catches what they raise
+        scheduler.resume_woken()
     end
 end
 
@@ -63,15 +61,6 @@ end
 
 function way.settle(port)
     port.is_kicked = false
-end
-
-function way.can_wait()
-    return running() ~= nil
-end
-
--- Outside of all threads there is one caller.
-function way.current()
-    return running() or way
 end
 
 function way.kick(port)
@@ -88,14 +77,14 @@ function way.sleep(slot)
     yield(slot, queue)
 end
 
-function way.wake(slot)
-    push(slot.co)
+function way.resume(co)
+    copas.addthread(co) -- which catches what it raises
 end
 
 -- The thread ends, unless it is what closes the cache: then a moment later. Copas keeps what looked
 -- like a socket, without a descriptor.
 function way.stop(port)
-    drain(copas.addthread)
+    scheduler.resume_woken()
     if port.keeper and coroutine.status(port.keeper) == "suspended" then
         copas.addthread(port.keeper)
     end

@@ -54,8 +54,14 @@ local function check_process()
     end
 end
 
+local function wake(slot)
+    local co = slot.co
+    slot.co = nil
+    make_ready(co)
+end
+
 local function settle(port, client)
-    waiting.settle(port)
+    waiting.settle(port, wake)
     if not binding.open_loop(port) then
         return false
     end
@@ -135,12 +141,6 @@ function scheduler.unguard() end
 
 -- The runner's ------------------------------------------------------------------------------------
 
-local function wake(slot)
-    local co = slot.co
-    slot.co = nil
-    make_ready(co)
-end
-
 local source = { check = check_process }
 
 ---Sends what was started, and makes ready what is done.
@@ -149,7 +149,7 @@ function source.turn()
     for i = 1, port_count do
         local port = ports[i]
         if port.count > 0 then
-            waiting.turn(port, wake)
+            waiting.turn(port)
         end
     end
 end

@@ -9,7 +9,6 @@
 --         generators (coroutine.wrap) inside of a coroutine.
 
 local polled = require("redcache.scheduler.polled")
-local running = require("redcache.running")
 
 local IDLE_SECONDS = 0.02
 
@@ -59,11 +58,6 @@ end
 function way.can_wait()
     local controller, is_own = cqueues.running()
     return controller ~= nil and is_own
-end
-
--- Outside of a controller there is one caller.
-function way.current()
-    return running() or way
 end
 
 function way.kick(port)

@@ -6,7 +6,7 @@
 --         there, as from any callback.
 -- Memory: the handles keep the loop alive while somebody waits, and only then. They are left to the
 --         garbage collector: luv 1.44 crashes where a Lua state ends with handles that are closing.
--- Not:    Lua's main thread can not wait, it is what runs the loop: reads return cannotWait, writes
+-- Not:    Lua's main thread cannot wait, it is what runs the loop: reads return cannotWait, writes
 --         are "sent", and remember runs the loader for its caller alone. Nor can generators
 --         (coroutine.wrap) inside of a coroutine: whoever resumes them would be the one that waits.
 
@@ -19,19 +19,12 @@ local resume, yield = coroutine.resume, coroutine.yield
 local ROUNDS = 8
 
 local uv, luv
-local push, drain = polled.new_line()
 
--- Resumes who was woken; what the first of them raises is raised when all have been.
+-- What the first of those that were woken raises is raised when all have been resumed.
 local function resume_woken()
-    local failed, cause
-    drain(function(co)
-        local ok, err = resume(co)
-        if not ok and not failed then
-            failed, cause = true, debug.traceback(co, tostring(err))
-        end
-    end)
-    if failed then
-        error(cause, 0)
+    local fault = luv.resume_woken()
+    if fault then
+        error(fault, 0)
     end
 end
 
@@ -97,15 +90,6 @@ function way.settle(port)
     uv.unref(port.idle)
 end
 
-function way.can_wait()
-    return running() ~= nil
-end
-
----Main thread: no coroutine at all, and so nobody else.
-function way.current()
-    return running() or way
-end
-
 function way.kick(port)
     update(port)
     if not port.is_kicked then
@@ -119,8 +103,9 @@ function way.sleep(slot)
     yield()
 end
 
-function way.wake(slot)
-    push(slot.co)
+function way.resume(co)
+    local ok, err = resume(co)
+    return not ok and debug.traceback(co, tostring(err)) or nil
 end
 
 function way.stop(port, has_woken)

@@ -4,12 +4,13 @@
 --
 --         module               what check() requires; way.use(module) is given it
 --         settle(port)         a port begins: port.fd is readable while there is reason for a turn
---         can_wait()           whether this caller is a coroutine of the loop
---         blocks               who is none waits here, and stops the loop; without, he can not wait
---         current()            who would wait
+--         can_wait()           whether this caller is a coroutine of the loop; nil: any coroutine
+--         blocks               any other caller waits, too, and stops the loop; nil: it cannot wait
 --         kick(port)           something was started: a turn is due in this round of the loop
 --         sleep(slot)          returns when wake(slot) was called, or earlier
---         wake(slot)           whoever sleeps is to be resumed, but not in here
+--         wake(slot)           the caller that sleeps is to be resumed, but not in here; nil: it
+--                              has left slot.co, which stands in a line until resume_woken()
+--         resume(co)           resumes one of that line; a result: what the coroutine has raised
 --         stop(port, has_woken) a port ends: nothing watches its descriptor any more
 --
 -- Memory: such a client is this Lua state's own and has no thread. Leases and locks are renewed
@@ -19,6 +20,7 @@
 
 local binding = require("redcache.binding")
 local marks = require("redcache.marks")
+local running = require("redcache.running")
 local waiting = require("redcache.scheduler.waiting")
 
 local NOT_WAITED, is_done = binding.NOT_WAITED, binding.is_done
@@ -35,7 +37,7 @@ local function find(way)
     way.is_loaded = true
 end
 
-local function settle(port, way)
+local function settle(port, way, wake)
     if not binding.open_loop(port) then
         return false
     end
@@ -43,33 +45,42 @@ local function settle(port, way)
     if port.fd < 0 then
         return false
     end
-    waiting.settle(port)
+    waiting.settle(port, wake)
     way.settle(port)
     return true
 end
 
----Resumed by wake(), a caller reads here how its operation has ended.
+-- Resumed by wake(), a caller reads here how its operation has ended.
 local function status_of(slot)
     local status = slot.status
     slot.status = nil
     return status or slot.result.status
 end
 
+local function is_coroutine()
+    return running() ~= nil
+end
+
 -- The functions that callers meet.
-local function add_callers(scheduler, way)
+local function add_callers(scheduler, way, wake)
+    local is_of_loop = way.can_wait or is_coroutine
+
     function scheduler.enter(client)
         local port = client.port
-        return port.waiting ~= nil or settle(port, way)
+        return port.waiting ~= nil or settle(port, way, wake)
     end
 
     function scheduler.can_wait()
-        return way.blocks or way.can_wait()
+        return way.blocks or is_of_loop()
     end
 
-    scheduler.current = way.current
+    ---Outside of all coroutines there is one caller.
+    function scheduler.current()
+        return running() or scheduler
+    end
 
     function scheduler.obstacle(mark)
-        return mark.owner == way.current() and marks.SELF or nil
+        return mark.owner == scheduler.current() and marks.SELF or nil
     end
 
     local function let_go(slot, is_given)
@@ -87,9 +98,9 @@ local function add_callers(scheduler, way)
         local client = slot.client
         if is_done(slot) then
             return slot.result.status
-        elseif client.handle == nil or (way.blocks and not way.can_wait()) then
+        elseif client.handle == nil or (way.blocks and not is_of_loop()) then
             return binding.wait(slot)
-        elseif not way.can_wait() then
+        elseif not is_of_loop() then
             return let_go(slot, false)
         end
         waiting.add(client.port, slot)
@@ -106,25 +117,29 @@ local function add_callers(scheduler, way)
     function scheduler.unguard() end
 end
 
----A line of coroutines that are to be resumed.
----@return function push(co)
----@return function drain(resume): calls resume(co) for all; what is resumed may do so, too
-function polled.new_line()
+-- The line of those that the way resumes itself.
+local function add_line(scheduler, way)
     local line, first, last = {}, 1, 0
-    local function push(co)
+
+    function way.wake(slot)
         last = last + 1
-        line[last] = co
+        line[last] = slot.co
     end
-    local function drain(resume)
+
+    ---Resumes who was woken; what is resumed may call this, too.
+    ---@return any fault the first that one of them has raised
+    function scheduler.resume_woken()
+        local fault
         while first <= last do
             local co = line[first]
             line[first] = false
             first = first + 1
-            resume(co)
+            local raised = way.resume(co)
+            fault = fault or raised
         end
         first, last = 1, 0
+        return fault
     end
-    return push, drain
 end
 
 ---@param way table
@@ -147,19 +162,21 @@ function polled.new(way)
         return binding.POLL
     end
 
-    add_callers(scheduler, way)
+    if not way.wake then
+        add_line(scheduler, way)
+    end
 
     local function wake(slot)
         slot.sleeps = false
         way.wake(slot)
     end
 
+    add_callers(scheduler, way, wake)
+
     ---One turn of the core: whoever waits for what is done is woken.
     function scheduler.turn(port)
         port.is_kicked = false
-        repeat
-            local all_told = waiting.turn(port, wake)
-        until all_told
+        waiting.turn_all(port)
     end
 
     ---The last cache on the port was closed: ends what waits.

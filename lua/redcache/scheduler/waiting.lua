@@ -1,19 +1,24 @@
 -- waiting - who waits for which operation: the way from a name that the core tells to a caller.
 --
 -- What:   schedulers with a loop keep in their port what is under way, and hear here what is done.
+--         A port carries wake(slot): how its scheduler resumes the caller that waits for a slot.
 -- Memory: a slot is in `waiting` from add() until it is told. What nobody waits for (detached) goes
 --         back to its pool then.
--- Not:    who is resumed how. wake() must not run any caller: he might start the next operation in
---         a slot whose name is still to be read.
+-- Not:    wake() must not run any caller, which might start the next operation in a slot whose name
+--         is still to be read.
 
+local bit = require("bit")
 local binding = require("redcache.binding")
+
+local bor, TURN_NAMES = bit.bor, binding.TURN_NAMES
 
 local waiting = {}
 
 ---A port begins in this process.
 ---@param port redcache.Port
-function waiting.settle(port)
-    port.waiting, port.count = {}, 0
+---@param wake fun(slot: redcache.Slot) for the slots that somebody waits for
+function waiting.settle(port, wake)
+    port.waiting, port.count, port.wake = {}, 0, wake
 end
 
 ---Somebody waits for the slot, or nobody does: it is detached.
@@ -24,35 +29,48 @@ function waiting.add(port, slot)
     port.count = port.count + 1
 end
 
----One turn of the core: tells wake(slot) what is done of what is waited for.
+---One turn of the core: wakes whoever waits for what is done.
 ---@param port redcache.Port
----@param wake function
 ---@return boolean all_told false: there is more, turn again
-function waiting.turn(port, wake)
+---@return integer news of connections, as of binding.turn
+function waiting.turn(port)
     local slots = port.waiting
-    local count = binding.turn(port)
+    local count, news = binding.turn(port)
     for i = 0, count - 1 do
         local name = binding.turn_name(port, i)
         local slot = slots[name]
-        if slot then
+        if slot then -- else its caller has found it done by itself
             slots[name] = nil
             port.count = port.count - 1
             if slot.detached then
                 binding.end_detached(slot)
             else
-                wake(slot)
+                port.wake(slot)
             end
         end
     end
-    return count < binding.TURN_NAMES
+    return count < TURN_NAMES, news
 end
 
----The port ends: what is under way is cancelled. wake(slot) for those who wait.
+---Turns until all is told.
 ---@param port redcache.Port
----@param wake function
+---@return integer news of all turns
+function waiting.turn_all(port)
+    local all_told, news = waiting.turn(port)
+    while not all_told do
+        local more
+        all_told, more = waiting.turn(port)
+        news = bor(news, more)
+    end
+    return news
+end
+
+---The port ends: what is under way is cancelled, and whoever waits is told so.
+---@param port redcache.Port
+---@param wake fun(slot: redcache.Slot) in place of the port's
 function waiting.drop(port, wake)
     local slots = port.waiting
-    waiting.settle(port)
+    port.waiting, port.count = {}, 0
     for _, slot in pairs(slots) do
         binding.discard(slot)
         if slot.detached then

@@ -11,8 +11,10 @@
 
 local bit = require("bit")
 local binding = require("redcache.binding")
-local base = require("redcache.scheduler.resty.port")
+local pool = require("redcache.scheduler.resty.pool")
 local semaphore = require("ngx.semaphore")
+local sleepers = require("redcache.scheduler.resty.sleepers")
+local waiting = require("redcache.scheduler.waiting")
 
 local ngx = ngx
 local HOST_CLOSE, HOST_OPEN = binding.HOST_CLOSE, binding.HOST_OPEN
@@ -48,10 +50,10 @@ end
 
 ---One turn of the core; wakes who has to do what it wants done.
 local function turn(port)
-    local news = base.turn(port)
+    local news = waiting.turn_all(port)
     if news >= WANTS then
         take_wants(port)
-        base.wake_keeper(port)
+        sleepers.wake_keeper(port)
     end
     for i = 0, LINKS - 1 do
         local link = port.links[i]
@@ -62,7 +64,7 @@ local function turn(port)
     end
     local wait = binding.turn_wait(port)
     if wait and ngx.now() + wait < port.keeper_wakes - 0.001 then
-        base.wake_keeper(port)
+        sleepers.wake_keeper(port)
     end
 end
 host.turn = turn
@@ -92,7 +94,7 @@ end
 
 local function connect(port, sock)
     local name, number, tls = binding.host_address(port)
-    local options = base.own_pool()
+    local options = pool.own()
     local ok, err
     if number then
         ok, err = connect_tcp(port, sock, name, number, options)
@@ -117,7 +119,7 @@ local function lost(port, i, sock, cause)
     binding.host_lost(port, i, cause)
     link.wants = bit.bor(link.wants, HOST_CLOSE)
     turn(port)
-    base.wake_keeper(port)
+    sleepers.wake_keeper(port)
 end
 
 local function read(port, i, sock)
@@ -241,7 +243,7 @@ function host.kick(port)
     elseif link.open and not link.sending then
         wake_writer(link)
     else
-        base.wake_keeper(port)
+        sleepers.wake_keeper(port)
     end
 end
 

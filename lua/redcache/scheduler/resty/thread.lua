@@ -5,8 +5,9 @@
 --         nothing else for Lua.
 -- Not:    no Redis connections here: they are the thread's.
 
-local base = require("redcache.scheduler.resty.port")
 local binding = require("redcache.binding")
+local pool = require("redcache.scheduler.resty.pool")
+local waiting = require("redcache.scheduler.waiting")
 
 local ngx = ngx
 local RECEIVE_BYTES = 4096
@@ -15,15 +16,15 @@ local RETRY_SECONDS = 0.1
 
 local thread = {}
 
-thread.turn = base.turn
-thread.kick = base.turn -- a turn tells the thread what was started
+thread.turn = waiting.turn_all
+thread.kick = waiting.turn_all -- a turn tells the thread what was started
 
 local function connect(sock, port)
     local path = binding.loop_listen(port)
     if not path then
         return nil, "there is no room for a socket"
     end
-    local ok, err = sock:connect("unix:" .. path, base.own_pool())
+    local ok, err = sock:connect("unix:" .. path, pool.own())
     if ok and not binding.loop_accept(port) then
         return nil, "the socket can not be accepted"
     end
@@ -37,7 +38,7 @@ local function read(port)
     local ok, err = connect(sock, port)
     while ok do
         ok, err = sock:receiveany(RECEIVE_BYTES)
-        base.turn(port)
+        waiting.turn_all(port)
     end
     port.sock = nil
     sock:close()

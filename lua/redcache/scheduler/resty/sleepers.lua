@@ -1,0 +1,100 @@
+-- sleepers - the light threads that sleep on a semaphore of ours: callers, and a port's keeper.
+--
+-- What:   wakes whoever waits for what is done, and finds those that are gone.
+-- Memory: a slot that nobody waits for any more when it is done is dropped, and its lease with
+--         it: the light thread of an aborted request vanishes without running any Lua.
+-- Not:    which operation is done (scheduler/waiting.lua); what else a light thread may leave
+--         behind (scheduler/holders.lua).
+
+local binding = require("redcache.binding")
+local semaphore = require("ngx.semaphore")
+local waiting = require("redcache.scheduler.waiting")
+
+local sleepers = {}
+
+local function drop(port, slot)
+    slot.waits = false
+    port.abandoned = port.abandoned + 1
+    binding.discard(slot)
+end
+
+-- What the slot's light thread waits for is done.
+local function wake(slot)
+    if not slot.waits then
+        return -- it sees so by itself, before it sleeps
+    end
+    local port = slot.client.port
+    if slot.sem:count() < 0 then
+        slot.waits = false
+        port.posted[slot.name] = slot
+        slot.sem:post(1)
+    else
+        drop(port, slot)
+        sleepers.wake_keeper(port) -- a lease that is given back is on its way
+    end
+end
+
+---A port begins in this worker.
+---@param port redcache.Port
+function sleepers.settle(port)
+    waiting.settle(port, wake)
+    port.posted = {} -- slots whose callers were woken and have not run yet
+    port.abandoned = 0
+    port.keeper_sem, port.keeper_told = semaphore.new(0), false
+end
+
+---Drops what light threads have waited for that are gone by now: nobody gets a lease or a lock in
+---their place. A post that nobody has taken, with nobody waiting, came too late. The keeper's.
+function sleepers.drop_abandoned(port)
+    local slots, posted = port.waiting, port.posted
+    for name, slot in pairs(slots) do
+        if slot.waits and slot.sem:count() >= 0 then
+            slots[name] = nil
+            port.count = port.count - 1
+            drop(port, slot)
+        end
+    end
+    for name, slot in pairs(posted) do
+        if slot.sem:count() > 0 then
+            posted[name] = nil
+            drop(port, slot)
+        end
+    end
+end
+
+---The port ends, though its client may go on for others: whoever still waits is told so. What
+---nobody waits for goes on as far as it gets.
+function sleepers.end_waiting(port)
+    local slots = port.waiting
+    for name, slot in pairs(slots) do
+        slots[name] = nil
+        port.count = port.count - 1
+        if slot.waits then
+            slot.waits = false
+            binding.discard(slot)
+            slot.status = binding.CLOSED
+            port.posted[name] = slot
+            slot.sem:post(1)
+        end
+    end
+end
+
+---The port has ended: nobody would tell a caller what is done, so none may begin to wait.
+---@return integer status of the slot
+function sleepers.status_at_end(slot)
+    if binding.is_done(slot) then
+        return slot.result.status
+    end
+    binding.discard(slot)
+    return binding.CLOSED
+end
+
+---Wakes the keeper.
+function sleepers.wake_keeper(port)
+    if not port.keeper_told then
+        port.keeper_told = true
+        port.keeper_sem:post(1)
+    end
+end
+
+return sleepers
