@@ -47,9 +47,6 @@ static void on_push(void *owner, struct rc_link *link, const struct rc_reply *pu
     rc_track_push(&engine->track, push, drop_pushed, link);
 }
 
-static void deliver_fetched(void *owner, struct rc_op *op, int status, struct rc_reply *reply,
-                            const char *text);
-
 int rc_engine_init(struct rc_engine *engine, const rc_options *options,
                    const struct rc_address *address, struct rc_near *near,
                    const struct rc_seed *seed, int64_t now_us)
@@ -70,8 +67,7 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
     }
     engine->near = rc_topology_node(topology, RC_SLOT_ANY)->near;
     rc_fetches_init(&engine->fetches, context, topology, engine->near);
-    engine->fetches.deliver = deliver_fetched;
-    engine->fetches.engine = engine;
+    rc_calls_init(&engine->calls, context, topology);
     rc_track_init(&engine->track, seed);
     rc_leases_init(&engine->leases, context, topology, &engine->track);
     rc_locks_init(&engine->locks, context, topology, &engine->track);
@@ -88,176 +84,38 @@ void rc_engine_deinit(struct rc_engine *engine)
     rc_context_deinit(&engine->context);
 }
 
-/* ---- simple commands ------------------------------------------------------------------------- */
+/* ---- kinds of ops ---------------------------------------------------------------------------- */
 
-static void read_entry(struct rc_op *op, const struct rc_reply *reply, int64_t max_value_bytes)
-{
-    const rc_node *value = &reply->nodes[0];
-    if (reply->count > 1 && reply->nodes[1].type == ':')
-        op->result.ttl_ms = reply->nodes[1].integer;
-    if (rc_entry_is_too_large(value->len, max_value_bytes)) {
-        op->result.status = RC_ERR_TOOLARGE;
-        return;
-    }
-    if (value->type == '-') {
-        op->result.status = RC_ERR_REDIS;
-        op->result.data = value->str;
-        op->result.len = value->len;
-        return;
-    }
-    rc_entry_read(&op->result, value->type == '$' ? value->str : NULL, value->len);
-    op->result.outcome = rc_entry_is_absent(op->result.kind) ? RC_MISS : RC_HIT;
-}
+enum effect {
+    DROPS,  /* it may change what stands there: near copies go */
+    WRITES, /* and an acknowledged one wins over earlier deletes */
+    STORES, /* and the version it writes is known */
+    DELETES
+};
 
-static void read_answer(struct rc_op *op, const struct rc_reply *reply)
-{
-    const rc_node *node = &reply->nodes[0];
-    op->result.outcome = RC_DONE;
-    op->result.nodes = reply->count;
-    if (node->type == ':' || node->type == '#')
-        op->result.number = node->integer;
-    if (node->str != NULL && reply->count == 1) {
-        op->result.data = node->str;
-        op->result.len = node->len;
-    }
-    if (node->type == '-' && op->kind != RC_OP_COMMAND)
-        op->result.status = RC_ERR_REDIS;
-}
+/* What one kind of op does otherwise than another. */
+struct kind {
+    void (*start)(struct rc_engine *engine, struct rc_op *op);
+    /* Takes the op out of what it waits in besides its request or fetch. NULL: nothing. */
+    void (*leave)(struct rc_engine *engine, struct rc_op *op);
+    /* The time that Redis had for an answer is over, and not that of the call: what still asks Redis
+       gives up, and whoever waits for another's load or lock goes on. False: it cannot. NULL: the
+       two times are one. */
+    bool (*go_on)(struct rc_engine *engine, struct rc_op *op);
+    /* The keys it writes, one after the other; `at` begins as 0. False: there are no more. NULL: it
+       writes none. */
+    bool (*next_written)(const struct rc_op *op, size_t *at, const char **key, size_t *len);
+    enum effect effect; /* on those keys */
+    bool reads;         /* its result is what stands in its key */
+    bool locks;         /* it is about op->lock */
+};
 
-static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
-{
-    struct rc_op *op = req->owner;
-    op->req = NULL;
-    if (status != 0) {
-        rc_context_fail(req->context, op, status, text);
-        return;
-    }
-    rc_reply_swap(&op->reply, reply);
-    if (op->kind == RC_OP_GET)
-        read_entry(op, &op->reply, req->context->options.max_value_bytes);
-    else
-        read_answer(op, &op->reply);
-    if (op->kind == RC_OP_BARRIER)
-        op->result.number = req->sent_us;
-    rc_context_finish(req->context, op);
-}
-
-/* What was read over T, for a get or as the first look of a load. */
-static void deliver_fetched(void *owner, struct rc_op *op, int status, struct rc_reply *reply,
-                            const char *text)
-{
-    struct rc_engine *engine = owner;
-    if (op->kind == RC_OP_LOAD) {
-        rc_leases_first_answer(&engine->leases, op, status, reply, text);
-    } else if (status != 0) {
-        rc_context_fail(&engine->context, op, status, text);
-    } else {
-        rc_reply_swap(&op->reply, reply);
-        read_entry(op, &op->reply, engine->context.options.max_value_bytes);
-        rc_context_finish(&engine->context, op);
-    }
-}
-
-static int64_t command_timeout_ms(const struct rc_engine *engine, const struct rc_op *op)
-{
-    return op->timeout_ms > 0 ? op->timeout_ms : engine->context.options.command_timeout_ms;
-}
-
-static int32_t slot_of(const struct rc_engine *engine, const struct rc_buf *key)
-{
-    return rc_topology_slot(&engine->topology, rc_buf_head(key), rc_buf_len(key));
-}
-
-static void start_command(struct rc_engine *engine, struct rc_op *op)
-{
-    struct rc_context *context = &engine->context;
-    struct rc_req *req = rc_req_take(context);
-    if (req == NULL) {
-        rc_context_fail(context, op, RC_ERR_NOMEM, NULL);
-        return;
-    }
-    rc_buf_swap(&req->bytes, &op->request);
-    req->expect = op->expect;
-    req->may_retry = op->kind == RC_OP_GET || op->kind == RC_OP_DELETE || (op->flags & RC_RETRY);
-    req->done = on_answer;
-    req->owner = op;
-    op->req = req;
-    rc_topology_send(&engine->topology, req, RC_LINK_W, slot_of(engine, &op->key),
-                     rc_context_after_ms(context, command_timeout_ms(engine, op)));
-}
-
-/* A read over T, if its answer can be kept. */
-static bool start_fetch(struct rc_engine *engine, struct rc_op *op, const char *key, size_t len)
-{
-    if (!op->near || !rc_fetch_is_possible(&engine->fetches, key, len))
-        return false;
-    rc_fetch_start(&engine->fetches, op, key, len, op->flags, command_timeout_ms(engine, op));
-    return true;
-}
-
-static void start_barrier(struct rc_engine *engine, struct rc_op *op)
-{
-    struct rc_context *context = &engine->context;
-    struct rc_server_node *node = rc_topology_node(&engine->topology, RC_SLOT_ANY);
-    struct rc_req *req = engine->near != NULL ? rc_horizon_ping(&node->horizon) : NULL;
-    if (req == NULL) {
-        rc_context_fail(context, op, engine->near != NULL ? RC_ERR_NOMEM : RC_ERR_ARGUMENT, NULL);
-        return;
-    }
-    req->done = on_answer;
-    req->owner = op;
-    op->req = req;
-    rc_topology_send(&engine->topology, req, RC_LINK_T, RC_SLOT_ANY,
-                     rc_context_after_ms(context, command_timeout_ms(engine, op)));
-}
+/* One row each, by enum rc_op_kind: at the end of this file. */
+static const struct kind kinds[RC_OP_KINDS];
 
 /* ---- own writes: gone from the near cache when they start, and again when they are done. And what
    was read past it: another process of this machine may hold an older copy whose push is still on
    its way, and a reader who saw the newer value must not find that ------------------------------- */
-
-/* The keys an op writes, one after the other; `at` begins as 0. False: there are no more. */
-static bool next_written(const struct rc_op *op, size_t *at, const char **key, size_t *len)
-{
-    const struct rc_buf *written = &op->written;
-    bool is_first = *at == 0, is_one = false;
-    uint32_t part;
-    switch (op->kind) {
-    case RC_OP_SET: is_one = true; break;
-    case RC_OP_DELETE: is_one = rc_buf_len(written) == 0; break; /* perhaps the empty key */
-    case RC_OP_COMMAND: break;
-    case RC_OP_LOAD:
-        if (!(op->load.flags & RC_HIDE_OLD))
-            return false;
-        /* fallthrough */
-    case RC_OP_PUBLISH:
-    case RC_OP_FAIL:
-    case RC_OP_RELEASE: is_one = true; break;
-    default: return false;
-    }
-    if (is_one) {
-        *at = 1;
-        *key = rc_buf_head(&op->key);
-        *len = rc_buf_len(&op->key);
-        return is_first;
-    }
-    if (*at >= rc_buf_len(written))
-        return false;
-    memcpy(&part, rc_buf_head(written) + *at, sizeof part);
-    *key = rc_buf_head(written) + *at + sizeof part;
-    *len = part;
-    *at += sizeof part + part;
-    return true;
-}
-
-/* What a read brought past the near cache. */
-static void drop_bypassed(struct rc_engine *engine, const struct rc_op *op)
-{
-    if (!op->has_newer || engine->near == NULL)
-        return;
-    if ((op->kind == RC_OP_GET && op->result.status == 0) ||
-        (op->kind == RC_OP_LOAD && op->result.outcome == RC_HIT))
-        rc_near_drop(engine->near, rc_buf_head(&op->key), rc_buf_len(&op->key), RC_NEAR_WRITE);
-}
 
 static struct rc_replay *replay_of(struct rc_engine *engine, const char *key, size_t len)
 {
@@ -265,45 +123,52 @@ static struct rc_replay *replay_of(struct rc_engine *engine, const char *key, si
     return &rc_topology_node(&engine->topology, slot)->replay;
 }
 
-static void begin_writes(struct rc_engine *engine, const struct rc_op *op)
+/* What follows is asked of kinds that write, and so have a next_written. */
+
+static void begin_writes(struct rc_engine *engine, const struct rc_op *op, const struct kind *kind)
 {
     const char *key;
     size_t len, at = 0;
-    while (next_written(op, &at, &key, &len)) {
+    while (kind->next_written(op, &at, &key, &len)) {
         char version[RC_NONCE_SIZE];
         bool is_known = engine->near != NULL && rc_near_drop_known(engine->near, key, len, version);
-        if (op->kind == RC_OP_DELETE)
+        if (kind->effect == DELETES)
             rc_replay_begin(replay_of(engine, key, len), key, len, is_known ? version : NULL);
     }
 }
 
-static void end_writes(struct rc_engine *engine, const struct rc_op *op)
+static void end_writes(struct rc_engine *engine, const struct rc_op *op, const struct kind *kind)
 {
     const char *key;
     size_t len, at = 0;
-    bool is_done = op->result.status == 0, is_value = op->kind == RC_OP_SET;
-    if (op->kind == RC_OP_PUBLISH)
-        is_value = op->result.outcome == RC_STORED;
-    while (next_written(op, &at, &key, &len)) {
+    bool is_done = op->result.status == 0;
+    /* A value that was not stored has written nothing. */
+    bool is_value = kind->effect == STORES && op->result.outcome != RC_UNSTORED;
+    while (kind->next_written(op, &at, &key, &len)) {
         if (engine->near != NULL && !RC_MUTANT(NO_PURGE_AT_ACK))
             rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
-        if (op->kind == RC_OP_DELETE)
+        if (kind->effect == DELETES)
             rc_replay_end(replay_of(engine, key, len), key, len, is_done);
-        else if (is_done && (is_value || op->kind == RC_OP_COMMAND))
+        else if (is_done && (is_value || kind->effect == WRITES))
             rc_replay_settle(replay_of(engine, key, len), key, len);
         if (is_done && is_value && !op->is_plain)
             rc_replay_saw(replay_of(engine, key, len), key, len, op->nonce);
     }
 }
 
-/* The version that a read has brought: a delete of it may have to be sent again. */
-static void note_read(struct rc_engine *engine, const struct rc_op *op)
+/* Of a kind that reads. What it has brought past the near cache must not be followed by an older
+   copy; and a delete of the version that it has seen may have to be sent again. */
+static void end_read(struct rc_engine *engine, const struct rc_op *op)
 {
     const rc_result *result = &op->result;
     const char *key = rc_buf_head(&op->key);
     size_t len = rc_buf_len(&op->key);
-    if ((op->kind == RC_OP_GET || op->kind == RC_OP_LOAD) && result->status == 0 &&
-        (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE))
+    bool is_told = result->outcome == RC_HIT || result->outcome == RC_MISS;
+    if (result->status != 0)
+        return;
+    if (op->has_newer && is_told && engine->near != NULL)
+        rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
+    if (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE)
         rc_replay_saw(replay_of(engine, key, len), key, len, result->version);
 }
 
@@ -312,33 +177,20 @@ static void note_read(struct rc_engine *engine, const struct rc_op *op)
 /* Out of everything it is in; what was sent for it alone is no longer waited for. */
 static void take_out(struct rc_engine *engine, struct rc_op *op)
 {
+    const struct kind *kind = &kinds[op->kind];
     if (op->req != NULL)
         rc_link_forget(op->req);
     op->req = NULL;
     if (op->fetch != NULL)
         rc_fetch_leave(op);
-    else if (op->kind == RC_OP_LOCK_ACQUIRE)
-        rc_locks_leave(&engine->locks, op);
-    else if (op->kind == RC_OP_LOAD || op->kind == RC_OP_PUBLISH || op->kind == RC_OP_FAIL ||
-             op->kind == RC_OP_RELEASE)
-        rc_leases_leave(&engine->leases, op);
+    else if (kind->leave != NULL)
+        kind->leave(engine, op);
 }
 
-/* The time that Redis had for an answer is over, and not that of the call: what still asks Redis
-   gives up, and whoever waits for another's load or lock goes on. */
-static bool goes_on(struct rc_engine *engine, struct rc_op *op)
+static bool go_on(struct rc_engine *engine, struct rc_op *op)
 {
-    if (op->kind == RC_OP_LOCK_ACQUIRE && !rc_locks_has_answered(&engine->locks, op))
-        return false;
-    rc_context_set_timer(&engine->context, &op->deadline, op->wait_until_us);
-    op->wait_until_us = 0;
-    if (op->kind == RC_OP_LOAD && op->fetch != NULL) { /* prolonged by others who share it */
-        rc_fetch_leave(op);
-        rc_leases_first_answer(&engine->leases, op, RC_ERR_TIMEOUT, NULL, NULL);
-    } else if (op->kind == RC_OP_LOAD) {
-        rc_leases_hurry(op);
-    }
-    return true;
+    const struct kind *kind = &kinds[op->kind];
+    return kind->go_on != NULL && kind->go_on(engine, op);
 }
 
 static void on_deadline(void *context, struct rc_timer *timer)
@@ -346,12 +198,11 @@ static void on_deadline(void *context, struct rc_timer *timer)
     struct rc_op *op = RC_CONTAINER(timer, struct rc_op, deadline);
     struct rc_engine *engine = RC_CONTAINER(context, struct rc_engine, context);
     bool is_early = op->wait_until_us > 0;
-    if (is_early && goes_on(engine, op))
+    if (is_early && go_on(engine, op))
         return;
     bool waited = op->kind == RC_OP_LOCK_ACQUIRE && op->lock_options.wait_ms > 0 && !is_early;
     /* Nobody could have told us whether a lock is free? */
-    const char *deaf =
-        waited ? rc_topology_why_deaf(&engine->topology, slot_of(engine, &op->lock->key)) : NULL;
+    const char *deaf = waited ? rc_locks_why_deaf(&engine->locks, op->lock) : NULL;
     bool is_loaded = op->kind == RC_OP_LOAD && rc_leases_is_loaded_elsewhere(op);
     take_out(engine, op);
     if (deaf != NULL)
@@ -360,6 +211,13 @@ static void on_deadline(void *context, struct rc_timer *timer)
         rc_context_fail(context, op, waited ? RC_ERR_BUSY : RC_ERR_TIMEOUT, NULL);
     if (is_loaded)
         op->result.flags = RC_WAITED;
+}
+
+/* From here on only the end of the call counts. */
+static void stop_waiting_for_redis(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_context_set_timer(&engine->context, &op->deadline, op->wait_until_us);
+    op->wait_until_us = 0;
 }
 
 static void set_deadline(struct rc_engine *engine, struct rc_op *op, int64_t wait_ms)
@@ -383,51 +241,6 @@ static void set_deadlines(struct rc_engine *engine, struct rc_op *op, int64_t wa
     }
 }
 
-static void start(struct rc_engine *engine, struct rc_op *op)
-{
-    switch (op->kind) {
-    case RC_OP_GET:
-        if (!op->near) {
-            start_command(engine, op);
-            break;
-        }
-        /* Behind the deadline of its request, which knows better what went wrong. */
-        set_deadline(engine, op, command_timeout_ms(engine, op) + 1);
-        op->has_newer = !start_fetch(engine, op, rc_buf_head(&op->key), rc_buf_len(&op->key));
-        if (op->has_newer)
-            start_command(engine, op);
-        break;
-    case RC_OP_BARRIER: start_barrier(engine, op); break;
-    case RC_OP_COMMAND:
-    case RC_OP_SET:
-    case RC_OP_DELETE: start_command(engine, op); break;
-    case RC_OP_LOAD:
-        set_deadlines(engine, op, op->load.wait_timeout_ms);
-        if (start_fetch(engine, op, rc_buf_head(&op->key), rc_buf_len(&op->key)))
-            break;
-        op->has_newer = op->near;
-        rc_leases_load(&engine->leases, op);
-        break;
-    case RC_OP_PUBLISH:
-    case RC_OP_FAIL:
-    case RC_OP_RELEASE:
-        if (op->leads)
-            rc_leases_end(&engine->leases, op);
-        else
-            rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
-        break;
-    case RC_OP_LOCK_ACQUIRE:
-        if (op->lock_options.wait_ms > 0)
-            set_deadlines(engine, op, op->lock_options.wait_ms);
-        else /* one try: behind the deadline of its request, as above */
-            set_deadline(engine, op, command_timeout_ms(engine, op) + 1);
-        rc_locks_acquire(&engine->locks, op);
-        break;
-    case RC_OP_LOCK_RELEASE: rc_locks_release(&engine->locks, op); break;
-    case RC_OP_LOCK_EXTEND: rc_locks_extend(&engine->locks, op); break;
-    }
-}
-
 void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
 {
     struct rc_context *context = &engine->context;
@@ -447,8 +260,10 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
         rc_context_fail(context, op, error, NULL);
         return;
     }
-    begin_writes(engine, op);
-    start(engine, op);
+    const struct kind *kind = &kinds[op->kind];
+    if (kind->next_written != NULL)
+        begin_writes(engine, op, kind);
+    kind->start(engine, op);
 }
 
 void rc_engine_run(struct rc_engine *engine)
@@ -469,9 +284,11 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
         return NULL;
     struct rc_op *op = RC_CONTAINER(finished->next, struct rc_op, active);
     rc_list_remove(&op->active);
-    end_writes(engine, op);
-    drop_bypassed(engine, op);
-    note_read(engine, op);
+    const struct kind *kind = &kinds[op->kind];
+    if (kind->next_written != NULL)
+        end_writes(engine, op, kind);
+    if (kind->reads)
+        end_read(engine, op);
     rc_op_measure(op);
     return op;
 }
@@ -483,9 +300,7 @@ static bool has_tag(const struct rc_op *op, const void *tag)
 
 static bool is_for_lock(const struct rc_op *op, const void *lock)
 {
-    return (op->kind == RC_OP_LOCK_ACQUIRE || op->kind == RC_OP_LOCK_RELEASE ||
-            op->kind == RC_OP_LOCK_EXTEND) &&
-           op->lock == lock;
+    return kinds[op->kind].locks && op->lock == lock;
 }
 
 /* Ends the running ops that match; returns how many. With one op others may end, too (of a load whose
@@ -532,8 +347,8 @@ void rc_engine_drop(struct rc_engine *engine, struct rc_op *op)
         op->result.status = RC_ERR_CANCELLED;
         rc_context_finish(&engine->context, op);
     }
-    if (!is_told)
-        end_writes(engine, op);
+    if (!is_told && kinds[op->kind].next_written != NULL)
+        end_writes(engine, op, &kinds[op->kind]);
     rc_list_remove(&op->active); /* out of the finished ones: the driver must not touch it again */
     if (op->leads)
         rc_leases_abandon(&engine->leases, op);
@@ -634,3 +449,167 @@ void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
         snprintf(health->cause, sizeof health->cause, "%s", engine->context.refusal);
     }
 }
+
+/* ---- what each kind does --------------------------------------------------------------------- */
+
+/* A read over T, if its answer can be kept. */
+static bool start_fetch(struct rc_engine *engine, struct rc_op *op, struct rc_receiver *receiver)
+{
+    if (!op->near || !rc_fetch_is_possible(&engine->fetches, op))
+        return false;
+    rc_fetch_start(&engine->fetches, op, receiver, rc_call_timeout_ms(&engine->context, op));
+    return true;
+}
+
+static void start_get(struct rc_engine *engine, struct rc_op *op)
+{
+    if (op->near) /* behind the deadline of its request, which knows better what went wrong */
+        set_deadline(engine, op, rc_call_timeout_ms(&engine->context, op) + 1);
+    if (start_fetch(engine, op, &engine->calls.fetched))
+        return;
+    op->has_newer = op->near;
+    rc_call_start(&engine->calls, op);
+}
+
+static void start_call(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_call_start(&engine->calls, op);
+}
+
+static void start_barrier(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_call_start_barrier(&engine->calls, op);
+}
+
+static bool write_key(const struct rc_op *op, size_t *at, const char **key, size_t *len)
+{
+    bool is_first = *at == 0;
+    *at = 1;
+    *key = rc_buf_head(&op->key);
+    *len = rc_buf_len(&op->key);
+    return is_first;
+}
+
+/* Those that the caller has named among the arguments. */
+static bool write_named(const struct rc_op *op, size_t *at, const char **key, size_t *len)
+{
+    const struct rc_buf *written = &op->written;
+    uint32_t part;
+    if (*at >= rc_buf_len(written))
+        return false;
+    memcpy(&part, rc_buf_head(written) + *at, sizeof part);
+    *key = rc_buf_head(written) + *at + sizeof part;
+    *len = part;
+    *at += sizeof part + part;
+    return true;
+}
+
+static bool write_deleted(const struct rc_op *op, size_t *at, const char **key, size_t *len)
+{
+    bool is_one = rc_buf_len(&op->written) == 0; /* perhaps the empty key */
+    return (is_one ? write_key : write_named)(op, at, key, len);
+}
+
+/* A put may take the old value away before the new one is there. */
+static bool write_hidden(const struct rc_op *op, size_t *at, const char **key, size_t *len)
+{
+    return (op->load.flags & RC_HIDE_OLD) != 0 && write_key(op, at, key, len);
+}
+
+static void start_load(struct rc_engine *engine, struct rc_op *op)
+{
+    set_deadlines(engine, op, op->load.wait_timeout_ms);
+    if (start_fetch(engine, op, &engine->leases.fetched))
+        return;
+    op->has_newer = op->near;
+    rc_leases_load(&engine->leases, op);
+}
+
+static bool go_on_load(struct rc_engine *engine, struct rc_op *op)
+{
+    stop_waiting_for_redis(engine, op);
+    if (op->fetch != NULL) { /* prolonged by others who share it */
+        rc_fetch_leave(op);
+        rc_leases_first_answer(&engine->leases, op, RC_ERR_TIMEOUT, NULL, NULL);
+    } else {
+        rc_leases_hurry(op);
+    }
+    return true;
+}
+
+static void end_load(struct rc_engine *engine, struct rc_op *op)
+{
+    if (op->leads)
+        rc_leases_end(&engine->leases, op);
+    else
+        rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
+}
+
+static void leave_load(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_leases_leave(&engine->leases, op);
+}
+
+static void start_acquire(struct rc_engine *engine, struct rc_op *op)
+{
+    if (op->lock_options.wait_ms > 0)
+        set_deadlines(engine, op, op->lock_options.wait_ms);
+    else /* one try: behind the deadline of its request, as in start_get */
+        set_deadline(engine, op, rc_call_timeout_ms(&engine->context, op) + 1);
+    rc_locks_acquire(&engine->locks, op);
+}
+
+static bool go_on_acquire(struct rc_engine *engine, struct rc_op *op)
+{
+    if (!rc_locks_has_answered(&engine->locks, op))
+        return false;
+    stop_waiting_for_redis(engine, op);
+    return true;
+}
+
+static void leave_acquire(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_locks_leave(&engine->locks, op);
+}
+
+static void start_release(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_locks_release(&engine->locks, op);
+}
+
+static void start_extend(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_locks_extend(&engine->locks, op);
+}
+
+static const struct kind kinds[RC_OP_KINDS] = {
+    [RC_OP_GET] = {.start = start_get, .reads = true},
+    [RC_OP_SET] = {.start = start_call, .next_written = write_key, .effect = STORES},
+    [RC_OP_DELETE] = {.start = start_call, .next_written = write_deleted, .effect = DELETES},
+    [RC_OP_COMMAND] = {.start = start_call, .next_written = write_named, .effect = WRITES},
+    [RC_OP_BARRIER] = {.start = start_barrier},
+    [RC_OP_LOAD] = {.start = start_load,
+                    .leave = leave_load,
+                    .go_on = go_on_load,
+                    .next_written = write_hidden,
+                    .effect = DROPS,
+                    .reads = true},
+    [RC_OP_PUBLISH] = {.start = end_load,
+                       .leave = leave_load,
+                       .next_written = write_key,
+                       .effect = STORES},
+    [RC_OP_FAIL] = {.start = end_load,
+                    .leave = leave_load,
+                    .next_written = write_key,
+                    .effect = DROPS},
+    [RC_OP_RELEASE] = {.start = end_load,
+                       .leave = leave_load,
+                       .next_written = write_key,
+                       .effect = DROPS},
+    [RC_OP_LOCK_ACQUIRE] = {.start = start_acquire,
+                            .leave = leave_acquire,
+                            .go_on = go_on_acquire,
+                            .locks = true},
+    [RC_OP_LOCK_RELEASE] = {.start = start_release, .locks = true},
+    [RC_OP_LOCK_EXTEND] = {.start = start_extend, .locks = true},
+};

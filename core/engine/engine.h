@@ -1,8 +1,8 @@
 /*
  * engine - all of redcache that is not I/O: ops in, bytes out; bytes in, finished ops out.
  *
- * What:    starts and ends ops, routes them to links, lease and lock machines. The driver tells it
- *          the time, moves the links' bytes, and fires timers by rc_engine_run when
+ * What:    starts and ends ops, as the table of their kinds says: a new kind is a row there. The
+ *          driver tells it the time, moves the links' bytes, and fires timers by rc_engine_run when
  *          rc_engine_deadline has come.
  * Threads: one owner at a time; the driver sees to it.
  * Memory:  owns everything but the ops.
@@ -12,6 +12,7 @@
 #ifndef RC_ENGINE_H
 #define RC_ENGINE_H
 
+#include "engine/call.h"
 #include "engine/context.h"
 #include "engine/fetch.h"
 #include "engine/lease.h"
@@ -24,6 +25,7 @@ struct rc_engine {
     struct rc_context context;
     struct rc_topology topology;
     struct rc_track track;
+    struct rc_calls calls;
     struct rc_leases leases;
     struct rc_locks locks;
     struct rc_near *near; /* NULL: none. The client's; outlives the engine */

@@ -43,8 +43,10 @@ void rc_fetches_deinit(struct rc_fetches *fetches)
     rc_table_deinit(&fetches->open);
 }
 
-bool rc_fetch_is_possible(const struct rc_fetches *fetches, const char *key, size_t len)
+bool rc_fetch_is_possible(const struct rc_fetches *fetches, const struct rc_op *op)
 {
+    const char *key = rc_buf_head(&op->key);
+    size_t len = rc_buf_len(&op->key);
     int32_t slot = rc_topology_slot(fetches->topology, key, len);
     return len <= RC_NEAR_MAX_KEY && rc_node_can_keep(rc_topology_node(fetches->topology, slot));
 }
@@ -161,13 +163,13 @@ static void deliver(struct rc_fetch *fetch, int status, struct rc_reply *reply, 
         rc_list_remove(&op->member);
         op->fetch = NULL;
         if (status != 0 || rc_list_is_empty(&fetch->waiting)) {
-            fetches->deliver(fetches->engine, op, status, reply, text);
+            op->receiver->take(op->receiver, op, status, reply, text);
             continue;
         }
         rc_reply_init(&copy);
         int error = rc_reply_copy(&copy, reply);
         fetches->context->stats.shared++;
-        fetches->deliver(fetches->engine, op, error, error == 0 ? &copy : NULL, NULL);
+        op->receiver->take(op->receiver, op, error, error == 0 ? &copy : NULL, NULL);
         rc_reply_deinit(&copy);
     }
 }
@@ -231,15 +233,18 @@ static struct rc_fetch *find(struct rc_fetches *fetches, const char *key, size_t
     return sent_us == 0 || fetches->context->now_us - sent_us <= JOIN_US ? fetch : NULL;
 }
 
-void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, const char *key, size_t len,
-                    uint32_t flags, int64_t timeout_ms)
+void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, struct rc_receiver *receiver,
+                    int64_t timeout_ms)
 {
     struct rc_context *context = fetches->context;
+    const char *key = rc_buf_head(&op->key);
+    size_t len = rc_buf_len(&op->key);
     uint64_t hash = rc_near_hash(fetches->near, key, len);
     int64_t until_us = rc_context_after_ms(context, timeout_ms);
     int32_t slot = rc_topology_slot(fetches->topology, key, len);
+    op->receiver = receiver;
     rc_horizon_watch(&rc_topology_node(fetches->topology, slot)->horizon);
-    struct rc_fetch *fetch = flags & RC_FRESH ? NULL : find(fetches, key, len, hash);
+    struct rc_fetch *fetch = op->flags & RC_FRESH ? NULL : find(fetches, key, len, hash);
     if (fetch != NULL) {
         op->fetch = fetch;
         rc_list_append(&fetch->waiting, &op->member);
@@ -249,7 +254,7 @@ void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, const char *ke
     }
     fetch = begin(fetches, op, key, len, hash);
     if (fetch == NULL) {
-        fetches->deliver(fetches->engine, op, RC_ERR_NOMEM, NULL, NULL);
+        receiver->take(receiver, op, RC_ERR_NOMEM, NULL, NULL);
         return;
     }
     op->fetch = fetch;

@@ -7,7 +7,7 @@
  *          but nobody joins any more.
  * Threads: the engine's owner.
  * Memory:  owns the fetches; ops belong to their callers.
- * Errors:  handed to `deliver`, as those of rc_link_send; RC_ERR_NOMEM.
+ * Errors:  handed to each op's receiver, as those of rc_link_send; RC_ERR_NOMEM.
  * Source:  the design of Redis' client side caching asks for the placeholder ("race conditions" in
  *          its documentation); here the open fetch is it.
  */
@@ -24,11 +24,6 @@ struct rc_fetches {
     struct rc_context *context;
     struct rc_topology *topology;
     struct rc_near *near;
-    /* A waiting op's answer, or a status other than 0 with a text (or NULL); finishes the op or
-       sends it on. `reply` may be swapped away. */
-    void (*deliver)(void *engine, struct rc_op *op, int status, struct rc_reply *reply,
-                    const char *text);
-    void *engine;
 
     /* Engine only. */
     struct rc_table open; /* by key: those that may be joined */
@@ -40,11 +35,11 @@ void rc_fetches_init(struct rc_fetches *fetches, struct rc_context *context,
 void rc_fetches_deinit(struct rc_fetches *fetches); /* after the links' shutdown */
 
 /* Whether an answer can be kept: the connection is tracked, or will be. */
-bool rc_fetch_is_possible(const struct rc_fetches *fetches, const char *key, size_t len);
-/* Starts or joins the read of a key for the op, whose `request` is GET and PTTL of it. With RC_FRESH
-   in `flags` it joins nothing. */
-void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, const char *key, size_t len,
-                    uint32_t flags, int64_t timeout_ms);
+bool rc_fetch_is_possible(const struct rc_fetches *fetches, const struct rc_op *op);
+/* Starts or joins the read of the op's key, whose `request` is GET and PTTL of it. With RC_FRESH in
+   its flags it joins nothing. */
+void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, struct rc_receiver *receiver,
+                    int64_t timeout_ms);
 void rc_fetch_leave(struct rc_op *op); /* the op is taken out (it is finished by the caller) */
 
 /* Redis says over this link that the key changed; key NULL: all of them. */

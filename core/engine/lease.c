@@ -20,6 +20,8 @@ enum {
 
 static void acquire(struct rc_flight *flight);
 static void on_flight_timer(void *context, struct rc_timer *timer);
+static void on_fetched(struct rc_receiver *receiver, struct rc_op *op, int status,
+                       struct rc_reply *reply, const char *text);
 
 void rc_leases_init(struct rc_leases *leases, struct rc_context *context,
                     struct rc_topology *topology, struct rc_track *track)
@@ -28,6 +30,7 @@ void rc_leases_init(struct rc_leases *leases, struct rc_context *context,
     leases->context = context;
     leases->topology = topology;
     leases->track = track;
+    leases->fetched.take = on_fetched;
     rc_table_init(&leases->flights, &context->seed);
     rc_list_init(&leases->leading);
 }
@@ -318,6 +321,13 @@ void rc_leases_first_answer(struct rc_leases *leases, struct rc_op *op, int stat
         join_cut_off(leases, op, RC_ERR_REDIS, rc_node_text(&reply->nodes[0], cause));
     else
         read_first_answer(leases, op, reply);
+}
+
+static void on_fetched(struct rc_receiver *receiver, struct rc_op *op, int status,
+                       struct rc_reply *reply, const char *text)
+{
+    rc_leases_first_answer(RC_CONTAINER(receiver, struct rc_leases, fetched), op, status, reply,
+                           text);
 }
 
 static void on_first_answer(struct rc_req *req, int status, struct rc_reply *reply,

@@ -40,6 +40,7 @@ struct rc_leases {
     struct rc_context *context;
     struct rc_topology *topology;
     struct rc_track *track;
+    struct rc_receiver fetched; /* takes the first read of a load, where a fetch has made it */
 
     /* Engine only. */
     struct rc_table flights; /* by key; a key may have one of each purpose */

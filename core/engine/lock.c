@@ -379,6 +379,11 @@ bool rc_locks_has_answered(struct rc_locks *locks, const struct rc_op *op)
     return line != NULL && line->answered_us >= began_us;
 }
 
+const char *rc_locks_why_deaf(const struct rc_locks *locks, const struct rc_lock *lock)
+{
+    return rc_topology_why_deaf(locks->topology, rc_lock_slot(locks, &lock->key));
+}
+
 /* The two of a handle: renewal and the end of trust. */
 static bool reserve_timers(struct rc_context *context)
 {

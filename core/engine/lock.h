@@ -74,6 +74,8 @@ void rc_lock_deinit(struct rc_lock *lock); /* must be free or lost */
 void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op);
 /* Whether Redis has said how the lock is since this op came, which has a timeout of its own. */
 bool rc_locks_has_answered(struct rc_locks *locks, const struct rc_op *op);
+/* Why Redis could not tell that the lock is free; NULL: it could. */
+const char *rc_locks_why_deaf(const struct rc_locks *locks, const struct rc_lock *lock);
 void rc_locks_release(struct rc_locks *locks, struct rc_op *op);
 void rc_locks_extend(struct rc_locks *locks, struct rc_op *op);
 void rc_locks_leave(struct rc_locks *locks, struct rc_op *op); /* an op that waits is taken out */

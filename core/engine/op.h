@@ -25,6 +25,7 @@
 struct rc_req;
 struct rc_fetch;
 struct rc_flight;
+struct rc_op;
 
 enum rc_op_kind {
     RC_OP_COMMAND, /* any commands */
@@ -38,11 +39,19 @@ enum rc_op_kind {
     RC_OP_BARRIER, /* PING on the tracked connection */
     RC_OP_LOCK_ACQUIRE,
     RC_OP_LOCK_RELEASE,
-    RC_OP_LOCK_EXTEND
+    RC_OP_LOCK_EXTEND,
+    RC_OP_KINDS
 };
 
 /* Why a key is loaded: flights of different purposes do not meet. */
 enum rc_purpose { RC_FLIGHT_LOAD, RC_FLIGHT_PUT, RC_FLIGHT_REFRESH };
+
+/* Takes what was read for an op: a status other than 0 with a text (or NULL), or the answers to GET
+   and PTTL, which may be swapped away. Finishes the op or sends it on. */
+struct rc_receiver {
+    void (*take)(struct rc_receiver *receiver, struct rc_op *op, int status, struct rc_reply *reply,
+                 const char *text);
+};
 
 struct rc_op {
     rc_result result; /* first: rc_op_result() is the op's own address */
@@ -73,10 +82,11 @@ struct rc_op {
     struct rc_list member; /* flight's or lock line's waiting ops, or the leading ones */
     struct rc_timer deadline;
     int64_t answer_by_us; /* load, lock with a timeout of its own: so long Redis may be silent; 0 */
-    int64_t wait_until_us;  /* then: the end of the call, behind answer_by_us; 0 */
-    struct rc_req *req;     /* request under way for this op alone */
-    struct rc_fetch *fetch; /* read under way, shared with others; by `member` */
-    bool has_newer;         /* its answer comes past the near cache, which may hold an older one */
+    int64_t wait_until_us;        /* then: the end of the call, behind answer_by_us; 0 */
+    struct rc_req *req;           /* request under way for this op alone */
+    struct rc_fetch *fetch;       /* read under way, shared with others; by `member` */
+    struct rc_receiver *receiver; /* then: of its answer */
+    bool has_newer; /* its answer comes past the near cache, which may hold an older one */
     bool running;
     uint64_t running_tag; /* as it was when submitted; stays while it leads */
 
