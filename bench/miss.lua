@@ -3,7 +3,9 @@
 -- value or lease at once.
 
 local redcache = require("redcache")
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_command = require("redcache.core.command")
+local core_slot = require("redcache.core.slot")
 local bench = require("bench.support.bench")
 
 local CALLS = 1500 -- per side and round
@@ -13,13 +15,13 @@ local TTL = 60
 
 local function ping(cache)
     local client = cache._client
-    local slot = assert(binding.take(client))
-    local status = binding.begin(slot, binding.RETRY)
-    status = status == 0 and binding.command(slot, 1) or status
-    status = status == 0 and binding.argument(slot, "PING") or status
-    status = status == 0 and binding.submit(slot) or status
-    status = status == 0 and binding.wait(slot) or status
-    binding.give(slot)
+    local slot = assert(core_slot.take(client))
+    local status = core_command.begin(slot, constants.RETRY)
+    status = status == 0 and core_command.command(slot, 1) or status
+    status = status == 0 and core_command.argument(slot, "PING") or status
+    status = status == 0 and core_command.submit(slot) or status
+    status = status == 0 and core_slot.wait(slot) or status
+    core_slot.give(slot)
     return status == 0 or error("the PING failed")
 end
 

@@ -5,7 +5,7 @@
 -- that a near hit needs is made, or still there from the last time.
 
 local redcache = require("redcache")
-local binding = require("redcache.binding")
+local core_near = require("redcache.core.near")
 local bench = require("bench.support.bench")
 local hot_loop = require("bench.support.hot_loop")
 local lrucache = require("bench.support.lrucache")
@@ -33,7 +33,7 @@ local CHECK = [[
 local VIEW_GET = "value = extra(subject, key, 2147483647) == 1 or nil"
 local VIEW_STRING = [[
     if extra.view_get(subject, key, 2147483647) == 1 then
-        value = extra.near_bytes()
+        value = extra.bytes()
     end
 ]]
 
@@ -143,10 +143,10 @@ local function hit_sides(subjects, keys, many_keys)
     side("loop alone", "value = key")
     side("table", INDEX, subjects.table)
     side("lrucache", GET, subjects.lrucache)
-    side("L0 check", CHECK, l0_parts(subjects.text), binding.view_check)
-    side("L0 check, decoded table", CHECK, l0_parts(subjects.record), binding.view_check)
-    side("view_get", VIEW_GET, subjects.near._view, binding.view_get)
-    side("view_get and string", VIEW_STRING, subjects.near._view, binding)
+    side("L0 check", CHECK, l0_parts(subjects.text), core_near.view_check)
+    side("L0 check, decoded table", CHECK, l0_parts(subjects.record), core_near.view_check)
+    side("view_get", VIEW_GET, subjects.near._view, core_near.view_get)
+    side("view_get and string", VIEW_STRING, subjects.near._view, core_near)
     side("get L0", GET, subjects.text)
     side("get L0, decoded table", GET, subjects.record)
     side("get near", GET, subjects.near)

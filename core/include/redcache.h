@@ -26,7 +26,8 @@
 extern "C" {
 #endif
 
-/* Grows with every incompatible change of the part below; binding.lua refuses any other number. */
+/* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
+   any other number. */
 #define RC_ABI 5
 
 /* What is declared here is public; every other name of the library is hidden. */
@@ -34,7 +35,7 @@ extern "C" {
 #pragma GCC visibility push(default)
 #endif
 /* clang-format off */
-/* FFI begin: lua/redcache/cdef.lua holds the text between these marks; a spec compares the two. */
+/* FFI begin: lua/redcache/core/cdef.lua repeats what stands between the marks; a spec compares. */
 typedef struct rc_client rc_client;
 typedef struct rc_op rc_op;
 typedef struct rc_lock rc_lock;

@@ -3,7 +3,12 @@
 -- What:   getMulti, setMulti, deleteMulti: every key has its own result or its own error.
 -- Memory: one slot per batch; what comes back is decoded before the slot is given back.
 
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_clock = require("redcache.core.clock")
+local core_command = require("redcache.core.command")
+local core_entry = require("redcache.core.entry")
+local core_near = require("redcache.core.near")
+local core_slot = require("redcache.core.slot")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local near = require("redcache.near")
@@ -11,8 +16,8 @@ local options = require("redcache.options")
 local usage = require("redcache.usage")
 
 local is_ttl = options.is_ttl
-local take, give = binding.take, binding.give
-local HIT, KIND_NEGATIVE = binding.HIT, binding.KIND_NEGATIVE
+local take, give = core_slot.take, core_slot.give
+local HIT, KIND_NEGATIVE = constants.HIT, constants.KIND_NEGATIVE
 local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
 
 -- Keys per MGET: Redis answers the first of them while the rest is still on its way.
@@ -20,7 +25,7 @@ local KEYS_PER_MGET = 128
 -- Commands per write: far below maxQueue, and no answer waits for ever in memory.
 local COMMANDS_PER_WRITE = 8192
 local KEYS_PER_WRITE = 65536
-local NOT_WAITED = binding.NOT_WAITED
+local NOT_WAITED = constants.NOT_WAITED
 -- So many missing keys of one call are kept near: each takes a slot and a PTTL of its own. A call
 -- for more is a sweep over data rather than a working set, and MGET is a third of the cost.
 local KEPT_KEYS = 128
@@ -30,7 +35,7 @@ local batch = {}
 -- Sends what stands in the slot and waits for the answers.
 local function run(cache, slot, status)
     if status == 0 then
-        status = binding.submit(slot)
+        status = core_command.submit(slot)
     end
     if status == 0 then
         status = cache._wait(slot)
@@ -40,13 +45,13 @@ end
 
 local function customize(slot, own)
     if own and (own.timeout or own.cancelTag) then
-        binding.customize(slot, own.timeout, own.cancelTag)
+        core_slot.customize(slot, own.timeout, own.cancelTag)
     end
 end
 
 -- The deadline of a batch that takes more than one write, or nil.
 local function deadline_of(cache, own, count, per_write)
-    return count > per_write and binding.deadline(cache._client, own and own.timeout) or nil
+    return count > per_write and core_clock.deadline(cache._client, own and own.timeout) or nil
 end
 
 -- Whether there is time for the next write of a batch; what is left is the slot's.
@@ -54,8 +59,8 @@ local function has_time(cache, slot, own, deadline)
     if deadline == nil then
         return true
     end
-    binding.customize(slot, binding.left(cache._client, deadline), own and own.cancelTag)
-    return binding.now(cache._client) < deadline
+    core_slot.customize(slot, core_clock.left(cache._client, deadline), own and own.cancelTag)
+    return core_clock.now(cache._client) < deadline
 end
 
 -- The first fault of a list, told as an argument error, or nil.
@@ -92,7 +97,7 @@ end
 
 local function fail_all(failed, list, first, last, slot, status, action)
     for i = first, last do
-        failed[list[i]] = binding.failure(slot, status, action, list[i])
+        failed[list[i]] = core_slot.failure(slot, status, action, list[i])
     end
 end
 
@@ -100,12 +105,12 @@ end
 local function write_mgets(cache, slot, list, first, last)
     local prefix = cache._prefix
     -- What comes past the near cache takes older copies out of it, as a write does.
-    local add = cache._view and binding.argument_written or binding.argument
-    local status = binding.begin(slot, binding.RETRY)
+    local add = cache._view and core_command.argument_written or core_command.argument
+    local status = core_command.begin(slot, constants.RETRY)
     while status == 0 and first <= last do
         local chunk_last = math.min(first + KEYS_PER_MGET - 1, last)
-        status = binding.command(slot, chunk_last - first + 2)
-        status = status == 0 and binding.argument(slot, "MGET") or status
+        status = core_command.command(slot, chunk_last - first + 2)
+        status = status == 0 and core_command.argument(slot, "MGET") or status
         for i = first, chunk_last do
             if status ~= 0 then
                 break
@@ -136,7 +141,7 @@ end
 -- Decodes the entry that was read into the slot.
 local function read_value(cache, slot, key, values, failed, negatives)
     local counters = cache._counters
-    local kind, codec, flags, bytes = binding.entry(slot)
+    local kind, codec, flags, bytes = core_entry.read(slot)
     if kind == KIND_NEGATIVE then
         counters.negative = counters.negative + 1
         negatives[key] = true
@@ -156,7 +161,7 @@ end
 
 -- Reads the answers to the MGETs of keys first..last.
 local function read_mgets(cache, slot, list, first, last, values, failed, negatives, doubtful)
-    local nodes, count = binding.nodes(slot)
+    local nodes, count = core_command.nodes(slot)
     local at = 0
     while first <= last do
         local chunk_last = math.min(first + KEYS_PER_MGET - 1, last)
@@ -165,7 +170,7 @@ local function read_mgets(cache, slot, list, first, last, values, failed, negati
         local keys = chunk_last - first + 1
         at = at + 1
         if type_byte == ERROR or type_byte == BULK_ERROR then
-            local text = binding.node_text(head)
+            local text = core_command.node_text(head)
             for i = first, chunk_last do
                 failed[list[i]] = errors.new("redis", "read", list[i], text)
             end
@@ -177,10 +182,10 @@ local function read_mgets(cache, slot, list, first, last, values, failed, negati
             return
         else
             for i = first, chunk_last do
-                local status = binding.node_entry(slot, at)
+                local status = core_command.node_entry(slot, at)
                 at = at + 1
                 if status ~= 0 then
-                    failed[list[i]] = binding.failure(slot, status, "read", list[i])
+                    failed[list[i]] = core_slot.failure(slot, status, "read", list[i])
                 elseif slot.result.outcome == HIT then
                     read_value(cache, slot, list[i], values, failed, negatives)
                 else
@@ -216,13 +221,13 @@ local function read_kept(cache, list, count, own, values, failed, negatives, dou
     for i = 1, count do
         local slot, status = take(cache._client)
         if slot == nil then
-            failed[list[i]] = binding.failure(nil, status, "read", list[i])
+            failed[list[i]] = core_slot.failure(nil, status, "read", list[i])
         else
             customize(slot, own)
-            status = binding.view_read(cache._view, slot, list[i], 0)
+            status = core_near.view_read(cache._view, slot, list[i], 0)
             slots[i] = slot
             if status ~= 0 then
-                failed[list[i]] = binding.failure(slot, status, "read", list[i])
+                failed[list[i]] = core_slot.failure(slot, status, "read", list[i])
             end
         end
     end
@@ -232,7 +237,7 @@ local function read_kept(cache, list, count, own, values, failed, negatives, dou
         if slot and not failed[key] then
             local status = cache._wait(slot)
             if status ~= 0 then
-                failed[key] = binding.failure(slot, status, "read", key)
+                failed[key] = core_slot.failure(slot, status, "read", key)
             elseif slot.result.outcome == HIT then
                 read_value(cache, slot, key, values, failed, negatives)
             else
@@ -257,7 +262,7 @@ local function read_mget(cache, list, count, own, values, failed, negatives, dou
     for first = 1, count, KEYS_PER_WRITE do
         local last = math.min(first + KEYS_PER_WRITE - 1, count)
         local status = has_time(cache, slot, own, deadline)
-            and run(cache, slot, write_mgets(cache, slot, list, first, last)) or binding.TIMEOUT
+            and run(cache, slot, write_mgets(cache, slot, list, first, last)) or constants.TIMEOUT
         if status == 0 then
             read_mgets(cache, slot, list, first, last, values, failed, negatives, doubtful)
         else
@@ -278,7 +283,7 @@ local function read_doubtful(cache, doubtful, own, values, failed)
         if not (slot and entry.is_plain(cache, slot, cache._prefix .. key, bytes)) then
             counters.misses = counters.misses + 1
         else
-            local ok, value = entry.decode(cache._settings, binding.KIND_PLAIN, 0, 0, bytes)
+            local ok, value = entry.decode(cache._settings, constants.KIND_PLAIN, 0, 0, bytes)
             use_value(cache, key, ok, value, values, failed)
         end
     end
@@ -361,13 +366,13 @@ end
 local function write_sets(cache, slot, items, first, last, grace)
     local settings, prefix = cache._settings, cache._prefix
     local codec, plain = settings.codec.id, settings.plain
-    local status = binding.begin(slot, 0)
+    local status = core_command.begin(slot, 0)
     for i = first, last do
         if status ~= 0 then
             break
         end
         local item = items[i]
-        status = binding.command_set(slot, prefix .. item.key, codec, item.bytes, item.ttl,
+        status = core_command.set(slot, prefix .. item.key, codec, item.bytes, item.ttl,
             grace, plain)
     end
     return status
@@ -375,13 +380,13 @@ end
 
 -- Reads the answers to the SETs of items first..last; gives the number of those stored.
 local function read_sets(slot, items, first, last, failed)
-    local nodes, count = binding.nodes(slot)
+    local nodes, count = core_command.nodes(slot)
     local stored = 0
     for i = first, last do
         local at, key = i - first, items[i].key
         local type_byte = at < count and nodes[at].type or 0
         if type_byte == ERROR or type_byte == BULK_ERROR then
-            failed[key] = errors.new("redis", "write", key, binding.node_text(nodes[at]))
+            failed[key] = errors.new("redis", "write", key, core_command.node_text(nodes[at]))
         elseif type_byte == 0 then
             failed[key] = errors.new("redis", "write", key, "the answer has an unexpected form")
         else
@@ -432,7 +437,7 @@ function batch.setMulti(self, map, ttl, opts)
         local slot, reason = take(self._client)
         if slot == nil then
             for i = 1, count do
-                failed[items[i].key] = binding.failure(nil, reason, "write", items[i].key)
+                failed[items[i].key] = core_slot.failure(nil, reason, "write", items[i].key)
             end
             return nil, failed
         end
@@ -443,7 +448,7 @@ function batch.setMulti(self, map, ttl, opts)
             local last = math.min(first + COMMANDS_PER_WRITE - 1, count)
             local status = has_time(self, slot, own, deadline)
                 and run(self, slot, write_sets(self, slot, items, first, last, grace))
-                or binding.TIMEOUT
+                or constants.TIMEOUT
             if status == 0 then
                 stored = stored + read_sets(slot, items, first, last, failed)
             elseif status == NOT_WAITED then
@@ -451,7 +456,7 @@ function batch.setMulti(self, map, ttl, opts)
                 return next(failed) == nil, failed, "sent"
             else
                 for i = first, last do
-                    failed[items[i].key] = binding.failure(slot, status, "write", items[i].key)
+                    failed[items[i].key] = core_slot.failure(slot, status, "write", items[i].key)
                 end
             end
         end
@@ -491,29 +496,29 @@ function batch.deleteMulti(self, keys, opts)
     end
     local slot, status = take(self._client)
     if slot == nil then
-        return nil, binding.failure(nil, status, "delete", list[1])
+        return nil, core_slot.failure(nil, status, "delete", list[1])
     end
     customize(slot, own)
-    status = binding.begin(slot, 0)
-    status = status == 0 and binding.command(slot, count + 1) or status
-    status = status == 0 and binding.argument(slot, "UNLINK") or status
+    status = core_command.begin(slot, 0)
+    status = status == 0 and core_command.command(slot, count + 1) or status
+    status = status == 0 and core_command.argument(slot, "UNLINK") or status
     for i = 1, count do
         if status ~= 0 then
             break
         end
-        status = binding.argument_written(slot, self._prefix .. list[i])
+        status = core_command.argument_written(slot, self._prefix .. list[i])
     end
-    status = status == 0 and binding.submit_delete(slot) or status
+    status = status == 0 and core_command.submit_delete(slot) or status
     status = status == 0 and self._wait(slot) or status
     if status == NOT_WAITED then
         give(slot)
         return count, nil, "sent"
     elseif status ~= 0 then
-        err = binding.failure(slot, status, "delete", list[1])
+        err = core_slot.failure(slot, status, "delete", list[1])
         give(slot)
         return nil, err
     end
-    local deleted = binding.number(slot)
+    local deleted = core_entry.number(slot)
     give(slot)
     return deleted
 end

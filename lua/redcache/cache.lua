@@ -4,7 +4,13 @@
 -- Threads: one Lua state. The client below may be shared by many.
 -- Memory: a cache and the namespaces made from it share one reference to the client.
 
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_client = require("redcache.core.client")
+local core_clock = require("redcache.core.clock")
+local core_entry = require("redcache.core.entry")
+local core_loop = require("redcache.core.loop")
+local core_near = require("redcache.core.near")
+local core_slot = require("redcache.core.slot")
 local batch = require("redcache.batch")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
@@ -20,10 +26,10 @@ local request = require("redcache.request")
 local usage = require("redcache.usage")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
-local take, give = binding.take, binding.give
-local HIT, WANT_TTL, NOT_WAITED = binding.HIT, binding.WANT_TTL, binding.NOT_WAITED
-local KIND_VALUE, KIND_NEGATIVE = binding.KIND_VALUE, binding.KIND_NEGATIVE
-local KIND_PLAIN = binding.KIND_PLAIN
+local take, give = core_slot.take, core_slot.give
+local HIT, WANT_TTL, NOT_WAITED = constants.HIT, constants.WANT_TTL, constants.NOT_WAITED
+local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
+local KIND_PLAIN = constants.KIND_PLAIN
 
 ---@class redcache.Cache
 local Cache = {}
@@ -88,7 +94,7 @@ local function open(opts, method)
     local client, reason, option
     reason, option = scheduler.check(settings), "scheduler"
     if reason == nil then
-        client, reason, option = binding.open(settings, scheduler.driver(settings))
+        client, reason, option = core_client.open(settings, scheduler.driver(settings))
     end
     if client == nil and option == nil then
         error("could not open the cache: " .. reason, 3)
@@ -135,10 +141,10 @@ local function take_for(self, opts, place, method, action, key)
     end
     local slot, status = take(self._client)
     if slot == nil then
-        return nil, binding.failure(nil, status, action, key)
+        return nil, core_slot.failure(nil, status, action, key)
     end
     if own and (own.timeout or own.cancelTag) then
-        binding.customize(slot, own.timeout, own.cancelTag)
+        core_slot.customize(slot, own.timeout, own.cancelTag)
     end
     return slot, own
 end
@@ -147,7 +153,7 @@ end
 local function get_other(self, slot, status, key)
     local result, counters = slot.result, self._counters
     if status ~= 0 then
-        local err = binding.failure(slot, status, "read", key)
+        local err = core_slot.failure(slot, status, "read", key)
         give(slot)
         if err.code == "unavailable" or err.code == "timeout" or err.code == "cannotWait" then
             local found, value = near.stale(self, key)
@@ -160,7 +166,7 @@ local function get_other(self, slot, status, key)
     end
     local kind, codec, flags, bytes = KIND_PLAIN, 0, 0
     if result.outcome == HIT then
-        kind, codec, flags, bytes = binding.entry(slot)
+        kind, codec, flags, bytes = core_entry.read(slot)
     else
         bytes = entry.doubtful(self._settings, slot)
         if not (bytes and entry.is_plain(self, slot, self._prefix .. key, bytes)) then
@@ -169,7 +175,7 @@ local function get_other(self, slot, status, key)
             return nil
         end
     end
-    local life, grace = binding.life(slot)
+    local life, grace = core_entry.life(slot)
     if kind == KIND_NEGATIVE then
         give(slot)
         counters.negative = counters.negative + 1
@@ -201,9 +207,9 @@ local function get_redis(self, slot, key, own)
     local status
     if view ~= nil and not (own and own.near == false) then
         counters.nearMisses = counters.nearMisses + 1
-        status = binding.view_read(view, slot, key, own and own.fresh and binding.FRESH or 0)
+        status = core_near.view_read(view, slot, key, own and own.fresh and constants.FRESH or 0)
     else
-        status = binding.get(slot, self._prefix .. key, self._read_flags)
+        status = core_entry.get(slot, self._prefix .. key, self._read_flags)
     end
     if status == 0 then
         status = self._wait(slot)
@@ -212,7 +218,7 @@ local function get_redis(self, slot, key, own)
     if status == 0 and result.outcome == HIT and result.kind == KIND_VALUE
         and result.stale_ms == 0 then
         local codec = self._settings.codec
-        local _, id, flags, bytes = binding.entry(slot)
+        local _, id, flags, bytes = core_entry.read(slot)
         if id == codec.id and flags == 0 then
             local ok, value = codec.decode(bytes)
             if ok then
@@ -250,7 +256,7 @@ function Cache:get(key, opts)
         local status
         slot, status = take(self._client)
         if slot == nil then
-            return nil, binding.failure(nil, status, "read", key)
+            return nil, core_slot.failure(nil, status, "read", key)
         end
         return get_redis(self, slot, key)
     end
@@ -261,19 +267,19 @@ function Cache:get(key, opts)
     end
     -- With fresh there may be two questions: what is left of the time is the second one's.
     local client = self._client
-    local deadline = own.fresh and binding.deadline(client, own.timeout)
+    local deadline = own.fresh and core_clock.deadline(client, own.timeout)
     source, value = near.look(self, key, own, deadline)
     if source ~= nil then
         return value, nil, source
     end
     slot, message = take(client)
     if slot == nil then
-        return nil, binding.failure(nil, message, "read", key)
+        return nil, core_slot.failure(nil, message, "read", key)
     end
     if deadline then
-        binding.customize(slot, binding.left(client, deadline), own.cancelTag)
+        core_slot.customize(slot, core_clock.left(client, deadline), own.cancelTag)
     elseif own.timeout or own.cancelTag then
-        binding.customize(slot, own.timeout, own.cancelTag)
+        core_slot.customize(slot, own.timeout, own.cancelTag)
     end
     return get_redis(self, slot, key, own)
 end
@@ -284,12 +290,12 @@ local function look(self, key, flags, opts, method, action)
     if slot == nil then
         return nil, reason, fault
     end
-    local status = binding.get(slot, self._prefix .. key, flags)
+    local status = core_entry.get(slot, self._prefix .. key, flags)
     if status == 0 then
         status = self._wait(slot)
     end
     if status ~= 0 then
-        reason = binding.failure(slot, status, action, key)
+        reason = core_slot.failure(slot, status, action, key)
         give(slot)
         return nil, reason
     end
@@ -343,7 +349,7 @@ function Cache:ttl(key, opts)
         return nil, reason
     end
     local hit = slot.result.outcome == HIT and slot.result.kind ~= KIND_NEGATIVE
-    local life, grace = binding.life(slot)
+    local life, grace = core_entry.life(slot)
     give(slot)
     if not hit or life == nil then
         return nil
@@ -392,13 +398,13 @@ function Cache:set(key, value, ttl, opts)
         return nil, errors.new("encode", "write", key, bytes)
     end
     local grace = own and own.grace or settings.grace
-    local status = binding.set(slot, self._prefix .. key, settings.codec.id, bytes, ttl, grace,
+    local status = core_entry.set(slot, self._prefix .. key, settings.codec.id, bytes, ttl, grace,
         settings.plain)
     if status == 0 then
         status = self._wait(slot)
     end
     if status ~= 0 and status ~= NOT_WAITED then
-        local err = binding.failure(slot, status, "write", key)
+        local err = core_slot.failure(slot, status, "write", key)
         give(slot)
         return nil, err
     end
@@ -425,7 +431,7 @@ function Cache:delete(key, opts)
     elseif slot == nil then
         return nil, reason
     end
-    local status = binding.delete(slot, self._prefix .. key)
+    local status = core_entry.delete(slot, self._prefix .. key)
     if status == 0 then
         status = self._wait(slot)
     end
@@ -433,11 +439,11 @@ function Cache:delete(key, opts)
         give(slot)
         return true, nil, "sent"
     elseif status ~= 0 then
-        reason = binding.failure(slot, status, "delete", key)
+        reason = core_slot.failure(slot, status, "delete", key)
         give(slot)
         return nil, reason
     end
-    local deleted = binding.number(slot) > 0
+    local deleted = core_entry.number(slot) > 0
     give(slot)
     return deleted
 end
@@ -451,11 +457,11 @@ function Cache:cancel(tag)
         error("bad argument 'tag' to cancel: whole number from 1 to 2^53 expected, got "
             .. tostring(tag), 2)
     end
-    local err = binding.closed(self._client, "cancel")
+    local err = core_client.closed(self._client, "cancel")
     if err then
         return nil, err
     end
-    local count, tell = binding.cancel(self._client, tag), self._scheduler.tell
+    local count, tell = core_client.cancel(self._client, tag), self._scheduler.tell
     if tell then
         tell(self._client)
     end
@@ -468,11 +474,11 @@ end
 ---@return table<string, integer>|nil stats
 ---@return redcache.Error|nil err closed
 function Cache:stats()
-    local err = binding.closed(self._client, "read stats")
+    local err = core_client.closed(self._client, "read stats")
     if err then
         return nil, err
     end
-    local stats, counters = binding.stats(self._client), self._counters
+    local stats, counters = core_client.stats(self._client), self._counters
     for name, count in pairs(counters) do
         stats[name] = count
     end
@@ -487,11 +493,11 @@ end
 ---cause (texts; why it is not ready or not tracking, "" where there is nothing to say)
 ---@return redcache.Error|nil err closed
 function Cache:health()
-    local err = binding.closed(self._client, "read health")
+    local err = core_client.closed(self._client, "read health")
     if err then
         return nil, err
     end
-    return binding.health(self._client)
+    return core_client.health(self._client)
 end
 
 ---Closes this cache, the one it was made from and every namespace of it; later calls return
@@ -512,8 +518,8 @@ function Cache:close(timeout)
     end
     local client = self._client
     local port = client.handle ~= nil and client.port
-    binding.close(client, timeout)
-    if port and binding.leave_port(port) then
+    core_client.close(client, timeout)
+    if port and core_loop.leave_port(port) then
         client.scheduler.close(port, timeout)
     end
     return true

@@ -4,7 +4,7 @@
 --         cache goes by it: ttls, heartbeats, waits, locks, the near cache.
 -- Not:    no reading of the machine's clock; no use from a second Lua state.
 
-local binding = require("redcache.binding")
+local core_clock = require("redcache.core.clock")
 local usage = require("redcache.usage")
 
 ---@class redcache.Clock
@@ -17,7 +17,7 @@ local MAX_SECONDS = 3155760000
 ---A clock that stands at 0.
 ---@return redcache.Clock
 function Clock.new()
-    return setmetatable({ _handle = binding.new_clock() }, Clock)
+    return setmetatable({ _handle = core_clock.new() }, Clock)
 end
 
 ---Moves the clock. What is due in between happens at its time: heartbeats, renewals, expiry, the
@@ -28,13 +28,13 @@ function Clock:advance(seconds)
         error("bad argument 'seconds' to advance: number from 0 to " .. MAX_SECONDS
             .. " expected, got " .. tostring(seconds), 2)
     end
-    binding.advance_clock(self._handle, seconds)
+    core_clock.advance(self._handle, seconds)
 end
 
 ---The time.
 ---@return number seconds since the clock was made
 function Clock:now()
-    return binding.clock_time(self._handle)
+    return core_clock.time(self._handle)
 end
 
 usage.guard("clock", Clock, "_handle")

@@ -3,10 +3,12 @@
 -- What:   encodes and decodes by the cache's codec, and tells what this version cannot read.
 -- Not:    the header itself is written and read by the core.
 
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_command = require("redcache.core.command")
+local core_entry = require("redcache.core.entry")
 local serializer = require("redcache.serializer")
 
-local KIND_VALUE, KIND_PLAIN = binding.KIND_VALUE, binding.KIND_PLAIN
+local KIND_VALUE, KIND_PLAIN = constants.KIND_VALUE, constants.KIND_PLAIN
 
 local entry = {}
 
@@ -34,7 +36,7 @@ function entry.is_known(settings, kind, codec_id, flags)
     if kind == KIND_VALUE then
         return codec_of(settings, codec_id, flags) ~= nil
     end
-    return kind == KIND_PLAIN or kind == binding.KIND_NEGATIVE
+    return kind == KIND_PLAIN or kind == constants.KIND_NEGATIVE
 end
 
 ---Turns stored bytes into a value.
@@ -80,9 +82,9 @@ end
 ---@return string|nil bytes the whole string, for entry.is_plain; nil: it is a miss
 function entry.doubtful(settings, slot)
     local kind = slot.result.kind
-    if settings.plain and (kind == binding.KIND_LEASE or kind == binding.KIND_ERROR)
-        and type(binding.life(slot)) ~= "number" then
-        return binding.stored(slot)
+    if settings.plain and (kind == constants.KIND_LEASE or kind == constants.KIND_ERROR)
+        and type(core_entry.life(slot)) ~= "number" then
+        return core_entry.stored(slot)
     end
     return nil
 end
@@ -95,19 +97,19 @@ end
 ---@param bytes string
 ---@return boolean
 function entry.is_plain(cache, slot, key, bytes)
-    local status = binding.begin(slot, binding.RETRY)
+    local status = core_command.begin(slot, constants.RETRY)
     for _, name in ipairs({ "PTTL", "GET" }) do
-        status = status == 0 and binding.command(slot, 2) or status
-        status = status == 0 and binding.argument(slot, name) or status
-        status = status == 0 and binding.argument(slot, key) or status
+        status = status == 0 and core_command.command(slot, 2) or status
+        status = status == 0 and core_command.argument(slot, name) or status
+        status = status == 0 and core_command.argument(slot, key) or status
     end
-    status = status == 0 and binding.submit(slot) or status
+    status = status == 0 and core_command.submit(slot) or status
     status = status == 0 and cache._wait(slot) or status
     if status ~= 0 then
         return false
     end
-    local nodes, count = binding.nodes(slot)
-    return count == 2 and nodes[0].integer == -1 and binding.node_text(nodes[1]) == bytes
+    local nodes, count = core_command.nodes(slot)
+    return count == 2 and nodes[0].integer == -1 and core_command.node_text(nodes[1]) == bytes
 end
 
 return entry

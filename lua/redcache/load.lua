@@ -9,7 +9,12 @@
 -- Not:    what to do with answers other than a lease (remember.lua); the protocol (core).
 
 local bit = require("bit")
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_client = require("redcache.core.client")
+local core_clock = require("redcache.core.clock")
+local core_entry = require("redcache.core.entry")
+local core_load = require("redcache.core.load")
+local core_slot = require("redcache.core.slot")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local marks = require("redcache.marks")
@@ -17,9 +22,9 @@ local options = require("redcache.options")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band = bit.band
-local take, now = binding.take, binding.now
-local KIND_VALUE, KIND_NEGATIVE = binding.KIND_VALUE, binding.KIND_NEGATIVE
-local DEGRADED, REFRESH = binding.DEGRADED, binding.REFRESH
+local take, now = core_slot.take, core_clock.now
+local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
+local DEGRADED, REFRESH = constants.DEGRADED, constants.REFRESH
 
 -- A loader's error travels to other processes inside a small entry.
 local ERROR_TEXT_BYTES = 1024
@@ -42,7 +47,7 @@ local load = {}
 function load.obstacle(cache, full, key, action)
     local client = cache._client
     if client.handle == nil then
-        return binding.closed(client, action, key)
+        return core_client.closed(client, action, key)
     end
     local loading = client.loading
     local cause = loading[full] and marks.obstacle(loading, full, cache._scheduler)
@@ -55,11 +60,11 @@ end
 function load.take(cache, settings, full, key, action)
     local slot, status = take(cache._client)
     if slot == nil then
-        return nil, binding.failure(nil, status, action, key)
+        return nil, core_slot.failure(nil, status, action, key)
     end
     slot.full, slot.key = full, key
     if settings.custom then
-        binding.customize(slot, settings.timeout, settings.cancelTag)
+        core_slot.customize(slot, settings.timeout, settings.cancelTag)
     end
     return slot
 end
@@ -69,7 +74,7 @@ local function abandon(cache, slot)
     local client, scheduler = cache._client, cache._scheduler
     marks.remove(client.loading, slot.full, slot)
     scheduler.unguard(client, slot)
-    binding.abandon(slot)
+    core_slot.abandon(slot)
     if scheduler.tell then
         scheduler.tell(client)
     end
@@ -89,7 +94,7 @@ end
 ---Gives the lease of a load back without a word to those who wait for it.
 ---@return integer status
 function load.release(cache, slot)
-    local status = binding.release(slot)
+    local status = core_load.release(slot)
     return status == 0 and cache._wait(slot) or status
 end
 
@@ -125,7 +130,7 @@ end
 -- The coroutine that ran the loader is gone, or seems so: its lease is given back.
 local function drop_load(slot)
     marks.remove(slot.client.loading, slot.full, slot)
-    binding.drop(slot)
+    core_slot.drop(slot)
 end
 
 -- Runs the user's function; `mark`, the slot of a load or a table with `full`, stands at the key
@@ -200,8 +205,8 @@ local function read_stale(settings, slot, ttl)
     if band(slot.result.flags, REFRESH) == 0 then
         return nil
     end
-    local kind, codec, flags, bytes = binding.entry(slot)
-    local old = { kind = kind, codec = codec, bytes = bytes, version = binding.version(slot) }
+    local kind, codec, flags, bytes = core_entry.read(slot)
+    local old = { kind = kind, codec = codec, bytes = bytes, version = core_entry.version(slot) }
     if kind == KIND_NEGATIVE then
         return old
     end
@@ -210,7 +215,7 @@ local function read_stale(settings, slot, ttl)
         return nil
     end
     old.value = value
-    local life, grace = binding.life(slot)
+    local life, grace = core_entry.life(slot)
     if type(life) == "number" and ttl ~= FOREVER then
         local age = ttl + grace - life
         old.age = age > 0 and age or 0
@@ -223,12 +228,12 @@ local function fail(cache, slot, settings, err, old)
     local counters = cache._counters
     counters.loadErrors = counters.loadErrors + 1
     local text = err.cause ~= nil and errors.text(err.cause) or err.message
-    local status = binding.fail(slot, string.sub(text, 1, ERROR_TEXT_BYTES), settings.errorTtl)
+    local status = core_load.fail(slot, string.sub(text, 1, ERROR_TEXT_BYTES), settings.errorTtl)
     if status == 0 then
         status = cache._wait(slot)
     end
-    if status == binding.CANCELLED then
-        return nil, binding.failure(slot, status, "load", slot.key)
+    if status == constants.CANCELLED then
+        return nil, core_slot.failure(slot, status, "load", slot.key)
     elseif old then
         counters.stale = counters.stale + 1
         return old.value, nil, "stale"
@@ -238,10 +243,10 @@ end
 
 -- The newer value that was found in place of our lease: true, value.
 local function read_newer(settings, slot)
-    if slot.result.kind == binding.KIND_NONE then
+    if slot.result.kind == constants.KIND_NONE then
         return false
     end
-    local kind, codec, flags, bytes = binding.entry(slot)
+    local kind, codec, flags, bytes = core_entry.read(slot)
     if kind == KIND_NEGATIVE then
         return true, nil
     end
@@ -254,7 +259,7 @@ local function unstored(cache, slot, settings, value, void)
     if void then
         newer, standing = read_newer(settings, slot)
         -- Another load would not help against a writer whose entries this version cannot read.
-        again = slot.result.kind == binding.KIND_NONE
+        again = slot.result.kind == constants.KIND_NONE
     end
     cache._counters.unstored = cache._counters.unstored + 1
     if newer then
@@ -277,15 +282,15 @@ function load.lead(cache, slot, ttl, fn, settings)
         return fail(cache, slot, settings, codec, old)
     end
     local grace = kind == KIND_VALUE and settings.grace or 0
-    local status = binding.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
+    local status = core_load.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
     if status == 0 then
         status = cache._wait(slot)
     else
         load.release(cache, slot) -- too large, or no memory: the load is still ours to end
     end
-    if status == binding.CANCELLED then
-        return nil, binding.failure(slot, status, "load", slot.key)
-    elseif status == 0 and slot.result.outcome == binding.STORED then
+    if status == constants.CANCELLED then
+        return nil, core_slot.failure(slot, status, "load", slot.key)
+    elseif status == 0 and slot.result.outcome == constants.STORED then
         return value, nil, "loader"
     elseif degraded then
         cache._counters.degraded = cache._counters.degraded + 1

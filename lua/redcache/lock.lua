@@ -18,14 +18,18 @@
 --         does harm, let the guarded resource refuse a fence lower than the highest it has seen.
 
 local bit = require("bit")
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_client = require("redcache.core.client")
+local core_entry = require("redcache.core.entry")
+local core_lock = require("redcache.core.lock")
+local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
 local namespace = require("redcache.namespace")
 local options = require("redcache.options")
 local usage = require("redcache.usage")
 
-local take, give = binding.take, binding.give
-local HELD, LOST = binding.LOCK_HELD, binding.LOCK_LOST
+local take, give = core_slot.take, core_slot.give
+local HELD, LOST = constants.LOCK_HELD, constants.LOCK_LOST
 
 local lock = {}
 
@@ -48,11 +52,11 @@ end
 local function take_slot(self, action)
     local slot, status = take(self._client)
     if slot == nil then
-        return nil, binding.failure(nil, status, action, self.name)
+        return nil, core_slot.failure(nil, status, action, self.name)
     end
     local settings = self._settings
     if settings.timeout or settings.cancelTag then
-        binding.customize(slot, settings.timeout, settings.cancelTag)
+        core_slot.customize(slot, settings.timeout, settings.cancelTag)
     end
     return slot
 end
@@ -63,13 +67,13 @@ local function finish(self, slot, status, action)
         status = self._cache._wait(slot)
     end
     local err
-    if status == binding.NOT_WAITED and action == "unlock" then
+    if status == constants.NOT_WAITED and action == "unlock" then
         status = 0 -- it is on its way
     end
-    if status == binding.LOST then
+    if status == constants.LOST then
         err = errors.new("lockLost", action, self.name, "it is no longer held by this handle")
     elseif status ~= 0 then
-        err = binding.failure(slot, status, action, self.name)
+        err = core_slot.failure(slot, status, action, self.name)
     end
     give(slot)
     return err
@@ -91,7 +95,7 @@ local function drop(handle)
     local slot = take(handle._client)
     if slot == nil then
         return
-    elseif binding.lock_release(handle._handle, slot) == 0 then
+    elseif core_lock.release(handle._handle, slot) == 0 then
         slot.keeps = handle -- a handle that is collected cancels what runs for it
         handle._cache._scheduler.detach(slot)
     else
@@ -105,10 +109,10 @@ local function abandon(self, slot)
     self._handle, self.token, self.fence = nil, nil, nil
     scheduler.unguard(client, self)
     if slot then
-        binding.abandon(slot)
+        core_slot.abandon(slot)
     end
     if handle then
-        binding.free_lock(handle)
+        core_lock.free(handle)
     end
     if scheduler.tell then
         scheduler.tell(client)
@@ -117,9 +121,9 @@ end
 
 local function attempt_acquire(self, slot, wait)
     local settings, scheduler = self._settings, self._cache._scheduler
-    local flags = bit.bor(settings.force and binding.FORCE or 0,
-        settings.renew and 0 or binding.NO_RENEW)
-    local status = binding.lock_acquire(self._handle, slot, flags, settings.ttl, wait,
+    local flags = bit.bor(settings.force and constants.FORCE or 0,
+        settings.renew and 0 or constants.NO_RENEW)
+    local status = core_lock.acquire(self._handle, slot, flags, settings.ttl, wait,
         settings.maxHold)
     if status == 0 then
         scheduler.guard(self._client, self, drop)
@@ -127,8 +131,8 @@ local function attempt_acquire(self, slot, wait)
         scheduler.unguard(self._client, self)
     end
     if status == 0 then
-        self.fence = binding.number(slot)
-        self.token = binding.lock_token(self._handle)
+        self.fence = core_entry.number(slot)
+        self.token = core_lock.token(self._handle)
         self._signalled = false
     end
     return finish(self, slot, status, "lock")
@@ -146,19 +150,19 @@ function Lock:acquire(wait)
         error("bad argument 'wait' to acquire: number from 0 to 86400 expected, got "
             .. tostring(wait), 2)
     end
-    local closed = binding.closed(self._client, "lock", self.name)
+    local closed = core_client.closed(self._client, "lock", self.name)
     if closed then
         return nil, closed
     elseif not self._cache._scheduler.can_wait() then
-        return nil, binding.failure(nil, binding.NOT_WAITED, "lock", self.name)
+        return nil, core_slot.failure(nil, constants.NOT_WAITED, "lock", self.name)
     elseif self._handle == nil then
         local handle, status =
-            binding.lock(self._client, namespace.lock_key(self._prefix, self.name))
+            core_lock.new(self._client, namespace.lock_key(self._prefix, self.name))
         if handle == nil then
-            return nil, binding.failure(nil, status, "lock", self.name)
+            return nil, core_slot.failure(nil, status, "lock", self.name)
         end
         self._handle = handle
-    elseif binding.lock_state(self._handle) == HELD then
+    elseif core_lock.state(self._handle) == HELD then
         return nil, errors.new("recursive", "lock", self.name, "this handle holds it already")
     end
     local slot, err = take_slot(self, "lock")
@@ -175,7 +179,7 @@ function Lock:acquire(wait)
 end
 
 local function attempt_release(self, slot)
-    return finish(self, slot, binding.lock_release(self._handle, slot), "unlock")
+    return finish(self, slot, core_lock.release(self._handle, slot), "unlock")
 end
 
 ---Gives the lock back. What was begun goes on behind a timeout or the end of the caller, for as
@@ -184,7 +188,7 @@ end
 ---@return redcache.Error|nil err notHeld (never acquired, released, or lost), timeout, cancelled,
 ---unavailable, outcomeUnknown, closed, redis
 function Lock:release()
-    local closed = binding.closed(self._client, "unlock", self.name)
+    local closed = core_client.closed(self._client, "unlock", self.name)
     if closed then
         return nil, closed
     elseif self._handle == nil then
@@ -197,12 +201,12 @@ function Lock:release()
     local ok
     ok, err = pcall(attempt_release, self, slot)
     if not ok then
-        if not binding.is_done(slot) then -- goes on without its caller
+        if not core_slot.is_done(slot) then -- goes on without its caller
             slot.keeps, self._handle = self._handle, nil -- freed, it would cancel what runs for it
             if slot.detached then
                 give(slot)
             else
-                binding.forget_wait(slot)
+                core_slot.forget_wait(slot)
                 self._cache._scheduler.detach(slot)
             end
             slot = nil
@@ -226,7 +230,7 @@ function Lock:extend(ttl)
         return nil, errors.new("badTtl", "extend", self.name,
             "ttl must be a number of seconds from 0.1 to 86400")
     end
-    local closed = binding.closed(self._client, "extend", self.name)
+    local closed = core_client.closed(self._client, "extend", self.name)
     if closed then
         return nil, closed
     elseif self._handle == nil then
@@ -236,14 +240,14 @@ function Lock:extend(ttl)
     if slot == nil then
         return nil, err
     end
-    err = finish(self, slot, binding.lock_extend(self._handle, slot, ttl), "extend")
+    err = finish(self, slot, core_lock.extend(self._handle, slot, ttl), "extend")
     return not err or nil, err
 end
 
 ---Whether the lock is surely still ours, by the local deadline; no round trip.
 ---@return boolean
 function Lock:valid()
-    local state = self._handle and binding.lock_state(self._handle)
+    local state = self._handle and core_lock.state(self._handle)
     if state == LOST then
         signal_loss(self)
     end
@@ -254,7 +258,7 @@ end
 ---@return boolean|nil held
 ---@return redcache.Error|nil err timeout, cancelled, unavailable, overload, closed, redis
 function Lock:held()
-    local closed = binding.closed(self._client, "ask for lock", self.name)
+    local closed = core_client.closed(self._client, "ask for lock", self.name)
     if closed then
         return nil, closed
     elseif self.token == nil then
@@ -264,12 +268,12 @@ function Lock:held()
     if slot == nil then
         return nil, err
     end
-    local status = binding.get(slot, namespace.lock_key(self._prefix, self.name), 0)
+    local status = core_entry.get(slot, namespace.lock_key(self._prefix, self.name), 0)
     if status == 0 then
         status = self._cache._wait(slot)
     end
-    local held = status == 0 and slot.result.outcome == binding.HIT
-        and select(4, binding.entry(slot)) == self.token
+    local held = status == 0 and slot.result.outcome == constants.HIT
+        and select(4, core_entry.read(slot)) == self.token
     err = finish(self, slot, status, "ask for lock")
     if err then
         return nil, err
@@ -281,7 +285,7 @@ end
 ---in valid(), runs the option `onLost`.
 ---@return boolean
 function Lock:lost()
-    if self._handle ~= nil and binding.lock_state(self._handle) == LOST then
+    if self._handle ~= nil and core_lock.state(self._handle) == LOST then
         signal_loss(self)
         return true
     end
@@ -291,7 +295,7 @@ end
 ---How long the lock may still be trusted without a renewal; no round trip.
 ---@return number seconds 0 while not held
 function Lock:ttl()
-    return self._handle and binding.lock_remaining(self._handle) or 0
+    return self._handle and core_lock.remaining(self._handle) or 0
 end
 
 usage.guard("lock", Lock, "_client")

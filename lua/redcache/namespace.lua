@@ -3,7 +3,7 @@
 -- What:   prefixes joined by ":", the keys of locks, cache:namespace().
 -- Not:    no tenant barrier by itself: the key "b:c" of namespace "a" is the key "c" of "a:b".
 
-local binding = require("redcache.binding")
+local core_client = require("redcache.core.client")
 local options = require("redcache.options")
 
 local namespace = {}
@@ -54,7 +54,7 @@ function namespace.namespace(self, name, opts)
     if not ok then
         error(message, 2)
     end
-    local err = binding.closed(self._client, "open the namespace", name)
+    local err = core_client.closed(self._client, "open the namespace", name)
     if err then
         return nil, err
     end

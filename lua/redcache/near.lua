@@ -9,15 +9,19 @@
 --         by stays (CLOCK).
 -- Not:    no round trip, but for `fresh`; what is not here is read by cache.lua or remember.lua.
 
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_client = require("redcache.core.client")
+local core_clock = require("redcache.core.clock")
+local core_near = require("redcache.core.near")
+local core_slot = require("redcache.core.slot")
 local entry = require("redcache.entry")
 local usage = require("redcache.usage")
 
-local view_check, view_get = binding.view_check, binding.view_get
-local near_entry, near_bytes = binding.near_entry, binding.near_bytes
-local near_msgpack_string = binding.near_msgpack_string
-local NEAR_MISS, NEAR_HIT = binding.NEAR_MISS, binding.NEAR_HIT
-local KIND_VALUE, KIND_NEGATIVE = binding.KIND_VALUE, binding.KIND_NEGATIVE
+local view_check, view_get = core_near.view_check, core_near.view_get
+local near_entry, near_bytes = core_near.entry, core_near.bytes
+local near_msgpack_string = core_near.msgpack_string
+local NEAR_MISS, NEAR_HIT = constants.NEAR_MISS, constants.NEAR_HIT
+local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
 
 local near = {}
 
@@ -62,7 +66,7 @@ local function evict(store)
     for _ = 1, 2 * store.top do
         local slot = store.hand % store.top + 1
         store.hand = slot
-        if store.indexes[slot] and not binding.was_used(store.handles, slot) then
+        if store.indexes[slot] and not core_near.was_used(store.handles, slot) then
             drop(store, slot)
             return
         end
@@ -71,7 +75,7 @@ end
 
 local function grow(store)
     local room = math.min(math.max(store.room * 4, FIRST_SLOTS), store.max_entries)
-    store.handles = binding.near_handles(room + 1, store.handles, store.room + 1)
+    store.handles = core_near.new_handles(room + 1, store.handles, store.room + 1)
     store.room = room
 end
 
@@ -125,7 +129,7 @@ local function keep(cache, key, value, bytes)
     store.values[slot], store.costs[slot] = value, cost
     store.bytes = store.bytes + cost
     store.prints[slot] = cache._guard and value ~= NOTHING and print_of(value, 0) or nil
-    binding.keep_handle(store.handles, slot)
+    core_near.keep_handle(store.handles, slot)
     while store.bytes > store.max_bytes and store.entries > 0 do
         evict(store)
     end
@@ -242,23 +246,24 @@ end
 -- was, or nil.
 local function barrier(cache, deadline, tag)
     local client = cache._client
-    local slot = binding.take(client)
+    local slot = core_slot.take(client)
     if slot == nil then
         return nil
     end
-    binding.customize(slot, binding.left(client, deadline), tag)
-    local status = binding.barrier(slot)
+    core_slot.customize(slot, core_clock.left(client, deadline), tag)
+    local status = core_near.barrier(slot)
     if status == 0 then
         status = cache._wait(slot)
     end
-    local time = status == 0 and binding.barrier_time(slot) or nil
-    binding.give(slot)
+    local time = status == 0 and core_near.barrier_time(slot) or nil
+    core_slot.give(slot)
     return time
 end
 
 ---near.hit under the options of a call.
 ---@param opts table near, maxStale, fresh, copy, cancelTag; nil fields: the cache's
----@param deadline number|nil as binding.deadline: with fresh, until when the answer has to be there
+---@param deadline number|nil as core_clock.deadline: with fresh, until when the answer has to be
+---there
 ---@return string|nil source
 ---@return any value
 function near.look(cache, key, opts, deadline)
@@ -271,14 +276,14 @@ function near.look(cache, key, opts, deadline)
         copy = cache._copy
     end
     if not opts.fresh then
-        return near.hit(cache, key, opts.maxStale and binding.stale_us(opts.maxStale)
+        return near.hit(cache, key, opts.maxStale and core_near.stale_us(opts.maxStale)
             or cache._max_stale, copy)
-    elseif view_get(view, key, binding.MAX_STALE_US) ~= NEAR_HIT then
+    elseif view_get(view, key, core_near.MAX_STALE_US) ~= NEAR_HIT then
         return nil -- one GET is cheaper than finding out
     end
     local since = barrier(cache, deadline, opts.cancelTag)
     if since and cache._client.handle ~= nil
-        and binding.view_get_since(view, key, since) == NEAR_HIT then
+        and core_near.view_get_since(view, key, since) == NEAR_HIT then
         return hit_near(cache, key, copy)
     end
     return nil
@@ -321,11 +326,11 @@ Near.__index = Near
 ---@return redcache.Error|nil err closed
 function Near:stats()
     local cache = self._cache
-    local err = binding.closed(cache._client, "read stats")
+    local err = core_client.closed(cache._client, "read stats")
     if err or cache._view == nil then
         return nil, err
     end
-    local stats, counters, store = binding.near_stats(cache._client), cache._counters, cache._store
+    local stats, counters, store = core_near.stats(cache._client), cache._counters, cache._store
     stats.l0Hits, stats.nearHits = counters.l0Hits, counters.nearHits
     stats.hits = counters.l0Hits + counters.nearHits
     stats.misses = counters.nearMisses
@@ -339,13 +344,13 @@ usage.guard("near", Near, "_cache")
 function near.attach(cache, prefix, settings)
     local client, with = cache._client, settings.near
     cache._index = {} -- stays empty without L0
-    cache._max_stale = binding.stale_us(settings.maxStale)
+    cache._max_stale = core_near.stale_us(settings.maxStale)
     cache._copy, cache._guard = settings.copy, settings.guard
     cache.near = setmetatable({ _cache = cache }, Near)
     if not with then
         return
     end
-    cache._view = binding.view(client, prefix, with)
+    cache._view = core_near.new_view(client, prefix, with)
     if with.l0 then
         client.store = client.store or near.new_store(with.l0)
         cache._store = client.store

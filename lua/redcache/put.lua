@@ -6,7 +6,9 @@
 -- Not:    no degraded writes: without Redis there is no write lease.
 
 local bit = require("bit")
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_load = require("redcache.core.load")
+local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
 local load = require("redcache.load")
 local options = require("redcache.options")
@@ -14,7 +16,7 @@ local remember = require("redcache.remember")
 
 local is_ttl = options.is_ttl
 local bor = bit.bor
-local PUT_FLAGS = bor(binding.PUT, binding.STRICT)
+local PUT_FLAGS = bor(constants.PUT, constants.STRICT)
 
 local put = {}
 
@@ -30,8 +32,8 @@ end
 -- key may load it.
 local function give_up(cache, slot, value, err)
     local status = load.release(cache, slot)
-    if status == binding.CANCELLED then
-        err = binding.failure(slot, status, "put", slot.key)
+    if status == constants.CANCELLED then
+        err = core_slot.failure(slot, status, "put", slot.key)
     end
     if err then
         cache._counters.loadErrors = cache._counters.loadErrors + 1
@@ -48,15 +50,15 @@ local function write(cache, slot, ttl, fn, settings)
     elseif life == 0 then
         return give_up(cache, slot, value, nil)
     end
-    local grace = kind == binding.KIND_VALUE and settings.grace or 0
-    local status = binding.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
+    local grace = kind == constants.KIND_VALUE and settings.grace or 0
+    local status = core_load.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
     if status ~= 0 then
-        return give_up(cache, slot, nil, binding.failure(slot, status, "put", slot.key))
+        return give_up(cache, slot, nil, core_slot.failure(slot, status, "put", slot.key))
     end
     status = cache._wait(slot)
     if status ~= 0 then
-        return nil, binding.failure(slot, status, "put", slot.key)
-    elseif slot.result.outcome ~= binding.STORED then
+        return nil, core_slot.failure(slot, status, "put", slot.key)
+    elseif slot.result.outcome ~= constants.STORED then
         return nil, put_lost(slot.key, settings, took)
     end
     return value
@@ -64,16 +66,16 @@ end
 
 -- A put, from the question for the write lease to its end, for load.run().
 local function attempt(cache, slot, ttl, fn, settings)
-    local flags = bor(settings.flags, PUT_FLAGS, settings.serveOld and 0 or binding.HIDE_OLD)
-    local status = binding.load(slot, slot.full, settings.numbers, flags)
+    local flags = bor(settings.flags, PUT_FLAGS, settings.serveOld and 0 or constants.HIDE_OLD)
+    local status = core_load.start(slot, slot.full, settings.numbers, flags)
     status = status == 0 and cache._wait(slot) or status
     local value, err
     if status ~= 0 then
-        err = binding.failure(slot, status, "put", slot.key)
+        err = core_slot.failure(slot, status, "put", slot.key)
     else
         value, err = write(cache, slot, ttl, fn, settings)
     end
-    binding.give(slot)
+    core_slot.give(slot)
     return value, err
 end
 
@@ -106,7 +108,7 @@ function put.put(self, key, ttl, fn, opts)
     if err then
         return nil, err
     elseif not self._scheduler.can_wait() then
-        return nil, binding.failure(nil, binding.NOT_WAITED, "put", key)
+        return nil, core_slot.failure(nil, constants.NOT_WAITED, "put", key)
     end
     local slot
     slot, err = load.take(self, settings, full, key, "put")

@@ -7,7 +7,11 @@
 --         protocol sends (core).
 
 local bit = require("bit")
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_clock = require("redcache.core.clock")
+local core_entry = require("redcache.core.entry")
+local core_load = require("redcache.core.load")
+local core_slot = require("redcache.core.slot")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local load = require("redcache.load")
@@ -17,10 +21,10 @@ local usage = require("redcache.usage")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band, bor = bit.band, bit.bor
-local give = binding.give
-local HIT, FAILED = binding.HIT, binding.FAILED
-local KIND_VALUE, KIND_NEGATIVE = binding.KIND_VALUE, binding.KIND_NEGATIVE
-local STALE, DEGRADED = binding.STALE, binding.DEGRADED
+local give = core_slot.give
+local HIT, FAILED = constants.HIT, constants.FAILED
+local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
+local STALE, DEGRADED = constants.STALE, constants.DEGRADED
 
 -- Weight of the newest remember in the average of misses: about the last sixteen count.
 local NEWEST = 1 / 16
@@ -34,16 +38,16 @@ local remember = {}
 
 -- The flags of every rc_load under these settings.
 local function load_flags(settings)
-    return bor(settings.grace > 0 and binding.WANT_TTL or 0,
-        settings.strict and binding.STRICT or 0,
-        settings.renew and 0 or binding.NO_RENEW)
+    return bor(settings.grace > 0 and constants.WANT_TTL or 0,
+        settings.strict and constants.STRICT or 0,
+        settings.renew and 0 or constants.NO_RENEW)
 end
 
 ---Prepares settings for loads: once per cache, and per call where a call brings options.
 ---@param settings table
 ---@return table settings
 function remember.prepare(settings)
-    settings.numbers = binding.load_numbers(settings)
+    settings.numbers = core_load.numbers(settings)
     settings.flags = load_flags(settings)
     return settings
 end
@@ -88,16 +92,16 @@ local door = remember.door
 local function start(cache, slot, settings, more_flags)
     local flags, view = bor(settings.flags, more_flags), cache._view
     if cache._miss_ratio > 0.5 then
-        flags = bor(flags, binding.SCRIPT_FIRST)
+        flags = bor(flags, constants.SCRIPT_FIRST)
     end
     local status
     if view ~= nil and settings.near ~= false then
         if settings.fresh then
-            flags = bor(flags, binding.FRESH)
+            flags = bor(flags, constants.FRESH)
         end
-        status = binding.view_load(view, slot, slot.key, settings.numbers, flags, slot.left)
+        status = core_load.start_view(view, slot, slot.key, settings.numbers, flags, slot.left)
     else
-        status = binding.load(slot, slot.full, settings.numbers, flags, slot.left)
+        status = core_load.start(slot, slot.full, settings.numbers, flags, slot.left)
     end
     if status == 0 then
         status = cache._wait(slot)
@@ -110,7 +114,7 @@ end
 local function read_hit(cache, slot, settings)
     local counters = cache._counters
     local flags = slot.result.flags
-    local kind, codec, entry_flags, bytes = binding.entry(slot)
+    local kind, codec, entry_flags, bytes = core_entry.read(slot)
     local source, flag = "redis", nil
     if flags ~= 0 then
         if band(flags, STALE) ~= 0 then
@@ -138,23 +142,24 @@ end
 
 -- What stands in Redis now, though its life may be over: for a call whose time is up. ok, value
 local function read_again(cache, slot, settings)
-    local status = binding.get(slot, slot.full, 0)
+    local status = core_entry.get(slot, slot.full, 0)
     status = status == 0 and cache._wait(slot) or status
     if status ~= 0 or slot.result.outcome ~= HIT or slot.result.kind == KIND_NEGATIVE then
         return false
     end
-    return entry.decode(settings, binding.entry(slot))
+    return entry.decode(settings, core_entry.read(slot))
 end
 
 -- Nobody's load came to an end within waitTimeout.
 local function timed_out(cache, slot, fn, settings)
-    local err, counters = binding.failure(slot, binding.TIMEOUT, "load", slot.key), cache._counters
+    local err = core_slot.failure(slot, constants.TIMEOUT, "load", slot.key)
+    local counters = cache._counters
     counters.waits = counters.waits + 1
     if settings.onTimeout == "load" then
         return load.alone(cache, slot.full, slot.key, fn)
     elseif settings.onTimeout == "stale" then
         local found, value
-        if band(slot.result.flags, binding.WAITED) == 0 then
+        if band(slot.result.flags, constants.WAITED) == 0 then
             -- Redis itself is silent: it is not asked again.
             found, value = near.stale(cache, slot.key)
         else
@@ -170,18 +175,18 @@ end
 
 -- No answer of Redis.
 local function unanswered(cache, slot, status, fn, settings)
-    if status == binding.TIMEOUT then
+    if status == constants.TIMEOUT then
         return timed_out(cache, slot, fn, settings)
-    elseif status == binding.DESCRIPTORS and not settings.strict then
+    elseif status == constants.DESCRIPTORS and not settings.strict then
         -- As without Redis: no engine could be started.
         return load.alone(cache, slot.full, slot.key, fn)
     end
-    return nil, binding.failure(slot, status, "load", slot.key)
+    return nil, core_slot.failure(slot, status, "load", slot.key)
 end
 
 local function failed_elsewhere(cache, slot)
     cache._counters.waits = cache._counters.waits + 1
-    return nil, load.failure(slot.key, binding.text(slot))
+    return nil, load.failure(slot.key, core_entry.text(slot))
 end
 
 -- The loader is this call's to run, unless Redis is away and a near copy is still there. A fifth
@@ -198,7 +203,7 @@ local function lead(cache, slot, ttl, fn, settings)
             return stale, nil, "stale"
         end
     end
-    local began = binding.now(cache._client)
+    local began = core_clock.now(cache._client)
     local value, err, source, flag, again = load.lead(cache, slot, ttl, fn, settings)
     return value, err, source, flag, again and began or nil
 end
@@ -217,7 +222,7 @@ local function answer(cache, slot, status, ttl, fn, settings)
             return load.alone(cache, slot.full, slot.key, fn)
         end
         -- The lease takes the place of what stands in the slot's result, if nothing else does.
-        status = start(cache, slot, settings, binding.REPLACE)
+        status = start(cache, slot, settings, constants.REPLACE)
         replaced = replaced + 1
     end
     if status ~= 0 then
@@ -242,7 +247,7 @@ local function attempt(cache, slot, ttl, fn, settings)
             cache._miss_ratio = 0.5 -- the next one is a GET, whose answer is kept near
         end
         if result.flags == 0 and result.kind == KIND_VALUE then
-            local _, codec, entry_flags, bytes = binding.entry(slot)
+            local _, codec, entry_flags, bytes = core_entry.read(slot)
             if codec == settings.codec.id and entry_flags == 0 then
                 local ok, value = settings.codec.decode(bytes)
                 if ok then
@@ -292,7 +297,7 @@ local function ask(cache, key, ttl, fn, settings, left)
             break
         end
         deadline = deadline or began + settings.waitTimeout
-        left = deadline - binding.now(cache._client)
+        left = deadline - core_clock.now(cache._client)
         reloads = reloads - 1
     until reloads < 0 or left <= 0
     return value, err, source, flag
@@ -302,11 +307,11 @@ end
 -- settings are this call's own. source, value, seconds left to wait
 local function look_fresh(cache, key, settings)
     local client = cache._client
-    local deadline = binding.deadline(client, settings.timeout)
-    local wait_until = binding.deadline(client, settings.waitTimeout)
+    local deadline = core_clock.deadline(client, settings.timeout)
+    local wait_until = core_clock.deadline(client, settings.waitTimeout)
     local source, value = near.look(cache, key, settings, math.min(deadline, wait_until))
-    settings.timeout, settings.custom = binding.left(client, deadline), true
-    return source, value, binding.left(client, wait_until)
+    settings.timeout, settings.custom = core_clock.left(client, deadline), true
+    return source, value, core_clock.left(client, wait_until)
 end
 
 local function find(cache, key, ttl, fn, settings)

@@ -65,9 +65,9 @@ describe("an idle slot", function()
         local seen = worker.start({
             params = { url = redis:url() },
             main = function(one)
-                local binding = require("redcache.binding")
-                local give, client = binding.give, nil
-                binding.give = function(slot)
+                local core_slot = require("redcache.core.slot")
+                local give, client = core_slot.give, nil
+                core_slot.give = function(slot)
                     client = slot.client
                     return give(slot)
                 end

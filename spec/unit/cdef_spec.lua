@@ -1,4 +1,4 @@
-local cdef = require("redcache.cdef")
+local cdef = require("redcache.core.cdef")
 
 local here = string.match(debug.getinfo(1, "S").source, "^@(.*)[/\\][^/\\]*$") or "."
 
@@ -19,7 +19,7 @@ describe("cdef", function()
 
     it("is C that LuaJIT reads, with the layout the C compiler uses", function()
         local ffi = require("ffi")
-        require("redcache.binding")
+        require("redcache.core.ffi")
         assert.equal(32, ffi.sizeof("rc_node"))
         assert.equal(72, ffi.sizeof("rc_result"))
         assert.equal(16, ffi.sizeof("rc_entry"))
@@ -27,10 +27,10 @@ describe("cdef", function()
         assert.equal(16, ffi.sizeof("rc_lock_options"))
     end)
 
-    it("has the version that binding.lua wants", function()
+    it("has the version that core/ffi.lua wants", function()
         local _, header = marked_part()
         local abi = string.match(header, "#define RC_ABI (%d+)")
-        local file = assert(io.open(here .. "/../../lua/redcache/binding.lua", "rb"))
+        local file = assert(io.open(here .. "/../../lua/redcache/core/ffi.lua", "rb"))
         local source = file:read("*a")
         file:close()
         assert.equal(abi, string.match(source, "local ABI = (%d+)"))

@@ -74,6 +74,22 @@ describe("script/check-layers", function()
         })
     end)
 
+    it("finds Lua files outside of lua/redcache/core that touch the FFI", function()
+        local breaches = { "require(\"ffi\")", "require 'ffi'", "require [[ffi]]",
+            "require(\"redcache.core.ffi\")" }
+        local inside, outside, lines = {}, {}, {}
+        for i, breach in ipairs(breaches) do
+            local name = "ring_" .. i .. ".lua"
+            inside["lua/redcache/core/" .. name] = "return " .. breach .. "\n"
+            outside["lua/redcache/" .. name] = "return " .. breach .. "\n"
+            lines[i] = "lua/redcache/" .. name
+                .. ":1: touches the FFI: only lua/redcache/core may\n"
+        end
+        inside["lua/redcache/ring.lua"] = "return require(\"redcache.core.slot\")\n"
+        passes("check-layers", inside)
+        fails("check-layers", outside, unpack(lines))
+    end)
+
     it("fails as long as a circle is listed that is gone", function()
         local text = temp.read(root .. "/script/check-layers")
         fails("check-layers", {

@@ -107,7 +107,7 @@ describe("options.read", function()
     end)
 
     it("has the ranges of the core", function()
-        local ranges = require("redcache.binding").ranges()
+        local ranges = require("redcache.core.handle").ranges()
         local seconds = { connectTimeout = true, commandTimeout = true, degradedTtl = true }
         local count = 0
         for name, row in pairs(options.rows("new")) do

@@ -19,7 +19,7 @@
 --                                  where that vanishes, drop(object) is called
 --         close(port, timeout)     with a driver: the last cache on it was closed
 
-local binding = require("redcache.binding")
+local core_slot = require("redcache.core.slot")
 local marks = require("redcache.marks")
 local running = require("redcache.running")
 
@@ -41,7 +41,7 @@ function blocking.driver()
     return nil
 end
 
-blocking.wait = binding.wait
+blocking.wait = core_slot.wait
 
 function blocking.can_wait()
     return true
@@ -60,7 +60,7 @@ function blocking.obstacle(mark)
     return status(owner) == "normal" and marks.SELF or HOLDS_UP
 end
 
-blocking.detach = binding.wait
+blocking.detach = core_slot.wait
 
 -- What a dropped coroutine held is given back by the garbage collector.
 function blocking.guard() end

@@ -8,12 +8,15 @@
 -- Not:    who is no task of the runner blocks: the program outside of run(), and coroutines that a
 --         task has made for itself.
 
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_clock = require("redcache.core.clock")
+local core_loop = require("redcache.core.loop")
+local core_slot = require("redcache.core.slot")
 local marks = require("redcache.marks")
 local run = require("redcache.run")
 local waiting = require("redcache.scheduler.waiting")
 
-local is_done = binding.is_done
+local is_done = core_slot.is_done
 local yield = coroutine.yield
 local current, make_ready, WAITS = run.current, run.ready, run.WAITS
 
@@ -25,7 +28,7 @@ local HOLDS_UP = "its loader waits in another coroutine, which cannot go on whil
 
 local scheduler = { name = "coroutine" }
 
-local pid = binding.pid()
+local pid = core_loop.pid()
 local generation = 0 -- grows where the process is found to be another one
 local ports, port_count = {}, 0 -- those that have a loop in this process
 local server_count = 0 -- those of them that go to a server
@@ -39,11 +42,11 @@ end
 
 ---@return integer driver of the clients
 function scheduler.driver()
-    return binding.REACTOR
+    return constants.REACTOR
 end
 
 local function check_process()
-    local now = binding.pid()
+    local now = core_loop.pid()
     if now == pid then
         return
     end
@@ -62,7 +65,7 @@ end
 
 local function settle(port, client)
     waiting.settle(port, wake)
-    if not binding.open_loop(port) then
+    if not core_loop.open(port) then
         return false
     end
     port.generation, port.clock, port.is_memory = generation, client.clock, client.is_memory
@@ -96,7 +99,7 @@ end
 function scheduler.wait(slot)
     local co, client = current(), slot.client
     if co == nil or client.handle == nil then
-        return binding.wait(slot)
+        return core_slot.wait(slot)
     elseif not is_done(slot) then
         slot.co = co
         waiting.add(client.port, slot)
@@ -131,7 +134,7 @@ end
 
 ---Starts an operation that nobody waits for.
 function scheduler.detach(slot)
-    binding.detach(slot, true)
+    core_slot.detach(slot, true)
     waiting.add(slot.client.port, slot)
 end
 
@@ -172,11 +175,11 @@ function source.sleep()
     if count == 0 then
         return false
     elseif count == 1 and (server_count <= 1 or clock) then
-        binding.wait_any(busy[1])
+        core_loop.wait_any(busy[1])
     elseif clock then
-        binding.advance_clock(clock, CLOCK_STEP)
+        core_clock.advance(clock, CLOCK_STEP)
     else
-        binding.wait_ports(busy, count)
+        core_loop.wait_ports(busy, count)
     end
     return true
 end
@@ -206,7 +209,7 @@ function scheduler.close(port, timeout)
             end
         end
     end
-    binding.end_port(port, timeout)
+    core_loop.end_port(port, timeout)
 end
 
 return scheduler

@@ -18,12 +18,14 @@
 --         run loses its lease. After a fork caches are to be opened again.
 -- Not:    no event loop is guessed: the option scheduler names it.
 
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_loop = require("redcache.core.loop")
+local core_slot = require("redcache.core.slot")
 local marks = require("redcache.marks")
 local running = require("redcache.running")
 local waiting = require("redcache.scheduler.waiting")
 
-local NOT_WAITED, is_done = binding.NOT_WAITED, binding.is_done
+local NOT_WAITED, is_done = constants.NOT_WAITED, core_slot.is_done
 
 local polled = {}
 
@@ -38,10 +40,10 @@ local function find(way)
 end
 
 local function settle(port, way, wake)
-    if not binding.open_loop(port) then
+    if not core_loop.open(port) then
         return false
     end
-    port.fd = binding.loop_fd(port)
+    port.fd = core_loop.fd(port)
     if port.fd < 0 then
         return false
     end
@@ -84,7 +86,7 @@ local function add_callers(scheduler, way, wake)
     end
 
     local function let_go(slot, is_given)
-        binding.detach(slot, is_given)
+        core_slot.detach(slot, is_given)
         waiting.add(slot.client.port, slot)
         way.kick(slot.client.port)
         return NOT_WAITED
@@ -99,7 +101,7 @@ local function add_callers(scheduler, way, wake)
         if is_done(slot) then
             return slot.result.status
         elseif client.handle == nil or (way.blocks and not is_of_loop()) then
-            return binding.wait(slot)
+            return core_slot.wait(slot)
         elseif not is_of_loop() then
             return let_go(slot, false)
         end
@@ -159,7 +161,7 @@ function polled.new(way)
 
     ---@return integer driver of the clients
     function scheduler.driver()
-        return binding.POLL
+        return constants.POLL
     end
 
     if not way.wake then
@@ -187,7 +189,7 @@ function polled.new(way)
             port.is_closed = true
             way.stop(port, has_woken)
         end
-        binding.end_port(port, timeout)
+        core_loop.end_port(port, timeout)
     end
 
     return scheduler

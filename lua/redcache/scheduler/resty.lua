@@ -7,12 +7,14 @@
 -- Not:    what the phases that cannot wait do instead is up to cache.lua, remember.lua and the
 --         others: they ask can_wait(), or are told NOT_WAITED.
 
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_loop = require("redcache.core.loop")
+local core_slot = require("redcache.core.slot")
 local holders = require("redcache.scheduler.holders")
 local marks = require("redcache.marks")
 local running = require("redcache.running")
 
-local NOT_WAITED, is_done = binding.NOT_WAITED, binding.is_done
+local NOT_WAITED, is_done = constants.NOT_WAITED, core_slot.is_done
 -- A semaphore is never trusted longer than this: whoever should have woken it may be gone.
 local SLICE = 1
 
@@ -39,7 +41,7 @@ local WAYS = {
     loop = require("redcache.scheduler.resty.host"),
     thread = require("redcache.scheduler.resty.thread"),
 }
-local DRIVERS = { loop = binding.HOST, thread = binding.REACTOR }
+local DRIVERS = { loop = constants.HOST, thread = constants.REACTOR }
 
 -- In the other phases of a TLS handshake a stock nginx (1.22) cannot wait, whatever its Lua module
 -- says: the handshake just ends.
@@ -63,9 +65,9 @@ local function settle(port, client)
     keeper.settle(port)
     port.way = WAYS[client.driver]
     port.is_memory, port.connect_timeout = client.is_memory, client.connect_timeout
-    port.is_passing = binding.has_rivals()
+    port.is_passing = core_loop.has_rivals()
     port.way.settle(port)
-    if not binding.open_loop(port) then
+    if not core_loop.open(port) then
         return false
     end
     port.pid = ngx.worker.pid()
@@ -121,10 +123,10 @@ end
 
 local function let_go(slot, is_given)
     local port = slot.client.port
-    binding.detach(slot, is_given)
+    core_slot.detach(slot, is_given)
     if port.handle == nil then -- it has ended, and what was started with it
-        binding.discard(slot)
-        binding.end_detached(slot)
+        core_slot.discard(slot)
+        core_slot.end_detached(slot)
         return NOT_WAITED
     end
     waiting.add(port, slot)
@@ -160,7 +162,7 @@ function resty.wait(slot)
         if slots[name] == slot then
             slot.waits = false
             if not ok and err ~= "timeout" then -- this phase cannot
-                binding.detach(slot, false)
+                core_slot.detach(slot, false)
                 return NOT_WAITED
             elseif not ok then
                 port.way.turn(port)
@@ -182,7 +184,7 @@ function resty.awaken(client)
     client.awaken = nil
     if resty.enter(client) then
         local port = client.port
-        binding.host_begin(port)
+        core_loop.host_begin(port)
         kick(port)
     end
 end
@@ -211,7 +213,7 @@ function resty.close(port, timeout)
     if port.pid == ngx.worker.pid() then
         keeper.close(port, timeout, resty.can_wait())
     else
-        binding.end_port(port, 0)
+        core_loop.end_port(port, 0)
     end
 end
 

@@ -8,9 +8,11 @@
 --         is still to be read.
 
 local bit = require("bit")
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_loop = require("redcache.core.loop")
+local core_slot = require("redcache.core.slot")
 
-local bor, TURN_NAMES = bit.bor, binding.TURN_NAMES
+local bor, TURN_NAMES = bit.bor, constants.TURN_NAMES
 
 local waiting = {}
 
@@ -32,18 +34,18 @@ end
 ---One turn of the core: wakes whoever waits for what is done.
 ---@param port redcache.Port
 ---@return boolean all_told false: there is more, turn again
----@return integer news of connections, as of binding.turn
+---@return integer news of connections, as of core_loop.turn
 function waiting.turn(port)
     local slots = port.waiting
-    local count, news = binding.turn(port)
+    local count, news = core_loop.turn(port)
     for i = 0, count - 1 do
-        local name = binding.turn_name(port, i)
+        local name = core_loop.turn_name(port, i)
         local slot = slots[name]
         if slot then -- else its caller has found it done by itself
             slots[name] = nil
             port.count = port.count - 1
             if slot.detached then
-                binding.end_detached(slot)
+                core_slot.end_detached(slot)
             else
                 port.wake(slot)
             end
@@ -72,11 +74,11 @@ function waiting.drop(port, wake)
     local slots = port.waiting
     port.waiting, port.count = {}, 0
     for _, slot in pairs(slots) do
-        binding.discard(slot)
+        core_slot.discard(slot)
         if slot.detached then
             slot.detached = false
         else
-            slot.status = binding.CLOSED
+            slot.status = constants.CLOSED
             wake(slot)
         end
     end

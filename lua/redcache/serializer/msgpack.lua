@@ -18,7 +18,8 @@
 -- (core/codec/msgpack.h); Lua only builds tables from the list. Writing: Lua writes bytes into one
 -- buffer. Both compile to machine code; bench/codecs.lua compares them with other ways.
 
-local binding = require "redcache.binding"
+local constants = require "redcache.core.constants"
+local core_bytes = require "redcache.core.bytes"
 local errors = require "redcache.errors"
 local bit = require "bit"
 
@@ -26,9 +27,9 @@ local band, rshift = bit.band, bit.rshift
 local floor = math.floor
 local sub = string.sub
 local getmetatable, next, type = getmetatable, next, type
-local msgpack_scan, give_tokens = binding.msgpack_scan, binding.give_tokens
-local copy_string = binding.copy_string
-local put_double, put_integer64 = binding.put_double, binding.put_integer64
+local msgpack_scan, give_tokens = core_bytes.msgpack_scan, core_bytes.give_tokens
+local copy_string = core_bytes.copy
+local put_double, put_integer64 = core_bytes.put_double, core_bytes.put_integer64
 
 local has_new, new_table = pcall(require, "table.new") -- not in every build
 if not has_new then
@@ -63,7 +64,7 @@ local msgpack = { name = "msgpack", id = 3 }
 
 -- Writing. The buffer is scratch of this Lua state; `at` is where the next byte goes. Every put_*
 -- function makes room first and returns the new `at`, or a negative number after setting `refusal`.
-local bytes = binding.byte_buffer(FIRST_ROOM)
+local bytes = core_bytes.buffer(FIRST_ROOM)
 local room = FIRST_ROOM
 local refusal
 local table_count -- of the value that is written
@@ -85,7 +86,7 @@ local function grow(at, more)
     repeat
         larger = larger * 2
     until larger >= at + more
-    bytes = guarded(binding.byte_buffer, larger, bytes, at)
+    bytes = guarded(core_bytes.buffer, larger, bytes, at)
     room = larger
 end
 
@@ -344,15 +345,15 @@ local function write(value)
     elseif table_count > FREE_TABLES + floor(len / TABLE_BYTES) then
         return false, "cannot store so many small tables: more than 65,536 and one per 4 bytes"
     elseif len > FIRST_ROOM then
-        return true, guarded(binding.buffer_string, bytes, len)
+        return true, guarded(core_bytes.string, bytes, len)
     end
-    return true, binding.buffer_string(bytes, len)
+    return true, core_bytes.string(bytes, len)
 end
 
 -- Within a finalizer, which may run at any allocation of the encode that is under way.
 local function encode_nested(value)
     local outer_bytes, outer_room, outer_count = bytes, room, table_count
-    bytes, room = binding.byte_buffer(FIRST_ROOM), FIRST_ROOM
+    bytes, room = core_bytes.buffer(FIRST_ROOM), FIRST_ROOM
     local no_error, ok, encoded = pcall(write, value)
     bytes, room, table_count, writing = outer_bytes, outer_room, outer_count, true
     if not no_error then
@@ -373,7 +374,7 @@ function msgpack.encode(value)
     local ok, encoded = write(value)
     writing = false
     if room > KEPT_ROOM then
-        bytes, room = binding.byte_buffer(FIRST_ROOM), FIRST_ROOM
+        bytes, room = core_bytes.buffer(FIRST_ROOM), FIRST_ROOM
     end
     return ok, encoded
 end
@@ -438,7 +439,7 @@ end
 -- A value of more tokens than an array holds is read window by window: `next_at` is the place of
 -- the next token in it, `filled` its end.
 local function new_window(source, tokens, window_room)
-    return { scan = binding.msgpack_begin(), source = source, tokens = tokens,
+    return { scan = core_bytes.msgpack_begin(), source = source, tokens = tokens,
         room = window_room, next_at = 0, filled = 0 }
 end
 
@@ -446,7 +447,7 @@ local function next_token(window)
     local at = window.next_at
     if at == window.filled then
         window.filled =
-            binding.msgpack_part(window.scan, window.source, window.tokens, window.room)
+            core_bytes.msgpack_part(window.scan, window.source, window.tokens, window.room)
         at = 0
     end
     window.next_at = at + 1
@@ -475,7 +476,7 @@ end
 
 -- Why rc_msgpack_scan has refused it.
 local function refusal_of(status)
-    return status == binding.TOOLARGE
+    return status == constants.TOOLARGE
         and "could not decode msgpack: more arrays and maps than so few bytes may hold"
         or "could not decode msgpack: not one whole value of the supported kinds"
 end

@@ -10,14 +10,15 @@
 -- Not:    certificates to trust, resolver and log levels are nginx' directives.
 
 local bit = require("bit")
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_loop = require("redcache.core.loop")
 local pool = require("redcache.scheduler.resty.pool")
 local semaphore = require("ngx.semaphore")
 local sleepers = require("redcache.scheduler.resty.sleepers")
 local waiting = require("redcache.scheduler.waiting")
 
 local ngx = ngx
-local HOST_CLOSE, HOST_OPEN = binding.HOST_CLOSE, binding.HOST_OPEN
+local HOST_CLOSE, HOST_OPEN = constants.HOST_CLOSE, constants.HOST_OPEN
 local LINKS = 2
 -- Bits of a turn's news: that a link has output; from WANTS on: that one wants something.
 local OUTPUT, WANTS = { [0] = 1, 2 }, 4
@@ -42,7 +43,7 @@ end
 local function take_wants(port)
     for i = 0, LINKS - 1 do
         local link = port.links[i]
-        local wants = binding.wants(port, i)
+        local wants = core_loop.wants(port, i)
         link.wants = bit.bor(link.wants, wants)
         link.open = link.open and bit.band(wants, HOST_CLOSE) == 0
     end
@@ -62,7 +63,7 @@ local function turn(port)
             wake_writer(link)
         end
     end
-    local wait = binding.turn_wait(port)
+    local wait = core_loop.turn_wait(port)
     if wait and ngx.now() + wait < port.keeper_wakes - 0.001 then
         sleepers.wake_keeper(port)
     end
@@ -79,10 +80,10 @@ end
 local function connect_tcp(port, sock, name, number, options)
     local ok, err = sock:connect(bracketed(name), number, options)
     if not ok and string.find(tostring(err), "no resolver defined", 1, true) then
-        local address = binding.host_lookup(port)
+        local address = core_loop.host_lookup(port)
         while address == false do
             ngx.sleep(LOOKUP_PAUSE)
-            address = binding.host_lookup(port)
+            address = core_loop.host_lookup(port)
         end
         if not address then
             return nil, "the host's name has no address"
@@ -93,7 +94,7 @@ local function connect_tcp(port, sock, name, number, options)
 end
 
 local function connect(port, sock)
-    local name, number, tls = binding.host_address(port)
+    local name, number, tls = core_loop.host_address(port)
     local options = pool.own()
     local ok, err
     if number then
@@ -116,7 +117,7 @@ local function lost(port, i, sock, cause)
         return -- the keeper has taken it down
     end
     link.open = false
-    binding.host_lost(port, i, cause)
+    core_loop.host_lost(port, i, cause)
     link.wants = bit.bor(link.wants, HOST_CLOSE)
     turn(port)
     sleepers.wake_keeper(port)
@@ -133,14 +134,14 @@ local function read(port, i, sock)
         return lost(port, i, sock, tostring(err))
     end
     link.open = true
-    binding.host_opened(port, i)
+    core_loop.host_opened(port, i)
     turn(port)
     while true do
         local bytes, reason = sock:receiveany(RECEIVE_BYTES)
         if link.sock ~= sock then
             return
         elseif bytes then
-            binding.host_feed(port, i, bytes)
+            core_loop.host_feed(port, i, bytes)
             turn(port)
         elseif reason ~= "timeout" then
             return lost(port, i, sock, reason == "closed" and "the server closed the connection"
@@ -155,7 +156,7 @@ local function write(port, i, sock)
         link.told = true -- the turn need not wake us
         turn(port)
         link.told = false
-        local bytes = link.open and binding.output(port, i)
+        local bytes = link.open and core_loop.output(port, i)
         if bytes then
             link.sending = true
             local ok, err = sock:send(bytes)
@@ -165,7 +166,7 @@ local function write(port, i, sock)
             elseif not ok then
                 return lost(port, i, sock, tostring(err))
             elseif link.open then
-                binding.host_sent(port, i, #bytes)
+                core_loop.host_sent(port, i, #bytes)
             end
         end
         link.sem:wait(WRITER_SECONDS)
@@ -212,7 +213,7 @@ end
 ---Closes the connections unless somebody needs them. The keeper's.
 ---@return boolean closed
 function host.rest(port)
-    if not binding.host_rest(port) then
+    if not core_loop.host_rest(port) then
         return false
     end
     turn(port)

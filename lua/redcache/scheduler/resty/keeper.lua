@@ -6,7 +6,7 @@
 -- Memory: whoever leaves last ends the port: its keeper, if it has begun, else who closes it.
 -- Not:    callers (resty.lua), and how bytes move: port.way knows.
 
-local binding = require("redcache.binding")
+local core_loop = require("redcache.core.loop")
 local holders = require("redcache.scheduler.holders")
 local sleepers = require("redcache.scheduler.resty.sleepers")
 local threads = require("redcache.scheduler.resty.threads")
@@ -47,7 +47,7 @@ end
 -- Before a reload ends the old workers, the master has started new ones; before an upgrade, a
 -- master. Where Linux does not tell, there may be some.
 local function may_have_heirs()
-    local parent, count = binding.parent_pid(), 0
+    local parent, count = core_loop.parent_pid(), 0
     local children = read_file(("/proc/%d/task/%d/children"):format(parent, parent))
     for pid in string.gmatch(children or "", "%d+") do
         local name = read_file("/proc/" .. pid .. "/cmdline") or ""
@@ -65,7 +65,7 @@ local function is_handed_over(port)
     elseif not port.hand_over_until then
         port.hand_over_until = ngx.now() + (may_have_heirs() and HAND_OVER or 0)
     end
-    if ngx.now() >= port.hand_over_until or binding.hand_over(port) then
+    if ngx.now() >= port.hand_over_until or core_loop.hand_over(port) then
         return true
     end
     port.way.turn(port) -- an offer is worth what is known to be coherent: that is asked at once
@@ -74,7 +74,7 @@ end
 
 -- Leases and locks were given back, or the time for that is over.
 local function has_left(port)
-    return binding.host_leave(port) or ngx.now() >= port.closes_at
+    return core_loop.host_leave(port) or ngx.now() >= port.closes_at
 end
 
 local function has_ended(port)
@@ -96,7 +96,7 @@ local function keep_once(port)
     end
     local is_brief = is_ending(port) or holders.has_work(port.holders)
     local wait = is_brief and SHORT_BEAT or HEARTBEAT
-    wait = math.min(binding.turn_wait(port) or wait, wait)
+    wait = math.min(core_loop.turn_wait(port) or wait, wait)
     port.keeper_wakes = ngx.now() + wait
     if not port.keeper_told then
         port.keeper_sem:wait(math.max(wait, 0.001))
@@ -130,7 +130,7 @@ end
 -- Whoever has come to wait since the close began is told, too: nobody else would.
 local function end_port(port)
     sleepers.end_waiting(port)
-    binding.end_port(port, 0)
+    core_loop.end_port(port, 0)
 end
 
 local function keep(_, port)
@@ -197,7 +197,7 @@ end
 function keeper.close(port, timeout, waits)
     local deadline = ngx.now() + timeout
     port.is_closing, port.closes_at = true, math.max(deadline, ngx.now() + LEAST_GOODBYE)
-    local gave_back = binding.host_leave(port)
+    local gave_back = core_loop.host_leave(port)
     while waits and (port.is_kept or not gave_back) and ngx.now() < deadline do
         if port.has_begun then
             sleepers.wake_keeper(port)
@@ -205,7 +205,7 @@ function keeper.close(port, timeout, waits)
             port.way.turn(port)
         end
         ngx.sleep(CLOSE_PAUSE)
-        gave_back = binding.host_leave(port)
+        gave_back = core_loop.host_leave(port)
     end
     port.way.turn(port)
     sleepers.end_waiting(port)

@@ -5,7 +5,7 @@
 --         be counted there.
 -- Not:    nothing ever stands in such a pool: each has another name.
 
-local binding = require("redcache.binding")
+local core_loop = require("redcache.core.loop")
 
 local pool = {}
 
@@ -14,7 +14,7 @@ local count = 0
 ---@return table options of sock:connect
 function pool.own()
     count = count + 1
-    return { pool = ("redcache %d %d"):format(binding.pid(), count) }
+    return { pool = ("redcache %d %d"):format(core_loop.pid(), count) }
 end
 
 return pool

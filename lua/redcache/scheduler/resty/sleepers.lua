@@ -6,7 +6,8 @@
 -- Not:    which operation is done (scheduler/waiting.lua); what else a light thread may leave
 --         behind (scheduler/holders.lua).
 
-local binding = require("redcache.binding")
+local constants = require("redcache.core.constants")
+local core_slot = require("redcache.core.slot")
 local semaphore = require("ngx.semaphore")
 local waiting = require("redcache.scheduler.waiting")
 
@@ -15,7 +16,7 @@ local sleepers = {}
 local function drop(port, slot)
     slot.waits = false
     port.abandoned = port.abandoned + 1
-    binding.discard(slot)
+    core_slot.discard(slot)
 end
 
 -- What the slot's light thread waits for is done.
@@ -71,8 +72,8 @@ function sleepers.end_waiting(port)
         port.count = port.count - 1
         if slot.waits then
             slot.waits = false
-            binding.discard(slot)
-            slot.status = binding.CLOSED
+            core_slot.discard(slot)
+            slot.status = constants.CLOSED
             port.posted[name] = slot
             slot.sem:post(1)
         end
@@ -82,11 +83,11 @@ end
 ---The port has ended: nobody would tell a caller what is done, so none may begin to wait.
 ---@return integer status of the slot
 function sleepers.status_at_end(slot)
-    if binding.is_done(slot) then
+    if core_slot.is_done(slot) then
         return slot.result.status
     end
-    binding.discard(slot)
-    return binding.CLOSED
+    core_slot.discard(slot)
+    return constants.CLOSED
 end
 
 ---Wakes the keeper.

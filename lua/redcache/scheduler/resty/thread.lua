@@ -5,7 +5,7 @@
 --         nothing else for Lua.
 -- Not:    no Redis connections here: they are the thread's.
 
-local binding = require("redcache.binding")
+local core_loop = require("redcache.core.loop")
 local pool = require("redcache.scheduler.resty.pool")
 local waiting = require("redcache.scheduler.waiting")
 
@@ -20,12 +20,12 @@ thread.turn = waiting.turn_all
 thread.kick = waiting.turn_all -- a turn tells the thread what was started
 
 local function connect(sock, port)
-    local path = binding.loop_listen(port)
+    local path = core_loop.listen(port)
     if not path then
         return nil, "there is no room for a socket"
     end
     local ok, err = sock:connect("unix:" .. path, pool.own())
-    if ok and not binding.loop_accept(port) then
+    if ok and not core_loop.accept(port) then
         return nil, "the socket can not be accepted"
     end
     return ok, err

@@ -1,0 +1,149 @@
+-- client - the clients of this Lua state: opened, closed, and what they tell of themselves.
+--
+-- Memory: a client holds its idle slots (slot.lua), and a reference to the core's client or a share
+--         of a port (loop.lua).
+-- Errors: a closed client throws where it is asked; closed() tells before: C never gets a NULL.
+
+local ffi = require("ffi")
+local C = require("redcache.core.ffi")
+local core_clock = require("redcache.core.clock")
+local core_handle = require("redcache.core.handle")
+local core_loop = require("redcache.core.loop")
+local core_slot = require("redcache.core.slot")
+
+local handle_of = core_handle.of
+
+local core_client = {}
+
+-- Keys that this Lua state loads right now, by server: see marks.lua.
+local loading_of = {}
+-- The same by clock and group: there a wait ends by itself, so each group may play a process.
+local loading_by_clock = setmetatable({}, { __mode = "k" })
+
+local function loading_at(settings)
+    local servers, name = loading_of, settings.url
+    local clock = settings.clock
+    if clock then
+        servers, name = loading_by_clock[clock] or {}, name .. " " .. settings.group
+        loading_by_clock[clock] = servers
+    end
+    servers[name] = servers[name] or setmetatable({}, { __mode = "v" })
+    return servers[name]
+end
+
+---@class redcache.Client
+---@field handle ffi.cdata*|nil nil once closed
+---@field loading table<string, table>
+
+---Opens, or finds, the client for these settings: the process's, or, with a driver of the
+---scheduler's, this Lua state's.
+---@param settings table complete settings of redcache.new
+---@param driver integer|nil REACTOR, POLL, HOST; nil: REACTOR, and no loop
+---@return redcache.Client|nil client
+---@return string|nil message why not
+---@return string|nil option that is to blame; nil: none, memory has run out
+function core_client.open(settings, driver)
+    local handle, message, option, port
+    if driver then
+        port, message, option = core_loop.open_port(settings, driver)
+        handle = port and port.handle
+    else
+        handle, message, option = core_handle.open(settings, C.RC_DRIVER_REACTOR)
+    end
+    if not handle then
+        return nil, message, option
+    end
+    return {
+        handle = handle,
+        port = port,
+        driver = settings.driver,
+        is_memory = string.find(settings.url, "^memory://") ~= nil,
+        connect_timeout = settings.connectTimeout,
+        command_timeout = settings.commandTimeout,
+        slots = {},
+        count = 0,
+        loading = loading_at(settings),
+        clock = settings.clock and settings.clock._handle,
+        max_value = settings.maxValue,
+        max_key = settings.maxKey,
+        near = settings.near,
+    }
+end
+
+---Gives this Lua state's reference back.
+---@param client redcache.Client
+---@param timeout number seconds to wait until leases and locks are given back
+function core_client.close(client, timeout)
+    local handle = client.handle
+    if handle == nil then
+        return
+    end
+    client.handle = nil
+    for i = 1, client.count do
+        C.rc_op_free(ffi.gc(client.slots[i].op, nil))
+    end
+    client.slots, client.count = {}, 0
+    if not client.port then
+        ffi.gc(handle, nil)
+        C.rc_unref(handle, core_clock.milliseconds_or_none(timeout))
+    end
+end
+
+---What every call on a closed cache returns.
+---@param client redcache.Client
+---@param action string
+---@param key string|nil
+---@return redcache.Error|nil err nil: it is open
+function core_client.closed(client, action, key)
+    if client.handle == nil then
+        return core_slot.failure(nil, C.RC_ERR_CLOSED, action, key)
+    end
+end
+
+---Ends every operation that carries `tag`.
+---@return integer count
+function core_client.cancel(client, tag)
+    return C.rc_cancel(handle_of(client), tag)
+end
+
+local STATS = {
+    requests = "requests", bytesOut = "bytes_out", bytesIn = "bytes_in", pushes = "pushes",
+    connects = "connects", disconnects = "disconnects", retries = "retries",
+    noscript = "noscript", timeouts = "timeouts", leases = "leases", leaseWaits = "lease_waits",
+    leasesLost = "leases_lost", heartbeats = "heartbeats", shared = "shared",
+    degradedLoads = "degraded", locks = "locks", locksLost = "locks_lost",
+    lockRenewals = "lock_renewals", deletesLost = "deletes_lost",
+    inlineTurns = "inline_turns", reactorTurns = "reactor_turns", lateWakes = "late_wakes",
+    inFlight = "in_flight", waiting = "waiting", activeLeases = "active_leases",
+    activeLocks = "active_locks",
+}
+
+---The client's counters, as numbers.
+---@return table<string, integer>
+function core_client.stats(client)
+    local stats = ffi.new("rc_stats")
+    C.rc_get_stats(handle_of(client), stats)
+    local out = {}
+    for name, field in pairs(STATS) do
+        out[name] = tonumber(stats[field])
+    end
+    -- Of callers that sleep in their scheduler: it counts itself.
+    out.lateWakes = out.lateWakes + (client.port and client.port.late_wakes or 0)
+    return out
+end
+
+---@return table health
+function core_client.health(client)
+    local health = ffi.new("rc_health")
+    C.rc_get_health(handle_of(client), health)
+    return {
+        ready = health.ready ~= 0,
+        tracking = health.tracking ~= 0,
+        down = tonumber(health.down_ms) / 1000,
+        server = ffi.string(health.server),
+        address = ffi.string(health.address),
+        cause = ffi.string(health.cause),
+    }
+end
+
+return core_client

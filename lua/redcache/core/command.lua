@@ -1,0 +1,89 @@
+-- command - any commands, in one write, and their answers.
+--
+-- Memory: nodes stay readable until the slot is used again.
+
+local ffi = require("ffi")
+local C = require("redcache.core.ffi")
+local core_entry = require("redcache.core.entry")
+
+local fill, life_ms = core_entry.fill, core_entry.life_ms
+
+local core_command = {}
+
+---@return integer status
+function core_command.begin(slot, flags)
+    return C.rc_begin(slot.op, flags)
+end
+
+---@return integer status
+function core_command.command(slot, argument_count)
+    return C.rc_command_begin(slot.op, argument_count)
+end
+
+---@return integer status
+function core_command.argument(slot, bytes)
+    return C.rc_argument(slot.op, bytes, #bytes)
+end
+
+---One SET in a batch. The caller has checked the sizes: a half-written command can not be undone.
+---@return integer status
+function core_command.set(slot, key, codec, bytes, ttl, grace, plain)
+    local ms, entry = life_ms(ttl, grace), fill(C.RC_KIND_VALUE, codec, ttl, grace, 0)
+    local op = slot.op
+    local status = C.rc_command_begin(op, ms > 0 and 5 or 3)
+    if status == 0 then
+        status = C.rc_argument(op, "SET", 3)
+    end
+    if status == 0 then
+        status = C.rc_argument_written(op, key, #key)
+    end
+    if status == 0 then
+        local wraps = not plain or string.byte(bytes, 1) == C.RC_HEADER_BYTE
+        status = C.rc_argument_entry(op, wraps and entry or nil, bytes, #bytes)
+    end
+    if status == 0 and ms > 0 then
+        status = C.rc_argument(op, "PX", 2)
+        if status == 0 then
+            status = C.rc_argument_int(op, ms)
+        end
+    end
+    return status
+end
+
+---An argument that names a key the command changes.
+---@return integer status
+function core_command.argument_written(slot, key)
+    return C.rc_argument_written(slot.op, key, #key)
+end
+
+---@return integer status
+function core_command.submit(slot)
+    return C.rc_submit(slot.op)
+end
+
+---Submits one UNLINK of many keys.
+---@return integer status
+function core_command.submit_delete(slot)
+    return C.rc_delete_submit(slot.op)
+end
+
+---The flat answer of a batch: elements 0 to count - 1.
+---@return ffi.cdata* nodes
+---@return integer count
+function core_command.nodes(slot)
+    return C.rc_op_nodes(slot.op), slot.result.nodes
+end
+
+---Text of an element.
+---@return string
+function core_command.node_text(node)
+    return node.str ~= nil and ffi.string(node.str, node.len) or ""
+end
+
+---Reads one element as an entry into the result.
+---@return integer status
+function core_command.node_entry(slot, node)
+    return C.rc_op_entry(slot.op, node)
+end
+
+return core_command

@@ -1,0 +1,91 @@
+-- handle - settings as the core wants them: opens a client of the core.
+--
+-- What:   each option by its name here and its number there, in its unit.
+-- Memory: a handle gives its reference back when it is collected, or sooner: client.lua, loop.lua.
+-- Errors: which option is to blame, by its name.
+
+local ffi = require("ffi")
+local C = require("redcache.core.ffi")
+local core_clock = require("redcache.core.clock")
+
+local milliseconds = core_clock.milliseconds
+local client_out = ffi.new("rc_client *[1]")
+local refusal = ffi.new("rc_refusal")
+
+local core_handle = {}
+
+local function unref(handle)
+    -- Runs in the garbage collector: leases and locks get a moment to be given back.
+    C.rc_unref(handle, 200)
+end
+
+-- The options of the core by their names here. What it says of the driver is about the scheduler.
+local OPTIONS = {
+    [C.RC_OPTION_URL] = "url",
+    [C.RC_OPTION_TLS_CA] = "tlsCa",
+    [C.RC_OPTION_CONNECT_TIMEOUT] = "connectTimeout",
+    [C.RC_OPTION_COMMAND_TIMEOUT] = "commandTimeout",
+    [C.RC_OPTION_MAX_VALUE] = "maxValue",
+    [C.RC_OPTION_MAX_KEY] = "maxKey",
+    [C.RC_OPTION_MAX_QUEUE] = "maxQueue",
+    [C.RC_OPTION_DEGRADED_TTL] = "degradedTtl",
+    [C.RC_OPTION_SPIN] = "spin",
+    [C.RC_OPTION_NEAR_BYTES] = "near",
+    [C.RC_OPTION_NEAR_NAME] = "near",
+    [C.RC_OPTION_MAX_BYTES] = "maxBytes",
+    [C.RC_OPTION_CLOCK] = "clock",
+    [C.RC_OPTION_DRIVER] = "scheduler",
+}
+
+---The ranges of the core's numbers, in its own units (times: milliseconds).
+---@return table<string, integer[]> ranges { min, max } by option
+function core_handle.ranges()
+    local ranges, min, max = {}, ffi.new("int64_t[1]"), ffi.new("int64_t[1]")
+    for id, name in pairs(OPTIONS) do
+        if C.rc_option_range(id, min, max) == 0 then
+            ranges[name] = { tonumber(min[0]), tonumber(max[0]) }
+        end
+    end
+    return ranges
+end
+
+---A handle for these settings.
+---@param settings table complete settings of redcache.new
+---@param driver integer
+---@return ffi.cdata*|nil handle
+---@return string|nil message why not
+---@return string|nil option that is to blame; nil: none, memory has run out
+function core_handle.open(settings, driver)
+    local o = ffi.new("rc_options")
+    o.driver = driver
+    o.url, o.url_len = settings.url, #settings.url
+    o.group, o.group_len = settings.group, #settings.group
+    o.tls_ca, o.tls_ca_len = settings.tlsCa, #settings.tlsCa
+    o.connect_timeout_ms = milliseconds(settings.connectTimeout)
+    o.command_timeout_ms = milliseconds(settings.commandTimeout)
+    o.max_value_bytes = settings.maxValue
+    o.max_key_bytes = settings.maxKey
+    o.max_queue = settings.maxQueue
+    o.degraded_ttl_ms = milliseconds(settings.degradedTtl)
+    o.spin = settings.spin and 1 or -1
+    local near = settings.near
+    if near then
+        o.near, o.near_bytes = 1, near.bytes
+        o.near_name, o.near_name_len = near.shared, #near.shared
+    end
+    o.max_bytes = settings.maxBytes or 0
+    o.clock = settings.clock and settings.clock._handle
+    if C.rc_open(o, client_out, refusal) ~= 0 then
+        return nil, ffi.string(refusal.text), OPTIONS[refusal.option]
+    end
+    return ffi.gc(client_out[0], unref)
+end
+
+---A client is closed while its caches are still there: C never gets a NULL.
+---@param client redcache.Client
+---@return ffi.cdata* handle
+function core_handle.of(client)
+    return client.handle or error("could not use the client: it is closed", 0)
+end
+
+return core_handle

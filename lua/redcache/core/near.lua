@@ -1,0 +1,178 @@
+-- near - the near cache: views of it, what they find, and handles to ask about that again.
+--
+-- What:   a view reads the near cache under one prefix. What was found is copied out of it by C.
+-- Memory: one buffer per Lua state: what the last view_get found stays readable until the next one.
+-- Not:    decoding, L0 (redcache.near).
+
+local ffi = require("ffi")
+local C = require("redcache.core.ffi")
+local core_handle = require("redcache.core.handle")
+
+local handle_of = core_handle.of
+
+local core_near = {
+    MAX_STALE_US = 2 ^ 31 - 1, -- half an hour, more than a view call ever takes
+}
+
+local near_value = ffi.new("rc_near_value")
+local near_buffer -- kept alive here; near_value points to it
+local bytes_of = ffi.typeof("const uint8_t *")
+local handles_of = ffi.typeof("rc_near_handle[?]")
+local HANDLE_BYTES = ffi.sizeof("rc_near_handle")
+
+local function grow_near_buffer(bytes)
+    near_buffer = ffi.new("char[?]", bytes)
+    near_value.buffer, near_value.capacity = near_buffer, bytes
+end
+grow_near_buffer(4096)
+
+---Microseconds, as the view calls want maxStale.
+---@param seconds number
+---@return integer
+function core_near.stale_us(seconds)
+    return math.floor(seconds * 1e6)
+end
+
+---A view of the client's near cache.
+---@param client redcache.Client
+---@param prefix string
+---@param near table settings.near
+---@return ffi.cdata*|nil view nil: no memory
+function core_near.new_view(client, prefix, near)
+    local group = near.group or ""
+    local view = C.rc_view_new(handle_of(client), prefix, #prefix, group, #group, near.min,
+        near.max, near.ttl and near.ttl * 1e6 or 0)
+    if view == nil then
+        return nil
+    end
+    return ffi.gc(view, C.rc_view_free)
+end
+
+-- Apart from view_get, which stays without a loop: LuaJIT compiles it into the caller's.
+local function view_get_grown(view, key, max_stale_us)
+    local outcome = C.RC_NEAR_GROW
+    while outcome == C.RC_NEAR_GROW do
+        grow_near_buffer(tonumber(near_value.len) + 64)
+        outcome = C.rc_view_get(view, key, #key, max_stale_us, near_value)
+    end
+    return outcome
+end
+
+---Looks a key up in this machine's memory. What was found stays readable until the next call.
+---@param view ffi.cdata*
+---@param key string
+---@param max_stale_us integer
+---@return integer outcome NEAR_MISS, NEAR_HIT, NEAR_STALE
+function core_near.view_get(view, key, max_stale_us)
+    local outcome = C.rc_view_get(view, key, #key, max_stale_us, near_value)
+    if outcome == C.RC_NEAR_GROW then
+        return view_get_grown(view, key, max_stale_us)
+    end
+    return outcome
+end
+
+---Looks a key up however long ago it was known coherent, and tells whether that is since `since`.
+---@param since ffi.cdata* int64_t, a barrier's number
+---@return integer outcome
+function core_near.view_get_since(view, key, since)
+    local outcome = core_near.view_get(view, key, core_near.MAX_STALE_US)
+    if outcome == C.RC_NEAR_HIT and near_value.asof_us < since then
+        return C.RC_NEAR_STALE
+    end
+    return outcome
+end
+
+---What the last view_get found.
+---@return integer kind
+---@return integer codec
+---@return integer flags of the entry
+---@return integer len of the payload
+function core_near.entry()
+    return near_value.kind, near_value.codec, near_value.entry_flags, tonumber(near_value.len)
+end
+
+---Copies the payload of what the last view_get found.
+---@return string
+function core_near.bytes()
+    return ffi.string(near_value.data, near_value.len)
+end
+
+---The string, where the payload of what the last view_get found is one string in MessagePack.
+---@return string|nil text nil: it is something else, or longer than 65,535 bytes
+function core_near.msgpack_string()
+    local data, len = ffi.cast(bytes_of, near_value.data), tonumber(near_value.len)
+    local head = len > 0 and data[0] or 0
+    if head == 0xd9 and len >= 2 and data[1] == len - 2 then
+        return ffi.string(data + 2, len - 2)
+    elseif head >= 0xa0 and head <= 0xbf and head - 0xa0 == len - 1 then
+        return ffi.string(data + 1, len - 1)
+    elseif head == 0xda and len >= 3 and data[1] * 256 + data[2] == len - 3 then
+        return ffi.string(data + 3, len - 3)
+    end
+    return nil
+end
+
+---Room for the handles of `count` entries, 0 to count - 1.
+---@param old? ffi.cdata* the first of them are taken from there
+---@param old_count? integer
+function core_near.new_handles(count, old, old_count)
+    local handles = handles_of(count)
+    if old then
+        ffi.copy(handles, old, old_count * HANDLE_BYTES)
+    end
+    return handles
+end
+
+---Keeps the handle of what the last view_get found.
+function core_near.keep_handle(handles, index)
+    handles[index] = near_value.handle
+end
+
+---Whether what handles[index] stands for may still be served.
+---@return boolean
+function core_near.view_check(view, handles, index, max_stale_us)
+    return C.rc_view_check(view, handles, index, max_stale_us) == 1
+end
+
+---Whether the handle was used since the last time this was asked.
+function core_near.was_used(handles, index)
+    local used = handles[index].used ~= 0
+    handles[index].used = 0
+    return used
+end
+
+---Starts reading a key, whose answer is kept near.
+---@return integer status
+function core_near.view_read(view, slot, key, flags)
+    return C.rc_view_read(view, slot.op, key, #key, flags)
+end
+
+---Starts asking the tracked connection for a sign of life.
+---@return integer status
+function core_near.barrier(slot)
+    return C.rc_barrier(slot.op)
+end
+
+---When the barrier in this slot was set.
+---@return ffi.cdata* int64_t
+function core_near.barrier_time(slot)
+    return slot.result.number
+end
+
+local near_stats = ffi.new("rc_near_stats")
+local NEAR_STATS = { "fills", "dooms", "invalidations", "writes", "evictions", "expirations",
+    "ghosts", "refusals", "revalidations", "repairs", "damaged", "entries", "bytes", "capacity" }
+
+---@return table<string, number>
+function core_near.stats(client)
+    C.rc_get_near_stats(handle_of(client), near_stats)
+    local out = {}
+    for _, name in ipairs(NEAR_STATS) do
+        out[name] = tonumber(near_stats[name])
+    end
+    local age_us = tonumber(near_stats.horizon_age_us)
+    out.horizon = age_us >= 0 and age_us / 1e6 or nil
+    return out
+end
+
+return core_near
