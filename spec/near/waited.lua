@@ -1,8 +1,8 @@
 --- How long threads were ready to run and had no processor: what a busy machine takes, and no
 -- program can help.
 --
--- What:   watch({ pid, ... }) -> watch; watch:seconds(): since ever, of all threads these processes
---         had when it began, but for the one that asks.
+-- What:   watch({ pid, ... }, whole) -> watch; watch:seconds(): since ever, of all threads these
+--         processes had when it began, but (where not `whole`) for the one that asks.
 -- Not:    where the kernel does not count it (CONFIG_SCHED_INFO): 0, as on a machine of one's own.
 
 local process = require("spec.support.process")
@@ -13,12 +13,12 @@ local waited = {}
 local Watch = {}
 Watch.__index = Watch
 
-function waited.watch(pids)
+function waited.watch(pids, whole)
     local own, paths = posix.C.getpid(), {}
     for _, pid in ipairs(pids) do
         local listed = process.run({ "ls", ("/proc/%d/task"):format(pid) }).out
         for thread in listed:gmatch("%d+") do
-            if tonumber(thread) ~= own then
+            if whole or tonumber(thread) ~= own then
                 paths[#paths + 1] = ("/proc/%d/task/%s/schedstat"):format(pid, thread)
             end
         end

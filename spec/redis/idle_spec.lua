@@ -16,8 +16,8 @@ local function growth(kind, count)
         main = function(one)
             local redcache = require("redcache")
             local cache = redcache.new({
-                url = one.params.url, scheduler = "coroutine", near = false, commandTimeout = 30,
-                codec = "raw",
+                url = one.params.url, scheduler = "coroutine", near = false, commandTimeout = 60,
+                waitTimeout = 60, codec = "raw",
             })
             local bytes = string.rep("x", 4 * 1024 * 1024)
             local kinds = {}
