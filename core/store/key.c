@@ -1,5 +1,6 @@
 #include "store/key.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -289,11 +290,13 @@ uint64_t rc_key_scan(const struct rc_store *store, uint64_t cursor, uint32_t dat
 {
     if (cursor >= store->keys.bucket_count)
         return 0;
+    size_t count = store->keys.count;
     struct rc_table_node *node = store->keys.buckets[cursor], *next;
     for (; node != NULL; node = next) {
         next = node->next;
         if (place_of(node) == database)
             tell(owner, rc_key_of(node));
     }
+    assert(store->keys.count <= count); /* `tell` has added none */
     return cursor + 1 < store->keys.bucket_count ? cursor + 1 : 0;
 }

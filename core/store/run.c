@@ -83,6 +83,12 @@ static struct rc_value read_value(struct rc_run *run, size_t start)
     return value;
 }
 
+static bool lies_in(const struct rc_buf *buf, struct rc_text text)
+{
+    uintptr_t at = (uintptr_t)text.bytes, first = (uintptr_t)buf->bytes;
+    return at >= first && at < first + buf->end;
+}
+
 struct rc_value rc_run_call(struct rc_run *run, const struct rc_text *words, uint32_t count)
 {
     struct rc_store *store = run->call->store;
@@ -90,6 +96,8 @@ struct rc_value rc_run_call(struct rc_run *run, const struct rc_text *words, uin
     size_t start = store->script_out.end;
     if (run->failed || !has_all(run, words, count))
         return (struct rc_value){.type = '_'};
+    for (uint32_t i = 0; i < count; i++)
+        assert(!lies_in(&store->script_out, words[i])); /* which may move while it is written to */
     struct rc_call call = {
         .store = store,
         .session = session,

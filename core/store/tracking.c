@@ -1,5 +1,6 @@
 #include "store/tracking.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,8 +137,10 @@ static void tell_sessions(struct rc_store *store, const struct rc_tracked *track
     struct rc_text name = {tracked->name, tracked->item.node.key_len};
     uint32_t slot = (tracked->item.place - RC_PLACE_TRACKED) * GROUP;
     for (uint64_t left = tracked->sessions; left != 0; left >>= 1, slot++) {
-        if ((left & 1) != 0)
-            push(store, store->sessions[slot], &name);
+        if ((left & 1) == 0)
+            continue;
+        assert(slot < store->session_room && store->sessions[slot] != NULL); /* it was forgotten */
+        push(store, store->sessions[slot], &name);
     }
 }
 

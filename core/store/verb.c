@@ -25,8 +25,9 @@ void rc_verb_add(struct rc_store *store, const struct rc_verb *verbs)
 {
     for (const struct rc_verb *verb = verbs; verb->run != NULL; verb++) {
         uint32_t slot = slot_of(verb->name, strlen(verb->name));
-        while (store->verbs[slot] != NULL)
-            slot = (slot + 1) % RC_VERB_SLOTS;
+        uint32_t last = (slot + RC_VERB_SLOTS - 1) % RC_VERB_SLOTS;
+        for (; store->verbs[slot] != NULL; slot = (slot + 1) % RC_VERB_SLOTS)
+            assert(slot != last); /* else it is full */
         store->verbs[slot] = verb;
     }
 }

@@ -1,5 +1,6 @@
 #include "driver/sim/history.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "driver/sim/caller.h"
@@ -25,12 +26,14 @@ static void on_audit(void *context, struct rc_timer *timer)
     sim_world_in(world, timer, AUDIT_EVERY_US);
 }
 
-/* An event happens to one client at most. */
 static void turn_clients(struct sim_world *world)
 {
+    int count = 0;
     for (int i = 0; i < SIM_CLIENTS; i++) {
         if (!world->clients[i].wants_turn)
             continue;
+        count++;
+        assert(count == 1); /* an event happens to one client at most */
         world->clients[i].wants_turn = false;
         sim_client_turn(&world->clients[i]);
     }

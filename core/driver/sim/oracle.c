@@ -1,5 +1,6 @@
 #include "driver/sim/oracle.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -413,6 +414,7 @@ void sim_oracle_begin_delete(struct sim_world *world, int client, int key)
 void sim_oracle_end_delete(struct sim_world *world, int client, int key)
 {
     struct sim_deletes *asked = &world->oracle.asked[client][key];
+    assert(asked->running > 0);
     asked->running--;
     asked->ended_us = world->now_us;
 }
