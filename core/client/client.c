@@ -276,8 +276,8 @@ static struct rc_client *find_client(const struct rc_client *wanted)
     return NULL;
 }
 
-/* A host's client is his alone, but all of a machine keep one near cache: that of the master process,
-   of an earlier Lua state. With the registry's mutex. */
+/* Each host has a client of its own, but all hosts of a machine keep one near cache: the one that
+   the master process, or an earlier Lua state, has opened. With the registry's mutex. */
 static bool share_near(struct rc_client *client)
 {
     const struct rc_client *other =

@@ -2,13 +2,14 @@
  * client - what the public calls share: a client, its registry, its driver.
  *
  * What:    client.c opens and closes clients and finds the driver of this process, options.c knows
- *          what they may be opened with, figures.c how they do; operation.c, view.c and lock_handle.c
- *          are the calls on slots, views of the near cache and locks. All of them are declared in
- *          redcache.h.
+ *          what they may be opened with, figures.c how they do; operation.c, view.c and
+ *          lock_handle.c are the calls on slots, views of the near cache and locks. All of them are
+ *          declared in redcache.h.
  * Threads: any; everything here runs in the caller's thread, and what needs the engine goes through
  *          the driver's queue.
  * Memory:  a client lives as long as it is referred to, or has slots, locks or views.
  * Errors:  RC_ERR_*.
+ * Not:     moves no bytes, and does not know the protocols: driver and engine do.
  */
 #ifndef RC_CLIENT_H
 #define RC_CLIENT_H
@@ -65,7 +66,7 @@ bool rc_options_check_memory(const rc_options *options, const struct rc_address 
 /* Writes down what is wrong with an option (static text). false: `why` is NULL, nothing is. */
 bool rc_refuse(rc_refusal *refusal, int32_t option, const char *why);
 
-/* The driver of this process, started now if need be. NULL: closed, or it can not be started
+/* The driver of this process, started now if need be. NULL: closed, or it cannot be started
    (`error`). */
 struct rc_driver *rc_client_driver(struct rc_client *client, int *error);
 /* The same where there is one already. NULL: none of this process. */

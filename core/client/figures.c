@@ -6,7 +6,7 @@
 
 #include "client/client.h"
 
-/* Asking how a client does starts nothing: the driver of this process, NULL before its first use. */
+/* The driver of this process, NULL before its first use: asking how a client does starts none. */
 static struct rc_driver *open_driver(const struct rc_client *client)
 {
     return atomic_load(&client->closed) ? NULL : rc_client_running_driver(client);

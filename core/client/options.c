@@ -11,8 +11,9 @@
 
 enum { MINUTE_MS = 60 * 1000, HOUR_MS = 60 * MINUTE_MS, MIB = 1024 * 1024 };
 
-/* Every number that rc_open takes: the only table of their ranges and defaults. lua/redcache/options.lua
-   says the same in Lua's names and in seconds; spec/unit/options_spec.lua compares the two. */
+/* Every number that rc_open takes: the only table of their ranges and defaults.
+   lua/redcache/options.lua says the same in Lua's names and in seconds; spec/unit/options_spec.lua
+   compares the two. */
 struct number {
     size_t at;
     bool is_wide;    /* int64_t */

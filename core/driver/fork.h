@@ -5,6 +5,9 @@
  *          client compares the number before each use and starts afresh, which costs no system
  *          call.
  * Threads: any.
+ * Memory:  the number is one of the process.
+ * Errors:  none.
+ * Not:     takes no descriptor or thread away: who owns them does, once it has noticed.
  */
 #ifndef RC_FORK_H
 #define RC_FORK_H

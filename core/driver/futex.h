@@ -5,6 +5,7 @@
  *          often still finds the mutex locked, and sleeps again.
  * Threads: any, of one process.
  * Memory:  owns nothing; the number need not outlive the wake-up.
+ * Errors:  none: a wait ends by its time at the latest.
  * Not:     Linux only. May wake for no reason: look at the number again.
  */
 #ifndef RC_FUTEX_H

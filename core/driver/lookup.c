@@ -53,7 +53,8 @@ static void *run(void *argument)
     struct rc_lookup *lookup = argument;
     struct addrinfo *addresses;
     int error = resolve(lookup->host, lookup->port, AI_NUMERICSERV, &addresses);
-    /* RFC 6761: localhost is the loopback address, also where no file says so (a bare container). */
+    /* RFC 6761: localhost is the loopback address, also where no file says so (a bare
+       container). */
     if (error != 0 && strcmp(lookup->host, "localhost") == 0)
         error = resolve("127.0.0.1", lookup->port, AI_NUMERICHOST | AI_NUMERICSERV, &addresses);
     pthread_mutex_lock(&lookup->mutex);

@@ -7,7 +7,9 @@
  * Threads: one starts, asks and takes or abandons; the lookup's own thread ends by itself,
  *          whenever.
  * Memory:  the lookup is freed by whoever is last: the taker, or its thread when it was abandoned.
- * Errors:  RC_ERR_NOMEM when the thread can not be made; a name without addresses is told by take.
+ * Errors:  RC_ERR_NOMEM when the thread cannot be made; a name without addresses is told by take.
+ * Not:     caches nothing, and cannot be hurried: an abandoned lookup goes on until the resolver
+ *          gives up.
  */
 #ifndef RC_LOOKUP_H
 #define RC_LOOKUP_H

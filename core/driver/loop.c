@@ -70,7 +70,7 @@ static void wake(struct rc_loop *loop)
     int fd = atomic_load(&loop->fd);
     if (fd < 0 || atomic_exchange(&loop->told, true))
         return;
-    /* A socket takes the eight bytes as gladly as an eventfd. Full: he has enough to read. */
+    /* An eventfd wants eight bytes, and a socket takes them as well. Full: it is readable. */
     ssize_t written = write(fd, &one, sizeof one);
     (void)written;
 }

@@ -6,6 +6,7 @@
  * Threads: rc_loop_finish: whoever owns the engine. The rest: the loop's own.
  * Memory:  the caller's; deinit only when none of its seats is under way any more.
  * Errors:  RC_ERR_*.
+ * Not:     turns nothing by itself: the caller does, when it was woken.
  */
 #ifndef RC_LOOP_H
 #define RC_LOOP_H
@@ -32,12 +33,12 @@ struct rc_loop {
     bool has_offered; /* what its engine keeps near */
     bool is_leaving;  /* freed with the last of them */
     bool has_event;   /* fd is an eventfd of ours, not a socket that the caller reads */
-    bool turns;       /* the caller has waited here: he moves the bytes himself */
+    bool turns;       /* the caller has waited here: its own turns move the bytes */
 
     /* Any thread. */
     _Atomic(struct rc_seat *) done; /* newest first */
     _Atomic int fd;                 /* what wakes the caller, -1: nothing */
-    _Atomic bool told;              /* and he has not turned since */
+    _Atomic bool told;              /* and has not turned since */
     struct rc_seat seat;            /* done as soon as something is in `done` */
 };
 
@@ -53,11 +54,11 @@ struct rc_seat *rc_loop_take(struct rc_loop *loop);
 void rc_loop_forget(struct rc_loop *loop, struct rc_seat *seat);
 bool rc_loop_has_done(const struct rc_loop *loop);
 
-/* Makes what wakes the caller: an eventfd, or what he connects to. */
+/* Makes what wakes the caller: an eventfd, or an address to connect to. */
 int rc_loop_open_fd(struct rc_loop *loop);
 int rc_loop_open_socket(struct rc_loop *loop);
 int rc_loop_accept_socket(struct rc_loop *loop);
-/* He is awake, and looks at what is done after this. */
+/* The caller is awake, and looks at what is done after this. */
 void rc_loop_hush(struct rc_loop *loop);
 
 #endif

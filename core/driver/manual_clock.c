@@ -37,7 +37,7 @@ static bool is_alive(const struct rc_driver *driver)
 
 static bool turn_once(struct rc_driver *driver)
 {
-    /* Another owner breaks the promise of one thread, and turns it himself. */
+    /* Another owner breaks the promise of one thread, and turns it by itself. */
     if (!is_alive(driver) || !rc_driver_try_own(driver))
         return false;
     bool any = rc_driver_turn(driver, ~0u);

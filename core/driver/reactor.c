@@ -53,7 +53,7 @@ struct rc_reactor {
     enum mode mode;
     bool is_hosted; /* no thread: fixed after start */
     bool has_tick;  /* the tick is set */
-    bool unwatched; /* the kernel does not watch all that it is to: libuv tells it when it waits */
+    bool unwatched; /* libuv has not told the kernel yet what to watch: it does when it waits */
     uint64_t seen_inline_turns;
     int quiet_ticks;
     int busy_ticks;
@@ -491,7 +491,7 @@ fail_loop:
     return read_error(error);
 }
 
-/* Whoever calls it has the loop to himself. */
+/* Nobody else uses the loop while this runs. */
 static void end_loop(struct rc_reactor *reactor)
 {
     atomic_store(&reactor->loop_ends, true); /* first: see rc_reactor_orphan */

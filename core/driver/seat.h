@@ -5,6 +5,8 @@
  *          wake it.
  * Threads: the caller and the engine's owner meet at `state`, and at nothing else.
  * Memory:  allocated by rc_op_new, freed by rc_op_free.
+ * Errors:  none.
+ * Not:     does not know who turns the engine, or how a caller that does not sleep is told.
  */
 #ifndef RC_SEAT_H
 #define RC_SEAT_H

@@ -4,6 +4,7 @@
  * What:    connect, send, receive, with errors as texts for the link.
  * Threads: whoever owns it.
  * Memory:  a file descriptor.
+ * Errors:  -errno, or RC_SOCKET_EOF where the peer has closed; rc_socket_error has words for both.
  * Not:     no DNS: addresses come resolved. SIGPIPE is never raised.
  */
 #ifndef RC_SOCKET_H

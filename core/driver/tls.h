@@ -6,6 +6,8 @@
  * Threads: the engine's owner.
  * Memory:  a context belongs to its driver and outlives its connections.
  * Errors:  RC_ERR_*; rc_tls_error tells why in words.
+ * Not:     no sockets, no session resumption, no client that goes on without a certificate it
+ *          trusts.
  * Source:  RFC 8446, RFC 6125 (host names); TLS 1.2 is the least that is accepted.
  */
 #ifndef RC_TLS_H

@@ -31,7 +31,7 @@ static bool wake_next_waiter(struct rc_driver *driver)
     pthread_mutex_lock(&driver->waiters_mutex);
     if (!rc_list_is_empty(&driver->waiters)) {
         seat = RC_CONTAINER(driver->waiters.next, struct rc_seat, waiter);
-        parked = rc_seat_give_turn(seat); /* it can not go away while it is in the list */
+        parked = rc_seat_give_turn(seat); /* it cannot go away while it is in the list */
     }
     pthread_mutex_unlock(&driver->waiters_mutex);
     if (parked)

@@ -6,6 +6,7 @@
  * Threads: the engine's owner; upkeep: any.
  * Memory:  tables are constant; what they work on lies in the driver.
  * Errors:  told to the link by rc_link_lost.
+ * Not:     does not know the bytes.
  */
 #ifndef RC_WIRE_H
 #define RC_WIRE_H

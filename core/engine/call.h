@@ -1,8 +1,8 @@
 /*
  * call - ops that are one request: a read, a write, a delete, any commands, a barrier.
  *
- * What:    sends the op's commands as they are and reads their answers into its result; the same for
- *          a read whose answer was fetched over T.
+ * What:    sends the op's commands as they are and reads their answers into its result; the same
+ *          for a read whose answer was fetched over T.
  * Threads: the engine's owner.
  * Memory:  owns nothing; what the op has encoded moves into its request.
  * Errors:  through the op: those of rc_link_send, RC_ERR_NOMEM, RC_ERR_REDIS, RC_ERR_TOOLARGE.

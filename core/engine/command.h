@@ -3,6 +3,7 @@
  *
  * What:    appends "*argc", then "$len" and bytes per argument to a buf.
  * Threads: whoever owns the buf.
+ * Memory:  appends to the given buf.
  * Errors:  RC_ERR_NOMEM; the buf then holds a part of a command and must be cleared.
  * Not:     does not check that as many arguments follow as were announced.
  */

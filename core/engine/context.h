@@ -41,7 +41,7 @@ struct rc_req {
     bool asks;           /* PING and rc_identity_ask: its second answer tells which server it is */
     bool with_source;    /* already sent as EVAL */
     uint64_t output_start; /* where in the link's output stream it begins */
-    int64_t sent_us;       /* the last time; 0: never, so Redis can not have done it */
+    int64_t sent_us;       /* the last time; 0: never, so Redis cannot have done it */
     int error;             /* what the timer reports; 0: the deadline passed */
     /* Called once, with status 0 and the answer, or an RC_ERR_*, text and NULL. `owner` may be
        cleared before. */
@@ -82,7 +82,7 @@ void rc_context_deinit(struct rc_context *context);
 void rc_context_nonce(struct rc_context *context, char nonce[RC_NONCE_SIZE]);
 uint64_t rc_context_random(struct rc_context *context);
 
-/* An object with a timer announces it, so that setting a timer can not fail later. */
+/* An object with a timer announces it, so that setting a timer cannot fail later. */
 int rc_context_add_timer(struct rc_context *context);
 void rc_context_remove_timer(struct rc_context *context);
 void rc_context_set_timer(struct rc_context *context, struct rc_timer *timer, int64_t at_us);

@@ -7,7 +7,7 @@
 #include "base/mutant.h"
 #include "engine/hold.h"
 
-/* ---- news of the nodes ------------------------------------------------------------------------ */
+/* ---- news of the nodes ----------------------------------------------------------------------- */
 
 static void on_tracked(void *owner, struct rc_server_node *node)
 {
@@ -16,7 +16,7 @@ static void on_tracked(void *owner, struct rc_server_node *node)
     rc_locks_on_tracking(&engine->locks);
 }
 
-/* Nobody tells us of changes any more: all who wait look for themselves. */
+/* Redis tells nothing of changes any more: each waiter has to ask. */
 static void on_untracked(void *owner, struct rc_server_node *node)
 {
     struct rc_engine *engine = owner;
@@ -98,9 +98,9 @@ struct kind {
     void (*start)(struct rc_engine *engine, struct rc_op *op);
     /* Takes the op out of what it waits in besides its request or fetch. NULL: nothing. */
     void (*leave)(struct rc_engine *engine, struct rc_op *op);
-    /* The time that Redis had for an answer is over, and not that of the call: what still asks Redis
-       gives up, and whoever waits for another's load or lock goes on. False: it cannot. NULL: the
-       two times are one. */
+    /* The time that Redis had for an answer is over, and not that of the call: what still asks
+       Redis gives up, and whoever waits for another's load or lock goes on. False: it cannot. NULL:
+       the two times are one. */
     bool (*go_on)(struct rc_engine *engine, struct rc_op *op);
     /* The keys it writes, one after the other; `at` begins as 0. False: there are no more. NULL: it
        writes none. */
@@ -113,9 +113,11 @@ struct kind {
 /* One row each, by enum rc_op_kind: at the end of this file. */
 static const struct kind kinds[RC_OP_KINDS];
 
-/* ---- own writes: gone from the near cache when they start, and again when they are done. And what
-   was read past it: another process of this machine may hold an older copy whose push is still on
-   its way, and a reader who saw the newer value must not find that ------------------------------- */
+/* ---- own writes ------------------------------------------------------------------------------ */
+
+/* They are gone from the near cache when they start, and again when they are done. So is what was
+   read past it: another process of this machine may hold an older copy whose push is still on its
+   way, and a reader who saw the newer value must not find that. */
 
 static struct rc_replay *replay_of(struct rc_engine *engine, const char *key, size_t len)
 {
@@ -303,9 +305,9 @@ static bool is_for_lock(const struct rc_op *op, const void *lock)
     return kinds[op->kind].locks && op->lock == lock;
 }
 
-/* Ends the running ops that match; returns how many. With one op others may end, too (of a load whose
-   leader is taken out, where there is no memory to go on): the one that follows may then stand among
-   the finished ones, and the walk begins again. */
+/* Ends the running ops that match; returns how many. With one op others may end, too (of a load
+   whose leader is taken out, where there is no memory to go on): the one that follows may then
+   stand among the finished ones, and the walk begins again. */
 static int cancel_running(struct rc_engine *engine,
                           bool (*matches)(const struct rc_op *op, const void *argument),
                           const void *argument)

@@ -51,7 +51,7 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine); /* NULL: no mor
 
 /* Ends with RC_ERR_CANCELLED what carries the tag, running or leading; returns how many. */
 int rc_engine_cancel(struct rc_engine *engine, uint64_t tag);
-/* The op's slot goes away: takes it out of everything without a word. */
+/* The op's slot goes away: takes it out of everything, and tells nobody. */
 void rc_engine_drop(struct rc_engine *engine, struct rc_op *op);
 
 /* The lock's handle goes away: its operations are cancelled, a held lock is given back. */
@@ -70,7 +70,7 @@ int64_t rc_engine_asof_us(const struct rc_engine *engine);
 /* Closing: first give everything back, then, when is_drained or the patience is over, end. */
 void rc_engine_close(struct rc_engine *engine);
 bool rc_engine_is_drained(const struct rc_engine *engine);
-/* Closes the connections if nothing runs over them and nothing is held. Returns whether they are. */
+/* Closes the connections if nothing runs over them and nothing is held. True: they are closed. */
 bool rc_engine_rest(struct rc_engine *engine);
 void rc_engine_end(struct rc_engine *engine);
 

@@ -11,7 +11,9 @@
  *          a header alone; its nonce is the token. An error marker carries the token of the lease
  *          that failed and the error's text.
  * Threads: pure.
+ * Memory:  reads in place: a result points into the string.
  * Errors:  none: a string that is no entry is a plain value of somebody else.
+ * Not:     does not decode payloads: a serializer does.
  */
 #ifndef RC_ENTRY_H
 #define RC_ENTRY_H
@@ -64,9 +66,10 @@ uint8_t rc_entry_form(const char *bytes, size_t len);
 /* Fills kind, codec, entry_flags, schema, stale_ms, load_ms, version, data and len of `result`.
    `bytes` NULL: no entry. data points into `bytes`. */
 void rc_entry_read(rc_result *result, const char *bytes, size_t len);
-/* The same and ttl_ms, where a script has asked for both in one step (-1 none, -2 not known): leases
-   and markers always expire, so what has their form and does not is somebody's plain value. GET and
-   PTTL in one write are two steps: the -1 may be about the value that came behind the lease. */
+/* The same and ttl_ms, where a script has asked for both in one step (-1 none, -2 not known):
+   leases and markers always expire, so what has their form and does not is somebody's plain value.
+   GET and PTTL in one write are two steps: the -1 may be about the value that came behind the
+   lease. */
 void rc_entry_read_with_ttl(rc_result *result, const char *bytes, size_t len, int64_t ttl_ms);
 
 enum { RC_IDENTITY_SIZE = 40 };

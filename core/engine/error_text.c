@@ -4,8 +4,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Texts of Redis 6 to 8, Valkey 8 and 9, and the embedded store. "*" stands for anything and is told
-   as "?"; "@" for a command, told where it is one of ours. The first that fits counts. */
+/* Texts of Redis 6 to 8, Valkey 8 and 9, and the embedded store. "*" stands for anything and is
+   told as "?"; "@" for a command, told where it is one of ours. The first that fits counts. */
 static const char *const FORMS[] = {
     "ASK",
     "BUSY * is busy running a script. You can only call *",

@@ -8,6 +8,7 @@
  *          that redcache sends, and the address in MOVED and ASK, are told as they are.
  * Threads: pure.
  * Memory:  the caller's.
+ * Errors:  none: what does not fit or is not known is left out.
  * Not:     no check that Redis has meant it.
  */
 #ifndef RC_ERROR_TEXT_H

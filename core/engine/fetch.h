@@ -1,13 +1,14 @@
 /*
  * fetch - reading a key over the tracked connection, and keeping the answer in the near cache.
  *
- * What:    one GET + PTTL per key, however many ask for it within 5 ms. The answer is kept unless the
- *          key may have changed since it was read: a push between the two answers, or a write of
- *          this machine since the request was made, dooms it; those who wait get it all the same,
- *          but nobody joins any more.
+ * What:    one GET + PTTL per key, however many ask for it within 5 ms. The answer is kept unless
+ *          the key may have changed since it was read: a push between the two answers, or a write
+ *          of this machine since the request was made, dooms it; those who wait get it all the
+ *          same, but nobody joins any more.
  * Threads: the engine's owner.
  * Memory:  owns the fetches; ops belong to their callers.
  * Errors:  handed to each op's receiver, as those of rc_link_send; RC_ERR_NOMEM.
+ * Not:     decides nothing about loads: who has asked is told what was found.
  * Source:  the design of Redis' client side caching asks for the placeholder ("race conditions" in
  *          its documentation); here the open fetch is it.
  */

@@ -6,6 +6,7 @@
  * Threads: the engine's owner.
  * Memory:  all state is in the rc_lock.
  * Errors:  a lost lock is a state, RC_LOCK_LOST.
+ * Not:     does not ask for a lock that is not held: lock.h does.
  */
 #ifndef RC_HOLD_H
 #define RC_HOLD_H

@@ -9,7 +9,7 @@ enum {
     TICK_MIN_US = 2000,
     PATIENCE_MIN_US = 1000000,
     SECOND_LOOK_US = 10000,
-    FIRST_PACE_US = 4000, /* nobody has told yet how fresh he needs it */
+    FIRST_PACE_US = 4000, /* no reader has said yet how fresh it must be */
     SWEEP_EVERY_US = 200000,
     SWEEP_BUCKETS = 1024 /* 64 KiB of the index: some 20 us */
 };

@@ -2,13 +2,15 @@
  * horizon - up to when the tracked connection is known coherent.
  *
  * What:    every answer on T moves the horizon to the time its request was sent: whatever Redis had
- *          acknowledged by then has been pushed to us before. But a server that has become a replica,
- *          or is another one, answers as well: so while near copies are read a heartbeat asks T's
- *          server, in one write with a PING, whether it still is what it was, and the horizon goes
- *          no further than one period beyond the last heartbeat that said so. Nobody reads: no
- *          heartbeat, and the first read after the pause goes to Redis, behind one.
+ *          acknowledged by then has been pushed to us before. But a server that has become a
+ *          replica, or is another one, answers as well: so while near copies are read a heartbeat
+ *          asks T's server, in one write with a PING, whether it still is what it was, and the
+ *          horizon goes no further than one period beyond the last heartbeat that said so. Nobody
+ *          reads: no heartbeat, and the first read after the pause goes to Redis, behind one.
  * Threads: the engine's owner.
  * Memory:  owns nothing but its timer.
+ * Errors:  none: where nothing can be asked the horizon stands still, and copies grow stale.
+ * Not:     drops nothing: pushes do.
  */
 #ifndef RC_HORIZON_H
 #define RC_HORIZON_H

@@ -119,7 +119,8 @@ bool rc_identity_differs(const struct rc_identity *a, const struct rc_identity *
 }
 
 /* A master begins a new history of its own accord, too: with its first replica, and an hour after
-   the last one left (repl-backlog-ttl). Then it goes on with no earlier one, and has all its data. */
+   the last one left (repl-backlog-ttl). Then it goes on with no earlier one, and has all its
+   data. */
 static bool has_other_data(const struct rc_identity *before, const struct rc_identity *now)
 {
     return differ(before->history, now->history) &&

@@ -3,12 +3,13 @@
  *
  * What:    what HELLO and INFO say of a server: its kind, role, the id of this run of its process,
  *          and the id of its data's history (replication id). Two connections through one address
- *          may lead to two servers (a balancer, DNS that changed, a failover), and the server at the
- *          end of an open one may become a replica: comparing identities tells.
+ *          may lead to two servers (a balancer, DNS that changed, a failover), and the server at
+ *          the end of an open one may become a replica: comparing identities tells.
  * Threads: pure.
  * Memory:  plain structs.
  * Errors:  none: what a server does not tell (INFO may be forbidden) is not known, and what is not
  *          known proves nothing.
+ * Not:     does not ask: link and horizon do, and hand the answers in.
  */
 #ifndef RC_IDENTITY_H
 #define RC_IDENTITY_H
@@ -44,8 +45,8 @@ bool rc_identity_is_loss(const struct rc_identity *before, const struct rc_ident
 /* The server of an open connection is no longer what it was. NULL: it is; else what has changed. */
 const char *rc_identity_change(const struct rc_identity *before, const struct rc_identity *now);
 
-/* Writes the question whose answer rc_identity_read reads: INFO; or HELLO, where INFO is not allowed,
-   which at least tells the role. */
+/* Writes the question whose answer rc_identity_read reads: INFO; or HELLO, where INFO is not
+   allowed, which at least tells the role. */
 int rc_identity_ask(struct rc_buf *out, const struct rc_identity *known);
 /* Takes the answer that begins at the node `at`. An error answer changes nothing. */
 void rc_identity_read(struct rc_identity *identity, const struct rc_reply *reply, size_t at);

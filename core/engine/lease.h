@@ -14,8 +14,8 @@
  *              WAITING -push, lease's end, broken T link-> ACQUIRING
  *
  *          A refresh and a put hold their lease in a helper key beside the value that they replace.
- *          Before the value's own end the lease takes its place (RC_SCRIPT_COVER), where the value is
- *          still the one they saw; from then on it is a lease as any other.
+ *          Before the value's own end the lease takes its place (RC_SCRIPT_COVER), where the value
+ *          is still the one they saw; from then on it is a lease as any other.
  *
  *          Redis away: the flight is degraded. There is no lease; the value is shared in this
  *          process only, and for degraded_ttl with those who come later (SERVED).
@@ -23,6 +23,7 @@
  * Memory:  owns its flights; a leading op holds token and nonce itself and survives its flight.
  * Errors:  told through the op: RC_ERR_TIMEOUT, RC_ERR_CANCELLED, with RC_STRICT what went wrong
  *          with Redis.
+ * Not:     runs no loader, and decodes nothing.
  * Source:  DESIGN of leases: Nishtala et al., Scaling Memcache at Facebook, NSDI 2013, with a
  *          random token per load.
  */
@@ -64,8 +65,8 @@ void rc_leases_load(struct rc_leases *leases, struct rc_op *op);
 void rc_leases_end(struct rc_leases *leases, struct rc_op *op);
 /* A waiting op is taken out (it is finished by the caller of this). */
 void rc_leases_leave(struct rc_leases *leases, struct rc_op *op);
-/* The timeout of a waiting op is over: where Redis has told nothing since it came, what is under way
-   for it has failed. */
+/* The timeout of a waiting op is over: where Redis has told nothing since it came, what is under
+   way for it has failed. */
 void rc_leases_hurry(struct rc_op *op);
 /* Whether a waiting op waits for a load, and not for Redis. */
 bool rc_leases_is_loaded_elsewhere(const struct rc_op *op);

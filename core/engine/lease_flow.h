@@ -1,8 +1,11 @@
 /*
  * lease_flow - what lease.c and publish.c, the two halves of the protocol, ask of each other.
  *
+ * What:    the steps of a flight that both halves take.
  * Threads: the engine's owner.
  * Memory:  rc_lease_next_round may free the flight.
+ * Errors:  told through the ops of the flight.
+ * Not:     for lease.c and publish.c alone.
  */
 #ifndef RC_LEASE_FLOW_H
 #define RC_LEASE_FLOW_H

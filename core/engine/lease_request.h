@@ -5,6 +5,7 @@
  * Threads: rc_lease_encode_end in the caller's thread, the rest as the engine's owner.
  * Memory:  appends to the given buf.
  * Errors:  RC_ERR_NOMEM; the buf must be cleared then.
+ * Not:     sends nothing.
  */
 #ifndef RC_LEASE_REQUEST_H
 #define RC_LEASE_REQUEST_H

@@ -70,9 +70,9 @@ static struct rc_req *copy(const struct rc_req *req)
     return other;
 }
 
-/* Where the earlier request was lost with its connection, Redis may still find it among the bytes of
-   that connection, behind the undo. So the undo is sent at once, for a Redis that is well, and again
-   over the next connection of the same link: its PONG comes from behind those bytes. */
+/* Where the earlier request was lost with its connection, Redis may still find it among the bytes
+   of that connection, behind the undo. So the undo is sent at once, for a Redis that is well, and
+   again over the next connection of the same link: its PONG comes from behind those bytes. */
 static void send_undo(struct rc_req *undo, struct rc_link *earlier)
 {
     struct rc_context *context = undo->context;

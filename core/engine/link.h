@@ -57,7 +57,7 @@ struct rc_link {
     enum rc_link_role role;
     uint32_t number;      /* among all links of the engine: 0, 1, ... */
     struct rc_list place; /* in the topology's `all` */
-    /* The driver's own: the connection that moves this link's bytes. The engine never looks at it. */
+    /* The driver's own: what moves this link's bytes. The engine never looks at it. */
     struct rc_line *line;
     struct rc_server_node *node; /* the server at the other end */
     /* News for the node. */
@@ -111,18 +111,18 @@ void rc_link_deinit(
 void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us);
 /* Connects now, if it waits to try again: there is news that the server is back. */
 void rc_link_hurry(struct rc_link *link);
-/* Takes back what `earlier` may do: sent at once, or, where `earlier` is given up while its answer is
-   still to come, behind that answer. A stopped server would else run the two the wrong way round.
-   Where the connection of `earlier` was lost before its answer came: at once, and once more over the
-   next connection of that link. May be done twice. What is to be taken back ends by itself after
-   req->patience_ms. */
+/* Takes back what `earlier` may do: sent at once, or, where `earlier` is given up while its answer
+   is still to come, behind that answer. A stopped server would else run the two the wrong way
+   round. Where the connection of `earlier` was lost before its answer came: at once, and once more
+   over the next connection of that link. May be done twice. What is to be taken back ends by itself
+   after req->patience_ms. */
 void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req *earlier);
 /* The owner is no longer interested. What was sent stays sent; what has patience is still sent. */
 void rc_link_forget(struct rc_req *req);
 /* Fails every request and stays closed. */
 void rc_link_shutdown(struct rc_link *link);
-/* A PING, and who the server is: moves confirmed_us, or takes the link down. The caller sends it, and
-   may want its `done`. NULL: no memory. */
+/* A PING, and who the server is: moves confirmed_us, or takes the link down. The caller sends it,
+   and may want its `done`. NULL: no memory. */
 struct rc_req *rc_link_question(struct rc_link *link);
 /* Connects although no request waits for it. */
 void rc_link_want(struct rc_link *link);

@@ -12,8 +12,8 @@
 enum {
     POLL_MS = 50,            /* without tracking */
     LOOK_MAX_MS = 60 * 1000, /* with it: so much trust in pushes, and in what the server says */
-    /* A push about the lock's key is mostly a renewal. A release is told by the mark as well, in the
-       same burst: who looks a moment later looks at nothing then. */
+    /* A push about the lock's key is mostly a renewal. A release is told by the mark as well, in
+       the same burst: who looks a moment later looks at nothing then. */
     LOOK_SOON_MS = 1,
     LOOK_EACH_MS = 1000, /* pushes of one that renews without end are worth a look a second, */
     LOOK_AHEAD = 2       /* and so many at once */

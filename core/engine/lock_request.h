@@ -4,6 +4,8 @@
  * What:    requests that one answer ends and that may be repeated.
  * Threads: the engine's owner.
  * Memory:  requests come from the context's pool; NULL: no memory.
+ * Errors:  NULL, or through the op.
+ * Not:     decides nothing: lock.h and hold.h do.
  */
 #ifndef RC_LOCK_REQUEST_H
 #define RC_LOCK_REQUEST_H

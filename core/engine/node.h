@@ -9,9 +9,9 @@
  * Threads: the engine's owner.
  * Memory:  owns all of it but the near cache. Its links point back to it: it never moves.
  * Errors:  RC_ERR_NOMEM from init. Without room for another owner: no near copies, no error.
- * Not:     does not choose among servers (topology), does not know keys, ops or locks. Does not know
- *          which of two servers is the right one. A replica is not; else the older connection is
- *          taken for the wrong one, for an address leads to where it was opened last.
+ * Not:     does not choose among servers (topology), does not know keys, ops or locks. Does not
+ *          know which of two servers is the right one. A replica is not; else the older connection
+ *          is taken for the wrong one, for an address leads to where it was opened last.
  */
 #ifndef RC_NODE_H
 #define RC_NODE_H

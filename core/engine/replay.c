@@ -34,7 +34,7 @@ void rc_replay_deinit(struct rc_replay *replay)
 
 /* ---- versions -------------------------------------------------------------------------------- */
 
-/* Fast, not strong: two keys of one hash mistake each other's version, which then stands nowhere. */
+/* Fast, not strong: keys of one hash take each other's version, which then stands nowhere. */
 static uint64_t hash_of(const char *key, size_t len)
 {
     const uint64_t prime = UINT64_C(0x9e3779b97f4a7c15);
@@ -164,8 +164,8 @@ void rc_replay_begin(struct rc_replay *replay, const char *key, size_t len,
         entry = add(replay, key, len);
     if (entry == NULL)
         return;
-    /* What was seen before the first of those without an answer was seen before each of them. And it
-       is not what the entry is about before one is acknowledged (spec/model/replay.pml). */
+    /* What was seen before the first of those without an answer was seen before each of them. And
+       it is not what the entry is about before one is acknowledged (spec/model/replay.pml). */
     if (entry->pending++ == 0) {
         entry->has_next = version != NULL;
         if (version != NULL)

@@ -9,9 +9,10 @@
  *          of which no version was seen; plain values, counters and locks have none. A mere end of
  *          the connection sends nothing.
  * Threads: the engine's owner.
- * Memory:  a bounded number of copied keys, the oldest makes room; a table of versions seen, in which
- *          a newer key takes the place of an older one.
+ * Memory:  a bounded number of copied keys, the oldest makes room; a table of versions seen, in
+ *          which a newer key takes the place of an older one.
  * Errors:  none: without memory a delete is simply not noted.
+ * Not:     promises nothing: it is a second attempt, within seconds.
  */
 #ifndef RC_REPLAY_H
 #define RC_REPLAY_H
@@ -66,8 +67,8 @@ void rc_replay_begin(struct rc_replay *replay, const char *key, size_t len,
                      const char version[RC_NONCE_SIZE]);
 /* It was acknowledged, or it failed. Once per begin. */
 void rc_replay_end(struct rc_replay *replay, const char *key, size_t len, bool is_acknowledged);
-/* A write of the key was acknowledged. An earlier delete stays noted, for a failover may lose both and
-   bring back what was deleted; but it is lost no more where anything else stands in the key. */
+/* A write of the key was acknowledged. An earlier delete stays noted, for a failover may lose both
+   and bring back what was deleted; but it is lost no more where anything else stands in the key. */
 void rc_replay_settle(struct rc_replay *replay, const char *key, size_t len);
 
 /* W is ready again, and link->identity known. */

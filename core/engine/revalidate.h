@@ -10,6 +10,7 @@
  * Memory:  owns its batches while they are under way.
  * Errors:  a broken connection ends it; the next one starts it anew. What it does not reach is not
  *          served and goes in time.
+ * Not:     does not decide what is served meanwhile: the stamps do.
  */
 #ifndef RC_REVALIDATE_H
 #define RC_REVALIDATE_H

@@ -8,9 +8,9 @@
 
 /* clang-format off */
 
-/* An entry starts with its magic and version byte, kind is byte 3, codec byte 4, flags byte 5, nonce
-   bytes 9-16 (entry.h; kind() is its rc_entry_form, id() its rc_entry_identity). What never expires
-   is neither lease nor marker of ours, whatever it looks like: somebody's value. */
+/* An entry starts with its magic and version byte, kind is byte 3, codec byte 4, flags byte 5,
+   nonce bytes 9-16 (entry.h; kind() is its rc_entry_form, id() its rc_entry_identity). What never
+   expires is neither lease nor marker of ours, whatever it looks like: somebody's value. */
 #define IS_ENTRY(v) "string.sub(" v ",1,2)=='\\251\\1' and #" v ">=24"
 #define NONCE(v) "string.sub(" v ",9,16)"
 #define KIND                                                                                  \

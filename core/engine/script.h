@@ -4,6 +4,7 @@
  * What:    sources and SHAs; writes EVALSHA requests and rewrites one as EVAL when Redis has
  *          forgotten the script.
  * Threads: rc_scripts_init once before everything else, then constant.
+ * Memory:  sources and SHAs are static; requests are appended to the given buf.
  * Errors:  RC_ERR_NOMEM.
  * Not:     each script has one value key, declares every key, and reads the value key first.
  *          Comments stay here: what is sent is only the source.
@@ -42,8 +43,8 @@ enum rc_script {
     /* W, K, old; lease -> as RELEASE; a value put aside is back in K, unless K was written or
        deleted meanwhile */
     RC_SCRIPT_PUT_RESTORE,
-    /* K; nonce -> 1 the value of that nonce stood there, and is deleted | 0 nothing stood there | -1
-       something else stands there */
+    /* K; nonce -> 1 the value of that nonce stood there, and is deleted | 0 nothing stood there |
+       -1 something else stands there */
     RC_SCRIPT_UNLINK_VERSION,
     /* K, helper; lease, ttl, identity of the value seen, margin, renew 0/1 -> {how many of the keys
        hold the lease, left (as REFRESH)}. The heartbeat of a refresh or put: where K's value is

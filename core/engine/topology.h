@@ -5,7 +5,8 @@
  *          to: what a cluster's slot map, a redirection or a replica will change is changed here.
  * Threads: the engine's owner.
  * Memory:  owns the nodes, and with them all links.
- * Errors:  RC_ERR_NOMEM from init; of what is sent: those of rc_link_send, to each request's `done`.
+ * Errors:  RC_ERR_NOMEM from init; of what is sent: those of rc_link_send, to each request's
+ *          `done`.
  * Not:     makes no requests of its own: a node and its parts see to their own links.
  */
 #ifndef RC_TOPOLOGY_H
@@ -44,7 +45,7 @@ static inline struct rc_link *rc_topology_after(const struct rc_topology *topolo
 /* The link of that number, for a host that knows its connections by number. NULL: there is none. */
 struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_t number);
 
-/* ---- routing: a slot says which node ---------------------------------------------------------- */
+/* ---- routing: a slot says which node --------------------------------------------------------- */
 
 enum { RC_SLOT_ANY = -1 }; /* any node will do */
 

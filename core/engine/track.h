@@ -7,6 +7,7 @@
  * Memory:  watches live inside their owners; the watched key's bytes must stay where they are while
  *          it is set.
  * Errors:  RC_ERR_NOMEM from rc_track_watch: then the owner's timer alone will wake it.
+ * Not:     does not ask Redis to track anything: the connection T does, by CLIENT TRACKING.
  */
 #ifndef RC_TRACK_H
 #define RC_TRACK_H

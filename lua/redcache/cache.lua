@@ -241,7 +241,7 @@ end
 ---cancelled, unavailable, overload, closed, redis, cannotWait
 ---@return string|nil source "l0" (a decoded value of this Lua state), "near" (this machine's
 ---memory), "redis", or "stale": past its ttl, within the grace window, or a near copy that is not
----known coherent while Redis can not be reached
+---known coherent while Redis cannot be reached
 function Cache:get(key, opts)
     if type(key) ~= "string" then
         error(usage.fault(self, "cache", "_client", "get")
@@ -367,7 +367,7 @@ end
 ---@return true|nil stored
 ---@return redcache.Error|nil err badTtl, encode, tooLarge, timeout, cancelled, unavailable,
 ---outcomeUnknown (it may have been stored), overload, closed, redis
----@return string|nil sent "sent": this phase of nginx can not wait, so nobody knows how it ends
+---@return string|nil sent "sent": this phase of nginx cannot wait, so nobody knows how it ends
 function Cache:set(key, value, ttl, opts)
     if type(key) ~= "string" then
         error(errors.argument("key", "set", "string", key), 2)
@@ -420,7 +420,7 @@ end
 ---@return boolean|nil deleted false: there was nothing
 ---@return redcache.Error|nil err tooLarge, timeout, cancelled, unavailable, outcomeUnknown,
 ---overload, closed, redis
----@return string|nil sent "sent": this phase of nginx can not wait, so nobody knows how it ends
+---@return string|nil sent "sent": this phase of nginx cannot wait, so nobody knows how it ends
 function Cache:delete(key, opts)
     if type(key) ~= "string" then
         error(errors.argument("key", "delete", "string", key), 2)

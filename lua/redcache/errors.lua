@@ -25,7 +25,7 @@ errors.CODES = {
     overload = "overload",             -- a bounded queue is full, or memory is short
     badTtl = "badTtl",                 -- a time to live that is no number above 0 and not FOREVER
     tooLarge = "tooLarge",             -- key over maxKey or value over maxValue
-    cannotWait = "cannotWait",         -- not near, and this phase of nginx can not wait for it
+    cannotWait = "cannotWait",         -- not near, and this phase of nginx cannot wait for it
     closed = "closed",                 -- the cache is closed
     redis = "redis",                   -- Redis answered with an error: the message tells its text,
                                        -- with "?" for what it may repeat of what was sent
@@ -115,7 +115,7 @@ function errors.is(value)
     return getmetatable(value) == Error
 end
 
----The error of a call with a time to live that can not be used.
+---The error of a call with a time to live that cannot be used.
 ---@param action string
 ---@param key string|nil
 ---@param ttl any

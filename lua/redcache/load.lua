@@ -91,7 +91,7 @@ function load.run(attempt, cache, slot, ttl, fn, settings)
     return value, err, source, flag, began
 end
 
----Gives the lease of a load back without a word to those who wait for it.
+---Gives the lease of a load back; those who wait for it are not told.
 ---@return integer status
 function load.release(cache, slot)
     local status = core_load.release(slot)

@@ -3,7 +3,7 @@
 --
 -- What:   L0 is one store per client and Lua state: slots with a decoded value and the handle of
 --         the near entry it was decoded from. Every hit asks the core whether that entry still
---         stands, so L0 can not be older than the near cache. Each cache object finds its slots by
+--         stands, so L0 cannot be older than the near cache. Each cache object finds its slots by
 --         the user's key.
 -- Memory: bounded by entries and by an estimate of bytes; what was used since the hand last came
 --         by stays (CLOCK).
@@ -177,7 +177,7 @@ local function take(cache, key, copy)
 end
 
 -- The answer of a read that the last view_get has found. A process that finds all it wants in what
--- others have read has to see to it, too, that it stays coherent.
+-- others have read must help to keep that coherent.
 local function hit_near(cache, key, copy)
     local client = cache._client
     if client.awaken then
@@ -289,7 +289,7 @@ function near.look(cache, key, opts, deadline)
     return nil
 end
 
----Where Redis can not be reached and the cache has a grace window: a copy that is not known
+---Where Redis cannot be reached and the cache has a grace window: a copy that is not known
 ---coherent is better than nothing.
 ---@return boolean found
 ---@return any value

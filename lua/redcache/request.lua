@@ -176,7 +176,7 @@ local function load(self, key, opts, method, ...)
 end
 
 ---As Cache:remember: `fn` runs at most once in this request for a key that it has a value for, even
----where that can not be stored.
+---where that cannot be stored.
 ---@param key string
 ---@param ttl number|redcache.Forever|nil seconds above 0; nil: the cache's ttl
 ---@param fn fun(key: string, ctx: redcache.Context): any, any, any

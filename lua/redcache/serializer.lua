@@ -1,7 +1,7 @@
 --- serializer - finds the codec for an option or an entry's codec id.
 --
 -- A codec is { name, id, encode, decode }. encode(value) returns true and a string, decode(bytes)
--- true and a value; both return false and a message when they can not, and never throw. So a
+-- true and a value; both return false and a message when they cannot, and never throw. So a
 -- decoded nil is told from a failure. A custom codec is the user's table { name, id = 64..255,
 -- encode, decode } with plain functions: they return the result, or nil and a message, or throw.
 -- Ids are stored in the entries: never give one to another codec.

@@ -104,7 +104,7 @@ enum {
        none */
     RC_HIDE_OLD = 256,
     /* rc_set, rc_publish: store the payload without a header, unless its first byte is
-       RC_HEADER_BYTE: then it has one, so that it comes back as it went in (entry NULL: codec raw) */
+       RC_HEADER_BYTE: then it has one, and comes back as it went in (entry NULL: codec raw) */
     RC_PLAIN = 128,
     /* rc_view_read, rc_view_load: shares no answer to a request that was sent before this call */
     RC_FRESH = 512,
@@ -382,7 +382,7 @@ int rc_cancel(rc_client *client, uint64_t tag);
    is given back. */
 rc_op *rc_op_new(rc_client *client);
 void rc_op_free(rc_op *op);
-/* The same without the end of the slot: its caller is gone, or so it seems. What he does with it
+/* The same without the end of the slot: its caller is gone, or so it seems. What it does with it
    after this ends with RC_ERR_CANCELLED, or RC_ERR_ARGUMENT. */
 void rc_op_drop(rc_op *op);
 /* A slot keeps its buffers for its next use, so it holds what its largest operation needed until
@@ -398,7 +398,7 @@ const rc_node *rc_op_nodes(rc_op *op);
 int rc_op_entry(rc_op *op, uint32_t node);
 void rc_op_tag(rc_op *op, uint64_t tag);      /* for rc_cancel; 0 none. Stays until set again */
 /* of the next operations in this slot; 0: the client's default. rc_load and rc_lock_acquire bring
-   their own; there this is how long Redis may be silent before it has told how the key or lock is */
+   their own; there this is how long Redis may be silent about the key or lock */
 void rc_op_timeout(rc_op *op, int32_t timeout_ms);
 int rc_done(rc_op *op);                       /* 1 when the result is there */
 int rc_is_done(const rc_op *op);              /* the same, and moves nothing */
@@ -440,9 +440,9 @@ int rc_release(rc_op *op);
 
 /* Views: a key prefix and how its entries are kept near. rc_view_new: a view of the client's near
    cache, NULL without one or without memory. min_bytes are kept for all views of this group's name
-   while others press, max_bytes they never exceed together (0: no such bound). ttl_us is the longest
-   time a copy is kept (0: as long as Redis keeps the key). A view keeps its client's near cache
-   mapped. */
+   while others press, max_bytes they never exceed together (0: no such bound). ttl_us is the
+   longest time a copy is kept (0: as long as Redis keeps the key). A view keeps its client's near
+   cache mapped. */
 rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, const char *group,
                      size_t group_len, int64_t min_bytes, int64_t max_bytes, int64_t ttl_us);
 void rc_view_free(rc_view *view);
@@ -474,11 +474,11 @@ int64_t rc_lock_remaining(rc_lock *lock);
 int rc_lock_token(rc_lock *lock, char *token_32_bytes); /* 32 hex digits */
 
 /* Loops: for callers that have other things to do than to sleep in rc_wait. An operation in a slot
-   that has a name is told as done by rc_loop_turn, once. A loop, its slots and its turns are for one
-   thread; the client of RC_DRIVER_REACTOR may have many loops. rc_loop_new: NULL without memory.
-   rc_loop_free: its memory stays until the last of its slots is freed, too. Where the loop is NULL, or
-   its client closed, the calls below do nothing, and return RC_ERR_CLOSED where they return an error;
-   what ended with the client is still told. */
+   that has a name is told as done by rc_loop_turn, once. A loop, its slots and its turns are for
+   one thread; the client of RC_DRIVER_REACTOR may have many loops. rc_loop_new: NULL without
+   memory. rc_loop_free: its memory stays until the last of its slots is freed, too. Where the loop
+   is NULL, or its client closed, the calls below do nothing, and return RC_ERR_CLOSED where they
+   return an error; what ended with the client is still told. */
 enum { RC_TURN_NAMES = 256, RC_HOST_LINKS = 2 };
 enum {
     RC_HOST_CLOSE = 1, /* close this connection; with RC_HOST_OPEN: that first */
@@ -502,8 +502,8 @@ uint32_t rc_loop_count(void); /* of all clients, in this process */
 void rc_op_name(rc_op *op, rc_loop *loop, uint32_t name); /* of an idle slot */
 /* Tells what is done; with a host it does all that can be done without waiting, before. */
 void rc_loop_turn(rc_loop *loop, rc_turn *turn);
-/* RC_DRIVER_REACTOR, RC_DRIVER_POLL: sleeps until something is done. There must be something running
-   in one of its slots. */
+/* RC_DRIVER_REACTOR, RC_DRIVER_POLL: sleeps until something is done. There must be something
+   running in one of its slots. */
 void rc_loop_wait(rc_loop *loop);
 /* A descriptor that is readable while there is reason for a turn; the loop's own. RC_DRIVER_POLL:
    that is whenever a byte comes or a time is over. RC_DRIVER_REACTOR: when something is done. */
@@ -514,32 +514,32 @@ int rc_loop_fd(rc_loop *loop);
 int rc_loop_listen(rc_loop *loop, char *path, size_t size);
 int rc_loop_accept(rc_loop *loop);
 
-/* RC_DRIVER_HOST. `link` is 0 or 1, the place in rc_turn.links. A turn is due after each of them. */
+/* RC_DRIVER_HOST. `link` is the place in rc_turn.links, 0 or 1. A turn is due after each. */
 void rc_host_opened(rc_loop *loop, uint32_t link);
 void rc_host_lost(rc_loop *loop, uint32_t link, const char *cause, size_t len);
 void rc_host_feed(rc_loop *loop, uint32_t link, const char *bytes, size_t len);
-/* What is to be sent over the link, then rc_host_sent; NULL: nothing. Valid until the next call of this
-   client, be it a drop or a free: copy or send it at once. */
+/* What is to be sent over the link, then rc_host_sent; NULL: nothing. Valid until the next call of
+   this client, be it a drop or a free: copy or send it at once. */
 const char *rc_host_output(rc_loop *loop, uint32_t link, size_t *len);
 void rc_host_sent(rc_loop *loop, uint32_t link, size_t len);
 /* Somebody reads the near cache in this process: connects before anything has to be asked for. */
 void rc_host_begin(rc_loop *loop);
-/* The process is about to end: what its connection has kept coherent in a near cache that others share
-   is handed over to one of theirs, if that is asked for again until it returns 1: done, or nothing to
-   hand over. */
+/* The process is about to end: what its connection has kept coherent in a near cache that others
+   share is handed over to one of theirs, if that is asked for again until it returns 1: done, or
+   nothing to hand over. */
 int rc_host_hand_over(rc_loop *loop);
 /* Where and how to connect: text of the host, or of the path of a unix socket; returns its length.
    *port is 0 for a path, *is_tls says whether TLS is wanted. */
 int rc_host_address(rc_loop *loop, char *text, size_t size, int32_t *port, int32_t *is_tls);
-/* Looks the host's name up in a thread, for hosts without a resolver. 0: still at it, call again; > 0:
-   length of the address in digits; RC_ERR_UNAVAILABLE. */
+/* Looks the host's name up in a thread, for hosts without a resolver. 0: still at it, call again;
+   > 0: length of the address in digits; RC_ERR_UNAVAILABLE. */
 int rc_host_lookup(rc_loop *loop, char *text, size_t size);
-/* Closes the connections as long as nobody needs them; the next operation opens them again. Returns 0
-   where somebody does: an operation, lease or lock. */
+/* Closes the connections as long as nobody needs them; the next operation opens them again. Returns
+   0 where somebody does: an operation, lease or lock. */
 int rc_host_rest(rc_loop *loop);
 /* Begins to close the client: gives leases and locks back, ends what waits with RC_ERR_CLOSED.
-   Returns 1 when all of that has been answered; then rc_unref. Where others have opened the client of
-   RC_DRIVER_REACTOR, too, nothing ends, and it returns 1. */
+   Returns 1 when all of that has been answered; then rc_unref. Where others have opened the client
+   of RC_DRIVER_REACTOR, too, nothing ends, and it returns 1. */
 int rc_host_leave(rc_loop *loop);
 
 /* MessagePack. Reads len bytes as exactly one value and tells its elements depth first. Returns
@@ -558,7 +558,8 @@ typedef struct rc_token {
     };
 } rc_token;
 enum {
-    RC_TOKEN_NIL = 0, RC_TOKEN_FALSE = 1, RC_TOKEN_TRUE = 2, RC_TOKEN_NUMBER = 3, RC_TOKEN_STRING = 4,
+    RC_TOKEN_NIL = 0, RC_TOKEN_FALSE = 1, RC_TOKEN_TRUE = 2, RC_TOKEN_NUMBER = 3,
+    RC_TOKEN_STRING = 4,
     RC_TOKEN_ARRAY = 5, RC_TOKEN_MAP = 6, RC_TOKEN_INT64 = 7, RC_TOKEN_UINT64 = 8
 };
 int32_t rc_msgpack_scan(const char *bytes, size_t len, rc_token *tokens, int32_t capacity);

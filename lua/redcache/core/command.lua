@@ -25,7 +25,7 @@ function core_command.argument(slot, bytes)
     return C.rc_argument(slot.op, bytes, #bytes)
 end
 
----One SET in a batch. The caller has checked the sizes: a half-written command can not be undone.
+---One SET in a batch. The caller has checked the sizes: a half-written command cannot be undone.
 ---@return integer status
 function core_command.set(slot, key, codec, bytes, ttl, grace, plain)
     local ms, entry = life_ms(ttl, grace), fill(C.RC_KIND_VALUE, codec, ttl, grace, 0)

@@ -45,7 +45,7 @@ local constants = {
     ARGUMENT = C.RC_ERR_ARGUMENT,
     TOOLARGE = C.RC_ERR_TOOLARGE,
     DESCRIPTORS = C.RC_ERR_DESCRIPTORS,
-    -- What a scheduler's wait() says where the caller can not wait: the request is on its way.
+    -- What a scheduler's wait() says where the caller cannot wait: the request is on its way.
     NOT_WAITED = 1,
     -- Who moves the bytes.
     REACTOR = C.RC_DRIVER_REACTOR,

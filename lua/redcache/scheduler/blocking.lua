@@ -2,7 +2,7 @@
 --
 -- What:   the smallest scheduler. Another one (resty, luv) gives the same functions.
 --
---         check(settings) -> nil | why it can not be used here
+--         check(settings) -> nil | why it cannot be used here
 --         driver(settings) -> who moves the bytes; nil: the core, whoever waits
 --         enter(client) -> ready   (optional) before a slot is taken
 --         awaken(client)           (optional) the first near hit of the process

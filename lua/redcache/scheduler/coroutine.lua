@@ -33,7 +33,7 @@ local generation = 0 -- grows where the process is found to be another one
 local ports, port_count = {}, 0 -- those that have a loop in this process
 local server_count = 0 -- those of them that go to a server
 
----@return string|nil message why it can not be used
+---@return string|nil message why it cannot be used
 function scheduler.check(settings)
     if settings.driver ~= "loop" then
         return "driver is for the scheduler 'resty'"

@@ -15,8 +15,8 @@ local holders = {}
 -- Deeper than any loader that works; a stack that deep is taken for alive.
 local MAX_LEVELS = 200
 -- A coroutine that is no light thread, and was left by a request that is over, still has its stack
--- until the collector comes by: so that is helped along, by a 64th of the heap per look and at
--- least so many kilobytes.
+-- until the collector comes by. So each look lets the collector do a 64th of the heap, and at least
+-- so many kilobytes.
 local LEAST_STEP, SHARE = 64, 64
 -- What was dropped while a cycle ran may have been marked before: the next one finds it.
 local CYCLES = 2

@@ -149,7 +149,7 @@ end
 function polled.new(way)
     local scheduler = { name = way.name }
 
-    ---@return string|nil message why it can not be used
+    ---@return string|nil message why it cannot be used
     function scheduler.check(settings)
         if settings.driver ~= "loop" then
             return "driver is for the scheduler 'resty'"

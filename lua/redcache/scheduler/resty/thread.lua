@@ -26,7 +26,7 @@ local function connect(sock, port)
     end
     local ok, err = sock:connect("unix:" .. path, pool.own())
     if ok and not core_loop.accept(port) then
-        return nil, "the socket can not be accepted"
+        return nil, "the socket cannot be accepted"
     end
     return ok, err
 end
