@@ -209,20 +209,11 @@ int rc_wait(rc_op *op)
 
 /* ---- entries --------------------------------------------------------------------------------- */
 
-static int encode_get(rc_op *op, const char *key, size_t key_len, bool with_ttl)
+/* Submits a read of the op's key: the engine writes it when it is sent. */
+static int submit_read(rc_op *op, bool with_ttl)
 {
-    struct rc_buf *out = &op->request;
-    int error = rc_command_head(out, 2);
-    error |= rc_command_text(out, "GET");
-    error |= rc_command_bytes(out, key, key_len);
-    op->expect = 1;
-    if (with_ttl) {
-        error |= rc_command_head(out, 2);
-        error |= rc_command_text(out, "PTTL");
-        error |= rc_command_bytes(out, key, key_len);
-        op->expect = 2;
-    }
-    return error;
+    op->expect = with_ttl ? 2 : 1;
+    return rc_operation_submit(op);
 }
 
 int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags)
@@ -232,7 +223,7 @@ int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags)
         error = set_key(op, NULL, key, key_len);
     if (error != 0)
         return error;
-    return submit_encoded(op, encode_get(op, key, key_len, flags & RC_WANT_TTL));
+    return submit_read(op, flags & RC_WANT_TTL);
 }
 
 /* The op's read may be kept near, as the view says. */
@@ -252,7 +243,7 @@ int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint
         return error;
     keep_near(op, view);
     op->flags = flags & RC_FRESH;
-    return submit_encoded(op, encode_get(op, rc_buf_head(&op->key), rc_buf_len(&op->key), true));
+    return submit_read(op, true);
 }
 
 int rc_barrier(rc_op *op)
@@ -441,8 +432,7 @@ static int start_load(rc_op *op, const struct rc_view *view, const char *key, si
     if (view != NULL)
         keep_near(op, view);
     op->flags = options->flags & RC_FRESH;
-    return submit_encoded(op, encode_get(op, rc_buf_head(&op->key), rc_buf_len(&op->key),
-                                         view != NULL || options->flags & RC_WANT_TTL));
+    return submit_read(op, view != NULL || options->flags & RC_WANT_TTL);
 }
 
 int rc_load(rc_op *op, const char *key, size_t key_len, const rc_load_options *options)

@@ -96,7 +96,6 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
 static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req,
                  enum rc_link_role role, int32_t slot)
 {
-    req->done = op->kind == RC_OP_GET ? on_read_answer : on_answer;
     req->owner = op;
     op->req = req;
     rc_topology_send(calls->topology, req, role, slot,
@@ -105,14 +104,18 @@ static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req,
 
 void rc_call_start(struct rc_calls *calls, struct rc_op *op)
 {
-    struct rc_req *req = rc_req_take(calls->context);
+    bool reads = op->kind == RC_OP_GET;
+    struct rc_req *req = reads ? rc_req_take_read(calls->context, op) : rc_req_take(calls->context);
     if (req == NULL) {
         rc_context_fail(calls->context, op, RC_ERR_NOMEM, NULL);
         return;
     }
-    rc_buf_swap(&req->bytes, &op->request);
-    req->expect = op->expect;
-    req->may_retry = op->kind == RC_OP_GET || op->kind == RC_OP_DELETE || (op->flags & RC_RETRY);
+    if (!reads) {
+        rc_buf_swap(&req->bytes, &op->request);
+        req->expect = op->expect;
+        req->may_retry = op->kind == RC_OP_DELETE || (op->flags & RC_RETRY);
+    }
+    req->done = reads ? on_read_answer : on_answer;
     send(calls, op, req, RC_LINK_W,
          rc_topology_slot(calls->topology, rc_buf_head(&op->key), rc_buf_len(&op->key)));
 }
@@ -126,5 +129,6 @@ void rc_call_start_barrier(struct rc_calls *calls, struct rc_op *op)
                         NULL);
         return;
     }
+    req->done = on_answer;
     send(calls, op, req, RC_LINK_T, RC_SLOT_ANY);
 }

@@ -26,7 +26,7 @@ void rc_calls_init(struct rc_calls *calls, struct rc_context *context,
 
 /* How long an answer to the op may take. */
 int64_t rc_call_timeout_ms(const struct rc_context *context, const struct rc_op *op);
-/* Sends what the op has encoded. */
+/* Sends what the op has encoded; of a read, what reads its key. */
 void rc_call_start(struct rc_calls *calls, struct rc_op *op);
 /* RC_OP_BARRIER: its answer is behind all news up to when it was asked. */
 void rc_call_start_barrier(struct rc_calls *calls, struct rc_op *op);

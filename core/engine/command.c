@@ -1,6 +1,5 @@
 #include "engine/command.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include "redcache.h"
@@ -24,6 +23,11 @@ static char *write_digits(char *to, uint64_t number)
     if (number < 10) {
         *to = (char)('0' + number);
         return to + 1;
+    }
+    if (number < 100) {
+        to[0] = (char)('0' + number / 10);
+        to[1] = (char)('0' + number % 10);
+        return to + 2;
     }
     char *end = to + count_digits(number);
     char *at = end;
@@ -116,4 +120,26 @@ int rc_command_pair(struct rc_buf *out, const void *first, size_t first_len, con
         return RC_ERR_NOMEM;
     at = write_bytes(write_head(at, '$', len), first, first_len);
     return finish(out, write_end(write_bytes(at, second, second_len)));
+}
+
+/* A command of one argument, whose head and name stand in `verb`. */
+static char *write_keyed(char *to, const char *verb, size_t verb_len, const char *key, size_t len)
+{
+    to = write_bytes(to, verb, verb_len);
+    return write_end(write_bytes(write_head(to, '$', len), key, len));
+}
+
+int rc_command_read(struct rc_buf *out, const char *key, size_t len, bool with_ttl)
+{
+    static const char GET[] = "*2\r\n$3\r\nGET\r\n", PTTL[] = "*2\r\n$4\r\nPTTL\r\n";
+    enum { VERBS = sizeof GET + sizeof PTTL };
+    if (len > SIZE_MAX / 2 - VERBS - 2 * FRAME_MAX)
+        return RC_ERR_NOMEM;
+    char *at = reserve(out, VERBS + (with_ttl ? 2 : 1) * (len + FRAME_MAX));
+    if (at == NULL)
+        return RC_ERR_NOMEM;
+    at = write_keyed(at, GET, sizeof GET - 1, key, len);
+    if (with_ttl)
+        at = write_keyed(at, PTTL, sizeof PTTL - 1, key, len);
+    return finish(out, at);
 }

@@ -115,6 +115,21 @@ void rc_req_give(struct rc_req *req)
     rc_list_prepend(&context->pool, &req->place);
 }
 
+struct rc_req *rc_req_take_read(struct rc_context *context, const struct rc_op *op)
+{
+    struct rc_req *req = rc_req_take(context);
+    if (req == NULL)
+        return NULL;
+    if (rc_buf_append(&req->bytes, rc_buf_head(&op->key), rc_buf_len(&op->key)) != 0) {
+        rc_req_give(req);
+        return NULL;
+    }
+    req->reads = true;
+    req->expect = op->expect;
+    req->may_retry = true;
+    return req;
+}
+
 int rc_context_start(struct rc_context *context, struct rc_op *op)
 {
     op->running = true;

@@ -11,9 +11,8 @@ struct rc_fetch {
     struct rc_table_node node; /* in `open`, while it may be joined */
     struct rc_list place;      /* in `idle`, when not in use */
     struct rc_fetches *fetches;
-    struct rc_buf key;
     struct rc_list waiting; /* ops by `member`, oldest first */
-    struct rc_req *req;
+    struct rc_req *req;     /* its bytes are the key, until it is answered */
     uint64_t hash;
     uint32_t writes; /* of the machine, before the request was made */
     bool is_open;
@@ -37,7 +36,6 @@ void rc_fetches_deinit(struct rc_fetches *fetches)
 {
     RC_LIST_EACH(place, following, &fetches->idle) {
         struct rc_fetch *fetch = RC_CONTAINER(place, struct rc_fetch, place);
-        rc_buf_deinit(&fetch->key);
         free(fetch);
     }
     rc_table_deinit(&fetches->open);
@@ -63,7 +61,6 @@ static struct rc_fetch *take(struct rc_fetches *fetches)
     if (fetch == NULL)
         return NULL;
     fetch->fetches = fetches;
-    rc_buf_init(&fetch->key);
     rc_list_init(&fetch->waiting);
     rc_list_init(&fetch->place);
     return fetch;
@@ -108,8 +105,8 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
         rc_entry_is_too_large(value->len, fetches->context->options.max_value_bytes))
         return false;
     struct rc_near_entry kept = {.hash = fetch->hash,
-                                 .key = rc_buf_head(&fetch->key),
-                                 .key_len = rc_buf_len(&fetch->key),
+                                 .key = rc_buf_head(&req->bytes),
+                                 .key_len = rc_buf_len(&req->bytes),
                                  .value = entry.data,
                                  .value_len = entry.len,
                                  .kind = entry.kind,
@@ -127,7 +124,7 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
 static void keep(struct rc_fetch *fetch, const struct rc_req *req, const struct rc_reply *reply)
 {
     if (!offer(fetch, req, reply))
-        rc_near_drop(fetch->fetches->near, rc_buf_head(&fetch->key), rc_buf_len(&fetch->key),
+        rc_near_drop(fetch->fetches->near, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes),
                      RC_NEAR_WRITE);
 }
 
@@ -138,7 +135,7 @@ void rc_fetches_push(struct rc_fetches *fetches, const struct rc_link *link, con
        copy is dropped. Only between them does it concern what is being read. */
     struct rc_req *req = rc_link_half_answered(link);
     struct rc_fetch *fetch = req != NULL && req->detail == fetches ? req->owner : NULL;
-    if (fetch == NULL || (key != NULL && !rc_buf_is(&fetch->key, key, len)))
+    if (fetch == NULL || (key != NULL && !rc_buf_is(&req->bytes, key, len)))
         return;
     fetch->doomed = !RC_MUTANT(FILL_AFTER_INVALIDATION);
     shut(fetch);
@@ -185,18 +182,14 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
 }
 
 /* A new one for the op's key, or NULL. */
-static struct rc_fetch *begin(struct rc_fetches *fetches, struct rc_op *op, const char *key,
-                              size_t len, uint64_t hash)
+static struct rc_fetch *begin(struct rc_fetches *fetches, const struct rc_op *op, uint64_t hash)
 {
     struct rc_fetch *fetch = take(fetches);
-    struct rc_req *req = fetch != NULL ? rc_req_take(fetches->context) : NULL;
+    struct rc_req *req = fetch != NULL ? rc_req_take_read(fetches->context, op) : NULL;
     if (req == NULL)
         goto fail;
-    rc_buf_clear(&fetch->key);
-    if (rc_buf_append(&fetch->key, key, len) != 0)
-        goto fail_req;
-    fetch->node.key = rc_buf_head(&fetch->key);
-    fetch->node.key_len = len;
+    fetch->node.key = rc_buf_head(&req->bytes);
+    fetch->node.key_len = rc_buf_len(&req->bytes);
     if (rc_table_insert(&fetches->open, &fetch->node) != 0)
         goto fail_req;
     fetch->is_open = true;
@@ -206,9 +199,6 @@ static struct rc_fetch *begin(struct rc_fetches *fetches, struct rc_op *op, cons
     fetch->group = op->near_group;
     fetch->ttl_us = op->near_ttl_us;
     fetch->req = req;
-    rc_buf_swap(&req->bytes, &op->request);
-    req->expect = op->expect;
-    req->may_retry = true;
     req->done = on_answer;
     req->owner = fetch;
     req->detail = fetches;
@@ -252,7 +242,7 @@ void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, struct rc_rece
             rc_context_set_timer(context, &fetch->req->timer, until_us);
         return;
     }
-    fetch = begin(fetches, op, key, len, hash);
+    fetch = begin(fetches, op, hash);
     if (fetch == NULL) {
         receiver->take(receiver, op, RC_ERR_NOMEM, NULL, NULL);
         return;

@@ -345,14 +345,11 @@ void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
         join(leases, op);
         return;
     }
-    struct rc_req *req = rc_req_take(leases->context);
+    struct rc_req *req = rc_req_take_read(leases->context, op);
     if (req == NULL) {
         rc_context_fail(leases->context, op, RC_ERR_NOMEM, NULL);
         return;
     }
-    rc_buf_swap(&req->bytes, &op->request);
-    req->expect = op->expect;
-    req->may_retry = true;
     req->done = on_first_answer;
     req->owner = op;
     req->detail = leases;

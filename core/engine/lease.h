@@ -59,7 +59,7 @@ void rc_leases_deinit(
    NULL), or the answers to GET and PTTL, which may be swapped away. */
 void rc_leases_first_answer(struct rc_leases *leases, struct rc_op *op, int status,
                             struct rc_reply *reply, const char *text);
-/* RC_OP_LOAD. op->request: GET [PTTL], unless it goes to the script at once. */
+/* RC_OP_LOAD. */
 void rc_leases_load(struct rc_leases *leases, struct rc_op *op);
 /* RC_OP_PUBLISH, RC_OP_FAIL, RC_OP_RELEASE of an op that leads. */
 void rc_leases_end(struct rc_leases *leases, struct rc_op *op);

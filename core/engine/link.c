@@ -63,6 +63,7 @@ static struct rc_req *copy(const struct rc_req *req)
         rc_req_give(other);
         return NULL;
     }
+    other->reads = req->reads;
     other->expect = req->expect;
     other->script = req->script;
     other->may_retry = req->may_retry;
@@ -165,10 +166,18 @@ static int64_t stall_us(const struct rc_link *link)
     return (ms < STALL_MIN_MS ? STALL_MIN_MS : ms) * 1000;
 }
 
+static int append_request(struct rc_buf *output, const struct rc_req *req)
+{
+    const char *bytes = rc_buf_head(&req->bytes);
+    size_t len = rc_buf_len(&req->bytes);
+    return req->reads ? rc_command_read(output, bytes, len, req->expect > 1)
+                      : rc_buf_append(output, bytes, len);
+}
+
 static void write_request(struct rc_link *link, struct rc_req *req)
 {
-    size_t len = rc_buf_len(&req->bytes);
-    if (rc_buf_append(&link->output, rc_buf_head(&req->bytes), len) != 0) {
+    size_t before = rc_buf_len(&link->output);
+    if (append_request(&link->output, req) != 0) {
         req->sent = false; /* even if it was once: it is in no line of answers any more */
         rc_list_append(&link->queue, &req->place);
         fail_soon(req, RC_ERR_NOMEM);
@@ -178,7 +187,7 @@ static void write_request(struct rc_link *link, struct rc_req *req)
     req->sent = true;
     req->sent_us = link->sent_us = link->context->now_us;
     req->output_start = link->output_queued;
-    link->output_queued += len;
+    link->output_queued += rc_buf_len(&link->output) - before;
     link->context->stats.requests += req->expect;
     if (!rc_timer_is_set(&link->timer))
         rc_context_set_timer(link->context, &link->timer, link->context->now_us + stall_us(link));

@@ -62,12 +62,12 @@ struct rc_op {
     int32_t timeout_ms;
     uint64_t tag;
     struct rc_buf key;
-    struct rc_buf request; /* encoded commands */
+    struct rc_buf request; /* encoded commands; a read needs none, its key says it all */
     struct rc_buf written; /* keys they write: a uint32_t with its length before each */
     bool near;             /* a read whose answer is kept in the near cache */
     uint8_t near_group;
     int64_t near_ttl_us;   /* kept no longer than that */
-    uint32_t expect;       /* answers to come: number of commands in `request` */
+    uint32_t expect;       /* answers to come: commands in `request`; a read: 2 with the TTL */
     size_t entry_from_end; /* end of a load: where in `request` the stored string lies */
     size_t entry_len;
     bool is_plain; /* a set or publish of a value without a header, so without a version */

@@ -39,13 +39,16 @@ static uint64_t hash_of(const char *key, size_t len)
 {
     const uint64_t prime = UINT64_C(0x9e3779b97f4a7c15);
     uint64_t hash = (len + 1) * prime, word = 0;
-    for (; len >= sizeof word; key += sizeof word, len -= sizeof word) {
-        memcpy(&word, key, sizeof word);
+    size_t at = 0;
+    for (; at + sizeof word < len; at += sizeof word) {
+        memcpy(&word, key + at, sizeof word);
         hash = (hash ^ word) * prime;
         hash ^= hash >> 29;
     }
     word = 0;
-    if (len > 0) /* a key without bytes may be NULL */
+    if (len >= sizeof word) /* the last bytes as one word; some of them for the second time */
+        memcpy(&word, key + len - sizeof word, sizeof word);
+    else if (len > 0) /* a key without bytes may be NULL */
         memcpy(&word, key, len);
     hash = (hash ^ word) * prime;
     return hash ^ hash >> 32;

@@ -25,6 +25,23 @@ static void writes_a_command(void)
     rc_buf_deinit(&out);
 }
 
+static void writes_a_read_with_and_without_the_ttl(void)
+{
+    struct rc_buf out;
+    static const char expected[] = "*2\r\n$3\r\nGET\r\n$3\r\nk\0y\r\n"
+                                   "*2\r\n$3\r\nGET\r\n$12\r\ntwelve bytes\r\n"
+                                   "*2\r\n$4\r\nPTTL\r\n$12\r\ntwelve bytes\r\n"
+                                   "*2\r\n$3\r\nGET\r\n$0\r\n\r\n";
+    rc_buf_init(&out);
+    CHECK(rc_command_read(&out, "k\0y", 3, false) == 0);
+    CHECK(rc_command_read(&out, "twelve bytes", 12, true) == 0);
+    CHECK(rc_command_read(&out, NULL, 0, false) == 0);
+    CHECK(holds(&out, expected, sizeof(expected) - 1));
+    CHECK(rc_command_read(&out, "", SIZE_MAX - 8, true) == RC_ERR_NOMEM);
+    CHECK(holds(&out, expected, sizeof(expected) - 1));
+    rc_buf_deinit(&out);
+}
+
 static void joins_two_halves_to_one_argument(void)
 {
     struct rc_buf out;
@@ -102,6 +119,7 @@ static void refuses_lengths_that_overflow(void)
 int main(void)
 {
     TEST(writes_a_command);
+    TEST(writes_a_read_with_and_without_the_ttl);
     TEST(joins_two_halves_to_one_argument);
     TEST(writes_every_length_of_integer);
     TEST(writes_every_length_of_head_and_bulk);

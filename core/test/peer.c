@@ -968,25 +968,11 @@ static void keep_key(struct rc_op *op, const char *key)
     must(rc_buf_append(&op->key, key, strlen(key)));
 }
 
-static void encode_get(struct rc_op *op, const char *key, uint32_t flags)
-{
-    must(rc_command_head(&op->request, 2));
-    must(rc_command_text(&op->request, "GET"));
-    must(rc_command_text(&op->request, key));
-    op->expect = 1;
-    if (!(flags & RC_WANT_TTL))
-        return;
-    must(rc_command_head(&op->request, 2));
-    must(rc_command_text(&op->request, "PTTL"));
-    must(rc_command_text(&op->request, key));
-    op->expect = 2;
-}
-
 void peer_get(struct peer_client *client, struct peer_op *peer_op, const char *key, uint32_t flags)
 {
     struct rc_op *op = begin(peer_op, RC_OP_GET);
     keep_key(op, key);
-    encode_get(op, key, flags);
+    op->expect = flags & RC_WANT_TTL ? 2 : 1;
     submit(client, peer_op);
 }
 
@@ -994,7 +980,7 @@ void peer_read(struct peer_client *client, struct peer_op *peer_op, const char *
 {
     struct rc_op *op = begin(peer_op, RC_OP_GET);
     keep_key(op, key);
-    encode_get(op, key, RC_WANT_TTL);
+    op->expect = 2;
     op->near = true;
     op->near_group = 0;
     op->near_ttl_us = 0;
@@ -1045,8 +1031,7 @@ void peer_load(struct peer_client *client, struct peer_op *peer_op, const char *
     op->purpose = flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
     rc_buf_clear(&op->key);
     must(rc_buf_append(&op->key, key, strlen(key)));
-    if (!(flags & (RC_PUT | RC_SCRIPT_FIRST)))
-        encode_get(op, key, flags);
+    op->expect = flags & RC_WANT_TTL ? 2 : 1;
     submit(client, peer_op);
 }
 

@@ -24,8 +24,7 @@ static void begin_read(struct sim_caller *caller)
     op->flags = is_fresh ? RC_FRESH : 0;
     op->near_group = 0;
     op->near_ttl_us = 0;
-    sim_caller_encode(op, "GET", caller->key);
-    sim_caller_encode(op, "PTTL", caller->key);
+    op->expect = 2; /* with the TTL */
     sim_caller_claim(caller, is_near && !is_fresh ? sim_caller_max_stale_us(caller) : 0,
                      is_fresh  ? "a fresh get"
                      : is_near ? "a near get"

@@ -28,10 +28,7 @@ void sim_caller_begin_load(struct sim_caller *caller)
     op->near = (op->load.flags & RC_SCRIPT_FIRST) == 0;
     op->near_group = 0;
     op->near_ttl_us = 0;
-    if (op->near) {
-        sim_caller_encode(op, "GET", caller->key);
-        sim_caller_encode(op, "PTTL", caller->key);
-    }
+    op->expect = 2; /* its first read: with the TTL */
     sim_caller_claim(caller, sim_caller_max_stale_us(caller), "a remember");
     sim_caller_submit(caller, op->load.wait_timeout_ms);
 }
