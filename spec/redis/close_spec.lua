@@ -263,12 +263,18 @@ describe("the reactor thread", function()
         local one = worker.start({
             params = { url = redis:unix_url() },
             main = function(one)
+                -- The shortest of three: who lists may see the pipe's other end, which popen has
+                -- not closed yet.
                 local function list(what)
-                    local pipe = io.popen("ls /proc/" .. one.params.pid .. "/" .. what)
-                    local names = {}
-                    for name in pipe:lines() do names[#names + 1] = name end
-                    pipe:close()
-                    return names
+                    local least
+                    for _ = 1, 3 do
+                        local pipe = io.popen("ls /proc/" .. one.params.pid .. "/" .. what)
+                        local names = {}
+                        for name in pipe:lines() do names[#names + 1] = name end
+                        pipe:close()
+                        if not least or #names < #least then least = names end
+                    end
+                    return least
                 end
                 one.params.pid = require("spec.support.posix").C.getpid()
                 local redcache = require("redcache") -- luacheck: ignore
