@@ -56,7 +56,7 @@ static void set_timer(struct rc_horizon *horizon)
 }
 
 /* An answer that does not come within maxStale: nobody knows what has changed. But a server that is
-   busy for a moment is no reason to connect anew. */
+   busy for a moment is no reason to connect again. */
 static int64_t patience_us(const struct rc_horizon *horizon)
 {
     int64_t need = need_us(horizon);

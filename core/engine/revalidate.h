@@ -8,7 +8,7 @@
  *          copies are served all the while, and change their owner.
  * Threads: the engine's owner.
  * Memory:  owns its batches while they are under way.
- * Errors:  a broken connection ends it; the next one starts it anew. What it does not reach is not
+ * Errors:  a broken connection ends it; the next one starts it again. What it does not reach is not
  *          served and goes in time.
  * Not:     does not decide what is served meanwhile: the stamps do.
  */

@@ -1,7 +1,7 @@
 /*
  * stripe - a part of the region with a mutex of its own: entries, and who has to leave.
  *
- * What:    on top of index, arena, queues and ghost: find, put and remove entries, and start anew
+ * What:    on top of index, arena, queues and ghost: find, put and remove entries, and start over
  *          after a process died in the middle of a change, or what is found there contradicts
  *          itself. Who makes room is evict.
  * Threads: everything but rc_stripe_count under rc_stripe_lock. No thread holds two of these
@@ -94,7 +94,7 @@ struct rc_stripe {
     struct rc_ghost_line *ghosts;
     const struct rc_stripe_shape *shape;
     const struct rc_stripe_bounds *bounds;
-    _Atomic bool is_lost; /* its mutex was waited for in vain: no more patience with it */
+    _Atomic bool is_lost; /* a wait for its mutex ran out: nobody waits that long again */
 };
 
 /* False where the bytes are too few. */

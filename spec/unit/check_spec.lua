@@ -7,18 +7,27 @@ local root = debug.getinfo(1, "S").source:match("^@(.*)spec/unit/check_spec%.lua
 root = root == "" and "." or root
 
 -- A copy of this tree's sources, to plant something in.
-local function copy()
-    local dir = temp.dir()
-    process.run({ "cp", "-r", root .. "/core", root .. "/lua", root .. "/script", dir })
-    return dir
-end
+local tree
 
 -- The exit status and the text of the check, with these files added.
 local function check(script, files)
-    local dir = copy()
-    for path, text in pairs(files) do temp.write(dir .. "/" .. path, text) end
-    local result = process.run({ "sh", dir .. "/script/" .. script, dir })
-    temp.remove(dir)
+    if not tree then
+        tree = temp.dir()
+        process.run({ "cp", "-r", root .. "/core", root .. "/lua", root .. "/script", tree })
+    end
+    local before = {}
+    for path, text in pairs(files) do
+        before[path] = temp.read(tree .. "/" .. path)
+        temp.write(tree .. "/" .. path, text)
+    end
+    local result = process.run({ "sh", tree .. "/script/" .. script, tree })
+    for path, text in pairs(before) do
+        if text == "" then
+            os.remove(tree .. "/" .. path)
+        else
+            temp.write(tree .. "/" .. path, text)
+        end
+    end
     return result.exit, result.out .. result.err
 end
 
@@ -34,8 +43,10 @@ local function fails(script, files, ...)
     for _, line in ipairs({ ... }) do assert.is_truthy(text:find(line, 1, true), text) end
 end
 
-describe("script/check-layers", function()
+local CARD = "/*\n * ring - a ring.\n *\n * What:    a.\n * Threads: b.\n * Memory:  c.\n"
+    .. " * Errors:  d.\n * Not:     e.\n */\n"
 
+describe("script/check-layers", function()
     it("finds nothing in this tree", function()
         passes("check-layers", {})
     end)
@@ -64,6 +75,18 @@ describe("script/check-layers", function()
             ["core/near/ring_c.c"] = "int rc_ring_c(int n)\n{\n    return rc_ring_d(n);\n}\n",
         }, "a circle of modules: near/ring_a near/ring_b near/ring_c\n",
             "near/ring_b uses rc_ring_c of near/ring_c")
+    end)
+
+    it("finds one of functions that are inline in headers alone", function()
+        local function one(mine, other)
+            return ("#include \"base/ring_%s.h\"\nint rc_ring_%s%s(int n)\n{\n"
+                .. "    return rc_ring_%s(n);\n}\n"):format(other, mine, mine, other)
+        end
+        local INLINE = CARD .. "static inline int rc_ring_%s(int n)\n{\n    return n;\n}\n"
+        fails("check-layers", {
+            ["core/base/ring_a.h"] = INLINE:format("a"), ["core/base/ring_a.c"] = one("a", "b"),
+            ["core/base/ring_b.h"] = INLINE:format("b"), ["core/base/ring_b.c"] = one("b", "a"),
+        }, "a circle of modules: base/ring_a base/ring_b\n")
     end)
 
     it("takes neither words nor types for a use", function()
@@ -99,9 +122,6 @@ describe("script/check-layers", function()
 end)
 
 describe("script/check-text", function()
-    local CARD = "/*\n * ring - a ring.\n *\n * What:    a.\n * Threads: b.\n * Memory:  c.\n"
-        .. " * Errors:  d.\n * Not:     e.\n */\n"
-
     it("finds nothing in this tree", function()
         passes("check-text", { ["core/base/ring.h"] = CARD, ["script/ring"] = "#!/bin/sh\n" })
     end)

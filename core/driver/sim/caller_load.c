@@ -45,7 +45,7 @@ static void run_loader(struct sim_caller *caller)
                            : sim_dice_spread(&world->dice, 200, ttl_us / 2);
     sim_trace(world, "  caller %d loads k%d%s for %.1f ms", caller->number, caller->key,
               is_cut_off                        ? ", cut off,"
-              : (op->result.flags & RC_REFRESH) ? " anew"
+              : (op->result.flags & RC_REFRESH) ? " again"
                                                 : "",
               (double)takes_us / 1000);
     if (!is_cut_off)

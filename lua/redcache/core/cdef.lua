@@ -109,7 +109,7 @@ enum {
     /* rc_view_read, rc_view_load: shares no answer to a request that was sent before this call */
     RC_FRESH = 512,
     /* rc_load, rc_view_load: the caller cannot read what this slot's last result has found, and
-       wants it loaded anew. The lease takes its place if it still stands there; anything else that
+       wants it loaded again. The lease takes its place if it still stands there; anything else that
        stands there is a hit */
     RC_REPLACE = 1024
 };

@@ -44,7 +44,7 @@ local CODES = {
 
 -- What idle slots may keep. The pool is last in, first out, so the upper WARM slots are those that
 -- a state with a few callers uses again and again: they keep what the core keeps of a slot in use
--- (op.c), and no large answer is allocated anew each time. Those below wait for the next burst:
+-- (op.c), and no large answer is allocated again each time. Those below wait for the next burst:
 -- they keep what most answers fit into. A slot that sinks out of the warm ones gives the rest back.
 local WARM, WARM_BYTES, WARM_BITS = 4, 256 * 1024, 18
 local SMALL_BYTES, SMALL_BITS = 16 * 1024, 14
