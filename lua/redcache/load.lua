@@ -3,9 +3,9 @@
 -- What:   lead() holds the lease: loader, entry, publish. alone() holds none, and its value is its
 --         caller's alone. take() and run() surround every attempt at a load; put.lua shares make().
 -- Memory: a slot belongs to one attempt from take() until the attempt gives it back, and names the
---         key meanwhile: slot.key, and slot.full with the cache's prefix. An attempt runs inside
---         run(), protected: an error that nobody expected (no memory, a hook that throws) ends the
---         load, too.
+--         key meanwhile: slot.key is the user's, slot.full has the cache's prefix and is made once
+--         it is needed. An attempt runs inside run(), protected: an error that nobody expected (no
+--         memory, a hook that throws) ends the load, too.
 -- Not:    what to do with answers other than a lease (remember.lua); the protocol (core).
 
 local bit = require("bit")
@@ -41,28 +41,28 @@ local load = {}
 -- Around an attempt -------------------------------------------------------------------------------
 
 ---Why the caller cannot load the key: the cache is closed, or the caller would wait for itself.
----@param full string the key with its prefix
+---@param key string
 ---@param action string
 ---@return redcache.Error|nil err
-function load.obstacle(cache, full, key, action)
+function load.obstacle(cache, key, action)
     local client = cache._client
     if client.handle == nil then
         return core_client.closed(client, action, key)
     end
-    local loading = client.loading
-    local cause = loading[full] and marks.obstacle(loading, full, cache._scheduler)
-    return cause and errors.new("recursive", action, key, cause)
+    local cause = marks.may_stand()
+        and marks.obstacle(client.loading, cache._prefix .. key, cache._scheduler)
+    return cause and errors.new("recursive", action, key, cause) or nil
 end
 
 ---A slot for one attempt at a load, with the time-out and tag of these settings.
 ---@return redcache.Slot|nil slot
 ---@return redcache.Error|nil err
-function load.take(cache, settings, full, key, action)
+function load.take(cache, settings, key, action)
     local slot, status = take(cache._client)
     if slot == nil then
         return nil, core_slot.failure(nil, status, action, key)
     end
-    slot.full, slot.key = full, key
+    slot.key, slot.full = key, false
     if settings.custom then
         core_slot.customize(slot, settings.timeout, settings.cancelTag)
     end
@@ -133,12 +133,13 @@ local function drop_load(slot)
     core_slot.drop(slot)
 end
 
--- Runs the user's function; `mark`, the slot of a load or a table with `full`, stands at the key
+-- Runs the user's function; `mark`, the slot of a load or an empty table, stands at mark.full
 -- meanwhile. Gives a verdict and what belongs to it:
 --   "value", value, ttl | "nothing", nil, ttl | "same", nil, ttl | "error", err
 local function run_loader(cache, mark, key, fn, old)
     local client, scheduler, ctx = cache._client, cache._scheduler, context(old)
-    local loading, full = client.loading, mark.full
+    local loading, full = client.loading, mark.full or cache._prefix .. key
+    mark.full = full
     marks.add(loading, full, mark, scheduler.current())
     if mark.op then
         scheduler.guard(client, mark, drop_load)
@@ -306,11 +307,11 @@ end
 ---@return redcache.Error|nil err
 ---@return string|nil source
 ---@return string|nil flag
-function load.alone(cache, full, key, fn)
-    local counters, mark = cache._counters, { full = full }
+function load.alone(cache, key, fn)
+    local counters, mark = cache._counters, {}
     local ok, verdict, value = pcall(run_loader, cache, mark, key, fn, nil)
     if not ok then
-        marks.remove(cache._client.loading, full, mark)
+        marks.remove(cache._client.loading, mark.full, mark)
         error(verdict, 0)
     elseif verdict == "error" then
         counters.loadErrors = counters.loadErrors + 1

@@ -40,6 +40,16 @@ function marks.run(mark, fn, handler, key, ctx)
 end
 local run = marks.run
 
+-- Marks of this Lua state that stand, of all servers. Nobody tells of those that the garbage
+-- collector takes: so there may be fewer.
+local count = 0
+
+---Whether a mark may stand somewhere. If not, nobody has to look for one.
+---@return boolean
+function marks.may_stand()
+    return count > 0
+end
+
 -- Whether a frame of `run` for this mark stands on the stack of its coroutine.
 local function is_under_way(mark)
     local co = mark.co
@@ -68,6 +78,9 @@ end
 ---@param request any a second result of that
 function marks.add(loading, full, mark, owner, request)
     mark.owner, mark.request, mark.co = owner, request, running()
+    if not mark.counts then
+        mark.counts, count = true, count + 1
+    end
     local standing = loading[full]
     if standing == nil then
         loading[full] = mark
@@ -86,6 +99,9 @@ end
 ---It has ended, or its coroutine has. Twice is harmless.
 function marks.remove(loading, full, mark)
     local group = mark.group
+    if mark.counts then
+        mark.counts, count = false, count - 1
+    end
     mark.owner, mark.request, mark.co, mark.group = nil, nil, nil, nil
     if group then
         group.members[mark] = nil

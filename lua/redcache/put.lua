@@ -67,6 +67,7 @@ end
 -- A put, from the question for the write lease to its end, for load.run().
 local function attempt(cache, slot, ttl, fn, settings)
     local flags = bor(settings.flags, PUT_FLAGS, settings.serveOld and 0 or constants.HIDE_OLD)
+    slot.full = cache._prefix .. slot.key
     local status = core_load.start(slot, slot.full, settings.numbers, flags)
     status = status == 0 and cache._wait(slot) or status
     local value, err
@@ -103,15 +104,14 @@ function put.put(self, key, ttl, fn, opts)
     elseif not is_ttl(ttl) then
         return nil, errors.bad_ttl("put", key, ttl, "put")
     end
-    local full = self._prefix .. key
-    local err = load.obstacle(self, full, key, "put")
+    local err = load.obstacle(self, key, "put")
     if err then
         return nil, err
     elseif not self._scheduler.can_wait() then
         return nil, core_slot.failure(nil, constants.NOT_WAITED, "put", key)
     end
     local slot
-    slot, err = load.take(self, settings, full, key, "put")
+    slot, err = load.take(self, settings, key, "put")
     if slot == nil then
         return nil, err
     end

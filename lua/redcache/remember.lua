@@ -101,6 +101,7 @@ local function start(cache, slot, settings, more_flags)
         end
         status = core_load.start_view(view, slot, slot.key, settings.numbers, flags, slot.left)
     else
+        slot.full = cache._prefix .. slot.key
         status = core_load.start(slot, slot.full, settings.numbers, flags, slot.left)
     end
     if status == 0 then
@@ -142,7 +143,7 @@ end
 
 -- What stands in Redis now, though its life may be over: for a call whose time is up. ok, value
 local function read_again(cache, slot, settings)
-    local status = core_entry.get(slot, slot.full, 0)
+    local status = core_entry.get(slot, cache._prefix .. slot.key, 0)
     status = status == 0 and cache._wait(slot) or status
     if status ~= 0 or slot.result.outcome ~= HIT or slot.result.kind == KIND_NEGATIVE then
         return false
@@ -156,7 +157,7 @@ local function timed_out(cache, slot, fn, settings)
     local counters = cache._counters
     counters.waits = counters.waits + 1
     if settings.onTimeout == "load" then
-        return load.alone(cache, slot.full, slot.key, fn)
+        return load.alone(cache, slot.key, fn)
     elseif settings.onTimeout == "stale" then
         local found, value
         if band(slot.result.flags, constants.WAITED) == 0 then
@@ -179,7 +180,7 @@ local function unanswered(cache, slot, status, fn, settings)
         return timed_out(cache, slot, fn, settings)
     elseif status == constants.DESCRIPTORS and not settings.strict then
         -- As without Redis: no engine could be started.
-        return load.alone(cache, slot.full, slot.key, fn)
+        return load.alone(cache, slot.key, fn)
     end
     return nil, core_slot.failure(slot, status, "load", slot.key)
 end
@@ -219,7 +220,7 @@ local function answer(cache, slot, status, ttl, fn, settings)
             return nil, errors.new("decode", "load", slot.key, value)
         elseif replaced == MAX_REPLACED then
             -- Somebody stores what this version cannot read faster than the lease can be had.
-            return load.alone(cache, slot.full, slot.key, fn)
+            return load.alone(cache, slot.key, fn)
         end
         -- The lease takes the place of what stands in the slot's result, if nothing else does.
         status = start(cache, slot, settings, constants.REPLACE)
@@ -265,29 +266,28 @@ end
 
 -- Where nothing can be waited for there is no lease either: the loader's value is the caller's
 -- alone.
-local function load_at_once(cache, full, key, fn)
+local function load_at_once(cache, key, fn)
     local found, stale = near.stale(cache, key)
     if found then
         cache._counters.stale = cache._counters.stale + 1
         return stale, nil, "stale"
     end
-    return load.alone(cache, full, key, fn)
+    return load.alone(cache, key, fn)
 end
 
 -- What is not near: an attempt, and further ones where a load's value could not be stored and
 -- another load may help. What the last one gave counts.
 local function ask(cache, key, ttl, fn, settings, left)
-    local full = cache._prefix .. key
-    local err = load.obstacle(cache, full, key, "load")
+    local err = load.obstacle(cache, key, "load")
     if err then
         return nil, err
     elseif not cache._scheduler.can_wait() then
-        return load_at_once(cache, full, key, fn)
+        return load_at_once(cache, key, fn)
     end
     local reloads = settings.reloads
     local deadline, slot, value, source, flag, began
     repeat
-        slot, err = load.take(cache, settings, full, key, "load")
+        slot, err = load.take(cache, settings, key, "load")
         if slot == nil then
             return nil, err
         end
