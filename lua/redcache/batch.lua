@@ -9,6 +9,7 @@ local core_command = require("redcache.core.command")
 local core_entry = require("redcache.core.entry")
 local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
+local calls = require("redcache.calls")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local near = require("redcache.near")
@@ -16,7 +17,7 @@ local options = require("redcache.options")
 local usage = require("redcache.usage")
 
 local is_ttl = options.is_ttl
-local take, give = core_slot.take, core_slot.give
+local take, send, give = calls.take, calls.send, core_slot.give
 local HIT, KIND_NEGATIVE = constants.HIT, constants.KIND_NEGATIVE
 local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
 
@@ -31,23 +32,6 @@ local NOT_WAITED = constants.NOT_WAITED
 local KEPT_KEYS = 128
 
 local batch = {}
-
--- Sends what stands in the slot and waits for the answers.
-local function run(cache, slot, status)
-    if status == 0 then
-        status = core_command.submit(slot)
-    end
-    if status == 0 then
-        status = cache._wait(slot)
-    end
-    return status
-end
-
-local function customize(slot, own)
-    if own and (own.timeout or own.cancelTag) then
-        core_slot.customize(slot, own.timeout, own.cancelTag)
-    end
-end
 
 -- The deadline of a batch that takes more than one write, or nil.
 local function deadline_of(cache, own, count, per_write)
@@ -219,12 +203,11 @@ end
 local function read_kept(cache, list, count, own, values, failed, negatives, doubtful)
     local slots, counters = {}, cache._counters
     for i = 1, count do
-        local slot, status = take(cache._client)
+        local slot, err = take(cache._client, own, "read", list[i])
         if slot == nil then
-            failed[list[i]] = core_slot.failure(nil, status, "read", list[i])
+            failed[list[i]] = err
         else
-            customize(slot, own)
-            status = core_near.view_read(cache._view, slot, list[i], 0)
+            local status = core_near.view_read(cache._view, slot, list[i], 0)
             slots[i] = slot
             if status ~= 0 then
                 failed[list[i]] = core_slot.failure(slot, status, "read", list[i])
@@ -252,17 +235,16 @@ end
 
 -- Reads the keys by MGETs, in one write per 65,536.
 local function read_mget(cache, list, count, own, values, failed, negatives, doubtful)
-    local slot, reason = take(cache._client)
+    local slot, _, reason = take(cache._client, own, "read")
     if slot == nil then
         fail_all(failed, list, 1, count, nil, reason, "read")
         return
     end
-    customize(slot, own)
     local deadline = deadline_of(cache, own, count, KEYS_PER_WRITE)
     for first = 1, count, KEYS_PER_WRITE do
         local last = math.min(first + KEYS_PER_WRITE - 1, count)
         local status = has_time(cache, slot, own, deadline)
-            and run(cache, slot, write_mgets(cache, slot, list, first, last)) or constants.TIMEOUT
+            and send(cache, slot, write_mgets(cache, slot, list, first, last)) or constants.TIMEOUT
         if status == 0 then
             read_mgets(cache, slot, list, first, last, values, failed, negatives, doubtful)
         else
@@ -276,10 +258,7 @@ end
 local function read_doubtful(cache, doubtful, own, values, failed)
     local counters, slot = cache._counters, nil
     for key, bytes in pairs(doubtful) do
-        slot = slot or take(cache._client)
-        if slot then
-            customize(slot, own)
-        end
+        slot = slot or take(cache._client, own, "read", key)
         if not (slot and entry.is_plain(cache, slot, cache._prefix .. key, bytes)) then
             counters.misses = counters.misses + 1
         else
@@ -434,20 +413,19 @@ function batch.setMulti(self, map, ttl, opts)
     local failed, stored = {}, 0
     local items, count = encode_all(self, map, ttl, failed)
     if count > 0 then
-        local slot, reason = take(self._client)
+        local slot, _, reason = take(self._client, own, "write")
         if slot == nil then
             for i = 1, count do
                 failed[items[i].key] = core_slot.failure(nil, reason, "write", items[i].key)
             end
             return nil, failed
         end
-        customize(slot, own)
         local grace = own.grace or self._settings.grace
         local deadline = deadline_of(self, own, count, COMMANDS_PER_WRITE)
         for first = 1, count, COMMANDS_PER_WRITE do
             local last = math.min(first + COMMANDS_PER_WRITE - 1, count)
             local status = has_time(self, slot, own, deadline)
-                and run(self, slot, write_sets(self, slot, items, first, last, grace))
+                and send(self, slot, write_sets(self, slot, items, first, last, grace))
                 or constants.TIMEOUT
             if status == 0 then
                 stored = stored + read_sets(slot, items, first, last, failed)
@@ -494,12 +472,12 @@ function batch.deleteMulti(self, keys, opts)
     elseif count == 0 then
         return 0
     end
-    local slot, status = take(self._client)
+    local slot
+    slot, err = take(self._client, own, "delete", list[1])
     if slot == nil then
-        return nil, core_slot.failure(nil, status, "delete", list[1])
+        return nil, err
     end
-    customize(slot, own)
-    status = core_command.begin(slot, 0)
+    local status = core_command.begin(slot, 0)
     status = status == 0 and core_command.command(slot, count + 1) or status
     status = status == 0 and core_command.argument(slot, "UNLINK") or status
     for i = 1, count do
@@ -509,14 +487,12 @@ function batch.deleteMulti(self, keys, opts)
         status = core_command.argument_written(slot, self._prefix .. list[i])
     end
     status = status == 0 and core_command.submit_delete(slot) or status
-    status = status == 0 and self._wait(slot) or status
+    status = calls.await(self, slot, status)
     if status == NOT_WAITED then
         give(slot)
         return count, nil, "sent"
     elseif status ~= 0 then
-        err = core_slot.failure(slot, status, "delete", list[1])
-        give(slot)
-        return nil, err
+        return nil, calls.fail(slot, status, "delete", list[1])
     end
     local deleted = core_entry.number(slot)
     give(slot)

@@ -12,6 +12,7 @@ local core_loop = require("redcache.core.loop")
 local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
 local batch = require("redcache.batch")
+local calls = require("redcache.calls")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local is_nginx = require("redcache.nginx")
@@ -26,7 +27,8 @@ local request = require("redcache.request")
 local usage = require("redcache.usage")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
-local take, give = core_slot.take, core_slot.give
+local take, await, fail = calls.take, calls.await, calls.fail
+local give = core_slot.give
 local HIT, WANT_TTL, NOT_WAITED = constants.HIT, constants.WANT_TTL, constants.NOT_WAITED
 local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
 local KIND_PLAIN = constants.KIND_PLAIN
@@ -139,22 +141,15 @@ local function take_for(self, opts, place, method, action, key)
             return nil, nil, message
         end
     end
-    local slot, status = take(self._client)
-    if slot == nil then
-        return nil, core_slot.failure(nil, status, action, key)
-    end
-    if own and (own.timeout or own.cancelTag) then
-        core_slot.customize(slot, own.timeout, own.cancelTag)
-    end
-    return slot, own
+    local slot, err = take(self._client, own, action, key)
+    return slot, slot and own or err
 end
 
 -- The slow end of get: anything but a plain hit.
 local function get_other(self, slot, status, key)
     local result, counters = slot.result, self._counters
     if status ~= 0 then
-        local err = core_slot.failure(slot, status, "read", key)
-        give(slot)
+        local err = fail(slot, status, "read", key)
         if err.code == "unavailable" or err.code == "timeout" or err.code == "cannotWait" then
             local found, value = near.stale(self, key)
             if found then
@@ -211,9 +206,7 @@ local function get_redis(self, slot, key, own)
     else
         status = core_entry.get(slot, self._prefix .. key, self._read_flags)
     end
-    if status == 0 then
-        status = self._wait(slot)
-    end
+    status = await(self, slot, status)
     local result = slot.result
     if status == 0 and result.outcome == HIT and result.kind == KIND_VALUE
         and result.stale_ms == 0 then
@@ -247,21 +240,19 @@ function Cache:get(key, opts)
         error(usage.fault(self, "cache", "_client", "get")
             or errors.argument("key", "get", "string", key), 2)
     end
-    local source, value, slot, own
+    local source, value, slot, err
     if opts == nil then
         source, value = near.hit(self, key, self._max_stale, self._copy)
         if source ~= nil then
             return value, nil, source
         end
-        local status
-        slot, status = take(self._client)
+        slot, err = take(self._client, nil, "read", key)
         if slot == nil then
-            return nil, core_slot.failure(nil, status, "read", key)
+            return nil, err
         end
         return get_redis(self, slot, key)
     end
-    local message
-    own, message = options.read({}, opts, "read", "get")
+    local own, message = options.read({}, opts, "read", "get")
     if own == nil then
         error(message, 2)
     end
@@ -272,14 +263,12 @@ function Cache:get(key, opts)
     if source ~= nil then
         return value, nil, source
     end
-    slot, message = take(client)
-    if slot == nil then
-        return nil, core_slot.failure(nil, message, "read", key)
-    end
     if deadline then
-        core_slot.customize(slot, core_clock.left(client, deadline), own.cancelTag)
-    elseif own.timeout or own.cancelTag then
-        core_slot.customize(slot, own.timeout, own.cancelTag)
+        own.timeout = core_clock.left(client, deadline)
+    end
+    slot, err = take(client, own, "read", key)
+    if slot == nil then
+        return nil, err
     end
     return get_redis(self, slot, key, own)
 end
@@ -290,14 +279,9 @@ local function look(self, key, flags, opts, method, action)
     if slot == nil then
         return nil, reason, fault
     end
-    local status = core_entry.get(slot, self._prefix .. key, flags)
-    if status == 0 then
-        status = self._wait(slot)
-    end
+    local status = await(self, slot, core_entry.get(slot, self._prefix .. key, flags))
     if status ~= 0 then
-        reason = core_slot.failure(slot, status, action, key)
-        give(slot)
-        return nil, reason
+        return nil, fail(slot, status, action, key)
     end
     return slot
 end
@@ -400,13 +384,9 @@ function Cache:set(key, value, ttl, opts)
     local grace = own and own.grace or settings.grace
     local status = core_entry.set(slot, self._prefix .. key, settings.codec.id, bytes, ttl, grace,
         settings.plain)
-    if status == 0 then
-        status = self._wait(slot)
-    end
+    status = await(self, slot, status)
     if status ~= 0 and status ~= NOT_WAITED then
-        local err = core_slot.failure(slot, status, "write", key)
-        give(slot)
-        return nil, err
+        return nil, fail(slot, status, "write", key)
     end
     give(slot)
     return true, nil, status == NOT_WAITED and "sent" or nil
@@ -431,17 +411,12 @@ function Cache:delete(key, opts)
     elseif slot == nil then
         return nil, reason
     end
-    local status = core_entry.delete(slot, self._prefix .. key)
-    if status == 0 then
-        status = self._wait(slot)
-    end
+    local status = await(self, slot, core_entry.delete(slot, self._prefix .. key))
     if status == NOT_WAITED then
         give(slot)
         return true, nil, "sent"
     elseif status ~= 0 then
-        reason = core_slot.failure(slot, status, "delete", key)
-        give(slot)
-        return nil, reason
+        return nil, fail(slot, status, "delete", key)
     end
     local deleted = core_entry.number(slot) > 0
     give(slot)

@@ -6,6 +6,7 @@
 local constants = require("redcache.core.constants")
 local core_command = require("redcache.core.command")
 local core_entry = require("redcache.core.entry")
+local calls = require("redcache.calls")
 local serializer = require("redcache.serializer")
 
 local KIND_VALUE, KIND_PLAIN = constants.KIND_VALUE, constants.KIND_PLAIN
@@ -103,9 +104,7 @@ function entry.is_plain(cache, slot, key, bytes)
         status = status == 0 and core_command.argument(slot, name) or status
         status = status == 0 and core_command.argument(slot, key) or status
     end
-    status = status == 0 and core_command.submit(slot) or status
-    status = status == 0 and cache._wait(slot) or status
-    if status ~= 0 then
+    if calls.send(cache, slot, status) ~= 0 then
         return false
     end
     local nodes, count = core_command.nodes(slot)

@@ -23,13 +23,15 @@ local core_client = require("redcache.core.client")
 local core_entry = require("redcache.core.entry")
 local core_lock = require("redcache.core.lock")
 local core_slot = require("redcache.core.slot")
+local calls = require("redcache.calls")
 local errors = require("redcache.errors")
 local namespace = require("redcache.namespace")
 local options = require("redcache.options")
 local usage = require("redcache.usage")
 
-local take, give = core_slot.take, core_slot.give
+local await, give = calls.await, core_slot.give
 local HELD, LOST = constants.LOCK_HELD, constants.LOCK_LOST
+local NOT_WAITED = constants.NOT_WAITED
 
 local lock = {}
 
@@ -50,24 +52,13 @@ end
 
 -- A slot with the lock's own timeout and tag, or nil and the error.
 local function take_slot(self, action)
-    local slot, status = take(self._client)
-    if slot == nil then
-        return nil, core_slot.failure(nil, status, action, self.name)
-    end
-    local settings = self._settings
-    if settings.timeout or settings.cancelTag then
-        core_slot.customize(slot, settings.timeout, settings.cancelTag)
-    end
-    return slot
+    return calls.take(self._client, self._settings, action, self.name)
 end
 
--- Waits for what was started, gives the slot back, and tells what failed.
+-- Ends a call: gives the slot back, and tells what failed.
 local function finish(self, slot, status, action)
-    if status == 0 then
-        status = self._cache._wait(slot)
-    end
     local err
-    if status == constants.NOT_WAITED and action == "unlock" then
+    if status == NOT_WAITED and action == "unlock" then
         status = 0 -- it is on its way
     end
     if status == constants.LOST then
@@ -75,7 +66,7 @@ local function finish(self, slot, status, action)
     elseif status ~= 0 then
         err = core_slot.failure(slot, status, action, self.name)
     end
-    give(slot)
+    give(slot) -- last: what throws before it leaves the slot to abandon()
     return err
 end
 
@@ -92,7 +83,7 @@ end
 
 -- The light thread that acquires or holds is gone: gives the lock back, and waits for nothing.
 local function drop(handle)
-    local slot = take(handle._client)
+    local slot = core_slot.take(handle._client)
     if slot == nil then
         return
     elseif core_lock.release(handle._handle, slot) == 0 then
@@ -154,7 +145,7 @@ function Lock:acquire(wait)
     if closed then
         return nil, closed
     elseif not self._cache._scheduler.can_wait() then
-        return nil, core_slot.failure(nil, constants.NOT_WAITED, "lock", self.name)
+        return nil, core_slot.failure(nil, NOT_WAITED, "lock", self.name)
     elseif self._handle == nil then
         local handle, status =
             core_lock.new(self._client, namespace.lock_key(self._prefix, self.name))
@@ -179,7 +170,8 @@ function Lock:acquire(wait)
 end
 
 local function attempt_release(self, slot)
-    return finish(self, slot, core_lock.release(self._handle, slot), "unlock")
+    local status = await(self._cache, slot, core_lock.release(self._handle, slot))
+    return finish(self, slot, status, "unlock")
 end
 
 ---Gives the lock back. What was begun goes on behind a timeout or the end of the caller, for as
@@ -240,7 +232,8 @@ function Lock:extend(ttl)
     if slot == nil then
         return nil, err
     end
-    err = finish(self, slot, core_lock.extend(self._handle, slot, ttl), "extend")
+    local status = await(self._cache, slot, core_lock.extend(self._handle, slot, ttl))
+    err = finish(self, slot, status, "extend")
     return not err or nil, err
 end
 
@@ -268,10 +261,8 @@ function Lock:held()
     if slot == nil then
         return nil, err
     end
-    local status = core_entry.get(slot, namespace.lock_key(self._prefix, self.name), 0)
-    if status == 0 then
-        status = self._cache._wait(slot)
-    end
+    local status = await(self._cache, slot,
+        core_entry.get(slot, namespace.lock_key(self._prefix, self.name), 0))
     local held = status == 0 and slot.result.outcome == constants.HIT
         and select(4, core_entry.read(slot)) == self.token
     err = finish(self, slot, status, "ask for lock")

@@ -14,6 +14,7 @@ local core_client = require("redcache.core.client")
 local core_clock = require("redcache.core.clock")
 local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
+local calls = require("redcache.calls")
 local entry = require("redcache.entry")
 local usage = require("redcache.usage")
 
@@ -251,10 +252,7 @@ local function barrier(cache, deadline, tag)
         return nil
     end
     core_slot.customize(slot, core_clock.left(client, deadline), tag)
-    local status = core_near.barrier(slot)
-    if status == 0 then
-        status = cache._wait(slot)
-    end
+    local status = calls.await(cache, slot, core_near.barrier(slot))
     local time = status == 0 and core_near.barrier_time(slot) or nil
     core_slot.give(slot)
     return time

@@ -1,0 +1,80 @@
+-- calls - the parts that every call to Redis has: a slot, an operation, the wait for it, its end.
+--
+-- What:   local slot, err = calls.take(client, own, "read", key)
+--         local status = calls.await(cache, slot, core_entry.get(slot, full, 0))
+--         if status ~= 0 then return nil, calls.fail(slot, status, "read", key) end
+--         ... reads the slot's result ...
+--         give(slot)
+-- Memory: the slot is the caller's from take() until fail() or core_slot.give().
+-- Errors: error objects. In a phase of nginx that cannot wait, await() gives NOT_WAITED: what was
+--         started goes on without its caller; a write has been sent then.
+-- Not:    no closure, no table: these stand on the way of every hit. What may throw while a slot
+--         holds a lease or lock runs protected (remember.lua, lock.lua).
+
+local core_command = require("redcache.core.command")
+local core_slot = require("redcache.core.slot")
+
+local customize, failure, give = core_slot.customize, core_slot.failure, core_slot.give
+local submit, take = core_command.submit, core_slot.take
+
+local calls = {}
+
+---Takes a slot and lends it the timeout and tag of a call.
+---@param client redcache.Client
+---@param own table|nil options: timeout, cancelTag
+---@param action string for the error, as the key
+---@param key string|nil
+---@return redcache.Slot|nil slot
+---@return redcache.Error|nil err
+---@return integer|nil status why not
+function calls.take(client, own, action, key)
+    local slot, status = take(client)
+    if slot == nil then
+        return nil, failure(nil, status, action, key), status
+    end
+    if own ~= nil and (own.timeout or own.cancelTag) then
+        customize(slot, own.timeout, own.cancelTag)
+    end
+    return slot
+end
+
+---Waits for what was started in the slot.
+---@param cache redcache.Cache
+---@param slot redcache.Slot
+---@param status integer of the start; other than 0, nothing runs
+---@return integer status
+function calls.await(cache, slot, status)
+    if status == 0 then
+        return cache._wait(slot)
+    end
+    return status
+end
+
+---Sends the commands that were written into the slot, and waits for their answers.
+---@param cache redcache.Cache
+---@param slot redcache.Slot
+---@param status integer of the last part that was written
+---@return integer status
+function calls.send(cache, slot, status)
+    if status == 0 then
+        status = submit(slot)
+    end
+    if status == 0 then
+        return cache._wait(slot)
+    end
+    return status
+end
+
+---Ends a call that failed: gives the slot back.
+---@param slot redcache.Slot
+---@param status integer other than 0
+---@param action string
+---@param key string|nil
+---@return redcache.Error err
+function calls.fail(slot, status, action, key)
+    local err = failure(slot, status, action, key)
+    give(slot)
+    return err
+end
+
+return calls
