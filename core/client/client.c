@@ -8,6 +8,8 @@
 #include "base/clock.h"
 #include "driver/fork.h"
 #include "driver/manual_clock.h"
+#include "driver/memory.h"
+#include "driver/tls.h"
 #include "engine/script.h"
 
 static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;

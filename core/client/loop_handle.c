@@ -149,9 +149,9 @@ int rc_loop_accept(rc_loop *loop)
 static struct rc_link *link_of(struct rc_loop *loop, uint32_t which)
 {
     struct rc_driver *driver = driver_of(loop);
-    if (driver == NULL || driver->wire != &rc_wire_host || which >= RC_TOPOLOGY_LINKS)
+    if (driver == NULL || driver->wire != &rc_wire_host)
         return NULL;
-    return &driver->engine.topology.links[which];
+    return rc_topology_numbered(&driver->engine.topology, which);
 }
 
 /* The same for news of it: the engine learns the time first. */

@@ -49,6 +49,30 @@ static const struct rc_wire *wire_of(const rc_options *options, bool is_memory)
     return options->driver == RC_DRIVER_HOST ? &rc_wire_host : &rc_wire_socket;
 }
 
+static void free_lines(struct rc_driver *driver)
+{
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        free(link->line);
+        link->line = NULL;
+    }
+}
+
+static int make_lines(struct rc_driver *driver)
+{
+    const struct rc_wire *wire = driver->wire;
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        struct rc_line *line = calloc(1, wire->line_size);
+        if (line == NULL)
+            return RC_ERR_NOMEM;
+        line->driver = driver;
+        line->link = link;
+        link->line = line;
+        if (wire->init != NULL)
+            wire->init(line);
+    }
+    return 0;
+}
+
 static int open_wake_fd(struct rc_driver *driver)
 {
     driver->wake_fd[0] = driver->wake_fd[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -66,7 +90,6 @@ static void init(struct rc_driver *driver, const rc_options *options,
     driver->tls_context = means->tls_context;
     driver->clock = options->clock;
     driver->time_us = options->clock != NULL ? &options->clock->now_us : NULL;
-    driver->fds[0] = driver->fds[1] = -1;
     driver->fork_generation = rc_fork_generation();
     driver->cpu_count = (int)sysconf(_SC_NPROCESSORS_ONLN);
     driver->may_spin = options->spin > 0 && driver->cpu_count > 1;
@@ -90,9 +113,11 @@ int rc_driver_start(struct rc_driver **result, const rc_options *options,
     if (error != 0)
         goto fail;
     pthread_mutex_init(&driver->waiters_mutex, NULL);
-    error = open_wake_fd(driver);
+    error = make_lines(driver);
+    if (error == 0)
+        error = open_wake_fd(driver);
     if (error != 0)
-        goto fail_engine;
+        goto fail_lines;
     if (driver->runner->start != NULL)
         error = driver->runner->start(driver);
     if (error != 0)
@@ -102,7 +127,8 @@ int rc_driver_start(struct rc_driver **result, const rc_options *options,
 
 fail_fd:
     close(driver->wake_fd[0]);
-fail_engine:
+fail_lines:
+    free_lines(driver);
     pthread_mutex_destroy(&driver->waiters_mutex);
     rc_engine_deinit(&driver->engine);
 fail:
@@ -169,6 +195,7 @@ void rc_driver_free(struct rc_driver *driver)
         driver->runner->free(driver);
     close(driver->wake_fd[0]);
     pthread_mutex_destroy(&driver->waiters_mutex);
+    free_lines(driver);
     rc_engine_deinit(&driver->engine);
     free(driver);
 }

@@ -3,6 +3,8 @@
  *
  * Its turns are all that happens: nothing works in the background.
  */
+#include <assert.h>
+
 #include "driver/loop.h"
 #include "driver/turn.h"
 
@@ -19,7 +21,7 @@ static void turn(struct rc_driver *driver, struct rc_loop *loop)
 {
     if (!rc_driver_try_own(driver))
         return;
-    for (int i = 0; i < RC_TURNS_MAX && rc_driver_turn(driver, 0); i++) {
+    for (int i = 0; i < RC_TURNS_MAX && rc_driver_turn(driver, false); i++) {
     }
     rc_driver_leave(driver, false);
     int64_t now_us = driver->engine.context.now_us;
@@ -41,13 +43,13 @@ static uint32_t take_wants(struct rc_link *link)
 
 static void tell_links(struct rc_driver *driver, rc_turn *turn)
 {
-    _Static_assert((int)RC_HOST_LINKS == (int)RC_TOPOLOGY_LINKS, "a host owns all of them");
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        struct rc_link *link = &driver->engine.topology.links[i];
-        turn->links[i].wants = take_wants(link);
-        turn->links[i].len = rc_buf_len(&link->output);
-        turn->news |= (turn->links[i].len > 0 ? 1u << i : 0) |
-                      (turn->links[i].wants != 0 ? 1u << (RC_HOST_LINKS + i) : 0);
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        assert(link->number < RC_HOST_LINKS);
+        rc_host_link *told = &turn->links[link->number];
+        told->wants = take_wants(link);
+        told->len = rc_buf_len(&link->output);
+        turn->news |= (told->len > 0 ? 1u << link->number : 0) |
+                      (told->wants != 0 ? 1u << (RC_HOST_LINKS + link->number) : 0);
     }
     int64_t at_us = rc_engine_deadline(&driver->engine);
     int64_t left_us = at_us - driver->engine.context.now_us;
@@ -71,20 +73,19 @@ const struct rc_runner rc_runner_host = {
 
 /* ---- the wire: the host moves the bytes ------------------------------------------------------ */
 
-static void send_nothing(struct rc_driver *driver, int which)
+static void send_nothing(struct rc_line *line)
 {
-    (void)driver;
-    (void)which;
+    (void)line;
 }
 
-static bool receive_nothing(struct rc_driver *driver, int which)
+static bool receive_nothing(struct rc_line *line)
 {
-    (void)driver;
-    (void)which;
+    (void)line;
     return false;
 }
 
 const struct rc_wire rc_wire_host = {
+    .line_size = sizeof(struct rc_line),
     .send = send_nothing,
     .receive = receive_nothing,
 };

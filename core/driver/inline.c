@@ -8,13 +8,14 @@
  */
 #include <poll.h>
 #include <sched.h>
-#include <time.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "driver/loop.h"
 #include "driver/reactor.h"
 #include "driver/turn.h"
+#include "driver/wire_socket.h"
 
 enum {
     SPIN_US =
@@ -55,60 +56,67 @@ static void end_spin(struct rc_driver *driver, bool paid)
 
 static bool answer_is_due(const struct rc_driver *driver)
 {
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        const struct rc_link *link = &driver->engine.topology.links[i];
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
         if (rc_link_is_ready(link) && !rc_list_is_empty(&link->in_flight))
             return true;
     }
     return false;
 }
 
-/* Sleeps as the owner until a socket or another thread wants something, or a timer is due. Returns
-   the links to read. */
-static unsigned sleep_as_owner(struct rc_driver *driver)
+/* The wake fd and every connected socket. Returns how many. */
+static nfds_t choose_polled(struct rc_driver *driver)
 {
-    struct pollfd fds[1 + RC_TOPOLOGY_LINKS];
-    nfds_t count = 1;
-    int which[RC_TOPOLOGY_LINKS];
-    unsigned readable = 0;
-    fds[0] = (struct pollfd){.fd = driver->wake_fd[0], .events = POLLIN};
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        if (driver->fds[i] < 0)
-            continue;
-        which[count - 1] = i;
-        fds[count++] = (struct pollfd){
-            .fd = driver->fds[i], .events = (short)(POLLIN | (driver->unwritten[i] ? POLLOUT : 0))};
+    struct pollfd *polled = driver->polled;
+    *polled++ = (struct pollfd){.fd = driver->wake_fd[0], .events = POLLIN};
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        const struct rc_socket_line *at = rc_socket_line_of(link->line);
+        short events = (short)(POLLIN | (at->unwritten ? POLLOUT : 0));
+        if (at->fd >= 0)
+            *polled++ = (struct pollfd){.fd = at->fd, .events = events};
     }
+    return (nfds_t)(polled - driver->polled);
+}
+
+/* The sockets are the same as in choose_polled: the owner has slept in between. */
+static void take_polled(struct rc_driver *driver)
+{
+    const struct pollfd *polled = driver->polled;
+    if (polled++->revents != 0) {
+        uint64_t number;
+        ssize_t n = read(driver->wake_fd[0], &number, sizeof number);
+        (void)n;
+    }
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        if (rc_socket_line_of(link->line)->fd >= 0)
+            link->line->is_readable = polled++->revents != 0;
+    }
+}
+
+/* Sleeps as the owner until a socket or another thread wants something, or a timer is due. */
+static void sleep_as_owner(struct rc_driver *driver)
+{
+    nfds_t count = choose_polled(driver);
     int64_t left_us = rc_engine_deadline(&driver->engine) - rc_clock_us();
     int timeout_ms = left_us > 1000000 ? 1000 : left_us < 0 ? 0 : (int)((left_us + 999) / 1000);
     /* The other half of the pair is in rc_driver_submit and kick: they submit, then look at
        `owner`. */
     atomic_store(&driver->owner, RC_OWNER_SLEEPING);
     if (atomic_load(&driver->submitted) == NULL && !atomic_load(&driver->reactor_wants))
-        (void)poll(fds, count, timeout_ms);
+        (void)poll(driver->polled, count, timeout_ms);
     else
-        (void)poll(fds, count, 0);
+        (void)poll(driver->polled, count, 0);
     atomic_store(&driver->owner, RC_OWNER_TURNING);
-    if (fds[0].revents != 0) {
-        uint64_t number;
-        ssize_t n = read(driver->wake_fd[0], &number, sizeof number);
-        (void)n;
-    }
-    for (nfds_t i = 1; i < count; i++)
-        readable |= fds[i].revents != 0 ? 1u << which[i - 1] : 0;
-    return readable;
+    take_polled(driver);
 }
 
 static void turn_until_done(struct rc_driver *driver, struct rc_seat *seat)
 {
-    unsigned readable = 0;
     bool spinning = false;
     int64_t spin_until_us = 0;
     bool told_reactor = false;
     rc_driver_count_inline_turn(driver);
     for (;;) {
-        bool any = rc_driver_turn(driver, readable);
-        readable = 0;
+        bool any = rc_driver_turn(driver, false);
         if (rc_driver_needs_reactor(driver) && !told_reactor) {
             atomic_store(&driver->reactor_wants, true);
             told_reactor = true;
@@ -134,7 +142,7 @@ static void turn_until_done(struct rc_driver *driver, struct rc_seat *seat)
         if (spinning)
             end_spin(driver, false);
         spinning = false;
-        readable = sleep_as_owner(driver);
+        sleep_as_owner(driver);
     }
     if (spinning)
         end_spin(driver, false);
@@ -209,10 +217,31 @@ static void turn(struct rc_driver *driver, struct rc_loop *loop)
     rc_driver_serve(driver, loop->turns ? 1 : 0);
 }
 
+static int start(struct rc_driver *driver)
+{
+    size_t count = 1;
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        count++;
+    }
+    driver->polled = calloc(count, sizeof *driver->polled);
+    if (driver->polled == NULL)
+        return RC_ERR_NOMEM;
+    int error = rc_reactor_start(driver);
+    if (error != 0)
+        free(driver->polled);
+    return error;
+}
+
+static void end(struct rc_driver *driver)
+{
+    rc_reactor_free(driver);
+    free(driver->polled);
+}
+
 const struct rc_runner rc_runner_inline = {
-    .start = rc_reactor_start,
+    .start = start,
     .stop = rc_reactor_stop,
-    .free = rc_reactor_free,
+    .free = end,
     .orphan = rc_reactor_orphan,
     .wake = rc_reactor_wake,
     .wait = wait,

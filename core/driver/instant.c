@@ -20,7 +20,7 @@ static bool turn_for(struct rc_driver *driver, struct rc_seat *seat)
     if (!rc_driver_try_own(driver))
         return false;
     rc_driver_count_inline_turn(driver);
-    for (int i = 0; i < RC_TURNS_MAX && rc_driver_turn(driver, 0); i++) {
+    for (int i = 0; i < RC_TURNS_MAX && rc_driver_turn(driver, false); i++) {
         if (rc_seat_is_done(seat) && atomic_load(&driver->submitted) == NULL &&
             !rc_driver_has_unread(driver))
             break;

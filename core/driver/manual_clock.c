@@ -40,7 +40,7 @@ static bool turn_once(struct rc_driver *driver)
     /* Another owner breaks the promise of one thread, and turns it by itself. */
     if (!is_alive(driver) || !rc_driver_try_own(driver))
         return false;
-    bool any = rc_driver_turn(driver, ~0u);
+    bool any = rc_driver_turn(driver, true);
     rc_driver_leave(driver, false);
     return any;
 }

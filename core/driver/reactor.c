@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "driver/lookup.h"
 #include "driver/socket.h"
+#include "driver/wire_socket.h"
 
 enum {
     TICK_US = 3000,       /* how soon after the last inline turn the reactor takes over */
@@ -25,10 +26,13 @@ enum {
 
 enum mode { MODE_ARMED, MODE_TICKING, MODE_DORMANT };
 
-/* A connection on its way: address after address. */
-struct door {
+/* A line's connection on its way, address after address, and then what polls it. */
+struct dial {
+    /* Fixed after start. */
     struct rc_reactor *reactor;
-    int which;
+    struct rc_socket_line *line;
+    struct rc_list place; /* in the reactor's dials */
+
     uv_poll_t poll;
     struct rc_lookup *lookup;   /* under way, NULL: none */
     struct addrinfo *addresses; /* of the lookup, NULL for unix sockets */
@@ -49,7 +53,7 @@ struct rc_reactor {
     uv_timer_t upkeep;
     int tick_fd; /* ticks are finer than that */
     uv_poll_t tick;
-    struct door doors[RC_TOPOLOGY_LINKS];
+    struct rc_list dials; /* by `place`, one per line over a socket: fixed after start */
     enum mode mode;
     bool is_hosted; /* no thread: fixed after start */
     bool has_tick;  /* the tick is set */
@@ -63,40 +67,48 @@ struct rc_reactor {
     _Atomic int wakers; /* threads inside rc_reactor_wake */
 };
 
-static void pass(struct rc_reactor *reactor, unsigned readable);
+/* What a pass reads from, though no answer is due. */
+struct reading {
+    bool all;
+    struct rc_socket_line *line; /* NULL: none alone */
+};
 
-static struct rc_link *link_of(struct door *door)
+static const struct reading READ_DUE = {0}, READ_ALL = {.all = true};
+
+static void pass(struct rc_reactor *reactor, struct reading reading);
+
+static struct rc_link *link_of(struct dial *dial)
 {
-    return &door->reactor->driver->engine.topology.links[door->which];
+    return dial->line->line.link;
 }
 
 /* ---- polling --------------------------------------------------------------------------------- */
 
 static void on_poll(uv_poll_t *handle, int status, int events);
 
-static void set_poll(struct door *door, int events)
+static void set_poll(struct dial *dial, int events)
 {
-    if (!door->has_poll || door->poll_events == events ||
-        uv_is_closing((const uv_handle_t *)&door->poll))
+    if (!dial->has_poll || dial->poll_events == events ||
+        uv_is_closing((const uv_handle_t *)&dial->poll))
         return;
-    door->poll_events = events;
-    door->reactor->unwatched = true;
+    dial->poll_events = events;
+    dial->reactor->unwatched = true;
     if (events == 0)
-        uv_poll_stop(&door->poll);
+        uv_poll_stop(&dial->poll);
     else
-        uv_poll_start(&door->poll, events, on_poll);
+        uv_poll_start(&dial->poll, events, on_poll);
 }
 
 static void update_polls(struct rc_reactor *reactor)
 {
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        struct door *door = &reactor->doors[i];
+    RC_LIST_EACH(at, following, &reactor->dials) {
+        struct dial *dial = RC_CONTAINER(at, struct dial, place);
         int events = 0;
-        if (door->connecting)
-            events = door->answered ? 0 : UV_WRITABLE;
+        if (dial->connecting)
+            events = dial->answered ? 0 : UV_WRITABLE;
         else if (reactor->mode == MODE_ARMED)
-            events = UV_READABLE | (reactor->driver->unwritten[i] ? UV_WRITABLE : 0);
-        set_poll(door, events);
+            events = UV_READABLE | (dial->line->unwritten ? UV_WRITABLE : 0);
+        set_poll(dial, events);
     }
 }
 
@@ -150,77 +162,77 @@ static void set_mode(struct rc_reactor *reactor, enum mode mode)
 
 static void on_poll_closed(uv_handle_t *handle)
 {
-    struct door *door = handle->data;
-    int fd = door->fd;
-    door->has_poll = false;
-    door->fd = -1; /* first: a child of fork() closes what stands here */
+    struct dial *dial = handle->data;
+    int fd = dial->fd;
+    dial->has_poll = false;
+    dial->fd = -1; /* first: a child of fork() closes what stands here */
     close(fd);
-    pass(door->reactor, 0); /* the link may want to be opened again */
+    pass(dial->reactor, READ_DUE); /* the link may want to be opened again */
 }
 
-static void free_addresses(struct door *door)
+static void free_addresses(struct dial *dial)
 {
-    if (door->addresses != NULL)
-        uv_freeaddrinfo(door->addresses);
-    door->addresses = door->next = NULL;
+    if (dial->addresses != NULL)
+        uv_freeaddrinfo(dial->addresses);
+    dial->addresses = dial->next = NULL;
 }
 
 /* The descriptor is closed once libuv has let go of it. */
-static void shut(struct door *door)
+static void shut(struct dial *dial)
 {
-    door->reactor->driver->fds[door->which] = -1;
-    rc_tls_free(door->reactor->driver->tls[door->which]);
-    door->reactor->driver->tls[door->which] = NULL;
-    door->connecting = door->answered = false;
-    if (door->lookup != NULL)
-        rc_lookup_abandon(door->lookup);
-    door->lookup = NULL;
-    free_addresses(door);
-    if (door->has_poll && !uv_is_closing((uv_handle_t *)&door->poll))
-        uv_close((uv_handle_t *)&door->poll, on_poll_closed);
+    dial->line->fd = -1;
+    rc_tls_free(dial->line->tls);
+    dial->line->tls = NULL;
+    dial->connecting = dial->answered = false;
+    if (dial->lookup != NULL)
+        rc_lookup_abandon(dial->lookup);
+    dial->lookup = NULL;
+    free_addresses(dial);
+    if (dial->has_poll && !uv_is_closing((uv_handle_t *)&dial->poll))
+        uv_close((uv_handle_t *)&dial->poll, on_poll_closed);
 }
 
-static void give_up(struct door *door, const char *cause)
+static void give_up(struct dial *dial, const char *cause)
 {
-    shut(door);
-    rc_link_lost(link_of(door), cause);
+    shut(dial);
+    rc_link_lost(link_of(dial), cause);
 }
 
-static void give_up_errno(struct door *door, long error)
+static void give_up_errno(struct dial *dial, long error)
 {
     char text[128];
-    give_up(door, rc_socket_error(error, text, sizeof text));
+    give_up(dial, rc_socket_error(error, text, sizeof text));
 }
 
-static bool poll_new_fd(struct door *door, int fd)
+static bool poll_new_fd(struct dial *dial, int fd)
 {
-    door->fd = fd;
-    if (uv_poll_init(&door->reactor->loop, &door->poll, fd) != 0) {
+    dial->fd = fd;
+    if (uv_poll_init(&dial->reactor->loop, &dial->poll, fd) != 0) {
         close(fd);
-        door->fd = -1;
+        dial->fd = -1;
         return false;
     }
-    door->poll.data = door;
-    door->has_poll = true;
-    door->connecting = true;
-    door->answered = false;
-    door->poll_events = 0;
+    dial->poll.data = dial;
+    dial->has_poll = true;
+    dial->connecting = true;
+    dial->answered = false;
+    dial->poll_events = 0;
     return true;
 }
 
 /* Goes through the addresses until one connect is under way. */
-static void connect_next(struct door *door)
+static void connect_next(struct dial *dial)
 {
     int error = -ENOENT;
-    while (door->next != NULL) {
-        struct addrinfo *address = door->next;
-        door->next = address->ai_next;
+    while (dial->next != NULL) {
+        struct addrinfo *address = dial->next;
+        dial->next = address->ai_next;
         int fd = rc_socket_connect(address->ai_addr, (socklen_t)address->ai_addrlen);
-        if (fd >= 0 && poll_new_fd(door, fd))
+        if (fd >= 0 && poll_new_fd(dial, fd))
             return;
         error = fd < 0 ? fd : -ENOMEM;
     }
-    give_up_errno(door, error);
+    give_up_errno(dial, error);
 }
 
 static void on_lookup(void *driver)
@@ -228,91 +240,89 @@ static void on_lookup(void *driver)
     rc_reactor_wake(driver);
 }
 
-static void open_door(struct door *door)
+static void open_line(struct dial *dial)
 {
-    const struct rc_address *address = link_of(door)->address;
+    const struct rc_address *address = link_of(dial)->address;
     if (address->is_unix) {
         int fd = rc_socket_connect_unix(address->host);
-        if (fd < 0 || !poll_new_fd(door, fd))
-            give_up_errno(door, fd < 0 ? fd : -ENOMEM);
+        if (fd < 0 || !poll_new_fd(dial, fd))
+            give_up_errno(dial, fd < 0 ? fd : -ENOMEM);
         return;
     }
-    door->addresses = door->next = rc_lookup_digits(address->host, address->port);
-    if (door->next != NULL)
-        connect_next(door);
-    else if (rc_lookup_start(&door->lookup, address->host, address->port, on_lookup,
-                             door->reactor->driver) != 0)
-        give_up_errno(door, -ENOMEM);
+    dial->addresses = dial->next = rc_lookup_digits(address->host, address->port);
+    if (dial->next != NULL)
+        connect_next(dial);
+    else if (rc_lookup_start(&dial->lookup, address->host, address->port, on_lookup,
+                             dial->reactor->driver) != 0)
+        give_up_errno(dial, -ENOMEM);
 }
 
-static bool start_tls(struct door *door)
+static bool start_tls(struct dial *dial)
 {
-    struct rc_driver *driver = door->reactor->driver;
-    if (driver->tls_context == NULL)
+    struct rc_tls_context *context = dial->reactor->driver->tls_context;
+    if (context == NULL)
         return true;
-    driver->tls[door->which] = rc_tls_new(driver->tls_context, link_of(door)->address->host);
-    return driver->tls[door->which] != NULL;
+    dial->line->tls = rc_tls_new(context, link_of(dial)->address->host);
+    return dial->line->tls != NULL;
 }
 
-static void on_connected(struct door *door)
+static void on_connected(struct dial *dial)
 {
-    int error = rc_socket_result(door->fd);
-    door->connecting = door->answered = false;
-    if (error == 0 && !start_tls(door)) {
-        give_up_errno(door, -ENOMEM);
+    int error = rc_socket_result(dial->fd);
+    dial->connecting = dial->answered = false;
+    if (error == 0 && !start_tls(dial)) {
+        give_up_errno(dial, -ENOMEM);
     } else if (error == 0) {
-        free_addresses(door);
-        door->reactor->driver->fds[door->which] = door->fd;
-        rc_link_opened(link_of(door));
-    } else if (door->next == NULL) {
-        give_up_errno(door, error);
+        free_addresses(dial);
+        dial->line->fd = dial->fd;
+        rc_link_opened(link_of(dial));
+    } else if (dial->next == NULL) {
+        give_up_errno(dial, error);
     } else { /* another address, once libuv has let go of this descriptor */
-        uv_close((uv_handle_t *)&door->poll, on_poll_closed);
+        uv_close((uv_handle_t *)&dial->poll, on_poll_closed);
     }
 }
 
-static void take_addresses(struct door *door)
+static void take_addresses(struct dial *dial)
 {
     const char *why;
-    door->addresses = door->next = rc_lookup_take(door->lookup, &why);
-    door->lookup = NULL;
-    if (door->next != NULL)
-        connect_next(door);
+    dial->addresses = dial->next = rc_lookup_take(dial->lookup, &why);
+    dial->lookup = NULL;
+    if (dial->next != NULL)
+        connect_next(dial);
     else
-        give_up(door, why);
+        give_up(dial, why);
 }
 
 /* The engine is ours: does for a link what it wants, and goes on with a connection under way. */
-static void tend(struct door *door)
+static void tend(struct dial *dial)
 {
-    struct rc_link *link = link_of(door);
-    if (door->reactor->driver->wire->tend != NULL)
-        return; /* it does so itself */
+    struct rc_link *link = link_of(dial);
     if (link->wants_close) {
         link->wants_close = false;
-        shut(door);
+        shut(dial);
     }
-    if (door->lookup != NULL && !rc_lookup_is_done(door->lookup))
+    if (dial->lookup != NULL && !rc_lookup_is_done(dial->lookup))
         return;
-    if (door->answered) {
-        on_connected(door);
-    } else if (door->lookup != NULL) {
-        take_addresses(door);
-    } else if (door->next != NULL && !door->has_poll) {
-        connect_next(door);
-    } else if (link->wants_open && !door->has_poll) {
+    if (dial->answered) {
+        on_connected(dial);
+    } else if (dial->lookup != NULL) {
+        take_addresses(dial);
+    } else if (dial->next != NULL && !dial->has_poll) {
+        connect_next(dial);
+    } else if (link->wants_open && !dial->has_poll) {
         link->wants_open = false;
-        open_door(door);
+        open_line(dial);
     }
 }
 
 /* There is something that only we can do, and only as the engine's owner. */
 static bool has_work(const struct rc_reactor *reactor)
 {
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        const struct door *door = &reactor->doors[i];
-        bool found = door->lookup != NULL && rc_lookup_is_done(door->lookup);
-        if (door->answered || found || (door->next != NULL && !door->has_poll))
+    RC_LIST_EACH(at, following, &reactor->dials) {
+        const struct dial *dial = RC_CONTAINER(at, struct dial, place);
+        bool found = dial->lookup != NULL && rc_lookup_is_done(dial->lookup);
+        if (dial->answered || found || (dial->next != NULL && !dial->has_poll))
             return true;
     }
     return atomic_load(&reactor->driver->reactor_wants);
@@ -330,14 +340,15 @@ static void stand_back(struct rc_reactor *reactor)
     }
     if (reactor->mode == MODE_ARMED)
         set_mode(reactor, MODE_TICKING);
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        if (!reactor->doors[i].connecting || reactor->doors[i].answered)
-            set_poll(&reactor->doors[i], 0); /* level triggered: it would wake us again and again */
+    RC_LIST_EACH(at, following, &reactor->dials) {
+        struct dial *dial = RC_CONTAINER(at, struct dial, place);
+        if (!dial->connecting || dial->answered)
+            set_poll(dial, 0); /* level triggered: it would wake us again and again */
     }
     set_alarm(reactor);
 }
 
-static void pass(struct rc_reactor *reactor, unsigned readable)
+static void pass(struct rc_reactor *reactor, struct reading reading)
 {
     struct rc_driver *driver = reactor->driver;
     if (reactor->ending)
@@ -349,11 +360,14 @@ static void pass(struct rc_reactor *reactor, unsigned readable)
     atomic_fetch_add_explicit(&driver->reactor_turns, 1, memory_order_relaxed);
     atomic_store(&driver->reactor_wants, false);
     rc_engine_set_time(&driver->engine, rc_clock_us());
+    if (reading.line != NULL)
+        reading.line->line.is_readable = true;
     for (int i = 0; i < PASSES_MAX; i++) {
-        for (int link = 0; link < RC_TOPOLOGY_LINKS; link++)
-            tend(&reactor->doors[link]);
-        bool any = rc_driver_turn(driver, readable);
-        readable = 0;
+        RC_LIST_EACH(at, following, &reactor->dials) {
+            tend(RC_CONTAINER(at, struct dial, place));
+        }
+        bool any = rc_driver_turn(driver, reading.all);
+        reading.all = false;
         if (!any && !rc_driver_needs_reactor(driver))
             break;
     }
@@ -364,12 +378,12 @@ static void pass(struct rc_reactor *reactor, unsigned readable)
 
 static void on_poll(uv_poll_t *handle, int status, int events)
 {
-    struct door *door = handle->data;
-    struct rc_reactor *reactor = door->reactor;
+    struct dial *dial = handle->data;
+    struct rc_reactor *reactor = dial->reactor;
     (void)status; /* reading tells */
     (void)events;
-    door->answered = door->connecting;
-    pass(reactor, 1u << door->which);
+    dial->answered = dial->connecting;
+    pass(reactor, (struct reading){.line = dial->line});
 }
 
 static void on_async(uv_async_t *async)
@@ -384,7 +398,7 @@ static void on_async(uv_async_t *async)
         set_mode(reactor, MODE_ARMED);
     else if (reactor->mode == MODE_DORMANT)
         set_mode(reactor, MODE_TICKING);
-    pass(reactor, reactor->mode == MODE_ARMED ? 0 : ~0u);
+    pass(reactor, reactor->mode == MODE_ARMED ? READ_DUE : READ_ALL);
 }
 
 static void on_tick(struct rc_reactor *reactor)
@@ -396,7 +410,7 @@ static void on_tick(struct rc_reactor *reactor)
         reactor->quiet_ticks = 0;
         reactor->busy_ticks = 0;
         if (driver->engine.near != NULL)
-            pass(reactor, ~0u); /* news does not wait until they pause */
+            pass(reactor, READ_ALL); /* news does not wait until they pause */
         else
             set_alarm(reactor);
         return;
@@ -412,12 +426,12 @@ static void on_tick(struct rc_reactor *reactor)
     }
     if (++reactor->quiet_ticks >= TICKS_TO_ARM)
         set_mode(reactor, MODE_ARMED);
-    pass(reactor, ~0u);
+    pass(reactor, READ_ALL);
 }
 
 static void on_timer(uv_timer_t *timer)
 {
-    pass(timer->data, 0);
+    pass(timer->data, READ_DUE);
 }
 
 static void on_upkeep(uv_timer_t *upkeep)
@@ -436,7 +450,7 @@ static void on_tick_fd(uv_poll_t *tick, int status, int events)
     (void)n;
     reactor->has_tick = false;
     if (reactor->is_hosted)
-        pass(reactor, 0);
+        pass(reactor, READ_DUE);
     else if (reactor->mode == MODE_TICKING)
         on_tick(reactor);
 }
@@ -504,6 +518,24 @@ static void end_loop(struct rc_reactor *reactor)
     close(reactor->tick_fd);
 }
 
+static int make_dials(struct rc_reactor *reactor)
+{
+    struct rc_driver *driver = reactor->driver;
+    rc_list_init(&reactor->dials);
+    if (driver->wire->tend != NULL) /* it opens and closes by itself */
+        return 0;
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        struct dial *dial = calloc(1, sizeof *dial);
+        if (dial == NULL)
+            return RC_ERR_NOMEM;
+        dial->reactor = reactor;
+        dial->line = rc_socket_line_of(link->line);
+        dial->fd = -1;
+        rc_list_append(&reactor->dials, &dial->place);
+    }
+    return 0;
+}
+
 static int start(struct rc_driver *driver, bool is_hosted)
 {
     struct rc_reactor *reactor = calloc(1, sizeof *reactor);
@@ -511,18 +543,13 @@ static int start(struct rc_driver *driver, bool is_hosted)
         return RC_ERR_NOMEM;
     reactor->driver = driver;
     reactor->is_hosted = is_hosted;
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        reactor->doors[i].reactor = reactor;
-        reactor->doors[i].which = i;
-        reactor->doors[i].fd = -1;
-    }
-    int error = init_loop(reactor);
-    if (error != 0) {
-        free(reactor);
-        return error;
-    }
     driver->reactor = reactor;
-    return 0;
+    int error = make_dials(reactor);
+    if (error == 0)
+        error = init_loop(reactor);
+    if (error != 0)
+        rc_reactor_free(driver);
+    return error;
 }
 
 int rc_reactor_start(struct rc_driver *driver)
@@ -559,7 +586,7 @@ void rc_reactor_dispatch(struct rc_driver *driver)
     uv_run(&reactor->loop, UV_RUN_NOWAIT);
     if (atomic_load(&driver->submitted) != NULL || rc_driver_needs_reactor(driver) ||
         driver->wire->is_instant)
-        pass(reactor, 0);
+        pass(reactor, READ_DUE);
     do { /* what is to be watched may change while libuv tells the kernel; the host waits for it */
         reactor->unwatched = false;
         uv_run(&reactor->loop, UV_RUN_NOWAIT);
@@ -588,14 +615,18 @@ void rc_reactor_stop(struct rc_driver *driver)
         sched_yield();
     /* The thread is gone: what is left of its loop is ours. */
     reactor->ending = true;
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
-        shut(&reactor->doors[i]);
+    RC_LIST_EACH(at, following, &reactor->dials) {
+        shut(RC_CONTAINER(at, struct dial, place));
+    }
     end_loop(reactor);
     atomic_store(&driver->owner, RC_OWNER_NONE);
 }
 
 void rc_reactor_free(struct rc_driver *driver)
 {
+    RC_LIST_EACH(at, following, &driver->reactor->dials) {
+        free(RC_CONTAINER(at, struct dial, place));
+    }
     free(driver->reactor);
     driver->reactor = NULL;
 }
@@ -626,8 +657,9 @@ static void orphan_loop(struct rc_reactor *reactor)
 void rc_reactor_orphan(struct rc_driver *driver)
 {
     struct rc_reactor *reactor = driver->reactor;
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
-        close_inherited(&reactor->doors[i].fd);
+    RC_LIST_EACH(at, following, &reactor->dials) {
+        close_inherited(&RC_CONTAINER(at, struct dial, place)->fd);
+    }
     orphan_loop(reactor);
     atomic_store(&reactor->stop, true); /* waking it is harmless */
 }

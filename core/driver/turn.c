@@ -46,10 +46,13 @@ static bool expects_input(const struct rc_link *link)
 
 bool rc_driver_has_unread(const struct rc_driver *driver)
 {
-    bool any = false;
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
-        any |= expects_input(&driver->engine.topology.links[i]);
-    return any && driver->wire->is_instant;
+    if (!driver->wire->is_instant)
+        return false;
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        if (expects_input(link))
+            return true;
+    }
+    return false;
 }
 
 static void wake_runner(struct rc_driver *driver)
@@ -85,7 +88,7 @@ void rc_driver_kick(struct rc_driver *driver)
                !atomic_load(&driver->ended)) {
         wake_runner(driver);
     } else if (owner == RC_OWNER_NONE && rc_driver_try_own(driver)) { /* there is nobody else */
-        rc_driver_turn(driver, 0);
+        rc_driver_turn(driver, false);
         rc_driver_leave(driver, false);
     }
     /* Else it is turning, and looks at the queue before it leaves. */
@@ -111,7 +114,7 @@ void rc_driver_serve(struct rc_driver *driver, int turns)
         return;
     }
     rc_driver_count_inline_turn(driver);
-    while (turns-- > 0 && rc_driver_turn(driver, 0)) {
+    while (turns-- > 0 && rc_driver_turn(driver, false)) {
     }
     if (rc_driver_needs_reactor(driver))
         atomic_store(&driver->reactor_wants, true);
@@ -186,52 +189,61 @@ bool rc_driver_can_turn(const struct rc_driver *driver)
 {
     if (driver->wire->tend != NULL)
         return true;
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        const struct rc_link *link = &driver->engine.topology.links[i];
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
         if (link->state == RC_LINK_OPENING || link->wants_close)
             return false;
     }
     return true;
 }
 
-/* The links to read from, though no answer is due on them. */
-static unsigned listen(struct rc_driver *driver)
+/* Whether to read from all links, though no answer is due on them. */
+static bool listen(struct rc_driver *driver)
 {
     int64_t now_us = driver->engine.context.now_us;
     /* Relaxed: what comes a moment later is found by the next pass. */
     if (atomic_load_explicit(&driver->told, memory_order_relaxed) &&
         atomic_exchange(&driver->told, false))
-        return ~0u;
-    /* A stream of requests on one link must not make us deaf for the pushes on the other. */
-    return !driver->wire->is_instant && now_us - driver->listened_us >= LISTEN_EVERY_US ? ~0u : 0;
+        return true;
+    /* A stream of requests on one link must not make us deaf for the pushes on the others. */
+    return !driver->wire->is_instant && now_us - driver->listened_us >= LISTEN_EVERY_US;
 }
 
 static void send_all(struct rc_driver *driver)
 {
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        if (driver->wire->tend != NULL)
-            driver->wire->tend(driver, i);
-        driver->wire->send(driver, i);
+    const struct rc_wire *wire = driver->wire;
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        if (wire->tend != NULL)
+            wire->tend(link->line);
+        wire->send(link->line);
     }
 }
 
-bool rc_driver_turn(struct rc_driver *driver, unsigned readable)
+/* Returns whether there was anything to read. */
+static bool receive_all(struct rc_driver *driver, bool reads_all)
+{
+    bool any = false;
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        bool is_due = reads_all || link->line->is_readable || expects_input(link);
+        link->line->is_readable = false;
+        if (is_due)
+            any |= driver->wire->receive(link->line);
+    }
+    return any;
+}
+
+bool rc_driver_turn(struct rc_driver *driver, bool reads_all)
 {
     struct rc_engine *engine = &driver->engine;
     rc_engine_set_time(engine, rc_driver_now_us(driver));
     rc_engine_run(engine); /* a lock whose time is over is lost for the release that comes now */
     /* That something was submitted is no reason for another pass: the answer takes a while. */
     start_submitted(driver);
-    bool any = false;
     rc_engine_run(engine);
     send_all(driver);
-    readable |= listen(driver);
-    if (readable == ~0u)
+    reads_all |= listen(driver);
+    if (reads_all)
         driver->listened_us = engine->context.now_us;
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        if ((readable & 1u << i) != 0 || expects_input(&engine->topology.links[i]))
-            any |= driver->wire->receive(driver, i);
-    }
+    bool any = receive_all(driver, reads_all);
     if (any) {
         rc_engine_run(engine); /* what the input has started or failed */
         send_all(driver);
@@ -243,8 +255,7 @@ bool rc_driver_needs_reactor(const struct rc_driver *driver)
 {
     if (driver->wire->tend != NULL)
         return false;
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        const struct rc_link *link = &driver->engine.topology.links[i];
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
         if (link->wants_open || link->wants_close)
             return true;
     }

@@ -18,10 +18,8 @@
 #include <stdbool.h>
 
 #include "base/clock.h"
-#include "driver/memory.h"
 #include "driver/runner.h"
 #include "driver/seat.h"
-#include "driver/tls.h"
 #include "driver/wire.h"
 
 /* So many passes an owner makes in a row, for others, too, before it looks around. */
@@ -33,8 +31,11 @@ enum rc_owner {
     RC_OWNER_SLEEPING /* a blocking caller sleeps in poll() as the owner: wake it */
 };
 
+struct pollfd;
 struct rc_clock;
+struct rc_memory;
 struct rc_reactor;
+struct rc_tls_context;
 
 struct rc_driver {
     /* Fixed after start. */
@@ -53,14 +54,9 @@ struct rc_driver {
 
     /* The owner's. */
     struct rc_engine engine;
-    int64_t listened_us; /* when all links were last read */
-    /* wire_socket.c's. */
-    struct rc_tls *tls[RC_TOPOLOGY_LINKS]; /* of connected sockets, NULL: none */
-    int fds[RC_TOPOLOGY_LINKS];            /* connected sockets, -1: none */
-    bool unwritten[RC_TOPOLOGY_LINKS];     /* the socket was full */
-    char receive_buffer[64 * 1024];
-    /* wire_memory.c's. */
-    struct rc_memory_end ends[RC_TOPOLOGY_LINKS];
+    int64_t listened_us;            /* when all links were last read */
+    struct pollfd *polled;          /* inline.c's: room for the wake fd and every line */
+    char receive_buffer[64 * 1024]; /* wire_socket.c's */
 
     /* The thread's that moves the clock. */
     struct rc_list beat; /* in the clock's list */
@@ -99,9 +95,9 @@ bool rc_driver_try_own(struct rc_driver *driver);
 /* Leaves, and finds the next owner if there is anything left to do. */
 void rc_driver_leave(struct rc_driver *driver, bool is_reactor);
 /* One pass: takes the queue, moves bytes that can be moved at once, fires timers, finishes ops.
-   Returns whether anything happened. `readable`: bit per link to read from even if no answer is
-   due. */
-bool rc_driver_turn(struct rc_driver *driver, unsigned readable);
+   Returns whether anything happened. `reads_all`: every link is read from, even if no answer is
+   due; else only those where one is, and where the line is readable. */
+bool rc_driver_turn(struct rc_driver *driver, bool reads_all);
 /* False while a connection is being made: then only the reactor can go on, and needs the engine for
    it. */
 bool rc_driver_can_turn(const struct rc_driver *driver);

@@ -1,95 +1,101 @@
-#include "driver/driver.h"
+#include "driver/wire_socket.h"
+
 #include "driver/socket.h"
+#include "driver/turn.h"
 #include "driver/wire.h"
 
-static void lose(struct rc_driver *driver, int which, const char *cause)
+static void init(struct rc_line *line)
 {
-    struct rc_link *link = &driver->engine.topology.links[which];
+    rc_socket_line_of(line)->fd = -1;
+}
+
+static void lose(struct rc_socket_line *at, const char *cause)
+{
+    struct rc_link *link = at->line.link;
     rc_link_lost(link, cause);
     link->wants_close = true; /* only the reactor closes: it may be polling the descriptor */
 }
 
-static void lose_errno(struct rc_driver *driver, int which, long error)
+static void lose_errno(struct rc_socket_line *at, long error)
 {
     char text[128];
-    lose(driver, which, rc_socket_error(error, text, sizeof text));
+    lose(at, rc_socket_error(error, text, sizeof text));
 }
 
-static bool is_open(const struct rc_driver *driver, int which)
+static bool is_open(const struct rc_socket_line *at)
 {
-    return driver->fds[which] >= 0 && !driver->engine.topology.links[which].wants_close;
+    return at->fd >= 0 && !at->line.link->wants_close;
 }
 
 /* Encrypts what the link has to say, as far as there is room. */
-static void encrypt_output(struct rc_driver *driver, int which)
+static void encrypt_output(struct rc_socket_line *at)
 {
-    struct rc_link *link = &driver->engine.topology.links[which];
+    struct rc_link *link = at->line.link;
     long n = 1;
     while (n > 0 && rc_buf_len(&link->output) > 0) {
-        n = rc_tls_write(driver->tls[which], rc_buf_head(&link->output), rc_buf_len(&link->output));
+        n = rc_tls_write(at->tls, rc_buf_head(&link->output), rc_buf_len(&link->output));
         if (n > 0)
             rc_link_sent(link, (size_t)n);
     }
     if (n < 0)
-        lose(driver, which, rc_tls_error(driver->tls[which]));
+        lose(at, rc_tls_error(at->tls));
 }
 
-static void send_output(struct rc_driver *driver, int which)
+static void send_output(struct rc_line *line)
 {
-    struct rc_link *link = &driver->engine.topology.links[which];
-    struct rc_tls *tls = driver->tls[which];
-    struct rc_buf *output = tls != NULL ? rc_tls_output(tls) : &link->output;
-    driver->unwritten[which] = false;
-    while (is_open(driver, which)) {
-        if (tls != NULL)
-            encrypt_output(driver, which);
-        if (!is_open(driver, which) || rc_buf_len(output) == 0)
+    struct rc_socket_line *at = rc_socket_line_of(line);
+    struct rc_buf *output = at->tls != NULL ? rc_tls_output(at->tls) : &line->link->output;
+    at->unwritten = false;
+    while (is_open(at)) {
+        if (at->tls != NULL)
+            encrypt_output(at);
+        if (!is_open(at) || rc_buf_len(output) == 0)
             return;
-        long n = rc_socket_send(driver->fds[which], rc_buf_head(output), rc_buf_len(output));
+        long n = rc_socket_send(at->fd, rc_buf_head(output), rc_buf_len(output));
         if (n < 0)
-            lose_errno(driver, which, n);
+            lose_errno(at, n);
         else if (n == 0)
-            driver->unwritten[which] = true;
-        else if (tls != NULL)
+            at->unwritten = true;
+        else if (at->tls != NULL)
             rc_buf_consume(output, (size_t)n);
         else
-            rc_link_sent(link, (size_t)n);
+            rc_link_sent(line->link, (size_t)n);
         if (n <= 0)
             return;
     }
 }
 
-static void decrypt_input(struct rc_driver *driver, int which, size_t len)
+static void decrypt_input(struct rc_socket_line *at, size_t len)
 {
-    struct rc_link *link = &driver->engine.topology.links[which];
-    struct rc_tls *tls = driver->tls[which];
-    long n = rc_tls_feed(tls, driver->receive_buffer, len);
-    while (n >= 0 && is_open(driver, which)) {
-        n = rc_tls_read(tls, driver->receive_buffer, sizeof driver->receive_buffer);
+    struct rc_driver *driver = at->line.driver;
+    long n = rc_tls_feed(at->tls, driver->receive_buffer, len);
+    while (n >= 0 && is_open(at)) {
+        n = rc_tls_read(at->tls, driver->receive_buffer, sizeof driver->receive_buffer);
         if (n <= 0)
             break;
-        rc_link_feed(link, driver->receive_buffer, (size_t)n);
+        rc_link_feed(at->line.link, driver->receive_buffer, (size_t)n);
     }
     if (n < 0)
-        lose(driver, which, rc_tls_error(tls));
+        lose(at, rc_tls_error(at->tls));
 }
 
-static bool receive_input(struct rc_driver *driver, int which)
+static bool receive_input(struct rc_line *line)
 {
+    struct rc_socket_line *at = rc_socket_line_of(line);
+    struct rc_driver *driver = line->driver;
     bool any = false;
-    /* Bounded: a flood on one link must not starve the other and the timers. */
-    for (int i = 0; i < 16 && is_open(driver, which); i++) {
-        long n = rc_socket_receive(driver->fds[which], driver->receive_buffer,
-                                   sizeof driver->receive_buffer);
+    /* Bounded: a flood on one link must not starve the others and the timers. */
+    for (int i = 0; i < 16 && is_open(at); i++) {
+        long n = rc_socket_receive(at->fd, driver->receive_buffer, sizeof driver->receive_buffer);
         if (n == 0)
             break;
         any = true;
         if (n < 0)
-            lose_errno(driver, which, n);
-        else if (driver->tls[which] != NULL)
-            decrypt_input(driver, which, (size_t)n);
+            lose_errno(at, n);
+        else if (at->tls != NULL)
+            decrypt_input(at, (size_t)n);
         else
-            rc_link_feed(&driver->engine.topology.links[which], driver->receive_buffer, (size_t)n);
+            rc_link_feed(line->link, driver->receive_buffer, (size_t)n);
         if (n < (long)sizeof driver->receive_buffer)
             break;
     }
@@ -97,6 +103,8 @@ static bool receive_input(struct rc_driver *driver, int which)
 }
 
 const struct rc_wire rc_wire_socket = {
+    .line_size = sizeof(struct rc_socket_line),
+    .init = init,
     .send = send_output,
     .receive = receive_input,
 };

@@ -1,0 +1,30 @@
+/*
+ * wire_socket - a line over a socket, plain or with TLS.
+ *
+ * What:    what the reactor opens and closes, and whoever owns the engine sends and reads over.
+ * Threads: the engine's owner.
+ * Memory:  socket and encryption are the reactor's to make and to end.
+ * Errors:  told to the link by rc_link_lost.
+ * Not:     does not connect: that is the reactor's.
+ */
+#ifndef RC_WIRE_SOCKET_H
+#define RC_WIRE_SOCKET_H
+
+#include "driver/line.h"
+#include "driver/tls.h"
+
+struct rc_socket_line {
+    struct rc_line line; /* first: rc_line * is the address of it */
+
+    /* Owner only. */
+    int fd;             /* connected, -1: none */
+    bool unwritten;     /* the socket was full */
+    struct rc_tls *tls; /* NULL: plain */
+};
+
+static inline struct rc_socket_line *rc_socket_line_of(struct rc_line *line)
+{
+    return (struct rc_socket_line *)(void *)line;
+}
+
+#endif
