@@ -70,7 +70,7 @@ static nfds_t choose_polled(struct rc_driver *driver)
     *polled++ = (struct pollfd){.fd = driver->wake_fd[0], .events = POLLIN};
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
         const struct rc_socket_line *at = rc_socket_line_of(link->line);
-        short events = (short)(POLLIN | (at->unwritten ? POLLOUT : 0));
+        short events = (short)(POLLIN | (at->line.has_unsent ? POLLOUT : 0));
         if (at->fd >= 0)
             *polled++ = (struct pollfd){.fd = at->fd, .events = events};
     }

@@ -107,7 +107,7 @@ static void update_polls(struct rc_reactor *reactor)
         if (dial->connecting)
             events = dial->answered ? 0 : UV_WRITABLE;
         else if (reactor->mode == MODE_ARMED)
-            events = UV_READABLE | (dial->line->unwritten ? UV_WRITABLE : 0);
+            events = UV_READABLE | (dial->line->line.has_unsent ? UV_WRITABLE : 0);
         set_poll(dial, events);
     }
 }

@@ -212,9 +212,10 @@ static void send_all(struct rc_driver *driver)
 {
     const struct rc_wire *wire = driver->wire;
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        if (wire->tend != NULL)
+        if ((link->wants_open || link->wants_close || link->ended) && wire->tend != NULL)
             wire->tend(link->line);
-        wire->send(link->line);
+        if (rc_buf_len(&link->output) > 0 || link->line->has_unsent)
+            wire->send(link->line);
     }
 }
 

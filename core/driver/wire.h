@@ -28,7 +28,7 @@ struct rc_wire {
     /* Opens or closes what the link wants opened or closed. NULL: that takes time, and is up to the
        reactor. */
     void (*tend)(struct rc_line *line);
-    /* Moves what the link has to say, as far as it goes now. */
+    /* Moves what the link has to say, as far as it goes now; says in the line whether it is all. */
     void (*send)(struct rc_line *line);
     /* Feeds the link with what has come. Returns whether there was anything. */
     bool (*receive)(struct rc_line *line);

@@ -45,7 +45,7 @@ static void send_output(struct rc_line *line)
 {
     struct rc_socket_line *at = rc_socket_line_of(line);
     struct rc_buf *output = at->tls != NULL ? rc_tls_output(at->tls) : &line->link->output;
-    at->unwritten = false;
+    line->has_unsent = false;
     while (is_open(at)) {
         if (at->tls != NULL)
             encrypt_output(at);
@@ -55,7 +55,7 @@ static void send_output(struct rc_line *line)
         if (n < 0)
             lose_errno(at, n);
         else if (n == 0)
-            at->unwritten = true;
+            line->has_unsent = true;
         else if (at->tls != NULL)
             rc_buf_consume(output, (size_t)n);
         else
@@ -69,6 +69,7 @@ static void decrypt_input(struct rc_socket_line *at, size_t len)
 {
     struct rc_driver *driver = at->line.driver;
     long n = rc_tls_feed(at->tls, driver->receive_buffer, len);
+    at->line.has_unsent = true; /* TLS may have an answer of its own */
     while (n >= 0 && is_open(at)) {
         n = rc_tls_read(at->tls, driver->receive_buffer, sizeof driver->receive_buffer);
         if (n <= 0)

@@ -18,7 +18,6 @@ struct rc_socket_line {
 
     /* Owner only. */
     int fd;             /* connected, -1: none */
-    bool unwritten;     /* the socket was full */
     struct rc_tls *tls; /* NULL: plain */
 };
 
