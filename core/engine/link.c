@@ -505,24 +505,7 @@ static int write_ping(const struct rc_link *link, struct rc_buf *out)
     return error | rc_command_text(out, "PING");
 }
 
-static int write_handshake(struct rc_link *link)
-{
-    static int (*const writers[RC_LINK_STEPS])(const struct rc_link *, struct rc_buf *) = {
-        [RC_STEP_HELLO] = write_hello,       [RC_STEP_SELECT] = write_select,
-        [RC_STEP_TRACKING] = write_tracking, [RC_STEP_INFO] = write_info,
-        [RC_STEP_PING] = write_ping,
-    };
-    int error = 0;
-    link->handshake_at = link->handshake_count = 0;
-    for (int step = 0; step < RC_LINK_STEPS; step++) {
-        if (step == RC_STEP_TRACKING && link->role != RC_LINK_T)
-            continue;
-        assert(link->handshake_count < sizeof link->handshake / sizeof *link->handshake);
-        link->handshake[link->handshake_count++] = (uint8_t)step;
-        error |= writers[step](link, &link->output);
-    }
-    return error;
-}
+static int write_handshake(struct rc_link *link);
 
 void rc_link_opened(struct rc_link *link)
 {
@@ -641,8 +624,9 @@ static void read_hello(struct rc_link *link, const struct rc_reply *reply)
     }
 }
 
-static void read_tracking(struct rc_link *link, const rc_node *answer)
+static void read_tracking(struct rc_link *link, const struct rc_reply *reply)
 {
+    const rc_node *answer = &reply->nodes[0];
     link->tracking = answer->type != '-';
     if (!link->tracking) { /* waiters then look from time to time */
         rc_node_text(answer, link->cause);
@@ -673,9 +657,9 @@ static void judge_writes(struct rc_link *link, const rc_node *ping)
         link->cause[0] = '\0';
 }
 
-static void read_ping(struct rc_link *link, const rc_node *answer)
+static void read_ping(struct rc_link *link, const struct rc_reply *reply)
 {
-    judge_writes(link, answer);
+    judge_writes(link, &reply->nodes[0]);
     const char *objection = link->on_greeted != NULL ? link->on_greeted(link) : NULL;
     if (objection != NULL)
         go_down(link, objection);
@@ -689,53 +673,107 @@ static bool is_text(const rc_node *node, const char *text)
            memcmp(node->str, text, node->len) == 0;
 }
 
-/* Whether an answer that is no error has the form that this step's answer has. On a connection that
-   stands in MULTI each would be QUEUED; what answers HELLO by no map does not speak RESP3. */
-static bool has_right_form(enum rc_link_step step, const rc_node *first)
+static bool is_map(const rc_node *node)
 {
-    switch (step) {
-    case RC_STEP_HELLO: return first->type == '%';
-    case RC_STEP_SELECT:
-    case RC_STEP_TRACKING: return is_text(first, "OK");
-    case RC_STEP_INFO: return first->type == '$' || first->type == '=';
-    case RC_STEP_PING: return is_text(first, "PONG");
-    case RC_LINK_STEPS: break;
-    }
-    return false;
+    return node->type == '%';
 }
 
-/* Errors that the connection can live with. MISCONF: the server cannot save and so refuses writes,
-   and PING; reads go on. NOPERM: a user who may not choose a database stays in the first one. Who
-   may not ask INFO does not learn which server this is. */
-static bool is_harmless(const struct rc_link *link, enum rc_link_step step, const rc_node *first)
+static bool is_ok(const rc_node *node)
 {
-    return step == RC_STEP_TRACKING || step == RC_STEP_INFO ||
-           (step == RC_STEP_PING && is_error(first, "MISCONF")) ||
-           (step == RC_STEP_SELECT && link->address->db == 0 && is_error(first, "NOPERM"));
+    return is_text(node, "OK");
+}
+
+static bool is_long_text(const rc_node *node)
+{
+    return node->type == '$' || node->type == '=';
+}
+
+static bool is_pong(const rc_node *node)
+{
+    return is_text(node, "PONG");
+}
+
+static bool is_any_error(const struct rc_link *link, const rc_node *error)
+{
+    (void)link;
+    (void)error;
+    return true;
+}
+
+/* A user who may not choose a database stays in the first one. */
+static bool is_first_database(const struct rc_link *link, const rc_node *error)
+{
+    return link->address->db == 0 && is_error(error, "NOPERM");
+}
+
+/* The server cannot save and so refuses writes, and PING; reads go on. */
+static bool is_misconf(const struct rc_link *link, const rc_node *error)
+{
+    (void)link;
+    return is_error(error, "MISCONF");
+}
+
+static void read_info(struct rc_link *link, const struct rc_reply *reply)
+{
+    rc_identity_read(&link->identity, reply, 0);
+}
+
+/* What a step asks, and what it makes of the answer. */
+static const struct step {
+    const char *name;
+    int (*write)(const struct rc_link *link, struct rc_buf *out);
+    /* Whether an answer that is no error has the form that this step's answer has. On a connection
+       that stands in MULTI each would be QUEUED; what answers HELLO by no map does not speak RESP3. */
+    bool (*has_form)(const rc_node *first);
+    /* Whether the connection can live with this error. NULL: with none. */
+    bool (*can_bear)(const struct rc_link *link, const rc_node *error);
+    void (*read)(struct rc_link *link, const struct rc_reply *reply); /* NULL: nothing to learn */
+} steps[RC_LINK_STEPS] = {
+    [RC_STEP_HELLO] = {"HELLO", write_hello, is_map, NULL, read_hello},
+    [RC_STEP_SELECT] = {"SELECT", write_select, is_ok, is_first_database, NULL},
+    [RC_STEP_TRACKING] = {"CLIENT TRACKING", write_tracking, is_ok, is_any_error, read_tracking},
+    /* Who may not ask INFO does not learn which server this is. */
+    [RC_STEP_INFO] = {"INFO", write_info, is_long_text, is_any_error, read_info},
+    [RC_STEP_PING] = {"PING", write_ping, is_pong, is_misconf, read_ping},
+};
+
+/* The steps of each role, in their order. The last is PING: with its answer the link is ready. */
+static const struct handshake {
+    uint32_t count;
+    enum rc_link_step steps[RC_LINK_STEPS];
+} handshakes[RC_LINK_ROLES] = {
+    [RC_LINK_W] = {4, {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}},
+    [RC_LINK_T] = {5,
+                   {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_TRACKING, RC_STEP_INFO, RC_STEP_PING}},
+};
+
+static int write_handshake(struct rc_link *link)
+{
+    const struct handshake *handshake = &handshakes[link->role];
+    int error = 0;
+    assert(handshake->count <= RC_LINK_STEPS);
+    assert(handshake->steps[handshake->count - 1] == RC_STEP_PING);
+    link->handshake_at = 0;
+    for (uint32_t i = 0; i < handshake->count; i++)
+        error |= steps[handshake->steps[i]].write(link, &link->output);
+    return error;
 }
 
 static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
 {
-    static const char *const names[RC_LINK_STEPS] = {"HELLO", "SELECT", "CLIENT TRACKING", "INFO",
-                                                     "PING"};
     const rc_node *first = &reply->nodes[0];
-    enum rc_link_step step = link->handshake[link->handshake_at++];
-    if (first->type != '-' && !has_right_form(step, first)) {
+    assert(link->handshake_at < handshakes[link->role].count); /* PING ends it, either way */
+    enum rc_link_step at = handshakes[link->role].steps[link->handshake_at++];
+    const struct step *step = &steps[at];
+    bool is_refused = first->type == '-';
+    if (!is_refused && !step->has_form(first)) {
         char cause[RC_TEXT_SIZE];
-        snprintf(cause, sizeof cause, "the answer to %s is not the one of Redis", names[step]);
+        snprintf(cause, sizeof cause, "the answer to %s is not the one of Redis", step->name);
         go_down(link, cause);
-        return;
-    }
-    if (first->type == '-' && !is_harmless(link, step, first)) {
-        read_error(link, step, first);
-        return;
-    }
-    switch (step) {
-    case RC_STEP_HELLO: read_hello(link, reply); break;
-    case RC_STEP_TRACKING: read_tracking(link, first); break;
-    case RC_STEP_INFO: rc_identity_read(&link->identity, reply, 0); break;
-    case RC_STEP_PING: read_ping(link, first); break;
-    default: break;
+    } else if (is_refused && (step->can_bear == NULL || !step->can_bear(link, first))) {
+        read_error(link, at, first);
+    } else if (step->read != NULL) {
+        step->read(link, reply);
     }
 }
 
@@ -849,7 +887,7 @@ void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
         if (message == RC_MESSAGE_PUSH) {
             link->context->stats.pushes++;
             link->on_push(link, &link->resp.push);
-        } else if (link->state == RC_LINK_HANDSHAKE && link->handshake_at < link->handshake_count) {
+        } else if (link->state == RC_LINK_HANDSHAKE) {
             rc_reply_resolve(&link->resp.reply);
             read_handshake(link, &link->resp.reply);
             rc_reply_clear(&link->resp.reply);

@@ -32,13 +32,13 @@ struct rc_line; /* the driver's */
 
 enum rc_link_role { RC_LINK_W, RC_LINK_T, RC_LINK_ROLES };
 
-/* The steps of a handshake, in their order; each is one command and one answer. */
+/* The steps of handshakes; each is one command and one answer. */
 enum rc_link_step {
     RC_STEP_HELLO,
     RC_STEP_SELECT,
     RC_STEP_TRACKING,
     RC_STEP_INFO, /* which server it is */
-    RC_STEP_PING, /* the last: with its answer the link is ready */
+    RC_STEP_PING,
     RC_LINK_STEPS
 };
 
@@ -85,12 +85,10 @@ struct rc_link {
     int64_t sent_us;       /* when the newest request was written to the output */
     struct rc_timer timer; /* opening: give up; backoff: try again; ready: is it still answering? */
     struct rc_resp resp;
-    uint32_t answers; /* of the first request in flight, already read */
-    uint32_t handshake_at;
-    uint32_t handshake_count;
-    uint8_t handshake[RC_LINK_STEPS]; /* enum rc_link_step: those of this connection */
-    struct rc_identity identity;      /* of the server at the other end, or of the last one */
-    int64_t confirmed_us;             /* it was still that one when this was sent */
+    uint32_t answers;            /* of the first request in flight, already read */
+    uint32_t handshake_at;       /* answers to its role's handshake, already read */
+    struct rc_identity identity; /* of the server at the other end, or of the last one */
+    int64_t confirmed_us;        /* it was still that one when this was sent */
     struct rc_buf output;
     uint64_t output_queued; /* bytes ever appended on this connection */
     uint64_t output_sent;   /* bytes the driver has written */
