@@ -18,9 +18,24 @@ static unsigned count_digits(uint64_t number)
     return count + (number >= 10);
 }
 
+/* As many as count_digits says. */
+static char *write_counted(char *to, uint64_t number, unsigned count)
+{
+    static const char PAIRS[] =
+        "00010203040506070809101112131415161718192021222324252627282930313233"
+        "34353637383940414243444546474849505152535455565758596061626364656667"
+        "6869707172737475767778798081828384858687888990919293949596979899";
+    char *at = to + count;
+    for (; number >= 10; number /= 100)
+        memcpy(at -= 2, PAIRS + 2 * (number % 100), 2);
+    if (at > to)
+        *to = (char)('0' + number);
+    return to + count;
+}
+
 static char *write_digits(char *to, uint64_t number)
 {
-    if (number < 10) {
+    if (number < 10) { /* nearly all lengths of arguments have one digit or two */
         *to = (char)('0' + number);
         return to + 1;
     }
@@ -29,13 +44,7 @@ static char *write_digits(char *to, uint64_t number)
         to[1] = (char)('0' + number % 10);
         return to + 2;
     }
-    char *end = to + count_digits(number);
-    char *at = end;
-    do {
-        *--at = (char)('0' + number % 10);
-        number /= 10;
-    } while (number > 0);
-    return end;
+    return write_counted(to, number, count_digits(number));
 }
 
 static char *write_end(char *to)
@@ -103,10 +112,11 @@ int rc_command_int(struct rc_buf *out, int64_t number)
     char *at = reserve(out, DIGITS_MAX + FRAME_MAX);
     if (at == NULL)
         return RC_ERR_NOMEM;
-    at = write_head(at, '$', count_digits(size) + negative);
+    unsigned count = count_digits(size);
+    at = write_head(at, '$', count + negative);
     if (negative)
         *at++ = '-';
-    return finish(out, write_end(write_digits(at, size)));
+    return finish(out, write_end(write_counted(at, size, count)));
 }
 
 int rc_command_pair(struct rc_buf *out, const void *first, size_t first_len, const void *second,

@@ -86,6 +86,15 @@ void rc_engine_deinit(struct rc_engine *engine)
 
 /* ---- kinds of ops ---------------------------------------------------------------------------- */
 
+/* The keys it writes. */
+enum writes {
+    NO_KEY,
+    OWN_KEY,
+    OWN_IF_HIDDEN, /* a put may take the old value away before the new one is there */
+    NAMED_KEYS,
+    NAMED_OR_OWN
+};
+
 enum effect {
     DROPS,  /* it may change what stands there: near copies go */
     WRITES, /* and an acknowledged one wins over earlier deletes */
@@ -102,9 +111,7 @@ struct kind {
        Redis gives up, and whoever waits for another's load or lock goes on. False: it cannot. NULL:
        the two times are one. */
     bool (*go_on)(struct rc_engine *engine, struct rc_op *op);
-    /* The keys it writes, one after the other; `at` begins as 0. False: there are no more. NULL: it
-       writes none. */
-    bool (*next_written)(const struct rc_op *op, size_t *at, const char **key, size_t *len);
+    enum writes writes;
     enum effect effect; /* on those keys */
     bool reads;         /* its result is what stands in its key */
     bool locks;         /* it is about op->lock */
@@ -125,37 +132,58 @@ static struct rc_replay *replay_of(struct rc_engine *engine, const char *key, si
     return &rc_topology_node(&engine->topology, slot)->replay;
 }
 
-/* What follows is asked of kinds that write, and so have a next_written. */
-
-static void begin_writes(struct rc_engine *engine, const struct rc_op *op, const struct kind *kind)
+static void begin_write(struct rc_engine *engine, const struct rc_op *op, const char *key,
+                        size_t len)
 {
-    const char *key;
-    size_t len, at = 0;
-    while (kind->next_written(op, &at, &key, &len)) {
-        char version[RC_NONCE_SIZE];
-        bool is_known = engine->near != NULL && rc_near_drop_known(engine->near, key, len, version);
-        if (kind->effect == DELETES)
-            rc_replay_begin(replay_of(engine, key, len), key, len, is_known ? version : NULL);
-    }
+    char version[RC_NONCE_SIZE];
+    bool is_known = engine->near != NULL && rc_near_drop_known(engine->near, key, len, version);
+    if (kinds[op->kind].effect == DELETES)
+        rc_replay_begin(replay_of(engine, key, len), key, len, is_known ? version : NULL);
 }
 
-static void end_writes(struct rc_engine *engine, const struct rc_op *op, const struct kind *kind)
+static void end_write(struct rc_engine *engine, const struct rc_op *op, const char *key, size_t len)
 {
-    const char *key;
-    size_t len, at = 0;
+    enum effect effect = kinds[op->kind].effect;
     bool is_done = op->result.status == 0;
     /* A value that was not stored has written nothing. */
-    bool is_value = kind->effect == STORES && op->result.outcome != RC_UNSTORED;
-    while (kind->next_written(op, &at, &key, &len)) {
-        if (engine->near != NULL && !RC_MUTANT(NO_PURGE_AT_ACK))
-            rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
-        if (kind->effect == DELETES)
-            rc_replay_end(replay_of(engine, key, len), key, len, is_done);
-        else if (is_done && (is_value || kind->effect == WRITES))
-            rc_replay_settle(replay_of(engine, key, len), key, len);
-        if (is_done && is_value && !op->is_plain)
-            rc_replay_saw(replay_of(engine, key, len), key, len, op->nonce);
+    bool is_value = effect == STORES && op->result.outcome != RC_UNSTORED;
+    if (engine->near != NULL && !RC_MUTANT(NO_PURGE_AT_ACK))
+        rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
+    if (effect == DELETES)
+        rc_replay_end(replay_of(engine, key, len), key, len, is_done);
+    else if (is_done && (is_value || effect == WRITES))
+        rc_replay_settle(replay_of(engine, key, len), key, len);
+    if (is_done && is_value && !op->is_plain)
+        rc_replay_saw(replay_of(engine, key, len), key, len, op->nonce);
+}
+
+/* Of the keys that the caller has named among the arguments. False: there are none. */
+static bool each_named(struct rc_engine *engine, const struct rc_op *op,
+                       void (*act)(struct rc_engine *, const struct rc_op *, const char *, size_t))
+{
+    const struct rc_buf *named = &op->written;
+    for (size_t at = 0; at < rc_buf_len(named);) {
+        uint32_t len;
+        memcpy(&len, rc_buf_head(named) + at, sizeof len);
+        act(engine, op, rc_buf_head(named) + at + sizeof len, len);
+        at += sizeof len + len;
     }
+    return rc_buf_len(named) > 0;
+}
+
+/* Of a kind that writes. */
+static void each_written(struct rc_engine *engine, const struct rc_op *op,
+                         void (*act)(struct rc_engine *, const struct rc_op *, const char *,
+                                     size_t))
+{
+    enum writes writes = kinds[op->kind].writes;
+    if (writes == NAMED_KEYS || writes == NAMED_OR_OWN) {
+        if (each_named(engine, op, act) || writes == NAMED_KEYS)
+            return;
+    } else if (writes == OWN_IF_HIDDEN && !(op->load.flags & RC_HIDE_OLD)) {
+        return;
+    }
+    act(engine, op, rc_buf_head(&op->key), rc_buf_len(&op->key));
 }
 
 /* Of a kind that reads. What it has brought past the near cache must not be followed by an older
@@ -263,8 +291,8 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
         return;
     }
     const struct kind *kind = &kinds[op->kind];
-    if (kind->next_written != NULL)
-        begin_writes(engine, op, kind);
+    if (kind->writes != NO_KEY)
+        each_written(engine, op, begin_write);
     kind->start(engine, op);
 }
 
@@ -287,8 +315,8 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
     struct rc_op *op = RC_CONTAINER(finished->next, struct rc_op, active);
     rc_list_remove(&op->active);
     const struct kind *kind = &kinds[op->kind];
-    if (kind->next_written != NULL)
-        end_writes(engine, op, kind);
+    if (kind->writes != NO_KEY)
+        each_written(engine, op, end_write);
     if (kind->reads)
         end_read(engine, op);
     rc_op_measure(op);
@@ -349,8 +377,8 @@ void rc_engine_drop(struct rc_engine *engine, struct rc_op *op)
         op->result.status = RC_ERR_CANCELLED;
         rc_context_finish(&engine->context, op);
     }
-    if (!is_told && kinds[op->kind].next_written != NULL)
-        end_writes(engine, op, &kinds[op->kind]);
+    if (!is_told && kinds[op->kind].writes != NO_KEY)
+        each_written(engine, op, end_write);
     rc_list_remove(&op->active); /* out of the finished ones: the driver must not touch it again */
     if (op->leads)
         rc_leases_abandon(&engine->leases, op);
@@ -483,41 +511,6 @@ static void start_barrier(struct rc_engine *engine, struct rc_op *op)
     rc_call_start_barrier(&engine->calls, op);
 }
 
-static bool write_key(const struct rc_op *op, size_t *at, const char **key, size_t *len)
-{
-    bool is_first = *at == 0;
-    *at = 1;
-    *key = rc_buf_head(&op->key);
-    *len = rc_buf_len(&op->key);
-    return is_first;
-}
-
-/* Those that the caller has named among the arguments. */
-static bool write_named(const struct rc_op *op, size_t *at, const char **key, size_t *len)
-{
-    const struct rc_buf *written = &op->written;
-    uint32_t part;
-    if (*at >= rc_buf_len(written))
-        return false;
-    memcpy(&part, rc_buf_head(written) + *at, sizeof part);
-    *key = rc_buf_head(written) + *at + sizeof part;
-    *len = part;
-    *at += sizeof part + part;
-    return true;
-}
-
-static bool write_deleted(const struct rc_op *op, size_t *at, const char **key, size_t *len)
-{
-    bool is_one = rc_buf_len(&op->written) == 0; /* perhaps the empty key */
-    return (is_one ? write_key : write_named)(op, at, key, len);
-}
-
-/* A put may take the old value away before the new one is there. */
-static bool write_hidden(const struct rc_op *op, size_t *at, const char **key, size_t *len)
-{
-    return (op->load.flags & RC_HIDE_OLD) != 0 && write_key(op, at, key, len);
-}
-
 static void start_load(struct rc_engine *engine, struct rc_op *op)
 {
     set_deadlines(engine, op, op->load.wait_timeout_ms);
@@ -586,28 +579,19 @@ static void start_extend(struct rc_engine *engine, struct rc_op *op)
 
 static const struct kind kinds[RC_OP_KINDS] = {
     [RC_OP_GET] = {.start = start_get, .reads = true},
-    [RC_OP_SET] = {.start = start_call, .next_written = write_key, .effect = STORES},
-    [RC_OP_DELETE] = {.start = start_call, .next_written = write_deleted, .effect = DELETES},
-    [RC_OP_COMMAND] = {.start = start_call, .next_written = write_named, .effect = WRITES},
+    [RC_OP_SET] = {.start = start_call, .writes = OWN_KEY, .effect = STORES},
+    [RC_OP_DELETE] = {.start = start_call, .writes = NAMED_OR_OWN, .effect = DELETES},
+    [RC_OP_COMMAND] = {.start = start_call, .writes = NAMED_KEYS, .effect = WRITES},
     [RC_OP_BARRIER] = {.start = start_barrier},
     [RC_OP_LOAD] = {.start = start_load,
                     .leave = leave_load,
                     .go_on = go_on_load,
-                    .next_written = write_hidden,
+                    .writes = OWN_IF_HIDDEN,
                     .effect = DROPS,
                     .reads = true},
-    [RC_OP_PUBLISH] = {.start = end_load,
-                       .leave = leave_load,
-                       .next_written = write_key,
-                       .effect = STORES},
-    [RC_OP_FAIL] = {.start = end_load,
-                    .leave = leave_load,
-                    .next_written = write_key,
-                    .effect = DROPS},
-    [RC_OP_RELEASE] = {.start = end_load,
-                       .leave = leave_load,
-                       .next_written = write_key,
-                       .effect = DROPS},
+    [RC_OP_PUBLISH] = {.start = end_load, .leave = leave_load, .writes = OWN_KEY, .effect = STORES},
+    [RC_OP_FAIL] = {.start = end_load, .leave = leave_load, .writes = OWN_KEY, .effect = DROPS},
+    [RC_OP_RELEASE] = {.start = end_load, .leave = leave_load, .writes = OWN_KEY, .effect = DROPS},
     [RC_OP_LOCK_ACQUIRE] = {.start = start_acquire,
                             .leave = leave_acquire,
                             .go_on = go_on_acquire,
