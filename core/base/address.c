@@ -171,6 +171,13 @@ static const char *parse_memory(struct rc_address *address, const char *rest, co
     return NULL;
 }
 
+/* Not its label, which is cut where a host is long, and without the database of a socket's path. */
+static void name_server(struct rc_address *address)
+{
+    snprintf(address->server, sizeof address->server, "%s %u/%d", address->host,
+             (unsigned)address->port, (int)address->db);
+}
+
 int rc_address_parse(struct rc_address *address, const char *url, size_t len, const char **why)
 {
     const char *end = url + len;
@@ -179,6 +186,7 @@ int rc_address_parse(struct rc_address *address, const char *url, size_t len, co
     address->is_memory = len >= 9 && memcmp(url, "memory://", 9) == 0;
     if (address->is_memory) {
         *why = parse_memory(address, url + 9, end);
+        name_server(address);
         return *why == NULL ? 0 : RC_ERR_ARGUMENT;
     }
     bool is_unix = len >= 7 && memcmp(url, "unix://", 7) == 0;
@@ -192,5 +200,6 @@ int rc_address_parse(struct rc_address *address, const char *url, size_t len, co
         *why = "the part before '@' must be user:password or :password";
     if (*why == NULL)
         *why = is_unix ? parse_unix(address, rest, end) : parse_tcp(address, rest, end);
+    name_server(address);
     return *why == NULL ? 0 : RC_ERR_ARGUMENT;
 }

@@ -32,6 +32,9 @@ struct rc_address {
     size_t password_len;
     char user[128];
     char password[512];
+    /* Which server that is, the same in every process that shares what it knows of it. Today its
+       host, port and database; where an address is looked up by a name, that name. */
+    char server[288];
     char label[128]; /* "127.0.0.1:6379/0", for health and errors: no user, no password */
 };
 

@@ -196,15 +196,6 @@ static uint64_t print_of(const char *text, size_t len)
     return rc_siphash(&seed, text, len);
 }
 
-/* Not its label, which is cut where a host is long, and without the database of a socket's path. */
-static uint64_t server_name(const struct rc_address *address)
-{
-    char text[sizeof address->host + 24];
-    int len = snprintf(text, sizeof text, "%s %u/%d", address->host, (unsigned)address->port,
-                       (int)address->db);
-    return print_of(text, (size_t)len);
-}
-
 /* Redis checks a user's rights when a key is read, not when a copy of it is served: users must not
    find each other's copies. Without a name Redis takes the user called default. */
 static uint64_t user_name(const struct rc_address *address)
@@ -219,7 +210,7 @@ static const char *open_near(struct rc_client *client)
     const char *why = NULL;
     size_t end = rc_buf_len(&client->name);
     struct rc_near_options near = {.bytes = (size_t)options->near_bytes,
-                                   .server = server_name(address),
+                                   .server = print_of(address->server, strlen(address->server)),
                                    .user = user_name(address)};
     if (options->clock != NULL)
         near.clock = &options->clock->now_us;

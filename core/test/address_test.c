@@ -33,6 +33,7 @@ static void reads_host_port_and_database(void)
     CHECK(is_tcp("redis://example.org:7000", "example.org", 7000, 0));
     CHECK(is_tcp("redis://127.0.0.1:65535/15", "127.0.0.1", 65535, 15));
     CHECK(strcmp(address.label, "127.0.0.1:65535/15") == 0);
+    CHECK(strcmp(address.server, "127.0.0.1 65535/15") == 0);
     CHECK(is_tcp("redis://h/", "h", 6379, 0));
     CHECK(is_tcp("redis://[::1]", "::1", 6379, 0));
     CHECK(is_tcp("redis://[fe80::1]:7/3", "fe80::1", 7, 3));
