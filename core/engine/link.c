@@ -53,6 +53,11 @@ void rc_link_deinit(struct rc_link *link)
     rc_buf_deinit(&link->output);
 }
 
+const char *rc_link_name(const struct rc_link *link)
+{
+    return link->role == RC_LINK_T ? "T" : "W";
+}
+
 /* The same request once more. NULL: no memory; what it is to end ends by itself. */
 static struct rc_req *copy(const struct rc_req *req)
 {
@@ -468,7 +473,7 @@ static int write_hello(const struct rc_link *link, struct rc_buf *out)
         error |= rc_command_bytes(out, address->password, address->password_len);
     }
     error |= rc_command_text(out, "SETNAME");
-    return error | rc_command_text(out, link->role == RC_LINK_T ? "redcache-T" : "redcache-W");
+    return error | rc_command_pair(out, "redcache-", 9, rc_link_name(link), 1);
 }
 
 /* Database 0, too: what moves our bytes may have been somebody else's connection before. */

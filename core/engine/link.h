@@ -137,6 +137,9 @@ void rc_link_lost(struct rc_link *link, const char *cause); /* connect failed, E
 void rc_link_feed(struct rc_link *link, const char *bytes, size_t len);
 void rc_link_sent(struct rc_link *link, size_t len);
 
+/* Of its role: "W" or "T". */
+const char *rc_link_name(const struct rc_link *link);
+
 /* Waiting for it makes no sense: the server does not let us in. */
 static inline bool rc_link_is_barred(const struct rc_link *link)
 {

@@ -52,6 +52,12 @@ void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req,
     rc_link_send_after(route(topology, req, role, slot), req, earlier);
 }
 
+const struct rc_link *rc_topology_command_link(const struct rc_topology *topology, int32_t slot)
+{
+    (void)slot;
+    return &topology->node.links[RC_LINK_W];
+}
+
 int rc_topology_is_barred(struct rc_topology *topology, int32_t slot, const char **cause)
 {
     const struct rc_link *w = rc_node_link(rc_topology_node(topology, slot), RC_LINK_W);

@@ -73,6 +73,9 @@ void rc_topology_send(struct rc_topology *topology, struct rc_req *req, enum rc_
 void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req,
                             enum rc_link_role role, int32_t slot, struct rc_req *earlier);
 
+/* The link that commands on that slot go over, for those who look at it from outside. */
+const struct rc_link *rc_topology_command_link(const struct rc_topology *topology, int32_t slot);
+
 /* Whether a command on that slot has no chance, for its server does not let us in: the error, and
    why. 0: it has. */
 int rc_topology_is_barred(struct rc_topology *topology, int32_t slot, const char **cause);

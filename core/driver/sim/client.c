@@ -20,8 +20,9 @@ static bool move(struct sim_client *client)
     bool any = false;
     struct rc_op *op;
     rc_engine_run(engine);
-    for (int role = 0; role < RC_TOPOLOGY_LINKS; role++)
-        sim_wire_tend(client, role);
+    RC_TOPOLOGY_EACH(link, &engine->topology) {
+        sim_wire_tend(client, link);
+    }
     while ((op = rc_engine_take_finished(engine)) != NULL) {
         sim_caller_finished(client->world, op);
         any = true;
@@ -155,8 +156,9 @@ void sim_client_kill(struct sim_client *client)
     sim_trace(world, "client %d is killed", client->number);
     client->is_alive = false;
     sim_world_forget(world, &client->turn);
-    for (int role = 0; role < RC_TOPOLOGY_LINKS; role++)
-        if (client->wires[role] != NULL)
-            sim_wire_orphan(client->wires[role], tells);
+    RC_TOPOLOGY_EACH(link, &client->engine.topology) {
+        if (link->line != NULL)
+            sim_wire_orphan(sim_wire_of(link), tells);
+    }
     sim_world_in(world, &client->reaper, gap_us); /* nobody else is hurt */
 }

@@ -4,7 +4,11 @@
 #include "driver/sim/server.h"
 #include "driver/sim/wire.h"
 
-enum { FOREIGN_EVERY_US = 30000, SECOND_US = 1000000 };
+enum {
+    FOREIGN_EVERY_US = 30000,
+    SECOND_US = 1000000,
+    WIRES_MAX = 4 * SIM_CLIENTS /* two each, and as many that are on their way out */
+};
 
 /* ---- a foreign writer ------------------------------------------------------------------------ */
 
@@ -46,7 +50,7 @@ static void on_foreign(void *context, struct rc_timer *timer)
 
 static void cut_some_wire(struct sim_world *world)
 {
-    struct sim_wire *wires[2 * SIM_CLIENTS * RC_TOPOLOGY_LINKS];
+    struct sim_wire *wires[WIRES_MAX];
     int count = 0;
     RC_LIST_EACH(place, following, &world->wires) {
         struct sim_wire *wire = RC_CONTAINER(place, struct sim_wire, place);
@@ -63,8 +67,8 @@ static void cut_some_wire(struct sim_world *world)
         wire = wires[i];
     static const char *const names[] = {"reset", "closed by the server", "lost, and late",
                                         "half-open"};
-    sim_trace(world, "client %d's %s is %s", wire->client->number,
-              wire->link->role == RC_LINK_T ? "T" : "W", names[cut]);
+    sim_trace(world, "client %d's %s is %s", wire->client->number, rc_link_name(wire->link),
+              names[cut]);
     sim_wire_cut(wire, cut);
     sim_world_hurt(world, 0);
 }

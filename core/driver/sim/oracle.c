@@ -476,7 +476,8 @@ void sim_oracle_look(struct sim_world *world)
 /* Whether the client has been connected to this master for long enough to say what it has to. */
 static bool has_told(const struct sim_world *world, const struct sim_client *client)
 {
-    const struct sim_wire *wire = client->wires[RC_LINK_W];
+    const struct rc_link *link = rc_topology_command_link(&client->engine.topology, RC_SLOT_ANY);
+    const struct sim_wire *wire = sim_wire_of(link);
     int64_t since_us = world->now_us - REPLAYED_WITHIN_US - 8 * world->weather.delay_max_us;
     return sim_world_runs(client) && client->paused_until_us < since_us && wire != NULL &&
            wire->is_open && wire->opened_us < since_us && wire->node == world->master &&

@@ -45,7 +45,7 @@ static void disconnect(struct sim_wire *wire)
 static void detach_client(struct sim_wire *wire)
 {
     if (wire->client != NULL)
-        wire->client->wires[wire->link->role] = NULL;
+        wire->link->line = NULL;
     wire->client = NULL;
     wire->link = NULL;
     wire->is_open = false;
@@ -272,7 +272,7 @@ static void open_wire(struct sim_client *client, struct rc_link *link)
     init_pipe(wire, &wire->to_client, on_client_arrival);
     rc_list_append(&client->world->wires, &wire->place);
     rc_list_init(&wire->at_node);
-    client->wires[link->role] = wire;
+    link->line = (struct rc_line *)(void *)wire; /* a simulated line */
     sim_world_in(wire->world, &wire->opening, delay_us(wire->world) * 2);
 }
 
@@ -286,19 +286,18 @@ static void close_client(struct sim_wire *wire)
     settle(wire);
 }
 
-void sim_wire_tend(struct sim_client *client, int role)
+void sim_wire_tend(struct sim_client *client, struct rc_link *link)
 {
-    struct rc_link *link = &client->engine.topology.links[role];
     if (link->wants_close) {
         link->wants_close = false;
-        if (client->wires[role] != NULL)
-            close_client(client->wires[role]);
+        if (link->line != NULL)
+            close_client(sim_wire_of(link));
     }
-    if (link->wants_open && client->wires[role] == NULL) {
+    if (link->wants_open && link->line == NULL) {
         link->wants_open = false;
         open_wire(client, link);
     }
-    struct sim_wire *wire = client->wires[role];
+    struct sim_wire *wire = sim_wire_of(link);
     if (wire != NULL && wire->is_open && rc_buf_len(&link->output) > 0) {
         size_t len = rc_buf_len(&link->output);
         put(&wire->to_server, rc_buf_head(&link->output), len);

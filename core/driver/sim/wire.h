@@ -23,7 +23,8 @@ enum sim_cut {
 };
 
 /* Does what the link wants, and takes its output. */
-void sim_wire_tend(struct sim_client *client, int role);
+void sim_wire_tend(struct sim_client *client, struct rc_link *link);
+
 /* Nothing arrives any more, and nobody is told. */
 void sim_wire_swallow(struct sim_pipe *pipe);
 void sim_wire_cut(struct sim_wire *wire, enum sim_cut cut);

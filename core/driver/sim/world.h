@@ -87,14 +87,19 @@ struct sim_client {
     int number;
     struct sim_machine *machine;
     struct rc_engine engine;
-    struct sim_wire *wires[RC_TOPOLOGY_LINKS]; /* by role, NULL: none */
-    struct rc_timer turn;                      /* the engine's deadline, or the end of a pause */
+    struct rc_timer turn;   /* the engine's deadline, or the end of a pause */
     struct rc_timer reaper; /* dead: when somebody takes its place, and its owner slot */
     int64_t paused_until_us;
     bool is_alive;
     bool wants_turn; /* by sim_world_wake */
     unsigned births;
 };
+
+/* What this link's bytes travel over now. NULL: nothing. */
+static inline struct sim_wire *sim_wire_of(const struct rc_link *link)
+{
+    return (struct sim_wire *)(void *)link->line;
+}
 
 /* How this run is: nice or rough. */
 struct sim_weather {
