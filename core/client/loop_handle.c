@@ -204,11 +204,19 @@ void rc_host_sent(rc_loop *loop, uint32_t which, size_t len)
         rc_link_sent(link, len);
 }
 
+/* Where the host is to connect to: what a running engine says; before that, what the url says. */
+static const struct rc_address *address_of(struct rc_loop *loop)
+{
+    const struct rc_driver *driver = driver_of(loop);
+    return driver != NULL ? rc_topology_command_link(&driver->engine.topology, RC_SLOT_ANY)->address
+                          : &loop->client->address;
+}
+
 int rc_host_address(rc_loop *loop, char *text, size_t size, int32_t *port, int32_t *is_tls)
 {
     if (loop == NULL)
         return RC_ERR_CLOSED;
-    const struct rc_address *address = &loop->client->address;
+    const struct rc_address *address = address_of(loop);
     size_t len = strlen(address->host);
     *port = address->is_unix || address->is_memory ? 0 : address->port;
     *is_tls = address->is_tls;
@@ -235,7 +243,7 @@ int rc_host_lookup(rc_loop *loop, char *text, size_t size)
 {
     if (loop == NULL)
         return RC_ERR_CLOSED;
-    const struct rc_address *address = &loop->client->address;
+    const struct rc_address *address = address_of(loop);
     const char *why;
     struct addrinfo *found = NULL;
     if (loop->lookup == NULL) {
