@@ -23,8 +23,8 @@ int rc_command_int(struct rc_buf *out, int64_t number);
 /* The argument's two halves joined: an entry is header and payload in one string. */
 int rc_command_pair(struct rc_buf *out, const void *first, size_t first_len, const void *second,
                     size_t second_len);
-/* GET of a key, and PTTL of it where the remaining life is asked for, too. Without memory the buf is
-   as it was. */
+/* GET of a key, and PTTL of it where the remaining life is asked for, too. Without memory the buf
+   is as it was. */
 int rc_command_read(struct rc_buf *out, const char *key, size_t len, bool with_ttl);
 
 #endif

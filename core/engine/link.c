@@ -728,7 +728,8 @@ static const struct step {
     const char *name;
     int (*write)(const struct rc_link *link, struct rc_buf *out);
     /* Whether an answer that is no error has the form that this step's answer has. On a connection
-       that stands in MULTI each would be QUEUED; what answers HELLO by no map does not speak RESP3. */
+       that stands in MULTI each would be QUEUED; what answers HELLO by no map does not speak
+       RESP3. */
     bool (*has_form)(const rc_node *first);
     /* Whether the connection can live with this error. NULL: with none. */
     bool (*can_bear)(const struct rc_link *link, const rc_node *error);
