@@ -106,47 +106,67 @@ local function write_mgets(cache, slot, list, first, last)
     return status
 end
 
+-- What getMulti has found out so far, each by key: `values`, `failed` (errors), `negatives`; and
+-- `doubtful`, if there is such: the bytes of what has to be looked at again.
+local function new_found()
+    return { values = {}, failed = {}, negatives = {}, doubtful = nil }
+end
+
 -- What decoding said: the value, or why it cannot be read.
-local function use_value(cache, key, ok, value, values, failed)
+local function use_value(cache, key, ok, value, found)
     local counters = cache._counters
     if ok then
         counters.hits = counters.hits + 1
-        values[key] = value
+        found.values[key] = value
         return
     end
     counters.decodeErrors = counters.decodeErrors + 1
     if cache._settings.decodeErrors == "error" then
-        failed[key] = errors.new("decode", "read", key, value)
+        found.failed[key] = errors.new("decode", "read", key, value)
     else
         counters.misses = counters.misses + 1
     end
 end
 
 -- Decodes the entry that was read into the slot.
-local function read_value(cache, slot, key, values, failed, negatives)
+local function read_value(cache, slot, key, found)
     local counters = cache._counters
     local kind, codec, flags, bytes = core_entry.read(slot)
     if kind == KIND_NEGATIVE then
         counters.negative = counters.negative + 1
-        negatives[key] = true
+        found.negatives[key] = true
         return
     end
     local ok, value = entry.decode(cache._settings, kind, codec, flags, bytes)
-    use_value(cache, key, ok, value, values, failed)
+    use_value(cache, key, ok, value, found)
 end
 
--- A miss, unless what stands there has to be looked at again: doubtful[key] is then its bytes.
-local function read_miss(cache, slot, key, doubtful)
-    doubtful[key] = entry.doubtful(cache._settings, slot)
-    if doubtful[key] == nil then
+-- A miss, unless what stands there has to be looked at again.
+local function read_miss(cache, slot, key, found)
+    local bytes = entry.doubtful(cache._settings, slot)
+    if bytes then
+        found.doubtful = found.doubtful or {}
+        found.doubtful[key] = bytes
+    else
         cache._counters.misses = cache._counters.misses + 1
     end
 end
 
+-- Reads what stands in the slot for a key, if its status is 0.
+local function read_answer(cache, slot, status, key, found)
+    if status ~= 0 then
+        found.failed[key] = core_slot.failure(slot, status, "read", key)
+    elseif slot.result.outcome == HIT then
+        read_value(cache, slot, key, found)
+    else
+        read_miss(cache, slot, key, found)
+    end
+end
+
 -- Reads the answers to the MGETs of keys first..last.
-local function read_mgets(cache, slot, list, first, last, values, failed, negatives, doubtful)
+local function read_mgets(cache, slot, list, first, last, found)
     local nodes, count = core_command.nodes(slot)
-    local at = 0
+    local at, failed = 0, found.failed
     while first <= last do
         local chunk_last = math.min(first + KEYS_PER_MGET - 1, last)
         local head = at < count and nodes[at] or nil
@@ -166,15 +186,8 @@ local function read_mgets(cache, slot, list, first, last, values, failed, negati
             return
         else
             for i = first, chunk_last do
-                local status = core_command.node_entry(slot, at)
+                read_answer(cache, slot, core_command.node_entry(slot, at), list[i], found)
                 at = at + 1
-                if status ~= 0 then
-                    failed[list[i]] = core_slot.failure(slot, status, "read", list[i])
-                elseif slot.result.outcome == HIT then
-                    read_value(cache, slot, list[i], values, failed, negatives)
-                else
-                    read_miss(cache, slot, list[i], doubtful)
-                end
             end
         end
         first = chunk_last + 1
@@ -182,7 +195,7 @@ local function read_mgets(cache, slot, list, first, last, values, failed, negati
 end
 
 -- Takes what is near out of the list of keys to ask Redis for. The rest and its length.
-local function read_near(cache, list, count, opts, values, negatives)
+local function read_near(cache, list, count, opts, found)
     local rest, left = {}, 0
     for i = 1, count do
         local key = list[i]
@@ -191,17 +204,17 @@ local function read_near(cache, list, count, opts, values, negatives)
             left = left + 1
             rest[left] = key
         elseif value == nil then
-            negatives[key] = true
+            found.negatives[key] = true
         else
-            values[key] = value
+            found.values[key] = value
         end
     end
     return rest, left
 end
 
 -- Reads each key by itself, in one write, so that the answers are kept near.
-local function read_kept(cache, list, count, own, values, failed, negatives, doubtful)
-    local slots, counters = {}, cache._counters
+local function read_kept(cache, list, count, own, found)
+    local slots, counters, failed = {}, cache._counters, found.failed
     for i = 1, count do
         local slot, err = take(cache._client, own, "read", list[i])
         if slot == nil then
@@ -218,14 +231,7 @@ local function read_kept(cache, list, count, own, values, failed, negatives, dou
     for i = 1, count do
         local key, slot = list[i], slots[i]
         if slot and not failed[key] then
-            local status = cache._wait(slot)
-            if status ~= 0 then
-                failed[key] = core_slot.failure(slot, status, "read", key)
-            elseif slot.result.outcome == HIT then
-                read_value(cache, slot, key, values, failed, negatives)
-            else
-                read_miss(cache, slot, key, doubtful)
-            end
+            read_answer(cache, slot, cache._wait(slot), key, found)
         end
         if slot then
             give(slot)
@@ -234,10 +240,10 @@ local function read_kept(cache, list, count, own, values, failed, negatives, dou
 end
 
 -- Reads the keys by MGETs, in one write per 65,536.
-local function read_mget(cache, list, count, own, values, failed, negatives, doubtful)
+local function read_mget(cache, list, count, own, found)
     local slot, _, reason = take(cache._client, own, "read")
     if slot == nil then
-        fail_all(failed, list, 1, count, nil, reason, "read")
+        fail_all(found.failed, list, 1, count, nil, reason, "read")
         return
     end
     local deadline = deadline_of(cache, own, count, KEYS_PER_WRITE)
@@ -246,24 +252,24 @@ local function read_mget(cache, list, count, own, values, failed, negatives, dou
         local status = has_time(cache, slot, own, deadline)
             and send(cache, slot, write_mgets(cache, slot, list, first, last)) or constants.TIMEOUT
         if status == 0 then
-            read_mgets(cache, slot, list, first, last, values, failed, negatives, doubtful)
+            read_mgets(cache, slot, list, first, last, found)
         else
-            fail_all(failed, list, first, last, slot, status, "read")
+            fail_all(found.failed, list, first, last, slot, status, "read")
         end
     end
     give(slot)
 end
 
 -- Asks whether what looks like a lease or marker is somebody's plain value.
-local function read_doubtful(cache, doubtful, own, values, failed)
+local function read_doubtful(cache, own, found)
     local counters, slot = cache._counters, nil
-    for key, bytes in pairs(doubtful) do
+    for key, bytes in pairs(found.doubtful) do
         slot = slot or take(cache._client, own, "read", key)
         if not (slot and entry.is_plain(cache, slot, cache._prefix .. key, bytes)) then
             counters.misses = counters.misses + 1
         else
             local ok, value = entry.decode(cache._settings, constants.KIND_PLAIN, 0, 0, bytes)
-            use_value(cache, key, ok, value, values, failed)
+            use_value(cache, key, ok, value, found)
         end
     end
     if slot then
@@ -287,19 +293,20 @@ function batch.getMulti(self, keys, opts)
     if fault then
         error(fault, 2)
     end
-    local values, failed, negatives, doubtful = {}, {}, {}, {}
-    local list, count = distinct(self, keys, failed, "read")
+    local found = new_found()
+    local list, count = distinct(self, keys, found.failed, "read")
     local use_near = self._view and not (own and (own.fresh or own.near == false))
     if use_near then
-        list, count = read_near(self, list, count, own or {}, values, negatives)
+        list, count = read_near(self, list, count, own or {}, found)
     end
-    if count == 0 then
-        return values, failed, negatives
+    if count > 0 then
+        local read = use_near and count <= KEPT_KEYS and read_kept or read_mget
+        read(self, list, count, own, found)
     end
-    local read = use_near and count <= KEPT_KEYS and read_kept or read_mget
-    read(self, list, count, own, values, failed, negatives, doubtful)
-    read_doubtful(self, doubtful, own, values, failed)
-    return values, failed, negatives
+    if found.doubtful then
+        read_doubtful(self, own, found)
+    end
+    return found.values, found.failed, found.negatives
 end
 
 -- The life of one key of setMulti, or nil and an error.
