@@ -9,6 +9,7 @@
 -- Not:    what to do with answers other than a lease (remember.lua); the protocol (core).
 
 local bit = require("bit")
+local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_client = require("redcache.core.client")
 local core_clock = require("redcache.core.clock")
@@ -22,7 +23,7 @@ local options = require("redcache.options")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band = bit.band
-local take, now = core_slot.take, core_clock.now
+local await, take, now = calls.await, calls.take, core_clock.now
 local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
 local DEGRADED, REFRESH = constants.DEGRADED, constants.REFRESH
 
@@ -58,14 +59,11 @@ end
 ---@return redcache.Slot|nil slot
 ---@return redcache.Error|nil err
 function load.take(cache, settings, key, action)
-    local slot, status = take(cache._client)
+    local slot, err = take(cache._client, settings, action, key)
     if slot == nil then
-        return nil, core_slot.failure(nil, status, action, key)
+        return nil, err
     end
     slot.key, slot.full = key, false
-    if settings.custom then
-        core_slot.customize(slot, settings.timeout, settings.cancelTag)
-    end
     return slot
 end
 
@@ -94,8 +92,7 @@ end
 ---Gives the lease of a load back; those who wait for it are not told.
 ---@return integer status
 function load.release(cache, slot)
-    local status = core_load.release(slot)
-    return status == 0 and cache._wait(slot) or status
+    return await(cache, slot, core_load.release(slot))
 end
 
 -- The loader --------------------------------------------------------------------------------------
@@ -229,10 +226,8 @@ local function fail(cache, slot, settings, err, old)
     local counters = cache._counters
     counters.loadErrors = counters.loadErrors + 1
     local text = err.cause ~= nil and errors.text(err.cause) or err.message
-    local status = core_load.fail(slot, string.sub(text, 1, ERROR_TEXT_BYTES), settings.errorTtl)
-    if status == 0 then
-        status = cache._wait(slot)
-    end
+    local status = await(cache, slot,
+        core_load.fail(slot, string.sub(text, 1, ERROR_TEXT_BYTES), settings.errorTtl))
     if status == constants.CANCELLED then
         return nil, core_slot.failure(slot, status, "load", slot.key)
     elseif old then

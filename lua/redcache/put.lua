@@ -6,6 +6,7 @@
 -- Not:    no degraded writes: without Redis there is no write lease.
 
 local bit = require("bit")
+local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_load = require("redcache.core.load")
 local core_slot = require("redcache.core.slot")
@@ -68,8 +69,8 @@ end
 local function attempt(cache, slot, ttl, fn, settings)
     local flags = bor(settings.flags, PUT_FLAGS, settings.serveOld and 0 or constants.HIDE_OLD)
     slot.full = cache._prefix .. slot.key
-    local status = core_load.start(slot, slot.full, settings.numbers, flags)
-    status = status == 0 and cache._wait(slot) or status
+    local status = calls.await(cache, slot,
+        core_load.start(slot, slot.full, settings.numbers, flags))
     local value, err
     if status ~= 0 then
         err = core_slot.failure(slot, status, "put", slot.key)

@@ -7,6 +7,7 @@
 --         protocol sends (core).
 
 local bit = require("bit")
+local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
 local core_entry = require("redcache.core.entry")
@@ -21,7 +22,7 @@ local usage = require("redcache.usage")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band, bor = bit.band, bit.bor
-local give = core_slot.give
+local await, give = calls.await, core_slot.give
 local HIT, FAILED = constants.HIT, constants.FAILED
 local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
 local STALE, DEGRADED = constants.STALE, constants.DEGRADED
@@ -61,7 +62,6 @@ local function call_settings(cache, opts, method)
             return nil, message
         end
         remember.prepare(settings)
-        settings.custom = settings.timeout ~= nil or settings.cancelTag ~= nil
     end
     return settings, message
 end
@@ -104,10 +104,7 @@ local function start(cache, slot, settings, more_flags)
         slot.full = cache._prefix .. slot.key
         status = core_load.start(slot, slot.full, settings.numbers, flags, slot.left)
     end
-    if status == 0 then
-        status = cache._wait(slot)
-    end
-    return status
+    return await(cache, slot, status)
 end
 
 -- Takes a hit out of its slot.
@@ -143,8 +140,7 @@ end
 
 -- What stands in Redis now, though its life may be over: for a call whose time is up. ok, value
 local function read_again(cache, slot, settings)
-    local status = core_entry.get(slot, cache._prefix .. slot.key, 0)
-    status = status == 0 and cache._wait(slot) or status
+    local status = await(cache, slot, core_entry.get(slot, cache._prefix .. slot.key, 0))
     if status ~= 0 or slot.result.outcome ~= HIT or slot.result.kind == KIND_NEGATIVE then
         return false
     end
@@ -310,7 +306,7 @@ local function look_fresh(cache, key, settings)
     local deadline = core_clock.deadline(client, settings.timeout)
     local wait_until = core_clock.deadline(client, settings.waitTimeout)
     local source, value = near.look(cache, key, settings, math.min(deadline, wait_until))
-    settings.timeout, settings.custom = core_clock.left(client, deadline), true
+    settings.timeout = core_clock.left(client, deadline)
     return source, value, core_clock.left(client, wait_until)
 end
 
