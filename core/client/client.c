@@ -2,19 +2,14 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
+#include "client/registry.h"
+#include "client/stores.h"
 #include "driver/fork.h"
 #include "driver/manual_clock.h"
 #include "driver/memory.h"
 #include "driver/tls.h"
-#include "engine/script.h"
-
-static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct rc_client *registry;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 int rc_abi(void)
 {
@@ -34,121 +29,6 @@ int64_t rc_client_now_us(const struct rc_client *client)
 bool rc_client_is_abroad(const struct rc_client *client)
 {
     return client->home != rc_fork_generation();
-}
-
-/* ---- clients --------------------------------------------------------------------------------- */
-
-static void lock_registry(void)
-{
-    pthread_mutex_lock(&registry_mutex);
-}
-
-static void unlock_registry(void)
-{
-    pthread_mutex_unlock(&registry_mutex);
-}
-
-/* A child must not inherit the registry, or the start of a driver, in the middle of a change. */
-static void before_fork(void)
-{
-    lock_registry();
-    for (struct rc_client *client = registry; client != NULL; client = client->next) {
-        pthread_mutex_lock(&client->driver_mutex);
-        if (client->near != NULL)
-            rc_near_before_fork(client->near);
-    }
-}
-
-static void after_fork(void)
-{
-    for (struct rc_client *client = registry; client != NULL; client = client->next) {
-        if (client->near != NULL)
-            rc_near_after_fork(client->near);
-        pthread_mutex_unlock(&client->driver_mutex);
-    }
-    unlock_registry();
-}
-
-static void after_fork_in_child(void)
-{
-    for (struct rc_client *client = registry; client != NULL; client = client->next) {
-        struct rc_driver *driver = atomic_load(&client->driver);
-        if (driver != NULL)
-            rc_driver_orphan(driver);
-        if (client->near != NULL)
-            rc_near_after_fork_in_child(client->near);
-    }
-    after_fork();
-}
-
-static void init_process(void)
-{
-    rc_scripts_init();
-    rc_fork_init();
-    pthread_atfork(before_fork, after_fork, after_fork_in_child);
-}
-
-static bool is_same(const struct rc_client *client, const struct rc_client *wanted)
-{
-    const rc_options *a = &client->options, *b = &wanted->options;
-    if (client->address.is_memory && rc_client_is_abroad(client))
-        return false;
-    return a->url_len == b->url_len && a->group_len == b->group_len &&
-           a->tls_ca_len == b->tls_ca_len && a->near == b->near && a->near_bytes == b->near_bytes &&
-           a->near_name_len == b->near_name_len && a->clock == b->clock &&
-           a->connect_timeout_ms == b->connect_timeout_ms &&
-           a->command_timeout_ms == b->command_timeout_ms &&
-           a->max_value_bytes == b->max_value_bytes && a->max_key_bytes == b->max_key_bytes &&
-           a->max_queue == b->max_queue && a->degraded_ttl_ms == b->degraded_ttl_ms &&
-           a->spin == b->spin && a->driver == b->driver &&
-           rc_buf_is(&client->name, rc_buf_head(&wanted->name), rc_buf_len(&wanted->name));
-}
-
-/* ---- stores in memory ------------------------------------------------------------------------ */
-
-/* With the registry's mutex. Returns what is to be freed without it, or NULL. */
-static struct rc_memory *leave_memory(struct rc_client *client)
-{
-    struct rc_memory *memory = client->memory;
-    client->memory = NULL;
-    /* Of a parent's store not even the mutex can be relied on. */
-    bool is_last = memory != NULL && rc_memory_is_ours(memory) && rc_memory_unref(memory);
-    return is_last ? memory : NULL;
-}
-
-/* The store of that name and clock that somebody has open. With the registry's mutex. */
-static struct rc_memory *find_memory(const struct rc_client *wanted)
-{
-    for (struct rc_client *client = registry; client != NULL; client = client->next) {
-        if (client->memory != NULL && rc_memory_is_ours(client->memory) &&
-            client->options.clock == wanted->options.clock &&
-            strcmp(client->address.host, wanted->address.host) == 0)
-            return client->memory;
-    }
-    return NULL;
-}
-
-static int64_t unix_now_us(const struct rc_client *client)
-{
-    struct timespec now;
-    if (client->options.clock != NULL)
-        return RC_CLOCK_START_UNIX_US + rc_clock_now(client->options.clock);
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-/* With the registry's mutex. */
-static const char *join_memory(struct rc_client *client)
-{
-    struct rc_memory *memory = find_memory(client);
-    size_t max_bytes = (size_t)client->options.max_bytes;
-    if (memory != NULL)
-        rc_memory_ref(memory);
-    else if (rc_memory_new(&memory, max_bytes != 0 ? max_bytes : RC_MEMORY_DEFAULT_BYTES,
-                           rc_client_now_us(client), unix_now_us(client)) != 0)
-        return "no memory";
-    client->memory = memory;
-    return NULL;
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -253,20 +133,11 @@ static struct rc_client *new_client(const rc_options *options, rc_refusal *refus
 /* false: refused. */
 static bool check_max_bytes(const struct rc_client *client, rc_refusal *refusal)
 {
-    const struct rc_memory *memory = client->address.is_memory ? find_memory(client) : NULL;
+    const struct rc_memory *memory = client->address.is_memory ? rc_stores_find(client) : NULL;
     size_t max_bytes = (size_t)client->options.max_bytes;
     if (memory == NULL || max_bytes == 0 || max_bytes == rc_memory_max_bytes(memory))
         return true;
     return !rc_refuse(refusal, RC_OPTION_MAX_BYTES, "the store is open with another number");
-}
-
-static struct rc_client *find_client(const struct rc_client *wanted)
-{
-    for (struct rc_client *client = registry; client != NULL; client = client->next) {
-        if (!client->leaving && !atomic_load(&client->closed) && is_same(client, wanted))
-            return client;
-    }
-    return NULL;
 }
 
 /* Each host has a client of its own, but all hosts of a machine keep one near cache: the one that
@@ -274,7 +145,7 @@ static struct rc_client *find_client(const struct rc_client *wanted)
 static bool share_near(struct rc_client *client)
 {
     const struct rc_client *other =
-        client->options.driver != RC_DRIVER_REACTOR ? find_client(client) : NULL;
+        client->options.driver != RC_DRIVER_REACTOR ? rc_registry_find(client) : NULL;
     if (other == NULL || other->near == NULL || client->address.is_memory)
         return false;
     rc_near_ref(other->near);
@@ -283,38 +154,38 @@ static bool share_near(struct rc_client *client)
 }
 
 /* With the registry's mutex: most calls find an open client, the others open what it needs here. */
-static bool enter_registry(struct rc_client *client, rc_refusal *refusal)
+static bool enter(struct rc_client *client, rc_refusal *refusal)
 {
     bool good =
-        !client->address.is_memory || !rc_refuse(refusal, RC_OPTION_NONE, join_memory(client));
+        !client->address.is_memory ||
+        !rc_refuse(refusal, RC_OPTION_NONE, rc_stores_join(client, rc_client_now_us(client)));
     if (good && client->options.near > 0 && !share_near(client))
         good = !rc_refuse(refusal, RC_OPTION_NEAR_BYTES, open_near(client));
     if (!good) {
-        rc_memory_free(leave_memory(client)); /* there is nothing in it yet */
+        rc_memory_free(rc_stores_leave(client)); /* there is nothing in it yet */
         return false;
     }
-    client->next = registry;
-    registry = client;
+    rc_registry_add(client);
     return true;
 }
 
 int rc_open(const rc_options *options, rc_client **result, rc_refusal *refusal)
 {
     rc_refusal ours;
-    pthread_once(&once, init_process);
+    rc_registry_init();
     refusal = refusal != NULL ? refusal : &ours;
     struct rc_client *wanted = new_client(options, refusal), *found = NULL;
     bool good = wanted != NULL;
     if (good) {
-        lock_registry();
+        rc_registry_lock();
         good = check_max_bytes(wanted, refusal);
         if (good && wanted->options.driver == RC_DRIVER_REACTOR)
-            found = find_client(wanted);
+            found = rc_registry_find(wanted);
         if (found != NULL)
             found->references++;
         else if (good)
-            good = enter_registry(wanted, refusal);
-        unlock_registry();
+            good = enter(wanted, refusal);
+        rc_registry_unlock();
         if (found != NULL || !good)
             free_client(wanted);
     }
@@ -326,16 +197,12 @@ int rc_open(const rc_options *options, rc_client **result, rc_refusal *refusal)
 
 void rc_client_count_user(struct rc_client *client, int change)
 {
-    lock_registry();
+    rc_registry_lock();
     client->users += (unsigned)change;
     bool last = client->users == 0 && client->references == 0;
-    if (last) {
-        struct rc_client **link = &registry;
-        while (*link != client)
-            link = &(*link)->next;
-        *link = client->next;
-    }
-    unlock_registry();
+    if (last)
+        rc_registry_remove(client);
+    rc_registry_unlock();
     if (last) {
         struct rc_driver *driver = atomic_load(&client->driver);
         if (driver != NULL && driver->fork_generation == rc_fork_generation())
@@ -354,70 +221,60 @@ int rc_close(rc_client *client, int32_t timeout_ms)
         return 0;
     if (driver != NULL && driver->fork_generation == rc_fork_generation())
         rc_driver_close(driver, timeout_ms);
-    lock_registry();
-    struct rc_memory *memory = leave_memory(client);
-    unlock_registry();
+    rc_registry_lock();
+    struct rc_memory *memory = rc_stores_leave(client);
+    rc_registry_unlock();
     rc_memory_free(memory);
     return 0;
 }
 
 bool rc_client_leave(struct rc_client *client)
 {
-    lock_registry();
+    rc_registry_lock();
     bool last = client->references <= 1;
     client->leaving |= last;
-    unlock_registry();
+    rc_registry_unlock();
     return last;
 }
 
 void rc_unref(rc_client *client, int32_t timeout_ms)
 {
-    lock_registry();
+    rc_registry_lock();
     bool last = client->references == 1;
     client->leaving = last;
     if (!last)
         client->references--;
-    unlock_registry();
+    rc_registry_unlock();
     if (!last)
         return;
     /* Still counted, so that nobody frees it; whoever opens it in this moment gets a new client. */
     rc_close(client, timeout_ms);
-    lock_registry();
+    rc_registry_lock();
     client->references--;
     client->users++;
-    unlock_registry();
+    rc_registry_unlock();
     rc_client_count_user(client, -1);
-}
-
-uint32_t rc_loop_count(void)
-{
-    uint32_t count = 0;
-    lock_registry();
-    for (struct rc_client *client = registry; client != NULL; client = client->next)
-        count += client->loops_home == rc_fork_generation() ? client->loops : 0;
-    unlock_registry();
-    return count;
 }
 
 void rc_client_count_loop(struct rc_client *client, int change)
 {
-    lock_registry();
+    rc_registry_lock();
     if (client->loops_home != rc_fork_generation())
         client->loops = 0; /* those were the parent's */
     client->loops_home = rc_fork_generation();
     if (change > 0 || client->loops > 0)
         client->loops += (unsigned)change;
-    unlock_registry();
+    rc_registry_unlock();
 }
 
 /* The first call in a child of fork(): its stores begin empty. */
 static int join_memory_abroad(struct rc_client *client)
 {
     const char *why = NULL;
-    lock_registry();
+    rc_registry_lock();
     if (client->memory != NULL && !rc_memory_is_ours(client->memory))
-        why = join_memory(client);
-    unlock_registry();
+        why = rc_stores_join(client, rc_client_now_us(client));
+    rc_registry_unlock();
     return why != NULL ? RC_ERR_NOMEM : 0;
 }
 

@@ -1,10 +1,10 @@
 /*
- * client - what the public calls share: a client, its registry, its driver.
+ * client - what the public calls share: a client and its driver.
  *
- * What:    client.c opens and closes clients and finds the driver of this process, options.c knows
- *          what they may be opened with, figures.c how they do; operation.c, view.c and
- *          lock_handle.c are the calls on slots, views of the near cache and locks. All of them are
- *          declared in redcache.h.
+ * What:    client.c opens and closes clients and finds the driver of this process; registry.c knows
+ *          those that are open, stores.c their stores in memory, options.c what they may be opened
+ *          with, figures.c how they do; operation.c, view.c and lock_handle.c are the calls on
+ *          slots, views of the near cache and locks, which redcache.h declares.
  * Threads: any; everything here runs in the caller's thread, and what needs the engine goes through
  *          the driver's queue.
  * Memory:  a client lives as long as it is referred to, or has slots, locks or views.
