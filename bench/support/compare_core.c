@@ -127,8 +127,7 @@ static void keep_near(struct subject *s, int i)
 static void open_subject(struct subject *s)
 {
     rc_options options = {.url = "memory://", .url_len = 9, .near = 1};
-    const char *error = NULL;
-    expect(rc_open(&options, &s->client, &error) == 0, "could not open memory://");
+    expect(rc_open(&options, &s->client, NULL) == 0, "could not open memory://");
     s->op = rc_op_new(s->client);
     s->view = rc_view_new(s->client, "", 0, "", 0, 0, 0, 0);
     s->lock = rc_lock_new(s->client, "lock", 4);
