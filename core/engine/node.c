@@ -14,12 +14,12 @@ enum {
 static const char TWO_SERVERS[] =
     "reads and commands reach two different servers behind this address; connecting again";
 
-static struct rc_link *link_w(const struct rc_server_node *node)
+static struct rc_link *link_w(struct rc_server_node *node)
 {
     return &node->links[RC_LINK_W];
 }
 
-static struct rc_link *link_t(const struct rc_server_node *node)
+static struct rc_link *link_t(struct rc_server_node *node)
 {
     return &node->links[RC_LINK_T];
 }
@@ -222,7 +222,7 @@ bool rc_node_offer(struct rc_server_node *node)
 
 bool rc_node_can_keep(const struct rc_server_node *node)
 {
-    const struct rc_link *t = link_t(node);
+    const struct rc_link *t = &node->links[RC_LINK_T];
     if (node->near == NULL || t->refused || t->ended)
         return false;
     /* Not yet connected: the first read pays for it as it would on W. Lost: W may be alive. */

@@ -47,7 +47,7 @@ struct rc_server_node {
     struct rc_near_owner *owner;
 
     /* Engine only. */
-    struct rc_link *links; /* index: enum rc_link_role */
+    struct rc_link links[RC_LINK_ROLES]; /* index: enum rc_link_role */
     struct rc_horizon horizon;
     struct rc_revalidate revalidate;
     struct rc_replay replay;
@@ -60,6 +60,12 @@ struct rc_server_node {
 static inline struct rc_link *rc_node_link(struct rc_server_node *node, enum rc_link_role role)
 {
     return &node->links[role];
+}
+
+/* The one that commands go over, for those who only look at it. */
+static inline const struct rc_link *rc_node_command_link(const struct rc_server_node *node)
+{
+    return &node->links[RC_LINK_W];
 }
 
 /* near NULL: without near copies. */

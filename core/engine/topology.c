@@ -5,13 +5,13 @@ int rc_topology_init(struct rc_topology *topology, struct rc_context *context,
                      const struct rc_node_news *news)
 {
     rc_list_init(&topology->all);
-    topology->node.links = topology->links;
     int error = rc_node_init(&topology->node, context, address, near, news);
     if (error != 0)
         return error;
-    for (uint32_t i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        topology->links[i].number = i;
-        rc_list_append(&topology->all, &topology->links[i].place);
+    for (uint32_t role = 0; role < RC_LINK_ROLES; role++) {
+        struct rc_link *link = rc_node_link(&topology->node, (enum rc_link_role)role);
+        link->number = role;
+        rc_list_append(&topology->all, &link->place);
     }
     return 0;
 }
@@ -55,7 +55,7 @@ void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req,
 const struct rc_link *rc_topology_command_link(const struct rc_topology *topology, int32_t slot)
 {
     (void)slot;
-    return &topology->node.links[RC_LINK_W];
+    return rc_node_command_link(&topology->node);
 }
 
 int rc_topology_is_barred(struct rc_topology *topology, int32_t slot, const char **cause)

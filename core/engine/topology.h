@@ -15,10 +15,7 @@
 #include "engine/link.h"
 #include "engine/node.h"
 
-enum { RC_TOPOLOGY_LINKS = 2 };
-
 struct rc_topology {
-    struct rc_link links[RC_TOPOLOGY_LINKS];
     struct rc_server_node node;
     struct rc_list all; /* links by `place`, in the order of their numbers: RC_TOPOLOGY_EACH */
 };

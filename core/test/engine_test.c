@@ -398,7 +398,7 @@ static void heal(void)
     s->refuses = s->silent = s->loading = s->no_tracking = false;
     s->errors = 0;
     for (int c = 0; c < 2; c++) {
-        for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+        for (int i = 0; i < RC_LINK_ROLES; i++) {
             struct peer_conn *conn = world.clients[c].conns[i];
             conn->mute = conn->deaf = conn->clogged = false;
         }

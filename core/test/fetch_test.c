@@ -367,15 +367,15 @@ static void gives_a_connection_up_that_does_not_answer(void)
     warm("key");
     CHECK(is_near("key", "one"));
     tracked(&client)->mute = true;
-    uint64_t epoch = client.engine.topology.links[RC_LINK_T].epoch;
-    for (int i = 0; i < 30 && client.engine.topology.links[RC_LINK_T].epoch == epoch; i++) {
+    uint64_t epoch = client.engine.topology.node.links[RC_LINK_T].epoch;
+    for (int i = 0; i < 30 && client.engine.topology.node.links[RC_LINK_T].epoch == epoch; i++) {
         look("key"); /* somebody reads */
         peer_sleep(&server, 50);
     }
-    CHECK(client.engine.topology.links[RC_LINK_T].epoch == epoch + 1);
+    CHECK(client.engine.topology.node.links[RC_LINK_T].epoch == epoch + 1);
     tracked(&client)->mute = false;
     peer_sleep(&server, 500);
-    CHECK(rc_link_is_ready(&client.engine.topology.links[RC_LINK_T]));
+    CHECK(rc_link_is_ready(&client.engine.topology.node.links[RC_LINK_T]));
     take_down();
 }
 
@@ -398,7 +398,7 @@ static void goes_to_the_other_connection_where_tracking_is_not_allowed(void)
     CHECK(peer_says(&ops[0], "one") && look("key") == RC_NEAR_MISS);
     warm("key");
     CHECK(peer_says(&ops[0], "one") && look("key") == RC_NEAR_MISS);
-    CHECK(rc_link_is_ready(&client.engine.topology.links[RC_LINK_W]));
+    CHECK(rc_link_is_ready(&client.engine.topology.node.links[RC_LINK_W]));
     take_down();
 }
 

@@ -769,7 +769,7 @@ static bool run_client(struct peer_client *client)
         RC_CONTAINER(op, struct peer_op, op)->finished++;
         moved = true;
     }
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+    for (int i = 0; i < RC_LINK_ROLES; i++)
         moved |= move(client->server, client->conns[i]);
     return moved;
 }
@@ -847,9 +847,9 @@ static void link_up(struct peer_client *client)
     int place = 0;
     while (server->clients[place] != client)
         place++;
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
-        client->conns[i] = &server->conns[place * RC_TOPOLOGY_LINKS + i];
-        client->conns[i]->link = &client->engine.topology.links[i];
+    for (int i = 0; i < RC_LINK_ROLES; i++) {
+        client->conns[i] = &server->conns[place * RC_LINK_ROLES + i];
+        client->conns[i]->link = &client->engine.topology.node.links[i];
     }
 }
 
@@ -892,7 +892,7 @@ void peer_close(struct peer_client *client)
     /* Only the last place may get free: the last opened is closed first. */
     assert(server->clients[server->client_count - 1] == client);
     server->client_count--;
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++) {
+    for (int i = 0; i < RC_LINK_ROLES; i++) {
         shut(server, client->conns[i], false);
         client->conns[i]->mute = client->conns[i]->deaf = client->conns[i]->clogged = false;
         client->conns[i]->link = NULL;

@@ -16,7 +16,7 @@
 #include "engine/engine.h"
 #include "engine/script.h"
 
-enum { PEER_CLIENTS = 3, PEER_CONNS = PEER_CLIENTS * RC_TOPOLOGY_LINKS, PEER_KEYS = 128 };
+enum { PEER_CLIENTS = 3, PEER_CONNS = PEER_CLIENTS * RC_LINK_ROLES, PEER_KEYS = 128 };
 
 struct peer_key {
     struct rc_buf name;
@@ -42,7 +42,7 @@ struct peer_conn {
 struct peer_client {
     struct rc_engine engine;
     struct peer_server *server;
-    struct peer_conn *conns[RC_TOPOLOGY_LINKS]; /* by role */
+    struct peer_conn *conns[RC_LINK_ROLES]; /* by role */
 };
 
 struct peer_server {

@@ -215,7 +215,7 @@ static void say(const uint8_t *bytes, size_t len)
 
 static void set_mute(bool mute)
 {
-    for (int i = 0; i < RC_TOPOLOGY_LINKS; i++)
+    for (int i = 0; i < RC_LINK_ROLES; i++)
         client.conns[i]->mute = mute;
 }
 
