@@ -53,17 +53,17 @@ local function keep(port)
     end
 end
 
-local way = { name = "copas", module = "copas", blocks = true }
+local backend = { name = "copas", module = "copas", blocks = true }
 
-function way.use(module)
+function backend.use(module)
     copas = module
 end
 
-function way.settle(port)
+function backend.settle(port)
     port.is_kicked = false
 end
 
-function way.kick(port)
+function backend.kick(port)
     port.is_kicked = true
     if not port.keeper then
         port.keeper = coroutine.create(function()
@@ -73,23 +73,23 @@ function way.kick(port)
     end
 end
 
-function way.sleep(slot)
+function backend.sleep(slot)
     yield(slot, queue)
 end
 
-function way.resume(co)
+function backend.resume(co)
     copas.addthread(co) -- which catches what it raises
 end
 
 -- The thread ends, unless it is what closes the cache: then a moment later. Copas keeps what looked
 -- like a socket, without a descriptor.
-function way.stop(port)
+function backend.stop(port)
     scheduler.resume_woken()
     if port.keeper and coroutine.status(port.keeper) == "suspended" then
         copas.addthread(port.keeper)
     end
 end
 
-scheduler = polled.new(way)
+scheduler = polled.new(backend)
 
 return scheduler

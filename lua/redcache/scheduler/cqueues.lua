@@ -44,23 +44,23 @@ local function start_keeper(port, controller)
     controller:wrap(keep, port, controller)
 end
 
-local way = { name = "cqueues", module = "cqueues", blocks = true }
+local backend = { name = "cqueues", module = "cqueues", blocks = true }
 
-function way.use(module)
+function backend.use(module)
     cqueues, condition = module, require("cqueues.condition")
 end
 
-function way.settle(port)
+function backend.settle(port)
     port.kicked, port.is_kicked = condition.new(), false
     port.keepers = setmetatable({}, { __mode = "k" })
 end
 
-function way.can_wait()
+function backend.can_wait()
     local controller, is_own = cqueues.running()
     return controller ~= nil and is_own
 end
 
-function way.kick(port)
+function backend.kick(port)
     local controller = cqueues.running()
     if controller and not port.keepers[controller] then
         start_keeper(port, controller)
@@ -71,20 +71,20 @@ function way.kick(port)
     end
 end
 
-function way.sleep(slot)
+function backend.sleep(slot)
     slot.condition = slot.condition or condition.new()
     slot.condition:wait()
 end
 
-function way.wake(slot)
+function backend.wake(slot)
     slot.condition:signal()
 end
 
-function way.stop(port)
+function backend.stop(port)
     port.kicked:signal()
     cqueues.cancel(port.fd)
 end
 
-scheduler = polled.new(way)
+scheduler = polled.new(backend)
 
 return scheduler

@@ -69,13 +69,13 @@ local function on_prepare(port)
     uv.idle_start(port.idle, do_nothing) -- the loop does not sleep before the next prepare
 end
 
-local way = { name = "luv", module = "luv" }
+local backend = { name = "luv", module = "luv" }
 
-function way.use(module)
+function backend.use(module)
     uv = module
 end
 
-function way.settle(port)
+function backend.settle(port)
     port.poll, port.prepare, port.idle = uv.new_poll(port.fd), uv.new_prepare(), uv.new_idle()
     port.is_kicked, port.is_referenced = false, false
     function port.on_prepare()
@@ -90,7 +90,7 @@ function way.settle(port)
     uv.unref(port.idle)
 end
 
-function way.kick(port)
+function backend.kick(port)
     update(port)
     if not port.is_kicked then
         port.is_kicked = true
@@ -98,17 +98,17 @@ function way.kick(port)
     end
 end
 
-function way.sleep(slot)
+function backend.sleep(slot)
     slot.co = running()
     yield()
 end
 
-function way.resume(co)
+function backend.resume(co)
     local ok, err = resume(co)
     return not ok and debug.traceback(co, tostring(err)) or nil
 end
 
-function way.stop(port, has_woken)
+function backend.stop(port, has_woken)
     uv.poll_stop(port.poll)
     uv.prepare_stop(port.prepare)
     uv.idle_stop(port.idle)
@@ -123,6 +123,6 @@ function way.stop(port, has_woken)
     end)
 end
 
-luv = polled.new(way)
+luv = polled.new(backend)
 
 return luv

@@ -1,8 +1,8 @@
 -- polled - what the schedulers of event loops share that watch one descriptor of the core.
 --
--- What:   new(way) makes a scheduler of what an event loop can do:
+-- What:   new(backend) makes a scheduler of what an event loop can do:
 --
---         module               what check() requires; way.use(module) is given it
+--         module               what check() requires; backend.use(module) is given it
 --         settle(port)         a port begins: port.fd is readable while there is reason for a turn
 --         can_wait()           whether this caller is a coroutine of the loop; nil: any coroutine
 --         blocks               any other caller waits, too, and stops the loop; nil: it cannot wait
@@ -30,16 +30,16 @@ local NOT_WAITED, is_done = constants.NOT_WAITED, core_slot.is_done
 local polled = {}
 
 -- nil, or why there is no such module.
-local function find(way)
-    local ok, module = pcall(require, way.module)
+local function find(backend)
+    local ok, module = pcall(require, backend.module)
     if not ok then
-        return "it needs the module " .. way.module .. ": " .. tostring(module)
+        return "it needs the module " .. backend.module .. ": " .. tostring(module)
     end
-    way.use(module)
-    way.is_loaded = true
+    backend.use(module)
+    backend.is_loaded = true
 end
 
-local function settle(port, way, wake)
+local function settle(port, backend, wake)
     if not core_loop.open(port) then
         return false
     end
@@ -48,7 +48,7 @@ local function settle(port, way, wake)
         return false
     end
     waiting.settle(port, wake)
-    way.settle(port)
+    backend.settle(port)
     return true
 end
 
@@ -64,16 +64,16 @@ local function is_coroutine()
 end
 
 -- The functions that callers meet.
-local function add_callers(scheduler, way, wake)
-    local is_of_loop = way.can_wait or is_coroutine
+local function add_callers(scheduler, backend, wake)
+    local is_of_loop = backend.can_wait or is_coroutine
 
     function scheduler.enter(client)
         local port = client.port
-        return port.waiting ~= nil or settle(port, way, wake)
+        return port.waiting ~= nil or settle(port, backend, wake)
     end
 
     function scheduler.can_wait()
-        return way.blocks or is_of_loop()
+        return backend.blocks or is_of_loop()
     end
 
     ---Outside of all coroutines there is one caller.
@@ -88,7 +88,7 @@ local function add_callers(scheduler, way, wake)
     local function let_go(slot, is_given)
         core_slot.detach(slot, is_given)
         waiting.add(slot.client.port, slot)
-        way.kick(slot.client.port)
+        backend.kick(slot.client.port)
         return NOT_WAITED
     end
 
@@ -100,16 +100,16 @@ local function add_callers(scheduler, way, wake)
         local client = slot.client
         if is_done(slot) then
             return slot.result.status
-        elseif client.handle == nil or (way.blocks and not is_of_loop()) then
+        elseif client.handle == nil or (backend.blocks and not is_of_loop()) then
             return core_slot.wait(slot)
         elseif not is_of_loop() then
             return let_go(slot, false)
         end
         waiting.add(client.port, slot)
         slot.sleeps = true
-        way.kick(client.port)
+        backend.kick(client.port)
         repeat
-            way.sleep(slot)
+            backend.sleep(slot)
         until not slot.sleeps
         return status_of(slot)
     end
@@ -119,11 +119,11 @@ local function add_callers(scheduler, way, wake)
     function scheduler.unguard() end
 end
 
--- The line of those that the way resumes itself.
-local function add_line(scheduler, way)
+-- The line of those that the backend resumes itself.
+local function add_line(scheduler, backend)
     local line, first, last = {}, 1, 0
 
-    function way.wake(slot)
+    function backend.wake(slot)
         last = last + 1
         line[last] = slot.co
     end
@@ -136,7 +136,7 @@ local function add_line(scheduler, way)
             local co = line[first]
             line[first] = false
             first = first + 1
-            local raised = way.resume(co)
+            local raised = backend.resume(co)
             fault = fault or raised
         end
         first, last = 1, 0
@@ -144,10 +144,10 @@ local function add_line(scheduler, way)
     end
 end
 
----@param way table
+---@param backend table
 ---@return table scheduler
-function polled.new(way)
-    local scheduler = { name = way.name }
+function polled.new(backend)
+    local scheduler = { name = backend.name }
 
     ---@return string|nil message why it cannot be used
     function scheduler.check(settings)
@@ -156,7 +156,7 @@ function polled.new(way)
         elseif settings.clock then
             return "a clock of redcache.clock() moves no event loop"
         end
-        return not way.is_loaded and find(way) or nil
+        return not backend.is_loaded and find(backend) or nil
     end
 
     ---@return integer driver of the clients
@@ -164,16 +164,16 @@ function polled.new(way)
         return constants.POLL
     end
 
-    if not way.wake then
-        add_line(scheduler, way)
+    if not backend.wake then
+        add_line(scheduler, backend)
     end
 
     local function wake(slot)
         slot.sleeps = false
-        way.wake(slot)
+        backend.wake(slot)
     end
 
-    add_callers(scheduler, way, wake)
+    add_callers(scheduler, backend, wake)
 
     ---One turn of the core: whoever waits for what is done is woken.
     function scheduler.turn(port)
@@ -187,7 +187,7 @@ function polled.new(way)
             local has_woken = port.count > 0
             waiting.drop(port, wake)
             port.is_closed = true
-            way.stop(port, has_woken)
+            backend.stop(port, has_woken)
         end
         core_loop.end_port(port, timeout)
     end

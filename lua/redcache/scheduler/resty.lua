@@ -37,7 +37,7 @@ local sleepers = require("redcache.scheduler.resty.sleepers")
 local threads = require("redcache.scheduler.resty.threads")
 local waiting = require("redcache.scheduler.waiting")
 
-local WAYS = {
+local BACKENDS = {
     loop = require("redcache.scheduler.resty.host"),
     thread = require("redcache.scheduler.resty.thread"),
 }
@@ -63,10 +63,10 @@ end
 local function settle(port, client)
     sleepers.settle(port)
     keeper.settle(port)
-    port.way = WAYS[client.driver]
+    port.backend = BACKENDS[client.driver]
     port.is_memory, port.connect_timeout = client.is_memory, client.connect_timeout
     port.is_passing = core_loop.has_rivals()
-    port.way.settle(port)
+    port.backend.settle(port)
     if not core_loop.open(port) then
         return false
     end
@@ -115,7 +115,7 @@ local function kick(port)
     if port.handle == nil then
         return -- it has ended, and all that waited was told
     end
-    port.way.kick(port)
+    port.backend.kick(port)
     if not port.has_begun then
         keeper.start(port)
     end
@@ -165,7 +165,7 @@ function resty.wait(slot)
                 core_slot.detach(slot, false)
                 return NOT_WAITED
             elseif not ok then
-                port.way.turn(port)
+                port.backend.turn(port)
                 kick(port)
                 if slots[name] ~= slot then -- it was done, and nobody had told
                     port.late_wakes = (port.late_wakes or 0) + 1
@@ -193,7 +193,7 @@ end
 function resty.tell(client)
     local port = client.port
     if port.pid == ngx.worker.pid() then
-        port.way.turn(port)
+        port.backend.turn(port)
     end
 end
 

@@ -4,7 +4,7 @@
 --         worker does. In a worker that exits it hands over what is kept near; when the last cache
 --         of the port is closed it gives leases and locks back.
 -- Memory: whoever leaves last ends the port: its keeper, if it has begun, else who closes it.
--- Not:    callers (resty.lua), and how bytes move: port.way knows.
+-- Not:    callers (resty.lua), and how bytes move: port.backend knows.
 
 local core_loop = require("redcache.core.loop")
 local holders = require("redcache.scheduler.holders")
@@ -68,7 +68,7 @@ local function is_handed_over(port)
     if ngx.now() >= port.hand_over_until or core_loop.hand_over(port) then
         return true
     end
-    port.way.turn(port) -- an offer is worth what is known to be coherent: that is asked at once
+    port.backend.turn(port) -- an offer is worth what is known to be coherent: that is asked at once
     return false
 end
 
@@ -81,14 +81,14 @@ local function has_ended(port)
     if port.is_closing then
         return has_left(port)
     end
-    return is_ending(port) and port.count == 0 and is_handed_over(port) and port.way.rest(port)
+    return is_ending(port) and port.count == 0 and is_handed_over(port) and port.backend.rest(port)
 end
 
 local function keep_once(port)
-    local way = port.way
+    local backend = port.backend
     port.keeper_told = false
-    way.turn(port)
-    way.tend(port)
+    backend.turn(port)
+    backend.tend(port)
     sleepers.drop_abandoned(port)
     holders.drop_dead(port.holders)
     if has_ended(port) then
@@ -143,7 +143,7 @@ local function keep(_, port)
     repeat
         ok, again = pcall(keep_once, port)
     until not ok or not again
-    port.way.stop(port)
+    port.backend.stop(port)
     port.is_kept, port.has_begun, port.armed_at, kept[port] = false, false, 0, nil
     if port.is_closing then
         end_port(port)
@@ -202,12 +202,12 @@ function keeper.close(port, timeout, waits)
         if port.has_begun then
             sleepers.wake_keeper(port)
         else
-            port.way.turn(port)
+            port.backend.turn(port)
         end
         ngx.sleep(CLOSE_PAUSE)
         gave_back = core_loop.host_leave(port)
     end
-    port.way.turn(port)
+    port.backend.turn(port)
     sleepers.end_waiting(port)
     sleepers.wake_keeper(port)
     -- A keeper that has not begun may never: nginx drops timers where too many run.
