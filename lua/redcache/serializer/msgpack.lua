@@ -11,7 +11,7 @@
 -- Refused: functions, threads, userdata, tables more than 32 deep, and so tables that contain
 -- themselves; more than 65,536 tables and one more per 4 bytes of what is written.
 --
--- So reading takes a bounded share of memory, whatever stands in Redis: at most 32 times the bytes
+-- So reading takes a bounded share of memory, whatever stands in Redis: at most 48 times the bytes
 -- and 8 MiB, and work in proportion. Where not even that is there, decoding fails like any other.
 --
 -- Reading: C checks the untrusted bytes as a whole and lists their elements as flat tokens
