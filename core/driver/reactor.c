@@ -11,9 +11,7 @@
 #include <uv.h>
 
 #include "base/clock.h"
-#include "driver/lookup.h"
-#include "driver/socket.h"
-#include "driver/wire_socket.h"
+#include "driver/dial.h"
 
 enum {
     TICK_US = 3000,       /* how soon after the last inline turn the reactor takes over */
@@ -25,24 +23,6 @@ enum {
 };
 
 enum mode { MODE_ARMED, MODE_TICKING, MODE_DORMANT };
-
-/* A line's connection on its way, address after address, and then what polls it. */
-struct dial {
-    /* Fixed after start. */
-    struct rc_reactor *reactor;
-    struct rc_socket_line *line;
-    struct rc_list place; /* in the reactor's dials */
-
-    uv_poll_t poll;
-    struct rc_lookup *lookup;   /* under way, NULL: none */
-    struct addrinfo *addresses; /* of the lookup, NULL for unix sockets */
-    struct addrinfo *next;
-    int fd;        /* connecting or connected, -1 */
-    bool has_poll; /* the poll handle is open */
-    bool connecting;
-    bool answered;   /* the connect has ended, well or badly */
-    int poll_events; /* what it polls for now */
-};
 
 struct rc_reactor {
     struct rc_driver *driver;
@@ -77,38 +57,18 @@ static const struct reading READ_DUE = {0}, READ_ALL = {.all = true};
 
 static void pass(struct rc_reactor *reactor, struct reading reading);
 
-static struct rc_link *link_of(struct dial *dial)
-{
-    return dial->line->line.link;
-}
-
 /* ---- polling --------------------------------------------------------------------------------- */
-
-static void on_poll(uv_poll_t *handle, int status, int events);
-
-static void set_poll(struct dial *dial, int events)
-{
-    if (!dial->has_poll || dial->poll_events == events ||
-        uv_is_closing((const uv_handle_t *)&dial->poll))
-        return;
-    dial->poll_events = events;
-    dial->reactor->unwatched = true;
-    if (events == 0)
-        uv_poll_stop(&dial->poll);
-    else
-        uv_poll_start(&dial->poll, events, on_poll);
-}
 
 static void update_polls(struct rc_reactor *reactor)
 {
     RC_LIST_EACH(at, following, &reactor->dials) {
-        struct dial *dial = RC_CONTAINER(at, struct dial, place);
+        struct rc_dial *dial = RC_CONTAINER(at, struct rc_dial, place);
         int events = 0;
         if (dial->connecting)
             events = dial->answered ? 0 : UV_WRITABLE;
         else if (reactor->mode == MODE_ARMED)
             events = UV_READABLE | (dial->line->line.has_unsent ? UV_WRITABLE : 0);
-        set_poll(dial, events);
+        reactor->unwatched |= rc_dial_watch(dial, events);
     }
 }
 
@@ -158,171 +118,12 @@ static void set_mode(struct rc_reactor *reactor, enum mode mode)
     atomic_store(&reactor->driver->reactor_dormant, mode == MODE_DORMANT);
 }
 
-/* ---- connecting ------------------------------------------------------------------------------ */
-
-static void on_poll_closed(uv_handle_t *handle)
-{
-    struct dial *dial = handle->data;
-    int fd = dial->fd;
-    dial->has_poll = false;
-    dial->fd = -1; /* first: a child of fork() closes what stands here */
-    close(fd);
-    pass(dial->reactor, READ_DUE); /* the link may want to be opened again */
-}
-
-static void free_addresses(struct dial *dial)
-{
-    if (dial->addresses != NULL)
-        uv_freeaddrinfo(dial->addresses);
-    dial->addresses = dial->next = NULL;
-}
-
-/* The descriptor is closed once libuv has let go of it. */
-static void shut(struct dial *dial)
-{
-    dial->line->fd = -1;
-    rc_tls_free(dial->line->tls);
-    dial->line->tls = NULL;
-    dial->connecting = dial->answered = false;
-    if (dial->lookup != NULL)
-        rc_lookup_abandon(dial->lookup);
-    dial->lookup = NULL;
-    free_addresses(dial);
-    if (dial->has_poll && !uv_is_closing((uv_handle_t *)&dial->poll))
-        uv_close((uv_handle_t *)&dial->poll, on_poll_closed);
-}
-
-static void give_up(struct dial *dial, const char *cause)
-{
-    shut(dial);
-    rc_link_lost(link_of(dial), cause);
-}
-
-static void give_up_errno(struct dial *dial, long error)
-{
-    char text[128];
-    give_up(dial, rc_socket_error(error, text, sizeof text));
-}
-
-static bool poll_new_fd(struct dial *dial, int fd)
-{
-    dial->fd = fd;
-    if (uv_poll_init(&dial->reactor->loop, &dial->poll, fd) != 0) {
-        close(fd);
-        dial->fd = -1;
-        return false;
-    }
-    dial->poll.data = dial;
-    dial->has_poll = true;
-    dial->connecting = true;
-    dial->answered = false;
-    dial->poll_events = 0;
-    return true;
-}
-
-/* Goes through the addresses until one connect is under way. */
-static void connect_next(struct dial *dial)
-{
-    int error = -ENOENT;
-    while (dial->next != NULL) {
-        struct addrinfo *address = dial->next;
-        dial->next = address->ai_next;
-        int fd = rc_socket_connect(address->ai_addr, (socklen_t)address->ai_addrlen);
-        if (fd >= 0 && poll_new_fd(dial, fd))
-            return;
-        error = fd < 0 ? fd : -ENOMEM;
-    }
-    give_up_errno(dial, error);
-}
-
-static void on_lookup(void *driver)
-{
-    rc_reactor_wake(driver);
-}
-
-static void open_line(struct dial *dial)
-{
-    const struct rc_address *address = link_of(dial)->address;
-    if (address->is_unix) {
-        int fd = rc_socket_connect_unix(address->host);
-        if (fd < 0 || !poll_new_fd(dial, fd))
-            give_up_errno(dial, fd < 0 ? fd : -ENOMEM);
-        return;
-    }
-    dial->addresses = dial->next = rc_lookup_digits(address->host, address->port);
-    if (dial->next != NULL)
-        connect_next(dial);
-    else if (rc_lookup_start(&dial->lookup, address->host, address->port, on_lookup,
-                             dial->reactor->driver) != 0)
-        give_up_errno(dial, -ENOMEM);
-}
-
-static bool start_tls(struct dial *dial)
-{
-    struct rc_tls_context *context = dial->reactor->driver->tls_context;
-    if (context == NULL)
-        return true;
-    dial->line->tls = rc_tls_new(context, link_of(dial)->address->host);
-    return dial->line->tls != NULL;
-}
-
-static void on_connected(struct dial *dial)
-{
-    int error = rc_socket_result(dial->fd);
-    dial->connecting = dial->answered = false;
-    if (error == 0 && !start_tls(dial)) {
-        give_up_errno(dial, -ENOMEM);
-    } else if (error == 0) {
-        free_addresses(dial);
-        dial->line->fd = dial->fd;
-        rc_link_opened(link_of(dial));
-    } else if (dial->next == NULL) {
-        give_up_errno(dial, error);
-    } else { /* another address, once libuv has let go of this descriptor */
-        uv_close((uv_handle_t *)&dial->poll, on_poll_closed);
-    }
-}
-
-static void take_addresses(struct dial *dial)
-{
-    const char *why;
-    dial->addresses = dial->next = rc_lookup_take(dial->lookup, &why);
-    dial->lookup = NULL;
-    if (dial->next != NULL)
-        connect_next(dial);
-    else
-        give_up(dial, why);
-}
-
-/* The engine is ours: does for a link what it wants, and goes on with a connection under way. */
-static void tend(struct dial *dial)
-{
-    struct rc_link *link = link_of(dial);
-    if (link->wants_close) {
-        link->wants_close = false;
-        shut(dial);
-    }
-    if (dial->lookup != NULL && !rc_lookup_is_done(dial->lookup))
-        return;
-    if (dial->answered) {
-        on_connected(dial);
-    } else if (dial->lookup != NULL) {
-        take_addresses(dial);
-    } else if (dial->next != NULL && !dial->has_poll) {
-        connect_next(dial);
-    } else if (link->wants_open && !dial->has_poll) {
-        link->wants_open = false;
-        open_line(dial);
-    }
-}
-
 /* There is something that only we can do, and only as the engine's owner. */
 static bool has_work(const struct rc_reactor *reactor)
 {
     RC_LIST_EACH(at, following, &reactor->dials) {
-        const struct dial *dial = RC_CONTAINER(at, struct dial, place);
-        bool found = dial->lookup != NULL && rc_lookup_is_done(dial->lookup);
-        if (dial->answered || found || (dial->next != NULL && !dial->has_poll))
+        const struct rc_dial *dial = RC_CONTAINER(at, struct rc_dial, place);
+        if (rc_dial_has_work(dial))
             return true;
     }
     return atomic_load(&reactor->driver->reactor_wants);
@@ -341,9 +142,9 @@ static void stand_back(struct rc_reactor *reactor)
     if (reactor->mode == MODE_ARMED)
         set_mode(reactor, MODE_TICKING);
     RC_LIST_EACH(at, following, &reactor->dials) {
-        struct dial *dial = RC_CONTAINER(at, struct dial, place);
+        struct rc_dial *dial = RC_CONTAINER(at, struct rc_dial, place);
         if (!dial->connecting || dial->answered)
-            set_poll(dial, 0); /* level triggered: it would wake us again and again */
+            reactor->unwatched |= rc_dial_watch(dial, 0); /* level triggered: it would wake us */
     }
     set_alarm(reactor);
 }
@@ -364,7 +165,7 @@ static void pass(struct rc_reactor *reactor, struct reading reading)
         reading.line->line.is_readable = true;
     for (int i = 0; i < PASSES_MAX; i++) {
         RC_LIST_EACH(at, following, &reactor->dials) {
-            tend(RC_CONTAINER(at, struct dial, place));
+            rc_dial_tend(RC_CONTAINER(at, struct rc_dial, place));
         }
         bool any = rc_driver_turn(driver, reading.all);
         reading.all = false;
@@ -376,14 +177,14 @@ static void pass(struct rc_reactor *reactor, struct reading reading)
     rc_driver_leave(driver, true);
 }
 
-static void on_poll(uv_poll_t *handle, int status, int events)
+static void on_dial_ready(struct rc_dial *dial)
 {
-    struct dial *dial = handle->data;
-    struct rc_reactor *reactor = dial->reactor;
-    (void)status; /* reading tells */
-    (void)events;
-    dial->answered = dial->connecting;
-    pass(reactor, (struct reading){.line = dial->line});
+    pass(dial->owner, (struct reading){.line = dial->line});
+}
+
+static void on_dial_closed(struct rc_dial *dial)
+{
+    pass(dial->owner, READ_DUE);
 }
 
 static void on_async(uv_async_t *async)
@@ -525,12 +326,13 @@ static int make_dials(struct rc_reactor *reactor)
     if (driver->wire->tend != NULL) /* it opens and closes by itself */
         return 0;
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        struct dial *dial = calloc(1, sizeof *dial);
+        struct rc_dial *dial = calloc(1, sizeof *dial);
         if (dial == NULL)
             return RC_ERR_NOMEM;
-        dial->reactor = reactor;
-        dial->line = rc_socket_line_of(link->line);
-        dial->fd = -1;
+        rc_dial_init(dial, &reactor->loop, rc_socket_line_of(link->line));
+        dial->owner = reactor;
+        dial->on_ready = on_dial_ready;
+        dial->on_closed = on_dial_closed;
         rc_list_append(&reactor->dials, &dial->place);
     }
     return 0;
@@ -616,7 +418,7 @@ void rc_reactor_stop(struct rc_driver *driver)
     /* The thread is gone: what is left of its loop is ours. */
     reactor->ending = true;
     RC_LIST_EACH(at, following, &reactor->dials) {
-        shut(RC_CONTAINER(at, struct dial, place));
+        rc_dial_shut(RC_CONTAINER(at, struct rc_dial, place));
     }
     end_loop(reactor);
     atomic_store(&driver->owner, RC_OWNER_NONE);
@@ -625,7 +427,7 @@ void rc_reactor_stop(struct rc_driver *driver)
 void rc_reactor_free(struct rc_driver *driver)
 {
     RC_LIST_EACH(at, following, &driver->reactor->dials) {
-        free(RC_CONTAINER(at, struct dial, place));
+        free(RC_CONTAINER(at, struct rc_dial, place));
     }
     free(driver->reactor);
     driver->reactor = NULL;
@@ -658,7 +460,7 @@ void rc_reactor_orphan(struct rc_driver *driver)
 {
     struct rc_reactor *reactor = driver->reactor;
     RC_LIST_EACH(at, following, &reactor->dials) {
-        close_inherited(&RC_CONTAINER(at, struct dial, place)->fd);
+        close_inherited(&RC_CONTAINER(at, struct rc_dial, place)->fd);
     }
     orphan_loop(reactor);
     atomic_store(&reactor->stop, true); /* waking it is harmless */
