@@ -97,12 +97,15 @@ local function verdict(self, name, ratio, low, high)
     return ratio < 1 / self.limit and high < 1 and "less" or "same"
 end
 
+local NONE = 0.01
 local function add(self, state, name, a, b, show, ratios)
     local s = ratios and summary(ratios)
-    -- Where A has none, any at all is more.
-    local ratio = s and s.median or a == b and 1 or a <= 0 and math.huge or b / a
+    -- Where A has none, any at all is more; less than NONE per call is what the process did beside.
+    local is_same = a == b or not s and a < NONE and b < NONE
+    local ratio = s and s.median or is_same and 1 or a <= 0 and math.huge or b / a
     local said = verdict(self, name, ratio, s and s.low or ratio, s and s.high or ratio)
-    self.rows[#self.rows + 1] = { state = state, name = name, a = a, b = b, ratio = ratio,
+    self.rows[#self.rows + 1] = { state = state, name = name, a = a, b = b,
+        ratio = ratio < math.huge and ratio or nil, -- JSON has no infinity
         low = s and s.low, high = s and s.high, verdict = said }
     print(ROW:format(state, name, show(a), show(b), ("%.3f"):format(ratio),
         s and ("%.3f-%.3f"):format(s.low, s.high) or "", said))
