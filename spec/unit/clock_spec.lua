@@ -67,7 +67,9 @@ describe("redcache.clock", function()
     it("moves a day in no time", function()
         local cache = open()
         local lock = cache:tryLock("job", { ttl = 3 })
-        local took = real.time(function() clock:advance(86400) end)
+        local before = os.clock() -- the processor's: what else runs does not count
+        clock:advance(86400)
+        local took = os.clock() - before
         assert.is_true(lock:valid()) -- renewed 86,400 times
         assert.equal(86400, cache:stats().lockRenewals)
         assert.equal(0, cache:stats().reactorTurns) -- there is no thread
