@@ -200,6 +200,19 @@ function cases.run()
     ngx.print(ok and "ok" or tostring(err))
 end
 
+--- In a timer; its request ends with it.
+function cases.in_timer()
+    local told
+    ngx.timer.at(0, function()
+        local ok, err = pcall(how.under_its_users)
+        told = ok and "ok" or tostring(err)
+    end)
+    while not told do
+        ngx.sleep(0.01)
+    end
+    ngx.print(told)
+end
+
 --- Opens and closes many times; the number of timers that nginx keeps afterwards.
 function cases.cycle()
     for _ = 1, 60 do

@@ -15,8 +15,7 @@ local function start(redis, driver)
         locations = {
             ["/close"] = "content_by_lua_block { " .. CASES .. ".run() } log_by_lua_block { "
                 .. CASES .. ".log() }",
-            ["/timer"] = "content_by_lua_block { ngx.timer.at(0, " .. CASES
-                .. ".how.under_its_users) ngx.print('ok') }",
+            ["/timer"] = "content_by_lua_block { " .. CASES .. ".in_timer() }",
             ["/cycle"] = "content_by_lua_block { " .. CASES .. ".cycle() }",
         },
     })
