@@ -70,8 +70,8 @@ int rc_lock_acquire(rc_lock *lock, rc_op *op, const rc_lock_options *options)
     }
     handle->used = true;
     handle->fork_generation = rc_fork_generation();
-    op->lock = lock;
-    op->lock_options = *options;
+    op->ask.lock = lock;
+    op->ask.lock_options = *options;
     return rc_operation_submit(op);
 }
 
@@ -107,8 +107,8 @@ static int submit_for_lock(rc_lock *lock, rc_op *op, enum rc_op_kind kind, int64
     int error = rc_operation_ready(op, kind);
     if (error != 0)
         return error;
-    op->lock = lock;
-    op->ttl_ms = ttl_ms;
+    op->ask.lock = lock;
+    op->ask.ttl_ms = ttl_ms;
     return rc_operation_submit(op);
 }
 

@@ -42,11 +42,11 @@ static void forget_parent(struct rc_seat *seat)
     if (seat->driver == NULL || is_ours(seat))
         return;
     atomic_store(&seat->state, RC_SEAT_DONE);
-    rc_list_init(&op->active);
-    rc_list_init(&op->member);
-    op->deadline.index = 0;
-    op->running = op->leads = false;
-    rc_op_reset(op, op->kind);
+    rc_list_init(&op->run.active);
+    rc_list_init(&op->run.member);
+    op->run.deadline.index = 0;
+    op->run.is_running = op->run.leads = false;
+    rc_op_reset(op, op->ask.kind);
     seat->driver = NULL;
     rc_loop_leave(seat);
 }
@@ -55,7 +55,7 @@ static void forget_parent(struct rc_seat *seat)
 static bool is_loading(const struct rc_seat *seat)
 {
     const struct rc_op *op = &seat->op;
-    return op->kind == RC_OP_LOAD && op->result.status == 0 && op->result.outcome == RC_LOAD;
+    return op->ask.kind == RC_OP_LOAD && op->result.status == 0 && op->result.outcome == RC_LOAD;
 }
 
 void rc_op_drop(rc_op *op)
@@ -104,12 +104,12 @@ const rc_node *rc_op_nodes(rc_op *op)
 
 void rc_op_tag(rc_op *op, uint64_t tag)
 {
-    op->tag = tag;
+    op->ask.tag = tag;
 }
 
 void rc_op_timeout(rc_op *op, int32_t timeout_ms)
 {
-    op->timeout_ms = timeout_ms;
+    op->ask.timeout_ms = timeout_ms;
 }
 
 int rc_op_entry(rc_op *op, uint32_t index)
@@ -160,7 +160,7 @@ int rc_operation_submit(rc_op *op)
 static int submit_encoded(rc_op *op, int error)
 {
     if (error != 0) {
-        rc_buf_clear(&op->request);
+        rc_buf_clear(&op->ask.request);
         rc_op_measure(op);
         return RC_ERR_NOMEM;
     }
@@ -175,9 +175,9 @@ static int set_key(rc_op *op, const struct rc_buf *prefix, const char *key, size
     if (key_len > (size_t)client->options.max_key_bytes ||
         prefix_len + key_len > (size_t)client->options.max_key_bytes)
         return RC_ERR_TOOLARGE;
-    rc_buf_clear(&op->key);
-    int error = prefix != NULL ? rc_buf_append(&op->key, rc_buf_head(prefix), prefix_len) : 0;
-    return error == 0 ? rc_buf_append(&op->key, key, key_len) : error;
+    rc_buf_clear(&op->ask.key);
+    int error = prefix != NULL ? rc_buf_append(&op->ask.key, rc_buf_head(prefix), prefix_len) : 0;
+    return error == 0 ? rc_buf_append(&op->ask.key, key, key_len) : error;
 }
 
 int rc_done(rc_op *op)
@@ -212,7 +212,7 @@ int rc_wait(rc_op *op)
 /* Submits a read of the op's key: the engine writes it when it is sent. */
 static int submit_read(rc_op *op, bool with_ttl)
 {
-    op->expect = with_ttl ? 2 : 1;
+    op->ask.expect = with_ttl ? 2 : 1;
     return rc_operation_submit(op);
 }
 
@@ -229,9 +229,9 @@ int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags)
 /* The op's read may be kept near, as the view says. */
 static void keep_near(rc_op *op, const struct rc_view *view)
 {
-    op->near = true;
-    op->near_group = view->group;
-    op->near_ttl_us = view->ttl_us;
+    op->ask.near = true;
+    op->ask.near_group = view->group;
+    op->ask.near_ttl_us = view->ttl_us;
 }
 
 int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint32_t flags)
@@ -242,7 +242,7 @@ int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint
     if (error != 0)
         return error;
     keep_near(op, view);
-    op->flags = flags & RC_FRESH;
+    op->ask.flags = flags & RC_FRESH;
     return submit_read(op, true);
 }
 
@@ -306,10 +306,10 @@ int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, co
         return error;
     entry = entry_of(entry, flags & RC_PLAIN, value, value_len);
     size_t header_len = make_header(op, header, entry, NULL);
-    op->is_plain = header_len == 0;
-    if (!op->is_plain)
-        memcpy(op->nonce, rc_entry_version(header), RC_NONCE_SIZE);
-    struct rc_buf *out = &op->request;
+    op->ask.is_plain = header_len == 0;
+    if (!op->ask.is_plain)
+        memcpy(op->run.nonce, rc_entry_version(header), RC_NONCE_SIZE);
+    struct rc_buf *out = &op->ask.request;
     error = rc_command_head(out, ttl_ms < 0 ? 3 : 5);
     error |= rc_command_text(out, "SET");
     error |= rc_command_bytes(out, key, key_len);
@@ -318,7 +318,7 @@ int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, co
         error |= rc_command_text(out, "PX");
         error |= rc_command_int(out, ttl_ms);
     }
-    op->expect = 1;
+    op->ask.expect = 1;
     return submit_encoded(op, error);
 }
 
@@ -329,10 +329,10 @@ int rc_delete(rc_op *op, const char *key, size_t key_len)
         error = set_key(op, NULL, key, key_len);
     if (error != 0)
         return error;
-    error = rc_command_head(&op->request, 2);
-    error |= rc_command_text(&op->request, "UNLINK");
-    error |= rc_command_bytes(&op->request, key, key_len);
-    op->expect = 1;
+    error = rc_command_head(&op->ask.request, 2);
+    error |= rc_command_text(&op->ask.request, "UNLINK");
+    error |= rc_command_bytes(&op->ask.request, key, key_len);
+    op->ask.expect = 1;
     return submit_encoded(op, error);
 }
 
@@ -343,35 +343,35 @@ int rc_begin(rc_op *op, uint32_t flags)
     int error = rc_operation_ready(op, RC_OP_COMMAND);
     if (error != 0)
         return error; /* it may be running: hands off */
-    op->flags = flags;
-    rc_buf_clear(&op->key);
+    op->ask.flags = flags;
+    rc_buf_clear(&op->ask.key);
     return 0;
 }
 
 int rc_command_begin(rc_op *op, uint32_t argument_count)
 {
-    op->expect++;
+    op->ask.expect++;
     rc_op_measure(op); /* a batch that breaks off here is not finished by the engine */
-    return rc_command_head(&op->request, argument_count);
+    return rc_command_head(&op->ask.request, argument_count);
 }
 
 int rc_argument(rc_op *op, const char *bytes, size_t len)
 {
-    return rc_command_bytes(&op->request, bytes, len);
+    return rc_command_bytes(&op->ask.request, bytes, len);
 }
 
 int rc_argument_written(rc_op *op, const char *key, size_t key_len)
 {
     uint32_t len = (uint32_t)key_len;
-    if (key_len <= RC_NEAR_MAX_KEY && (rc_buf_append(&op->written, &len, sizeof len) != 0 ||
-                                       rc_buf_append(&op->written, key, key_len) != 0))
+    if (key_len <= RC_NEAR_MAX_KEY && (rc_buf_append(&op->ask.written, &len, sizeof len) != 0 ||
+                                       rc_buf_append(&op->ask.written, key, key_len) != 0))
         return RC_ERR_NOMEM;
-    return rc_command_bytes(&op->request, key, key_len);
+    return rc_command_bytes(&op->ask.request, key, key_len);
 }
 
 int rc_argument_int(rc_op *op, int64_t number)
 {
-    return rc_command_int(&op->request, number);
+    return rc_command_int(&op->ask.request, number);
 }
 
 int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_t value_len)
@@ -380,20 +380,20 @@ int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_
     if (is_too_large(op, value_len))
         return RC_ERR_TOOLARGE;
     entry = entry_of(entry, entry == NULL, value, value_len);
-    return rc_command_pair(&op->request, header, make_header(op, header, entry, NULL), value,
+    return rc_command_pair(&op->ask.request, header, make_header(op, header, entry, NULL), value,
                            value_len);
 }
 
 int rc_submit(rc_op *op)
 {
-    return op->expect > 0 ? rc_operation_submit(op) : RC_ERR_ARGUMENT;
+    return op->ask.expect > 0 ? rc_operation_submit(op) : RC_ERR_ARGUMENT;
 }
 
 int rc_delete_submit(rc_op *op)
 {
-    if (op->expect != 1)
+    if (op->ask.expect != 1)
         return RC_ERR_ARGUMENT;
-    op->kind = RC_OP_DELETE;
+    op->ask.kind = RC_OP_DELETE;
     return rc_operation_submit(op);
 }
 
@@ -403,12 +403,12 @@ int rc_delete_submit(rc_op *op)
 static void keep_seen(rc_op *op)
 {
     const rc_result *found = &op->result;
-    op->seen_len = 0;
+    op->run.seen_len = 0;
     if (found->kind == RC_KIND_UNKNOWN || found->kind == RC_KIND_PLAIN) {
-        op->seen_len = (uint8_t)rc_entry_identity(op->seen, found->data, found->len);
+        op->run.seen_len = (uint8_t)rc_entry_identity(op->run.seen, found->data, found->len);
     } else if (found->kind != RC_KIND_NONE) {
-        memcpy(op->seen, found->version, RC_NONCE_SIZE);
-        op->seen_len = RC_NONCE_SIZE;
+        memcpy(op->run.seen, found->version, RC_NONCE_SIZE);
+        op->run.seen_len = RC_NONCE_SIZE;
     }
 }
 
@@ -425,13 +425,13 @@ static int start_load(rc_op *op, const struct rc_view *view, const char *key, si
         error = set_key(op, prefix, key, key_len);
     if (error != 0)
         return error;
-    op->load = *options;
-    op->purpose = options->flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
+    op->ask.load = *options;
+    op->ask.purpose = options->flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
     if (options->flags & (RC_PUT | RC_SCRIPT_FIRST | RC_REPLACE))
         return rc_operation_submit(op);
     if (view != NULL)
         keep_near(op, view);
-    op->flags = options->flags & RC_FRESH;
+    op->ask.flags = options->flags & RC_FRESH;
     return submit_read(op, view != NULL || options->flags & RC_WANT_TTL);
 }
 
@@ -477,8 +477,8 @@ int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value
     if (error != 0)
         return error;
     entry = entry_of(entry, flags & RC_PLAIN, value, value_len);
-    size_t header_len = make_header(op, header, entry, op->nonce);
-    op->is_plain = header_len == 0;
+    size_t header_len = make_header(op, header, entry, op->run.nonce);
+    op->ask.is_plain = header_len == 0;
     return submit_end(op, rc_lease_encode_end(op, header, header_len, value, value_len, ttl_ms));
 }
 
@@ -492,7 +492,8 @@ int rc_fail(rc_op *op, const char *text, size_t text_len, int32_t error_ttl_ms)
     int error = begin_end(op, RC_OP_FAIL);
     if (error != 0)
         return error;
-    rc_entry_write_kind(header, RC_KIND_ERROR, error_ttl_ms > 0 ? RC_ENTRY_STICKY : 0, op->token);
+    rc_entry_write_kind(header, RC_KIND_ERROR, error_ttl_ms > 0 ? RC_ENTRY_STICKY : 0,
+                        op->run.token);
     return submit_end(op, rc_lease_encode_end(op, header, sizeof header, text,
                                               text_len < MAX_TEXT ? text_len : MAX_TEXT,
                                               error_ttl_ms > 0 ? error_ttl_ms : MARKER_MS));

@@ -12,7 +12,7 @@ void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc
 
 int64_t rc_call_timeout_ms(const struct rc_context *context, const struct rc_op *op)
 {
-    return op->timeout_ms > 0 ? op->timeout_ms : context->options.command_timeout_ms;
+    return op->ask.timeout_ms > 0 ? op->ask.timeout_ms : context->options.command_timeout_ms;
 }
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -47,7 +47,7 @@ static void read_answer(struct rc_op *op, const struct rc_reply *reply)
         op->result.data = node->str;
         op->result.len = node->len;
     }
-    if (node->type == '-' && op->kind != RC_OP_COMMAND)
+    if (node->type == '-' && op->ask.kind != RC_OP_COMMAND)
         op->result.status = RC_ERR_REDIS;
 }
 
@@ -72,21 +72,21 @@ static void on_fetched(struct rc_receiver *receiver, struct rc_op *op, int statu
 static void on_read_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
     struct rc_op *op = req->owner;
-    op->req = NULL;
+    op->run.req = NULL;
     take_entry(req->context, op, status, reply, text);
 }
 
 static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
     struct rc_op *op = req->owner;
-    op->req = NULL;
+    op->run.req = NULL;
     if (status != 0) {
         rc_context_fail(req->context, op, status, text);
         return;
     }
     rc_reply_swap(&op->reply, reply);
     read_answer(op, &op->reply);
-    if (op->kind == RC_OP_BARRIER)
+    if (op->ask.kind == RC_OP_BARRIER)
         op->result.number = req->sent_us;
     rc_context_finish(req->context, op);
 }
@@ -97,27 +97,27 @@ static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req,
                  enum rc_link_role role, int32_t slot)
 {
     req->owner = op;
-    op->req = req;
+    op->run.req = req;
     rc_topology_send(calls->topology, req, role, slot,
                      rc_context_after_ms(calls->context, rc_call_timeout_ms(calls->context, op)));
 }
 
 void rc_call_start(struct rc_calls *calls, struct rc_op *op)
 {
-    bool reads = op->kind == RC_OP_GET;
+    bool reads = op->ask.kind == RC_OP_GET;
     struct rc_req *req = reads ? rc_req_take_read(calls->context, op) : rc_req_take(calls->context);
     if (req == NULL) {
         rc_context_fail(calls->context, op, RC_ERR_NOMEM, NULL);
         return;
     }
     if (!reads) {
-        rc_buf_swap(&req->bytes, &op->request);
-        req->expect = op->expect;
-        req->may_retry = op->kind == RC_OP_DELETE || (op->flags & RC_RETRY);
+        rc_buf_swap(&req->bytes, &op->ask.request);
+        req->expect = op->ask.expect;
+        req->may_retry = op->ask.kind == RC_OP_DELETE || (op->ask.flags & RC_RETRY);
     }
     req->done = reads ? on_read_answer : on_answer;
     send(calls, op, req, RC_LINK_W,
-         rc_topology_slot(calls->topology, rc_buf_head(&op->key), rc_buf_len(&op->key)));
+         rc_topology_slot(calls->topology, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key)));
 }
 
 void rc_call_start_barrier(struct rc_calls *calls, struct rc_op *op)

@@ -120,33 +120,33 @@ struct rc_req *rc_req_take_read(struct rc_context *context, const struct rc_op *
     struct rc_req *req = rc_req_take(context);
     if (req == NULL)
         return NULL;
-    if (rc_buf_append(&req->bytes, rc_buf_head(&op->key), rc_buf_len(&op->key)) != 0) {
+    if (rc_buf_append(&req->bytes, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key)) != 0) {
         rc_req_give(req);
         return NULL;
     }
     req->reads = true;
-    req->expect = op->expect;
+    req->expect = op->ask.expect;
     req->may_retry = true;
     return req;
 }
 
 int rc_context_start(struct rc_context *context, struct rc_op *op)
 {
-    op->running = true;
+    op->run.is_running = true;
     context->running_ops++;
     return rc_heap_reserve(&context->timers, context->timer_owners + context->running_ops);
 }
 
 void rc_context_finish(struct rc_context *context, struct rc_op *op)
 {
-    assert(op->running);
-    op->running = false;
+    assert(op->run.is_running);
+    op->run.is_running = false;
     context->running_ops--;
-    op->req = NULL;
-    rc_heap_clear(&context->timers, &op->deadline);
-    rc_list_remove(&op->member);
-    rc_list_remove(&op->active);
-    rc_list_append(&context->finished, &op->active);
+    op->run.req = NULL;
+    rc_heap_clear(&context->timers, &op->run.deadline);
+    rc_list_remove(&op->run.member);
+    rc_list_remove(&op->run.active);
+    rc_list_append(&context->finished, &op->run.active);
 }
 
 void rc_context_fail(struct rc_context *context, struct rc_op *op, int status, const char *text)

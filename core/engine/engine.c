@@ -137,13 +137,13 @@ static void begin_write(struct rc_engine *engine, const struct rc_op *op, const 
 {
     char version[RC_NONCE_SIZE];
     bool is_known = engine->near != NULL && rc_near_drop_known(engine->near, key, len, version);
-    if (kinds[op->kind].effect == DELETES)
+    if (kinds[op->ask.kind].effect == DELETES)
         rc_replay_begin(replay_of(engine, key, len), key, len, is_known ? version : NULL);
 }
 
 static void end_write(struct rc_engine *engine, const struct rc_op *op, const char *key, size_t len)
 {
-    enum effect effect = kinds[op->kind].effect;
+    enum effect effect = kinds[op->ask.kind].effect;
     bool is_done = op->result.status == 0;
     /* A value that was not stored has written nothing. */
     bool is_value = effect == STORES && op->result.outcome != RC_UNSTORED;
@@ -153,15 +153,15 @@ static void end_write(struct rc_engine *engine, const struct rc_op *op, const ch
         rc_replay_end(replay_of(engine, key, len), key, len, is_done);
     else if (is_done && (is_value || effect == WRITES))
         rc_replay_settle(replay_of(engine, key, len), key, len);
-    if (is_done && is_value && !op->is_plain)
-        rc_replay_saw(replay_of(engine, key, len), key, len, op->nonce);
+    if (is_done && is_value && !op->ask.is_plain)
+        rc_replay_saw(replay_of(engine, key, len), key, len, op->run.nonce);
 }
 
 /* Of the keys that the caller has named among the arguments. False: there are none. */
 static bool each_named(struct rc_engine *engine, const struct rc_op *op,
                        void (*act)(struct rc_engine *, const struct rc_op *, const char *, size_t))
 {
-    const struct rc_buf *named = &op->written;
+    const struct rc_buf *named = &op->ask.written;
     for (size_t at = 0; at < rc_buf_len(named);) {
         uint32_t len;
         memcpy(&len, rc_buf_head(named) + at, sizeof len);
@@ -176,14 +176,14 @@ static void each_written(struct rc_engine *engine, const struct rc_op *op,
                          void (*act)(struct rc_engine *, const struct rc_op *, const char *,
                                      size_t))
 {
-    enum writes writes = kinds[op->kind].writes;
+    enum writes writes = kinds[op->ask.kind].writes;
     if (writes == NAMED_KEYS || writes == NAMED_OR_OWN) {
         if (each_named(engine, op, act) || writes == NAMED_KEYS)
             return;
-    } else if (writes == OWN_IF_HIDDEN && !(op->load.flags & RC_HIDE_OLD)) {
+    } else if (writes == OWN_IF_HIDDEN && !(op->ask.load.flags & RC_HIDE_OLD)) {
         return;
     }
-    act(engine, op, rc_buf_head(&op->key), rc_buf_len(&op->key));
+    act(engine, op, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key));
 }
 
 /* Of a kind that reads. What it has brought past the near cache must not be followed by an older
@@ -191,12 +191,12 @@ static void each_written(struct rc_engine *engine, const struct rc_op *op,
 static void end_read(struct rc_engine *engine, const struct rc_op *op)
 {
     const rc_result *result = &op->result;
-    const char *key = rc_buf_head(&op->key);
-    size_t len = rc_buf_len(&op->key);
+    const char *key = rc_buf_head(&op->ask.key);
+    size_t len = rc_buf_len(&op->ask.key);
     bool is_told = result->outcome == RC_HIT || result->outcome == RC_MISS;
     if (result->status != 0)
         return;
-    if (op->has_newer && is_told && engine->near != NULL)
+    if (op->run.bypassed_near && is_told && engine->near != NULL)
         rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
     if (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE)
         rc_replay_saw(replay_of(engine, key, len), key, len, result->version);
@@ -207,11 +207,11 @@ static void end_read(struct rc_engine *engine, const struct rc_op *op)
 /* Out of everything it is in; what was sent for it alone is no longer waited for. */
 static void take_out(struct rc_engine *engine, struct rc_op *op)
 {
-    const struct kind *kind = &kinds[op->kind];
-    if (op->req != NULL)
-        rc_link_forget(op->req);
-    op->req = NULL;
-    if (op->fetch != NULL)
+    const struct kind *kind = &kinds[op->ask.kind];
+    if (op->run.req != NULL)
+        rc_link_forget(op->run.req);
+    op->run.req = NULL;
+    if (op->run.fetch != NULL)
         rc_fetch_leave(op);
     else if (kind->leave != NULL)
         kind->leave(engine, op);
@@ -219,21 +219,22 @@ static void take_out(struct rc_engine *engine, struct rc_op *op)
 
 static bool go_on(struct rc_engine *engine, struct rc_op *op)
 {
-    const struct kind *kind = &kinds[op->kind];
+    const struct kind *kind = &kinds[op->ask.kind];
     return kind->go_on != NULL && kind->go_on(engine, op);
 }
 
 static void on_deadline(void *context, struct rc_timer *timer)
 {
-    struct rc_op *op = RC_CONTAINER(timer, struct rc_op, deadline);
+    struct rc_op *op = RC_CONTAINER(timer, struct rc_op, run.deadline);
     struct rc_engine *engine = RC_CONTAINER(context, struct rc_engine, context);
-    bool is_early = op->wait_until_us > 0;
+    bool is_early = op->run.wait_until_us > 0;
     if (is_early && go_on(engine, op))
         return;
-    bool waited = op->kind == RC_OP_LOCK_ACQUIRE && op->lock_options.wait_ms > 0 && !is_early;
+    bool waited =
+        op->ask.kind == RC_OP_LOCK_ACQUIRE && op->ask.lock_options.wait_ms > 0 && !is_early;
     /* Nobody could have told us whether a lock is free? */
-    const char *deaf = waited ? rc_locks_why_deaf(&engine->locks, op->lock) : NULL;
-    bool is_loaded = op->kind == RC_OP_LOAD && rc_leases_is_loaded_elsewhere(op);
+    const char *deaf = waited ? rc_locks_why_deaf(&engine->locks, op->ask.lock) : NULL;
+    bool is_loaded = op->ask.kind == RC_OP_LOAD && rc_leases_is_loaded_elsewhere(op);
     take_out(engine, op);
     if (deaf != NULL)
         rc_context_fail(context, op, RC_ERR_UNAVAILABLE, deaf);
@@ -246,26 +247,26 @@ static void on_deadline(void *context, struct rc_timer *timer)
 /* From here on only the end of the call counts. */
 static void stop_waiting_for_redis(struct rc_engine *engine, struct rc_op *op)
 {
-    rc_context_set_timer(&engine->context, &op->deadline, op->wait_until_us);
-    op->wait_until_us = 0;
+    rc_context_set_timer(&engine->context, &op->run.deadline, op->run.wait_until_us);
+    op->run.wait_until_us = 0;
 }
 
 static void set_deadline(struct rc_engine *engine, struct rc_op *op, int64_t wait_ms)
 {
-    op->deadline.fire = on_deadline;
-    rc_context_set_timer(&engine->context, &op->deadline,
+    op->run.deadline.fire = on_deadline;
+    rc_context_set_timer(&engine->context, &op->run.deadline,
                          rc_context_after_ms(&engine->context, wait_ms));
 }
 
 /* The deadline of a call that waits for more than one answer. */
 static void set_deadlines(struct rc_engine *engine, struct rc_op *op, int64_t wait_ms)
 {
-    op->answer_by_us =
-        op->timeout_ms > 0 ? rc_context_after_ms(&engine->context, op->timeout_ms) : 0;
-    if (op->timeout_ms > 0 && op->timeout_ms < wait_ms) {
+    op->run.answer_by_us =
+        op->ask.timeout_ms > 0 ? rc_context_after_ms(&engine->context, op->ask.timeout_ms) : 0;
+    if (op->ask.timeout_ms > 0 && op->ask.timeout_ms < wait_ms) {
         /* Behind the deadline of its request, which knows better what went wrong. */
-        set_deadline(engine, op, op->timeout_ms + 1);
-        op->wait_until_us = rc_context_after_ms(&engine->context, wait_ms);
+        set_deadline(engine, op, op->ask.timeout_ms + 1);
+        op->run.wait_until_us = rc_context_after_ms(&engine->context, wait_ms);
     } else {
         set_deadline(engine, op, wait_ms);
     }
@@ -275,22 +276,22 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
 {
     struct rc_context *context = &engine->context;
     int error = rc_context_start(context, op);
-    op->req = NULL;
-    op->fetch = NULL;
-    op->has_newer = false;
-    op->answer_by_us = op->wait_until_us = 0;
-    op->running_tag = op->tag;
-    rc_list_append(&engine->running, &op->active);
+    op->run.req = NULL;
+    op->run.fetch = NULL;
+    op->run.bypassed_near = false;
+    op->run.answer_by_us = op->run.wait_until_us = 0;
+    op->run.tag = op->ask.tag;
+    rc_list_append(&engine->running, &op->run.active);
     if (context->closing) {
-        rc_list_remove(&op->member);
-        op->leads = false;
+        rc_list_remove(&op->run.member);
+        op->run.leads = false;
         error = RC_ERR_CLOSED;
     }
     if (error != 0) {
         rc_context_fail(context, op, error, NULL);
         return;
     }
-    const struct kind *kind = &kinds[op->kind];
+    const struct kind *kind = &kinds[op->ask.kind];
     if (kind->writes != NO_KEY)
         each_written(engine, op, begin_write);
     kind->start(engine, op);
@@ -312,9 +313,9 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
     struct rc_list *finished = &engine->context.finished;
     if (rc_list_is_empty(finished))
         return NULL;
-    struct rc_op *op = RC_CONTAINER(finished->next, struct rc_op, active);
-    rc_list_remove(&op->active);
-    const struct kind *kind = &kinds[op->kind];
+    struct rc_op *op = RC_CONTAINER(finished->next, struct rc_op, run.active);
+    rc_list_remove(&op->run.active);
+    const struct kind *kind = &kinds[op->ask.kind];
     if (kind->writes != NO_KEY)
         each_written(engine, op, end_write);
     if (kind->reads)
@@ -325,12 +326,12 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
 
 static bool has_tag(const struct rc_op *op, const void *tag)
 {
-    return op->running_tag == *(const uint64_t *)tag;
+    return op->run.tag == *(const uint64_t *)tag;
 }
 
 static bool is_for_lock(const struct rc_op *op, const void *lock)
 {
-    return kinds[op->kind].locks && op->lock == lock;
+    return kinds[op->ask.kind].locks && op->ask.lock == lock;
 }
 
 /* Ends the running ops that match; returns how many. With one op others may end, too (of a load
@@ -343,14 +344,15 @@ static int cancel_running(struct rc_engine *engine,
     int count = 0;
     struct rc_list *active = engine->running.next;
     while (active != &engine->running) {
-        struct rc_op *op = RC_CONTAINER(active, struct rc_op, active);
+        struct rc_op *op = RC_CONTAINER(active, struct rc_op, run.active);
         active = active->next;
         if (!matches(op, argument))
             continue;
         take_out(engine, op);
         rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
         count++;
-        if (active != &engine->running && !RC_CONTAINER(active, struct rc_op, active)->running)
+        if (active != &engine->running &&
+            !RC_CONTAINER(active, struct rc_op, run.active)->run.is_running)
             active = engine->running.next;
     }
     return count;
@@ -360,8 +362,8 @@ int rc_engine_cancel(struct rc_engine *engine, uint64_t tag)
 {
     int count = cancel_running(engine, has_tag, &tag);
     RC_LIST_EACH(member, next, &engine->leases.leading) {
-        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
-        if (op->running_tag != tag)
+        struct rc_op *op = RC_CONTAINER(member, struct rc_op, run.member);
+        if (op->run.tag != tag)
             continue;
         rc_leases_abandon(&engine->leases, op);
         count++;
@@ -371,16 +373,17 @@ int rc_engine_cancel(struct rc_engine *engine, uint64_t tag)
 
 void rc_engine_drop(struct rc_engine *engine, struct rc_op *op)
 {
-    bool is_told = !op->running && rc_list_is_empty(&op->active);
-    if (op->running) {
+    bool is_told = !op->run.is_running && rc_list_is_empty(&op->run.active);
+    if (op->run.is_running) {
         take_out(engine, op);
         op->result.status = RC_ERR_CANCELLED;
         rc_context_finish(&engine->context, op);
     }
-    if (!is_told && kinds[op->kind].writes != NO_KEY)
+    if (!is_told && kinds[op->ask.kind].writes != NO_KEY)
         each_written(engine, op, end_write);
-    rc_list_remove(&op->active); /* out of the finished ones: the driver must not touch it again */
-    if (op->leads)
+    rc_list_remove(
+        &op->run.active); /* out of the finished ones: the driver must not touch it again */
+    if (op->run.leads)
         rc_leases_abandon(&engine->leases, op);
 }
 
@@ -397,7 +400,7 @@ void rc_engine_close(struct rc_engine *engine)
     struct rc_context *context = &engine->context;
     context->closing = true;
     while (!rc_list_is_empty(&engine->running)) { /* with one op others may end, too */
-        struct rc_op *op = RC_CONTAINER(engine->running.next, struct rc_op, active);
+        struct rc_op *op = RC_CONTAINER(engine->running.next, struct rc_op, run.active);
         take_out(engine, op);
         rc_context_fail(context, op, RC_ERR_CLOSED, NULL);
     }
@@ -485,7 +488,7 @@ void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
 /* A read over T, if its answer can be kept. */
 static bool start_fetch(struct rc_engine *engine, struct rc_op *op, struct rc_receiver *receiver)
 {
-    if (!op->near || !rc_fetch_is_possible(&engine->fetches, op))
+    if (!op->ask.near || !rc_fetch_is_possible(&engine->fetches, op))
         return false;
     rc_fetch_start(&engine->fetches, op, receiver, rc_call_timeout_ms(&engine->context, op));
     return true;
@@ -493,11 +496,11 @@ static bool start_fetch(struct rc_engine *engine, struct rc_op *op, struct rc_re
 
 static void start_get(struct rc_engine *engine, struct rc_op *op)
 {
-    if (op->near) /* behind the deadline of its request, which knows better what went wrong */
+    if (op->ask.near) /* behind the deadline of its request, which knows better what went wrong */
         set_deadline(engine, op, rc_call_timeout_ms(&engine->context, op) + 1);
     if (start_fetch(engine, op, &engine->calls.fetched))
         return;
-    op->has_newer = op->near;
+    op->run.bypassed_near = op->ask.near;
     rc_call_start(&engine->calls, op);
 }
 
@@ -513,17 +516,17 @@ static void start_barrier(struct rc_engine *engine, struct rc_op *op)
 
 static void start_load(struct rc_engine *engine, struct rc_op *op)
 {
-    set_deadlines(engine, op, op->load.wait_timeout_ms);
+    set_deadlines(engine, op, op->ask.load.wait_timeout_ms);
     if (start_fetch(engine, op, &engine->leases.fetched))
         return;
-    op->has_newer = op->near;
+    op->run.bypassed_near = op->ask.near;
     rc_leases_load(&engine->leases, op);
 }
 
 static bool go_on_load(struct rc_engine *engine, struct rc_op *op)
 {
     stop_waiting_for_redis(engine, op);
-    if (op->fetch != NULL) { /* prolonged by others who share it */
+    if (op->run.fetch != NULL) { /* prolonged by others who share it */
         rc_fetch_leave(op);
         rc_leases_first_answer(&engine->leases, op, RC_ERR_TIMEOUT, NULL, NULL);
     } else {
@@ -534,7 +537,7 @@ static bool go_on_load(struct rc_engine *engine, struct rc_op *op)
 
 static void end_load(struct rc_engine *engine, struct rc_op *op)
 {
-    if (op->leads)
+    if (op->run.leads)
         rc_leases_end(&engine->leases, op);
     else
         rc_context_fail(&engine->context, op, RC_ERR_CANCELLED, NULL);
@@ -547,8 +550,8 @@ static void leave_load(struct rc_engine *engine, struct rc_op *op)
 
 static void start_acquire(struct rc_engine *engine, struct rc_op *op)
 {
-    if (op->lock_options.wait_ms > 0)
-        set_deadlines(engine, op, op->lock_options.wait_ms);
+    if (op->ask.lock_options.wait_ms > 0)
+        set_deadlines(engine, op, op->ask.lock_options.wait_ms);
     else /* one try: behind the deadline of its request, as in start_get */
         set_deadline(engine, op, rc_call_timeout_ms(&engine->context, op) + 1);
     rc_locks_acquire(&engine->locks, op);

@@ -43,8 +43,8 @@ void rc_fetches_deinit(struct rc_fetches *fetches)
 
 bool rc_fetch_is_possible(const struct rc_fetches *fetches, const struct rc_op *op)
 {
-    const char *key = rc_buf_head(&op->key);
-    size_t len = rc_buf_len(&op->key);
+    const char *key = rc_buf_head(&op->ask.key);
+    size_t len = rc_buf_len(&op->ask.key);
     int32_t slot = rc_topology_slot(fetches->topology, key, len);
     return len <= RC_NEAR_MAX_KEY && rc_node_can_keep(rc_topology_node(fetches->topology, slot));
 }
@@ -147,7 +147,7 @@ static struct rc_op *first_of(const struct rc_fetch *fetch)
 {
     if (rc_list_is_empty(&fetch->waiting))
         return NULL;
-    return RC_CONTAINER(fetch->waiting.next, struct rc_op, member);
+    return RC_CONTAINER(fetch->waiting.next, struct rc_op, run.member);
 }
 
 /* To every op but the last goes a copy. */
@@ -157,16 +157,16 @@ static void deliver(struct rc_fetch *fetch, int status, struct rc_reply *reply, 
     struct rc_op *op;
     while ((op = first_of(fetch)) != NULL) {
         struct rc_reply copy;
-        rc_list_remove(&op->member);
-        op->fetch = NULL;
+        rc_list_remove(&op->run.member);
+        op->run.fetch = NULL;
         if (status != 0 || rc_list_is_empty(&fetch->waiting)) {
-            op->receiver->take(op->receiver, op, status, reply, text);
+            op->run.receiver->take(op->run.receiver, op, status, reply, text);
             continue;
         }
         rc_reply_init(&copy);
         int error = rc_reply_copy(&copy, reply);
         fetches->context->stats.shared++;
-        op->receiver->take(op->receiver, op, error, error == 0 ? &copy : NULL, NULL);
+        op->run.receiver->take(op->run.receiver, op, error, error == 0 ? &copy : NULL, NULL);
         rc_reply_deinit(&copy);
     }
 }
@@ -196,8 +196,8 @@ static struct rc_fetch *begin(struct rc_fetches *fetches, const struct rc_op *op
     fetch->doomed = false;
     fetch->hash = hash;
     fetch->writes = rc_near_writes(fetches->near, hash);
-    fetch->group = op->near_group;
-    fetch->ttl_us = op->near_ttl_us;
+    fetch->group = op->ask.near_group;
+    fetch->ttl_us = op->ask.near_ttl_us;
     fetch->req = req;
     req->done = on_answer;
     req->owner = fetch;
@@ -227,17 +227,17 @@ void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, struct rc_rece
                     int64_t timeout_ms)
 {
     struct rc_context *context = fetches->context;
-    const char *key = rc_buf_head(&op->key);
-    size_t len = rc_buf_len(&op->key);
+    const char *key = rc_buf_head(&op->ask.key);
+    size_t len = rc_buf_len(&op->ask.key);
     uint64_t hash = rc_near_hash(fetches->near, key, len);
     int64_t until_us = rc_context_after_ms(context, timeout_ms);
     int32_t slot = rc_topology_slot(fetches->topology, key, len);
-    op->receiver = receiver;
+    op->run.receiver = receiver;
     rc_horizon_watch(&rc_topology_node(fetches->topology, slot)->horizon);
-    struct rc_fetch *fetch = op->flags & RC_FRESH ? NULL : find(fetches, key, len, hash);
+    struct rc_fetch *fetch = op->ask.flags & RC_FRESH ? NULL : find(fetches, key, len, hash);
     if (fetch != NULL) {
-        op->fetch = fetch;
-        rc_list_append(&fetch->waiting, &op->member);
+        op->run.fetch = fetch;
+        rc_list_append(&fetch->waiting, &op->run.member);
         if (fetch->req->error == 0 && fetch->req->timer.at_us < until_us)
             rc_context_set_timer(context, &fetch->req->timer, until_us);
         return;
@@ -247,16 +247,16 @@ void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, struct rc_rece
         receiver->take(receiver, op, RC_ERR_NOMEM, NULL, NULL);
         return;
     }
-    op->fetch = fetch;
-    rc_list_append(&fetch->waiting, &op->member);
+    op->run.fetch = fetch;
+    rc_list_append(&fetch->waiting, &op->run.member);
     rc_topology_send(fetches->topology, fetch->req, RC_LINK_T, slot, until_us);
 }
 
 void rc_fetch_leave(struct rc_op *op)
 {
-    struct rc_fetch *fetch = op->fetch;
-    op->fetch = NULL;
-    rc_list_remove(&op->member);
+    struct rc_fetch *fetch = op->run.fetch;
+    op->run.fetch = NULL;
+    rc_list_remove(&op->run.member);
     if (!rc_list_is_empty(&fetch->waiting))
         return;
     shut(fetch);

@@ -7,8 +7,8 @@
 struct rc_flight *rc_flight_find(struct rc_leases *leases, const struct rc_op *op)
 {
     struct rc_table_node *node =
-        rc_table_find(&leases->flights, rc_buf_head(&op->key), rc_buf_len(&op->key));
-    while (node != NULL && ((struct rc_flight *)(void *)node)->purpose != op->purpose)
+        rc_table_find(&leases->flights, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key));
+    while (node != NULL && ((struct rc_flight *)(void *)node)->purpose != op->ask.purpose)
         node = rc_table_find_next(node);
     return (struct rc_flight *)(void *)node;
 }
@@ -19,14 +19,14 @@ struct rc_flight *rc_flight_new(struct rc_leases *leases, const struct rc_op *op
     if (flight == NULL)
         return NULL;
     flight->leases = leases;
-    flight->purpose = op->purpose;
+    flight->purpose = op->ask.purpose;
     rc_list_init(&flight->waiting);
     rc_buf_init(&flight->key);
     rc_buf_init(&flight->helper);
     rc_buf_init(&flight->served);
     if (rc_context_add_timer(leases->context) != 0)
         goto fail;
-    if (rc_buf_append(&flight->key, rc_buf_head(&op->key), rc_buf_len(&op->key)) != 0)
+    if (rc_buf_append(&flight->key, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key)) != 0)
         goto fail_timer;
     flight->node.key = rc_buf_head(&flight->key);
     flight->node.key_len = rc_buf_len(&flight->key);
@@ -76,28 +76,28 @@ void rc_flight_settle(struct rc_flight *flight)
 
 void rc_flight_join(struct rc_flight *flight, struct rc_op *op)
 {
-    op->joined = ++flight->leases->joined;
-    op->flight = flight;
-    rc_list_append(&flight->waiting, &op->member);
+    op->run.joined = ++flight->leases->joined;
+    op->run.flight = flight;
+    rc_list_append(&flight->waiting, &op->run.member);
 }
 
 struct rc_op *rc_flight_first(const struct rc_flight *flight)
 {
     if (rc_list_is_empty(&flight->waiting))
         return NULL;
-    return RC_CONTAINER(flight->waiting.next, struct rc_op, member);
+    return RC_CONTAINER(flight->waiting.next, struct rc_op, run.member);
 }
 
 void rc_flight_hit(struct rc_context *context, struct rc_op *op, const char *bytes, size_t len,
                    int64_t ttl_ms, uint32_t flags)
 {
-    op->flight = NULL;
+    op->run.flight = NULL;
     if (rc_entry_is_too_large(len, context->options.max_value_bytes)) {
         rc_context_fail(context, op, RC_ERR_TOOLARGE, NULL);
         return;
     }
     rc_op_keep_entry(op, bytes, len, ttl_ms);
-    op->has_newer = true;
+    op->run.bypassed_near = true;
     op->result.outcome = RC_HIT;
     op->result.flags = flags;
     rc_context_finish(context, op);
@@ -107,7 +107,7 @@ void rc_flight_give(struct rc_flight *flight, uint64_t cut, const char *bytes, s
                     int64_t ttl_ms, uint32_t flags)
 {
     struct rc_op *op;
-    while ((op = rc_flight_first(flight)) != NULL && op->joined <= cut) {
+    while ((op = rc_flight_first(flight)) != NULL && op->run.joined <= cut) {
         if (flags & RC_SHARED)
             flight->leases->context->stats.shared++;
         rc_flight_hit(flight->leases->context, op, bytes, len, ttl_ms, flags);
@@ -117,17 +117,17 @@ void rc_flight_give(struct rc_flight *flight, uint64_t cut, const char *bytes, s
 static bool cannot_read(const struct rc_op *op, const char *bytes, size_t len)
 {
     char identity[RC_IDENTITY_SIZE];
-    return (op->load.flags & RC_REPLACE) && bytes != NULL &&
-           rc_entry_identity(identity, bytes, len) == op->seen_len &&
-           memcmp(identity, op->seen, op->seen_len) == 0;
+    return (op->ask.load.flags & RC_REPLACE) && bytes != NULL &&
+           rc_entry_identity(identity, bytes, len) == op->run.seen_len &&
+           memcmp(identity, op->run.seen, op->run.seen_len) == 0;
 }
 
 void rc_flight_give_found(struct rc_flight *flight, uint64_t cut, const char *bytes, size_t len,
                           int64_t ttl_ms, uint32_t flags)
 {
     RC_LIST_EACH(member, following, &flight->waiting) {
-        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
-        if (op->joined <= cut && !cannot_read(op, bytes, len))
+        struct rc_op *op = RC_CONTAINER(member, struct rc_op, run.member);
+        if (op->run.joined <= cut && !cannot_read(op, bytes, len))
             rc_flight_hit(flight->leases->context, op, bytes, len, ttl_ms, flags);
     }
 }
@@ -135,8 +135,8 @@ void rc_flight_give_found(struct rc_flight *flight, uint64_t cut, const char *by
 void rc_flight_give_failure(struct rc_flight *flight, uint64_t cut, const char *text, size_t len)
 {
     struct rc_op *op;
-    while ((op = rc_flight_first(flight)) != NULL && op->joined <= cut) {
-        op->flight = NULL;
+    while ((op = rc_flight_first(flight)) != NULL && op->run.joined <= cut) {
+        op->run.flight = NULL;
         rc_op_keep(op, text, len);
         op->result.kind = RC_KIND_ERROR;
         op->result.outcome = RC_FAILED;
@@ -150,10 +150,10 @@ void rc_flight_promote(struct rc_flight *flight)
     struct rc_op *op = rc_flight_first(flight);
     assert(op != NULL && flight->leader == NULL);
     flight->leader = op;
-    op->leads = true;
-    op->cut_off = flight->degraded;
-    memcpy(op->token, flight->token, RC_NONCE_SIZE);
-    rc_context_nonce(context, op->nonce);
+    op->run.leads = true;
+    op->run.without_redis = flight->degraded;
+    memcpy(op->run.token, flight->token, RC_NONCE_SIZE);
+    rc_context_nonce(context, op->run.nonce);
     op->result.outcome = RC_LOAD;
     op->result.flags = flight->degraded ? RC_DEGRADED : 0;
     if (flight->purpose == RC_FLIGHT_REFRESH)
@@ -161,5 +161,5 @@ void rc_flight_promote(struct rc_flight *flight)
     else
         rc_entry_read(&op->result, NULL, 0); /* what the first read found is no value of ours */
     rc_context_finish(context, op);
-    rc_list_append(&flight->leases->leading, &op->member);
+    rc_list_append(&flight->leases->leading, &op->run.member);
 }

@@ -179,10 +179,10 @@ void rc_hold_start(struct rc_lock *lock, const struct rc_op *op, const char *tok
     struct rc_context *context = lock->locks->context;
     rc_hold_end(lock,
                 RC_LOCK_FREE); /* two slots acquired with one handle: the newer token counts */
-    lock->ttl_ms = op->lock_options.ttl_ms;
-    lock->renews = !(op->lock_options.flags & RC_NO_RENEW);
-    lock->hold_until_us = op->lock_options.max_hold_ms > 0
-                              ? rc_context_after_ms(context, op->lock_options.max_hold_ms)
+    lock->ttl_ms = op->ask.lock_options.ttl_ms;
+    lock->renews = !(op->ask.lock_options.flags & RC_NO_RENEW);
+    lock->hold_until_us = op->ask.lock_options.max_hold_ms > 0
+                              ? rc_context_after_ms(context, op->ask.lock_options.max_hold_ms)
                               : INT64_MAX;
     memcpy(lock->token, token, RC_TOKEN_SIZE);
     rc_list_append(&lock->locks->held, &lock->held);
@@ -202,8 +202,8 @@ static void on_extend_answer(struct rc_req *req, int status, struct rc_reply *re
 {
     struct rc_op *op = req->owner;
     struct rc_locks *locks = req->detail;
-    struct rc_lock *lock = op->lock;
-    op->req = NULL;
+    struct rc_lock *lock = op->ask.lock;
+    op->run.req = NULL;
     char cause[RC_TEXT_SIZE];
     bool held = atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD;
     if (status == 0 && reply->nodes[0].type == '-') {
@@ -219,7 +219,7 @@ static void on_extend_answer(struct rc_req *req, int status, struct rc_reply *re
         rc_context_fail(locks->context, op, status, text);
         return;
     }
-    lock->ttl_ms = (int32_t)op->ttl_ms;
+    lock->ttl_ms = (int32_t)op->ask.ttl_ms;
     trust(lock, req->sent_us, lock->ttl_ms);
     set_renewal(lock);
     watch_hold(lock);
@@ -228,7 +228,7 @@ static void on_extend_answer(struct rc_req *req, int status, struct rc_reply *re
 
 void rc_locks_extend(struct rc_locks *locks, struct rc_op *op)
 {
-    struct rc_lock *lock = op->lock;
+    struct rc_lock *lock = op->ask.lock;
     if (atomic_load_explicit(&lock->state, memory_order_relaxed) != RC_LOCK_HELD) {
         rc_context_fail(locks->context, op, RC_ERR_NOTHELD, NULL);
         return;
@@ -240,10 +240,10 @@ void rc_locks_extend(struct rc_locks *locks, struct rc_op *op)
     if (lock->renews)
         rc_context_set_timer(locks->context, &lock->renew, rc_lock_deadline(locks, op));
     /* A shorter life counts from now on: the answer may get lost. */
-    int64_t until_us = trust_end(locks->context->now_us, (int32_t)op->ttl_ms);
+    int64_t until_us = trust_end(locks->context->now_us, (int32_t)op->ask.ttl_ms);
     if (until_us < atomic_load_explicit(&lock->trusted_until_us, memory_order_relaxed))
-        trust(lock, locks->context->now_us, (int32_t)op->ttl_ms);
-    rc_lock_send_for(locks, op, rc_lock_take_renew(locks, lock, (int32_t)op->ttl_ms), RC_LINK_T,
+        trust(lock, locks->context->now_us, (int32_t)op->ask.ttl_ms);
+    rc_lock_send_for(locks, op, rc_lock_take_renew(locks, lock, (int32_t)op->ask.ttl_ms), RC_LINK_T,
                      on_extend_answer);
 }
 

@@ -68,10 +68,10 @@ static void send(struct rc_leases *leases, struct rc_req *req, enum rc_link_role
    all that comes before Redis has told how the key is. */
 static int64_t answer_by_us(const struct rc_context *context, const struct rc_op *op)
 {
-    if (op != NULL && op->answer_by_us > context->now_us)
-        return op->answer_by_us;
-    return rc_context_after_ms(context, op != NULL && op->timeout_ms > 0
-                                            ? op->timeout_ms
+    if (op != NULL && op->run.answer_by_us > context->now_us)
+        return op->run.answer_by_us;
+    return rc_context_after_ms(context, op != NULL && op->ask.timeout_ms > 0
+                                            ? op->ask.timeout_ms
                                             : context->options.command_timeout_ms);
 }
 
@@ -122,7 +122,7 @@ static void release_late_lease(struct rc_flight *flight, struct rc_req *asked)
 
 static void finish_stale(struct rc_context *context, struct rc_op *op)
 {
-    op->flight = NULL;
+    op->run.flight = NULL;
     op->result.outcome = RC_HIT;
     op->result.flags = RC_STALE;
     rc_context_finish(context, op);
@@ -154,14 +154,14 @@ static void degrade(struct rc_flight *flight, int status, const char *text)
     }
     bool refresh = flight->purpose == RC_FLIGHT_REFRESH;
     RC_LIST_EACH(member, following, &flight->waiting) {
-        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
+        struct rc_op *op = RC_CONTAINER(member, struct rc_op, run.member);
         if (refresh) {
             finish_stale(context, op);
-        } else if (op->load.flags & (RC_STRICT | RC_PUT)) {
-            op->flight = NULL;
+        } else if (op->ask.load.flags & (RC_STRICT | RC_PUT)) {
+            op->run.flight = NULL;
             rc_context_fail(context, op, status, text);
         } else {
-            op->cut_off = true;
+            op->run.without_redis = true;
         }
     }
     if (serve_again(flight))
@@ -174,7 +174,7 @@ static void degrade(struct rc_flight *flight, int status, const char *text)
     context->stats.degraded++;
     flight->degraded = true;
     flight->state = RC_FLIGHT_LOADING;
-    flight->options = rc_flight_first(flight)->load;
+    flight->options = rc_flight_first(flight)->ask.load;
     rc_context_set_timer(context, &flight->timer,
                          rc_context_after_ms(context, flight->options.max_load_ms));
     rc_flight_promote(flight);
@@ -219,7 +219,7 @@ static void join(struct rc_leases *leases, struct rc_op *op)
 {
     struct rc_flight *flight = rc_flight_find(leases, op);
     if (flight != NULL && flight->state == RC_FLIGHT_SERVED) {
-        if (op->cut_off) {
+        if (op->run.without_redis) {
             leases->context->stats.shared++;
             rc_flight_hit(leases->context, op, rc_buf_head(&flight->served),
                           rc_buf_len(&flight->served), -2, RC_SHARED | RC_DEGRADED);
@@ -238,7 +238,7 @@ static void join(struct rc_leases *leases, struct rc_op *op)
     rc_flight_join(flight, op);
     if (flight->state != RC_FLIGHT_IDLE || flight->req != NULL)
         return;
-    if (op->cut_off)
+    if (op->run.without_redis)
         degrade(flight, op->result.status, NULL);
     else
         acquire(flight);
@@ -246,29 +246,29 @@ static void join(struct rc_leases *leases, struct rc_op *op)
 
 static void begin(struct rc_op *op)
 {
-    op->flight = NULL;
-    op->leads = op->cut_off = false;
-    if (!(op->load.flags & RC_REPLACE)) /* then it stands there already */
-        op->seen_len = 0;
+    op->run.flight = NULL;
+    op->run.leads = op->run.without_redis = false;
+    if (!(op->ask.load.flags & RC_REPLACE)) /* then it stands there already */
+        op->run.seen_len = 0;
 }
 
 /* Redis did not answer the first read. */
 static void join_cut_off(struct rc_leases *leases, struct rc_op *op, int status, const char *text)
 {
-    if (op->load.flags & RC_STRICT) {
+    if (op->ask.load.flags & RC_STRICT) {
         rc_context_fail(leases->context, op, status, text);
         return;
     }
-    op->cut_off = true;
+    op->run.without_redis = true;
     join(leases, op);
 }
 
 /* The value is there but soft-expired: everybody may read it, one caller loads a newer one. */
 static void refresh(struct rc_leases *leases, struct rc_op *op)
 {
-    op->purpose = RC_FLIGHT_REFRESH;
-    memcpy(op->seen, op->result.version, RC_NONCE_SIZE);
-    op->seen_len = RC_NONCE_SIZE;
+    op->ask.purpose = RC_FLIGHT_REFRESH;
+    memcpy(op->run.seen, op->result.version, RC_NONCE_SIZE);
+    op->run.seen_len = RC_NONCE_SIZE;
     if (rc_flight_find(leases, op) != NULL)
         finish_stale(leases->context, op);
     else
@@ -334,14 +334,14 @@ static void on_first_answer(struct rc_req *req, int status, struct rc_reply *rep
                             const char *text)
 {
     struct rc_op *op = req->owner;
-    op->req = NULL;
+    op->run.req = NULL;
     rc_leases_first_answer(req->detail, op, status, reply, text);
 }
 
 void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
 {
     begin(op);
-    if (op->load.flags & (RC_PUT | RC_SCRIPT_FIRST | RC_REPLACE)) {
+    if (op->ask.load.flags & (RC_PUT | RC_SCRIPT_FIRST | RC_REPLACE)) {
         join(leases, op);
         return;
     }
@@ -353,8 +353,8 @@ void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
     req->done = on_first_answer;
     req->owner = op;
     req->detail = leases;
-    op->req = req;
-    send(leases, req, RC_LINK_W, rc_buf_head(&op->key), rc_buf_len(&op->key),
+    op->run.req = req;
+    send(leases, req, RC_LINK_W, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key),
          answer_by_us(leases->context, op));
 }
 
@@ -373,7 +373,7 @@ static void lose_lease(struct rc_flight *flight)
     /* The leader goes on alone: its publish will find the lease void. */
     flight->leases->context->stats.leases_lost++;
     if (flight->leader != NULL) {
-        flight->leader->flight = NULL;
+        flight->leader->run.flight = NULL;
         flight->leader = NULL;
         flight->leases->context->stats.active_leases -= !flight->degraded;
     }
@@ -423,9 +423,9 @@ static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
     }
     bool is_put = flight->purpose == RC_FLIGHT_PUT;
     if (is_put && reply->count > 2 && reply->nodes[2].str != NULL &&
-        reply->nodes[2].len <= sizeof op->seen) {
-        memcpy(op->seen, reply->nodes[2].str, reply->nodes[2].len);
-        op->seen_len = (uint8_t)reply->nodes[2].len;
+        reply->nodes[2].len <= sizeof op->run.seen) {
+        memcpy(op->run.seen, reply->nodes[2].str, reply->nodes[2].len);
+        op->run.seen_len = (uint8_t)reply->nodes[2].len;
     }
     const rc_node *left = reply->count > (is_put ? 3u : 2u) ? &reply->nodes[is_put ? 3 : 2] : NULL;
     plan_cover(flight, left != NULL && left->type == ':' ? left->integer : -1);
@@ -541,7 +541,8 @@ static void on_acquire_answer(struct rc_req *req, int status, struct rc_reply *r
 static bool asks_with_set(const struct rc_flight *flight, const struct rc_op *op)
 {
     return flight->purpose == RC_FLIGHT_LOAD && !flight->asked &&
-           (op->load.flags & RC_SCRIPT_FIRST) && !(op->load.flags & (RC_WANT_TTL | RC_REPLACE));
+           (op->ask.load.flags & RC_SCRIPT_FIRST) &&
+           !(op->ask.load.flags & (RC_WANT_TTL | RC_REPLACE));
 }
 
 static void on_set_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -597,7 +598,7 @@ static void acquire(struct rc_flight *flight)
         degrade(flight, error, cause);
         return;
     }
-    flight->options = op->load;
+    flight->options = op->ask.load;
     rc_context_nonce(leases->context, flight->token);
     if (RC_MUTANT(TOKEN_PER_CLIENT))
         memcpy(flight->token, &leases->context->seed, RC_NONCE_SIZE);
@@ -629,15 +630,15 @@ static void acquire(struct rc_flight *flight)
 
 bool rc_leases_is_loaded_elsewhere(const struct rc_op *op)
 {
-    const struct rc_flight *flight = op->flight;
+    const struct rc_flight *flight = op->run.flight;
     return flight != NULL && flight->state != RC_FLIGHT_IDLE &&
            flight->state != RC_FLIGHT_ACQUIRING;
 }
 
 void rc_leases_hurry(struct rc_op *op)
 {
-    struct rc_flight *flight = op->flight;
-    int64_t began_us = op->answer_by_us - (int64_t)op->timeout_ms * 1000;
+    struct rc_flight *flight = op->run.flight;
+    int64_t began_us = op->run.answer_by_us - (int64_t)op->ask.timeout_ms * 1000;
     if (flight != NULL && flight->state == RC_FLIGHT_ACQUIRING && flight->req != NULL &&
         flight->answered_us < began_us)
         rc_context_set_timer(flight->leases->context, &flight->req->timer, 0);
@@ -652,8 +653,8 @@ void rc_lease_next_round(struct rc_flight *flight)
     flight->state = RC_FLIGHT_IDLE;
     if (context->closing) {
         RC_LIST_EACH(member, following, &flight->waiting) {
-            struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
-            op->flight = NULL;
+            struct rc_op *op = RC_CONTAINER(member, struct rc_op, run.member);
+            op->run.flight = NULL;
             rc_context_fail(context, op, RC_ERR_CLOSED, NULL);
         }
     }

@@ -84,12 +84,12 @@ int rc_lease_encode_acquire(struct rc_flight *flight, struct rc_buf *out)
     const char *key = rc_buf_head(&flight->key);
     size_t len = rc_buf_len(&flight->key);
     const struct rc_op *op = rc_flight_first(flight);
-    bool replaces = purpose == RC_FLIGHT_LOAD && (op->load.flags & RC_REPLACE) != 0;
+    bool replaces = purpose == RC_FLIGHT_LOAD && (op->ask.load.flags & RC_REPLACE) != 0;
     rc_lease_write(lease, flight->token);
     int error = begin(out, SCRIPTS[purpose], purpose, flight->options.flags, &flight->helper, key,
                       len, purpose == RC_FLIGHT_REFRESH || replaces ? 4 : 3);
     if (purpose == RC_FLIGHT_REFRESH)
-        error |= rc_command_bytes(out, op->seen, op->seen_len);
+        error |= rc_command_bytes(out, op->run.seen, op->run.seen_len);
     error |= rc_command_bytes(out, lease, sizeof lease);
     error |= rc_command_int(out, flight->options.lease_ttl_ms);
     if (purpose == RC_FLIGHT_LOAD)
@@ -97,7 +97,7 @@ int rc_lease_encode_acquire(struct rc_flight *flight, struct rc_buf *out)
             rc_command_bytes(out, flight->waited_token, flight->has_waited ? RC_NONCE_SIZE : 0);
     else
         error |= rc_command_int(out, rc_lease_margin_ms(flight));
-    return replaces ? error | rc_command_bytes(out, op->seen, op->seen_len) : error;
+    return replaces ? error | rc_command_bytes(out, op->run.seen, op->run.seen_len) : error;
 }
 
 int64_t rc_lease_margin_ms(const struct rc_flight *flight)
@@ -119,7 +119,7 @@ int rc_lease_encode_cover(struct rc_flight *flight, struct rc_buf *out)
     int error = begin(out, RC_SCRIPT_COVER, flight->purpose, 0, &flight->helper, key, len, 5);
     error |= rc_command_bytes(out, lease, sizeof lease);
     error |= rc_command_int(out, flight->options.lease_ttl_ms);
-    error |= rc_command_bytes(out, op->seen, op->seen_len);
+    error |= rc_command_bytes(out, op->run.seen, op->run.seen_len);
     error |= rc_command_int(out, rc_lease_margin_ms(flight));
     return error | rc_command_int(out, flight->options.flags & RC_NO_RENEW ? 0 : 1);
 }
@@ -142,45 +142,45 @@ int rc_lease_encode_set(struct rc_flight *flight, struct rc_buf *out)
 
 enum rc_script rc_lease_end_script(const struct rc_op *op)
 {
-    enum rc_purpose purpose = op->purpose;
-    bool stores = op->kind == RC_OP_PUBLISH && op->ttl_ms != 0;
+    enum rc_purpose purpose = op->ask.purpose;
+    bool stores = op->ask.kind == RC_OP_PUBLISH && op->ask.ttl_ms != 0;
     if (stores && purpose == RC_FLIGHT_REFRESH)
         return RC_SCRIPT_REFRESH_PUBLISH;
     if (stores && purpose == RC_FLIGHT_PUT)
         return RC_SCRIPT_PUT_PUBLISH;
-    if (stores || (op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_LOAD))
+    if (stores || (op->ask.kind == RC_OP_FAIL && purpose == RC_FLIGHT_LOAD))
         return RC_SCRIPT_PUBLISH;
     /* A failed refresh keeps its helper key a while: the next attempt waits as long as the failed
        one could have. */
-    if (op->kind == RC_OP_FAIL && purpose == RC_FLIGHT_REFRESH)
+    if (op->ask.kind == RC_OP_FAIL && purpose == RC_FLIGHT_REFRESH)
         return RC_SCRIPT_REFRESH_FAIL;
-    return rc_lease_release_script(purpose, op->load.flags);
+    return rc_lease_release_script(purpose, op->ask.load.flags);
 }
 
 static int encode_publish(struct rc_op *op, enum rc_purpose purpose, const struct rc_buf *helper,
                           const char *head, size_t head_len, const char *tail, size_t tail_len,
                           int64_t ttl_ms)
 {
-    struct rc_buf *out = &op->request;
+    struct rc_buf *out = &op->ask.request;
     char lease[RC_ENTRY_SIZE];
-    const char *key = rc_buf_head(&op->key);
-    size_t len = rc_buf_len(&op->key);
+    const char *key = rc_buf_head(&op->ask.key);
+    size_t len = rc_buf_len(&op->ask.key);
     enum rc_script script = rc_lease_end_script(op);
-    rc_lease_write(lease, op->token);
-    int error = begin(out, script, purpose, op->load.flags, helper, key, len,
+    rc_lease_write(lease, op->run.token);
+    int error = begin(out, script, purpose, op->ask.load.flags, helper, key, len,
                       script == RC_SCRIPT_PUBLISH ? 3 : 4);
     if (script == RC_SCRIPT_REFRESH_PUBLISH)
-        error |= rc_command_bytes(out, op->seen, op->seen_len);
+        error |= rc_command_bytes(out, op->run.seen, op->run.seen_len);
     error |= rc_command_bytes(out, lease, sizeof lease);
     error |= rc_command_pair(out, head, head_len, tail, tail_len);
     size_t entry_end = rc_buf_len(out) - strlen("\r\n");
     error |= rc_command_int(out, ttl_ms);
     if (script == RC_SCRIPT_PUT_PUBLISH)
-        error |= rc_command_bytes(out, op->seen, op->seen_len);
+        error |= rc_command_bytes(out, op->run.seen, op->run.seen_len);
     else if (script == RC_SCRIPT_REFRESH_FAIL)
-        error |= rc_command_int(out, op->load.lease_ttl_ms);
-    op->entry_len = head_len + tail_len;
-    op->entry_from_end = rc_buf_len(out) - entry_end + op->entry_len;
+        error |= rc_command_int(out, op->ask.load.lease_ttl_ms);
+    op->ask.entry_len = head_len + tail_len;
+    op->ask.entry_from_end = rc_buf_len(out) - entry_end + op->ask.entry_len;
     return error;
 }
 
@@ -188,23 +188,23 @@ int rc_lease_encode_end(struct rc_op *op, const char *head, size_t head_len, con
                         size_t tail_len, int64_t ttl_ms)
 {
     struct rc_buf helper;
-    enum rc_purpose purpose = op->purpose;
-    const char *key = rc_buf_head(&op->key);
-    size_t len = rc_buf_len(&op->key);
+    enum rc_purpose purpose = op->ask.purpose;
+    const char *key = rc_buf_head(&op->ask.key);
+    size_t len = rc_buf_len(&op->ask.key);
     int error = 0;
     rc_buf_init(&helper);
-    rc_buf_clear(&op->request);
-    op->ttl_ms = ttl_ms;
-    op->entry_from_end = op->entry_len = 0;
+    rc_buf_clear(&op->ask.request);
+    op->ask.ttl_ms = ttl_ms;
+    op->ask.entry_from_end = op->ask.entry_len = 0;
     if (purpose != RC_FLIGHT_LOAD)
         error = rc_lease_helper_key(&helper, purpose, key, len);
-    bool store = op->kind == RC_OP_PUBLISH && ttl_ms != 0;
-    bool mark = op->kind == RC_OP_FAIL && purpose != RC_FLIGHT_PUT;
-    if (error == 0 && (op->cut_off || (op->kind == RC_OP_PUBLISH && !store))) {
+    bool store = op->ask.kind == RC_OP_PUBLISH && ttl_ms != 0;
+    bool mark = op->ask.kind == RC_OP_FAIL && purpose != RC_FLIGHT_PUT;
+    if (error == 0 && (op->run.without_redis || (op->ask.kind == RC_OP_PUBLISH && !store))) {
         /* Not stored, but shared: the bytes alone, in front of the release. */
-        error |= rc_buf_append(&op->request, head, head_len);
-        error |= rc_buf_append(&op->request, tail, tail_len);
-        op->entry_len = op->entry_from_end = head_len + tail_len;
+        error |= rc_buf_append(&op->ask.request, head, head_len);
+        error |= rc_buf_append(&op->ask.request, tail, tail_len);
+        op->ask.entry_len = op->ask.entry_from_end = head_len + tail_len;
     } else if (error == 0 && (store || mark)) {
         error = encode_publish(op, purpose, &helper, head, head_len, tail, tail_len, ttl_ms);
     }
@@ -215,14 +215,14 @@ int rc_lease_encode_end(struct rc_op *op, const char *head, size_t head_len, con
 int rc_lease_encode_release(struct rc_op *op, struct rc_buf *out)
 {
     struct rc_buf helper;
-    enum rc_purpose purpose = op->purpose;
-    const char *key = rc_buf_head(&op->key);
-    size_t len = rc_buf_len(&op->key);
+    enum rc_purpose purpose = op->ask.purpose;
+    const char *key = rc_buf_head(&op->ask.key);
+    size_t len = rc_buf_len(&op->ask.key);
     enum rc_script script = rc_lease_end_script(op);
     rc_buf_init(&helper);
     int error = purpose == RC_FLIGHT_LOAD ? 0 : rc_lease_helper_key(&helper, purpose, key, len);
     if (error == 0)
-        error = rc_lease_encode_keys(out, script, purpose, &helper, key, len, op->token, 0);
+        error = rc_lease_encode_keys(out, script, purpose, &helper, key, len, op->run.token, 0);
     rc_buf_deinit(&helper);
     return error;
 }

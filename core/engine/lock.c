@@ -64,7 +64,7 @@ static struct rc_op *first(const struct rc_lock_line *line)
 {
     if (rc_list_is_empty(&line->waiting))
         return NULL;
-    return RC_CONTAINER(line->waiting.next, struct rc_op, member);
+    return RC_CONTAINER(line->waiting.next, struct rc_op, run.member);
 }
 
 static void on_line_watch(struct rc_watch *watch)
@@ -179,7 +179,7 @@ static void next(struct rc_lock_line *line)
     line->state = LINE_IDLE;
     if (line->locks->context->closing) {
         RC_LIST_EACH(member, following, &line->waiting) {
-            rc_context_fail(line->locks->context, RC_CONTAINER(member, struct rc_op, member),
+            rc_context_fail(line->locks->context, RC_CONTAINER(member, struct rc_op, run.member),
                             RC_ERR_CLOSED, NULL);
         }
     }
@@ -280,8 +280,8 @@ static void on_busy(struct rc_lock_line *line)
     struct rc_locks *locks = line->locks;
     struct rc_context *context = locks->context;
     RC_LIST_EACH(member, following, &line->waiting) {
-        struct rc_op *other = RC_CONTAINER(member, struct rc_op, member);
-        if (other->lock_options.wait_ms == 0 && !(other->lock_options.flags & RC_FORCE))
+        struct rc_op *other = RC_CONTAINER(member, struct rc_op, run.member);
+        if (other->ask.lock_options.wait_ms == 0 && !(other->ask.lock_options.flags & RC_FORCE))
             rc_context_fail(context, other, RC_ERR_BUSY, NULL);
     }
     struct rc_op *op = first(line);
@@ -289,7 +289,7 @@ static void on_busy(struct rc_lock_line *line)
         next(line);
         return;
     }
-    if (op->lock_options.flags & RC_FORCE) { /* it came while somebody else's request was out */
+    if (op->ask.lock_options.flags & RC_FORCE) { /* it came while somebody else's request was out */
         ask(line);
         return;
     }
@@ -322,7 +322,7 @@ static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply
         rc_context_fail(context, op, RC_ERR_PROTOCOL, "the fence's key holds no fence");
     } else if (granted) {
         op->result.number = nodes[2].integer;
-        rc_hold_start(op->lock, op, line->token, line->asked_ttl_ms, req->sent_us);
+        rc_hold_start(op->ask.lock, op, line->token, line->asked_ttl_ms, req->sent_us);
         rc_context_finish(context, op);
     } else if (busy) {
         on_busy(line);
@@ -356,7 +356,7 @@ static void ask(struct rc_lock_line *line)
         return;
     }
     new_token(locks->context, line->token);
-    line->asked_ttl_ms = op->lock_options.ttl_ms;
+    line->asked_ttl_ms = op->ask.lock_options.ttl_ms;
     struct rc_req *req = rc_lock_take_ask(locks, op, line->token);
     if (req == NULL) {
         rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
@@ -367,15 +367,16 @@ static void ask(struct rc_lock_line *line)
     req->owner = line;
     line->req = req;
     line->state = LINE_ASKING;
-    int64_t deadline_us =
-        op->answer_by_us > locks->context->now_us ? op->answer_by_us : rc_lock_deadline(locks, op);
+    int64_t deadline_us = op->run.answer_by_us > locks->context->now_us
+                              ? op->run.answer_by_us
+                              : rc_lock_deadline(locks, op);
     rc_lock_send(locks, req, RC_LINK_T, &line->key, deadline_us);
 }
 
 bool rc_locks_has_answered(struct rc_locks *locks, const struct rc_op *op)
 {
-    const struct rc_lock_line *line = find_line(locks, op->lock);
-    int64_t began_us = op->answer_by_us - (int64_t)op->timeout_ms * 1000;
+    const struct rc_lock_line *line = find_line(locks, op->ask.lock);
+    int64_t began_us = op->run.answer_by_us - (int64_t)op->ask.timeout_ms * 1000;
     return line != NULL && line->answered_us >= began_us;
 }
 
@@ -397,7 +398,7 @@ static bool reserve_timers(struct rc_context *context)
 
 void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
 {
-    struct rc_lock *lock = op->lock;
+    struct rc_lock *lock = op->ask.lock;
     if (lock->locks == NULL) {
         if (!reserve_timers(locks->context)) {
             rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
@@ -423,14 +424,14 @@ void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
         rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
         return;
     }
-    bool force = op->lock_options.flags & RC_FORCE;
+    bool force = op->ask.lock_options.flags & RC_FORCE;
     if (force) /* asks at once, whoever waits */
-        rc_list_prepend(&line->waiting, &op->member);
+        rc_list_prepend(&line->waiting, &op->run.member);
     else
-        rc_list_append(&line->waiting, &op->member);
+        rc_list_append(&line->waiting, &op->run.member);
     if (line->state == LINE_IDLE || (force && line->state == LINE_WAITING))
         ask(line);
-    else if (op->lock_options.wait_ms == 0 && line->state == LINE_WAITING)
+    else if (op->ask.lock_options.wait_ms == 0 && line->state == LINE_WAITING)
         rc_context_fail(locks->context, op, RC_ERR_BUSY, NULL);
 }
 
@@ -459,7 +460,7 @@ static void on_release_answer(struct rc_req *req, int status, struct rc_reply *r
 {
     struct rc_op *op = req->owner;
     struct rc_locks *locks = req->detail;
-    op->req = NULL;
+    op->run.req = NULL;
     char cause[RC_TEXT_SIZE];
     if (status == 0) {
         const rc_node *node = &reply->nodes[0];
@@ -470,7 +471,7 @@ static void on_release_answer(struct rc_req *req, int status, struct rc_reply *r
             status = RC_ERR_NOTHELD;
         }
     }
-    tell_line(locks, op->lock);
+    tell_line(locks, op->ask.lock);
     if (status != 0)
         rc_context_fail(locks->context, op, status, text);
     else
@@ -479,7 +480,7 @@ static void on_release_answer(struct rc_req *req, int status, struct rc_reply *r
 
 void rc_locks_release(struct rc_locks *locks, struct rc_op *op)
 {
-    struct rc_lock *lock = op->lock;
+    struct rc_lock *lock = op->ask.lock;
     if (atomic_load_explicit(&lock->state, memory_order_relaxed) != RC_LOCK_HELD) {
         rc_context_fail(locks->context, op, RC_ERR_NOTHELD, NULL);
         return;
@@ -493,8 +494,8 @@ void rc_locks_release(struct rc_locks *locks, struct rc_op *op)
 
 void rc_locks_leave(struct rc_locks *locks, struct rc_op *op)
 {
-    struct rc_lock_line *line = find_line(locks, op->lock);
-    rc_list_remove(&op->member);
+    struct rc_lock_line *line = find_line(locks, op->ask.lock);
+    rc_list_remove(&op->run.member);
     if (line == NULL || first(line) != NULL)
         return;
     if (line->state == LINE_WAITING && line->req == NULL)

@@ -7,8 +7,8 @@ enum { FENCE_LIFE_MIN_MS = 3600 * 1000 };
 
 int64_t rc_lock_deadline(const struct rc_locks *locks, const struct rc_op *op)
 {
-    int64_t ms = op != NULL && op->timeout_ms > 0 ? op->timeout_ms
-                                                  : locks->context->options.command_timeout_ms;
+    int64_t ms = op != NULL && op->ask.timeout_ms > 0 ? op->ask.timeout_ms
+                                                      : locks->context->options.command_timeout_ms;
     return rc_context_after_ms(locks->context, ms);
 }
 
@@ -73,15 +73,15 @@ struct rc_req *rc_lock_take_renew(struct rc_locks *locks, struct rc_lock *lock, 
 struct rc_req *rc_lock_take_ask(struct rc_locks *locks, const struct rc_op *op, const char *token)
 {
     struct rc_req *req = take(locks, RC_SCRIPT_LOCK, 3, 4);
-    int64_t fence_ms = 10 * (int64_t)op->lock_options.ttl_ms;
+    int64_t fence_ms = 10 * (int64_t)op->ask.lock_options.ttl_ms;
     if (req == NULL)
         return NULL;
-    int error = rc_lock_put_key(&req->bytes, &op->lock->key);
-    error |= rc_lock_put_key(&req->bytes, &op->lock->fence_key);
-    error |= rc_lock_put_key(&req->bytes, &op->lock->mark_key);
+    int error = rc_lock_put_key(&req->bytes, &op->ask.lock->key);
+    error |= rc_lock_put_key(&req->bytes, &op->ask.lock->fence_key);
+    error |= rc_lock_put_key(&req->bytes, &op->ask.lock->mark_key);
     error |= rc_command_bytes(&req->bytes, token, RC_TOKEN_SIZE);
-    error |= rc_command_int(&req->bytes, op->lock_options.ttl_ms);
-    error |= rc_command_int(&req->bytes, op->lock_options.flags & RC_FORCE ? 1 : 0);
+    error |= rc_command_int(&req->bytes, op->ask.lock_options.ttl_ms);
+    error |= rc_command_int(&req->bytes, op->ask.lock_options.flags & RC_FORCE ? 1 : 0);
     error |=
         rc_command_int(&req->bytes, fence_ms > FENCE_LIFE_MIN_MS ? fence_ms : FENCE_LIFE_MIN_MS);
     if (error != 0) {
@@ -102,6 +102,6 @@ void rc_lock_send_for(struct rc_locks *locks, struct rc_op *op, struct rc_req *r
     req->done = done;
     req->owner = op;
     req->detail = locks;
-    op->req = req;
-    rc_lock_send(locks, req, role, &op->lock->key, rc_lock_deadline(locks, op));
+    op->run.req = req;
+    rc_lock_send(locks, req, role, &op->ask.lock->key, rc_lock_deadline(locks, op));
 }

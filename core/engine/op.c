@@ -8,33 +8,33 @@ enum { KEEP_BYTES = 256 * 1024 };
 int rc_op_init(struct rc_op *op)
 {
     memset(op, 0, sizeof *op);
-    rc_list_init(&op->active);
-    rc_list_init(&op->member);
-    rc_buf_init(&op->key);
-    rc_buf_init(&op->request);
-    rc_buf_init(&op->written);
+    rc_list_init(&op->run.active);
+    rc_list_init(&op->run.member);
+    rc_buf_init(&op->ask.key);
+    rc_buf_init(&op->ask.request);
+    rc_buf_init(&op->ask.written);
     rc_reply_init(&op->reply);
     return 0;
 }
 
 void rc_op_deinit(struct rc_op *op)
 {
-    rc_buf_deinit(&op->key);
-    rc_buf_deinit(&op->request);
-    rc_buf_deinit(&op->written);
+    rc_buf_deinit(&op->ask.key);
+    rc_buf_deinit(&op->ask.request);
+    rc_buf_deinit(&op->ask.written);
     rc_reply_deinit(&op->reply);
 }
 
 void rc_op_reset(struct rc_op *op, enum rc_op_kind kind)
 {
-    op->kind = kind;
-    op->flags = 0;
-    op->expect = 0;
-    op->near = op->is_plain = false;
-    rc_buf_clear(&op->request);
-    rc_buf_trim(&op->request, KEEP_BYTES);
-    rc_buf_clear(&op->written);
-    rc_buf_trim(&op->written, KEEP_BYTES);
+    op->ask.kind = kind;
+    op->ask.flags = 0;
+    op->ask.expect = 0;
+    op->ask.near = op->ask.is_plain = false;
+    rc_buf_clear(&op->ask.request);
+    rc_buf_trim(&op->ask.request, KEEP_BYTES);
+    rc_buf_clear(&op->ask.written);
+    rc_buf_trim(&op->ask.written, KEEP_BYTES);
     rc_reply_trim(&op->reply, KEEP_BYTES);
     memset(&op->result, 0, sizeof op->result);
     op->result.ttl_ms = -2;
@@ -47,21 +47,21 @@ static size_t largest(size_t a, size_t b)
 
 void rc_op_measure(struct rc_op *op)
 {
-    size_t room = largest(op->request.room, op->reply.arena.room);
-    room = largest(room, largest(op->written.room, op->key.room));
+    size_t room = largest(op->ask.request.room, op->reply.arena.room);
+    room = largest(room, largest(op->ask.written.room, op->ask.key.room));
     room = largest(room, op->reply.room * sizeof *op->reply.nodes);
     op->result.room_bits = room > 1 ? (uint8_t)(64 - __builtin_clzll(room - 1)) : 0;
 }
 
 void rc_op_shrink(struct rc_op *op, size_t keep_bytes)
 {
-    struct rc_buf *bufs[] = {&op->key, &op->request, &op->written};
+    struct rc_buf *bufs[] = {&op->ask.key, &op->ask.request, &op->ask.written};
     for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) {
         rc_buf_clear(bufs[i]);
         rc_buf_trim(bufs[i], keep_bytes);
     }
     rc_reply_trim(&op->reply, keep_bytes);
-    op->expect = 0;
+    op->ask.expect = 0;
     op->result.data = NULL;
     op->result.len = 0;
     op->result.nodes = 0;

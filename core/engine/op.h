@@ -53,10 +53,8 @@ struct rc_receiver {
                  const char *text);
 };
 
-struct rc_op {
-    rc_result result; /* first: rc_op_result() is the op's own address */
-
-    /* Caller, before it submits. */
+/* What the caller asks. Caller only, before it submits; the engine reads it. */
+struct rc_ask {
     enum rc_op_kind kind;
     uint32_t flags; /* RC_WANT_TTL, RC_RETRY, ... */
     int32_t timeout_ms;
@@ -64,20 +62,22 @@ struct rc_op {
     struct rc_buf key;
     struct rc_buf request; /* encoded commands; a read needs none, its key says it all */
     struct rc_buf written; /* keys they write: a uint32_t with its length before each */
+    uint32_t expect;       /* answers to come: commands in `request`; a read: 2 with the TTL */
     bool near;             /* a read whose answer is kept in the near cache */
     uint8_t near_group;
     int64_t near_ttl_us;   /* kept no longer than that */
-    uint32_t expect;       /* answers to come: commands in `request`; a read: 2 with the TTL */
+    bool is_plain;         /* a set or publish of a value without a header, so without a version */
     size_t entry_from_end; /* end of a load: where in `request` the stored string lies */
     size_t entry_len;
-    bool is_plain; /* a set or publish of a value without a header, so without a version */
     int64_t ttl_ms;
     rc_load_options load;
     enum rc_purpose purpose; /* of a load, and of what ends it; the engine makes it a refresh */
     rc_lock_options lock_options;
     struct rc_lock *lock;
+};
 
-    /* Engine only, while it runs. */
+/* How the engine runs it. Engine only while it runs, with the exception of the last group. */
+struct rc_run {
     struct rc_list active; /* engine's list of running ops, later of finished ones */
     struct rc_list member; /* flight's or lock line's waiting ops, or the leading ones */
     struct rc_timer deadline;
@@ -86,23 +86,27 @@ struct rc_op {
     struct rc_req *req;           /* request under way for this op alone */
     struct rc_fetch *fetch;       /* read under way, shared with others; by `member` */
     struct rc_receiver *receiver; /* then: of its answer */
-    bool has_newer; /* its answer comes past the near cache, which may hold an older one */
-    bool running;
-    uint64_t running_tag; /* as it was when submitted; stays while it leads */
-
-    /* Engine only while it runs; from RC_LOAD to the end of the load the caller reads them to
-       encode its request. */
+    bool bypassed_near; /* its answer comes past the near cache, which may hold an older one */
+    bool is_running;
+    uint64_t tag; /* as it was when submitted; stays while it leads */
     struct rc_flight *flight;
-    uint64_t joined;           /* place in the flight's order of arrivals */
+    uint64_t joined; /* place in the flight's order of arrivals */
+    bool leads;
+    bool without_redis; /* takes part without Redis */
+
+    /* From RC_LOAD to the end of the load the caller reads them, to encode its request. A set and
+       a refresh: the caller writes nonce and seen before it submits. */
     char token[RC_NONCE_SIZE]; /* of our lease */
-    char nonce[RC_NONCE_SIZE]; /* version the loaded value will have; a set: the caller's */
+    char nonce[RC_NONCE_SIZE]; /* version the loaded value will have */
     char seen[40];             /* refresh, put: identity of the value that stood there */
     uint8_t seen_len;
-    bool leads;
-    bool cut_off; /* takes part without Redis */
+};
 
-    /* Engine writes, caller reads once finished. */
-    struct rc_reply reply; /* result.data lies in its arena */
+struct rc_op {
+    rc_result result; /* first: rc_op_result() is the op's own address */
+    struct rc_ask ask;
+    struct rc_run run;
+    struct rc_reply reply; /* engine writes, caller reads once finished; result.data lies in it */
 };
 
 int rc_op_init(struct rc_op *op);

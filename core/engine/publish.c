@@ -15,8 +15,8 @@ static void serve_degraded(struct rc_flight *flight, const char *bytes, size_t l
     struct rc_leases *leases = flight->leases;
     struct rc_context *context = leases->context;
     RC_LIST_EACH(member, following, &flight->waiting) {
-        struct rc_op *op = RC_CONTAINER(member, struct rc_op, member);
-        if (op->cut_off) {
+        struct rc_op *op = RC_CONTAINER(member, struct rc_op, run.member);
+        if (op->run.without_redis) {
             context->stats.shared++;
             rc_flight_hit(context, op, bytes, len, -2, RC_SHARED | RC_DEGRADED);
         }
@@ -43,7 +43,7 @@ static void detach(struct rc_flight *flight, struct rc_op *op)
     assert(flight->leader == op);
     flight->leader = NULL;
     flight->leases->context->stats.active_leases -= !flight->degraded;
-    op->flight = NULL;
+    op->run.flight = NULL;
     rc_context_clear_timer(flight->leases->context, &flight->timer);
 }
 
@@ -69,8 +69,8 @@ static int64_t end_code(const struct rc_reply *reply)
 static const char *own_entry(const struct rc_op *op, const struct rc_req *req)
 {
     const struct rc_buf *bytes =
-        op->kind == RC_OP_PUBLISH && op->ttl_ms == 0 ? &op->request : &req->bytes;
-    return bytes->bytes + bytes->end - op->entry_from_end;
+        op->ask.kind == RC_OP_PUBLISH && op->ask.ttl_ms == 0 ? &op->ask.request : &req->bytes;
+    return bytes->bytes + bytes->end - op->ask.entry_from_end;
 }
 
 static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -78,16 +78,17 @@ static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply
     struct rc_op *op = req->owner;
     struct rc_leases *leases = req->detail;
     struct rc_context *context = leases->context;
-    struct rc_flight *flight = op->flight;
-    bool shares = op->kind == RC_OP_PUBLISH && flight != NULL && flight->purpose == RC_FLIGHT_LOAD;
-    op->req = NULL;
+    struct rc_flight *flight = op->run.flight;
+    bool shares =
+        op->ask.kind == RC_OP_PUBLISH && flight != NULL && flight->purpose == RC_FLIGHT_LOAD;
+    op->run.req = NULL;
     if (flight != NULL && status != 0)
         rc_lease_release(flight);
     detach(flight, op);
     int64_t code = status == 0 && reply->nodes[0].type != '-' ? end_code(reply) : -1;
     if (code == 1 && shares)
-        rc_flight_give(flight, flight->cut, own_entry(op, req), op->entry_len,
-                       op->ttl_ms > 0 ? op->ttl_ms : -1, RC_SHARED);
+        rc_flight_give(flight, flight->cut, own_entry(op, req), op->ask.entry_len,
+                       op->ask.ttl_ms > 0 ? op->ask.ttl_ms : -1, RC_SHARED);
     if (code == 2 && reply->count >= 3 && reply->nodes[2].type == '$' &&
         !rc_entry_is_too_large(reply->nodes[2].len, context->options.max_value_bytes)) {
         rc_op_keep_entry(op, reply->nodes[2].str, reply->nodes[2].len,
@@ -97,7 +98,7 @@ static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply
                            op->result.ttl_ms, 0);
     }
     if (code == 0 || code == 2)
-        context->stats.leases_lost += op->kind == RC_OP_PUBLISH;
+        context->stats.leases_lost += op->ask.kind == RC_OP_PUBLISH;
     if (status != 0) {
         rc_context_fail(context, op, status, text);
     } else if (code < 0) {
@@ -107,9 +108,10 @@ static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply
             rc_lease_release(flight);
         finish(context, op, RC_DONE);
     } else {
-        int ended = op->kind == RC_OP_PUBLISH ? RC_UNSTORED : RC_DONE;
+        int ended = op->ask.kind == RC_OP_PUBLISH ? RC_UNSTORED : RC_DONE;
         finish(context, op,
-               code == 1 && op->kind == RC_OP_PUBLISH && op->ttl_ms != 0 ? RC_STORED : ended);
+               code == 1 && op->ask.kind == RC_OP_PUBLISH && op->ask.ttl_ms != 0 ? RC_STORED
+                                                                                 : ended);
     }
     if (flight != NULL)
         rc_lease_next_round(flight);
@@ -118,34 +120,34 @@ static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply
 /* Nothing to tell Redis, or nobody to tell it to. */
 static void end_cut_off(struct rc_leases *leases, struct rc_op *op)
 {
-    struct rc_flight *flight = op->flight;
+    struct rc_flight *flight = op->run.flight;
     if (flight != NULL) {
         detach(flight, op);
         flight->state = RC_FLIGHT_IDLE;
         flight->degraded = false;
-        if (op->kind == RC_OP_PUBLISH)
-            serve_degraded(flight, rc_buf_head(&op->request), op->entry_len);
-        else if (op->kind == RC_OP_FAIL)
+        if (op->ask.kind == RC_OP_PUBLISH)
+            serve_degraded(flight, rc_buf_head(&op->ask.request), op->ask.entry_len);
+        else if (op->ask.kind == RC_OP_FAIL)
             rc_flight_give_failure(flight, leases->joined,
-                                   rc_buf_head(&op->request) + RC_ENTRY_SIZE,
-                                   op->entry_len - RC_ENTRY_SIZE);
+                                   rc_buf_head(&op->ask.request) + RC_ENTRY_SIZE,
+                                   op->ask.entry_len - RC_ENTRY_SIZE);
         if (flight->state != RC_FLIGHT_SERVED)
             rc_lease_next_round(flight);
     }
     op->result.flags = RC_DEGRADED;
-    finish(leases->context, op, op->kind == RC_OP_PUBLISH ? RC_UNSTORED : RC_DONE);
+    finish(leases->context, op, op->ask.kind == RC_OP_PUBLISH ? RC_UNSTORED : RC_DONE);
 }
 
 /* The lease stays, the next op leads. False when nobody waits for that. */
 static bool hand_over(struct rc_leases *leases, struct rc_op *op)
 {
-    struct rc_flight *flight = op->flight;
+    struct rc_flight *flight = op->run.flight;
     if (flight == NULL || flight->degraded || rc_list_is_empty(&flight->waiting) ||
         flight->purpose != RC_FLIGHT_LOAD)
         return false;
     flight->leader = NULL;
-    op->flight = NULL;
-    flight->options = rc_flight_first(flight)->load;
+    op->run.flight = NULL;
+    flight->options = rc_flight_first(flight)->ask.load;
     flight->load_until_us = rc_context_after_ms(leases->context, flight->options.max_load_ms);
     rc_lease_send_heartbeat(flight); /* the lease lives as long as its new leader asked for */
     rc_lease_start_heartbeat(flight);
@@ -155,16 +157,16 @@ static bool hand_over(struct rc_leases *leases, struct rc_op *op)
 
 void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
 {
-    struct rc_flight *flight = op->flight;
-    size_t len = rc_buf_len(&op->key);
-    assert(op->leads);
-    op->leads = false;
-    rc_list_remove(&op->member);
-    if (op->kind == RC_OP_RELEASE && hand_over(leases, op)) {
+    struct rc_flight *flight = op->run.flight;
+    size_t len = rc_buf_len(&op->ask.key);
+    assert(op->run.leads);
+    op->run.leads = false;
+    rc_list_remove(&op->run.member);
+    if (op->ask.kind == RC_OP_RELEASE && hand_over(leases, op)) {
         finish(leases->context, op, RC_DONE);
         return;
     }
-    if (op->cut_off) {
+    if (op->run.without_redis) {
         end_cut_off(leases, op);
         return;
     }
@@ -172,9 +174,9 @@ void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
     enum rc_script script = rc_lease_end_script(op);
     int error = req == NULL ? RC_ERR_NOMEM : 0;
     if (error == 0) {
-        rc_buf_swap(&req->bytes, &op->request);
+        rc_buf_swap(&req->bytes, &op->ask.request);
         if (script == RC_SCRIPT_RELEASE || script == RC_SCRIPT_PUT_RESTORE) {
-            rc_buf_swap(&req->bytes, &op->request); /* the value stays for those who share it */
+            rc_buf_swap(&req->bytes, &op->ask.request); /* the value stays for those who share it */
             error = rc_lease_encode_release(op, &req->bytes);
         }
     }
@@ -193,28 +195,28 @@ void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
     req->done = on_end_answer;
     req->owner = op;
     req->detail = leases;
-    op->req = req;
+    op->run.req = req;
     if (flight != NULL) {
         flight->state = RC_FLIGHT_PUBLISHING;
         flight->cut = leases->joined;
         rc_context_clear_timer(leases->context, &flight->timer);
     }
-    if (op->kind == RC_OP_FAIL && flight != NULL && script == RC_SCRIPT_PUBLISH)
+    if (op->ask.kind == RC_OP_FAIL && flight != NULL && script == RC_SCRIPT_PUBLISH)
         rc_flight_give_failure(flight, flight->cut, own_entry(op, req) + RC_ENTRY_SIZE,
-                               op->entry_len - RC_ENTRY_SIZE);
+                               op->ask.entry_len - RC_ENTRY_SIZE);
     int64_t timeout_ms =
-        op->timeout_ms > 0 ? op->timeout_ms : leases->context->options.command_timeout_ms;
+        op->ask.timeout_ms > 0 ? op->ask.timeout_ms : leases->context->options.command_timeout_ms;
     rc_topology_send(leases->topology, req, RC_LINK_W,
-                     rc_topology_slot(leases->topology, rc_buf_head(&op->key), len),
+                     rc_topology_slot(leases->topology, rc_buf_head(&op->ask.key), len),
                      rc_context_after_ms(leases->context, timeout_ms));
 }
 
 void rc_leases_leave(struct rc_leases *leases, struct rc_op *op)
 {
-    struct rc_flight *flight = op->flight;
+    struct rc_flight *flight = op->run.flight;
     (void)leases;
-    rc_list_remove(&op->member);
-    op->flight = NULL;
+    rc_list_remove(&op->run.member);
+    op->run.flight = NULL;
     if (flight != NULL && flight->leader == op) { /* in the middle of its publish */
         rc_lease_release(flight);                 /* which may not have been sent at all */
         detach(flight, op);
@@ -226,9 +228,9 @@ void rc_leases_leave(struct rc_leases *leases, struct rc_op *op)
 
 void rc_leases_abandon(struct rc_leases *leases, struct rc_op *op)
 {
-    struct rc_flight *flight = op->flight;
-    op->leads = false;
-    rc_list_remove(&op->member);
+    struct rc_flight *flight = op->run.flight;
+    op->run.leads = false;
+    rc_list_remove(&op->run.member);
     if (flight == NULL || hand_over(leases, op))
         return;
     if (!flight->degraded)
@@ -245,7 +247,7 @@ void rc_leases_shutdown(struct rc_leases *leases)
         while (node != NULL) {
             struct rc_flight *flight = (struct rc_flight *)(void *)node;
             node = node->next;
-            if (flight->leader != NULL && !flight->leader->running) {
+            if (flight->leader != NULL && !flight->leader->run.is_running) {
                 if (!flight->degraded)
                     rc_lease_release(flight);
                 detach(flight, flight->leader);

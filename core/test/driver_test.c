@@ -350,13 +350,13 @@ static void start_seat(struct rc_driver *driver, struct rc_seat *seat)
 {
     CHECK(rc_seat_init(seat, NULL) == 0);
     rc_op_reset(&seat->op, RC_OP_LOCK_RELEASE); /* of a lock nobody holds: ends without Redis */
-    seat->op.lock = calloc(1, sizeof *seat->op.lock);
+    seat->op.ask.lock = calloc(1, sizeof *seat->op.ask.lock);
     rc_driver_submit(driver, seat);
 }
 
 static void end_seat(struct rc_seat *seat)
 {
-    free(seat->op.lock);
+    free(seat->op.ask.lock);
     rc_seat_deinit(seat);
 }
 

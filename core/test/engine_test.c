@@ -68,11 +68,11 @@ static void cancels_by_tag_what_runs_and_what_leads(void)
 {
     set_up();
     for (int i = 0; i < 4; i++)
-        ops[i].op.tag = i < 3 ? 7 : 8;
+        ops[i].op.ask.tag = i < 3 ? 7 : 8;
     peer_load(&client, &ops[0], "key", 0, 1000, 9000, 9000);
     peer_run(&server);
     CHECK(peer_ended(&ops[0], 0, RC_LOAD));
-    ops[0].op.tag = 9; /* of the next operation in this slot */
+    ops[0].op.ask.tag = 9; /* of the next operation in this slot */
     peer_load(&client, &ops[1], "key", 0, 1000, 9000, 9000);
     peer_get(&client, &ops[2], "key", 0);
     peer_load(&client, &ops[3], "key", 0, 1000, 9000, 9000);
@@ -205,7 +205,7 @@ static bool is_entry_of_ours(const rc_result *result)
 static void read_result(struct slot *slot)
 {
     const rc_result *result = &slot->op.op.result;
-    enum rc_op_kind kind = slot->op.op.kind;
+    enum rc_op_kind kind = slot->op.op.ask.kind;
     slot->state = IDLE;
     if (result->status != 0) {
         CHECK(result->status >= RC_ERR_DESCRIPTORS && result->status <= RC_ERR_TIMEOUT);
@@ -263,9 +263,9 @@ static void check_server(void)
             CHECK(version_of(name, entry.data, entry.len) >= world.known[name]);
         for (int i = 0; i < 2 * SLOTS; i++) {
             const struct slot *slot = &world.slots[i / SLOTS][i % SLOTS];
-            holders += slot->op.op.leads && !slot->degraded && slot->name == name &&
+            holders += slot->op.op.run.leads && !slot->degraded && slot->name == name &&
                        entry.kind == RC_KIND_LEASE &&
-                       memcmp(slot->op.op.token, entry.version, RC_NONCE_SIZE) == 0;
+                       memcmp(slot->op.op.run.token, entry.version, RC_NONCE_SIZE) == 0;
         }
         CHECK(holders <= 1);
     }
@@ -348,7 +348,7 @@ static void step_slot(void)
     int c = (int)below(2);
     struct slot *slot = &world.slots[c][below(SLOTS)];
     struct peer_client *on = &world.clients[c];
-    slot->op.op.tag = 1 + below(40);
+    slot->op.op.ask.tag = 1 + below(40);
     if (slot->state == RUNNING || (slot->state == LEADING && below(12) == 0)) {
         if (below(10) != 0 && slot->state == RUNNING)
             return;

@@ -155,12 +155,12 @@ static void goes_on_for_the_others_when_one_leaves(void)
     set_up();
     put("key", "one", -1);
     tracked(&client)->mute = true;
-    ops[0].op.tag = 7;
+    ops[0].op.ask.tag = 7;
     peer_read(&client, &ops[0], "key", 0);
     peer_read(&client, &ops[1], "key", 0);
     peer_run(&server);
     CHECK(rc_engine_cancel(&client.engine, 7) == 1);
-    ops[0].op.tag = 0;
+    ops[0].op.ask.tag = 0;
     tracked(&client)->mute = false;
     peer_run(&server);
     CHECK(peer_ended(&ops[1], 0, RC_HIT) && peer_says(&ops[1], "one"));
@@ -438,8 +438,8 @@ static void waits_as_long_as_the_most_patient_of_those_who_ask(void)
     put("key", "one", -1);
     warm("connected");
     tracked(&client)->deaf = true;
-    ops[1].op.timeout_ms = 100;
-    ops[2].op.timeout_ms = 300;
+    ops[1].op.ask.timeout_ms = 100;
+    ops[2].op.ask.timeout_ms = 300;
     peer_read(&client, &ops[1], "key", 0);
     peer_read(&client, &ops[2], "key", 0);
     peer_sleep(&server, 200);
@@ -463,14 +463,14 @@ static void a_batch_takes_out_what_it_writes(void)
     warm("two");
     warm("three");
     rc_op_reset(op, RC_OP_COMMAND);
-    op->expect = 2;
+    op->ask.expect = 2;
     for (int i = 0; i < 2; i++) {
         uint32_t len = (uint32_t)strlen(keys[i]);
-        bool is_written = CHECK(rc_command_head(&op->request, 2) == 0) &&
-                          CHECK(rc_command_text(&op->request, "UNLINK") == 0) &&
-                          CHECK(rc_command_text(&op->request, keys[i]) == 0) &&
-                          CHECK(rc_buf_append(&op->written, &len, sizeof len) == 0) &&
-                          CHECK(rc_buf_append(&op->written, keys[i], len) == 0);
+        bool is_written = CHECK(rc_command_head(&op->ask.request, 2) == 0) &&
+                          CHECK(rc_command_text(&op->ask.request, "UNLINK") == 0) &&
+                          CHECK(rc_command_text(&op->ask.request, keys[i]) == 0) &&
+                          CHECK(rc_buf_append(&op->ask.written, &len, sizeof len) == 0) &&
+                          CHECK(rc_buf_append(&op->ask.written, keys[i], len) == 0);
         if (!is_written)
             exit(1);
     }

@@ -178,7 +178,7 @@ static void gives_the_lease_back_when_everybody_left(void)
     connect(&near);
     server.known[RC_SCRIPT_RELEASE] = false;
     near.conns[RC_LINK_T]->deaf = true;
-    ops[0].op.tag = 7;
+    ops[0].op.ask.tag = 7;
     load(&near, 0, 0);
     CHECK(ops[0].finished == 0 && peer_has_lease(&server, "key"));
     CHECK(rc_engine_cancel(&near.engine, 7) == 1);
@@ -197,7 +197,7 @@ static void cancels_all_who_wait_for_one_load(void)
     connect(&near);
     near.conns[RC_LINK_T]->deaf = true;
     for (int i = 0; i < 6; i++) {
-        ops[i].op.tag = i % 3 == 2 ? 8 : 7;
+        ops[i].op.ask.tag = i % 3 == 2 ? 8 : 7;
         load(&near, i, i % 2 == 0 ? RC_STRICT : 0);
     }
     int count = rc_engine_cancel(&near.engine, 7);
@@ -233,7 +233,7 @@ static void gives_the_lease_back_when_the_publish_is_cancelled_before_it_is_sent
     load(&near, 0, RC_NO_RENEW);
     server.refuses = true;
     peer_cut(near.conns[RC_LINK_W], false);
-    ops[0].op.tag = 7;
+    ops[0].op.ask.tag = 7;
     store(0, "one", 5000);
     CHECK(ops[0].finished == 0);
     CHECK(rc_engine_cancel(&near.engine, 7) == 1);
@@ -268,7 +268,7 @@ static void passes_the_lease_on_when_the_leader_gives_up(void)
     peer_run(&server);
     CHECK(is_at(0, RC_DONE));
     CHECK(is_at(1, RC_LOAD));
-    CHECK(memcmp(ops[0].op.token, ops[1].op.token, RC_NONCE_SIZE) == 0);
+    CHECK(memcmp(ops[0].op.run.token, ops[1].op.run.token, RC_NONCE_SIZE) == 0);
     store(1, "one", 5000);
     CHECK(is_at(1, RC_STORED));
     take_down();
@@ -358,7 +358,7 @@ static void an_old_heartbeat_does_not_end_the_next_lease(void)
     peer_unlink(&server, "key");
     rc_leases_abandon(&near.engine.leases, &ops[0].op); /* hands over */
     CHECK(near.engine.context.stats.heartbeats == 1);
-    ops[1].op.tag = 3;
+    ops[1].op.ask.tag = 3;
     peer_run(&server);
     near.conns[RC_LINK_W]->mute = false;
     take_down();
@@ -642,8 +642,8 @@ static void replaces_what_its_caller_cannot_read(void)
     peer_get(&near, &ops[0], "key", 0);
     peer_run(&server);
     for (int i = 1; i < 4; i++) {
-        memcpy(ops[i].op.seen, i == 3 ? "nonce-00" : "nonce-01", RC_NONCE_SIZE);
-        ops[i].op.seen_len = RC_NONCE_SIZE;
+        memcpy(ops[i].op.run.seen, i == 3 ? "nonce-00" : "nonce-01", RC_NONCE_SIZE);
+        ops[i].op.run.seen_len = RC_NONCE_SIZE;
     }
     load(&near, 3, RC_REPLACE); /* what it saw is gone: another one is a hit */
     CHECK(has_value(3, "odd"));
@@ -665,7 +665,7 @@ static void survives_a_refresh_whose_caller_left(void)
     peer_get(&near, &ops[2], "key", 0);
     peer_run(&server);
     near.conns[RC_LINK_W]->mute = true;
-    ops[0].op.tag = 7;
+    ops[0].op.ask.tag = 7;
     load(&near, 0, RC_WANT_TTL);
     struct peer_conn *w = near.conns[RC_LINK_W];
     w->mute = false;

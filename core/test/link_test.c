@@ -202,7 +202,7 @@ static void ends_in_time_when_nobody_answers(void)
     get(0);
     w->mute = true;
     get(1);
-    ops[2].op.timeout_ms = 50;
+    ops[2].op.ask.timeout_ms = 50;
     get(2);
     peer_sleep(&server, 49);
     CHECK(ops[2].finished == 0);

@@ -964,15 +964,15 @@ static void submit(struct peer_client *client, struct peer_op *op)
 
 static void keep_key(struct rc_op *op, const char *key)
 {
-    rc_buf_clear(&op->key);
-    must(rc_buf_append(&op->key, key, strlen(key)));
+    rc_buf_clear(&op->ask.key);
+    must(rc_buf_append(&op->ask.key, key, strlen(key)));
 }
 
 void peer_get(struct peer_client *client, struct peer_op *peer_op, const char *key, uint32_t flags)
 {
     struct rc_op *op = begin(peer_op, RC_OP_GET);
     keep_key(op, key);
-    op->expect = flags & RC_WANT_TTL ? 2 : 1;
+    op->ask.expect = flags & RC_WANT_TTL ? 2 : 1;
     submit(client, peer_op);
 }
 
@@ -980,11 +980,11 @@ void peer_read(struct peer_client *client, struct peer_op *peer_op, const char *
 {
     struct rc_op *op = begin(peer_op, RC_OP_GET);
     keep_key(op, key);
-    op->expect = 2;
-    op->near = true;
-    op->near_group = 0;
-    op->near_ttl_us = 0;
-    op->flags = flags;
+    op->ask.expect = 2;
+    op->ask.near = true;
+    op->ask.near_group = 0;
+    op->ask.near_ttl_us = 0;
+    op->ask.flags = flags;
     submit(client, peer_op);
 }
 
@@ -998,17 +998,17 @@ void peer_set(struct peer_client *client, struct peer_op *peer_op, const char *k
               const char *value, int64_t ttl_ms)
 {
     struct rc_op *op = begin(peer_op, RC_OP_SET);
-    op->is_plain = true;
+    op->ask.is_plain = true;
     keep_key(op, key);
-    must(rc_command_head(&op->request, ttl_ms < 0 ? 3 : 5));
-    must(rc_command_text(&op->request, "SET"));
-    must(rc_command_text(&op->request, key));
-    must(rc_command_text(&op->request, value));
+    must(rc_command_head(&op->ask.request, ttl_ms < 0 ? 3 : 5));
+    must(rc_command_text(&op->ask.request, "SET"));
+    must(rc_command_text(&op->ask.request, key));
+    must(rc_command_text(&op->ask.request, value));
     if (ttl_ms >= 0) {
-        must(rc_command_text(&op->request, "PX"));
-        must(rc_command_int(&op->request, ttl_ms));
+        must(rc_command_text(&op->ask.request, "PX"));
+        must(rc_command_int(&op->ask.request, ttl_ms));
     }
-    op->expect = 1;
+    op->ask.expect = 1;
     submit(client, peer_op);
 }
 
@@ -1016,10 +1016,10 @@ void peer_delete(struct peer_client *client, struct peer_op *peer_op, const char
 {
     struct rc_op *op = begin(peer_op, RC_OP_DELETE);
     keep_key(op, key);
-    must(rc_command_head(&op->request, 2));
-    must(rc_command_text(&op->request, "UNLINK"));
-    must(rc_command_text(&op->request, key));
-    op->expect = 1;
+    must(rc_command_head(&op->ask.request, 2));
+    must(rc_command_text(&op->ask.request, "UNLINK"));
+    must(rc_command_text(&op->ask.request, key));
+    op->ask.expect = 1;
     submit(client, peer_op);
 }
 
@@ -1027,11 +1027,11 @@ void peer_load(struct peer_client *client, struct peer_op *peer_op, const char *
                int32_t lease_ttl_ms, int32_t max_load_ms, int32_t wait_ms)
 {
     struct rc_op *op = begin(peer_op, RC_OP_LOAD);
-    op->load = (rc_load_options){flags, lease_ttl_ms, max_load_ms, wait_ms};
-    op->purpose = flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
-    rc_buf_clear(&op->key);
-    must(rc_buf_append(&op->key, key, strlen(key)));
-    op->expect = flags & RC_WANT_TTL ? 2 : 1;
+    op->ask.load = (rc_load_options){flags, lease_ttl_ms, max_load_ms, wait_ms};
+    op->ask.purpose = flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
+    rc_buf_clear(&op->ask.key);
+    must(rc_buf_append(&op->ask.key, key, strlen(key)));
+    op->ask.expect = flags & RC_WANT_TTL ? 2 : 1;
     submit(client, peer_op);
 }
 
@@ -1041,7 +1041,7 @@ void peer_publish(struct peer_client *client, struct peer_op *peer_op, const cha
     struct rc_op *op = begin(peer_op, RC_OP_PUBLISH);
     char header[RC_ENTRY_SIZE];
     rc_entry entry = {.kind = RC_KIND_VALUE, .stale_ms = stale_ms};
-    rc_entry_write(header, &entry, op->nonce);
+    rc_entry_write(header, &entry, op->run.nonce);
     must(rc_lease_encode_end(op, header, sizeof header, value, strlen(value), ttl_ms));
     submit(client, peer_op);
 }
@@ -1051,7 +1051,8 @@ void peer_fail(struct peer_client *client, struct peer_op *peer_op, const char *
 {
     struct rc_op *op = begin(peer_op, RC_OP_FAIL);
     char header[RC_ENTRY_SIZE];
-    rc_entry_write_kind(header, RC_KIND_ERROR, error_ttl_ms > 0 ? RC_ENTRY_STICKY : 0, op->token);
+    rc_entry_write_kind(header, RC_KIND_ERROR, error_ttl_ms > 0 ? RC_ENTRY_STICKY : 0,
+                        op->run.token);
     must(rc_lease_encode_end(op, header, sizeof header, why, strlen(why),
                              error_ttl_ms > 0 ? error_ttl_ms : 1000));
     submit(client, peer_op);
@@ -1068,15 +1069,15 @@ void peer_acquire(struct peer_client *client, struct peer_op *peer_op, struct rc
                   uint32_t flags, int32_t ttl_ms, int32_t wait_ms, int32_t max_hold_ms)
 {
     struct rc_op *op = begin(peer_op, RC_OP_LOCK_ACQUIRE);
-    op->lock = handle;
-    op->lock_options = (rc_lock_options){flags, ttl_ms, wait_ms, max_hold_ms};
+    op->ask.lock = handle;
+    op->ask.lock_options = (rc_lock_options){flags, ttl_ms, wait_ms, max_hold_ms};
     submit(client, peer_op);
 }
 
 void peer_unlock(struct peer_client *client, struct peer_op *peer_op, struct rc_lock *handle)
 {
     struct rc_op *op = begin(peer_op, RC_OP_LOCK_RELEASE);
-    op->lock = handle;
+    op->ask.lock = handle;
     submit(client, peer_op);
 }
 
@@ -1084,8 +1085,8 @@ void peer_extend(struct peer_client *client, struct peer_op *peer_op, struct rc_
                  int32_t ttl_ms)
 {
     struct rc_op *op = begin(peer_op, RC_OP_LOCK_EXTEND);
-    op->lock = handle;
-    op->ttl_ms = ttl_ms;
+    op->ask.lock = handle;
+    op->ask.ttl_ms = ttl_ms;
     submit(client, peer_op);
 }
 

@@ -335,8 +335,8 @@ static void is_bounded_in_number_and_bytes(void)
     for (int i = 0; i < RC_REPLAY_ENTRIES + 100; i++) {
         snprintf(key, sizeof key, "key%d", i);
         peer_delete(&client, &op, "key"); /* the peer has room for few keys: */
-        rc_buf_clear(&op.op.key);         /* another name for the engine only */
-        CHECK(rc_buf_append(&op.op.key, key, strlen(key)) == 0);
+        rc_buf_clear(&op.op.ask.key);     /* another name for the engine only */
+        CHECK(rc_buf_append(&op.op.ask.key, key, strlen(key)) == 0);
         peer_run(&server);
     }
     rc_replay_begin(&client.engine.topology.node.replay, "one", 3, NULL);

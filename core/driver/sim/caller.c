@@ -20,11 +20,11 @@ static void begin_read(struct sim_caller *caller)
     }
     struct rc_op *op = sim_caller_op(caller, RC_OP_GET);
     sim_caller_keep_key(caller);
-    op->near = is_near;
-    op->flags = is_fresh ? RC_FRESH : 0;
-    op->near_group = 0;
-    op->near_ttl_us = 0;
-    op->expect = 2; /* with the TTL */
+    op->ask.near = is_near;
+    op->ask.flags = is_fresh ? RC_FRESH : 0;
+    op->ask.near_group = 0;
+    op->ask.near_ttl_us = 0;
+    op->ask.expect = 2; /* with the TTL */
     sim_caller_claim(caller, is_near && !is_fresh ? sim_caller_max_stale_us(caller) : 0,
                      is_fresh  ? "a fresh get"
                      : is_near ? "a near get"
@@ -54,16 +54,16 @@ static void begin_set(struct sim_caller *caller)
     char *nonce = sim_oracle_value(world, caller->id)->nonce;
     rc_context_nonce(&caller->client->engine.context, nonce);
     rc_entry_write(header, &entry, nonce);
-    memcpy(op->nonce, nonce, RC_NONCE_SIZE);
+    memcpy(op->run.nonce, nonce, RC_NONCE_SIZE);
     sim_caller_name_key(caller->key, name);
     sim_caller_keep_key(caller);
-    sim_must(rc_command_head(&op->request, 5));
-    sim_must(rc_command_text(&op->request, "SET"));
-    sim_must(rc_command_text(&op->request, name));
-    sim_must(rc_command_pair(&op->request, header, sizeof(header), text, len));
-    sim_must(rc_command_text(&op->request, "PX"));
-    sim_must(rc_command_int(&op->request, sim_dice_spread(&world->dice, 20, 8000)));
-    op->expect = 1;
+    sim_must(rc_command_head(&op->ask.request, 5));
+    sim_must(rc_command_text(&op->ask.request, "SET"));
+    sim_must(rc_command_text(&op->ask.request, name));
+    sim_must(rc_command_pair(&op->ask.request, header, sizeof(header), text, len));
+    sim_must(rc_command_text(&op->ask.request, "PX"));
+    sim_must(rc_command_int(&op->ask.request, sim_dice_spread(&world->dice, 20, 8000)));
+    op->ask.expect = 1;
     sim_trace(world, "caller %d sets k%d = #%zu", caller->number, caller->key, caller->id);
     sim_caller_submit(caller, sim_caller_timeout_ms(caller));
 }
@@ -120,7 +120,7 @@ static void on_timer(void *context, struct rc_timer *timer)
    short wait is over before the first connection is made. */
 static bool is_expected(const struct sim_caller *caller, int status)
 {
-    enum rc_op_kind kind = caller->op.kind;
+    enum rc_op_kind kind = caller->op.ask.kind;
     return (kind == RC_OP_LOAD && status == RC_ERR_TIMEOUT) ||
            (kind == RC_OP_LOCK_ACQUIRE &&
             (status == RC_ERR_BUSY || status == RC_ERR_UNAVAILABLE)) ||
@@ -131,7 +131,7 @@ void sim_caller_finished(struct sim_world *world, struct rc_op *op)
 {
     struct sim_caller *caller = RC_CONTAINER(op, struct sim_caller, op);
     int status = op->result.status;
-    if (op->kind == RC_OP_DELETE)
+    if (op->ask.kind == RC_OP_DELETE)
         sim_oracle_end_delete(world, caller->client->number, caller->key);
     if (world->now_us > caller->must_end_us &&
         sim_world_is_healthy(world, world->now_us - caller->began_us))
@@ -148,7 +148,7 @@ void sim_caller_finished(struct sim_world *world, struct rc_op *op)
         sim_caller_rest(caller);
         return;
     }
-    switch (op->kind) {
+    switch (op->ask.kind) {
     case RC_OP_GET: end_read(caller); break;
     case RC_OP_LOAD: sim_caller_end_load(caller); break;
     case RC_OP_PUBLISH: sim_caller_end_publish(caller); break;
@@ -219,7 +219,7 @@ void sim_callers_drop(struct sim_client *client)
         if (caller->client != client)
             continue;
         sim_world_forget(world, &caller->timer);
-        if (caller->state == SIM_CALLING && caller->op.kind == RC_OP_DELETE)
+        if (caller->state == SIM_CALLING && caller->op.ask.kind == RC_OP_DELETE)
             sim_oracle_end_delete(world, client->number, caller->key);
         rc_engine_drop(&client->engine, &caller->op);
         rc_engine_drop_lock(&client->engine, &caller->lock);

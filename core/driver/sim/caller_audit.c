@@ -21,7 +21,7 @@ static void audit_waiting(struct sim_world *world, const struct sim_caller *call
     int64_t free_us = truth->kind == RC_KIND_LEASE ? truth->dies_us : truth->changed_us;
     bool is_free = truth->kind == RC_KIND_NONE ||
                    (truth->kind == RC_KIND_LEASE && truth->dies_us < world->now_us);
-    if (caller->op.kind != RC_OP_LOAD || !is_free)
+    if (caller->op.ask.kind != RC_OP_LOAD || !is_free)
         return;
     free_us = free_us > caller->began_us ? free_us : caller->began_us;
     if (world->now_us - free_us > limit_us &&
@@ -34,7 +34,7 @@ static void audit_loading(struct sim_world *world, const struct sim_caller *call
 {
     const struct sim_truth *truth = &world->oracle.keys[caller->key];
     if (caller->load_until_us > world->now_us && truth->kind == RC_KIND_LEASE &&
-        memcmp(truth->token, caller->op.token, RC_NONCE_SIZE) == 0 &&
+        memcmp(truth->token, caller->op.run.token, RC_NONCE_SIZE) == 0 &&
         truth->dies_us < world->now_us && truth->shortened_us < caller->claim.since_us &&
         sim_world_is_healthy(world, SIM_SETTLED_US))
         sim_violation(world, "G5: k%d: the lease of caller %d's load has run out", caller->key,
@@ -118,8 +118,8 @@ bool sim_callers_load(const struct sim_world *world, int key, const char token[R
     for (int i = 0; i < SIM_CALLERS; i++) {
         const struct sim_caller *caller = &world->callers[i];
         /* One that was cut off had asked under that token, and the request may be done late. */
-        if (caller->state == SIM_LOADING && caller->key == key && !caller->op.cut_off &&
-            memcmp(caller->op.token, token, RC_NONCE_SIZE) == 0)
+        if (caller->state == SIM_LOADING && caller->key == key && !caller->op.run.without_redis &&
+            memcmp(caller->op.run.token, token, RC_NONCE_SIZE) == 0)
             return true;
     }
     return false;

@@ -46,9 +46,9 @@ struct rc_op *sim_caller_op(struct sim_caller *caller, enum rc_op_kind kind)
 {
     struct rc_op *op = &caller->op;
     rc_op_reset(op, kind);
-    op->near = false;
-    op->flags = 0;
-    op->timeout_ms = 0;
+    op->ask.near = false;
+    op->ask.flags = 0;
+    op->ask.timeout_ms = 0;
     return op;
 }
 
@@ -73,18 +73,18 @@ void sim_caller_keep_key(struct sim_caller *caller)
     char name[3];
     struct rc_op *op = &caller->op;
     sim_caller_name_key(caller->key, name);
-    rc_buf_clear(&op->key);
-    sim_must(rc_buf_append(&op->key, name, 2));
+    rc_buf_clear(&op->ask.key);
+    sim_must(rc_buf_append(&op->ask.key, name, 2));
 }
 
 void sim_caller_encode(struct rc_op *op, const char *verb, int key)
 {
     char name[3];
     sim_caller_name_key(key, name);
-    sim_must(rc_command_head(&op->request, 2));
-    sim_must(rc_command_text(&op->request, verb));
-    sim_must(rc_command_text(&op->request, name));
-    op->expect++;
+    sim_must(rc_command_head(&op->ask.request, 2));
+    sim_must(rc_command_text(&op->ask.request, verb));
+    sim_must(rc_command_text(&op->ask.request, name));
+    op->ask.expect++;
 }
 
 /* ---- L0 and near cache ----------------------------------------------------------------------- */

@@ -18,19 +18,19 @@ void sim_caller_begin_load(struct sim_caller *caller)
     }
     op = sim_caller_op(caller, RC_OP_LOAD);
     sim_caller_keep_key(caller);
-    op->purpose = RC_FLIGHT_LOAD;
-    op->load = (rc_load_options){.flags = (sim_dice_falls(&world->dice, 150) ? RC_NO_RENEW : 0) |
-                                          (sim_dice_falls(&world->dice, 200) ? RC_SCRIPT_FIRST : 0),
-                                 .lease_ttl_ms = (int32_t)world->weather.lease_ttl_ms,
-                                 .max_load_ms = MAX_LOAD_MS,
-                                 .wait_timeout_ms =
-                                     (int32_t)sim_dice_between(&world->dice, 300, WAIT_MAX_MS)};
-    op->near = (op->load.flags & RC_SCRIPT_FIRST) == 0;
-    op->near_group = 0;
-    op->near_ttl_us = 0;
-    op->expect = 2; /* its first read: with the TTL */
+    op->ask.purpose = RC_FLIGHT_LOAD;
+    op->ask.load = (rc_load_options){
+        .flags = (sim_dice_falls(&world->dice, 150) ? RC_NO_RENEW : 0) |
+                 (sim_dice_falls(&world->dice, 200) ? RC_SCRIPT_FIRST : 0),
+        .lease_ttl_ms = (int32_t)world->weather.lease_ttl_ms,
+        .max_load_ms = MAX_LOAD_MS,
+        .wait_timeout_ms = (int32_t)sim_dice_between(&world->dice, 300, WAIT_MAX_MS)};
+    op->ask.near = (op->ask.load.flags & RC_SCRIPT_FIRST) == 0;
+    op->ask.near_group = 0;
+    op->ask.near_ttl_us = 0;
+    op->ask.expect = 2; /* its first read: with the TTL */
     sim_caller_claim(caller, sim_caller_max_stale_us(caller), "a remember");
-    sim_caller_submit(caller, op->load.wait_timeout_ms);
+    sim_caller_submit(caller, op->ask.load.wait_timeout_ms);
 }
 
 /* Most loaders are quick; some take longer than a lease lives. */
@@ -49,10 +49,10 @@ static void run_loader(struct sim_caller *caller)
                                                 : "",
               (double)takes_us / 1000);
     if (!is_cut_off)
-        sim_oracle_leased(world, caller->key, op->token);
+        sim_oracle_leased(world, caller->key, op->run.token);
     caller->state = SIM_LOADING;
-    caller->load_until_us = !is_cut_off && !(op->load.flags & RC_NO_RENEW)
-                                ? world->now_us + (int64_t)op->load.max_load_ms * 1000
+    caller->load_until_us = !is_cut_off && !(op->ask.load.flags & RC_NO_RENEW)
+                                ? world->now_us + (int64_t)op->ask.load.max_load_ms * 1000
                                 : 0;
     sim_world_in(world, &caller->timer, takes_us);
 }
@@ -70,12 +70,12 @@ static void publish(struct sim_caller *caller)
     struct sim_value *value = sim_oracle_value(world, caller->id);
     value->is_loaded = true;
     value->is_refresh = is_refresh;
-    memcpy(value->token, op->token, RC_NONCE_SIZE);
-    memcpy(value->nonce, op->nonce, RC_NONCE_SIZE);
+    memcpy(value->token, op->run.token, RC_NONCE_SIZE);
+    memcpy(value->nonce, op->run.nonce, RC_NONCE_SIZE);
     if (is_refresh)
-        memcpy(value->seen, op->seen, RC_NONCE_SIZE);
+        memcpy(value->seen, op->run.seen, RC_NONCE_SIZE);
     sim_trace(world, "caller %d publishes #%zu in k%d", caller->number, caller->id, caller->key);
-    rc_entry_write(header, &entry, op->nonce);
+    rc_entry_write(header, &entry, op->run.nonce);
     sim_must(rc_lease_encode_end(op, header, sizeof(header), text, len, ttl_ms));
     sim_caller_submit(caller, sim_caller_timeout_ms(caller));
 }
@@ -92,8 +92,8 @@ void sim_caller_end_loader(struct sim_caller *caller)
     struct rc_op *op = sim_caller_op(caller, how < 93 ? RC_OP_FAIL : RC_OP_RELEASE);
     sim_trace(world, "caller %d %s in k%d", caller->number, how < 93 ? "fails" : "gives up",
               caller->key);
-    if (op->kind == RC_OP_FAIL) {
-        rc_entry_write_kind(header, RC_KIND_ERROR, 0, op->token);
+    if (op->ask.kind == RC_OP_FAIL) {
+        rc_entry_write_kind(header, RC_KIND_ERROR, 0, op->run.token);
         sim_must(rc_lease_encode_end(op, header, sizeof(header), "failed", 6, 100));
     } else {
         sim_must(rc_lease_encode_end(op, NULL, 0, NULL, 0, 0));

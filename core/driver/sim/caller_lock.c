@@ -10,8 +10,8 @@ void sim_caller_begin_lock(struct sim_caller *caller)
     bool is_forced = sim_dice_falls(&world->dice, 100);
     int64_t wait_ms =
         sim_dice_falls(&world->dice, 300) ? 0 : sim_dice_between(&world->dice, 20, 600);
-    op->lock = &caller->lock;
-    op->lock_options = (rc_lock_options){
+    op->ask.lock = &caller->lock;
+    op->ask.lock_options = (rc_lock_options){
         .flags = (is_forced ? RC_FORCE : 0) | (sim_dice_falls(&world->dice, 200) ? RC_NO_RENEW : 0),
         .ttl_ms = (int32_t)world->weather.lock_ttl_ms,
         .wait_ms = (int32_t)wait_ms};
@@ -37,6 +37,6 @@ void sim_caller_end_lock(struct sim_caller *caller)
 void sim_caller_begin_unlock(struct sim_caller *caller)
 {
     struct rc_op *op = sim_caller_op(caller, RC_OP_LOCK_RELEASE);
-    op->lock = &caller->lock;
+    op->ask.lock = &caller->lock;
     sim_caller_submit(caller, sim_caller_timeout_ms(caller));
 }
