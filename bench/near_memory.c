@@ -96,7 +96,7 @@ static void fill(struct subject *subject, const char *key, size_t value_len)
         .kind = RC_KIND_VALUE,
         .deadline_us = INT64_MAX,
     };
-    uint32_t writes = rc_near_writes(subject->near, hash);
+    uint32_t writes = rc_near_write_version(subject->near, hash);
     if (!rc_near_fill(subject->near, subject->owner, &entry, writes))
         subject->refused++;
 }

@@ -63,7 +63,8 @@ static bool fill(struct near_state *state, uint64_t id)
         .kind = RC_KIND_VALUE,
         .deadline_us = INT64_MAX,
     };
-    return rc_near_fill(state->near, state->owner, &entry, rc_near_writes(state->near, hash));
+    return rc_near_fill(state->near, state->owner, &entry,
+                        rc_near_write_version(state->near, hash));
 }
 
 static bool near_read(void *opaque, uint32_t key, uint32_t at)

@@ -26,7 +26,7 @@ int64_t rc_client_now_us(const struct rc_client *client)
     return client->options.clock != NULL ? rc_clock_read(client->options.clock) : rc_clock_us();
 }
 
-bool rc_client_is_abroad(const struct rc_client *client)
+bool rc_client_is_inherited(const struct rc_client *client)
 {
     return client->home != rc_fork_generation();
 }
@@ -70,7 +70,7 @@ static bool prepare(struct rc_client *client, const rc_options *options, rc_refu
 }
 
 /* The same in every process. */
-static uint64_t print_of(const char *text, size_t len)
+static uint64_t fingerprint_of(const char *text, size_t len)
 {
     const struct rc_seed seed = {{0x7265646361636865, 1}};
     return rc_siphash(&seed, text, len);
@@ -80,7 +80,8 @@ static uint64_t print_of(const char *text, size_t len)
    find each other's copies. Without a name Redis takes the user called default. */
 static uint64_t user_name(const struct rc_address *address)
 {
-    return address->has_user ? print_of(address->user, address->user_len) : print_of("default", 7);
+    return address->has_user ? fingerprint_of(address->user, address->user_len)
+                             : fingerprint_of("default", 7);
 }
 
 static const char *open_near(struct rc_client *client)
@@ -90,7 +91,8 @@ static const char *open_near(struct rc_client *client)
     const char *why = NULL;
     size_t end = rc_buf_len(&client->name);
     struct rc_near_options near = {.bytes = (size_t)options->near_bytes,
-                                   .server = print_of(address->server, strlen(address->server)),
+                                   .server =
+                                       fingerprint_of(address->server, strlen(address->server)),
                                    .user = user_name(address)};
     if (options->clock != NULL)
         near.clock = &options->clock->now_us;
@@ -259,16 +261,16 @@ void rc_unref(rc_client *client, int32_t timeout_ms)
 void rc_client_count_loop(struct rc_client *client, int change)
 {
     rc_registry_lock();
-    if (client->loops_home != rc_fork_generation())
+    if (client->loops_generation != rc_fork_generation())
         client->loops = 0; /* those were the parent's */
-    client->loops_home = rc_fork_generation();
+    client->loops_generation = rc_fork_generation();
     if (change > 0 || client->loops > 0)
         client->loops += (unsigned)change;
     rc_registry_unlock();
 }
 
 /* The first call in a child of fork(): its stores begin empty. */
-static int join_memory_abroad(struct rc_client *client)
+static int join_memory_inherited(struct rc_client *client)
 {
     const char *why = NULL;
     rc_registry_lock();
@@ -285,7 +287,7 @@ static int start_driver(struct rc_client *client, struct rc_driver **driver)
         .tls_context = client->tls_context,
         .memory = client->memory,
     };
-    if (client->address.is_memory && rc_client_is_abroad(client))
+    if (client->address.is_memory && rc_client_is_inherited(client))
         means.near = NULL; /* the region's keys are those of the parent's store */
     return rc_driver_start(driver, &client->options, &client->address, &means);
 }
@@ -304,8 +306,8 @@ struct rc_driver *rc_client_driver(struct rc_client *client, int *error)
         return NULL;
     if (driver != NULL && driver->fork_generation == rc_fork_generation())
         return driver;
-    if (rc_client_is_abroad(client) && client->address.is_memory) {
-        *error = join_memory_abroad(client);
+    if (rc_client_is_inherited(client) && client->address.is_memory) {
+        *error = join_memory_inherited(client);
         if (*error != 0)
             return NULL;
         *error = RC_ERR_CLOSED;

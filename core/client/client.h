@@ -38,8 +38,8 @@ struct rc_client {
     unsigned references;
     bool leaving;   /* the last reference is on its way out: not to be opened again */
     unsigned users; /* seats, locks and views: the memory stays as long as there are any */
-    unsigned loops; /* that are open in the process of the fork generation loops_home */
-    unsigned loops_home;
+    unsigned loops; /* that are open in the process of the fork generation loops_generation */
+    unsigned loops_generation;
 
     /* Guarded by driver_mutex; read anywhere (acquire). */
     pthread_mutex_t driver_mutex;
@@ -55,7 +55,7 @@ struct rc_view {
     struct rc_buf prefix;
     int64_t ttl_us;
     uint8_t group;
-    bool stays_home; /* its near cache knows nothing of the store of a child of fork() */
+    bool own_process_only; /* its near cache knows nothing of the store of a child of fork() */
 };
 
 /* Fills in the defaults. false: one of the others is refused. */
@@ -74,7 +74,7 @@ struct rc_driver *rc_client_running_driver(const struct rc_client *client);
 /* The time it goes by. */
 int64_t rc_client_now_us(const struct rc_client *client);
 /* It was opened by a parent of this process, whose store in memory is another one. */
-bool rc_client_is_abroad(const struct rc_client *client);
+bool rc_client_is_inherited(const struct rc_client *client);
 /* Counts a seat or lock; with the last user of a client nobody refers to any more its memory
    goes. */
 void rc_client_count_user(struct rc_client *client, int change);

@@ -107,7 +107,7 @@ void rc_loop_wait(rc_loop *loop)
     struct rc_driver *driver = driver_of(loop);
     if (driver == NULL || driver->runner->is_host)
         return;
-    loop->turns = true;
+    loop->caller_turns = true;
     while (!rc_loop_has_done(loop) && !atomic_load(&driver->ended)) {
         atomic_store(&loop->seat.state, 0);
         if (!rc_loop_has_done(loop)) /* what is done behind this makes the seat done, too */
@@ -123,7 +123,7 @@ int rc_loop_fd(rc_loop *loop)
         return error;
     if (driver->runner->is_host)
         return RC_ERR_ARGUMENT;
-    loop->turns = false;
+    loop->caller_turns = false;
     return driver->runner->fd != NULL ? driver->runner->fd(driver) : rc_loop_open_fd(loop);
 }
 
@@ -266,7 +266,7 @@ int rc_host_lookup(rc_loop *loop, char *text, size_t size)
 static void begin(struct rc_engine *engine, void *argument)
 {
     (void)argument;
-    rc_engine_begin(engine);
+    rc_engine_warm(engine);
 }
 
 void rc_host_begin(rc_loop *loop)

@@ -118,7 +118,7 @@ uint32_t rc_loop_count(void)
     uint32_t count = 0;
     rc_registry_lock();
     for (struct rc_client *client = first; client != NULL; client = client->next)
-        count += client->loops_home == rc_fork_generation() ? client->loops : 0;
+        count += client->loops_generation == rc_fork_generation() ? client->loops : 0;
     rc_registry_unlock();
     return count;
 }

@@ -16,7 +16,7 @@ rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, c
         return NULL;
     view->client = client;
     view->near = client->near;
-    view->stays_home = client->address.is_memory;
+    view->own_process_only = client->address.is_memory;
     view->ttl_us = ttl_us;
     rc_buf_init(&view->prefix);
     if (rc_buf_append(&view->prefix, prefix, prefix_len) != 0) {
@@ -40,7 +40,7 @@ void rc_view_free(rc_view *view)
 int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stale_us,
                 rc_near_value *value)
 {
-    if (view->stays_home && rc_client_is_abroad(view->client))
+    if (view->own_process_only && rc_client_is_inherited(view->client))
         return RC_NEAR_MISS;
     return rc_near_lookup(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), key,
                           key_len, max_stale_us, value);
@@ -48,7 +48,7 @@ int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stal
 
 int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_t max_stale_us)
 {
-    if (view->stays_home && rc_client_is_abroad(view->client))
+    if (view->own_process_only && rc_client_is_inherited(view->client))
         return 0;
     return rc_near_is_valid(view->near, &handles[index], max_stale_us);
 }

@@ -180,7 +180,7 @@ static void take_addresses(struct rc_dial *dial)
         give_up(dial, why);
 }
 
-void rc_dial_tend(struct rc_dial *dial)
+void rc_dial_open_or_close(struct rc_dial *dial)
 {
     struct rc_link *link = link_of(dial);
     if (link->wants_close) {

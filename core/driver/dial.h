@@ -3,7 +3,7 @@
  *
  * What:    does for a link what it wants, open or close, and says over libuv when the socket has
  *          something. Its owner is the reactor.
- * Threads: the reactor's own; rc_dial_tend and rc_dial_shut as the engine's owner, too.
+ * Threads: the reactor's own; rc_dial_open_or_close and rc_dial_shut as the engine's owner, too.
  * Memory:  the reactor's; one per line, as long as the reactor. It owns the descriptor.
  * Errors:  told to the link by rc_link_lost.
  * Not:     moves no bytes: that is the wire's.
@@ -41,8 +41,8 @@ struct rc_dial {
 void rc_dial_init(struct rc_dial *dial, uv_loop_t *loop, struct rc_socket_line *line);
 
 /* Does for the link what it wants, and goes on with a connection under way. */
-void rc_dial_tend(struct rc_dial *dial);
-/* There is something that only rc_dial_tend can do. */
+void rc_dial_open_or_close(struct rc_dial *dial);
+/* There is something that only rc_dial_open_or_close can do. */
 bool rc_dial_has_work(const struct rc_dial *dial);
 /* Watches for these events, or for none (0). Returns whether that is a change. */
 bool rc_dial_watch(struct rc_dial *dial, int events);

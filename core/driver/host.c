@@ -27,9 +27,9 @@ static void turn(struct rc_driver *driver, struct rc_loop *loop)
     int64_t now_us = driver->engine.context.now_us;
     if (atomic_load(&driver->ended)) /* the store in memory may be gone with its last client */
         return;
-    if (driver->wire->upkeep != NULL && now_us - loop->swept_us >= SWEEP_EVERY_US) {
+    if (driver->wire->sweep != NULL && now_us - loop->swept_us >= SWEEP_EVERY_US) {
         loop->swept_us = now_us;
-        driver->wire->upkeep(driver, now_us);
+        driver->wire->sweep(driver, now_us);
     }
 }
 
@@ -45,11 +45,11 @@ static void tell_links(struct rc_driver *driver, rc_turn *turn)
 {
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
         assert(link->number < RC_HOST_LINKS);
-        rc_host_link *told = &turn->links[link->number];
-        told->wants = take_wants(link);
-        told->len = rc_buf_len(&link->output);
-        turn->news |= (told->len > 0 ? 1u << link->number : 0) |
-                      (told->wants != 0 ? 1u << (RC_HOST_LINKS + link->number) : 0);
+        rc_host_link *state = &turn->links[link->number];
+        state->wants = take_wants(link);
+        state->len = rc_buf_len(&link->output);
+        turn->news |= (state->len > 0 ? 1u << link->number : 0) |
+                      (state->wants != 0 ? 1u << (RC_HOST_LINKS + link->number) : 0);
     }
     int64_t at_us = rc_engine_deadline(&driver->engine);
     int64_t left_us = at_us - driver->engine.context.now_us;

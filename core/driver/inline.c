@@ -214,7 +214,7 @@ static void wait(struct rc_driver *driver, struct rc_seat *seat)
 
 static void turn(struct rc_driver *driver, struct rc_loop *loop)
 {
-    rc_driver_serve(driver, loop->turns ? 1 : 0);
+    rc_driver_serve(driver, loop->caller_turns ? 1 : 0);
 }
 
 static int start(struct rc_driver *driver)

@@ -53,7 +53,7 @@ void rc_loop_deinit(struct rc_loop *loop)
 
 static void push(struct rc_loop *loop, struct rc_seat *seat)
 {
-    seat->untold = true;
+    seat->is_unreported = true;
     seat->next_done = atomic_load_explicit(&loop->done, memory_order_relaxed);
     /* Release pairs with the exchange in sort. Sequentially consistent because wake then looks at
        `told`, while the loop clears it, then looks here. */
@@ -68,7 +68,7 @@ static void wake(struct rc_loop *loop)
     if (!(atomic_load(&loop->seat.state) & RC_SEAT_DONE))
         rc_seat_finish(&loop->seat);
     int fd = atomic_load(&loop->fd);
-    if (fd < 0 || atomic_exchange(&loop->told, true))
+    if (fd < 0 || atomic_exchange(&loop->is_signalled, true))
         return;
     /* An eventfd wants eight bytes, and a socket takes them as well. Full: it is readable. */
     ssize_t written = write(fd, &one, sizeof one);
@@ -118,7 +118,7 @@ struct rc_seat *rc_loop_take(struct rc_loop *loop)
     if (seat == NULL)
         return NULL;
     loop->first = seat->next_done;
-    seat->untold = false;
+    seat->is_unreported = false;
     while (!rc_seat_is_done(seat)) /* whoever finishes it is between push and done */
         sched_yield();
     return seat;
@@ -127,9 +127,9 @@ struct rc_seat *rc_loop_take(struct rc_loop *loop)
 void rc_loop_forget(struct rc_loop *loop, struct rc_seat *seat)
 {
     struct rc_seat *before = NULL;
-    if (!seat->untold)
+    if (!seat->is_unreported)
         return;
-    seat->untold = false;
+    seat->is_unreported = false;
     sort(loop);
     for (struct rc_seat *each = loop->first; each != NULL; before = each, each = each->next_done) {
         if (each != seat)
@@ -202,7 +202,7 @@ int rc_loop_accept_socket(struct rc_loop *loop)
     int earlier = atomic_exchange(&loop->fd, fd);
     if (earlier >= 0)
         close(earlier);
-    atomic_store(&loop->told, false);
+    atomic_store(&loop->is_signalled, false);
     wake(loop); /* what was done while nobody could be told */
     return 0;
 }
@@ -210,10 +210,10 @@ int rc_loop_accept_socket(struct rc_loop *loop)
 void rc_loop_hush(struct rc_loop *loop)
 {
     uint64_t count;
-    if (loop->has_event && atomic_load(&loop->told)) {
+    if (loop->has_event && atomic_load(&loop->is_signalled)) {
         ssize_t n = read(atomic_load(&loop->fd), &count, sizeof count);
         (void)n;
     }
     /* Pairs with wake: see push. After the read: nothing is written while it is set. */
-    atomic_store(&loop->told, false);
+    atomic_store(&loop->is_signalled, false);
 }

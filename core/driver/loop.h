@@ -29,16 +29,16 @@ struct rc_loop {
     unsigned home;            /* the fork generation that has made them */
     struct rc_lookup *lookup; /* of a host's name, under way */
     int64_t swept_us;
-    unsigned seats;   /* that have a name in it */
-    bool has_offered; /* what its engine keeps near */
-    bool is_leaving;  /* freed with the last of them */
-    bool has_event;   /* fd is an eventfd of ours, not a socket that the caller reads */
-    bool turns;       /* the caller has waited here: its own turns move the bytes */
+    unsigned seats;    /* that have a name in it */
+    bool has_offered;  /* what its engine keeps near */
+    bool is_leaving;   /* freed with the last of them */
+    bool has_event;    /* fd is an eventfd of ours, not a socket that the caller reads */
+    bool caller_turns; /* the caller has waited here: its own turns move the bytes */
 
     /* Any thread. */
     _Atomic(struct rc_seat *) done; /* newest first */
     _Atomic int fd;                 /* what wakes the caller, -1: nothing */
-    _Atomic bool told;              /* and has not turned since */
+    _Atomic bool is_signalled;      /* and has not turned since */
     struct rc_seat seat;            /* done as soon as something is in `done` */
 };
 

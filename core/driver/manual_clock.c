@@ -46,13 +46,13 @@ static bool turn_once(struct rc_driver *driver)
 }
 
 /* Until nobody has anything left to say at this time. */
-static void settle(struct rc_clock *clock)
+static void run_to_rest(struct rc_clock *clock)
 {
     bool any = true;
     while (any) {
         any = false;
-        RC_LIST_EACH(beat, following, &clock->drivers) {
-            any |= turn_once(RC_CONTAINER(beat, struct rc_driver, beat));
+        RC_LIST_EACH(place, following, &clock->drivers) {
+            any |= turn_once(RC_CONTAINER(place, struct rc_driver, clock_place));
         }
     }
 }
@@ -60,20 +60,20 @@ static void settle(struct rc_clock *clock)
 static int64_t next_deadline(struct rc_clock *clock)
 {
     int64_t next_us = INT64_MAX;
-    RC_LIST_EACH(beat, following, &clock->drivers) {
-        const struct rc_driver *driver = RC_CONTAINER(beat, struct rc_driver, beat);
+    RC_LIST_EACH(place, following, &clock->drivers) {
+        const struct rc_driver *driver = RC_CONTAINER(place, struct rc_driver, clock_place);
         int64_t at_us = is_alive(driver) ? rc_engine_deadline(&driver->engine) : INT64_MAX;
         next_us = at_us < next_us ? at_us : next_us;
     }
     return next_us;
 }
 
-static void upkeep(struct rc_clock *clock)
+static void sweep(struct rc_clock *clock)
 {
-    RC_LIST_EACH(beat, following, &clock->drivers) {
-        struct rc_driver *driver = RC_CONTAINER(beat, struct rc_driver, beat);
-        if (is_alive(driver) && !atomic_load(&driver->ended) && driver->wire->upkeep != NULL)
-            driver->wire->upkeep(driver, rc_clock_read(clock));
+    RC_LIST_EACH(place, following, &clock->drivers) {
+        struct rc_driver *driver = RC_CONTAINER(place, struct rc_driver, clock_place);
+        if (is_alive(driver) && !atomic_load(&driver->ended) && driver->wire->sweep != NULL)
+            driver->wire->sweep(driver, rc_clock_read(clock));
     }
 }
 
@@ -82,15 +82,15 @@ static void move_to(struct rc_clock *clock, int64_t at_us)
     /* Release pairs with rc_clock_read. */
     if (at_us > rc_clock_read(clock))
         atomic_store_explicit(&clock->now_us, at_us, memory_order_release);
-    upkeep(clock);
-    settle(clock);
+    sweep(clock);
+    run_to_rest(clock);
 }
 
 /* Moves the clock from deadline to deadline until the seat is done. */
 static void wait(struct rc_driver *driver, struct rc_seat *seat)
 {
     struct rc_clock *clock = driver->clock;
-    settle(clock);
+    run_to_rest(clock);
     while (!rc_seat_is_done(seat)) {
         int64_t at_us = next_deadline(clock);
         assert(at_us != INT64_MAX); /* every op ends by a deadline of its own */
@@ -102,7 +102,7 @@ void rc_clock_advance(rc_clock *clock, int64_t us)
 {
     int64_t now_us = rc_clock_read(clock);
     int64_t until_us = us < INT64_MAX - now_us ? now_us + us : INT64_MAX - 1;
-    settle(clock);
+    run_to_rest(clock);
     for (int64_t at_us = next_deadline(clock); at_us <= until_us; at_us = next_deadline(clock))
         move_to(clock, at_us);
     move_to(clock, until_us);
@@ -118,13 +118,13 @@ int64_t rc_clock_now(const rc_clock *clock)
 /* From its start to its end a driver goes by the clock. */
 static int add(struct rc_driver *driver)
 {
-    rc_list_append(&driver->clock->drivers, &driver->beat);
+    rc_list_append(&driver->clock->drivers, &driver->clock_place);
     return 0;
 }
 
 static void remove_driver(struct rc_driver *driver)
 {
-    rc_list_remove(&driver->beat);
+    rc_list_remove(&driver->clock_place);
 }
 
 static void turn(struct rc_driver *driver, struct rc_loop *loop)

@@ -19,7 +19,7 @@ enum {
     TICKS_TO_ARM = 8,     /* without an inline turn: poll the sockets again */
     TICKS_TO_DORMANT = 4, /* the engine was never free: its owner sleeps and sees everything */
     PASSES_MAX = 16,      /* per wake-up, before libuv gets its turn again */
-    UPKEEP_MS = 100
+    SWEEP_MS = 100
 };
 
 enum mode { MODE_ARMED, MODE_TICKING, MODE_DORMANT };
@@ -30,7 +30,7 @@ struct rc_reactor {
     uv_loop_t loop;
     uv_async_t async;
     uv_timer_t timer; /* whole milliseconds */
-    uv_timer_t upkeep;
+    uv_timer_t sweep;
     int tick_fd; /* ticks are finer than that */
     uv_poll_t tick;
     struct rc_list dials; /* by `place`, one per line over a socket: fixed after start */
@@ -165,7 +165,7 @@ static void pass(struct rc_reactor *reactor, struct reading reading)
         reading.line->line.is_readable = true;
     for (int i = 0; i < PASSES_MAX; i++) {
         RC_LIST_EACH(at, following, &reactor->dials) {
-            rc_dial_tend(RC_CONTAINER(at, struct rc_dial, place));
+            rc_dial_open_or_close(RC_CONTAINER(at, struct rc_dial, place));
         }
         bool any = rc_driver_turn(driver, reading.all);
         reading.all = false;
@@ -235,10 +235,10 @@ static void on_timer(uv_timer_t *timer)
     pass(timer->data, READ_DUE);
 }
 
-static void on_upkeep(uv_timer_t *upkeep)
+static void on_sweep(uv_timer_t *sweep)
 {
-    struct rc_driver *driver = ((struct rc_reactor *)upkeep->data)->driver;
-    driver->wire->upkeep(driver, rc_clock_us());
+    struct rc_driver *driver = ((struct rc_reactor *)sweep->data)->driver;
+    driver->wire->sweep(driver, rc_clock_us());
 }
 
 static void on_tick_fd(uv_poll_t *tick, int status, int events)
@@ -289,11 +289,11 @@ static int init_loop(struct rc_reactor *reactor)
     if (error != 0)
         goto fail_poll;
     uv_timer_init(&reactor->loop, &reactor->timer);
-    uv_timer_init(&reactor->loop, &reactor->upkeep);
-    reactor->async.data = reactor->timer.data = reactor->upkeep.data = reactor->tick.data = reactor;
+    uv_timer_init(&reactor->loop, &reactor->sweep);
+    reactor->async.data = reactor->timer.data = reactor->sweep.data = reactor->tick.data = reactor;
     uv_poll_start(&reactor->tick, UV_READABLE, on_tick_fd);
-    if (reactor->driver->wire->upkeep != NULL)
-        uv_timer_start(&reactor->upkeep, on_upkeep, UPKEEP_MS, UPKEEP_MS);
+    if (reactor->driver->wire->sweep != NULL)
+        uv_timer_start(&reactor->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
     return 0;
 
 fail_poll:
@@ -312,7 +312,7 @@ static void end_loop(struct rc_reactor *reactor)
     atomic_store(&reactor->loop_ends, true); /* first: see rc_reactor_orphan */
     uv_close((uv_handle_t *)&reactor->async, NULL);
     uv_close((uv_handle_t *)&reactor->timer, NULL);
-    uv_close((uv_handle_t *)&reactor->upkeep, NULL);
+    uv_close((uv_handle_t *)&reactor->sweep, NULL);
     uv_close((uv_handle_t *)&reactor->tick, NULL);
     uv_run(&reactor->loop, UV_RUN_DEFAULT);
     uv_loop_close(&reactor->loop);
@@ -323,7 +323,7 @@ static int make_dials(struct rc_reactor *reactor)
 {
     struct rc_driver *driver = reactor->driver;
     rc_list_init(&reactor->dials);
-    if (driver->wire->tend != NULL) /* it opens and closes by itself */
+    if (driver->wire->open_or_close != NULL) /* it opens and closes by itself */
         return 0;
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
         struct rc_dial *dial = calloc(1, sizeof *dial);

@@ -45,7 +45,7 @@ struct rc_seat {
     /* From the end of the op until the loop has told it: the seat that was done before this one,
        or, once the loop has put them in order, after it. */
     struct rc_seat *next_done;
-    bool untold; /* in that time */
+    bool is_unreported; /* in that time */
 
     /* Guarded by the driver's waiters_mutex: those who may take over the turning. */
     struct rc_list waiter;

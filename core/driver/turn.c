@@ -72,7 +72,7 @@ void rc_driver_leave(struct rc_driver *driver, bool is_reactor)
                        wake_next_waiter(driver);
     /* Somebody may have submitted or told, and seen that the engine has an owner, just before. */
     bool left_over = !inline_next && (has_unread || atomic_load(&driver->submitted) != NULL ||
-                                      atomic_load(&driver->told));
+                                      atomic_load(&driver->has_news));
     bool for_reactor = earlier || atomic_load(&driver->reactor_wants) ||
                        atomic_load(&driver->reactor_dormant) || atomic_load(&driver->crowded);
     if (left_over || (for_reactor && !is_reactor))
@@ -99,7 +99,7 @@ void rc_driver_tell(struct rc_driver *driver)
     /* Pairs with the exchange in listen: what the wire holds was put there before. Sequentially
        consistent because we then look at `owner`, while whoever leaves writes `owner`, then looks
        here. */
-    if (atomic_exchange(&driver->told, true))
+    if (atomic_exchange(&driver->has_news, true))
         return; /* whoever was told first has not looked yet */
     if (atomic_load(&driver->owner) == RC_OWNER_NONE)
         wake_runner(driver);
@@ -132,7 +132,7 @@ void rc_driver_park(struct rc_driver *driver, struct rc_seat *seat)
 void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat)
 {
     seat->driver = driver;
-    if (seat->untold) /* its caller has not waited to be told; it can stand in the list but once */
+    if (seat->is_unreported) /* its caller did not wait for the report; it is listed once */
         rc_loop_forget(seat->loop, seat);
     /* Relaxed: the exchange orders it. */
     atomic_store_explicit(&seat->state, 0, memory_order_relaxed);
@@ -187,7 +187,7 @@ static bool finish_ops(struct rc_driver *driver)
 
 bool rc_driver_can_turn(const struct rc_driver *driver)
 {
-    if (driver->wire->tend != NULL)
+    if (driver->wire->open_or_close != NULL)
         return true;
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
         if (link->state == RC_LINK_OPENING || link->wants_close)
@@ -201,8 +201,8 @@ static bool listen(struct rc_driver *driver)
 {
     int64_t now_us = driver->engine.context.now_us;
     /* Relaxed: what comes a moment later is found by the next pass. */
-    if (atomic_load_explicit(&driver->told, memory_order_relaxed) &&
-        atomic_exchange(&driver->told, false))
+    if (atomic_load_explicit(&driver->has_news, memory_order_relaxed) &&
+        atomic_exchange(&driver->has_news, false))
         return true;
     /* A stream of requests on one link must not make us deaf for the pushes on the others. */
     return !driver->wire->is_instant && now_us - driver->listened_us >= LISTEN_EVERY_US;
@@ -212,8 +212,8 @@ static void send_all(struct rc_driver *driver)
 {
     const struct rc_wire *wire = driver->wire;
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        if ((link->wants_open || link->wants_close || link->ended) && wire->tend != NULL)
-            wire->tend(link->line);
+        if ((link->wants_open || link->wants_close || link->ended) && wire->open_or_close != NULL)
+            wire->open_or_close(link->line);
         if (rc_buf_len(&link->output) > 0 || link->line->has_unsent)
             wire->send(link->line);
     }
@@ -254,7 +254,7 @@ bool rc_driver_turn(struct rc_driver *driver, bool reads_all)
 
 bool rc_driver_needs_reactor(const struct rc_driver *driver)
 {
-    if (driver->wire->tend != NULL)
+    if (driver->wire->open_or_close != NULL)
         return false;
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
         if (link->wants_open || link->wants_close)

@@ -59,12 +59,12 @@ struct rc_driver {
     char receive_buffer[64 * 1024]; /* wire_socket.c's */
 
     /* The thread's that moves the clock. */
-    struct rc_list beat; /* in the clock's list */
+    struct rc_list clock_place; /* in the clock's list */
 
     /* Any thread. */
     _Atomic(struct rc_seat *) submitted; /* newest first; the owner takes them all */
     _Atomic int owner;
-    _Atomic bool told;                /* there is news in the wire that no descriptor announces */
+    _Atomic bool has_news;            /* there is news in the wire that no descriptor announces */
     _Atomic int waiting;              /* threads in rc_driver_wait */
     _Atomic bool crowded;             /* so many wait that the reactor shall do it all */
     _Atomic bool reactor_wants;       /* the reactor has work only it can do */

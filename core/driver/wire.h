@@ -3,7 +3,7 @@
  *
  * What:    the table of what a driver can do with a line. Everything else in the driver is the same
  *          for all of them.
- * Threads: the engine's owner; upkeep: any.
+ * Threads: the engine's owner; sweep: any.
  * Memory:  tables are constant; what they work on lies in the line and the driver.
  * Errors:  told to the link by rc_link_lost.
  * Not:     does not know the bytes, nor who moves them, and when: that is the runner's.
@@ -27,13 +27,13 @@ struct rc_wire {
     void (*init)(struct rc_line *line);
     /* Opens or closes what the link wants opened or closed. NULL: that takes time, and is up to the
        reactor. */
-    void (*tend)(struct rc_line *line);
+    void (*open_or_close)(struct rc_line *line);
     /* Moves what the link has to say, as far as it goes now; says in the line whether it is all. */
     void (*send)(struct rc_line *line);
     /* Feeds the link with what has come. Returns whether there was anything. */
     bool (*receive)(struct rc_line *line);
     /* To be called some ten times a second. NULL: nothing to do. */
-    void (*upkeep)(struct rc_driver *driver, int64_t now_us);
+    void (*sweep)(struct rc_driver *driver, int64_t now_us);
 };
 
 extern const struct rc_wire rc_wire_socket; /* plain or TLS */

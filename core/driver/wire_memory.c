@@ -25,7 +25,7 @@ static void init(struct rc_line *line)
     end_of(line)->tell = tell;
 }
 
-static void tend(struct rc_line *line)
+static void open_or_close(struct rc_line *line)
 {
     struct rc_link *link = line->link;
     struct rc_memory *memory = line->driver->memory;
@@ -82,7 +82,7 @@ static bool receive_input(struct rc_line *line)
     return len > 0;
 }
 
-static void upkeep(struct rc_driver *driver, int64_t now_us)
+static void sweep(struct rc_driver *driver, int64_t now_us)
 {
     rc_memory_sweep(driver->memory, now_us);
 }
@@ -91,8 +91,8 @@ const struct rc_wire rc_wire_memory = {
     .is_instant = true,
     .line_size = sizeof(struct memory_line),
     .init = init,
-    .tend = tend,
+    .open_or_close = open_or_close,
     .send = send_output,
     .receive = receive_input,
-    .upkeep = upkeep,
+    .sweep = sweep,
 };

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/mutant.h"
-#include "engine/hold.h"
+#include "engine/held_lock.h"
 
 /* ---- news of the nodes ----------------------------------------------------------------------- */
 
@@ -28,7 +28,7 @@ static void drop_pushed(void *owner, const char *key, size_t len)
 {
     struct rc_link *link = owner;
     struct rc_engine *engine = link->node->news.owner;
-    rc_hold_push(link, key, len);
+    rc_held_lock_push(link, key, len);
     if (engine->near == NULL)
         return;
     if (key == NULL) {
@@ -152,7 +152,7 @@ static void end_write(struct rc_engine *engine, const struct rc_op *op, const ch
     if (effect == DELETES)
         rc_replay_end(replay_of(engine, key, len), key, len, is_done);
     else if (is_done && (is_value || effect == WRITES))
-        rc_replay_settle(replay_of(engine, key, len), key, len);
+        rc_replay_overrule(replay_of(engine, key, len), key, len);
     if (is_done && is_value && !op->ask.is_plain)
         rc_replay_saw(replay_of(engine, key, len), key, len, op->run.nonce);
 }
@@ -408,9 +408,9 @@ void rc_engine_close(struct rc_engine *engine)
     rc_locks_shutdown(&engine->locks);
 }
 
-void rc_engine_begin(struct rc_engine *engine)
+void rc_engine_warm(struct rc_engine *engine)
 {
-    rc_node_begin(rc_topology_node(&engine->topology, RC_SLOT_ANY));
+    rc_node_warm(rc_topology_node(&engine->topology, RC_SLOT_ANY));
 }
 
 bool rc_engine_offer(struct rc_engine *engine)

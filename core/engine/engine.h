@@ -58,7 +58,7 @@ void rc_engine_drop(struct rc_engine *engine, struct rc_op *op);
 void rc_engine_drop_lock(struct rc_engine *engine, struct rc_lock *lock);
 
 /* Somebody reads the near cache in this process: connects, before anything is asked for. */
-void rc_engine_begin(struct rc_engine *engine);
+void rc_engine_warm(struct rc_engine *engine);
 /* This engine is about to end: others on this machine may take over what it has read, until
    rc_engine_is_offer_ended. False: it has nothing that could be handed over. */
 bool rc_engine_offer(struct rc_engine *engine);

@@ -14,7 +14,7 @@ struct rc_fetch {
     struct rc_list waiting; /* ops by `member`, oldest first */
     struct rc_req *req;     /* its bytes are the key, until it is answered */
     uint64_t hash;
-    uint32_t writes; /* of the machine, before the request was made */
+    uint32_t write_version; /* of the machine, before the request was made */
     bool is_open;
     bool doomed;
     uint8_t group;
@@ -115,7 +115,7 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
                                  .group = fetch->group,
                                  .deadline_us = deadline_us};
     memcpy(kept.version, entry.version, sizeof kept.version);
-    rc_near_fill(fetches->near, req->link->node->owner, &kept, fetch->writes);
+    rc_near_fill(fetches->near, req->link->node->owner, &kept, fetch->write_version);
     return true;
 }
 
@@ -195,7 +195,7 @@ static struct rc_fetch *begin(struct rc_fetches *fetches, const struct rc_op *op
     fetch->is_open = true;
     fetch->doomed = false;
     fetch->hash = hash;
-    fetch->writes = rc_near_writes(fetches->near, hash);
+    fetch->write_version = rc_near_write_version(fetches->near, hash);
     fetch->group = op->ask.near_group;
     fetch->ttl_us = op->ask.near_ttl_us;
     fetch->req = req;
@@ -217,7 +217,7 @@ static struct rc_fetch *find(struct rc_fetches *fetches, const char *key, size_t
     struct rc_fetch *fetch = (struct rc_fetch *)(void *)rc_table_find(&fetches->open, key, len);
     /* What this machine has written since then must be seen by those who ask now; and what others
        have written, with the delay they allow. */
-    if (fetch == NULL || fetch->writes != rc_near_writes(fetches->near, hash))
+    if (fetch == NULL || fetch->write_version != rc_near_write_version(fetches->near, hash))
         return NULL;
     int64_t sent_us = fetch->req->sent_us;
     return sent_us == 0 || fetches->context->now_us - sent_us <= JOIN_US ? fetch : NULL;

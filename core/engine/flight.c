@@ -66,7 +66,7 @@ void rc_flight_free(struct rc_flight *flight)
     free(flight);
 }
 
-void rc_flight_settle(struct rc_flight *flight)
+void rc_flight_free_if_idle(struct rc_flight *flight)
 {
     bool idle = flight->state == RC_FLIGHT_IDLE || flight->state == RC_FLIGHT_WAITING;
     if (idle && rc_list_is_empty(&flight->waiting) && flight->leader == NULL &&
@@ -103,11 +103,11 @@ void rc_flight_hit(struct rc_context *context, struct rc_op *op, const char *byt
     rc_context_finish(context, op);
 }
 
-void rc_flight_give(struct rc_flight *flight, uint64_t cut, const char *bytes, size_t len,
+void rc_flight_give(struct rc_flight *flight, uint64_t served_until, const char *bytes, size_t len,
                     int64_t ttl_ms, uint32_t flags)
 {
     struct rc_op *op;
-    while ((op = rc_flight_first(flight)) != NULL && op->run.joined <= cut) {
+    while ((op = rc_flight_first(flight)) != NULL && op->run.joined <= served_until) {
         if (flags & RC_SHARED)
             flight->leases->context->stats.shared++;
         rc_flight_hit(flight->leases->context, op, bytes, len, ttl_ms, flags);
@@ -122,20 +122,21 @@ static bool cannot_read(const struct rc_op *op, const char *bytes, size_t len)
            memcmp(identity, op->run.seen, op->run.seen_len) == 0;
 }
 
-void rc_flight_give_found(struct rc_flight *flight, uint64_t cut, const char *bytes, size_t len,
-                          int64_t ttl_ms, uint32_t flags)
+void rc_flight_give_found(struct rc_flight *flight, uint64_t served_until, const char *bytes,
+                          size_t len, int64_t ttl_ms, uint32_t flags)
 {
     RC_LIST_EACH(member, following, &flight->waiting) {
         struct rc_op *op = RC_CONTAINER(member, struct rc_op, run.member);
-        if (op->run.joined <= cut && !cannot_read(op, bytes, len))
+        if (op->run.joined <= served_until && !cannot_read(op, bytes, len))
             rc_flight_hit(flight->leases->context, op, bytes, len, ttl_ms, flags);
     }
 }
 
-void rc_flight_give_failure(struct rc_flight *flight, uint64_t cut, const char *text, size_t len)
+void rc_flight_give_failure(struct rc_flight *flight, uint64_t served_until, const char *text,
+                            size_t len)
 {
     struct rc_op *op;
-    while ((op = rc_flight_first(flight)) != NULL && op->run.joined <= cut) {
+    while ((op = rc_flight_first(flight)) != NULL && op->run.joined <= served_until) {
         op->run.flight = NULL;
         rc_op_keep(op, text, len);
         op->result.kind = RC_KIND_ERROR;

@@ -68,7 +68,7 @@ static void on_pong(struct rc_req *req, int status, struct rc_reply *reply, cons
     struct rc_horizon *horizon = req->owner;
     (void)reply;
     (void)text;
-    horizon->beat = NULL;
+    horizon->heartbeat = NULL;
     if (status != RC_ERR_TIMEOUT)
         return;
     /* The answer may be there and not yet read, where this process itself stood still. */
@@ -77,21 +77,22 @@ static void on_pong(struct rc_req *req, int status, struct rc_reply *reply, cons
                          horizon->context->now_us + SECOND_LOOK_US);
 }
 
-static void beat_if_due(struct rc_horizon *horizon)
+static void heartbeat_if_due(struct rc_horizon *horizon)
 {
     struct rc_context *context = horizon->context;
     struct rc_link *link = horizon->link;
-    int64_t last_us = horizon->beat_us > link->confirmed_us ? horizon->beat_us : link->confirmed_us;
+    int64_t last_us =
+        horizon->heartbeat_us > link->confirmed_us ? horizon->heartbeat_us : link->confirmed_us;
     bool is_due = context->now_us - last_us >= period_us(horizon) - TICK_MIN_US;
-    if (!rc_link_is_ready(link) || horizon->beat != NULL || !is_due)
+    if (!rc_link_is_ready(link) || horizon->heartbeat != NULL || !is_due)
         return;
     struct rc_req *req = rc_link_question(link);
     if (req == NULL)
         return;
     req->done = on_pong;
     req->owner = horizon;
-    horizon->beat = req;
-    horizon->beat_us = context->now_us;
+    horizon->heartbeat = req;
+    horizon->heartbeat_us = context->now_us;
     rc_link_send(link, req, context->now_us + patience_us(horizon));
 }
 
@@ -101,14 +102,14 @@ void rc_horizon_watch(struct rc_horizon *horizon)
         return;
     horizon->is_watching = true;
     horizon->pace_us = FIRST_PACE_US;
-    beat_if_due(horizon); /* ahead of the read that made us watch */
+    heartbeat_if_due(horizon); /* ahead of the read that made us watch */
     set_timer(horizon);
 }
 
 void rc_horizon_offer(struct rc_horizon *horizon)
 {
     horizon->is_offered = true;
-    beat_if_due(horizon); /* where nobody has read for a while the last word is an old one */
+    heartbeat_if_due(horizon); /* where nobody has read for a while the last word is an old one */
     rc_horizon_watch(horizon);
 }
 
@@ -156,7 +157,7 @@ static void on_tick(void *context, struct rc_timer *timer)
         horizon->on_watch(horizon);
     /* Readers tell of themselves once in an eighth of what they need. */
     if (horizon->is_offered || now_us - read_us <= period_us(horizon) + need / 8) {
-        beat_if_due(horizon);
+        heartbeat_if_due(horizon);
     } else if (!horizon->stays && now_us - rc_near_asof(horizon->owner) > need) {
         horizon->is_watching = false; /* a read now goes to Redis, and we watch again */
         rc_near_forget_need(horizon->owner);

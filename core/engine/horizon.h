@@ -30,12 +30,12 @@ struct rc_horizon {
     /* Engine only. */
     struct rc_timer timer;
     bool is_watching;
-    bool stays;          /* goes on watching where nobody reads: on_watch has reasons of its own */
-    bool is_offered;     /* vouches where nobody reads: whoever takes over may come in a moment */
-    int64_t stuck_us;    /* since when a PING is overdue; 0: none is */
-    int64_t pace_us;     /* between two ticks; grows up to what the readers need */
-    struct rc_req *beat; /* the heartbeat under way, or NULL */
-    int64_t beat_us;     /* when the last one was sent */
+    bool stays;       /* goes on watching where nobody reads: on_watch has reasons of its own */
+    bool is_offered;  /* vouches where nobody reads: whoever takes over may come in a moment */
+    int64_t stuck_us; /* since when a PING is overdue; 0: none is */
+    int64_t pace_us;  /* between two ticks; grows up to what the readers need */
+    struct rc_req *heartbeat; /* the heartbeat under way, or NULL */
+    int64_t heartbeat_us;     /* when the last one was sent */
     int64_t swept_us;
     uint32_t sweep_at;
 };

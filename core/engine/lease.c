@@ -168,7 +168,7 @@ static void degrade(struct rc_flight *flight, int status, const char *text)
         return;
     if (rc_list_is_empty(&flight->waiting)) {
         flight->state = RC_FLIGHT_IDLE;
-        rc_flight_settle(flight);
+        rc_flight_free_if_idle(flight);
         return;
     }
     context->stats.degraded++;
@@ -382,9 +382,9 @@ static void lose_lease(struct rc_flight *flight)
 
 static void set_loading_timer(struct rc_flight *flight)
 {
-    bool is_cover_next = flight->cover_us > 0 && flight->cover_us < flight->beat_us;
+    bool is_cover_next = flight->cover_us > 0 && flight->cover_us < flight->heartbeat_us;
     rc_context_set_timer(flight->leases->context, &flight->timer,
-                         is_cover_next ? flight->cover_us : flight->beat_us);
+                         is_cover_next ? flight->cover_us : flight->heartbeat_us);
 }
 
 void rc_lease_start_heartbeat(struct rc_flight *flight)
@@ -392,8 +392,8 @@ void rc_lease_start_heartbeat(struct rc_flight *flight)
     struct rc_context *context = flight->leases->context;
     bool renew = !(flight->options.flags & RC_NO_RENEW);
     int64_t ttl_ms = flight->options.lease_ttl_ms;
-    int64_t beat_ms = RC_MUTANT(LATE_HEARTBEAT) ? ttl_ms + 2 : (ttl_ms + 2) / 3;
-    flight->beat_us = rc_context_after_ms(context, renew ? beat_ms : ttl_ms);
+    int64_t heartbeat_ms = RC_MUTANT(LATE_HEARTBEAT) ? ttl_ms + 2 : (ttl_ms + 2) / 3;
+    flight->heartbeat_us = rc_context_after_ms(context, renew ? heartbeat_ms : ttl_ms);
     set_loading_timer(flight);
 }
 
@@ -418,7 +418,7 @@ static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
     if (op == NULL) { /* everybody has gone meanwhile */
         rc_lease_release(flight);
         flight->state = RC_FLIGHT_IDLE;
-        rc_flight_settle(flight);
+        rc_flight_free_if_idle(flight);
         return;
     }
     bool is_put = flight->purpose == RC_FLIGHT_PUT;
@@ -457,23 +457,23 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
     const char *key = rc_buf_head(&flight->key);
     size_t len = rc_buf_len(&flight->key);
     int32_t slot = rc_topology_slot(leases->topology, key, len);
-    bool told = rc_topology_is_tracked(leases->topology, slot) &&
-                rc_track_watch(leases->track, &flight->watch, key, len) == 0;
-    if (told && rc_buf_len(&flight->helper) > 0)
-        told = rc_track_watch(leases->track, &flight->helper_watch, rc_buf_head(&flight->helper),
-                              rc_buf_len(&flight->helper)) == 0;
-    int64_t look_ms =
+    bool is_tracked = rc_topology_is_tracked(leases->topology, slot) &&
+                      rc_track_watch(leases->track, &flight->watch, key, len) == 0;
+    if (is_tracked && rc_buf_len(&flight->helper) > 0)
+        is_tracked = rc_track_watch(leases->track, &flight->helper_watch,
+                                    rc_buf_head(&flight->helper), rc_buf_len(&flight->helper)) == 0;
+    int64_t recheck_ms =
         left_ms > 0 ? left_ms + 1 : 1; /* expiry pushes are lazy: a timer of our own */
-    if (!told) {
+    if (!is_tracked) {
         int64_t poll_ms = (int64_t)POLL_MIN_MS << (flight->polls < 4 ? flight->polls : 4);
         flight->polls++;
-        look_ms = look_ms < poll_ms ? look_ms : poll_ms;
+        recheck_ms = recheck_ms < poll_ms ? recheck_ms : poll_ms;
     }
-    if (RC_MUTANT(NO_LOCAL_TIMER) && told)
-        look_ms = LOOK_MAX_MS;
+    if (RC_MUTANT(NO_LOCAL_TIMER) && is_tracked)
+        recheck_ms = LOOK_MAX_MS;
     flight->state = RC_FLIGHT_WAITING;
-    rc_context_set_timer(context, &flight->timer, rc_context_after_ms(context, look_ms));
-    rc_flight_settle(flight);
+    rc_context_set_timer(context, &flight->timer, rc_context_after_ms(context, recheck_ms));
+    rc_flight_free_if_idle(flight);
 }
 
 static void on_value(struct rc_flight *flight, const struct rc_reply *reply)
@@ -482,7 +482,7 @@ static void on_value(struct rc_flight *flight, const struct rc_reply *reply)
     int64_t ttl_ms = reply->count > 3 ? reply->nodes[3].integer : -2;
     rc_result entry;
     rc_entry_read_with_ttl(&entry, value->str, value->len, ttl_ms);
-    rc_flight_give_found(flight, flight->cut, value->str, value->len, ttl_ms,
+    rc_flight_give_found(flight, flight->served_until, value->str, value->len, ttl_ms,
                          is_soft_expired(&entry) ? RC_STALE : 0);
     rc_lease_next_round(flight);
 }
@@ -500,7 +500,7 @@ static void read_acquire_answer(struct rc_flight *flight, const struct rc_reply 
         on_value(flight, reply);
     else if (code == 3 && reply->count >= 3 && nodes[2].type == '$' &&
              nodes[2].len >= RC_ENTRY_SIZE) {
-        rc_flight_give_failure(flight, flight->cut, nodes[2].str + RC_ENTRY_SIZE,
+        rc_flight_give_failure(flight, flight->served_until, nodes[2].str + RC_ENTRY_SIZE,
                                nodes[2].len - RC_ENTRY_SIZE);
         rc_lease_next_round(flight);
     } else
@@ -569,7 +569,7 @@ static void on_set_answer(struct rc_req *req, int status, struct rc_reply *reply
     else if (entry.kind == RC_KIND_LEASE || entry.kind == RC_KIND_ERROR)
         acquire(flight); /* the script knows what to make of it */
     else {
-        rc_flight_give(flight, flight->cut, node->str, node->len, -2, 0);
+        rc_flight_give(flight, flight->served_until, node->str, node->len, -2, 0);
         rc_lease_next_round(flight);
     }
 }
@@ -588,7 +588,7 @@ static void acquire(struct rc_flight *flight)
     flight->degraded = false;
     flight->cover_us = 0;
     if (op == NULL) {
-        rc_flight_settle(flight);
+        rc_flight_free_if_idle(flight);
         return;
     }
     const char *cause;
@@ -623,7 +623,7 @@ static void acquire(struct rc_flight *flight)
         req->script = -1;
     flight->req = req;
     flight->state = RC_FLIGHT_ACQUIRING;
-    flight->cut = leases->joined;
+    flight->served_until = leases->joined;
     bool tracked = !set && flight->purpose != RC_FLIGHT_REFRESH;
     send(leases, req, tracked ? RC_LINK_T : RC_LINK_W, key, len, answer_by_us(leases->context, op));
 }
@@ -659,7 +659,7 @@ void rc_lease_next_round(struct rc_flight *flight)
         }
     }
     if (rc_list_is_empty(&flight->waiting))
-        rc_flight_settle(flight);
+        rc_flight_free_if_idle(flight);
     else
         acquire(flight);
 }
@@ -689,7 +689,7 @@ static void on_heartbeat_answer(struct rc_req *req, int status, struct rc_reply 
         count = &reply->nodes[1];
     bool lost = count != NULL && count->type == ':' && count->integer == 0;
     if (flight->state != RC_FLIGHT_LOADING || flight->degraded)
-        rc_flight_settle(flight);
+        rc_flight_free_if_idle(flight);
     else if (lost)
         lose_lease(flight);
     else if (flight->purpose != RC_FLIGHT_LOAD)
@@ -723,8 +723,8 @@ static void on_loading_timer(struct rc_flight *flight)
 {
     struct rc_context *context = flight->leases->context;
     bool renew = !(flight->options.flags & RC_NO_RENEW);
-    bool is_beat = flight->degraded || context->now_us >= flight->beat_us;
-    if (flight->degraded || (!renew && is_beat) || context->now_us >= flight->load_until_us) {
+    bool is_heartbeat = flight->degraded || context->now_us >= flight->heartbeat_us;
+    if (flight->degraded || (!renew && is_heartbeat) || context->now_us >= flight->load_until_us) {
         if (!flight->degraded)
             rc_lease_release(flight); /* others need not wait until it expires */
         lose_lease(flight);
@@ -734,7 +734,7 @@ static void on_loading_timer(struct rc_flight *flight)
     if (flight->cover_us > 0 && context->now_us >= flight->cover_us)
         flight->cover_us = rc_context_after_ms(context, COVER_RETRY_MS);
     rc_lease_send_heartbeat(flight);
-    if (is_beat)
+    if (is_heartbeat)
         rc_lease_start_heartbeat(flight);
     else
         set_loading_timer(flight);

@@ -786,20 +786,20 @@ static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
 /* ---- answers --------------------------------------------------------------------------------- */
 
 /* Redis has forgotten the script: it was not run, so it is sent again, with its source. */
-static bool resend_with_source(struct rc_link *link, struct rc_req *req, const rc_node *first)
+static bool resend_as_eval(struct rc_link *link, struct rc_req *req, const rc_node *first)
 {
     struct rc_buf full;
-    if (req->script < 0 || req->with_source || !is_wanted(req) || !is_error(first, "NOSCRIPT"))
+    if (req->script < 0 || req->is_eval || !is_wanted(req) || !is_error(first, "NOSCRIPT"))
         return false;
     rc_buf_init(&full);
-    if (rc_script_with_source(&full, (enum rc_script)req->script, rc_buf_head(&req->bytes),
-                              rc_buf_len(&req->bytes)) != 0) {
+    if (rc_script_as_eval(&full, (enum rc_script)req->script, rc_buf_head(&req->bytes),
+                          rc_buf_len(&req->bytes)) != 0) {
         rc_buf_deinit(&full);
         return false;
     }
     rc_buf_swap(&full, &req->bytes);
     rc_buf_deinit(&full);
-    req->with_source = true;
+    req->is_eval = true;
     link->context->stats.noscript++;
     rc_list_remove(&req->place);
     write_request(link, req);
@@ -831,7 +831,7 @@ static void read_answer(struct rc_link *link)
         return;
     link->answers = 0;
     rc_reply_resolve(reply);
-    if (resend_with_source(link, req, &reply->nodes[0])) {
+    if (resend_as_eval(link, req, &reply->nodes[0])) {
         rc_reply_clear(reply);
         return;
     }

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "engine/command.h"
-#include "engine/hold.h"
+#include "engine/held_lock.h"
 #include "engine/lock_request.h"
 #include "engine/script.h"
 
@@ -45,7 +45,7 @@ struct rc_lock_line {
 };
 
 static void ask(struct rc_lock_line *line);
-static void look(struct rc_lock_line *line);
+static void ask_how_long(struct rc_lock_line *line);
 
 void rc_locks_init(struct rc_locks *locks, struct rc_context *context, struct rc_topology *topology,
                    struct rc_track *track)
@@ -104,7 +104,7 @@ static void on_line_timer(void *context, struct rc_timer *timer)
         return;
     }
     line->looked_us = (line->looked_us > now_us ? line->looked_us : now_us) + LOOK_EACH_MS * 1000;
-    look(line);
+    ask_how_long(line);
 }
 
 static struct rc_lock_line *find_line(struct rc_locks *locks, const struct rc_lock *lock)
@@ -159,7 +159,7 @@ fail:
     return NULL;
 }
 
-static void settle(struct rc_lock_line *line)
+static void free_if_idle(struct rc_lock_line *line)
 {
     if (first(line) == NULL && line->req == NULL)
         free_line(line);
@@ -186,7 +186,7 @@ static void next(struct rc_lock_line *line)
     if (first(line) != NULL)
         ask(line);
     else
-        settle(line);
+        free_if_idle(line);
 }
 
 /* ---- acquiring ------------------------------------------------------------------------------- */
@@ -215,11 +215,12 @@ static void give_back(struct rc_lock_line *line, struct rc_req *asked)
                            rc_lock_slot(line->locks, &line->key), asked);
 }
 
-static void wait_for_release(struct rc_lock_line *line, int64_t look_ms)
+static void wait_for_release(struct rc_lock_line *line, int64_t recheck_ms)
 {
     line->looks = false;
-    rc_context_set_timer(line->locks->context, &line->timer,
-                         rc_context_after_ms(line->locks->context, look_ms > 0 ? look_ms : 1));
+    rc_context_set_timer(
+        line->locks->context, &line->timer,
+        rc_context_after_ms(line->locks->context, recheck_ms > 0 ? recheck_ms : 1));
 }
 
 /* How long the holder's key still lives: waiters must not rely on the server's lazy expiry push. */
@@ -253,7 +254,7 @@ static void on_pttl(struct rc_req *req, int status, struct rc_reply *reply, cons
 }
 
 /* Asks how long the lock's key lives, which also makes the server track it. */
-static void look(struct rc_lock_line *line)
+static void ask_how_long(struct rc_lock_line *line)
 {
     struct rc_locks *locks = line->locks;
     struct rc_context *context = locks->context;
@@ -296,7 +297,7 @@ static void on_busy(struct rc_lock_line *line)
     line->state = LINE_WAITING;
     (void)rc_track_watch(locks->track, &line->watch, rc_buf_head(&line->mark_key),
                          rc_buf_len(&line->mark_key));
-    look(line);
+    ask_how_long(line);
 }
 
 static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -322,7 +323,7 @@ static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply
         rc_context_fail(context, op, RC_ERR_PROTOCOL, "the fence's key holds no fence");
     } else if (granted) {
         op->result.number = nodes[2].integer;
-        rc_hold_start(op->ask.lock, op, line->token, line->asked_ttl_ms, req->sent_us);
+        rc_held_lock_start(op->ask.lock, op, line->token, line->asked_ttl_ms, req->sent_us);
         rc_context_finish(context, op);
     } else if (busy) {
         on_busy(line);
@@ -404,7 +405,7 @@ void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
             rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
             return;
         }
-        rc_hold_prepare(lock, locks);
+        rc_held_lock_prepare(lock, locks);
     }
     if (atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD) {
         rc_context_fail(locks->context, op, RC_ERR_ARGUMENT, "the handle already holds the lock");
@@ -486,7 +487,7 @@ void rc_locks_release(struct rc_locks *locks, struct rc_op *op)
         return;
     }
     struct rc_req *req = take_own_release(lock);
-    rc_hold_end(lock, RC_LOCK_FREE);
+    rc_held_lock_end(lock, RC_LOCK_FREE);
     rc_lock_send_for(locks, op, req, RC_LINK_W, on_release_answer);
 }
 
@@ -499,7 +500,7 @@ void rc_locks_leave(struct rc_locks *locks, struct rc_op *op)
     if (line == NULL || first(line) != NULL)
         return;
     if (line->state == LINE_WAITING && line->req == NULL)
-        settle(line);
+        free_if_idle(line);
 }
 
 void rc_locks_drop(struct rc_locks *locks, struct rc_lock *lock)
@@ -508,7 +509,7 @@ void rc_locks_drop(struct rc_locks *locks, struct rc_lock *lock)
         return;
     if (atomic_load_explicit(&lock->state, memory_order_relaxed) == RC_LOCK_HELD) {
         struct rc_req *req = take_own_release(lock);
-        rc_hold_end(lock, RC_LOCK_FREE);
+        rc_held_lock_end(lock, RC_LOCK_FREE);
         if (req != NULL)
             rc_lock_send(locks, req, RC_LINK_W, &lock->key,
                          rc_context_after_ms(locks->context, req->patience_ms));
@@ -522,7 +523,7 @@ void rc_locks_drop(struct rc_locks *locks, struct rc_lock *lock)
 void rc_locks_on_tracking(struct rc_locks *locks)
 {
     RC_LIST_EACH(link, following, &locks->held) {
-        rc_hold_verify(RC_CONTAINER(link, struct rc_lock, held));
+        rc_held_lock_verify(RC_CONTAINER(link, struct rc_lock, held));
     }
 }
 
@@ -531,7 +532,7 @@ void rc_locks_shutdown(struct rc_locks *locks)
     RC_LIST_EACH(link, following, &locks->held) {
         struct rc_lock *lock = RC_CONTAINER(link, struct rc_lock, held);
         struct rc_req *req = rc_lock_take_release(locks, &lock->key, &lock->mark_key, lock->token);
-        rc_hold_end(lock, RC_LOCK_LOST);
+        rc_held_lock_end(lock, RC_LOCK_LOST);
         if (req != NULL)
             rc_lock_send(locks, req, RC_LINK_W, &lock->key, rc_lock_deadline(locks, NULL));
     }

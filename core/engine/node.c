@@ -200,7 +200,7 @@ void rc_node_deinit(struct rc_server_node *node)
 
 /* ---- near copies ----------------------------------------------------------------------------- */
 
-void rc_node_begin(struct rc_server_node *node)
+void rc_node_warm(struct rc_server_node *node)
 {
     if (node->near == NULL)
         return;

@@ -77,7 +77,7 @@ void rc_node_deinit(struct rc_server_node *node); /* after the links' shutdown *
 /* Changes may have passed us by: nothing that was read up to now is known coherent. */
 void rc_node_begin_epoch(struct rc_server_node *node);
 /* Somebody reads near copies in this process: connects, before anything is asked for. */
-void rc_node_begin(struct rc_server_node *node);
+void rc_node_warm(struct rc_server_node *node);
 /* Others of this machine may take over the copies. False: there is nothing to hand over. */
 bool rc_node_offer(struct rc_server_node *node);
 

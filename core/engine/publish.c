@@ -87,14 +87,14 @@ static void on_end_answer(struct rc_req *req, int status, struct rc_reply *reply
     detach(flight, op);
     int64_t code = status == 0 && reply->nodes[0].type != '-' ? end_code(reply) : -1;
     if (code == 1 && shares)
-        rc_flight_give(flight, flight->cut, own_entry(op, req), op->ask.entry_len,
+        rc_flight_give(flight, flight->served_until, own_entry(op, req), op->ask.entry_len,
                        op->ask.ttl_ms > 0 ? op->ask.ttl_ms : -1, RC_SHARED);
     if (code == 2 && reply->count >= 3 && reply->nodes[2].type == '$' &&
         !rc_entry_is_too_large(reply->nodes[2].len, context->options.max_value_bytes)) {
         rc_op_keep_entry(op, reply->nodes[2].str, reply->nodes[2].len,
                          reply->count > 3 ? reply->nodes[3].integer : -2);
         if (shares)
-            rc_flight_give(flight, flight->cut, reply->nodes[2].str, reply->nodes[2].len,
+            rc_flight_give(flight, flight->served_until, reply->nodes[2].str, reply->nodes[2].len,
                            op->result.ttl_ms, 0);
     }
     if (code == 0 || code == 2)
@@ -198,11 +198,11 @@ void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
     op->run.req = req;
     if (flight != NULL) {
         flight->state = RC_FLIGHT_PUBLISHING;
-        flight->cut = leases->joined;
+        flight->served_until = leases->joined;
         rc_context_clear_timer(leases->context, &flight->timer);
     }
     if (op->ask.kind == RC_OP_FAIL && flight != NULL && script == RC_SCRIPT_PUBLISH)
-        rc_flight_give_failure(flight, flight->cut, own_entry(op, req) + RC_ENTRY_SIZE,
+        rc_flight_give_failure(flight, flight->served_until, own_entry(op, req) + RC_ENTRY_SIZE,
                                op->ask.entry_len - RC_ENTRY_SIZE);
     int64_t timeout_ms =
         op->ask.timeout_ms > 0 ? op->ask.timeout_ms : leases->context->options.command_timeout_ms;
@@ -222,7 +222,7 @@ void rc_leases_leave(struct rc_leases *leases, struct rc_op *op)
         detach(flight, op);
         rc_lease_next_round(flight);
     } else if (flight != NULL) {
-        rc_flight_settle(flight);
+        rc_flight_free_if_idle(flight);
     }
 }
 

@@ -115,7 +115,7 @@ static void squeeze_oldest(struct rc_replay *replay)
     int64_t now_us = replay->context->now_us;
     if (!is_fresh(replay, replay->squeezed_us))
         replay->squeezed = 0;
-    if (entry->is_acknowledged && !entry->is_settled && is_fresh(replay, entry->acked_us)) {
+    if (entry->is_acknowledged && !entry->is_overruled && is_fresh(replay, entry->acked_us)) {
         replay->squeezed++;
         replay->squeezed_us = now_us;
     }
@@ -152,7 +152,7 @@ static struct rc_replay_entry *add(struct rc_replay *replay, const char *key, si
         return NULL;
     }
     replay->bytes += len;
-    entry->is_known = entry->has_next = entry->is_acknowledged = entry->is_settled = false;
+    entry->is_known = entry->has_next = entry->is_acknowledged = entry->is_overruled = false;
     entry->pending = 0;
     return entry;
 }
@@ -187,7 +187,7 @@ void rc_replay_end(struct rc_replay *replay, const char *key, size_t len, bool i
         entry->pending--;
     if (is_acknowledged) {
         entry->is_acknowledged = true;
-        entry->is_settled = false;
+        entry->is_overruled = false;
         /* Else an earlier delete's version stands: it was seen before this one, too. */
         if (entry->has_next) {
             entry->is_known = true;
@@ -200,11 +200,11 @@ void rc_replay_end(struct rc_replay *replay, const char *key, size_t len, bool i
     }
 }
 
-void rc_replay_settle(struct rc_replay *replay, const char *key, size_t len)
+void rc_replay_overrule(struct rc_replay *replay, const char *key, size_t len)
 {
     struct rc_replay_entry *entry = find(replay, key, len);
     if (entry != NULL && entry->pending == 0)
-        entry->is_settled = true;
+        entry->is_overruled = true;
 }
 
 /* ---- sending again --------------------------------------------------------------------------- */
@@ -212,10 +212,10 @@ void rc_replay_settle(struct rc_replay *replay, const char *key, size_t len)
 static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
     const struct rc_replay *replay = req->owner;
-    bool is_settled = req->detail != NULL;
+    bool is_overruled = req->detail != NULL;
     bool is_told = status == 0 && reply->nodes[0].type == ':';
     (void)text;
-    if (!is_told || (reply->nodes[0].integer < 0 && !is_settled))
+    if (!is_told || (reply->nodes[0].integer < 0 && !is_overruled))
         replay->context->stats.deletes_lost++;
 }
 
@@ -249,7 +249,7 @@ static void send_again(struct rc_replay *replay, struct rc_link *link,
     req->may_retry = true; /* it compares */
     req->done = on_answer;
     req->owner = replay;
-    req->detail = entry->is_settled ? replay : NULL;
+    req->detail = entry->is_overruled ? replay : NULL;
     rc_link_send(link, req, rc_context_after_ms(context, context->options.command_timeout_ms));
 }
 
@@ -267,7 +267,7 @@ static void send_lost(struct rc_replay *replay, struct rc_link *link)
         entry->generation = replay->generation;
         if (entry->is_known || RC_MUTANT(REPLAY_ANY))
             send_again(replay, link, entry);
-        else if (!entry->is_settled)
+        else if (!entry->is_overruled)
             replay->context->stats.deletes_lost++;
     }
     if (is_fresh(replay, replay->squeezed_us))

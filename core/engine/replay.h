@@ -31,8 +31,8 @@ struct rc_replay_entry {
     char next[RC_NONCE_SIZE];
     bool has_next;        /* next is what was seen before those without an answer */
     bool is_acknowledged; /* at acked_us, by the server of `generation` */
-    bool is_settled;  /* a write of ours was acknowledged since: what else stands there is right */
-    uint32_t pending; /* deletes of this key without an answer */
+    bool is_overruled; /* a write of ours was acknowledged since: what else stands there is right */
+    uint32_t pending;  /* deletes of this key without an answer */
     uint32_t generation;
     int64_t acked_us;
 };
@@ -69,7 +69,7 @@ void rc_replay_begin(struct rc_replay *replay, const char *key, size_t len,
 void rc_replay_end(struct rc_replay *replay, const char *key, size_t len, bool is_acknowledged);
 /* A write of the key was acknowledged. An earlier delete stays noted, for a failover may lose both
    and bring back what was deleted; but it is lost no more where anything else stands in the key. */
-void rc_replay_settle(struct rc_replay *replay, const char *key, size_t len);
+void rc_replay_overrule(struct rc_replay *replay, const char *key, size_t len);
 
 /* W is ready again, and link->identity known. */
 void rc_replay_send(struct rc_replay *replay, struct rc_link *link);

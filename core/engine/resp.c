@@ -170,8 +170,8 @@ static void *add_text(struct rc_resp *resp, const redisReadTask *task, int32_t t
 static void *add_error(struct rc_resp *resp, const redisReadTask *task, const char *text,
                        size_t len)
 {
-    char told[RC_ERROR_TEXT_SIZE];
-    return add_text(resp, task, '-', told, rc_error_text(told, text, len));
+    char shown[RC_ERROR_TEXT_SIZE];
+    return add_text(resp, task, '-', shown, rc_error_text(shown, text, len));
 }
 
 static size_t line_max(const struct rc_resp *resp, int type)

@@ -22,12 +22,12 @@ struct batch {
     struct rc_buf keys;
 };
 
-static void look(struct rc_revalidate *revalidate);
+static void ask_for_next(struct rc_revalidate *revalidate);
 
 static void on_timer(void *context, struct rc_timer *timer)
 {
     (void)context;
-    look(RC_CONTAINER(timer, struct rc_revalidate, timer));
+    ask_for_next(RC_CONTAINER(timer, struct rc_revalidate, timer));
 }
 
 int rc_revalidate_init(struct rc_revalidate *revalidate, struct rc_context *context,
@@ -63,7 +63,7 @@ static void begin(struct rc_revalidate *revalidate, struct rc_near_owner *source
     revalidate->heat = source != NULL ? RC_NEAR_ANY_HEAT : HOTTEST;
     revalidate->cursor = revalidate->under_way = 0;
     revalidate->asked = revalidate->confirmed = 0;
-    look(revalidate);
+    ask_for_next(revalidate);
 }
 
 void rc_revalidate_start(struct rc_revalidate *revalidate)
@@ -130,7 +130,7 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
     if (status != 0 || (revalidate->asked >= GIVE_UP_AFTER && revalidate->confirmed == 0))
         rc_revalidate_stop(revalidate);
     else
-        look(revalidate);
+        ask_for_next(revalidate);
 }
 
 static int encode(struct rc_buf *out, const struct batch *batch)
@@ -171,7 +171,7 @@ static bool ask(struct rc_revalidate *revalidate, struct batch *batch)
 }
 
 /* Finds the next copies to ask for, unless enough is under way. */
-static void look(struct rc_revalidate *revalidate)
+static void ask_for_next(struct rc_revalidate *revalidate)
 {
     struct rc_context *context = revalidate->context;
     uint32_t buckets = revalidate->source != NULL ? LOOK_BUCKETS_OFFERED : LOOK_BUCKETS;

@@ -265,7 +265,7 @@ int rc_script_begin(struct rc_buf *out, enum rc_script script, uint32_t key_coun
     return error == 0 ? rc_command_int(out, key_count) : error;
 }
 
-int rc_script_with_source(struct rc_buf *out, enum rc_script script, const char *bytes, size_t len)
+int rc_script_as_eval(struct rc_buf *out, enum rc_script script, const char *bytes, size_t len)
 {
     const char *line_end = memchr(bytes, '\n', len);
     assert(line_end != NULL);

@@ -70,6 +70,6 @@ const char *rc_script_sha(enum rc_script script); /* 40 hex digits */
 int rc_script_begin(struct rc_buf *out, enum rc_script script, uint32_t key_count,
                     uint32_t argument_count);
 /* Appends to `out` the EVALSHA request `bytes` as EVAL with the source. */
-int rc_script_with_source(struct rc_buf *out, enum rc_script script, const char *bytes, size_t len);
+int rc_script_as_eval(struct rc_buf *out, enum rc_script script, const char *bytes, size_t len);
 
 #endif

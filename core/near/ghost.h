@@ -18,8 +18,8 @@
 enum { RC_GHOST_PRINTS = 31 };
 
 struct rc_ghost_line {
-    alignas(64) uint16_t prints[RC_GHOST_PRINTS]; /* 0: none */
-    uint16_t next;                                /* the place of the next one */
+    alignas(64) uint16_t fingerprints[RC_GHOST_PRINTS]; /* 0: none */
+    uint16_t next;                                      /* the place of the next one */
 };
 
 void rc_ghost_add(struct rc_ghost_line *lines, uint32_t count, uint64_t hash);

@@ -109,7 +109,7 @@ enum rc_near_cause {
 
 /* How often keys like this one were dropped by RC_NEAR_WRITE, or had an answer offered by
    rc_near_fill. Read before a request is sent. */
-uint32_t rc_near_writes(const struct rc_near *near, uint64_t hash);
+uint32_t rc_near_write_version(const struct rc_near *near, uint64_t hash);
 
 /* What a fill stores. Everything is copied. */
 struct rc_near_entry {
@@ -127,11 +127,11 @@ struct rc_near_entry {
 };
 
 /* Stores what the owner has just read, in the place of what stood there, under the owner's stamp of
-   this moment. Returns whether it did: not where the count of writes is not `writes` any more (a
-   doom: what stands there goes, too, unless it is the same), it is over already, or it finds no
-   room (a refusal). */
+   this moment. Returns whether it did. It does not where a write of this machine has moved the
+   key's version since `write_version` was read (a doom: what stands there goes, too, unless it is
+   the same), where the value is over already, or where there is no room (a refusal). */
 bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
-                  const struct rc_near_entry *entry, uint32_t writes);
+                  const struct rc_near_entry *entry, uint32_t write_version);
 /* Counts an answer that was not stored because the engine saw the key change. */
 void rc_near_count_doom(struct rc_near *near);
 /* The key's entry is gone when this returns, and remembered by the ghost queue. */

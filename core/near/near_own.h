@@ -42,9 +42,9 @@ static inline struct rc_stripe *rc_near_stripe(struct rc_near *near, uint64_t ha
     return &near->region.stripes[rc_index_stripe(hash) & (near->region.stripe_count - 1)];
 }
 
-static inline _Atomic uint32_t *rc_near_writes_of(const struct rc_near *near, uint64_t hash)
+static inline _Atomic uint32_t *rc_near_write_version_of(const struct rc_near *near, uint64_t hash)
 {
-    return &near->region.writes[(uint32_t)(hash >> 20) & near->region.writes_mask];
+    return &near->region.write_versions[(uint32_t)(hash >> 20) & near->region.write_versions_mask];
 }
 
 /* False: no block with a header, a key and a value can be there. */

@@ -1,10 +1,10 @@
 #include "near/evict.h"
 #include "near/near_own.h"
 
-uint32_t rc_near_writes(const struct rc_near *near, uint64_t hash)
+uint32_t rc_near_write_version(const struct rc_near *near, uint64_t hash)
 {
     /* Acquire: nothing of the request that follows comes before it. */
-    return atomic_load_explicit(rc_near_writes_of(near, hash), memory_order_acquire);
+    return atomic_load_explicit(rc_near_write_version_of(near, hash), memory_order_acquire);
 }
 
 uint8_t rc_near_group(struct rc_near *near, const char *prefix, size_t len, size_t min_bytes,
@@ -84,7 +84,7 @@ static bool doom(struct rc_near *near, struct rc_stripe *stripe, const struct rc
 }
 
 bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
-                  const struct rc_near_entry *entry, uint32_t writes)
+                  const struct rc_near_entry *entry, uint32_t write_version)
 {
     struct rc_stripe *stripe = rc_near_stripe(near, entry->hash);
     uint64_t ticks = rc_block_ticks(entry->deadline_us, near->region.shape.birth_us);
@@ -105,8 +105,8 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
        and then renews the stamps. */
     uint32_t stamp = atomic_load_explicit(&owner->stamp, memory_order_acquire);
     /* Behind the fence in rc_stripe_lock: see rc_near_drop. */
-    bool is_doomed =
-        atomic_load_explicit(rc_near_writes_of(near, entry->hash), memory_order_relaxed) != writes;
+    bool is_doomed = atomic_load_explicit(rc_near_write_version_of(near, entry->hash),
+                                          memory_order_relaxed) != write_version;
     bool is_stored = false, is_there = false;
     if (is_doomed)
         is_there = doom(near, stripe, entry);
@@ -116,7 +116,8 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
        another connection, must not be kept behind it: a reader would see the key go back. Relaxed:
        fills of a key meet under the mutex. */
     if (!is_there)
-        atomic_fetch_add_explicit(rc_near_writes_of(near, entry->hash), 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(rc_near_write_version_of(near, entry->hash), 1,
+                                  memory_order_relaxed);
     rc_stripe_unlock(stripe);
     return is_stored;
 }
@@ -181,8 +182,8 @@ static void give_up(struct rc_near *near, struct rc_stripe *stripe)
     rc_region_renew_all(&near->region);
 }
 
-/* After a drop by RC_NEAR_WRITE, no fill is found whose `writes` were read before. With W the
-   count, and S the stripe's `writing`:
+/* After a drop by RC_NEAR_WRITE, no fill is found whose `write_version` was read before. With W
+   that version, and S the stripe's `writing`:
 
        drop:  W += 1;  fence;  if S or the key is there: lock and remove
        fill:  lock; S = 1;  fence;  if W is the same: publish;  S = 0; unlock
@@ -204,8 +205,8 @@ static bool drop(struct rc_near *near, const char *key, size_t len, enum rc_near
     struct rc_stripe *stripe = rc_near_stripe(near, hash);
     bool is_unsure = false;
     if (cause == RC_NEAR_WRITE) {
-        /* Release: with the acquire in rc_near_writes. */
-        atomic_fetch_add_explicit(rc_near_writes_of(near, hash), 1, memory_order_acq_rel);
+        /* Release: with the acquire in rc_near_write_version. */
+        atomic_fetch_add_explicit(rc_near_write_version_of(near, hash), 1, memory_order_acq_rel);
         is_unsure = rc_stripe_is_changing(stripe);
     }
     if (!is_unsure && !may_have(stripe, hash, key, len))

@@ -39,8 +39,8 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
 {
     uint32_t writes = power_below(bytes / 1024, 64, 65536);
     uint32_t owners = power_below(bytes / 4096, 16, RC_NEAR_OWNERS);
-    size_t writes_at = align(sizeof(struct rc_region_head));
-    size_t owners_at = align(writes_at + writes * sizeof(uint32_t));
+    size_t write_versions_at = align(sizeof(struct rc_region_head));
+    size_t owners_at = align(write_versions_at + writes * sizeof(uint32_t));
     size_t stripes_at = owners_at + owners * sizeof(struct rc_near_owner);
     if (bytes < RC_NEAR_MIN_BYTES || stripe_count == 0 || stripe_count > RC_REGION_STRIPES ||
         (stripe_count & (stripe_count - 1)) != 0 ||
@@ -48,8 +48,8 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
         return false;
     region->bytes = bytes;
     region->head = (struct rc_region_head *)(void *)region->base;
-    region->writes = (_Atomic uint32_t *)(void *)(region->base + writes_at);
-    region->writes_mask = writes - 1;
+    region->write_versions = (_Atomic uint32_t *)(void *)(region->base + write_versions_at);
+    region->write_versions_mask = writes - 1;
     region->owners = (struct rc_near_owner *)(void *)(region->base + owners_at);
     region->owner_count = owners;
     region->stripe_count = stripe_count;

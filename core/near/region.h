@@ -85,9 +85,9 @@ struct rc_region {
     char *base;
     size_t bytes;
     struct rc_region_head *head;
-    struct rc_lifeline lifeline; /* named: guarded by head->mutex */
-    _Atomic uint32_t *writes;    /* pairs: rc_near_drop */
-    uint32_t writes_mask;
+    struct rc_lifeline lifeline;      /* named: guarded by head->mutex */
+    _Atomic uint32_t *write_versions; /* pairs: rc_near_drop */
+    uint32_t write_versions_mask;
     uint32_t owner_count;
     struct rc_near_owner *owners;
     uint32_t stripe_count;

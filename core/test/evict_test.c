@@ -54,7 +54,7 @@ static struct rc_near_entry entry_of(const char *key, size_t value_len)
 
 static bool fill_entry(const struct rc_near_entry *entry)
 {
-    return rc_near_fill(near, owner, entry, rc_near_writes(near, entry->hash));
+    return rc_near_fill(near, owner, entry, rc_near_write_version(near, entry->hash));
 }
 
 static bool is_there(const char *key)

@@ -73,7 +73,7 @@ static bool fill(struct rc_near_owner *owner, uint32_t id, uint32_t write)
                                   .kind = RC_KIND_PLAIN,
                                   .deadline_us = INT64_MAX};
     entry.hash = rc_near_hash(near, key, entry.key_len);
-    return rc_near_fill(near, owner, &entry, rc_near_writes(near, entry.hash));
+    return rc_near_fill(near, owner, &entry, rc_near_write_version(near, entry.hash));
 }
 
 static void run_writer(uint64_t seed)

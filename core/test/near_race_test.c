@@ -91,7 +91,8 @@ static void *write_keys(void *argument)
             atomic_store_explicit(&bed->dropped[id], writes[id], memory_order_release);
         } else {
             entry.value_len = write_value(value, (uint32_t)id, ++writes[id]);
-            rc_near_fill(bed->near, bed->owner, &entry, rc_near_writes(bed->near, entry.hash));
+            rc_near_fill(bed->near, bed->owner, &entry,
+                         rc_near_write_version(bed->near, entry.hash));
         }
     }
     atomic_fetch_sub(&bed->writers, 1);
@@ -201,7 +202,7 @@ static void *fill_rounds(void *argument)
                                       .kind = RC_KIND_PLAIN,
                                       .deadline_us = INT64_MAX};
         entry.hash = rc_near_hash(duel->near, "key", 3);
-        uint32_t writes = rc_near_writes(duel->near, entry.hash);
+        uint32_t writes = rc_near_write_version(duel->near, entry.hash);
         round = atomic_load(&duel->round);
         if (rc_near_fill(duel->near, duel->owner, &entry, writes))
             atomic_fetch_add(&duel->fills, 1);

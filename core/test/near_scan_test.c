@@ -52,7 +52,8 @@ static struct rc_near_entry entry_of(const struct bed *bed, const char *key)
 
 static bool fill_entry(struct bed *bed, const struct rc_near_entry *entry)
 {
-    return rc_near_fill(bed->near, bed->owner, entry, rc_near_writes(bed->near, entry->hash));
+    return rc_near_fill(bed->near, bed->owner, entry,
+                        rc_near_write_version(bed->near, entry->hash));
 }
 
 static int look(struct bed *bed, const char *key)
@@ -207,7 +208,7 @@ static void claims_what_an_earlier_epoch_filled_by_heat(void)
     rc_near_renew_owner(bed.owner);
     struct rc_near_owner *other = rc_near_add_owner(bed.near);
     struct rc_near_entry entry = entry_of(&bed, "other");
-    CHECK(rc_near_fill(bed.near, other, &entry, rc_near_writes(bed.near, entry.hash)));
+    CHECK(rc_near_fill(bed.near, other, &entry, rc_near_write_version(bed.near, entry.hash)));
     rc_near_renew_owner(other);
     collect(&bed, &claims);
     CHECK(claims.found[3] == 30 && claims.found[2] == 70 && claims.found[0] == 400);

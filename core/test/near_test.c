@@ -52,7 +52,8 @@ static struct rc_near_entry entry_of(const struct bed *bed, const char *key, con
 
 static bool fill_entry(struct bed *bed, const struct rc_near_entry *entry)
 {
-    return rc_near_fill(bed->near, bed->owner, entry, rc_near_writes(bed->near, entry->hash));
+    return rc_near_fill(bed->near, bed->owner, entry,
+                        rc_near_write_version(bed->near, entry->hash));
 }
 
 static bool fill(struct bed *bed, const char *key, const char *value)
@@ -348,7 +349,7 @@ static void is_stale_beyond_the_horizon(void)
     struct rc_near_owner *old = rc_near_add_owner(bed.near);
     rc_near_set_asof(old, rc_near_now_us() - 500000);
     struct rc_near_entry entry = entry_of(&bed, "old", "value");
-    CHECK(rc_near_fill(bed.near, old, &entry, rc_near_writes(bed.near, entry.hash)));
+    CHECK(rc_near_fill(bed.near, old, &entry, rc_near_write_version(bed.near, entry.hash)));
     CHECK(look(&bed, "old") == RC_NEAR_HIT);
     rc_near_handle handle = bed.value.handle;
     CHECK(rc_near_lookup(bed.near, "o", 1, "ld", 2, 400000, &bed.value) == RC_NEAR_STALE);
@@ -413,9 +414,9 @@ static void dooms_a_fill_whose_key_was_written_meanwhile(void)
     if (!open_bed(&bed, 1 << 20, 0))
         return;
     struct rc_near_entry entry = entry_of(&bed, "key", "value");
-    uint32_t writes = rc_near_writes(bed.near, entry.hash);
+    uint32_t writes = rc_near_write_version(bed.near, entry.hash);
     drop(&bed, "key", RC_NEAR_PUSH);
-    CHECK(rc_near_writes(bed.near, entry.hash) == writes);
+    CHECK(rc_near_write_version(bed.near, entry.hash) == writes);
     drop(&bed, "key", RC_NEAR_WRITE); /* there is nothing, but there will be */
     CHECK(!rc_near_fill(bed.near, bed.owner, &entry, writes));
     CHECK(look(&bed, "key") == RC_NEAR_MISS && stats_of(&bed)->dooms == 1);
@@ -435,9 +436,9 @@ static void keeps_no_answer_behind_one_that_was_doomed(void)
     struct rc_near_entry newer = entry_of(&bed, "key", "newer"),
                          older = entry_of(&bed, "key", "older");
     older.version[0] = 'o';
-    uint32_t before = rc_near_writes(bed.near, newer.hash);
+    uint32_t before = rc_near_write_version(bed.near, newer.hash);
     drop(&bed, "key", RC_NEAR_WRITE);
-    uint32_t behind = rc_near_writes(bed.near, newer.hash);
+    uint32_t behind = rc_near_write_version(bed.near, newer.hash);
     CHECK(!rc_near_fill(bed.near, bed.owner, &newer, before));
     CHECK(!rc_near_fill(bed.near, bed.owner, &older, behind));
     CHECK(look(&bed, "key") == RC_NEAR_MISS);

@@ -84,7 +84,8 @@ static bool fill(struct bed *bed)
     entry.deadline_us = now_us + 1 + test_below(&bed->seed, 4 * SECOND);
     entry.hash = rc_near_hash(bed->near, key, entry.key_len);
     memcpy(entry.version, &entry.hash, sizeof(entry.version));
-    return rc_near_fill(bed->near, pick_owner(bed), &entry, rc_near_writes(bed->near, entry.hash));
+    return rc_near_fill(bed->near, pick_owner(bed), &entry,
+                        rc_near_write_version(bed->near, entry.hash));
 }
 
 static void look(struct bed *bed)
@@ -319,7 +320,8 @@ static void check_stripe(struct bed *bed, struct rc_stripe *stripe)
         entry.key_len = pick_key(bed, key);
     while (stripe_of(bed, key, entry.key_len) != stripe);
     entry.hash = rc_near_hash(bed->near, key, entry.key_len);
-    CHECK(rc_near_fill(bed->near, bed->owners[0], &entry, rc_near_writes(bed->near, entry.hash)));
+    CHECK(rc_near_fill(bed->near, bed->owners[0], &entry,
+                       rc_near_write_version(bed->near, entry.hash)));
     CHECK(rc_near_lookup(bed->near, NULL, 0, key, entry.key_len, SECOND, &value) == RC_NEAR_HIT &&
           value.len == 5);
 }

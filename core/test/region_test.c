@@ -57,7 +57,7 @@ static bool fill(struct rc_near *near, const struct rc_near_owner *owner, const 
                                   .kind = RC_KIND_VALUE,
                                   .deadline_us = INT64_MAX};
     entry.hash = rc_near_hash(near, entry.key, entry.key_len);
-    return rc_near_fill(near, owner, &entry, rc_near_writes(near, entry.hash));
+    return rc_near_fill(near, owner, &entry, rc_near_write_version(near, entry.hash));
 }
 
 static int look(struct rc_near *near, const char *key)

@@ -54,8 +54,8 @@ static void the_source_takes_the_place_of_the_sha(void)
     char expected[2000];
     const char *source = rc_script_source(RC_SCRIPT_PUBLISH);
     rc_buf_init(&full);
-    CHECK(begin(&out) && rc_script_with_source(&full, RC_SCRIPT_PUBLISH, rc_buf_head(&out),
-                                               rc_buf_len(&out)) == 0);
+    CHECK(begin(&out) &&
+          rc_script_as_eval(&full, RC_SCRIPT_PUBLISH, rc_buf_head(&out), rc_buf_len(&out)) == 0);
     int len = snprintf(expected, sizeof expected, "*7\r\n$4\r\nEVAL\r\n$%zu\r\n%s\r\n%s",
                        strlen(source), source, TAIL);
     CHECK(rc_buf_len(&full) == (size_t)len &&

@@ -199,7 +199,7 @@ local function read_near(cache, list, count, opts, found)
     local rest, left = {}, 0
     for i = 1, count do
         local key = list[i]
-        local source, value = near.look(cache, key, opts)
+        local source, value = near.find(cache, key, opts)
         if source == nil then
             left = left + 1
             rest[left] = key

@@ -259,7 +259,7 @@ function Cache:get(key, opts)
     -- With fresh there may be two questions: what is left of the time is the second one's.
     local client = self._client
     local deadline = own.fresh and core_clock.deadline(client, own.timeout)
-    source, value = near.look(self, key, own, deadline)
+    source, value = near.find(self, key, own, deadline)
     if source ~= nil then
         return value, nil, source
     end
@@ -274,7 +274,7 @@ function Cache:get(key, opts)
 end
 
 -- Reads a key for what surrounds its value; the caller gives the slot back.
-local function look(self, key, flags, opts, method, action)
+local function read(self, key, flags, opts, method, action)
     local slot, reason, fault = take_for(self, opts, "call", method, action, key)
     if slot == nil then
         return nil, reason, fault
@@ -296,7 +296,7 @@ function Cache:exists(key, opts)
     if type(key) ~= "string" then
         error(errors.argument("key", "exists", "string", key), 2)
     end
-    local slot, reason, fault = look(self, key, 0, opts, "exists", "look for")
+    local slot, reason, fault = read(self, key, 0, opts, "exists", "look for")
     if fault then
         error(fault, 2)
     elseif slot == nil then
@@ -326,7 +326,7 @@ function Cache:ttl(key, opts)
     if type(key) ~= "string" then
         error(errors.argument("key", "ttl", "string", key), 2)
     end
-    local slot, reason, fault = look(self, key, WANT_TTL, opts, "ttl", "read the ttl of")
+    local slot, reason, fault = read(self, key, WANT_TTL, opts, "ttl", "read the ttl of")
     if fault then
         error(fault, 2)
     elseif slot == nil then

@@ -59,7 +59,7 @@ function namespace.namespace(self, name, opts)
         return nil, err
     end
     local prefix = namespace.prefix(self._prefix, name)
-    options.settle_near(settings, outer.near, prefix)
+    options.complete_near(settings, outer.near, prefix)
     return self._make(self._client, prefix, settings)
 end
 

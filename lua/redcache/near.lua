@@ -264,7 +264,7 @@ end
 ---there
 ---@return string|nil source
 ---@return any value
-function near.look(cache, key, opts, deadline)
+function near.find(cache, key, opts, deadline)
     local view = cache._view
     if view == nil or opts.near == false or cache._client.handle == nil then
         return nil

@@ -253,7 +253,7 @@ end
 ---@param settings table
 ---@param outer table|false|nil the near settings of the cache around; nil: there is none
 ---@param prefix string of the keys
-function options.settle_near(settings, outer, prefix)
+function options.complete_near(settings, outer, prefix)
     settings.near = complete_near(settings.near, outer, prefix)
 end
 
@@ -354,7 +354,7 @@ function options.complete(given, place, method)
     if ok and place == "new" then
         message = options.grace_fault(settings.grace, settings.plain, method)
         ok = message == nil
-        options.settle_near(settings, nil, "")
+        options.complete_near(settings, nil, "")
     end
     if ok and type(settings.codec) == "string" then
         -- The default is resolved only when it is used: its codec may need an optional module.

@@ -299,13 +299,13 @@ local function ask(cache, key, ttl, fn, settings, left)
     return value, err, source, flag
 end
 
--- near.look with fresh, which asks Redis: what is left of the call's time is left to the load. The
+-- near.find with fresh, which asks Redis: what is left of the call's time is left to the load. The
 -- settings are this call's own. source, value, seconds left to wait
 local function look_fresh(cache, key, settings)
     local client = cache._client
     local deadline = core_clock.deadline(client, settings.timeout)
     local wait_until = core_clock.deadline(client, settings.waitTimeout)
-    local source, value = near.look(cache, key, settings, math.min(deadline, wait_until))
+    local source, value = near.find(cache, key, settings, math.min(deadline, wait_until))
     settings.timeout = core_clock.left(client, deadline)
     return source, value, core_clock.left(client, wait_until)
 end
@@ -317,7 +317,7 @@ local function find(cache, key, ttl, fn, settings)
     elseif settings.fresh then
         source, near_value, left = look_fresh(cache, key, settings)
     else
-        source, near_value = near.look(cache, key, settings)
+        source, near_value = near.find(cache, key, settings)
     end
     if source ~= nil then
         return near_value, nil, source

@@ -93,7 +93,7 @@ local function note_write(self, key)
 end
 
 -- What the memo has for a read: found, value. A closed cache says so, whatever was read before.
-local function look(self, key, opts)
+local function find(self, key, opts)
     if opts ~= nil and opts.fresh or self._cache._client.handle == nil then
         return false
     end
@@ -113,13 +113,13 @@ end
 -- Ends a read that began when the key had been written `writes` times. Two light threads may have
 -- asked at once: what came first is what all of this request see, and what was written meanwhile is
 -- newer than what was read.
-local function settle(self, key, writes, opts, value, err, source, flag)
+local function finish(self, key, writes, opts, value, err, source, flag)
     if err ~= nil then
         return nil, err, source, flag
     elseif self._writes[key] ~= writes then
         return value, nil, source, flag
     end
-    local found, standing = look(self, key, opts)
+    local found, standing = find(self, key, opts)
     if found then
         return standing, nil, "request", self._flags[key]
     end
@@ -154,25 +154,25 @@ end
 ---Cache:get; nil: a miss, or an error
 function Request:get(key, opts)
     door(key, opts, "read", "get")
-    local found, value = look(self, key, opts)
+    local found, value = find(self, key, opts)
     if found then
         return value, nil, "request"
     elseif is_absent(self, key, opts) then
         return nil
     end
     local writes = self._writes[key]
-    local got, err, source = settle(self, key, writes, opts, self._cache:get(key, opts))
+    local got, err, source = finish(self, key, writes, opts, self._cache:get(key, opts))
     return got, err, source -- flags are remember's
 end
 
 -- remember and rememberForever.
 local function load(self, key, opts, method, ...)
-    local found, value = look(self, key, opts)
+    local found, value = find(self, key, opts)
     if found then
         return value, nil, "request", self._flags[key]
     end
     local writes = self._writes[key]
-    return settle(self, key, writes, opts, self._cache[method](self._cache, key, ...))
+    return finish(self, key, writes, opts, self._cache[method](self._cache, key, ...))
 end
 
 ---As Cache:remember: `fn` runs at most once in this request for a key that it has a value for, even
@@ -209,7 +209,7 @@ function Request:rememberForever(key, fn, opts)
 end
 
 -- Ends a write of `value`. Where nobody knows how it ended, the next read asks.
-local function settle_write(self, key, value, opts, done, err, ...)
+local function finish_write(self, key, value, opts, done, err, ...)
     note_write(self, key)
     if err == nil then
         keep(self, key, value, nil, opts)
@@ -233,7 +233,7 @@ function Request:set(key, value, ttl, opts)
         error(errors.argument("value", "set", "any value but nil", value), 2)
     end
     note_write(self, key)
-    return settle_write(self, key, value, nil, self._cache:set(key, value, ttl, opts))
+    return finish_write(self, key, value, nil, self._cache:set(key, value, ttl, opts))
 end
 
 ---As Cache:delete.
@@ -245,7 +245,7 @@ end
 function Request:delete(key, opts)
     door(key, opts, "call", "delete")
     note_write(self, key)
-    return settle_write(self, key, ABSENT, nil, self._cache:delete(key, opts))
+    return finish_write(self, key, ABSENT, nil, self._cache:delete(key, opts))
 end
 
 ---As Cache:put. Where `fn` chooses a ttl of 0 the old value stays, and the next read asks for it.
@@ -271,7 +271,7 @@ function Request:put(key, ttl, fn, opts)
     end
     note_write(self, key)
     local value, err = self._cache:put(key, ttl, watched, opts)
-    settle_write(self, key, value, nil, value, err)
+    finish_write(self, key, value, nil, value, err)
     if life == 0 then
         forget(self, key)
     end
@@ -283,7 +283,7 @@ local function read_memo(self, keys, opts, values, negatives)
     local rest = {}
     for i = 1, #keys do
         local key = keys[i]
-        local found, value = look(self, key, opts)
+        local found, value = find(self, key, opts)
         if found and value == nil then
             negatives[key] = true
         elseif found then
@@ -325,7 +325,7 @@ function Request:getMulti(keys, opts)
     local read, failed, nothing = self._cache:getMulti(rest, opts)
     for _, key in ipairs(rest) do
         local source = (read[key] ~= nil or nothing[key]) and "redis" or nil
-        local value, _, from = settle(self, key, writes[key], opts, read[key], failed[key], source)
+        local value, _, from = finish(self, key, writes[key], opts, read[key], failed[key], source)
         if value ~= nil then
             values[key] = value
         elseif from ~= nil then

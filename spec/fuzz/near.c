@@ -28,7 +28,7 @@ static void fill(uint8_t id, size_t len)
     entry.kind = id % 3 == 0 ? RC_KIND_PLAIN : RC_KIND_VALUE;
     entry.deadline_us = now_us + (1 + id % 4) * SECOND;
     entry.hash = rc_near_hash(near, key, entry.key_len);
-    rc_near_fill(near, owner, &entry, rc_near_writes(near, entry.hash));
+    rc_near_fill(near, owner, &entry, rc_near_write_version(near, entry.hash));
 }
 
 /* Half full, once; each input begins with these bytes. */

@@ -103,10 +103,10 @@ static const char *const keys[KEYS] = {"a", "b", "c", ""};
 static struct peer_op *find_slot(bool leads)
 {
     for (int i = 0; i < OPS; i++) {
-        if (is_under_way[i] || ops[i].op.leads != leads)
+        if (is_under_way[i] || ops[i].op.run.leads != leads)
             continue;
         is_under_way[i] = true;
-        ops[i].op.tag = (uint64_t)i + 1;
+        ops[i].op.ask.tag = (uint64_t)i + 1;
         return &ops[i];
     }
     return NULL;
@@ -145,14 +145,14 @@ static void load_near(struct peer_op *peer_op, const char *key, uint32_t flags)
     struct rc_op *op = &peer_op->op;
     rc_op_reset(op, RC_OP_LOAD);
     peer_op->finished = 0;
-    op->near = true;
-    op->near_ttl_us = flags & RC_FRESH ? 100000 : 0;
-    op->flags = flags;
-    op->load = (rc_load_options){0, 1000, 5000, 2000};
-    op->expect = 2;
-    op->purpose = RC_FLIGHT_LOAD;
-    rc_buf_clear(&op->key);
-    FUZZ_CHECK(rc_buf_append(&op->key, key, strlen(key)) == 0);
+    op->ask.near = true;
+    op->ask.near_ttl_us = flags & RC_FRESH ? 100000 : 0;
+    op->ask.flags = flags;
+    op->ask.load = (rc_load_options){0, 1000, 5000, 2000};
+    op->ask.expect = 2;
+    op->ask.purpose = RC_FLIGHT_LOAD;
+    rc_buf_clear(&op->ask.key);
+    FUZZ_CHECK(rc_buf_append(&op->ask.key, key, strlen(key)) == 0);
     rc_engine_submit(&client.engine, op);
 }
 
@@ -182,7 +182,7 @@ static void drop_op(uint8_t detail)
     struct peer_op *op = &ops[detail % OPS];
     rc_engine_drop(&client.engine, &op->op);
     is_under_way[detail % OPS] = false;
-    FUZZ_CHECK(!op->op.running && !op->op.leads);
+    FUZZ_CHECK(!op->op.run.is_running && !op->op.run.leads);
 }
 
 static void read_near(uint8_t detail)

@@ -21,7 +21,7 @@ static bool move(struct sim_client *client)
     struct rc_op *op;
     rc_engine_run(engine);
     RC_TOPOLOGY_EACH(link, &engine->topology) {
-        sim_wire_tend(client, link);
+        sim_wire_open_or_close(client, link);
     }
     while ((op = rc_engine_take_finished(engine)) != NULL) {
         sim_caller_finished(client->world, op);

@@ -101,15 +101,15 @@ int main(int count, char **words)
         return count == 2 && strcmp(words[1], "--help") == 0 ? 0 : 2;
     }
     setvbuf(stdout, NULL, arguments.is_traced ? _IOFBF : _IOLBF, 0); /* a find is seen at once */
-    time_t told = time(NULL);
+    time_t reported = time(NULL);
     for (uint64_t i = 0; i < arguments.seeds; i++) {
         uint64_t seed = arguments.from + i;
         if (run(seed, arguments.is_traced, &events) != 0) {
             violations++;
             printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 " --trace\n", seed);
         }
-        if (time(NULL) - told >= PROGRESS_SECONDS) {
-            told = time(NULL);
+        if (time(NULL) - reported >= PROGRESS_SECONDS) {
+            reported = time(NULL);
             fprintf(stderr, "%" PRIu64 " of %" PRIu64 " seeds, %" PRIu64 " violations\n", i + 1,
                     arguments.seeds, violations);
         }

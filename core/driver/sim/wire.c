@@ -28,7 +28,7 @@ static void free_wire(struct sim_wire *wire)
     free(wire);
 }
 
-static void settle(struct sim_wire *wire)
+static void free_if_unused(struct sim_wire *wire)
 {
     if (wire->client == NULL && wire->peer == NULL && !rc_timer_is_set(&wire->opening))
         free_wire(wire);
@@ -139,7 +139,7 @@ void sim_wire_collect(struct sim_node *node)
         if (peer->wants_close) {
             disconnect(wire);
             end_pipe(&wire->to_client);
-            settle(wire);
+            free_if_unused(wire);
         }
     }
 }
@@ -168,7 +168,7 @@ static void on_server_arrival(void *context, struct rc_timer *timer)
     } else {
         set_timer(pipe);
     }
-    settle(wire);
+    free_if_unused(wire);
     sim_wire_collect(node);
 }
 
@@ -193,7 +193,7 @@ static void on_client_arrival(void *context, struct rc_timer *timer)
         bool was_open = wire->is_open;
         detach_client(wire);
         end_pipe(&wire->to_server);
-        settle(wire);
+        free_if_unused(wire);
         if (was_open) {
             rc_engine_set_time(&client->engine, world->now_us);
             rc_link_lost(link, "the server closed the connection");
@@ -213,7 +213,7 @@ static void fail_opening(struct sim_wire *wire, const char *cause)
     struct sim_client *client = wire->client;
     struct rc_link *link = wire->link;
     detach_client(wire);
-    settle(wire);
+    free_if_unused(wire);
     rc_engine_set_time(&client->engine, client->world->now_us);
     rc_link_lost(link, cause);
     link->wants_close = false;
@@ -226,7 +226,7 @@ static void on_opened(void *context, struct rc_timer *timer)
     struct sim_world *world = context;
     struct sim_client *client = wire->client;
     if (client == NULL) {
-        settle(wire);
+        free_if_unused(wire);
         return;
     }
     if (client->paused_until_us > world->now_us) {
@@ -283,10 +283,10 @@ static void close_client(struct sim_wire *wire)
     detach_client(wire);
     if (wire->peer != NULL)
         end_pipe(&wire->to_server);
-    settle(wire);
+    free_if_unused(wire);
 }
 
-void sim_wire_tend(struct sim_client *client, struct rc_link *link)
+void sim_wire_open_or_close(struct sim_client *client, struct rc_link *link)
 {
     if (link->wants_close) {
         link->wants_close = false;
@@ -359,7 +359,7 @@ void sim_wire_cut(struct sim_wire *wire, enum sim_cut cut)
     disconnect(wire);
     wire->to_client.swallows = false;
     end_pipe(&wire->to_client);
-    settle(wire);
+    free_if_unused(wire);
 }
 
 void sim_wire_orphan(struct sim_wire *wire, bool tells)
@@ -370,7 +370,7 @@ void sim_wire_orphan(struct sim_wire *wire, bool tells)
     } else if (wire->peer != NULL) {
         end_pipe(&wire->to_server);
     }
-    settle(wire);
+    free_if_unused(wire);
 }
 
 void sim_wire_lose_node(struct sim_node *node)
@@ -380,7 +380,7 @@ void sim_wire_lose_node(struct sim_node *node)
         disconnect(wire);
         sim_wire_swallow(&wire->to_server);
         rc_list_remove(&wire->at_node);
-        settle(wire);
+        free_if_unused(wire);
     }
 }
 

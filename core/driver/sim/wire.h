@@ -23,7 +23,7 @@ enum sim_cut {
 };
 
 /* Does what the link wants, and takes its output. */
-void sim_wire_tend(struct sim_client *client, struct rc_link *link);
+void sim_wire_open_or_close(struct sim_client *client, struct rc_link *link);
 
 /* Nothing arrives any more, and nobody is told. */
 void sim_wire_swallow(struct sim_pipe *pipe);

@@ -59,7 +59,7 @@ function backend.use(module)
     copas = module
 end
 
-function backend.settle(port)
+function backend.begin(port)
     port.is_kicked = false
 end
 

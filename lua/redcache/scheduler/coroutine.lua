@@ -63,8 +63,8 @@ local function wake(slot)
     make_ready(co)
 end
 
-local function settle(port, client)
-    waiting.settle(port, wake)
+local function begin(port, client)
+    waiting.begin(port, wake)
     if not core_loop.open(port) then
         return false
     end
@@ -85,7 +85,7 @@ function scheduler.enter(client)
         return true
     end
     local port = client.port
-    if port.generation ~= generation and not settle(port, client) then
+    if port.generation ~= generation and not begin(port, client) then
         return false
     end
     client.slots, client.count, client.generation = {}, 0, generation

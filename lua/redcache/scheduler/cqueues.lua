@@ -50,7 +50,7 @@ function backend.use(module)
     cqueues, condition = module, require("cqueues.condition")
 end
 
-function backend.settle(port)
+function backend.begin(port)
     port.kicked, port.is_kicked = condition.new(), false
     port.keepers = setmetatable({}, { __mode = "k" })
 end

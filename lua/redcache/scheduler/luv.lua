@@ -75,7 +75,7 @@ function backend.use(module)
     uv = module
 end
 
-function backend.settle(port)
+function backend.begin(port)
     port.poll, port.prepare, port.idle = uv.new_poll(port.fd), uv.new_prepare(), uv.new_idle()
     port.is_kicked, port.is_referenced = false, false
     function port.on_prepare()

@@ -3,7 +3,7 @@
 -- What:   new(backend) makes a scheduler of what an event loop can do:
 --
 --         module               what check() requires; backend.use(module) is given it
---         settle(port)         a port begins: port.fd is readable while there is reason for a turn
+--         begin(port)          a port begins: port.fd is readable while there is reason for a turn
 --         can_wait()           whether this caller is a coroutine of the loop; nil: any coroutine
 --         blocks               any other caller waits, too, and stops the loop; nil: it cannot wait
 --         kick(port)           something was started: a turn is due in this round of the loop
@@ -39,7 +39,7 @@ local function find(backend)
     backend.is_loaded = true
 end
 
-local function settle(port, backend, wake)
+local function begin(port, backend, wake)
     if not core_loop.open(port) then
         return false
     end
@@ -47,8 +47,8 @@ local function settle(port, backend, wake)
     if port.fd < 0 then
         return false
     end
-    waiting.settle(port, wake)
-    backend.settle(port)
+    waiting.begin(port, wake)
+    backend.begin(port)
     return true
 end
 
@@ -69,7 +69,7 @@ local function add_callers(scheduler, backend, wake)
 
     function scheduler.enter(client)
         local port = client.port
-        return port.waiting ~= nil or settle(port, backend, wake)
+        return port.waiting ~= nil or begin(port, backend, wake)
     end
 
     function scheduler.can_wait()

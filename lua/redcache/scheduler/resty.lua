@@ -60,13 +60,13 @@ function resty.driver(settings)
 end
 
 -- A worker begins with what its master had: nothing of it runs here.
-local function settle(port, client)
-    sleepers.settle(port)
-    keeper.settle(port)
+local function begin(port, client)
+    sleepers.begin(port)
+    keeper.begin(port)
     port.backend = BACKENDS[client.driver]
     port.is_memory, port.connect_timeout = client.is_memory, client.connect_timeout
     port.is_passing = core_loop.has_rivals()
-    port.backend.settle(port)
+    port.backend.begin(port)
     if not core_loop.open(port) then
         return false
     end
@@ -86,7 +86,7 @@ function resty.enter(client)
         end
         client.slots, client.count, client.pid = {}, 0, pid
     end
-    return port.pid == pid or settle(port, client)
+    return port.pid == pid or begin(port, client)
 end
 
 ---@return boolean

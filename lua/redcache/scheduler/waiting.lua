@@ -19,7 +19,7 @@ local waiting = {}
 ---A port begins in this process.
 ---@param port redcache.Port
 ---@param wake fun(slot: redcache.Slot) for the slots that somebody waits for
-function waiting.settle(port, wake)
+function waiting.begin(port, wake)
     port.waiting, port.count, port.wake = {}, 0, wake
 end
 
@@ -33,7 +33,7 @@ end
 
 ---One turn of the core: wakes whoever waits for what is done.
 ---@param port redcache.Port
----@return boolean all_told false: there is more, turn again
+---@return boolean is_all false: there is more, turn again
 ---@return integer news of connections, as of core_loop.turn
 function waiting.turn(port)
     local slots = port.waiting
@@ -58,10 +58,10 @@ end
 ---@param port redcache.Port
 ---@return integer news of all turns
 function waiting.turn_all(port)
-    local all_told, news = waiting.turn(port)
-    while not all_told do
+    local is_all, news = waiting.turn(port)
+    while not is_all do
         local more
-        all_told, more = waiting.turn(port)
+        is_all, more = waiting.turn(port)
         news = bor(news, more)
     end
     return news

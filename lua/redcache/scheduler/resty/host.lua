@@ -33,8 +33,8 @@ local LOOKUP_PAUSE = 0.005
 local host = {}
 
 local function wake_writer(link)
-    if not link.told then
-        link.told = true
+    if not link.is_signalled then
+        link.is_signalled = true
         link.sem:post(1)
     end
 end
@@ -153,9 +153,9 @@ end
 local function write(port, i, sock)
     local link = port.links[i]
     while link.sock == sock do
-        link.told = true -- the turn need not wake us
+        link.is_signalled = true -- the turn need not wake us
         turn(port)
-        link.told = false
+        link.is_signalled = false
         local bytes = link.open and core_loop.output(port, i)
         if bytes then
             link.sending = true
@@ -189,7 +189,7 @@ end
 local function bring_up(port, i)
     local link = port.links[i]
     local sock = ngx.socket.tcp()
-    link.sock, link.told = sock, false
+    link.sock, link.is_signalled = sock, false
     link.sem = semaphore.new(0)
     link.writer = ngx.thread.spawn(write, port, i, sock)
     link.reader = ngx.thread.spawn(read, port, i, sock)
@@ -229,10 +229,10 @@ function host.stop(port)
 end
 
 ---A port begins in this process.
-function host.settle(port)
+function host.begin(port)
     port.links = {}
     for i = 0, LINKS - 1 do
-        port.links[i] = { wants = 0, open = false, told = false }
+        port.links[i] = { wants = 0, open = false, is_signalled = false }
     end
 end
 

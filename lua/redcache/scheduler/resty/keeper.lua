@@ -86,7 +86,7 @@ end
 
 local function keep_once(port)
     local backend = port.backend
-    port.keeper_told = false
+    port.keeper_signalled = false
     backend.turn(port)
     backend.tend(port)
     sleepers.drop_abandoned(port)
@@ -98,7 +98,7 @@ local function keep_once(port)
     local wait = is_brief and SHORT_BEAT or HEARTBEAT
     wait = math.min(core_loop.turn_wait(port) or wait, wait)
     port.keeper_wakes = ngx.now() + wait
-    if not port.keeper_told then
+    if not port.keeper_signalled then
         port.keeper_sem:wait(math.max(wait, 0.001))
     end
     return true
@@ -155,7 +155,7 @@ end
 
 ---A port begins in this worker.
 ---@param port redcache.Port
-function keeper.settle(port)
+function keeper.begin(port)
     port.holders, port.keeper_wakes = holders.new(), 0
     port.is_kept, port.has_begun, port.armed_at = false, false, 0
 end

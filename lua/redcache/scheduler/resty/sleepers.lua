@@ -37,11 +37,11 @@ end
 
 ---A port begins in this worker.
 ---@param port redcache.Port
-function sleepers.settle(port)
-    waiting.settle(port, wake)
+function sleepers.begin(port)
+    waiting.begin(port, wake)
     port.posted = {} -- slots whose callers were woken and have not run yet
     port.abandoned = 0
-    port.keeper_sem, port.keeper_told = semaphore.new(0), false
+    port.keeper_sem, port.keeper_signalled = semaphore.new(0), false
 end
 
 ---Drops what light threads have waited for that are gone by now: nobody gets a lease or a lock in
@@ -92,8 +92,8 @@ end
 
 ---Wakes the keeper.
 function sleepers.wake_keeper(port)
-    if not port.keeper_told then
-        port.keeper_told = true
+    if not port.keeper_signalled then
+        port.keeper_signalled = true
         port.keeper_sem:post(1)
     end
 end

@@ -71,7 +71,7 @@ function thread.stop(port)
     port.reader, port.sock = nil, nil
 end
 
-function thread.settle(port)
+function thread.begin(port)
     port.reader, port.sock = nil, nil
 end
 

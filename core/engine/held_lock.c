@@ -1,4 +1,4 @@
-#include "engine/hold.h"
+#include "engine/held_lock.h"
 
 #include <string.h>
 
@@ -7,7 +7,7 @@
 
 enum { TRUST_MARGIN_MIN_MS = 50 };
 
-void rc_hold_end(struct rc_lock *lock, int state)
+void rc_held_lock_end(struct rc_lock *lock, int state)
 {
     struct rc_locks *locks = lock->locks;
     if (atomic_load_explicit(&lock->state, memory_order_relaxed) != RC_LOCK_HELD)
@@ -44,7 +44,7 @@ static void trust(struct rc_lock *lock, int64_t sent_us, int32_t ttl_ms)
 static void on_trust_end(void *context, struct rc_timer *timer)
 {
     (void)context;
-    rc_hold_end(RC_CONTAINER(timer, struct rc_lock, trust), RC_LOCK_LOST);
+    rc_held_lock_end(RC_CONTAINER(timer, struct rc_lock, trust), RC_LOCK_LOST);
 }
 
 static void watch_hold(struct rc_lock *lock)
@@ -92,7 +92,7 @@ static void on_check_answer(struct rc_req *req, int status, struct rc_reply *rep
                            : node->type == '$' && node->len == RC_TOKEN_SIZE &&
                                  memcmp(node->str, lock->token, RC_TOKEN_SIZE) == 0;
     if (!ours) {
-        rc_hold_end(lock, RC_LOCK_LOST);
+        rc_held_lock_end(lock, RC_LOCK_LOST);
         return;
     }
     watch_hold(lock);
@@ -101,10 +101,10 @@ static void on_check_answer(struct rc_req *req, int status, struct rc_reply *rep
     else if (reply->count == 2 && reply->nodes[1].type == ':')
         trust_no_longer(lock, req->sent_us, reply->nodes[1].integer);
     if (is_doomed)
-        rc_hold_verify(lock);
+        rc_held_lock_verify(lock);
 }
 
-void rc_hold_push(const struct rc_link *link, const char *key, size_t len)
+void rc_held_lock_push(const struct rc_link *link, const char *key, size_t len)
 {
     struct rc_req *req = rc_link_half_answered(link);
     if (req == NULL || req->done != on_check_answer)
@@ -116,7 +116,7 @@ void rc_hold_push(const struct rc_link *link, const char *key, size_t len)
 
 /* Somebody changed the lock's key (maybe our own renewal): look, which also makes the server track
    it again. */
-void rc_hold_verify(struct rc_lock *lock)
+void rc_held_lock_verify(struct rc_lock *lock)
 {
     struct rc_locks *locks = lock->locks;
     if (lock->check != NULL)
@@ -142,7 +142,7 @@ void rc_hold_verify(struct rc_lock *lock)
 
 static void on_hold_watch(struct rc_watch *watch)
 {
-    rc_hold_verify(RC_CONTAINER(watch, struct rc_lock, watch));
+    rc_held_lock_verify(RC_CONTAINER(watch, struct rc_lock, watch));
 }
 
 static void send_renewal(struct rc_lock *lock)
@@ -173,12 +173,12 @@ static void on_renew_timer(void *context, struct rc_timer *timer)
     send_renewal(lock);
 }
 
-void rc_hold_start(struct rc_lock *lock, const struct rc_op *op, const char *token,
-                   int32_t asked_ttl_ms, int64_t sent_us)
+void rc_held_lock_start(struct rc_lock *lock, const struct rc_op *op, const char *token,
+                        int32_t asked_ttl_ms, int64_t sent_us)
 {
     struct rc_context *context = lock->locks->context;
-    rc_hold_end(lock,
-                RC_LOCK_FREE); /* two slots acquired with one handle: the newer token counts */
+    rc_held_lock_end(lock,
+                     RC_LOCK_FREE); /* two slots acquired with one handle: the newer token counts */
     lock->ttl_ms = op->ask.lock_options.ttl_ms;
     lock->renews = !(op->ask.lock_options.flags & RC_NO_RENEW);
     lock->hold_until_us = op->ask.lock_options.max_hold_ms > 0
@@ -210,7 +210,7 @@ static void on_extend_answer(struct rc_req *req, int status, struct rc_reply *re
         status = RC_ERR_REDIS;
         text = rc_node_text(&reply->nodes[0], cause);
     } else if (status == 0 && (!held || reply->nodes[0].integer != 1)) {
-        rc_hold_end(lock, RC_LOCK_LOST);
+        rc_held_lock_end(lock, RC_LOCK_LOST);
         status = RC_ERR_NOTHELD;
     }
     if (status != 0) {
@@ -247,7 +247,7 @@ void rc_locks_extend(struct rc_locks *locks, struct rc_op *op)
                      on_extend_answer);
 }
 
-void rc_hold_prepare(struct rc_lock *lock, struct rc_locks *locks)
+void rc_held_lock_prepare(struct rc_lock *lock, struct rc_locks *locks)
 {
     lock->locks = locks;
     lock->renew.fire = on_renew_timer;
