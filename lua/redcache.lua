@@ -63,7 +63,7 @@ local redcache = {
 ---header, gets one, so that any bytes come back as they went in), grace (0: how long after its ttl
 ---a value may be served when the loader or Redis fails), decodeErrors ("miss": what this version
 ---cannot read - broken bytes, an unknown codec, flag, kind or newer header - is a miss for get and
----getMulti, counted in stats().decodeErrors and left alone; remember loads it anew, and only it,
+---getMulti, counted in stats().decodeErrors and left alone; remember loads it again, and only it,
 ---set and put replace it; "error": get, getMulti and remember return the error decode, and it
 ---stays).
 ---Both codecs hold tables up to 32 levels deep; msgpack, so that foreign bytes cannot unfold

@@ -66,7 +66,7 @@ local function hot(source, body)
     end
 end
 
--- For whoever counts: the keys of all runs are as many, and nobody looks at a clock.
+-- For counting: the keys of all runs are as many, and nobody looks at a clock.
 local function counted(fn, keys)
     return function(calls)
         for i = 1, calls do

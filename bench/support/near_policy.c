@@ -105,7 +105,7 @@ static uint64_t count_entries(struct rc_near *near)
     return stats.entries;
 }
 
-/* Fills different keys until there are no more entries for it. */
+/* Fills different keys until no entry is left for it. */
 static uint32_t measure(size_t bytes, size_t value_len, uint32_t step)
 {
     struct near_state *state = open_near(bytes, value_len);

@@ -2,7 +2,7 @@
  * buf - a growing run of bytes with a read position.
  *
  * What:    append at the end, consume from the front; the room is kept for the next use.
- * Threads: none of its own; whoever owns the buf.
+ * Threads: none of its own; the owner of the buf.
  * Memory:  owns its bytes. A pointer into it is void after the next append.
  * Errors:  RC_ERR_NOMEM, and then nothing was appended.
  * Not:     no shrinking by itself; call rc_buf_trim where a large value must not stay for ever.

@@ -2,7 +2,7 @@
  * heap - deadlines: the earliest of many, in O(log n).
  *
  * What:    a binary heap of timers that live inside the objects they belong to.
- * Threads: whoever owns the heap.
+ * Threads: the owner of the heap.
  * Memory:  owns its array of pointers, never the timers.
  * Errors:  rc_heap_set returns RC_ERR_NOMEM and leaves the timer as it was.
  * Not:     reads no clock and calls nobody; the engine takes what is due and calls `fire`.

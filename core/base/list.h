@@ -2,7 +2,7 @@
  * list - a doubly linked list whose links live inside the elements.
  *
  * What:    O(1) insert at either end and removal from the middle.
- * Threads: whoever owns the list.
+ * Threads: the owner of the list.
  * Memory:  owns nothing.
  * Errors:  none.
  * Not:     does not know what its elements are; RC_CONTAINER gets from a link to its element.

@@ -249,7 +249,7 @@ void rc_unref(rc_client *client, int32_t timeout_ms)
     rc_registry_unlock();
     if (!last)
         return;
-    /* Still counted, so that nobody frees it; whoever opens it in this moment gets a new client. */
+    /* Still counted, so that nobody frees it; an open in this moment makes a new client. */
     rc_close(client, timeout_ms);
     rc_registry_lock();
     client->references--;

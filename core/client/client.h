@@ -79,7 +79,7 @@ bool rc_client_is_inherited(const struct rc_client *client);
    goes. */
 void rc_client_count_user(struct rc_client *client, int change);
 
-/* The last reference is about to go: whoever opens the client from now on gets another one. False:
+/* The last reference is about to go: an open from now on makes another client. False:
    others go on with it. */
 bool rc_client_leave(struct rc_client *client);
 

@@ -54,7 +54,7 @@ void rc_loop_free(rc_loop *loop)
     loop->is_leaving = true;
     if (loop->seats > 0)
         return;
-    if (driver != NULL) /* whoever has just finished a seat of ours is out of the loop then */
+    if (driver != NULL) /* its finisher has left the loop then */
         rc_driver_call(driver, do_nothing, NULL);
     rc_loop_deinit(loop);
     free(loop);

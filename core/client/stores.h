@@ -2,7 +2,7 @@
  * stores - which store in memory a client of a memory:// address works on.
  *
  * What:    clients with one name and one clock share a store; it goes with the last of them. In a
- *          child of fork() they begin anew, with an empty one: the parent's is never touched there.
+ *          child of fork() they begin with an empty one: the parent's is never touched there.
  * Threads: any, with the registry's mutex.
  * Memory:  a client holds one reference (rc_client.memory) from join to leave.
  * Errors:  as texts.

@@ -176,7 +176,7 @@ void rc_driver_close(struct rc_driver *driver, int32_t timeout_ms)
     rc_driver_call(driver, end_engine, NULL);
     if (driver->runner->stop != NULL)
         driver->runner->stop(driver);
-    /* Whoever was about to submit or free something finishes it alone from now on. */
+    /* A caller that was about to submit or free something finishes it alone from now on. */
     atomic_store(&driver->ended, true);
 }
 

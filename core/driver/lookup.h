@@ -6,7 +6,7 @@
  *          crashes in a child of fork() that does not use libuv (libuv 1.44.2).
  * Threads: one starts, asks and takes or abandons; the lookup's own thread ends by itself,
  *          whenever.
- * Memory:  the lookup is freed by whoever is last: the taker, or its thread when it was abandoned.
+ * Memory:  the taker frees the lookup, or its thread does where it was abandoned.
  * Errors:  RC_ERR_NOMEM when the thread cannot be made; a name without addresses is told by take.
  * Not:     caches nothing, and cannot be hurried: an abandoned lookup goes on until the resolver
  *          gives up.

@@ -119,7 +119,7 @@ struct rc_seat *rc_loop_take(struct rc_loop *loop)
         return NULL;
     loop->first = seat->next_done;
     seat->is_unreported = false;
-    while (!rc_seat_is_done(seat)) /* whoever finishes it is between push and done */
+    while (!rc_seat_is_done(seat)) /* its finisher is between push and done */
         sched_yield();
     return seat;
 }

@@ -3,7 +3,7 @@
  *
  * What:    a list that seats with a name are put into when they are done, and what wakes the caller
  *          then: nothing, a descriptor, or a connection that the caller made to us.
- * Threads: rc_loop_finish: whoever owns the engine. The rest: the loop's own.
+ * Threads: rc_loop_finish: the engine's owner. The rest: the loop's own.
  * Memory:  the caller's; deinit only when none of its seats is under way any more.
  * Errors:  RC_ERR_*.
  * Not:     turns nothing by itself: the caller does, when it was woken.

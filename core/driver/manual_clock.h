@@ -5,7 +5,7 @@
  *          at each of their deadlines, one after the other in the order they were started. A
  *          blocking wait that only time can end moves the clock to the next deadline by itself. So
  *          nothing takes real time, and everything happens in the same order each time.
- * Threads: one: whoever uses the clock and the clients on it.
+ * Threads: one, for the clock and the clients on it.
  * Memory:  counted references: the maker's, and one per client. Drivers are their clients'.
  * Errors:  none.
  * Not:     no clock of the machine is read.

@@ -4,11 +4,11 @@
  * What:    the table of what differs between the ways to turn an engine:
  *              inline   blocking callers turn it, a reactor thread where none does; sockets
  *              instant  the same on a store in memory, where the answer comes with the sending
- *              clock    whoever moves a clock by hand
+ *              clock    the caller that moves a clock by hand
  *              poll     a host whose own loop watches the reactor's descriptor
  *              host     a host that owns the connections: its calls are all that happens
  *          Everything else in the driver is the same for all of them.
- * Threads: start, stop, free, orphan: whoever starts, closes, frees or inherits the driver.
+ * Threads: start, stop, free, orphan: the thread that starts, closes, frees or inherits the driver.
  *          wake: any. wait, turn, tell, fd, pause: a caller's.
  * Memory:  tables are constant; what they work on lies in the driver.
  * Errors:  RC_ERR_*.

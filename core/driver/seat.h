@@ -23,7 +23,7 @@ struct rc_loop;
 enum rc_seat_state {
     RC_SEAT_DONE = 1,   /* the result is there */
     RC_SEAT_PARKED = 2, /* its thread sleeps, or is about to */
-    RC_SEAT_TURN = 4    /* whoever turned the loop has left: it is up to this thread now */
+    RC_SEAT_TURN = 4    /* the thread that turned has left: this one turns now */
 };
 
 struct rc_seat {
@@ -33,7 +33,7 @@ struct rc_seat {
     struct rc_client *client;
     struct rc_driver
         *driver;          /* where it was last submitted: another one after a fork or rc_close */
-    struct rc_loop *loop; /* NULL: whoever wants it done waits for it, or asks */
+    struct rc_loop *loop; /* NULL: its caller waits for it, or asks */
     uint32_t name;        /* what the loop calls it */
 
     /* From submission to the engine: the seat that was submitted before this one. */

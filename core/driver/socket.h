@@ -2,7 +2,7 @@
  * socket - one nonblocking stream socket.
  *
  * What:    connect, send, receive, with errors as texts for the link.
- * Threads: whoever owns it.
+ * Threads: the owner of the descriptor.
  * Memory:  a file descriptor.
  * Errors:  -errno, or RC_SOCKET_EOF where the peer has closed; rc_socket_error has words for both.
  * Not:     no DNS: addresses come resolved. SIGPIPE is never raised.

@@ -33,7 +33,7 @@ long rc_tls_write(struct rc_tls *tls, const char *bytes, size_t len);
 struct rc_buf *rc_tls_output(struct rc_tls *tls);
 /* Bytes from the socket, all of them taken. */
 int rc_tls_feed(struct rc_tls *tls, const char *bytes, size_t len);
-/* Decrypted bytes; 0: no more for now; RC_ERR_*. */
+/* Decrypted bytes; 0: none for now; RC_ERR_*. */
 long rc_tls_read(struct rc_tls *tls, char *bytes, size_t room);
 const char *rc_tls_error(const struct rc_tls *tls);
 

@@ -97,10 +97,10 @@ void rc_driver_kick(struct rc_driver *driver)
 void rc_driver_tell(struct rc_driver *driver)
 {
     /* Pairs with the exchange in listen: what the wire holds was put there before. Sequentially
-       consistent because we then look at `owner`, while whoever leaves writes `owner`, then looks
-       here. */
+       consistent because we then look at `owner`, while the thread that leaves writes `owner`, then
+       looks here. */
     if (atomic_exchange(&driver->has_news, true))
-        return; /* whoever was told first has not looked yet */
+        return; /* the one that was told first has not looked yet */
     if (atomic_load(&driver->owner) == RC_OWNER_NONE)
         wake_runner(driver);
 }
@@ -138,8 +138,8 @@ void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat)
     atomic_store_explicit(&seat->state, 0, memory_order_relaxed);
     seat->earlier = atomic_load_explicit(&driver->submitted, memory_order_relaxed);
     /* Release pairs with the exchange in take_submitted: the op comes along. Sequentially
-       consistent because the submitter then looks at `owner`, while whoever leaves or falls asleep
-       writes `owner`, then looks here. */
+       consistent because the submitter then looks at `owner`, while a thread that leaves or falls
+       asleep writes `owner`, then looks here. */
     while (!atomic_compare_exchange_weak(&driver->submitted, &seat->earlier, seat)) {
     }
 }

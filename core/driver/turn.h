@@ -2,7 +2,7 @@
  * turn - one pass of an engine over its wires, and the right to make it.
  *
  * What:    struct rc_driver: the engine with its wire, the queue of submitted seats, and ownership.
- *          Ops are put into the queue by any thread; whoever owns the engine takes them out, moves
+ *          Ops are put into the queue by any thread; the owner takes them out, moves
  *          bytes and finishes ops. Which threads become owners, and how the others wait, is the
  *          runner's: of it this file knows only the table. Nobody ever waits under a mutex.
  * Threads: marked at each field.
@@ -122,7 +122,7 @@ static inline void rc_driver_count_inline_turn(struct rc_driver *driver)
 
 static inline int64_t rc_driver_now_us(const struct rc_driver *driver)
 {
-    /* Acquire pairs with whoever moves the clock. */
+    /* Acquire pairs with the mover of the clock. */
     return driver->time_us != NULL ? atomic_load_explicit(driver->time_us, memory_order_acquire)
                                    : rc_clock_us();
 }

@@ -1,7 +1,7 @@
 /*
  * wire_socket - a line over a socket, plain or with TLS.
  *
- * What:    what the reactor opens and closes, and whoever owns the engine sends and reads over.
+ * What:    what the reactor opens and closes, and the engine's owner sends and reads over.
  * Threads: the engine's owner.
  * Memory:  socket and encryption are the reactor's to make and to end.
  * Errors:  told to the link by rc_link_lost.

@@ -2,7 +2,7 @@
  * command - writes requests as RESP arrays of bulk strings.
  *
  * What:    appends "*argc", then "$len" and bytes per argument to a buf.
- * Threads: whoever owns the buf.
+ * Threads: the owner of the buf.
  * Memory:  appends to the given buf.
  * Errors:  RC_ERR_NOMEM; the buf then holds a part of a command and must be cleared.
  * Not:     does not check that as many arguments follow as were announced.

@@ -108,8 +108,8 @@ struct kind {
     /* Takes the op out of what it waits in besides its request or fetch. NULL: nothing. */
     void (*leave)(struct rc_engine *engine, struct rc_op *op);
     /* The time that Redis had for an answer is over, and not that of the call: what still asks
-       Redis gives up, and whoever waits for another's load or lock goes on. False: it cannot. NULL:
-       the two times are one. */
+       Redis gives up, and a caller that waits for another's load or lock goes on. False: it cannot.
+       NULL: the two times are one. */
     bool (*go_on)(struct rc_engine *engine, struct rc_op *op);
     enum writes writes;
     enum effect effect; /* on those keys */

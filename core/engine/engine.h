@@ -47,7 +47,7 @@ static inline void rc_engine_set_time(struct rc_engine *engine, int64_t now_us)
 void rc_engine_submit(struct rc_engine *engine, struct rc_op *op);
 void rc_engine_run(struct rc_engine *engine);                    /* fires due timers */
 int64_t rc_engine_deadline(const struct rc_engine *engine);      /* INT64_MAX: none */
-struct rc_op *rc_engine_take_finished(struct rc_engine *engine); /* NULL: no more */
+struct rc_op *rc_engine_take_finished(struct rc_engine *engine); /* NULL: none is left */
 
 /* Ends with RC_ERR_CANCELLED what carries the tag, running or leading; returns how many. */
 int rc_engine_cancel(struct rc_engine *engine, uint64_t tag);

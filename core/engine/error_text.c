@@ -220,7 +220,7 @@ static size_t without_place(const char *text, size_t len)
     return len;
 }
 
-/* "MOVED 3999 127.0.0.1:6381", and ASK: whoever follows needs the address. */
+/* "MOVED 3999 127.0.0.1:6381", and ASK: the one that follows needs the address. */
 static bool is_redirection(const char *text, size_t len)
 {
     size_t at = len > 6 && memcmp(text, "MOVED ", 6) == 0 ? 6

@@ -23,7 +23,7 @@ void rc_held_lock_end(struct rc_lock *lock,
 /* Looks whether the key still holds our token, which also makes the server track it again. */
 void rc_held_lock_verify(struct rc_lock *lock);
 /* A push (NULL: all may have changed) that stands between the two answers to such a look is told to
-   nobody by a watch: whoever looks then looks once more. */
+   nobody by a watch: the thread that looks then looks once more. */
 void rc_held_lock_push(const struct rc_link *link, const char *key, size_t len);
 
 #endif

@@ -31,7 +31,7 @@ struct rc_horizon {
     struct rc_timer timer;
     bool is_watching;
     bool stays;       /* goes on watching where nobody reads: on_watch has reasons of its own */
-    bool is_offered;  /* vouches where nobody reads: whoever takes over may come in a moment */
+    bool is_offered;  /* vouches though nobody reads: a taker may come in a moment */
     int64_t stuck_us; /* since when a PING is overdue; 0: none is */
     int64_t pace_us;  /* between two ticks; grows up to what the readers need */
     struct rc_req *heartbeat; /* the heartbeat under way, or NULL */
@@ -45,7 +45,7 @@ int rc_horizon_init(struct rc_horizon *horizon, struct rc_context *context, stru
 void rc_horizon_deinit(struct rc_horizon *horizon);
 /* Somebody reads, or will: watch that the connection stays known coherent. */
 void rc_horizon_watch(struct rc_horizon *horizon);
-/* Others are about to take over what we keep: from now on we vouch for it, whoever reads. */
+/* Others are about to take over what we keep: from now on we vouch for it, also without readers. */
 void rc_horizon_offer(struct rc_horizon *horizon);
 /* A PING whose answer brings all that was acknowledged before it was sent; with the heartbeat's
    question where the last one is too old. `done` as rc_req says. NULL: no memory. */

@@ -75,8 +75,8 @@ static int64_t answer_by_us(const struct rc_context *context, const struct rc_op
                                             : context->options.command_timeout_ms);
 }
 
-/* Gives a lease back, whoever hears the answer. It waits for its connection as long as the lease
-   lives: who asks for the key meanwhile finds it taken. */
+/* Gives a lease back, though nobody may hear the answer. It waits for its connection as long as the
+   lease lives: who asks for the key meanwhile finds it taken. */
 static struct rc_req *take_release(struct rc_flight *flight)
 {
     const char *key = rc_buf_head(&flight->key);
@@ -129,7 +129,7 @@ static void finish_stale(struct rc_context *context, struct rc_op *op)
 }
 
 /* What was loaded without Redis a moment ago is for these, too: one run per degraded_ttl, whether
-   Redis is away or refuses each lease anew. */
+   Redis is away or refuses each new lease. */
 static bool serve_again(struct rc_flight *flight)
 {
     struct rc_context *context = flight->leases->context;

@@ -14,7 +14,7 @@
 
 /* After an answer: those it did not serve ask again. */
 void rc_lease_next_round(struct rc_flight *flight);
-/* Gives the lease back, whoever hears the answer. */
+/* Gives the lease back, though nobody may hear the answer. */
 void rc_lease_release(struct rc_flight *flight);
 void rc_lease_send_heartbeat(struct rc_flight *flight);  /* covers the old value, too */
 void rc_lease_start_heartbeat(struct rc_flight *flight); /* sets the timer for the next one */

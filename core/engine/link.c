@@ -233,7 +233,7 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
     else if (link->state == RC_LINK_IDLE)
         fail_soon(req, RC_ERR_CLOSED);
     else if (req->done == NULL)
-        return; /* nobody waits in vain */
+        return; /* nobody waits for it */
     else if (link->refused)
         fail_soon(req, RC_ERR_REDIS);
     else if (rc_link_is_barred(link))
@@ -287,7 +287,7 @@ void rc_link_forget(struct rc_req *req)
 }
 
 /* One without `done` that may be repeated is sent for its effect alone: it gives a lease back,
-   whoever hears of it. What was forgotten or timed out is neither, unless it has patience. */
+   or nobody hears of it. What was forgotten or timed out is neither, unless it has patience. */
 static bool is_wanted(const struct rc_req *req)
 {
     return req->done != NULL || req->may_retry;

@@ -75,7 +75,7 @@ struct rc_link {
     bool wants_close;  /* the driver shall close the socket; it clears this */
     bool ended;        /* rc_link_shutdown: it stays closed */
     bool tracking;     /* the server agreed to CLIENT TRACKING */
-    bool refused;      /* the server does not let us in: waiting is in vain */
+    bool refused;      /* the server does not let us in: waiting does not help */
     bool turned_away;  /* it had no room for us the last time; perhaps the next time it has */
     bool is_read_only; /* it answers reads and refuses writes; `cause` says why */
     uint64_t epoch;    /* grows with every connection that ended */

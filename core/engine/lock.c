@@ -173,7 +173,7 @@ void rc_locks_deinit(struct rc_locks *locks)
     rc_table_deinit(&locks->lines);
 }
 
-/* The head of the line is served or gone; whoever is next asks. */
+/* The head of the line is served or gone; the next one asks. */
 static void next(struct rc_lock_line *line)
 {
     line->state = LINE_IDLE;
@@ -426,7 +426,7 @@ void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op)
         return;
     }
     bool force = op->ask.lock_options.flags & RC_FORCE;
-    if (force) /* asks at once, whoever waits */
+    if (force) /* asks at once, though others wait */
         rc_list_prepend(&line->waiting, &op->run.member);
     else
         rc_list_append(&line->waiting, &op->run.member);
@@ -446,7 +446,7 @@ static void tell_line(struct rc_locks *locks, const struct rc_lock *lock)
         ask(line);
 }
 
-/* Worth sending for as long as the lock may live, whoever hears the answer. */
+/* Worth sending for as long as the lock may live, though nobody may hear the answer. */
 static struct rc_req *take_own_release(const struct rc_lock *lock)
 {
     struct rc_req *req =

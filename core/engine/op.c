@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* What a slot in use keeps of a large value. An idle one is shrunk by whoever keeps it. */
+/* What a slot in use keeps of a large value. Its keeper shrinks an idle one. */
 enum { KEEP_BYTES = 256 * 1024 };
 
 int rc_op_init(struct rc_op *op)

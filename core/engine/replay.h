@@ -68,7 +68,8 @@ void rc_replay_begin(struct rc_replay *replay, const char *key, size_t len,
 /* It was acknowledged, or it failed. Once per begin. */
 void rc_replay_end(struct rc_replay *replay, const char *key, size_t len, bool is_acknowledged);
 /* A write of the key was acknowledged. An earlier delete stays noted, for a failover may lose both
-   and bring back what was deleted; but it is lost no more where anything else stands in the key. */
+   and bring back what was deleted; but it is no longer lost where anything else stands in the key.
+   */
 void rc_replay_overrule(struct rc_replay *replay, const char *key, size_t len);
 
 /* W is ready again, and link->identity known. */

@@ -36,8 +36,8 @@
 
 static const char *const SOURCES[RC_SCRIPT_COUNT] = {
     /* SET NX GET does not make the server track the key, so the holder gets no push for its own
-       lease; whoever finds a load running or a value reads the key once more, and is told when
-       it changes. */
+       lease; a caller that finds a load running or a value reads the key once more, and is told
+       when it changes. */
     [RC_SCRIPT_ACQUIRE] =
         "local v=redis.call('SET',KEYS[1],ARGV[1],'NX','GET','PX',ARGV[2]) "
         "if not v or v==ARGV[1] then return {1} end "

@@ -63,7 +63,7 @@ enum {
     RC_ERR_BUSY = -13,       /* held by somebody else (a lock that did not come within its wait) */
     RC_ERR_ARGUMENT = -14,   /* the call's arguments or the slot's state do not fit */
     RC_ERR_FORKED = -15,     /* the lease or lock belongs to the parent process */
-    RC_ERR_DESCRIPTORS = -16 /* this process may open no more descriptors (ulimit -n) */
+    RC_ERR_DESCRIPTORS = -16 /* this process may not open another descriptor (ulimit -n) */
 };
 
 /* What an operation that succeeded (status 0) found or did. */
@@ -418,9 +418,9 @@ void rc_op_free(rc_op *op);
    after this ends with RC_ERR_CANCELLED, or RC_ERR_ARGUMENT. */
 void rc_op_drop(rc_op *op);
 /* A slot keeps its buffers for its next use, so it holds what its largest operation needed until
-   then. Whoever keeps many idle slots calls this where result->room_bits is large: each buffer with
-   more room than keep_bytes is freed. The result is void after it. RC_ERR_ARGUMENT, and nothing is
-   freed: the operation is running, or holds a lease. */
+   then. A caller that keeps many idle slots calls this where result->room_bits is large: each
+   buffer with more room than keep_bytes is freed. The result is void after it. RC_ERR_ARGUMENT, and
+   nothing is freed: the operation is running, or holds a lease. */
 int rc_op_trim(rc_op *op, size_t keep_bytes);
 const rc_result *rc_op_result(rc_op *op);     /* the same address for the slot's whole life */
 /* result->nodes elements of the last rc_command or rc_submit */

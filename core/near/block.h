@@ -76,7 +76,7 @@ static inline int64_t rc_block_time(uint64_t ticks, int64_t birth_us)
     return ticks == RC_BLOCK_NO_DEADLINE ? INT64_MAX : birth_us + (int64_t)ticks * RC_BLOCK_TICK_US;
 }
 
-/* By whoever holds the mutex. */
+/* By the holder of the mutex. */
 static inline uint64_t rc_block_deadline(const struct rc_block *block)
 {
     return block->deadline | (uint64_t)(block->kind >> 3) << 32;

@@ -31,7 +31,7 @@ int rc_near_open(struct rc_near **near, const struct rc_near_options *options, c
 
 void rc_near_ref(struct rc_near *near)
 {
-    /* Relaxed: whoever asks for one more has one. */
+    /* Relaxed: every caller that asks for one more holds one already. */
     atomic_fetch_add_explicit(&near->references, 1, memory_order_relaxed);
 }
 
@@ -130,7 +130,7 @@ void rc_near_forget_need(struct rc_near_owner *owner)
 void rc_near_offer(struct rc_near *near, struct rc_near_owner *owner)
 {
     atomic_store_explicit(&owner->offer, RC_OFFER_OPEN, memory_order_relaxed);
-    /* Release: with the acquire in rc_near_offers; whoever sees the count finds the offer. */
+    /* Release: with the acquire in rc_near_offers; who sees the count finds the offer. */
     atomic_fetch_add_explicit(&near->region.head->offers, 1, memory_order_release);
 }
 
@@ -153,7 +153,7 @@ struct rc_near_owner *rc_near_take_offer(struct rc_near *near, const struct rc_n
 
 void rc_near_end_offer(struct rc_near_owner *owner)
 {
-    uint32_t taken = RC_OFFER_TAKEN; /* no more, where the slot has another owner by now */
+    uint32_t taken = RC_OFFER_TAKEN; /* no longer, where the slot has another owner */
     atomic_compare_exchange_strong(&owner->offer, &taken, RC_OFFER_ENDED);
 }
 
@@ -169,7 +169,7 @@ bool rc_near_is_offer_ended(const struct rc_near_owner *owner)
    A process may stand still between any two of these; it must not be told then that the entry is
    good:
 
-   - asof before stamp and entry: whoever raised asof to A had dropped before what changed before A
+   - asof before stamp and entry: whose asof is A has dropped before that what changed before A
      (release in rc_near_set_asof, acquire here), and had renewed the stamp before if the connection
      was lost before. So what is found unchanged after A was loaded was current at A. The other way
      round a process could find the entry, sleep while it is dropped, and then load an asof that is

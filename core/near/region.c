@@ -88,7 +88,7 @@ static bool is_same_space(uint64_t a, uint64_t b)
     return a == b || a == 0 || b == 0;
 }
 
-/* On zeroed memory. Whoever dies in here leaves is_ready 0. */
+/* On zeroed memory. A process that dies in here leaves is_ready 0. */
 static int make(struct rc_region *region, const struct rc_near_options *options, const char **why)
 {
     struct rc_region_head *head = region->head;
@@ -190,8 +190,8 @@ static bool is_half_made(int fd, const struct stat *status)
            (head.magic == 0 || head.magic == MAGIC) && head.is_ready != 1;
 }
 
-/* Opens the file and takes its lock, which goes with the process that holds it: whoever has it and
-   finds the file empty may make the region. Nobody holds it longer than that takes. */
+/* Opens the file and takes its lock, which goes with the process that holds it: a process that has
+   it and finds the file empty may make the region. Nobody holds it longer than that takes. */
 static int open_locked(const char *path, struct stat *status, const char **why)
 {
     const struct timespec pause = {.tv_nsec = 1000000};

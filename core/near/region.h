@@ -6,8 +6,8 @@
  * Threads: rc_region_open and _close by one thread; the rest from any thread of any process.
  * Memory:  a struct rc_region is this process's view. After a fork it is valid in the child.
  * Errors:  RC_ERR_NOMEM, RC_ERR_ARGUMENT, with a static text.
- * Not:     no protection against processes that may write the memory: whoever maps it may destroy
- *          it. Who only truncates its file kills all who have it mapped (SIGBUS).
+ * Not:     no protection against processes that may write the memory: a process that maps it may
+ *          destroy it. Who only truncates its file kills all who have it mapped (SIGBUS).
  *
  * Who lives: an owner slot of a process that is gone goes to the next one, a slot of a living
  *          process never does: two processes with one slot would vouch for each other's copies.

@@ -105,8 +105,8 @@ void rc_stripe_view(struct rc_stripe *stripe, const struct rc_stripe_shape *shap
 int rc_stripe_init(struct rc_stripe *stripe);
 /* A robust mutex that processes share. */
 int rc_stripe_init_mutex(pthread_mutex_t *mutex);
-/* Takes one, without ever sleeping in it. 0, EOWNERDEAD (taken, too), EBUSY where whoever has it
-   did not give it back in patience_us, or what is wrong with it. */
+/* Takes one, without ever sleeping in it. 0, EOWNERDEAD (taken, too), EBUSY where the thread that
+   has it did not give it back in patience_us, or what is wrong with it. */
 enum { RC_STRIPE_PATIENCE_US = 1000000 };
 int rc_stripe_take_mutex(pthread_mutex_t *mutex, int kind, int64_t patience_us);
 

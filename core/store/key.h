@@ -20,7 +20,7 @@ struct rc_key *rc_key_find(struct rc_store *store, uint32_t database, struct rc_
 struct rc_key *rc_key_peek(const struct rc_store *store, uint32_t database, struct rc_text name);
 bool rc_key_is_over(const struct rc_store *store, const struct rc_key *key);
 /* Removes the key if its time is over, unless a replica has to wait for its master to say so. true:
-   it is gone for whoever asks. */
+   it is gone for all who ask. */
 bool rc_key_expire(struct rc_store *store, struct rc_key *key);
 
 /* Makes the key, or gives it another value and expiry. */

@@ -2,7 +2,7 @@
  * request - reads one command after the other out of a stream of bytes.
  *
  * What:    RESP arrays of bulk strings, cut anywhere; goes on where it stopped.
- * Threads: whoever owns the connection.
+ * Threads: the connection's owner.
  * Memory:  owns the list of arguments; their bytes are the caller's, and stand where the caller
  *          has them.
  * Errors:  RC_ERR_PROTOCOL with Redis' own words; RC_ERR_NOMEM. The stream is useless then.

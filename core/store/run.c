@@ -53,7 +53,7 @@ static bool has_all(struct rc_run *run, const struct rc_text *words, uint32_t co
     return true;
 }
 
-/* One element that a command has answered: what a script calls answers no more than that, but TIME,
+/* One element that a command has answered: what a script calls answers at most that, but TIME,
    which it does not call. */
 static struct rc_value read_value(struct rc_run *run, size_t start)
 {

@@ -325,8 +325,8 @@ static void asks_for_a_sign_of_life_only_while_somebody_reads(void)
     take_down();
 }
 
-/* The other engine's copy is older, and its push has not arrived yet: whoever was handed the newer
-   value must not find the older one afterwards. */
+/* The other engine's copy is older, and its push has not arrived yet: a caller that was handed the
+   newer value must not find the older one afterwards. */
 static void what_is_read_past_it_takes_older_copies_out(void)
 {
     set_up();

@@ -187,7 +187,7 @@ static void knows_at_once_that_it_was_taken_away(void)
     take_down();
 }
 
-/* By whoever it was deleted; the holder may be long dead. */
+/* Any client may have deleted it; the holder may be long dead. */
 static void hears_that_the_key_is_gone(void)
 {
     set_up();

@@ -477,7 +477,7 @@ static void ends_a_handle_with_its_entry(void)
     handle = bed.value.handle;
     drop(&bed, "key", RC_NEAR_PUSH);
     CHECK(!rc_near_is_valid(bed.near, &handle, SECOND));
-    CHECK(fill(&bed, "key", "value")); /* the same bytes in the same place, but read anew */
+    CHECK(fill(&bed, "key", "value")); /* the same bytes in the same place, but read again */
     CHECK(!rc_near_is_valid(bed.near, &handle, SECOND));
     CHECK(has(&bed, "key", "value"));
     handle = bed.value.handle;

@@ -641,7 +641,7 @@ static void leaves_no_name_behind_where_it_could_not_be_made(void)
     CHECK(rc_near_unlink(options.name, options.name_len) == RC_ERR_ARGUMENT); /* it is gone */
 }
 
-/* Whoever makes a region holds its file's lock, and goes on within a moment. */
+/* The process that makes a region holds its file's lock, and goes on within a moment. */
 static void waits_for_who_makes_it_but_not_for_ever(void)
 {
     struct rc_near_options options = named();

@@ -68,7 +68,7 @@ static void fires_the_watches_of_the_keys_that_changed(void)
     CHECK(fired[0] == 1 && fired[1] == 0 && fired[2] == 1 && fired[3] == 1);
     push(">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n");
     CHECK(fired[0] == 1 && fired[2] == 1); /* once: the server forgets, too */
-    CHECK(strcmp(told, "a ") == 0);        /* but whoever keeps copies hears it every time */
+    CHECK(strcmp(told, "a ") == 0);        /* but a keeper of copies hears it every time */
     rc_track_unwatch(&track, &watches[1]);
     rc_track_deinit(&track);
 }

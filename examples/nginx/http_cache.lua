@@ -20,7 +20,7 @@ local REFRESH_SECONDS = 60
 -- Other machines may read a dropped page near for a second; then nobody asks for the mark.
 local DROPPED_SECONDS = 60
 
--- Of this hop, or made anew for each answer.
+-- Of this hop, or made for each answer.
 local NOT_KEPT = {
     ["age"] = true, ["cache-tag"] = true, ["connection"] = true, ["content-length"] = true,
     ["date"] = true, ["keep-alive"] = true, ["server"] = true, ["te"] = true, ["trailer"] = true,
@@ -59,8 +59,8 @@ end
 -- Tags --------------------------------------------------------------------------------------------
 
 -- A tag is a random generation, read near: no round trip. A page keeps those it was made under;
--- whoever purges a tag writes another one, and all pages of it are void at once, on all machines.
--- One that Redis has evicted is made anew: pages are void then that need not be, never the other
+-- a purge of a tag writes another one, and all pages of it are void at once, on all machines.
+-- One that Redis has evicted is made again: pages are void then that need not be, never the other
 -- way round.
 local function generation(tag)
     return marks:rememberForever("tag:" .. tag, random_id)
@@ -71,8 +71,8 @@ local function each_tag(text)
 end
 
 -- Tags are known when the upstream has answered, and a purge may have come between: then the page
--- is older than its generations. So a purge first says here that there was one, and whoever loads
--- looks before and after.
+-- is older than its generations. So a purge first says here that there was one, and a request that
+-- loads looks before and after.
 local function last_purge(opts)
     return marks:rememberForever("purges", random_id, opts)
 end

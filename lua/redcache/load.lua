@@ -1,4 +1,5 @@
--- load - whoever loads a key: runs the user's function, and ends the load with what it said.
+-- load - the caller that loads a key: runs the user's function, and ends the load with what it
+-- said.
 --
 -- What:   lead() holds the lease: loader, entry, publish. alone() holds none, and its value is its
 --         caller's alone. take() and run() surround every attempt at a load; put.lua shares make().

@@ -1,7 +1,7 @@
 -- marks - which keys this Lua state is loading right now, and in which coroutine.
 --
--- What:   a mark stands at its key while a loader runs. Whoever asks for the key meanwhile learns
---         whether it would wait for itself, or for a coroutine that it holds up.
+-- What:   a mark stands at its key while a loader runs. A caller that asks for the key meanwhile
+--         learns whether it would wait for itself, or for a coroutine that it holds up.
 -- Memory: weak: a loader whose coroutine was dropped takes its mark along. Where several loads of a
 --         key run at once (callers that gave up waiting load alone) their marks share a group,
 --         which lives as long as one of them.

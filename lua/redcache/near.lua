@@ -166,7 +166,7 @@ local function take(cache, key, copy)
     local kind, codec_id, flags, len = near_entry()
     local ok, value = decode(cache._settings, kind, codec_id, flags)
     if not ok then
-        return false -- whoever reads it from Redis mends it
+        return false -- the next read from Redis mends it
     end
     if cache._store and not (copy and type(value) == "table") then
         keep(cache, key, value, len)
@@ -214,7 +214,7 @@ end
 ---@param cache redcache.Cache
 ---@param key string
 ---@param max_stale_us integer
----@param copy boolean tables are decoded anew
+---@param copy boolean tables are decoded again
 ---@return string|nil source "l0", "near"; nil: not here
 ---@return any value
 function near.hit(cache, key, max_stale_us, copy)

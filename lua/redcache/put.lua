@@ -29,8 +29,8 @@ local function put_lost(key, settings, took)
     return errors.new("lockLost", "put", key, "the key was written or deleted meanwhile")
 end
 
--- Ends a put that stores nothing, and tells nobody: the old value stays, and whoever waits for the
--- key may load it.
+-- Ends a put that stores nothing, and tells nobody: the old value stays, and a caller that waits
+-- for the key may load it.
 local function give_up(cache, slot, value, err)
     local status = load.release(cache, slot)
     if status == constants.CANCELLED then

@@ -1,4 +1,4 @@
--- remember - whoever asks for a key: its value, or the one run of the function that makes it.
+-- remember - a caller that asks for a key: its value, or the one run of the function that makes it.
 --
 -- What:   the near cache first, then Redis, and what to do with each answer: hit, lease, a load
 --         that failed elsewhere, time-out.

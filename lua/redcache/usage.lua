@@ -1,4 +1,4 @@
--- usage - how the public methods are called, told to whoever calls them otherwise.
+-- usage - how the public methods are called, told to a caller that calls them otherwise.
 --
 -- What:   the arguments of each method, for the texts of argument errors; guard(), which answers a
 --         method called with a dot.

@@ -231,7 +231,7 @@ function Play:wait_for(what, seconds, condition)
     end
 end
 
--- Whoever comes next finds no lease and no lock.
+-- The next caller finds no lease and no lock.
 function Play:look_for_rests(open)
     local next_one = open({ group = "next", near = false, namespace = self.name })
     for _, name in ipairs(LOCKS) do
@@ -357,8 +357,8 @@ function closing.play_all(bed, options)
 end
 
 --- play_all as both specs do it: params are bed (its name), driver, url, note (a file that says
---- what is played, for whoever finds the process dead), pid (of Redis, where it is to stand still),
---- frozen, first, last, seconds, patience (of each call).
+--- what is played, for the one that finds the process dead), pid (of Redis, where it is to stand
+--- still), frozen, first, last, seconds, patience (of each call).
 function closing.work(params)
     local clock, posix = require("spec.support.clock"), require("spec.support.posix")
     local bed = require("spec.support.closing_beds")[params.bed](params.driver)

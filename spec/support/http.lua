@@ -52,8 +52,8 @@ local function read_body(bytes, headers, is_closed)
     return bytes:sub(1, len), #bytes >= len
 end
 
---- Connects to {port=} or {path=} and sends the request: a connection of socket.lua, for whoever
--- does not want the whole answer. nil, err.
+--- Connects to {port=} or {path=} and sends the request: a connection of socket.lua, for a caller
+-- that does not want the whole answer. nil, err.
 function http.open(where, path, options)
     options = options or {}
     local timeout = clock.scaled(options.timeout or TIMEOUT)

@@ -280,8 +280,8 @@ function Nginx:reload(seconds)
     return before
 end
 
---- Starts the program anew beside itself, waits until that serves, and lets the first one end
--- gracefully. For a daemon: the second is nobody's child.
+--- Starts the program a second time beside itself, waits until that serves, and lets the first
+-- one end gracefully. For a daemon: the second is nobody's child.
 function Nginx:upgrade(seconds)
     assert(not self.process, "only a daemon can be upgraded")
     local old = setmetatable({ pid = self.pid, has_master = true }, Nginx)

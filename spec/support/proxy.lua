@@ -87,7 +87,7 @@ end
 
 --- Does something to commands that match, and returns the rule's number (counts().rules tells how
 -- often it did). Which commands: command ("get", "client|tracking", "*"), argument (plain text in
--- any argument), which, skip (let so many pass first), times (then no more than so many).
+-- any argument), which, skip (let so many pass first), times (then at most so many).
 -- What happens, one of:
 --   reply = "-OOM ...\r\n"            the server never sees the command; with execute = true it
 --   does, and its answer

@@ -218,7 +218,7 @@ local function singled(steps)
     return singles
 end
 
--- Elements `from` to `to`: unpack takes no more than some thousand.
+-- Elements `from` to `to`: unpack takes at most some thousand.
 local function slice(list, from, to)
     local part = {}
     for i = from, to do part[#part + 1] = list[i] end

@@ -150,4 +150,11 @@ describe("script/check-text", function()
             ["lua/ring.lua"] = "-- The loop, which has " .. "his turn.\n",
         }, "core/base/ring.c:1:", "lua/ring.lua:1:")
     end)
+
+    it("finds words that name nobody, in core and lua", function()
+        fails("check-text", {
+            ["core/base/ring.c"] = "/* For who" .. "ever owns it. */\n",
+            ["lua/ring.lua"] = "-- It waits in" .. " vain.\n",
+        }, "core/base/ring.c:1:", "lua/ring.lua:1:")
+    end)
 end)

@@ -485,8 +485,8 @@ static bool has_told(const struct sim_world *world, const struct sim_client *cli
            !wire->to_client.swallows;
 }
 
-/* A delete was acknowledged, and a failover has brought back what it deleted. Whoever deleted it
-   does it again, if it knows which version that was. */
+/* A delete was acknowledged, and a failover has brought back what it deleted. The client that
+   deleted it does it again, if it knows which version that was. */
 void sim_oracle_audit(struct sim_world *world)
 {
     for (int key = 0; key < SIM_KEYS; key++) {

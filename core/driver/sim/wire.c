@@ -100,7 +100,7 @@ static void put(struct sim_pipe *pipe, const char *bytes, size_t len)
         set_timer(pipe);
 }
 
-/* No more of it; the other end hears of that behind the last byte. */
+/* It carries nothing further; the other end hears of that behind the last byte. */
 static void end_pipe(struct sim_pipe *pipe)
 {
     struct sim_world *world = pipe->wire->world;

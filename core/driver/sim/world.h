@@ -107,7 +107,7 @@ struct sim_weather {
     int split_permille;
     bool is_nice; /* clients are killed, and nothing else goes wrong */
     int64_t fault_every_us;
-    int64_t calm_from_us; /* no more faults */
+    int64_t calm_from_us; /* no faults from then on */
     int64_t think_max_us;
     int64_t lag_max_us;     /* of the replica */
     int64_t sweep_every_us; /* how soon the server finds what has expired */

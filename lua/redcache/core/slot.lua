@@ -1,7 +1,7 @@
 -- slot - operation slots: a pool per client and Lua state, and how an operation ends.
 --
--- What:   take, give; who waits for what runs in a slot, or no more; statuses as error objects.
--- Memory: a slot is a table {op, result, client}; whoever takes it gives it back. Results are
+-- What:   take, give; who waits for what runs in a slot, or has left; statuses as error objects.
+-- Memory: a slot is a table {op, result, client}; its taker gives it back. Results are
 --         copied out before the slot is used again.
 
 local ffi = require("ffi")
@@ -140,7 +140,7 @@ function core_slot.give(slot)
     end
 end
 
----Whoever waits for the slot in its port does so no more.
+---The caller that waits for the slot in its port stops waiting.
 function core_slot.forget_wait(slot)
     local port = slot.client.port
     local waiting, posted = port and port.waiting, port and port.posted

@@ -3,7 +3,7 @@
 -- What:   the smallest scheduler. Another one (resty, luv) gives the same functions.
 --
 --         check(settings) -> nil | why it cannot be used here
---         driver(settings) -> who moves the bytes; nil: the core, whoever waits
+--         driver(settings) -> who moves the bytes; nil: the core, within the call that waits
 --         enter(client) -> ready   (optional) before a slot is taken
 --         awaken(client)           (optional) the first near hit of the process
 --         wait(slot) -> status     returns when the slot's operation is done; or NOT_WAITED at once
@@ -12,8 +12,8 @@
 --         tell(client)             (optional) operations were ended by a call: those who wait for
 --                                  them are to be woken
 --         current() -> identity    who runs, as the owner of a mark (marks.lua)
---         obstacle(mark) -> cause  why whoever runs cannot wait for the load of that mark: it would
---                                  wait for itself, or hold up the loader; nil: it can
+--         obstacle(mark) -> cause  why the running caller cannot wait for the load of that mark: it
+--                                  would wait for itself, or hold up the loader; nil: it can
 --         guard(client, object, drop), unguard(client, object)
 --                                  between the two the object belongs to the running coroutine:
 --                                  where that vanishes, drop(object) is called
@@ -51,7 +51,8 @@ function blocking.current()
     return running() or blocking
 end
 
--- Whoever waits here stops the whole Lua state, so no loader of another coroutine would go on.
+-- A caller that waits here stops the whole Lua state, so no loader of another coroutine would go
+-- on.
 function blocking.obstacle(mark)
     local owner = mark.owner
     if owner == blocking.current() or owner == blocking then

@@ -5,7 +5,7 @@
 --         is sent at its next step, in one write.
 -- Memory: the keeper ends, and so does the controller's loop, when all that is left in there are
 --         keepers: it looks IDLE_SECONDS after the last of the others has ended.
--- Not:    whoever is no coroutine of a controller blocks: the program outside of loop(), and
+-- Not:    a caller that is no coroutine of a controller blocks: the program outside of loop(), and
 --         generators (coroutine.wrap) inside of a coroutine.
 
 local polled = require("redcache.scheduler.polled")

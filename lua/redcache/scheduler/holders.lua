@@ -5,7 +5,7 @@
 --         stands on its stack, and a light thread in nginx' own list (resty/threads.lua).
 -- Memory: weak: neither the coroutine nor the object is kept alive by this. What nobody refers to
 --         any more is the garbage collector's, whose finalizer gives it back, too.
--- Not:    no clock; whoever owns the table calls drop_dead from time to time.
+-- Not:    no clock; the table's owner calls drop_dead from time to time.
 
 local running = require("redcache.running")
 local threads = require("redcache.scheduler.resty.threads")

@@ -8,7 +8,7 @@
 --         garbage collector: luv 1.44 crashes where a Lua state ends with handles that are closing.
 -- Not:    Lua's main thread cannot wait, it is what runs the loop: reads return cannotWait, writes
 --         are "sent", and remember runs the loader for its caller alone. Nor can generators
---         (coroutine.wrap) inside of a coroutine: whoever resumes them would be the one that waits.
+--         (coroutine.wrap) inside of a coroutine: their resumer would be the one that waits.
 
 local polled = require("redcache.scheduler.polled")
 local running = require("redcache.running")

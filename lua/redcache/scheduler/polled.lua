@@ -175,7 +175,7 @@ function polled.new(backend)
 
     add_callers(scheduler, backend, wake)
 
-    ---One turn of the core: whoever waits for what is done is woken.
+    ---One turn of the core: wakes the callers whose slots are done.
     function scheduler.turn(port)
         port.is_kicked = false
         waiting.turn_all(port)

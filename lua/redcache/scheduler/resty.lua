@@ -15,7 +15,7 @@ local marks = require("redcache.marks")
 local running = require("redcache.running")
 
 local NOT_WAITED, is_done = constants.NOT_WAITED, core_slot.is_done
--- A semaphore is never trusted longer than this: whoever should have woken it may be gone.
+-- A semaphore is never trusted longer than this: the thread that should have woken it may be gone.
 local SLICE = 1
 
 local resty = { name = "resty" }

@@ -31,7 +31,7 @@ function waiting.add(port, slot)
     port.count = port.count + 1
 end
 
----One turn of the core: wakes whoever waits for what is done.
+---One turn of the core: wakes the callers whose slots are done.
 ---@param port redcache.Port
 ---@return boolean is_all false: there is more, turn again
 ---@return integer news of connections, as of core_loop.turn
@@ -67,7 +67,7 @@ function waiting.turn_all(port)
     return news
 end
 
----The port ends: what is under way is cancelled, and whoever waits is told so.
+---The port ends: what is under way is cancelled, and the waiting callers are told so.
 ---@param port redcache.Port
 ---@param wake fun(slot: redcache.Slot) in place of the port's
 function waiting.drop(port, wake)

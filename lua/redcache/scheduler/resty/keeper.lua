@@ -3,7 +3,8 @@
 -- What:   owns what wakes the callers (host.lua, thread.lua), sees to what is due, ends when the
 --         worker does. In a worker that exits it hands over what is kept near; when the last cache
 --         of the port is closed it gives leases and locks back.
--- Memory: whoever leaves last ends the port: its keeper, if it has begun, else who closes it.
+-- Memory: the last to leave ends the port: its keeper, if it has begun, else the one that closes
+-- it.
 -- Not:    callers (resty.lua), and how bytes move: port.backend knows.
 
 local core_loop = require("redcache.core.loop")
@@ -24,7 +25,7 @@ local EXIT_TIMER = 5
 local RETRY = 0.1
 -- The keeper of a port that is closed gets at least so long to say goodbye, though nobody waits.
 local LEAST_GOODBYE = 0.1
--- So often whoever closes a port looks whether it has ended.
+-- So often the closer of a port looks whether it has ended.
 local CLOSE_PAUSE = 0.001
 
 local keeper = { RETRY = RETRY }
@@ -127,7 +128,7 @@ function arm_exit_timer()
     end
 end
 
--- Whoever has come to wait since the close began is told, too: nobody else would.
+-- A caller that came to wait since the close began is told, too: nobody else would.
 local function end_port(port)
     sleepers.end_waiting(port)
     core_loop.end_port(port, 0)
@@ -160,8 +161,8 @@ function keeper.begin(port)
     port.is_kept, port.has_begun, port.armed_at = false, false, 0
 end
 
----Has a timer run the keeper, again where nginx has refused or dropped the last one. Whoever waits
----comes by often enough.
+---Has a timer run the keeper, again where nginx has refused or dropped the last one. A caller that
+---waits comes by often enough.
 ---@param port redcache.Port
 function keeper.start(port)
     local since = ngx.now() - port.armed_at

@@ -1,6 +1,6 @@
 -- sleepers - the light threads that sleep on a semaphore of ours: callers, and a port's keeper.
 --
--- What:   wakes whoever waits for what is done, and finds those that are gone.
+-- What:   wakes the callers whose slots are done, and finds those that are gone.
 -- Memory: a slot that nobody waits for any more when it is done is dropped, and its lease with
 --         it: the light thread of an aborted request vanishes without running any Lua.
 -- Not:    which operation is done (scheduler/waiting.lua); what else a light thread may leave
@@ -63,7 +63,7 @@ function sleepers.drop_abandoned(port)
     end
 end
 
----The port ends, though its client may go on for others: whoever still waits is told so. What
+---The port ends, though its client may go on for others: a caller that still waits is told so. What
 ---nobody waits for goes on as far as it gets.
 function sleepers.end_waiting(port)
     local slots = port.waiting
