@@ -93,12 +93,11 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req,
-                 enum rc_link_role role, int32_t slot)
+static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req, int32_t slot)
 {
     req->owner = op;
     op->run.req = req;
-    rc_topology_send(calls->topology, req, role, slot,
+    rc_topology_send(calls->topology, req, slot,
                      rc_context_after_ms(calls->context, rc_call_timeout_ms(calls->context, op)));
 }
 
@@ -116,7 +115,7 @@ void rc_call_start(struct rc_calls *calls, struct rc_op *op)
         req->may_retry = op->ask.kind == RC_OP_DELETE || (op->ask.flags & RC_RETRY);
     }
     req->done = reads ? on_read_answer : on_answer;
-    send(calls, op, req, RC_LINK_W,
+    send(calls, op, req,
          rc_topology_slot(calls->topology, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key)));
 }
 
@@ -130,5 +129,6 @@ void rc_call_start_barrier(struct rc_calls *calls, struct rc_op *op)
         return;
     }
     req->done = on_answer;
-    send(calls, op, req, RC_LINK_T, RC_SLOT_ANY);
+    req->is_tracked = true;
+    send(calls, op, req, RC_SLOT_ANY);
 }

@@ -34,8 +34,8 @@ struct rc_req {
     bool reads;          /* `bytes` is a key: what reads it is written when it is sent */
     size_t held_bytes;   /* its part of the link's */
     uint32_t expect;     /* answers to come */
-    int32_t slot;        /* where it belongs, and over which of its node's links it goes: */
-    uint8_t role;        /* enum rc_link_role. Topology sets both */
+    int32_t slot;        /* where it belongs; topology sets it */
+    bool is_tracked;     /* Redis shall tell us when what it reads changes */
     int8_t script;       /* enum rc_script, or -1 */
     bool may_retry;      /* harmless to send twice */
     bool sent;           /* its bytes are in the link's output */

@@ -199,6 +199,7 @@ static struct rc_fetch *begin(struct rc_fetches *fetches, const struct rc_op *op
     fetch->group = op->ask.near_group;
     fetch->ttl_us = op->ask.near_ttl_us;
     fetch->req = req;
+    req->is_tracked = true;
     req->done = on_answer;
     req->owner = fetch;
     req->detail = fetches;
@@ -249,7 +250,7 @@ void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, struct rc_rece
     }
     op->run.fetch = fetch;
     rc_list_append(&fetch->waiting, &op->run.member);
-    rc_topology_send(fetches->topology, fetch->req, RC_LINK_T, slot, until_us);
+    rc_topology_send(fetches->topology, fetch->req, slot, until_us);
 }
 
 void rc_fetch_leave(struct rc_op *op)

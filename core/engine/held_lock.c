@@ -133,11 +133,12 @@ void rc_held_lock_verify(struct rc_lock *lock)
     }
     req->expect = 2;
     req->may_retry = true;
+    req->is_tracked = true;
     req->done = on_check_answer;
     req->owner = lock;
     lock->check = req;
     lock->is_check_doomed = false;
-    rc_lock_send(locks, req, RC_LINK_T, &lock->key, rc_lock_deadline(locks, NULL));
+    rc_lock_send(locks, req, &lock->key, rc_lock_deadline(locks, NULL));
 }
 
 static void on_hold_watch(struct rc_watch *watch)
@@ -160,7 +161,7 @@ static void send_renewal(struct rc_lock *lock)
     lock->check = req;
     lock->is_check_doomed = false;
     locks->context->stats.lock_renewals++;
-    rc_lock_send(locks, req, RC_LINK_T, &lock->key, rc_lock_deadline(locks, NULL));
+    rc_lock_send(locks, req, &lock->key, rc_lock_deadline(locks, NULL));
 }
 
 static void on_renew_timer(void *context, struct rc_timer *timer)
@@ -243,7 +244,7 @@ void rc_locks_extend(struct rc_locks *locks, struct rc_op *op)
     int64_t until_us = trust_end(locks->context->now_us, (int32_t)op->ask.ttl_ms);
     if (until_us < atomic_load_explicit(&lock->trusted_until_us, memory_order_relaxed))
         trust(lock, locks->context->now_us, (int32_t)op->ask.ttl_ms);
-    rc_lock_send_for(locks, op, rc_lock_take_renew(locks, lock, (int32_t)op->ask.ttl_ms), RC_LINK_T,
+    rc_lock_send_for(locks, op, rc_lock_take_renew(locks, lock, (int32_t)op->ask.ttl_ms),
                      on_extend_answer);
 }
 

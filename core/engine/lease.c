@@ -57,10 +57,10 @@ static struct rc_req *take(struct rc_flight *flight, enum rc_script script)
     return req;
 }
 
-static void send(struct rc_leases *leases, struct rc_req *req, enum rc_link_role role,
-                 const char *key, size_t len, int64_t deadline_us)
+static void send(struct rc_leases *leases, struct rc_req *req, const char *key, size_t len,
+                 int64_t deadline_us)
 {
-    rc_topology_send(leases->topology, req, role, rc_topology_slot(leases->topology, key, len),
+    rc_topology_send(leases->topology, req, rc_topology_slot(leases->topology, key, len),
                      deadline_us);
 }
 
@@ -102,7 +102,7 @@ void rc_lease_release(struct rc_flight *flight)
     size_t len = rc_buf_len(&flight->key);
     struct rc_req *req = take_release(flight);
     if (req != NULL)
-        send(flight->leases, req, RC_LINK_W, key, len,
+        send(flight->leases, req, key, len,
              rc_context_after_ms(flight->leases->context, req->patience_ms));
 }
 
@@ -114,8 +114,7 @@ static void release_late_lease(struct rc_flight *flight, struct rc_req *asked)
     struct rc_topology *topology = flight->leases->topology;
     struct rc_req *req = take_release(flight);
     if (req != NULL)
-        rc_topology_send_after(topology, req, RC_LINK_W, rc_topology_slot(topology, key, len),
-                               asked);
+        rc_topology_send_after(topology, req, rc_topology_slot(topology, key, len), asked);
 }
 
 /* ---- without Redis --------------------------------------------------------------------------- */
@@ -354,7 +353,7 @@ void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
     req->owner = op;
     req->detail = leases;
     op->run.req = req;
-    send(leases, req, RC_LINK_W, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key),
+    send(leases, req, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key),
          answer_by_us(leases->context, op));
 }
 
@@ -624,8 +623,8 @@ static void acquire(struct rc_flight *flight)
     flight->req = req;
     flight->state = RC_FLIGHT_ACQUIRING;
     flight->served_until = leases->joined;
-    bool tracked = !set && flight->purpose != RC_FLIGHT_REFRESH;
-    send(leases, req, tracked ? RC_LINK_T : RC_LINK_W, key, len, answer_by_us(leases->context, op));
+    req->is_tracked = !set && flight->purpose != RC_FLIGHT_REFRESH;
+    send(leases, req, key, len, answer_by_us(leases->context, op));
 }
 
 bool rc_leases_is_loaded_elsewhere(const struct rc_op *op)
@@ -716,7 +715,7 @@ void rc_lease_send_heartbeat(struct rc_flight *flight)
     req->done = on_heartbeat_answer;
     flight->heartbeat = req;
     flight->leases->context->stats.heartbeats++;
-    send(flight->leases, req, RC_LINK_W, key, len, answer_by_us(flight->leases->context, NULL));
+    send(flight->leases, req, key, len, answer_by_us(flight->leases->context, NULL));
 }
 
 static void on_loading_timer(struct rc_flight *flight)

@@ -211,8 +211,8 @@ static void give_back(struct rc_lock_line *line, struct rc_req *asked)
     if (req == NULL)
         return;
     req->patience_ms = line->asked_ttl_ms;
-    rc_topology_send_after(line->locks->topology, req, RC_LINK_W,
-                           rc_lock_slot(line->locks, &line->key), asked);
+    rc_topology_send_after(line->locks->topology, req, rc_lock_slot(line->locks, &line->key),
+                           asked);
 }
 
 static void wait_for_release(struct rc_lock_line *line, int64_t recheck_ms)
@@ -270,10 +270,11 @@ static void ask_how_long(struct rc_lock_line *line)
     rc_context_clear_timer(context, &line->timer);
     req->expect = 1;
     req->may_retry = true;
+    req->is_tracked = true;
     req->done = on_pttl;
     req->owner = line;
     line->req = req;
-    rc_lock_send(locks, req, RC_LINK_T, &line->key, rc_lock_deadline(locks, NULL));
+    rc_lock_send(locks, req, &line->key, rc_lock_deadline(locks, NULL));
 }
 
 static void on_busy(struct rc_lock_line *line)
@@ -371,7 +372,7 @@ static void ask(struct rc_lock_line *line)
     int64_t deadline_us = op->run.answer_by_us > locks->context->now_us
                               ? op->run.answer_by_us
                               : rc_lock_deadline(locks, op);
-    rc_lock_send(locks, req, RC_LINK_T, &line->key, deadline_us);
+    rc_lock_send(locks, req, &line->key, deadline_us);
 }
 
 bool rc_locks_has_answered(struct rc_locks *locks, const struct rc_op *op)
@@ -488,7 +489,7 @@ void rc_locks_release(struct rc_locks *locks, struct rc_op *op)
     }
     struct rc_req *req = take_own_release(lock);
     rc_held_lock_end(lock, RC_LOCK_FREE);
-    rc_lock_send_for(locks, op, req, RC_LINK_W, on_release_answer);
+    rc_lock_send_for(locks, op, req, on_release_answer);
 }
 
 /* ---- leaving --------------------------------------------------------------------------------- */
@@ -511,7 +512,7 @@ void rc_locks_drop(struct rc_locks *locks, struct rc_lock *lock)
         struct rc_req *req = take_own_release(lock);
         rc_held_lock_end(lock, RC_LOCK_FREE);
         if (req != NULL)
-            rc_lock_send(locks, req, RC_LINK_W, &lock->key,
+            rc_lock_send(locks, req, &lock->key,
                          rc_context_after_ms(locks->context, req->patience_ms));
         tell_line(locks, lock);
     }
@@ -534,7 +535,7 @@ void rc_locks_shutdown(struct rc_locks *locks)
         struct rc_req *req = rc_lock_take_release(locks, &lock->key, &lock->mark_key, lock->token);
         rc_held_lock_end(lock, RC_LOCK_LOST);
         if (req != NULL)
-            rc_lock_send(locks, req, RC_LINK_W, &lock->key, rc_lock_deadline(locks, NULL));
+            rc_lock_send(locks, req, &lock->key, rc_lock_deadline(locks, NULL));
     }
     for (size_t i = 0; i < locks->lines.bucket_count; i++) {
         struct rc_table_node *node = locks->lines.buckets[i];

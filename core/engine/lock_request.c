@@ -17,10 +17,10 @@ int32_t rc_lock_slot(const struct rc_locks *locks, const struct rc_buf *key)
     return rc_topology_slot(locks->topology, rc_buf_head(key), rc_buf_len(key));
 }
 
-void rc_lock_send(struct rc_locks *locks, struct rc_req *req, enum rc_link_role role,
-                  const struct rc_buf *key, int64_t deadline_us)
+void rc_lock_send(struct rc_locks *locks, struct rc_req *req, const struct rc_buf *key,
+                  int64_t deadline_us)
 {
-    rc_topology_send(locks->topology, req, role, rc_lock_slot(locks, key), deadline_us);
+    rc_topology_send(locks->topology, req, rc_lock_slot(locks, key), deadline_us);
 }
 
 int rc_lock_put_key(struct rc_buf *out, const struct rc_buf *key)
@@ -61,12 +61,15 @@ struct rc_req *rc_lock_take_release(struct rc_locks *locks, const struct rc_buf 
 struct rc_req *rc_lock_take_renew(struct rc_locks *locks, struct rc_lock *lock, int32_t ttl_ms)
 {
     struct rc_req *req = take(locks, RC_SCRIPT_LOCK_RENEW, 1, 2);
-    if (req != NULL && (rc_lock_put_key(&req->bytes, &lock->key) != 0 ||
-                        rc_command_bytes(&req->bytes, lock->token, RC_TOKEN_SIZE) != 0 ||
-                        rc_command_int(&req->bytes, ttl_ms) != 0)) {
+    if (req == NULL)
+        return NULL;
+    if (rc_lock_put_key(&req->bytes, &lock->key) != 0 ||
+        rc_command_bytes(&req->bytes, lock->token, RC_TOKEN_SIZE) != 0 ||
+        rc_command_int(&req->bytes, ttl_ms) != 0) {
         rc_req_give(req);
         return NULL;
     }
+    req->is_tracked = true; /* the holder hears of its loss */
     return req;
 }
 
@@ -76,6 +79,7 @@ struct rc_req *rc_lock_take_ask(struct rc_locks *locks, const struct rc_op *op, 
     int64_t fence_ms = 10 * (int64_t)op->ask.lock_options.ttl_ms;
     if (req == NULL)
         return NULL;
+    req->is_tracked = true; /* a waiting caller hears of the release */
     int error = rc_lock_put_key(&req->bytes, &op->ask.lock->key);
     error |= rc_lock_put_key(&req->bytes, &op->ask.lock->fence_key);
     error |= rc_lock_put_key(&req->bytes, &op->ask.lock->mark_key);
@@ -92,7 +96,6 @@ struct rc_req *rc_lock_take_ask(struct rc_locks *locks, const struct rc_op *op, 
 }
 
 void rc_lock_send_for(struct rc_locks *locks, struct rc_op *op, struct rc_req *req,
-                      enum rc_link_role role,
                       void (*done)(struct rc_req *, int, struct rc_reply *, const char *))
 {
     if (req == NULL) {
@@ -103,5 +106,5 @@ void rc_lock_send_for(struct rc_locks *locks, struct rc_op *op, struct rc_req *r
     req->owner = op;
     req->detail = locks;
     op->run.req = req;
-    rc_lock_send(locks, req, role, &op->ask.lock->key, rc_lock_deadline(locks, op));
+    rc_lock_send(locks, req, &op->ask.lock->key, rc_lock_deadline(locks, op));
 }

@@ -16,11 +16,10 @@
 /* When a request must be answered; op NULL: by the client's default. */
 int64_t rc_lock_deadline(const struct rc_locks *locks, const struct rc_op *op);
 int32_t rc_lock_slot(const struct rc_locks *locks, const struct rc_buf *key);
-void rc_lock_send(struct rc_locks *locks, struct rc_req *req, enum rc_link_role role,
-                  const struct rc_buf *key, int64_t deadline_us);
+void rc_lock_send(struct rc_locks *locks, struct rc_req *req, const struct rc_buf *key,
+                  int64_t deadline_us);
 /* Sends it as op's own; req NULL: op fails. */
 void rc_lock_send_for(struct rc_locks *locks, struct rc_op *op, struct rc_req *req,
-                      enum rc_link_role role,
                       void (*done)(struct rc_req *, int, struct rc_reply *, const char *));
 int rc_lock_put_key(struct rc_buf *out, const struct rc_buf *key);
 

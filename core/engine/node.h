@@ -62,10 +62,22 @@ static inline struct rc_link *rc_node_link(struct rc_server_node *node, enum rc_
     return &node->links[role];
 }
 
+/* The one that has what the request needs: a node alone knows its links by their roles. */
+static inline struct rc_link *rc_node_carrier(struct rc_server_node *node, const struct rc_req *req)
+{
+    return &node->links[req->is_tracked ? RC_LINK_T : RC_LINK_W];
+}
+
 /* The one that commands go over, for those who only look at it. */
 static inline const struct rc_link *rc_node_command_link(const struct rc_server_node *node)
 {
     return &node->links[RC_LINK_W];
+}
+
+/* The same of what is tracked. */
+static inline const struct rc_link *rc_node_tracked_link(const struct rc_server_node *node)
+{
+    return &node->links[RC_LINK_T];
 }
 
 /* near NULL: without near copies. */

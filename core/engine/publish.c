@@ -206,7 +206,7 @@ void rc_leases_end(struct rc_leases *leases, struct rc_op *op)
                                op->ask.entry_len - RC_ENTRY_SIZE);
     int64_t timeout_ms =
         op->ask.timeout_ms > 0 ? op->ask.timeout_ms : leases->context->options.command_timeout_ms;
-    rc_topology_send(leases->topology, req, RC_LINK_W,
+    rc_topology_send(leases->topology, req,
                      rc_topology_slot(leases->topology, rc_buf_head(&op->ask.key), len),
                      rc_context_after_ms(leases->context, timeout_ms));
 }

@@ -32,24 +32,22 @@ struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_
 
 /* ---- routing --------------------------------------------------------------------------------- */
 
-static struct rc_link *route(struct rc_topology *topology, struct rc_req *req,
-                             enum rc_link_role role, int32_t slot)
+static struct rc_link *route(struct rc_topology *topology, struct rc_req *req, int32_t slot)
 {
-    req->role = (uint8_t)role;
     req->slot = slot;
-    return rc_node_link(rc_topology_node(topology, slot), role);
+    return rc_node_carrier(rc_topology_node(topology, slot), req);
 }
 
-void rc_topology_send(struct rc_topology *topology, struct rc_req *req, enum rc_link_role role,
-                      int32_t slot, int64_t deadline_us)
+void rc_topology_send(struct rc_topology *topology, struct rc_req *req, int32_t slot,
+                      int64_t deadline_us)
 {
-    rc_link_send(route(topology, req, role, slot), req, deadline_us);
+    rc_link_send(route(topology, req, slot), req, deadline_us);
 }
 
-void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req,
-                            enum rc_link_role role, int32_t slot, struct rc_req *earlier)
+void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req, int32_t slot,
+                            struct rc_req *earlier)
 {
-    rc_link_send_after(route(topology, req, role, slot), req, earlier);
+    rc_link_send_after(route(topology, req, slot), req, earlier);
 }
 
 const struct rc_link *rc_topology_command_link(const struct rc_topology *topology, int32_t slot)
@@ -60,20 +58,20 @@ const struct rc_link *rc_topology_command_link(const struct rc_topology *topolog
 
 int rc_topology_is_barred(struct rc_topology *topology, int32_t slot, const char **cause)
 {
-    const struct rc_link *w = rc_node_link(rc_topology_node(topology, slot), RC_LINK_W);
-    *cause = w->cause;
-    if (!rc_link_is_barred(w))
+    const struct rc_link *link = rc_node_command_link(rc_topology_node(topology, slot));
+    *cause = link->cause;
+    if (!rc_link_is_barred(link))
         return 0;
-    return w->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE;
+    return link->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE;
 }
 
 bool rc_topology_is_tracked(struct rc_topology *topology, int32_t slot)
 {
-    return rc_node_link(rc_topology_node(topology, slot), RC_LINK_T)->tracking;
+    return rc_node_tracked_link(rc_topology_node(topology, slot))->tracking;
 }
 
 const char *rc_topology_why_deaf(struct rc_topology *topology, int32_t slot)
 {
-    const struct rc_link *t = rc_node_link(rc_topology_node(topology, slot), RC_LINK_T);
-    return rc_link_is_ready(t) ? NULL : t->cause;
+    const struct rc_link *link = rc_node_tracked_link(rc_topology_node(topology, slot));
+    return rc_link_is_ready(link) ? NULL : link->cause;
 }

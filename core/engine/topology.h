@@ -62,13 +62,13 @@ static inline struct rc_server_node *rc_topology_node(struct rc_topology *topolo
     return &topology->node;
 }
 
-/* Sends a request to the node of its slot, over the link of that role. Takes it; `done` is called
-   later, never from inside this call. */
-void rc_topology_send(struct rc_topology *topology, struct rc_req *req, enum rc_link_role role,
-                      int32_t slot, int64_t deadline_us);
+/* Sends a request to the node of its slot, over the link that has what the request needs
+   (rc_node_carrier). Takes it; `done` is called later, never from inside this call. */
+void rc_topology_send(struct rc_topology *topology, struct rc_req *req, int32_t slot,
+                      int64_t deadline_us);
 /* The same, behind what `earlier` may still do: rc_link_send_after. */
-void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req,
-                            enum rc_link_role role, int32_t slot, struct rc_req *earlier);
+void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req, int32_t slot,
+                            struct rc_req *earlier);
 
 /* The link that commands on that slot go over, for those who look at it from outside. */
 const struct rc_link *rc_topology_command_link(const struct rc_topology *topology, int32_t slot);
