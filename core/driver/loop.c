@@ -1,5 +1,6 @@
 #include "driver/loop.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -28,7 +29,8 @@ static void close_listener(struct rc_loop *loop)
     if (loop->listener >= 0)
         close(loop->listener);
     loop->listener = -1;
-    if (loop->home != rc_fork_generation()) /* the parent's caller is still to connect to it */
+    if (loop->generation !=
+        rc_fork_generation()) /* the parent's caller is still to connect to it */
         loop->path[0] = '\0';
     if (loop->path[0] == '\0')
         return;
@@ -53,10 +55,11 @@ void rc_loop_deinit(struct rc_loop *loop)
 
 static void push(struct rc_loop *loop, struct rc_seat *seat)
 {
+    assert(!seat->is_unreported); /* it stands in the list once */
     seat->is_unreported = true;
     seat->next_done = atomic_load_explicit(&loop->done, memory_order_relaxed);
     /* Release pairs with the exchange in sort. Sequentially consistent because wake then looks at
-       `told`, while the loop clears it, then looks here. */
+       `is_signalled`, while the loop clears it, then looks here. */
     while (!atomic_compare_exchange_weak(&loop->done, &seat->next_done, seat)) {
     }
 }
@@ -171,7 +174,7 @@ int rc_loop_open_socket(struct rc_loop *loop)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     const char *parent = getenv("TMPDIR");
     close_listener(loop);
-    loop->home = rc_fork_generation();
+    loop->generation = rc_fork_generation();
     if (parent == NULL || strlen(parent) > sizeof loop->path - 24)
         parent = "/tmp";
     snprintf(loop->path, sizeof loop->path, "%s/redcache-XXXXXX", parent);

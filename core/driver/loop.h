@@ -26,7 +26,7 @@ struct rc_loop {
     struct rc_seat *last;
     int listener; /* until the caller has connected; -1 */
     char path[96];
-    unsigned home;            /* the fork generation that has made them */
+    unsigned generation;      /* the fork generation that has made them */
     struct rc_lookup *lookup; /* of a host's name, under way */
     int64_t swept_us;
     unsigned seats;    /* that have a name in it */

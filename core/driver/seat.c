@@ -1,5 +1,6 @@
 #include "driver/seat.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "driver/futex.h"
@@ -17,6 +18,7 @@ int rc_seat_init(struct rc_seat *seat, struct rc_client *client)
 
 void rc_seat_deinit(struct rc_seat *seat)
 {
+    assert(!seat->is_unreported && rc_list_is_empty(&seat->waiter));
     rc_op_deinit(&seat->op);
 }
 

@@ -1,5 +1,6 @@
 #include "driver/turn.h"
 
+#include <assert.h>
 #include <unistd.h>
 
 #include "driver/loop.h"
@@ -235,6 +236,8 @@ static bool receive_all(struct rc_driver *driver, bool reads_all)
 bool rc_driver_turn(struct rc_driver *driver, bool reads_all)
 {
     struct rc_engine *engine = &driver->engine;
+    /* Relaxed: this thread has stored it. */
+    assert(atomic_load_explicit(&driver->owner, memory_order_relaxed) != RC_OWNER_NONE);
     rc_engine_set_time(engine, rc_driver_now_us(driver));
     rc_engine_run(engine); /* a lock whose time is over is lost for the release that comes now */
     /* That something was submitted is no reason for another pass: the answer takes a while. */

@@ -72,6 +72,7 @@ void rc_context_clear_timer(struct rc_context *context, struct rc_timer *timer)
 void rc_context_fire_timers(struct rc_context *context)
 {
     struct rc_timer *timer;
+    assert(context->now_us > 0); /* the driver has told the time */
     while ((timer = rc_heap_first(&context->timers)) != NULL && timer->at_us <= context->now_us) {
         rc_heap_clear(&context->timers, timer);
         timer->fire(context, timer);
@@ -132,6 +133,7 @@ struct rc_req *rc_req_take_read(struct rc_context *context, const struct rc_op *
 
 int rc_context_start(struct rc_context *context, struct rc_op *op)
 {
+    assert(!op->run.is_running);
     op->run.is_running = true;
     context->running_ops++;
     return rc_heap_reserve(&context->timers, context->timer_owners + context->running_ops);

@@ -314,6 +314,7 @@ struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
     if (rc_list_is_empty(finished))
         return NULL;
     struct rc_op *op = RC_CONTAINER(finished->next, struct rc_op, run.active);
+    assert(!op->run.is_running);
     rc_list_remove(&op->run.active);
     const struct kind *kind = &kinds[op->ask.kind];
     if (kind->writes != NO_KEY)

@@ -1,5 +1,6 @@
 #include "engine/fetch.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -256,6 +257,7 @@ void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, struct rc_rece
 void rc_fetch_leave(struct rc_op *op)
 {
     struct rc_fetch *fetch = op->run.fetch;
+    assert(fetch != NULL);
     op->run.fetch = NULL;
     rc_list_remove(&op->run.member);
     if (!rc_list_is_empty(&fetch->waiting))

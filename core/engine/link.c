@@ -911,6 +911,7 @@ void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
 
 void rc_link_sent(struct rc_link *link, size_t len)
 {
+    assert(len <= rc_buf_len(&link->output));
     rc_buf_consume(&link->output, len);
     rc_buf_trim(&link->output, KEEP_BYTES);
     link->output_sent += len;

@@ -69,7 +69,7 @@ void rc_locks_deinit(struct rc_locks *locks);
 
 int rc_lock_init(struct rc_lock *lock, const char *key,
                  size_t len);              /* any thread, no engine needed */
-void rc_lock_deinit(struct rc_lock *lock); /* must be free or lost */
+void rc_lock_deinit(struct rc_lock *lock); /* free, lost, or held by the parent of a fork() */
 
 void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op);
 /* Whether Redis has said how the lock is since this op came, which has a timeout of its own. */

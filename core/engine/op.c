@@ -1,5 +1,6 @@
 #include "engine/op.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* What a slot in use keeps of a large value. Its keeper shrinks an idle one. */
@@ -27,6 +28,7 @@ void rc_op_deinit(struct rc_op *op)
 
 void rc_op_reset(struct rc_op *op, enum rc_op_kind kind)
 {
+    assert(!op->run.is_running);
     op->ask.kind = kind;
     op->ask.flags = 0;
     op->ask.expect = 0;
@@ -55,6 +57,7 @@ void rc_op_measure(struct rc_op *op)
 
 void rc_op_shrink(struct rc_op *op, size_t keep_bytes)
 {
+    assert(!op->run.is_running);
     struct rc_buf *bufs[] = {&op->ask.key, &op->ask.request, &op->ask.written};
     for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) {
         rc_buf_clear(bufs[i]);

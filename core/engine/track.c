@@ -1,9 +1,11 @@
 #include "engine/track.h"
 
+#include <assert.h>
 #include <string.h>
 
 void rc_track_init(struct rc_track *track, const struct rc_seed *seed)
 {
+    track->is_firing_all = false;
     rc_table_init(&track->watches, seed);
 }
 
@@ -14,6 +16,7 @@ void rc_track_deinit(struct rc_track *track)
 
 int rc_track_watch(struct rc_track *track, struct rc_watch *watch, const char *key, size_t len)
 {
+    assert(!track->is_firing_all);
     rc_track_unwatch(track, watch);
     watch->node.key = key;
     watch->node.key_len = len;
@@ -40,8 +43,10 @@ void rc_track_fire_all(struct rc_track *track)
 {
     struct rc_table_node *node;
     /* Ends: watches are set again only by later answers, never from `fire`. */
+    track->is_firing_all = true;
     while ((node = rc_table_any(&track->watches)) != NULL)
         fire(track, node);
+    track->is_firing_all = false;
 }
 
 void rc_track_push(struct rc_track *track, const struct rc_reply *push,

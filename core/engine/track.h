@@ -25,6 +25,7 @@ struct rc_watch {
 
 struct rc_track {
     struct rc_table watches;
+    bool is_firing_all;
 };
 
 void rc_track_init(struct rc_track *track, const struct rc_seed *seed);
