@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client/client.h"
+#include "driver/host.h"
 #include "driver/lookup.h"
 #include "driver/loop.h"
 
@@ -89,8 +90,7 @@ void rc_loop_turn(rc_loop *loop, rc_turn *turn)
     struct rc_driver *driver = driver_of(loop);
     struct rc_seat *seat;
     turn->wait_us = -1;
-    turn->count = turn->news = 0;
-    memset(turn->links, 0, sizeof turn->links);
+    turn->count = turn->link_count = 0;
     if (loop == NULL)
         return;
     rc_loop_hush(loop);
@@ -204,21 +204,15 @@ void rc_host_sent(rc_loop *loop, uint32_t which, size_t len)
         rc_link_sent(link, len);
 }
 
-/* Where the host is to connect to: what a running engine says; before that, what the url says. */
-static const struct rc_address *address_of(struct rc_loop *loop)
+int rc_host_address(rc_loop *loop, uint32_t which, char *text, size_t size, int32_t *port,
+                    int32_t *is_tls)
 {
-    const struct rc_driver *driver = driver_of(loop);
-    return driver != NULL ? rc_topology_command_link(&driver->engine.topology, RC_SLOT_ANY)->address
-                          : &loop->client->address;
-}
-
-int rc_host_address(rc_loop *loop, char *text, size_t size, int32_t *port, int32_t *is_tls)
-{
-    if (loop == NULL)
+    const struct rc_link *link = link_of(loop, which);
+    if (link == NULL)
         return RC_ERR_CLOSED;
-    const struct rc_address *address = address_of(loop);
+    const struct rc_address *address = link->address;
     size_t len = strlen(address->host);
-    *port = address->is_unix || address->is_memory ? 0 : address->port;
+    *port = address->is_unix ? 0 : address->port;
     *is_tls = address->is_tls;
     if (len >= size)
         return RC_ERR_TOOLARGE;
@@ -239,23 +233,25 @@ static int write_digits(const struct addrinfo *address, char *text, size_t size)
     return (int)strlen(text);
 }
 
-int rc_host_lookup(rc_loop *loop, char *text, size_t size)
+int rc_host_lookup(rc_loop *loop, uint32_t which, char *text, size_t size)
 {
-    if (loop == NULL)
+    const struct rc_link *link = link_of(loop, which);
+    if (link == NULL)
         return RC_ERR_CLOSED;
-    const struct rc_address *address = address_of(loop);
+    const struct rc_address *address = link->address;
+    struct rc_host_line *line = rc_host_line_of(link->line);
     const char *why;
     struct addrinfo *found = NULL;
-    if (loop->lookup == NULL) {
+    if (line->lookup == NULL) {
         found = rc_lookup_digits(address->host, address->port);
         if (found == NULL)
-            return rc_lookup_start(&loop->lookup, address->host, address->port, notice_nothing,
+            return rc_lookup_start(&line->lookup, address->host, address->port, notice_nothing,
                                    NULL);
-    } else if (!rc_lookup_is_done(loop->lookup)) {
+    } else if (!rc_lookup_is_done(line->lookup)) {
         return 0;
     } else {
-        found = rc_lookup_take(loop->lookup, &why);
-        loop->lookup = NULL;
+        found = rc_lookup_take(line->lookup, &why);
+        line->lookup = NULL;
     }
     int len = write_digits(found, text, size);
     if (found != NULL)

@@ -7,12 +7,26 @@
 #include "driver/socket.h"
 #include "driver/turn.h"
 
-void rc_dial_init(struct rc_dial *dial, uv_loop_t *loop, struct rc_socket_line *line)
+void rc_dial_init(struct rc_dial *dial, uv_loop_t *loop)
 {
     dial->loop = loop;
-    dial->line = line;
     dial->fd = -1;
-    rc_list_init(&dial->place);
+}
+
+bool rc_dial_take_line(struct rc_dial *dial, struct rc_socket_line *line)
+{
+    if (dial->line != NULL || dial->has_poll)
+        return false;
+    dial->line = line;
+    line->dial = dial;
+    return true;
+}
+
+void rc_dial_leave_line(struct rc_dial *dial)
+{
+    rc_dial_shut(dial);
+    dial->line->dial = NULL;
+    dial->line = NULL;
 }
 
 static struct rc_link *link_of(struct rc_dial *dial)
@@ -65,9 +79,11 @@ static void free_addresses(struct rc_dial *dial)
 
 void rc_dial_shut(struct rc_dial *dial)
 {
-    dial->line->fd = -1;
-    rc_tls_free(dial->line->tls);
-    dial->line->tls = NULL;
+    if (dial->line != NULL) {
+        dial->line->fd = -1;
+        rc_tls_free(dial->line->tls);
+        dial->line->tls = NULL;
+    }
     dial->connecting = dial->answered = false;
     if (dial->lookup != NULL)
         rc_lookup_abandon(dial->lookup);

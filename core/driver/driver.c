@@ -52,25 +52,15 @@ static const struct rc_wire *wire_of(const rc_options *options, bool is_memory)
 static void free_lines(struct rc_driver *driver)
 {
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        free(link->line);
-        link->line = NULL;
+        rc_driver_free_line(link);
     }
+    free(driver->polled);
 }
 
 static int make_lines(struct rc_driver *driver)
 {
-    const struct rc_wire *wire = driver->wire;
-    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        struct rc_line *line = calloc(1, wire->line_size);
-        if (line == NULL)
-            return RC_ERR_NOMEM;
-        line->driver = driver;
-        line->link = link;
-        link->line = line;
-        if (wire->init != NULL)
-            wire->init(line);
-    }
-    return 0;
+    const struct rc_carrier carrier = {driver, rc_driver_add_line};
+    return rc_topology_set_carrier(&driver->engine.topology, &carrier);
 }
 
 static int open_wake_fd(struct rc_driver *driver)
@@ -95,6 +85,7 @@ static void init(struct rc_driver *driver, const rc_options *options,
     driver->may_spin = options->spin > 0 && driver->cpu_count > 1;
     atomic_store(&driver->reactor_alarm_us, INT64_MAX);
     atomic_store(&driver->spin_credits, 16);
+    driver->last_told = UINT32_MAX;
     rc_list_init(&driver->waiters);
 }
 

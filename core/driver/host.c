@@ -3,9 +3,9 @@
  *
  * Its turns are all that happens: nothing works in the background.
  */
-#include <assert.h>
-
+#include "driver/host.h"
 #include "driver/loop.h"
+#include "driver/lookup.h"
 #include "driver/turn.h"
 
 enum { SWEEP_EVERY_US = 100000 };
@@ -33,25 +33,48 @@ static void turn(struct rc_driver *driver, struct rc_loop *loop)
     }
 }
 
-static uint32_t take_wants(struct rc_link *link)
+static uint32_t wants_of(const struct rc_link *link)
 {
-    uint32_t wants =
-        (link->wants_close ? RC_HOST_CLOSE : 0) | (link->wants_open ? RC_HOST_OPEN : 0);
-    link->wants_close = link->wants_open = false;
-    return wants;
+    if (link->is_leaving)
+        return RC_HOST_CLOSE | RC_HOST_GONE;
+    return (link->wants_close ? RC_HOST_CLOSE : 0) | (link->wants_open ? RC_HOST_OPEN : 0);
 }
 
+static void tell_link(struct rc_link *link, rc_turn *turn)
+{
+    rc_host_link *state = &turn->links[turn->link_count++];
+    state->number = link->number;
+    state->wants = wants_of(link);
+    state->len = rc_buf_len(&link->output);
+    link->wants_close = link->wants_open = false;
+}
+
+/* Those with news. Where not all have room, the next turn begins behind the last that had. */
 static void tell_links(struct rc_driver *driver, rc_turn *turn)
 {
-    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        assert(link->number < RC_HOST_LINKS);
-        rc_host_link *state = &turn->links[link->number];
-        state->wants = take_wants(link);
-        state->len = rc_buf_len(&link->output);
-        turn->news |= (state->len > 0 ? 1u << link->number : 0) |
-                      (state->wants != 0 ? 1u << (RC_HOST_LINKS + link->number) : 0);
+    uint32_t last = driver->last_told;
+    driver->last_told = UINT32_MAX;
+    for (int round = last == UINT32_MAX; round < 2; round++) {
+        RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+            bool has_news = wants_of(link) != 0 || rc_buf_len(&link->output) > 0;
+            if (!has_news || (round == 0) != (link->number > last))
+                continue;
+            if (turn->link_count == RC_TURN_LINKS)
+                return;
+            tell_link(link, turn);
+            driver->last_told = link->number;
+        }
     }
-    int64_t at_us = rc_engine_deadline(&driver->engine);
+    driver->last_told = UINT32_MAX;
+}
+
+static void tell_host(struct rc_driver *driver, rc_turn *turn)
+{
+    tell_links(driver, turn);
+    if (driver->engine.topology.leaving > 0)
+        rc_driver_release_links(driver);
+    bool is_all = driver->last_told == UINT32_MAX;
+    int64_t at_us = is_all ? rc_engine_deadline(&driver->engine) : 0;
     int64_t left_us = at_us - driver->engine.context.now_us;
     turn->wait_us = at_us == INT64_MAX ? -1 : left_us > 0 ? left_us : 0;
 }
@@ -61,7 +84,7 @@ static void tell(struct rc_driver *driver, rc_turn *turn)
     if (driver->wire != &rc_wire_host)
         turn->wait_us = SWEEP_EVERY_US; /* news of a store in memory has no other way to us */
     else if (turn->count < RC_TURN_NAMES)
-        tell_links(driver, turn); /* by the last of the turns: what is wanted is told once */
+        tell_host(driver, turn); /* by the last of the turns: what is wanted is told once */
 }
 
 const struct rc_runner rc_runner_host = {
@@ -84,8 +107,16 @@ static bool receive_nothing(struct rc_line *line)
     return false;
 }
 
+static void deinit(struct rc_line *line)
+{
+    struct rc_host_line *at = rc_host_line_of(line);
+    if (at->lookup != NULL)
+        rc_lookup_abandon(at->lookup);
+}
+
 const struct rc_wire rc_wire_host = {
-    .line_size = sizeof(struct rc_line),
+    .line_size = sizeof(struct rc_host_line),
+    .deinit = deinit,
     .send = send_nothing,
     .receive = receive_nothing,
 };

@@ -217,31 +217,20 @@ static void turn(struct rc_driver *driver, struct rc_loop *loop)
     rc_driver_serve(driver, loop->caller_turns ? 1 : 0);
 }
 
-static int start(struct rc_driver *driver)
+static int make_room(struct rc_driver *driver, size_t lines)
 {
-    size_t count = 1;
-    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        count++;
-    }
-    driver->polled = calloc(count, sizeof *driver->polled);
-    if (driver->polled == NULL)
+    struct pollfd *polled = realloc(driver->polled, (1 + lines) * sizeof *polled);
+    if (polled == NULL)
         return RC_ERR_NOMEM;
-    int error = rc_reactor_start(driver);
-    if (error != 0)
-        free(driver->polled);
-    return error;
-}
-
-static void end(struct rc_driver *driver)
-{
-    rc_reactor_free(driver);
-    free(driver->polled);
+    driver->polled = polled;
+    return 0;
 }
 
 const struct rc_runner rc_runner_inline = {
-    .start = start,
+    .make_room = make_room,
+    .start = rc_reactor_start,
     .stop = rc_reactor_stop,
-    .free = end,
+    .free = rc_reactor_free,
     .orphan = rc_reactor_orphan,
     .wake = rc_reactor_wake,
     .wait = wait,

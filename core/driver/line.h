@@ -5,7 +5,7 @@
  *          socket (wire_socket.h), an end of a store (wire_memory.c), nothing where a host has it.
  *          It hangs on its link: who walks the links has the lines.
  * Threads: the engine's owner.
- * Memory:  made with the driver, freed with it; one per link.
+ * Memory:  one per link: made when the link comes, freed when it has gone.
  * Errors:  none.
  * Not:     does not say whether there is a connection: that is the wire's part.
  */

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "driver/fork.h"
-#include "driver/lookup.h"
 
 int rc_loop_init(struct rc_loop *loop, struct rc_client *client)
 {
@@ -46,8 +45,6 @@ void rc_loop_deinit(struct rc_loop *loop)
     close_listener(loop);
     if (fd >= 0)
         close(fd);
-    if (loop->lookup != NULL)
-        rc_lookup_abandon(loop->lookup);
     rc_seat_deinit(&loop->seat);
 }
 

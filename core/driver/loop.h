@@ -26,8 +26,7 @@ struct rc_loop {
     struct rc_seat *last;
     int listener; /* until the caller has connected; -1 */
     char path[96];
-    unsigned generation;      /* the fork generation that has made them */
-    struct rc_lookup *lookup; /* of a host's name, under way */
+    unsigned generation; /* the fork generation that has made them */
     int64_t swept_us;
     unsigned seats;    /* that have a name in it */
     bool has_offered;  /* what its engine keeps near */

@@ -33,7 +33,9 @@ struct rc_reactor {
     uv_timer_t sweep;
     int tick_fd; /* ticks are finer than that */
     uv_poll_t tick;
-    struct rc_list dials; /* by `place`, one per line over a socket: fixed after start */
+    /* One per line that was ever to be opened at the same time. The reactor adds to them, at their
+       front; none goes before the reactor: a child of fork() may walk them at any moment. */
+    _Atomic(struct rc_dial *) dials;
     enum mode mode;
     bool is_hosted; /* no thread: fixed after start */
     bool has_tick;  /* the tick is set */
@@ -57,22 +59,33 @@ static const struct reading READ_DUE = {0}, READ_ALL = {.all = true};
 
 static void pass(struct rc_reactor *reactor, struct reading reading);
 
+static struct rc_dial *first_dial(const struct rc_reactor *reactor)
+{
+    /* Acquire pairs with make_dial. */
+    return atomic_load_explicit(&reactor->dials, memory_order_acquire);
+}
+
+#define EACH_DIAL(dial, reactor)                                                                   \
+    for (struct rc_dial *dial = first_dial(reactor); dial != NULL; dial = dial->other)
+
 /* ---- polling --------------------------------------------------------------------------------- */
 
 static void update_polls(struct rc_reactor *reactor)
 {
-    RC_LIST_EACH(at, following, &reactor->dials) {
-        struct rc_dial *dial = RC_CONTAINER(at, struct rc_dial, place);
+    EACH_DIAL(dial, reactor)
+    {
         int events = 0;
         if (dial->connecting)
             events = dial->answered ? 0 : UV_WRITABLE;
-        else if (reactor->mode == MODE_ARMED)
+        else if (reactor->mode == MODE_ARMED && dial->line != NULL)
             events = UV_READABLE | (dial->line->line.has_unsent ? UV_WRITABLE : 0);
         reactor->unwatched |= rc_dial_watch(dial, events);
     }
 }
 
 static void on_timer(uv_timer_t *timer);
+static void on_dial_ready(struct rc_dial *dial);
+static void on_dial_closed(struct rc_dial *dial);
 
 static void set_tick(struct rc_reactor *reactor, int64_t after_us) /* 0: none */
 {
@@ -121,8 +134,8 @@ static void set_mode(struct rc_reactor *reactor, enum mode mode)
 /* There is something that only we can do, and only as the engine's owner. */
 static bool has_work(const struct rc_reactor *reactor)
 {
-    RC_LIST_EACH(at, following, &reactor->dials) {
-        const struct rc_dial *dial = RC_CONTAINER(at, struct rc_dial, place);
+    EACH_DIAL(dial, reactor)
+    {
         if (rc_dial_has_work(dial))
             return true;
     }
@@ -141,12 +154,63 @@ static void stand_back(struct rc_reactor *reactor)
     }
     if (reactor->mode == MODE_ARMED)
         set_mode(reactor, MODE_TICKING);
-    RC_LIST_EACH(at, following, &reactor->dials) {
-        struct rc_dial *dial = RC_CONTAINER(at, struct rc_dial, place);
+    EACH_DIAL(dial, reactor)
+    {
         if (!dial->connecting || dial->answered)
             reactor->unwatched |= rc_dial_watch(dial, 0); /* level triggered: it would wake us */
     }
     set_alarm(reactor);
+}
+
+/* A line's first dial. False: no memory. */
+static bool make_dial(struct rc_reactor *reactor, struct rc_socket_line *line)
+{
+    EACH_DIAL(used, reactor)
+    {
+        if (rc_dial_take_line(used, line))
+            return true;
+    }
+    struct rc_dial *dial = calloc(1, sizeof *dial);
+    if (dial == NULL)
+        return false;
+    rc_dial_init(dial, &reactor->loop);
+    dial->owner = reactor;
+    dial->on_ready = on_dial_ready;
+    dial->on_closed = on_dial_closed;
+    (void)rc_dial_take_line(dial, line);
+    dial->other = first_dial(reactor);
+    atomic_store_explicit(&reactor->dials, dial, memory_order_release); /* pairs with first_dial */
+    return true;
+}
+
+static void open_or_close_link(struct rc_reactor *reactor, struct rc_link *link)
+{
+    struct rc_socket_line *line = rc_socket_line_of(link->line);
+    bool is_first = link->wants_open && line->dial == NULL;
+    if (is_first && !make_dial(reactor, line)) {
+        link->wants_open = false;
+        rc_link_lost(link, "no memory");
+    }
+    if (line->dial != NULL)
+        rc_dial_open_or_close(line->dial);
+    else
+        link->wants_close = false;
+    if (link->is_leaving && line->dial != NULL)
+        rc_dial_leave_line(line->dial);
+}
+
+/* What the links want. */
+static void open_or_close(struct rc_reactor *reactor)
+{
+    struct rc_driver *driver = reactor->driver;
+    struct rc_topology *topology = &driver->engine.topology;
+    if (driver->wire->open_or_close != NULL) /* it opens and closes by itself */
+        return;
+    RC_TOPOLOGY_EACH(link, topology) {
+        open_or_close_link(reactor, link);
+    }
+    if (topology->leaving > 0)
+        rc_driver_release_links(driver);
 }
 
 static void pass(struct rc_reactor *reactor, struct reading reading)
@@ -164,9 +228,7 @@ static void pass(struct rc_reactor *reactor, struct reading reading)
     if (reading.line != NULL)
         reading.line->line.is_readable = true;
     for (int i = 0; i < PASSES_MAX; i++) {
-        RC_LIST_EACH(at, following, &reactor->dials) {
-            rc_dial_open_or_close(RC_CONTAINER(at, struct rc_dial, place));
-        }
+        open_or_close(reactor);
         bool any = rc_driver_turn(driver, reading.all);
         reading.all = false;
         if (!any && !rc_driver_needs_reactor(driver))
@@ -319,25 +381,6 @@ static void end_loop(struct rc_reactor *reactor)
     close(reactor->tick_fd);
 }
 
-static int make_dials(struct rc_reactor *reactor)
-{
-    struct rc_driver *driver = reactor->driver;
-    rc_list_init(&reactor->dials);
-    if (driver->wire->open_or_close != NULL) /* it opens and closes by itself */
-        return 0;
-    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        struct rc_dial *dial = calloc(1, sizeof *dial);
-        if (dial == NULL)
-            return RC_ERR_NOMEM;
-        rc_dial_init(dial, &reactor->loop, rc_socket_line_of(link->line));
-        dial->owner = reactor;
-        dial->on_ready = on_dial_ready;
-        dial->on_closed = on_dial_closed;
-        rc_list_append(&reactor->dials, &dial->place);
-    }
-    return 0;
-}
-
 static int start(struct rc_driver *driver, bool is_hosted)
 {
     struct rc_reactor *reactor = calloc(1, sizeof *reactor);
@@ -346,9 +389,7 @@ static int start(struct rc_driver *driver, bool is_hosted)
     reactor->driver = driver;
     reactor->is_hosted = is_hosted;
     driver->reactor = reactor;
-    int error = make_dials(reactor);
-    if (error == 0)
-        error = init_loop(reactor);
+    int error = init_loop(reactor);
     if (error != 0)
         rc_reactor_free(driver);
     return error;
@@ -417,8 +458,9 @@ void rc_reactor_stop(struct rc_driver *driver)
         sched_yield();
     /* The thread is gone: what is left of its loop is ours. */
     reactor->ending = true;
-    RC_LIST_EACH(at, following, &reactor->dials) {
-        rc_dial_shut(RC_CONTAINER(at, struct rc_dial, place));
+    EACH_DIAL(dial, reactor)
+    {
+        rc_dial_shut(dial);
     }
     end_loop(reactor);
     atomic_store(&driver->owner, RC_OWNER_NONE);
@@ -426,8 +468,11 @@ void rc_reactor_stop(struct rc_driver *driver)
 
 void rc_reactor_free(struct rc_driver *driver)
 {
-    RC_LIST_EACH(at, following, &driver->reactor->dials) {
-        free(RC_CONTAINER(at, struct rc_dial, place));
+    struct rc_dial *dial = first_dial(driver->reactor);
+    while (dial != NULL) {
+        struct rc_dial *other = dial->other;
+        free(dial);
+        dial = other;
     }
     free(driver->reactor);
     driver->reactor = NULL;
@@ -459,8 +504,9 @@ static void orphan_loop(struct rc_reactor *reactor)
 void rc_reactor_orphan(struct rc_driver *driver)
 {
     struct rc_reactor *reactor = driver->reactor;
-    RC_LIST_EACH(at, following, &reactor->dials) {
-        close_inherited(&RC_CONTAINER(at, struct rc_dial, place)->fd);
+    EACH_DIAL(dial, reactor)
+    {
+        close_inherited(&dial->fd);
     }
     orphan_loop(reactor);
     atomic_store(&reactor->stop, true); /* waking it is harmless */

@@ -18,6 +18,7 @@
 #define RC_RUNNER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "redcache.h"
 
@@ -28,6 +29,8 @@ struct rc_seat;
 struct rc_runner {
     /* Nothing happens but in the host's calls: its loop has no descriptor, none waits for it. */
     bool is_host;
+    /* There will be so many lines from now on: RC_ERR_NOMEM, or 0. NULL: that is of no concern. */
+    int (*make_room)(struct rc_driver *driver, size_t lines);
     /* Starts what works in the background. NULL: nothing does. */
     int (*start)(struct rc_driver *driver);
     /* Ends it; what wakes it does no harm until `free`. NULL: it goes on until then. */

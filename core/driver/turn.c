@@ -1,6 +1,7 @@
 #include "driver/turn.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "driver/loop.h"
@@ -128,6 +129,51 @@ void rc_driver_park(struct rc_driver *driver, struct rc_seat *seat)
         atomic_fetch_add_explicit(&driver->late_wakes, 1, memory_order_relaxed);
 }
 
+/* ---- lines ----------------------------------------------------------------------------------- */
+
+int rc_driver_add_line(void *owner, struct rc_link *link)
+{
+    struct rc_driver *driver = owner;
+    const struct rc_wire *wire = driver->wire;
+    const struct rc_runner *runner = driver->runner;
+    if (runner->make_room != NULL && runner->make_room(driver, driver->line_count + 1) != 0)
+        return RC_ERR_NOMEM;
+    struct rc_line *line = calloc(1, wire->line_size);
+    if (line == NULL)
+        return RC_ERR_NOMEM;
+    line->driver = driver;
+    line->link = link;
+    link->line = line;
+    if (wire->init != NULL)
+        wire->init(line);
+    driver->line_count++;
+    return 0;
+}
+
+void rc_driver_free_line(struct rc_link *link)
+{
+    struct rc_line *line = link->line;
+    if (line == NULL)
+        return;
+    if (line->driver->wire->deinit != NULL)
+        line->driver->wire->deinit(line);
+    line->driver->line_count--;
+    link->line = NULL;
+    free(line);
+}
+
+void rc_driver_release_links(struct rc_driver *driver)
+{
+    struct rc_topology *topology = &driver->engine.topology;
+    RC_LIST_EACH(place, following, &topology->all) {
+        struct rc_link *link = RC_CONTAINER(place, struct rc_link, place);
+        if (!link->is_leaving || link->wants_close)
+            continue;
+        rc_driver_free_line(link);
+        rc_topology_release(topology, link);
+    }
+}
+
 /* ---- one pass -------------------------------------------------------------------------------- */
 
 void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat)
@@ -252,6 +298,8 @@ bool rc_driver_turn(struct rc_driver *driver, bool reads_all)
         rc_engine_run(engine); /* what the input has started or failed */
         send_all(driver);
     }
+    if (engine->topology.leaving > 0 && driver->wire->open_or_close != NULL)
+        rc_driver_release_links(driver);
     return finish_ops(driver) || any;
 }
 

@@ -54,8 +54,10 @@ struct rc_driver {
 
     /* The owner's. */
     struct rc_engine engine;
-    int64_t listened_us;            /* when all links were last read */
+    int64_t listened_us; /* when all links were last read */
+    size_t line_count;
     struct pollfd *polled;          /* inline.c's: room for the wake fd and every line */
+    uint32_t last_told;             /* host.c's */
     char receive_buffer[64 * 1024]; /* wire_socket.c's */
 
     /* The thread's that moves the clock. */
@@ -103,6 +105,11 @@ bool rc_driver_turn(struct rc_driver *driver, bool reads_all);
 bool rc_driver_can_turn(const struct rc_driver *driver);
 bool rc_driver_needs_reactor(
     const struct rc_driver *driver); /* a link waits to be opened or closed */
+/* Makes the link's line; rc_carrier.add of the topology. */
+int rc_driver_add_line(void *driver, struct rc_link *link);
+void rc_driver_free_line(struct rc_link *link);
+/* Lets go of the links that are leaving and closed. */
+void rc_driver_release_links(struct rc_driver *driver);
 /* Answers are waiting in an instant wire. */
 bool rc_driver_has_unread(const struct rc_driver *driver);
 /* Makes sure that an owner looks at the queue soon: turns the engine itself where nobody else

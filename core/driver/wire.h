@@ -25,6 +25,7 @@ struct rc_wire {
     size_t line_size;
     /* ... and then as this says. NULL: zeros are right. */
     void (*init)(struct rc_line *line);
+    void (*deinit)(struct rc_line *line); /* of one that is closed. NULL: there is nothing to do */
     /* Opens or closes what the link wants opened or closed. NULL: that takes time, and is up to the
        reactor. */
     void (*open_or_close)(struct rc_line *line);

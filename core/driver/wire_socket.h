@@ -13,12 +13,15 @@
 #include "driver/line.h"
 #include "driver/tls.h"
 
+struct rc_dial;
+
 struct rc_socket_line {
     struct rc_line line; /* first: rc_line * is the address of it */
 
     /* Owner only. */
-    int fd;             /* connected, -1: none */
-    struct rc_tls *tls; /* NULL: plain */
+    int fd;               /* connected, -1: none */
+    struct rc_tls *tls;   /* NULL: plain */
+    struct rc_dial *dial; /* the reactor's; NULL: it was never to be opened */
 };
 
 static inline struct rc_socket_line *rc_socket_line_of(struct rc_line *line)

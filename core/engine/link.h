@@ -57,6 +57,9 @@ struct rc_link {
     enum rc_link_role role;
     uint32_t number;      /* among all links of the engine: 0, 1, ... */
     struct rc_list place; /* in the topology's `all` */
+    /* Of one that comes and goes: the driver has let go of it, and its memory may go, too. NULL: it
+       stays as long as the topology. */
+    void (*on_gone)(struct rc_link *link);
     /* The driver's own: what moves this link's bytes. The engine never looks at it. */
     struct rc_line *line;
     struct rc_server_node *node; /* the server at the other end */
@@ -74,6 +77,7 @@ struct rc_link {
     bool wants_open;   /* the driver shall connect; it clears this */
     bool wants_close;  /* the driver shall close the socket; it clears this */
     bool ended;        /* rc_link_shutdown: it stays closed */
+    bool is_leaving;   /* rc_topology_remove: the driver lets go of it once it is closed */
     bool tracking;     /* the server agreed to CLIENT TRACKING */
     bool refused;      /* the server does not let us in: waiting does not help */
     bool turned_away;  /* it had no room for us the last time; perhaps the next time it has */

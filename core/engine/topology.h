@@ -15,9 +15,19 @@
 #include "engine/link.h"
 #include "engine/node.h"
 
+/* Who moves the links' bytes: the driver. */
+struct rc_carrier {
+    void *owner;
+    /* There is another link. RC_ERR_NOMEM: it cannot be used. */
+    int (*add)(void *owner, struct rc_link *link);
+};
+
 struct rc_topology {
     struct rc_server_node node;
     struct rc_list all; /* links by `place`, in the order of their numbers: RC_TOPOLOGY_EACH */
+    uint32_t numbers;   /* given so far: a number is never given twice */
+    uint32_t leaving;   /* links of `all` that only the driver still has to do with */
+    struct rc_carrier carrier; /* add NULL: none, somebody moves the bytes by hand */
 };
 
 /* near NULL: without near copies. `news` is copied. */
@@ -26,8 +36,8 @@ int rc_topology_init(struct rc_topology *topology, struct rc_context *context,
                      const struct rc_node_news *news);
 void rc_topology_deinit(struct rc_topology *topology);
 
-/* For every link there is, in the order of their numbers; none may be removed in the body. Only the
-   engine cares which of them has which role. */
+/* For every link there is, in the order of their numbers; none may be released in the body, others
+   may come. Only the engine cares which of them has which role. */
 #define RC_TOPOLOGY_EACH(link, topology)                                                           \
     for (struct rc_link *link = rc_topology_after(topology, &(topology)->all); link != NULL;       \
          link = rc_topology_after(topology, &link->place))
@@ -38,6 +48,17 @@ static inline struct rc_link *rc_topology_after(const struct rc_topology *topolo
 {
     return place->next != &topology->all ? RC_CONTAINER(place->next, struct rc_link, place) : NULL;
 }
+
+/* Tells it of the links there are, and of each that comes. RC_ERR_NOMEM: of some it could not take
+   care; they are as they were. */
+int rc_topology_set_carrier(struct rc_topology *topology, const struct rc_carrier *carrier);
+/* Takes in a link that is the caller's, and numbers it. */
+int rc_topology_add(struct rc_topology *topology, struct rc_link *link);
+/* Nobody uses the link any more: fails its requests and has it closed. It is still the caller's
+   memory, and may go when on_gone says so. Not from inside a `done`. */
+void rc_topology_remove(struct rc_topology *topology, struct rc_link *link);
+/* The driver's: the link, which is leaving, is closed, and the driver does not know it any more. */
+void rc_topology_release(struct rc_topology *topology, struct rc_link *link);
 
 /* The link of that number, for a host that knows its connections by number. NULL: there is none. */
 struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_t number);

@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 5
+#define RC_ABI 6
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -511,22 +511,24 @@ int rc_lock_token(rc_lock *lock, char *token_32_bytes); /* 32 hex digits */
    memory. rc_loop_free: its memory stays until the last of its slots is freed, too. Where the loop
    is NULL, or its client closed, the calls below do nothing, and return RC_ERR_CLOSED where they
    return an error; what ended with the client is still told. */
-enum { RC_TURN_NAMES = 256, RC_HOST_LINKS = 2 };
+enum { RC_TURN_NAMES = 256, RC_TURN_LINKS = 32 };
 enum {
     RC_HOST_CLOSE = 1, /* close this connection; with RC_HOST_OPEN: that first */
-    RC_HOST_OPEN = 2   /* connect, then rc_host_opened or rc_host_lost */
+    RC_HOST_OPEN = 2,  /* connect, then rc_host_opened or rc_host_lost */
+    RC_HOST_GONE = 4   /* with RC_HOST_CLOSE: its number never comes again */
 };
 typedef struct rc_host_link {
-    size_t len;         /* bytes that wait to be sent, as of this turn: see rc_host_output */
+    uint32_t number;    /* which connection: they come and go, each with a number of its own */
     uint32_t wants;     /* RC_HOST_*, each told once */
-    uint32_t reserved;
+    size_t len;         /* bytes that wait to be sent, as of this turn: see rc_host_output */
 } rc_host_link;
 typedef struct rc_turn {
     int64_t wait_us;    /* the next turn is due then, even without news; -1: never */
     uint32_t count;     /* of names; RC_TURN_NAMES: there may be more, turn again */
-    uint32_t news;      /* bit 0 and 1: the link of that number has output; 2 and 3: or wants */
+    uint32_t link_count; /* of links; where there are more, wait_us is 0 */
     uint32_t names[RC_TURN_NAMES];
-    rc_host_link links[RC_HOST_LINKS]; /* RC_DRIVER_HOST */
+    /* RC_DRIVER_HOST: those that want something, or have output */
+    rc_host_link links[RC_TURN_LINKS];
 } rc_turn;
 rc_loop *rc_loop_new(rc_client *client);
 void rc_loop_free(rc_loop *loop);
@@ -546,7 +548,8 @@ int rc_loop_fd(rc_loop *loop);
 int rc_loop_listen(rc_loop *loop, char *path, size_t size);
 int rc_loop_accept(rc_loop *loop);
 
-/* RC_DRIVER_HOST. `link` is the place in rc_turn.links, 0 or 1. A turn is due after each. */
+/* RC_DRIVER_HOST. `link` is an rc_host_link.number; of one that is gone nothing happens. A turn is
+   due after each. */
 void rc_host_opened(rc_loop *loop, uint32_t link);
 void rc_host_lost(rc_loop *loop, uint32_t link, const char *cause, size_t len);
 void rc_host_feed(rc_loop *loop, uint32_t link, const char *bytes, size_t len);
@@ -561,11 +564,13 @@ void rc_host_begin(rc_loop *loop);
    nothing to hand over. */
 int rc_host_hand_over(rc_loop *loop);
 /* Where and how to connect: text of the host, or of the path of a unix socket; returns its length.
-   *port is 0 for a path, *is_tls says whether TLS is wanted. */
-int rc_host_address(rc_loop *loop, char *text, size_t size, int32_t *port, int32_t *is_tls);
+   *port is 0 for a path, *is_tls says whether TLS is wanted. RC_ERR_CLOSED: that is not wanted any
+   more. */
+int rc_host_address(rc_loop *loop, uint32_t link, char *text, size_t size, int32_t *port,
+                    int32_t *is_tls);
 /* Looks the host's name up in a thread, for hosts without a resolver. 0: still at it, call again;
-   > 0: length of the address in digits; RC_ERR_UNAVAILABLE. */
-int rc_host_lookup(rc_loop *loop, char *text, size_t size);
+   > 0: length of the address in digits; RC_ERR_UNAVAILABLE, RC_ERR_CLOSED. */
+int rc_host_lookup(rc_loop *loop, uint32_t link, char *text, size_t size);
 /* Closes the connections as long as nobody needs them; the next operation opens them again. Returns
    0 where somebody does: an operation, lease or lock. */
 int rc_host_rest(rc_loop *loop);

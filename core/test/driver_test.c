@@ -1,5 +1,6 @@
 #include "driver/driver.h"
 
+#include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -405,12 +406,127 @@ static void late_callers_help_themselves(void)
     rc_driver_free(driver);
 }
 
+/* ---- links that come and go ------------------------------------------------------------ */
+
+enum { GUESTS = 10 };
+
+static struct {
+    struct rc_link links[GUESTS];
+    int ready, gone;
+} guests;
+
+static void count_ready(struct rc_link *link)
+{
+    (void)link;
+    guests.ready++;
+}
+
+static void count_gone(struct rc_link *link)
+{
+    rc_link_deinit(link);
+    guests.gone++;
+}
+
+static void ignore_down(struct rc_link *link)
+{
+    (void)link;
+}
+
+static void add_guests(struct rc_engine *engine, void *argument)
+{
+    struct rc_server_node *node = rc_topology_node(&engine->topology, RC_SLOT_ANY);
+    (void)argument;
+    guests.ready = guests.gone = 0;
+    for (int i = 0; i < GUESTS; i++) {
+        struct rc_link *link = &guests.links[i];
+        CHECK(rc_link_init(link, &engine->context, &node->address, RC_LINK_W) == 0);
+        link->node = node;
+        link->on_ready = count_ready;
+        link->on_down = ignore_down;
+        link->on_gone = count_gone;
+        CHECK(rc_topology_add(&engine->topology, link) == 0);
+        rc_link_want(link);
+    }
+}
+
+static void remove_guests(struct rc_engine *engine, void *argument)
+{
+    (void)argument;
+    for (int i = 0; i < GUESTS; i++)
+        rc_topology_remove(&engine->topology, &guests.links[i]);
+}
+
+static void read_guests(struct rc_engine *engine, void *counts)
+{
+    (void)engine;
+    ((int *)counts)[0] = guests.ready;
+    ((int *)counts)[1] = guests.gone;
+}
+
+static bool wait_for_guests(struct rc_driver *driver, int which)
+{
+    int counts[2] = {0};
+    int64_t until_us = rc_clock_us() + 10 * 1000000;
+    while (counts[which] < GUESTS && rc_clock_us() < until_us) {
+        rc_driver_call(driver, read_guests, counts);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    return counts[which] == GUESTS;
+}
+
+static int count_descriptors(void)
+{
+    int count = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    while (CHECK(directory != NULL) && readdir(directory) != NULL)
+        count++;
+    closedir(directory);
+    return count;
+}
+
+static void links_come_and_go(void)
+{
+    struct rc_driver *driver = start_driver();
+    int before = count_descriptors();
+    for (int round = 0; round < 3; round++) {
+        rc_driver_call(driver, add_guests, NULL);
+        CHECK(wait_for_guests(driver, 0) && driver->line_count == 2 + GUESTS);
+        rc_driver_call(driver, remove_guests, NULL);
+        CHECK(wait_for_guests(driver, 1) && driver->line_count == 2);
+        /* libuv closes a moment later, and the server sees it later still. */
+        int64_t until_us = rc_clock_us() + 10 * 1000000;
+        while (count_descriptors() > before && rc_clock_us() < until_us)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        CHECK(count_descriptors() <= before);
+    }
+    CHECK(rc_topology_numbered(&driver->engine.topology, 2 + 3 * GUESTS - 1) == NULL);
+    rc_driver_close(driver, 0);
+    rc_driver_free(driver);
+}
+
+/* They are there when the driver ends. */
+static void links_that_came_end_with_the_driver(void)
+{
+    struct rc_driver *driver = start_driver();
+    rc_driver_call(driver, add_guests, NULL);
+    CHECK(wait_for_guests(driver, 0));
+    rc_driver_close(driver, 0);
+    for (int i = 0; i < GUESTS; i++) {
+        rc_driver_free_line(&guests.links[i]);
+        rc_list_remove(&guests.links[i].place);
+        rc_link_deinit(&guests.links[i]);
+    }
+    rc_driver_free(driver);
+}
+
 int main(void)
 {
     if (!CHECK(start_server()))
         return test_result();
     TEST(looks_at_the_queue_behind_an_owner_that_left);
     TEST(late_callers_help_themselves);
+    TEST(links_come_and_go);
+    TEST(links_that_came_end_with_the_driver);
     TEST(serves_many_threads_over_one_client);
     TEST(closing_ends_all_who_wait);
     TEST(who_calls_while_it_closes_hears_of_it);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "client/client.h"
 #include "redcache.h"
 #include "test/test.h"
 
@@ -326,11 +327,21 @@ static bool output_has(rc_loop *loop, int link, const char *text)
     return false;
 }
 
-static void send_all(rc_loop *loop, int link)
+/* What the last turn has told of it. */
+static rc_host_link news_of(uint32_t link)
 {
-    rc_host_sent(loop, (uint32_t)link, turn.links[link].len);
+    for (uint32_t i = 0; i < turn.link_count; i++) {
+        if (turn.links[i].number == link)
+            return turn.links[i];
+    }
+    return (rc_host_link){.number = link};
+}
+
+static void send_all(rc_loop *loop, uint32_t link)
+{
+    rc_host_sent(loop, link, news_of(link).len);
     rc_loop_turn(loop, &turn);
-    CHECK(turn.links[link].len == 0);
+    CHECK(news_of(link).len == 0);
 }
 
 static void feed(rc_loop *loop, int link, const char *bytes)
@@ -363,7 +374,7 @@ static struct host open_host(void)
     host.op = open_op(host.client, host.loop, NAME);
     CHECK(rc_get(host.op, "key", 3, 0) == 0);
     rc_loop_turn(host.loop, &turn);
-    CHECK(turn.count == 0 && turn.links[0].wants == RC_HOST_OPEN && turn.wait_us > 0);
+    CHECK(turn.count == 0 && news_of(0).wants == RC_HOST_OPEN && turn.wait_us > 0);
     return host;
 }
 
@@ -379,9 +390,9 @@ static void a_host_moves_the_bytes(void)
     char text[64];
     int32_t port, is_tls;
     struct host host = open_host();
-    CHECK(rc_host_address(host.loop, text, sizeof text, &port, &is_tls) == 9 &&
+    CHECK(rc_host_address(host.loop, 0, text, sizeof text, &port, &is_tls) == 9 &&
           strcmp(text, "127.0.0.1") == 0 && port == 6379 && is_tls == 0);
-    CHECK(rc_host_lookup(host.loop, text, sizeof text) == 9);
+    CHECK(rc_host_lookup(host.loop, 0, text, sizeof text) == 9);
     CHECK(rc_wait(host.op) == RC_ERR_ARGUMENT && rc_loop_fd(host.loop) == RC_ERR_ARGUMENT);
     connect_link(host.loop);
     CHECK(output_has(host.loop, 0, "GET"));
@@ -402,12 +413,12 @@ static void a_host_opens_again_what_was_lost(void)
     rc_host_lost(host.loop, 0, "gone", 4);
     rc_loop_turn(host.loop, &turn);
     CHECK(turn.count == 0); /* a read is sent again */
-    for (int i = 0; i < 1000 && turn.links[0].wants == 0; i++) {
+    for (int i = 0; i < 1000 && news_of(0).wants == 0; i++) {
         CHECK(turn.wait_us >= 0);
         (void)poll(NULL, 0, (int)(turn.wait_us / 1000) + 1);
         rc_loop_turn(host.loop, &turn);
     }
-    CHECK(turn.links[0].wants == RC_HOST_OPEN);
+    CHECK(news_of(0).wants == RC_HOST_OPEN);
     connect_link(host.loop);
     CHECK(output_has(host.loop, 0, "GET"));
     send_all(host.loop, 0);
@@ -425,10 +436,10 @@ static void a_host_may_rest_where_nobody_needs_it(void)
     feed(host.loop, 0, VALUE);
     CHECK(rc_host_rest(host.loop) == 1);
     rc_loop_turn(host.loop, &turn);
-    CHECK(turn.links[0].wants == RC_HOST_CLOSE);
+    CHECK(news_of(0).wants == RC_HOST_CLOSE);
     CHECK(rc_get(host.op, "key", 3, 0) == 0);
     rc_loop_turn(host.loop, &turn);
-    CHECK(turn.links[0].wants == RC_HOST_OPEN);
+    CHECK(news_of(0).wants == RC_HOST_OPEN);
     connect_link(host.loop);
     send_all(host.loop, 0);
     feed(host.loop, 0, VALUE);
@@ -457,16 +468,99 @@ static void the_output_is_what_there_is_when_it_is_asked_for(void)
     struct host host = open_host();
     rc_op *other = open_op(host.client, host.loop, OTHER);
     connect_link(host.loop);
-    CHECK(turn.links[0].len > 0 && output_has(host.loop, 0, "GET"));
+    CHECK(news_of(0).len > 0 && output_has(host.loop, 0, "GET"));
     CHECK(rc_set(other, "key", 3, &entry, value, sizeof value, -1, 0) == 0);
     CHECK(rc_done(other) == 0); /* a pass of its own */
-    CHECK(rc_host_output(host.loop, 0, &len) != NULL && len > turn.links[0].len + sizeof value);
+    CHECK(rc_host_output(host.loop, 0, &len) != NULL && len > news_of(0).len + sizeof value);
     CHECK(output_has(host.loop, 0, "GET") && output_has(host.loop, 0, "SET"));
     rc_host_sent(host.loop, 0, len);
     CHECK(rc_host_output(host.loop, 0, &len) == NULL && len == 0);
-    CHECK(rc_host_output(host.loop, RC_HOST_LINKS, &len) == NULL && len == 0);
+    CHECK(rc_host_output(host.loop, 2, &len) == NULL && len == 0);
     rc_op_free(other);
     close_host(&host);
+}
+
+/* ---- links that come and go ---------------------------------------------------------------- */
+
+enum { GUESTS = 3 * RC_TURN_LINKS / 2 };
+
+static struct rc_link guests[GUESTS];
+static int gone;
+
+static void ignore(struct rc_link *link)
+{
+    (void)link;
+}
+
+static void count_gone(struct rc_link *link)
+{
+    rc_link_deinit(link);
+    gone++;
+}
+
+static void add_guests(struct rc_engine *engine, void *address)
+{
+    for (int i = 0; i < GUESTS; i++) {
+        CHECK(rc_link_init(&guests[i], &engine->context, address, RC_LINK_W) == 0);
+        guests[i].on_ready = guests[i].on_down = ignore;
+        guests[i].on_gone = count_gone;
+        CHECK(rc_topology_add(&engine->topology, &guests[i]) == 0);
+        rc_link_want(&guests[i]);
+    }
+}
+
+static void remove_guests(struct rc_engine *engine, void *argument)
+{
+    (void)argument;
+    for (int i = 0; i < GUESTS; i++)
+        rc_topology_remove(&engine->topology, &guests[i]);
+}
+
+/* Turns until nothing is left to tell: each guest wants that, and once. */
+static void tells_of_each_guest(rc_loop *loop, uint32_t wants)
+{
+    bool was_told[2 + GUESTS] = {false};
+    int count = 0;
+    for (int i = 0; i < 3; i++) {
+        rc_loop_turn(loop, &turn);
+        for (uint32_t j = 0; j < turn.link_count; j++) {
+            uint32_t number = turn.links[j].number;
+            CHECK(number >= 2 && number < 2 + GUESTS && turn.links[j].wants == wants);
+            CHECK(!was_told[number]);
+            was_told[number] = true;
+            count++;
+        }
+        CHECK(turn.wait_us == 0 || i > 0); /* there is more to tell */
+    }
+    CHECK(count == GUESTS);
+}
+
+static void a_host_is_told_of_links_that_come_and_go(void)
+{
+    char text[64];
+    int32_t port, is_tls;
+    struct rc_address address;
+    const char *why, url[] = "redis://127.0.0.2:6380";
+    rc_client *client = open_client("redis://127.0.0.1:6379", RC_DRIVER_HOST);
+    rc_loop *loop = open_loop(client);
+    int error;
+    struct rc_driver *driver = rc_client_driver(client, &error);
+    CHECK(rc_address_parse(&address, url, strlen(url), &why) == 0);
+    rc_driver_call(driver, add_guests, &address);
+    tells_of_each_guest(loop, RC_HOST_OPEN);
+    CHECK(rc_host_address(loop, 5, text, sizeof text, &port, &is_tls) == 9);
+    CHECK(strcmp(text, "127.0.0.2") == 0 && port == 6380); /* its own, not the client's */
+    rc_host_opened(loop, 5);
+    rc_loop_turn(loop, &turn);
+    CHECK(turn.link_count == 1 && news_of(5).len > 0 && output_has(loop, 5, "HELLO"));
+    gone = 0;
+    rc_driver_call(driver, remove_guests, NULL);
+    tells_of_each_guest(loop, RC_HOST_CLOSE | RC_HOST_GONE);
+    CHECK(gone == GUESTS && driver->line_count == 2);
+    CHECK(rc_host_address(loop, 5, text, sizeof text, &port, &is_tls) == RC_ERR_CLOSED);
+    rc_host_lost(loop, 5, "late", 4); /* the host has not heard of it yet */
+    rc_loop_free(loop);
+    rc_unref(client, 100);
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */
@@ -510,8 +604,7 @@ static void no_loop_and_no_client_are_refused(void)
     size_t len = 1;
     memset(&turn, 0xff, sizeof turn);
     rc_loop_turn(NULL, &turn);
-    CHECK(turn.count == 0 && turn.news == 0 && turn.wait_us == -1);
-    CHECK(turn.links[0].len == 0 && turn.links[1].wants == 0);
+    CHECK(turn.count == 0 && turn.link_count == 0 && turn.wait_us == -1);
     rc_loop_wait(NULL);
     rc_loop_free(NULL);
     CHECK(rc_loop_fd(NULL) == RC_ERR_CLOSED && rc_loop_accept(NULL) == RC_ERR_CLOSED);
@@ -523,8 +616,8 @@ static void no_loop_and_no_client_are_refused(void)
     rc_host_begin(NULL);
     CHECK(rc_host_output(NULL, 0, &len) == NULL && len == 0);
     CHECK(rc_host_hand_over(NULL) == 1 && rc_host_rest(NULL) == 1 && rc_host_leave(NULL) == 1);
-    CHECK(rc_host_address(NULL, text, sizeof text, &port, &is_tls) == RC_ERR_CLOSED);
-    CHECK(rc_host_lookup(NULL, text, sizeof text) == RC_ERR_CLOSED);
+    CHECK(rc_host_address(NULL, 0, text, sizeof text, &port, &is_tls) == RC_ERR_CLOSED);
+    CHECK(rc_host_lookup(NULL, 0, text, sizeof text) == RC_ERR_CLOSED);
     CHECK(rc_loop_new(NULL) == NULL && rc_op_new(NULL) == NULL);
     CHECK(rc_lock_new(NULL, "key", 3) == NULL);
     CHECK(rc_view_new(NULL, "", 0, "", 0, 0, 0, 0) == NULL);
@@ -619,6 +712,7 @@ int main(void)
     TEST(a_host_may_rest_where_nobody_needs_it);
     TEST(what_was_dropped_is_not_told);
     TEST(the_output_is_what_there_is_when_it_is_asked_for);
+    TEST(a_host_is_told_of_links_that_come_and_go);
     TEST(a_turn_after_the_end_finds_no_store);
     TEST(a_turn_after_the_end_finds_no_server);
     TEST(a_child_leaves_its_parent_what_it_waits_at);

@@ -53,6 +53,7 @@ local constants = {
     HOST = C.RC_DRIVER_HOST,
     HOST_CLOSE = C.RC_HOST_CLOSE,
     HOST_OPEN = C.RC_HOST_OPEN,
+    HOST_GONE = C.RC_HOST_GONE,
     TURN_NAMES = C.RC_TURN_NAMES,
 }
 

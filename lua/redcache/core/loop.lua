@@ -124,19 +124,27 @@ end
 ---@param port redcache.Port
 ---@return integer count of names: turn_name(port, 0) to turn_name(port, count - 1); a port that
 ---has ended tells nothing
----@return integer news of connections: bits 0 and 1 where one has output, 2 and 3 where it wants
----something done
+---@return integer link_count connections with news: turn_link(port, 0) to link_count - 1
 function core_loop.turn(port)
     local turn, loop = port.turn, port.loop
     if loop == nil then
         return 0, 0
     end
     C.rc_loop_turn(loop, turn)
-    return turn.count, turn.news
+    return turn.count, turn.link_count
 end
 
 function core_loop.turn_name(port, index)
     return port.turn.names[index]
+end
+
+---News of a connection.
+---@return integer number which one
+---@return integer wants HOST_CLOSE, HOST_OPEN, HOST_GONE: told once
+---@return boolean has_output
+function core_loop.turn_link(port, index)
+    local link = port.turn.links[index]
+    return link.number, link.wants, link.len > 0
 end
 
 ---Seconds until the next turn is due even without news; nil: never.
@@ -151,15 +159,6 @@ end
 function core_loop.output(port, link)
     local bytes = C.rc_host_output(loop_of(port), link, len_out)
     return bytes ~= nil and ffi.string(bytes, len_out[0]) or nil
-end
-
----What the last turn wants done with a connection: HOST_CLOSE, HOST_OPEN. Told once.
----@return integer
-function core_loop.wants(port, link)
-    local at = port.turn.links[link]
-    local wants = at.wants
-    at.wants = 0
-    return wants
 end
 
 ---Sleeps until something is done; something must be under way.
@@ -250,19 +249,22 @@ function core_loop.host_leave(port)
 end
 
 ---Where to connect to.
----@return string host or path of a unix socket
----@return integer|nil port nil: a unix socket, or no server at all
----@return boolean tls
-function core_loop.host_address(port)
-    local len = C.rc_host_address(loop_of(port), address_out, 1024, port_out, tls_out)
+---@return string|nil host or path of a unix socket; nil: the connection is not wanted any more
+---@return integer|nil port nil: a unix socket
+---@return boolean|nil tls
+function core_loop.host_address(port, link)
+    local len = C.rc_host_address(loop_of(port), link, address_out, 1024, port_out, tls_out)
+    if len < 0 then
+        return nil
+    end
     local number = port_out[0]
     return ffi.string(address_out, len), number > 0 and number or nil, tls_out[0] ~= 0
 end
 
 ---Looks the server's name up in a thread.
 ---@return string|false|nil address false: call again in a moment; nil: it has none
-function core_loop.host_lookup(port)
-    local len = C.rc_host_lookup(loop_of(port), address_out, 1024)
+function core_loop.host_lookup(port, link)
+    local len = C.rc_host_lookup(loop_of(port), link, address_out, 1024)
     if len == 0 then
         return false
     end

@@ -7,12 +7,11 @@
 -- Not:    wake() must not run any caller, which might start the next operation in a slot whose name
 --         is still to be read.
 
-local bit = require("bit")
 local constants = require("redcache.core.constants")
 local core_loop = require("redcache.core.loop")
 local core_slot = require("redcache.core.slot")
 
-local bor, TURN_NAMES = bit.bor, constants.TURN_NAMES
+local TURN_NAMES = constants.TURN_NAMES
 
 local waiting = {}
 
@@ -34,10 +33,10 @@ end
 ---One turn of the core: wakes the callers whose slots are done.
 ---@param port redcache.Port
 ---@return boolean is_all false: there is more, turn again
----@return integer news of connections, as of core_loop.turn
+---@return integer link_count connections with news, as of core_loop.turn
 function waiting.turn(port)
     local slots = port.waiting
-    local count, news = core_loop.turn(port)
+    local count, link_count = core_loop.turn(port)
     for i = 0, count - 1 do
         local name = core_loop.turn_name(port, i)
         local slot = slots[name]
@@ -51,20 +50,18 @@ function waiting.turn(port)
             end
         end
     end
-    return count < TURN_NAMES, news
+    return count < TURN_NAMES, link_count
 end
 
 ---Turns until all is told.
 ---@param port redcache.Port
----@return integer news of all turns
+---@return integer link_count connections with news: the last turn tells of them
 function waiting.turn_all(port)
-    local is_all, news = waiting.turn(port)
-    while not is_all do
-        local more
-        is_all, more = waiting.turn(port)
-        news = bor(news, more)
-    end
-    return news
+    local is_all, link_count
+    repeat
+        is_all, link_count = waiting.turn(port)
+    until is_all
+    return link_count
 end
 
 ---The port ends: what is under way is cancelled, and the waiting callers are told so.

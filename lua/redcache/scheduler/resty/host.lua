@@ -18,10 +18,8 @@ local sleepers = require("redcache.scheduler.resty.sleepers")
 local waiting = require("redcache.scheduler.waiting")
 
 local ngx = ngx
-local HOST_CLOSE, HOST_OPEN = constants.HOST_CLOSE, constants.HOST_OPEN
-local LINKS = 2
--- Bits of a turn's news: that a link has output; from WANTS on: that one wants something.
-local OUTPUT, WANTS = { [0] = 1, 2 }, 4
+local HOST_CLOSE, HOST_OPEN, HOST_GONE =
+    constants.HOST_CLOSE, constants.HOST_OPEN, constants.HOST_GONE
 local RECEIVE_BYTES = 65536
 -- What is overdue is the core's to say, and each time-out of a cosocket is a line in the error log:
 -- they wait for a day.
@@ -39,27 +37,34 @@ local function wake_writer(link)
     end
 end
 
--- Takes what the core wants done with connections.
-local function take_wants(port)
-    for i = 0, LINKS - 1 do
-        local link = port.links[i]
-        local wants = core_loop.wants(port, i)
-        link.wants = bit.bor(link.wants, wants)
-        link.open = link.open and bit.band(wants, HOST_CLOSE) == 0
+-- The connection of that number, as this file keeps it.
+local function link_of(port, number)
+    local link = port.numbered[number]
+    if not link then
+        link = { number = number, wants = 0, open = false, is_signalled = false }
+        port.numbered[number] = link
+        port.links[#port.links + 1] = link
     end
+    return link
+end
+
+-- What the core wants done with a connection.
+local function take_wants(port, link, wants)
+    link.wants = bit.bor(link.wants, wants)
+    link.open = link.open and bit.band(wants, HOST_CLOSE) == 0
+    sleepers.wake_keeper(port)
 end
 
 ---One turn of the core; wakes who has to do what it wants done.
 local function turn(port)
-    local news = waiting.turn_all(port)
-    if news >= WANTS then
-        take_wants(port)
-        sleepers.wake_keeper(port)
-    end
-    for i = 0, LINKS - 1 do
-        local link = port.links[i]
-        if bit.band(news, OUTPUT[i]) ~= 0 and link.open then
-            port.last_link = i
+    for i = 0, waiting.turn_all(port) - 1 do
+        local number, wants, has_output = core_loop.turn_link(port, i)
+        local link = link_of(port, number)
+        if wants ~= 0 then
+            take_wants(port, link, wants)
+        end
+        if has_output and link.open then
+            port.last_link = link
             wake_writer(link)
         end
     end
@@ -77,13 +82,13 @@ local function bracketed(address)
 end
 
 -- A name is nginx' resolver's to look up; where it has none, the system's, in a thread.
-local function connect_tcp(port, sock, name, number, options)
+local function connect_tcp(port, link, sock, name, number, options)
     local ok, err = sock:connect(bracketed(name), number, options)
     if not ok and string.find(tostring(err), "no resolver defined", 1, true) then
-        local address = core_loop.host_lookup(port)
+        local address = core_loop.host_lookup(port, link.number)
         while address == false do
             ngx.sleep(LOOKUP_PAUSE)
-            address = core_loop.host_lookup(port)
+            address = core_loop.host_lookup(port, link.number)
         end
         if not address then
             return nil, "the host's name has no address"
@@ -93,12 +98,14 @@ local function connect_tcp(port, sock, name, number, options)
     return ok, err
 end
 
-local function connect(port, sock)
-    local name, number, tls = core_loop.host_address(port)
+local function connect(port, link, sock)
+    local name, number, tls = core_loop.host_address(port, link.number)
     local options = pool.own()
     local ok, err
-    if number then
-        ok, err = connect_tcp(port, sock, name, number, options)
+    if not name then
+        return nil, "the connection is not wanted any more"
+    elseif number then
+        ok, err = connect_tcp(port, link, sock, name, number, options)
     else
         ok, err = sock:connect("unix:" .. name, options)
     end
@@ -111,52 +118,49 @@ local function connect(port, sock)
     return ok, err
 end
 
-local function lost(port, i, sock, cause)
-    local link = port.links[i]
+local function lost(port, link, sock, cause)
     if link.sock ~= sock then
         return -- the keeper has taken it down
     end
     link.open = false
-    core_loop.host_lost(port, i, cause)
+    core_loop.host_lost(port, link.number, cause)
     link.wants = bit.bor(link.wants, HOST_CLOSE)
     turn(port)
     sleepers.wake_keeper(port)
 end
 
-local function read(port, i, sock)
+local function read(port, link, sock)
     -- The core gives up first, and without a line in the log.
     sock:settimeouts(port.connect_timeout * 2000, SOCKET_MS, SOCKET_MS)
-    local ok, err = connect(port, sock)
-    local link = port.links[i]
+    local ok, err = connect(port, link, sock)
     if link.sock ~= sock then
         return
     elseif not ok then
-        return lost(port, i, sock, tostring(err))
+        return lost(port, link, sock, tostring(err))
     end
     link.open = true
-    core_loop.host_opened(port, i)
+    core_loop.host_opened(port, link.number)
     turn(port)
     while true do
         local bytes, reason = sock:receiveany(RECEIVE_BYTES)
         if link.sock ~= sock then
             return
         elseif bytes then
-            core_loop.host_feed(port, i, bytes)
+            core_loop.host_feed(port, link.number, bytes)
             turn(port)
         elseif reason ~= "timeout" then
-            return lost(port, i, sock, reason == "closed" and "the server closed the connection"
-                or tostring(reason))
+            return lost(port, link, sock, reason == "closed"
+                and "the server closed the connection" or tostring(reason))
         end
     end
 end
 
-local function write(port, i, sock)
-    local link = port.links[i]
+local function write(port, link, sock)
     while link.sock == sock do
         link.is_signalled = true -- the turn need not wake us
         turn(port)
         link.is_signalled = false
-        local bytes = link.open and core_loop.output(port, i)
+        local bytes = link.open and core_loop.output(port, link.number)
         if bytes then
             link.sending = true
             local ok, err = sock:send(bytes)
@@ -164,9 +168,9 @@ local function write(port, i, sock)
             if link.sock ~= sock then
                 return
             elseif not ok then
-                return lost(port, i, sock, tostring(err))
+                return lost(port, link, sock, tostring(err))
             elseif link.open then
-                core_loop.host_sent(port, i, #bytes)
+                core_loop.host_sent(port, link.number, #bytes)
             end
         end
         link.sem:wait(WRITER_SECONDS)
@@ -186,28 +190,42 @@ local function take_down(link)
     end
 end
 
-local function bring_up(port, i)
-    local link = port.links[i]
+local function bring_up(port, link)
     local sock = ngx.socket.tcp()
     link.sock, link.is_signalled = sock, false
     link.sem = semaphore.new(0)
-    link.writer = ngx.thread.spawn(write, port, i, sock)
-    link.reader = ngx.thread.spawn(read, port, i, sock)
+    link.writer = ngx.thread.spawn(write, port, link, sock)
+    link.reader = ngx.thread.spawn(read, port, link, sock)
+end
+
+-- Those whose numbers never come again.
+local function drop_gone(port)
+    for i = #port.links, 1, -1 do
+        local link = port.links[i]
+        if link.is_gone then
+            port.numbered[link.number] = nil
+            table.remove(port.links, i)
+        end
+    end
 end
 
 ---Does with the connections what the core wants done. The keeper's.
 function host.tend(port)
-    for i = 0, LINKS - 1 do
-        local link = port.links[i]
+    local links, i = port.links, 1
+    while links[i] do -- more may come meanwhile: the light threads that begin here turn, too
+        local link = links[i]
         local wants = link.wants
         link.wants = 0
         if wants ~= 0 then
             take_down(link)
         end
         if bit.band(wants, HOST_OPEN) ~= 0 then
-            bring_up(port, i)
+            bring_up(port, link)
         end
+        link.is_gone = link.is_gone or bit.band(wants, HOST_GONE) ~= 0
+        i = i + 1
     end
+    drop_gone(port)
 end
 
 ---Closes the connections unless somebody needs them. The keeper's.
@@ -223,22 +241,21 @@ end
 
 ---The keeper ends.
 function host.stop(port)
-    for i = 0, LINKS - 1 do
-        take_down(port.links[i])
+    for _, link in ipairs(port.links) do
+        take_down(link)
     end
 end
 
 ---A port begins in this process.
 function host.begin(port)
-    port.links = {}
-    for i = 0, LINKS - 1 do
-        port.links[i] = { wants = 0, open = false, is_signalled = false }
-    end
+    -- Those there are, and the same by their numbers.
+    port.links, port.numbered = {}, {}
+    port.last_link = { open = false }
 end
 
 ---Something was started.
 function host.kick(port)
-    local link = port.links[port.last_link or 0]
+    local link = port.last_link
     if port.is_memory then
         turn(port) -- its answer comes with the sending
     elseif link.open and not link.sending then
