@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include "client/client.h"
+#include "client/registry.h"
 #include "driver/fork.h"
 #include "engine/command.h"
 #include "engine/lease_request.h"
+#include "engine/script.h"
 
 static struct rc_seat *seat_of(rc_op *op)
 {
@@ -118,11 +120,11 @@ int rc_op_entry(rc_op *op, uint32_t index)
     if (index >= op->reply.count)
         return RC_ERR_ARGUMENT;
     const rc_node *node = &op->reply.nodes[index];
-    result->status = node->type == '-' ? RC_ERR_REDIS : 0;
+    result->status = node->type == '-' ? rc_reply_status(node) : 0;
     if (node->type == '-') {
         result->data = node->str;
         result->len = node->len;
-        return RC_ERR_REDIS;
+        return result->status;
     }
     if (rc_entry_is_too_large(node->len, seat_of(op)->client->options.max_value_bytes)) {
         result->status = RC_ERR_TOOLARGE;
@@ -353,6 +355,22 @@ int rc_command_begin(rc_op *op, uint32_t argument_count)
     op->ask.expect++;
     rc_op_measure(op); /* a batch that breaks off here is not finished by the engine */
     return rc_command_head(&op->ask.request, argument_count);
+}
+
+int rc_script_define(const char *source, size_t len)
+{
+    rc_registry_init();
+    return rc_script_add(source, len);
+}
+
+int rc_command_script(rc_op *op, int script, uint32_t key_count, uint32_t argument_count)
+{
+    if (!rc_script_is_known(script))
+        return RC_ERR_ARGUMENT;
+    op->ask.expect++;
+    op->ask.script = (int16_t)script;
+    rc_op_measure(op);
+    return rc_script_begin(&op->ask.request, script, key_count, argument_count);
 }
 
 int rc_argument(rc_op *op, const char *bytes, size_t len)

@@ -1,5 +1,18 @@
 #include "engine/call.h"
 
+#include <stdlib.h>
+
+#include "engine/plan.h"
+
+/* A call of several parts while it runs. */
+struct rc_gather {
+    struct rc_calls *calls;
+    struct rc_op *op;
+    int64_t deadline_us;
+    uint32_t pending; /* parts without an answer */
+    struct rc_plan plan;
+};
+
 static void on_fetched(struct rc_receiver *receiver, struct rc_op *op, int status,
                        struct rc_reply *reply, const char *text);
 
@@ -48,7 +61,7 @@ static void read_answer(struct rc_op *op, const struct rc_reply *reply)
         op->result.len = node->len;
     }
     if (node->type == '-' && op->ask.kind != RC_OP_COMMAND)
-        op->result.status = RC_ERR_REDIS;
+        op->result.status = rc_reply_status(node);
 }
 
 static void take_entry(struct rc_context *context, struct rc_op *op, int status,
@@ -76,6 +89,171 @@ static void on_read_answer(struct rc_req *req, int status, struct rc_reply *repl
     take_entry(req->context, op, status, reply, text);
 }
 
+static bool may_retry(const struct rc_op *op)
+{
+    return op->ask.kind == RC_OP_DELETE || (op->ask.flags & RC_RETRY);
+}
+
+/* ---- parts ----------------------------------------------------------------------------------- */
+
+static void free_gather(struct rc_gather *gather)
+{
+    gather->op->run.gather = NULL;
+    rc_plan_deinit(&gather->plan);
+    free(gather);
+}
+
+static struct rc_gather *new_gather(struct rc_calls *calls, struct rc_op *op)
+{
+    struct rc_gather *gather = calloc(1, sizeof *gather);
+    if (gather == NULL)
+        return NULL;
+    gather->calls = calls;
+    gather->op = op;
+    rc_plan_init(&gather->plan);
+    op->run.gather = gather;
+    return gather;
+}
+
+void rc_call_leave(struct rc_op *op)
+{
+    struct rc_gather *gather = op->run.gather;
+    if (gather == NULL)
+        return;
+    for (uint32_t i = 0; i < gather->plan.part_count; i++) {
+        if (gather->plan.parts[i].req != NULL)
+            rc_link_forget(gather->plan.parts[i].req);
+    }
+    free_gather(gather);
+}
+
+static void finish_gather(struct rc_gather *gather)
+{
+    struct rc_context *context = gather->calls->context;
+    struct rc_op *op = gather->op;
+    const char *text = NULL;
+    int status = rc_plan_status(&gather->plan, &text);
+    if (status == 0)
+        status = rc_plan_join(&gather->plan, &op->reply);
+    if (status == 0) {
+        read_answer(op, &op->reply);
+        rc_context_finish(context, op);
+    } else {
+        rc_context_fail(context, op, status, text);
+    }
+    free_gather(gather);
+}
+
+static void on_part(struct rc_req *req, int status, struct rc_reply *reply, const char *text);
+
+/* Makes the requests of the parts from that one on, all or none. */
+static int prepare(struct rc_gather *gather, uint32_t first)
+{
+    struct rc_plan *plan = &gather->plan;
+    const struct rc_op *op = gather->op;
+    for (uint32_t i = first; i < plan->part_count; i++) {
+        struct rc_plan_part *part = &plan->parts[i];
+        part->req = rc_req_take(gather->calls->context);
+        if (part->req == NULL) {
+            while (i-- > first)
+                rc_req_give(plan->parts[i].req);
+            return RC_ERR_NOMEM;
+        }
+        rc_buf_swap(&part->req->bytes, &part->bytes);
+        part->req->expect = part->expect;
+        part->req->may_retry = may_retry(op);
+        part->req->done = on_part;
+        part->req->owner = gather;
+        part->req->detail = (void *)(uintptr_t)i;
+    }
+    return 0;
+}
+
+static void send_parts(struct rc_gather *gather, uint32_t first)
+{
+    const struct rc_plan *plan = &gather->plan;
+    for (uint32_t i = first; i < plan->part_count; i++) {
+        gather->pending++;
+        rc_topology_send(gather->calls->topology, plan->parts[i].req, plan->parts[i].slot,
+                         gather->deadline_us);
+    }
+}
+
+/* Sends what the part's server has not run for want of a script's source. False: there is nothing
+   of the kind, or no memory; the answers stay as they are. */
+static bool mend(struct rc_gather *gather, uint32_t part, const struct rc_req *req)
+{
+    struct rc_plan *plan = &gather->plan;
+    if (gather->op->ask.script < 0 || !rc_plan_has_forgotten(&plan->parts[part].reply))
+        return false;
+    uint32_t again = rc_plan_mend(plan, part, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
+    if (again == 0)
+        return false;
+    if (prepare(gather, again) != 0) {
+        rc_plan_unmend(plan, again);
+        return false;
+    }
+    gather->calls->context->stats.noscript += plan->parts[again].expect;
+    send_parts(gather, again);
+    return true;
+}
+
+static void on_part(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_gather *gather = req->owner;
+    uint32_t number = (uint32_t)(uintptr_t)req->detail;
+    struct rc_plan_part *part = &gather->plan.parts[number];
+    part->req = NULL;
+    gather->pending--;
+    if (status == 0) {
+        rc_reply_swap(&part->reply, reply);
+        mend(gather, number, req);
+    } else {
+        rc_plan_fail(part, status, text);
+    }
+    if (gather->pending == 0)
+        finish_gather(gather);
+}
+
+static void start_parts(struct rc_calls *calls, struct rc_op *op)
+{
+    const uint16_t *owners = rc_topology_owners(calls->topology);
+    struct rc_gather *gather = new_gather(calls, op);
+    int error = gather == NULL ? RC_ERR_NOMEM
+                               : rc_plan_split(&gather->plan, rc_buf_head(&op->ask.request),
+                                               rc_buf_len(&op->ask.request), owners);
+    if (error == 0)
+        error = prepare(gather, 0);
+    if (error != 0) {
+        if (gather != NULL)
+            free_gather(gather);
+        rc_context_fail(calls->context, op, error, NULL);
+        return;
+    }
+    gather->deadline_us =
+        rc_context_after_ms(calls->context, rc_call_timeout_ms(calls->context, op));
+    send_parts(gather, 0);
+}
+
+/* The batch that went in one request was not run as a whole: its answers are those of a part. */
+static bool mend_batch(struct rc_calls *calls, struct rc_op *op, const struct rc_req *req)
+{
+    struct rc_gather *gather = rc_plan_has_forgotten(&op->reply) ? new_gather(calls, op) : NULL;
+    if (gather == NULL)
+        return false;
+    gather->deadline_us = op->run.answer_by_us;
+    if (rc_plan_take_whole(&gather->plan, req->slot, req->expect) == 0) {
+        rc_reply_swap(&gather->plan.parts[0].reply, &op->reply);
+        if (mend(gather, 0, req))
+            return true;
+        rc_reply_swap(&gather->plan.parts[0].reply, &op->reply);
+    }
+    free_gather(gather);
+    return false;
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
 static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
     struct rc_op *op = req->owner;
@@ -85,13 +263,13 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
         return;
     }
     rc_reply_swap(&op->reply, reply);
+    if (op->ask.script >= 0 && req->expect > 1 && mend_batch(req->detail, op, req))
+        return;
     read_answer(op, &op->reply);
     if (op->ask.kind == RC_OP_BARRIER)
         op->result.number = req->sent_us;
     rc_context_finish(req->context, op);
 }
-
-/* ---- requests -------------------------------------------------------------------------------- */
 
 static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req, int32_t slot)
 {
@@ -101,7 +279,8 @@ static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req, i
                      rc_context_after_ms(calls->context, rc_call_timeout_ms(calls->context, op)));
 }
 
-void rc_call_start(struct rc_calls *calls, struct rc_op *op)
+/* One request with all that the op has encoded. */
+static void start_whole(struct rc_calls *calls, struct rc_op *op, int32_t slot)
 {
     bool reads = op->ask.kind == RC_OP_GET;
     struct rc_req *req = reads ? rc_req_take_read(calls->context, op) : rc_req_take(calls->context);
@@ -112,11 +291,33 @@ void rc_call_start(struct rc_calls *calls, struct rc_op *op)
     if (!reads) {
         rc_buf_swap(&req->bytes, &op->ask.request);
         req->expect = op->ask.expect;
-        req->may_retry = op->ask.kind == RC_OP_DELETE || (op->ask.flags & RC_RETRY);
+        req->may_retry = may_retry(op);
+    }
+    if (!reads && op->ask.script >= 0) {
+        if (req->expect == 1)
+            req->script = op->ask.script;
+        req->detail = calls;
+        op->run.answer_by_us =
+            rc_context_after_ms(calls->context, rc_call_timeout_ms(calls->context, op));
     }
     req->done = reads ? on_read_answer : on_answer;
-    send(calls, op, req,
-         rc_topology_slot(calls->topology, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key)));
+    send(calls, op, req, slot);
+}
+
+void rc_call_start(struct rc_calls *calls, struct rc_op *op)
+{
+    const uint16_t *owners = rc_topology_owners(calls->topology);
+    int32_t slot = RC_SLOT_ANY;
+    bool has_one_key = op->ask.kind == RC_OP_GET || op->ask.kind == RC_OP_SET;
+    if (has_one_key)
+        slot =
+            rc_topology_slot(calls->topology, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key));
+    if (has_one_key || owners == NULL ||
+        rc_plan_is_whole(rc_buf_head(&op->ask.request), rc_buf_len(&op->ask.request), owners,
+                         &slot))
+        start_whole(calls, op, slot);
+    else
+        start_parts(calls, op);
 }
 
 void rc_call_start_barrier(struct rc_calls *calls, struct rc_op *op)

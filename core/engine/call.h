@@ -1,12 +1,22 @@
 /*
- * call - ops that are one request: a read, a write, a delete, any commands, a barrier.
+ * call - ops that are commands: a read, a write, a delete, any commands and scripts, a barrier.
  *
- * What:    sends the op's commands as they are and reads their answers into its result; the same
- *          for a read whose answer was fetched over T.
+ * What:    sends the op's commands as they are, in one request, and reads their answers into its
+ *          result; the same for a read whose answer was fetched over T. Only where the keys of a
+ *          call are of several servers it goes in parts, one request to each of them, and the
+ *          answers are put together in the order asked (plan.h). Within a server commands run in
+ *          the order asked; between servers there is no order, and a part that fails gives its
+ *          error to its own commands, not to the others: "the outcome is unknown" is said of that
+ *          part alone. The call fails where every part does. A script that Redis has forgotten was
+ *          not run: it is sent again, with its source, behind the commands of its batch, so what
+ *          stood behind it there has run before it. What depends on such an order belongs into one
+ *          script. Several of them keep their order.
  * Threads: the engine's owner.
- * Memory:  owns nothing; what the op has encoded moves into its request.
- * Errors:  through the op: those of rc_link_send, RC_ERR_NOMEM, RC_ERR_REDIS, RC_ERR_TOOLARGE.
+ * Memory:  what the op has encoded moves into its request; owns what is gathered of several.
+ * Errors:  through the op: those of rc_link_send, RC_ERR_NOMEM, RC_ERR_REDIS, RC_ERR_TOOLARGE. Of
+ *          a part: a '-' in the answer, whose `integer` is the RC_ERR_*.
  * Not:     does not know the near cache: what an op writes or has read is the engine's to tell it.
+ *          Follows no redirection.
  */
 #ifndef RC_CALL_H
 #define RC_CALL_H
@@ -28,6 +38,8 @@ void rc_calls_init(struct rc_calls *calls, struct rc_context *context,
 int64_t rc_call_timeout_ms(const struct rc_context *context, const struct rc_op *op);
 /* Sends what the op has encoded; of a read, what reads its key. */
 void rc_call_start(struct rc_calls *calls, struct rc_op *op);
+/* Forgets what was sent in parts for the op: it ends. */
+void rc_call_leave(struct rc_op *op);
 /* RC_OP_BARRIER: its answer is behind all news up to when it was asked. */
 void rc_call_start_barrier(struct rc_calls *calls, struct rc_op *op);
 

@@ -36,7 +36,7 @@ struct rc_req {
     uint32_t expect;     /* answers to come */
     int32_t slot;        /* where it belongs; topology sets it */
     bool is_tracked;     /* Redis shall tell us when what it reads changes */
-    int8_t script;       /* enum rc_script, or -1 */
+    int16_t script;      /* its number, of a request that is one; or -1 */
     bool may_retry;      /* harmless to send twice */
     bool sent;           /* its bytes are in the link's output */
     bool asks;           /* PING and rc_identity_ask: its second answer tells which server it is */

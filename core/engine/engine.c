@@ -278,6 +278,7 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
     int error = rc_context_start(context, op);
     op->run.req = NULL;
     op->run.fetch = NULL;
+    op->run.gather = NULL;
     op->run.bypassed_near = false;
     op->run.answer_by_us = op->run.wait_until_us = 0;
     op->run.tag = op->ask.tag;
@@ -510,6 +511,12 @@ static void start_call(struct rc_engine *engine, struct rc_op *op)
     rc_call_start(&engine->calls, op);
 }
 
+static void leave_call(struct rc_engine *engine, struct rc_op *op)
+{
+    (void)engine;
+    rc_call_leave(op);
+}
+
 static void start_barrier(struct rc_engine *engine, struct rc_op *op)
 {
     rc_call_start_barrier(&engine->calls, op);
@@ -584,8 +591,14 @@ static void start_extend(struct rc_engine *engine, struct rc_op *op)
 static const struct kind kinds[RC_OP_KINDS] = {
     [RC_OP_GET] = {.start = start_get, .reads = true},
     [RC_OP_SET] = {.start = start_call, .writes = OWN_KEY, .effect = STORES},
-    [RC_OP_DELETE] = {.start = start_call, .writes = NAMED_OR_OWN, .effect = DELETES},
-    [RC_OP_COMMAND] = {.start = start_call, .writes = NAMED_KEYS, .effect = WRITES},
+    [RC_OP_DELETE] = {.start = start_call,
+                      .leave = leave_call,
+                      .writes = NAMED_OR_OWN,
+                      .effect = DELETES},
+    [RC_OP_COMMAND] = {.start = start_call,
+                       .leave = leave_call,
+                       .writes = NAMED_KEYS,
+                       .effect = WRITES},
     [RC_OP_BARRIER] = {.start = start_barrier},
     [RC_OP_LOAD] = {.start = start_load,
                     .leave = leave_load,

@@ -792,8 +792,8 @@ static bool resend_as_eval(struct rc_link *link, struct rc_req *req, const rc_no
     if (req->script < 0 || req->is_eval || !is_wanted(req) || !is_error(first, "NOSCRIPT"))
         return false;
     rc_buf_init(&full);
-    if (rc_script_as_eval(&full, (enum rc_script)req->script, rc_buf_head(&req->bytes),
-                          rc_buf_len(&req->bytes)) != 0) {
+    if (rc_script_as_eval(&full, req->script, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes)) !=
+        0) {
         rc_buf_deinit(&full);
         return false;
     }

@@ -63,7 +63,8 @@ static inline struct rc_link *rc_node_link(struct rc_server_node *node, enum rc_
 }
 
 /* The one that has what the request needs: a node alone knows its links by their roles. */
-static inline struct rc_link *rc_node_carrier(struct rc_server_node *node, const struct rc_req *req)
+static inline struct rc_link *rc_node_link_for(struct rc_server_node *node,
+                                               const struct rc_req *req)
 {
     return &node->links[req->is_tracked ? RC_LINK_T : RC_LINK_W];
 }

@@ -31,6 +31,7 @@ void rc_op_reset(struct rc_op *op, enum rc_op_kind kind)
     assert(!op->run.is_running);
     op->ask.kind = kind;
     op->ask.flags = 0;
+    op->ask.script = -1;
     op->ask.expect = 0;
     op->ask.near = op->ask.is_plain = false;
     rc_buf_clear(&op->ask.request);

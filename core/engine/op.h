@@ -25,6 +25,7 @@
 struct rc_req;
 struct rc_fetch;
 struct rc_flight;
+struct rc_gather;
 struct rc_op;
 
 enum rc_op_kind {
@@ -62,6 +63,7 @@ struct rc_ask {
     struct rc_buf key;
     struct rc_buf request; /* encoded commands; a read needs none, its key says it all */
     struct rc_buf written; /* keys they write: a uint32_t with its length before each */
+    int16_t script;        /* one that `request` begins, the last; -1: none */
     uint32_t expect;       /* answers to come: commands in `request`; a read: 2 with the TTL */
     bool near;             /* a read whose answer is kept in the near cache */
     uint8_t near_group;
@@ -84,6 +86,7 @@ struct rc_run {
     int64_t answer_by_us; /* load, lock with a timeout of its own: so long Redis may be silent; 0 */
     int64_t wait_until_us;        /* then: the end of the call, behind answer_by_us; 0 */
     struct rc_req *req;           /* request under way for this op alone */
+    struct rc_gather *gather;     /* requests under way for it in parts */
     struct rc_fetch *fetch;       /* read under way, shared with others; by `member` */
     struct rc_receiver *receiver; /* then: of its answer */
     bool bypassed_near; /* its answer comes past the near cache, which may hold an older one */

@@ -120,6 +120,70 @@ static int grow_nodes(struct rc_reply *reply)
     return 0;
 }
 
+static rc_node *add_node(struct rc_reply *reply, int32_t type)
+{
+    if (reply->count == reply->room && grow_nodes(reply) != 0)
+        return NULL;
+    rc_node *node = &reply->nodes[reply->count++];
+    *node = (rc_node){.type = type};
+    return node;
+}
+
+/* ---- an answer made of others ---------------------------------------------------------------- */
+
+/* Gives the newest node a text. */
+static int add_bytes(struct rc_reply *reply, const char *bytes, size_t len)
+{
+    rc_node *node = &reply->nodes[reply->count - 1];
+    node->str = (const char *)(uintptr_t)reply->arena.end;
+    node->len = len;
+    return rc_buf_append(&reply->arena, bytes, len);
+}
+
+int rc_reply_append(struct rc_reply *reply, const struct rc_reply *from, uint32_t first,
+                    uint32_t end)
+{
+    int error = 0;
+    for (uint32_t i = first; i < end && error == 0; i++) {
+        const rc_node *node = &from->nodes[i];
+        rc_node *copy = add_node(reply, node->type);
+        if (copy == NULL)
+            return RC_ERR_NOMEM;
+        copy->count = node->count;
+        copy->integer = node->integer;
+        if (has_text(node))
+            error = add_bytes(reply, node->str, node->len);
+    }
+    return error;
+}
+
+int rc_reply_add_number(struct rc_reply *reply, int64_t number)
+{
+    rc_node *node = add_node(reply, ':');
+    if (node == NULL)
+        return RC_ERR_NOMEM;
+    node->integer = number;
+    return 0;
+}
+
+int rc_reply_add_list(struct rc_reply *reply, uint32_t count)
+{
+    rc_node *node = add_node(reply, '*');
+    if (node == NULL)
+        return RC_ERR_NOMEM;
+    node->count = count;
+    return 0;
+}
+
+int rc_reply_add_error(struct rc_reply *reply, int status, const char *text)
+{
+    rc_node *node = add_node(reply, '-');
+    if (node == NULL)
+        return RC_ERR_NOMEM;
+    node->integer = status;
+    return add_bytes(reply, text, text != NULL ? strlen(text) : 0);
+}
+
 /*
  * The reader's object functions. hiredis takes NULL for "no memory" and stops for good; `failed`
  * tells whether it was a limit. Anything else it takes for an object: we give it privdata, and
@@ -142,15 +206,6 @@ static struct rc_reply *find_target(struct rc_resp *resp, const redisReadTask *t
             rc_reply_clear(&resp->push);
     }
     return resp->in_push ? &resp->push : &resp->reply;
-}
-
-static rc_node *add_node(struct rc_reply *reply, int32_t type)
-{
-    if (reply->count == reply->room && grow_nodes(reply) != 0)
-        return NULL;
-    rc_node *node = &reply->nodes[reply->count++];
-    *node = (rc_node){.type = type};
-    return node;
 }
 
 static void *add_text(struct rc_resp *resp, const redisReadTask *task, int32_t type,

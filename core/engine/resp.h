@@ -50,6 +50,21 @@ void rc_reply_resolve(
 /* Index behind the element at `index` and all that it contains. */
 uint32_t rc_reply_skip(const struct rc_reply *reply, uint32_t index);
 
+/* Making an answer of others, which are resolved; resolve it when it is complete. RC_ERR_NOMEM.
+   Copies the elements from `first` to just before `end`. */
+int rc_reply_append(struct rc_reply *reply, const struct rc_reply *from, uint32_t first,
+                    uint32_t end);
+int rc_reply_add_number(struct rc_reply *reply, int64_t number);
+int rc_reply_add_list(struct rc_reply *reply, uint32_t count); /* so many elements follow */
+/* An error that is none of Redis': `integer` says which RC_ERR_* it is. text NULL: "". */
+int rc_reply_add_error(struct rc_reply *reply, int status, const char *text);
+
+/* The RC_ERR_* of an error. */
+static inline int rc_reply_status(const rc_node *error)
+{
+    return error->integer != 0 ? (int)error->integer : RC_ERR_REDIS;
+}
+
 enum rc_message { RC_MESSAGE_NONE, RC_MESSAGE_REPLY, RC_MESSAGE_PUSH };
 
 struct rc_resp {

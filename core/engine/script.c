@@ -1,10 +1,13 @@
 #include "engine/script.h"
 
 #include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/sha1.h"
 #include "engine/command.h"
+#include "redcache.h"
 
 /* clang-format off */
 
@@ -236,46 +239,117 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
 };
 /* clang-format on */
 
-static char shas[RC_SCRIPT_COUNT][41];
+struct text {
+    const char *source; /* NUL-ended */
+    size_t len;
+    char sha[41];
+};
+
+static struct text own[RC_SCRIPT_COUNT];
+
+/* By number, our own first, without gaps; only ever added to. Acquire and release: a thread that
+   finds a text finds its bytes. */
+static struct text *_Atomic texts[RC_SCRIPTS_MAX];
 
 void rc_scripts_init(void)
 {
-    for (int i = 0; i < RC_SCRIPT_COUNT; i++)
-        rc_sha1_hex(SOURCES[i], strlen(SOURCES[i]), shas[i]);
+    for (int i = 0; i < RC_SCRIPT_COUNT; i++) {
+        own[i].source = SOURCES[i];
+        own[i].len = strlen(SOURCES[i]);
+        rc_sha1_hex(own[i].source, own[i].len, own[i].sha);
+        atomic_store_explicit(&texts[i], &own[i], memory_order_release);
+    }
 }
 
-const char *rc_script_source(enum rc_script script)
+/* NULL: there is none of that number. */
+static const struct text *text_of(int script)
 {
-    return SOURCES[script];
+    return script < RC_SCRIPTS_MAX ? atomic_load_explicit(&texts[script], memory_order_acquire)
+                                   : NULL;
 }
 
-const char *rc_script_sha(enum rc_script script)
+int rc_script_find(const char *sha)
 {
-    return shas[script];
+    const struct text *text;
+    for (int i = 0; (text = text_of(i)) != NULL; i++) {
+        if (memcmp(text->sha, sha, RC_SHA_LEN) == 0)
+            return i;
+    }
+    return -1;
 }
 
-int rc_script_begin(struct rc_buf *out, enum rc_script script, uint32_t key_count,
-                    uint32_t argument_count)
+/* In one piece of memory with its source. */
+static struct text *new_text(const char *source, size_t len)
+{
+    struct text *text = len < SIZE_MAX / 2 ? malloc(sizeof *text + len + 1) : NULL;
+    if (text == NULL)
+        return NULL;
+    char *copy = (char *)(text + 1);
+    if (len > 0)
+        memcpy(copy, source, len);
+    copy[len] = '\0';
+    text->source = copy;
+    text->len = len;
+    rc_sha1_hex(copy, len, text->sha);
+    return text;
+}
+
+int rc_script_add(const char *source, size_t len)
+{
+    struct text *text = new_text(source, len);
+    if (text == NULL)
+        return RC_ERR_NOMEM;
+    for (int i = 0; i < RC_SCRIPTS_MAX; i++) {
+        struct text *there = NULL;
+        if (atomic_compare_exchange_strong_explicit(&texts[i], &there, text, memory_order_acq_rel,
+                                                    memory_order_acquire))
+            return i;
+        if (memcmp(there->sha, text->sha, RC_SHA_LEN) == 0) {
+            free(text);
+            return i;
+        }
+    }
+    free(text);
+    return RC_ERR_OVERLOAD;
+}
+
+bool rc_script_is_known(int script)
+{
+    return script >= 0 && text_of(script) != NULL;
+}
+
+const char *rc_script_source(int script)
+{
+    return text_of(script)->source;
+}
+
+const char *rc_script_sha(int script)
+{
+    return text_of(script)->sha;
+}
+
+int rc_script_begin(struct rc_buf *out, int script, uint32_t key_count, uint32_t argument_count)
 {
     int error = rc_command_head(out, 3 + key_count + argument_count);
     if (error == 0)
         error = rc_command_text(out, "EVALSHA");
     if (error == 0)
-        error = rc_command_bytes(out, shas[script], 40);
+        error = rc_command_bytes(out, text_of(script)->sha, RC_SHA_LEN);
     return error == 0 ? rc_command_int(out, key_count) : error;
 }
 
-int rc_script_as_eval(struct rc_buf *out, enum rc_script script, const char *bytes, size_t len)
+int rc_script_as_eval(struct rc_buf *out, int script, const char *bytes, size_t len)
 {
+    const struct text *text = text_of(script);
     const char *line_end = memchr(bytes, '\n', len);
     assert(line_end != NULL);
     size_t head = (size_t)(line_end + 1 - bytes);
-    size_t skip = head + strlen("$7\r\nEVALSHA\r\n$40\r\n") + 40 + 2;
+    size_t skip = head + strlen("$7\r\nEVALSHA\r\n$40\r\n") + RC_SHA_LEN + 2;
     assert(skip <= len);
     int error = rc_buf_append(out, bytes, head);
     if (error == 0)
         error = rc_command_text(out, "EVAL");
     if (error == 0)
-        error = rc_command_text(out, SOURCES[script]);
+        error = rc_command_bytes(out, text->source, text->len);
     return error == 0 ? rc_buf_append(out, bytes + skip, len - skip) : error;
 }

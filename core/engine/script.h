@@ -1,17 +1,20 @@
 /*
- * script - the Lua scripts that run inside Redis, each one step of the lease or lock protocol.
+ * script - the Lua scripts that run inside Redis: each one step of the lease or lock protocol, and
+ * those that callers have defined.
  *
- * What:    sources and SHAs; writes EVALSHA requests and rewrites one as EVAL when Redis has
- *          forgotten the script.
- * Threads: rc_scripts_init once before everything else, then constant.
- * Memory:  sources and SHAs are static; requests are appended to the given buf.
- * Errors:  RC_ERR_NOMEM.
- * Not:     each script has one value key, declares every key, and reads the value key first.
+ * What:    sources and SHAs by number; writes EVALSHA requests and rewrites one as EVAL when Redis
+ *          has forgotten the script.
+ * Threads: rc_scripts_init once before everything else; the rest from any thread.
+ * Memory:  a source stays for the life of the process, for a request may need it at any time;
+ *          there are at most RC_SCRIPTS_MAX. Requests are appended to the given buf.
+ * Errors:  RC_ERR_NOMEM; RC_ERR_OVERLOAD: there are too many scripts.
+ * Not:     each of our own has one value key, declares every key, and reads the value key first.
  *          Comments stay here: what is sent is only the source.
  */
 #ifndef RC_SCRIPT_H
 #define RC_SCRIPT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -62,14 +65,20 @@ enum rc_script {
     RC_SCRIPT_COUNT
 };
 
+enum { RC_SCRIPTS_MAX = 1024, RC_SHA_LEN = 40 };
+
 void rc_scripts_init(void);
-const char *rc_script_source(enum rc_script script);
-const char *rc_script_sha(enum rc_script script); /* 40 hex digits */
+/* The number of a source: the same for the same. Negative: an error. */
+int rc_script_add(const char *source, size_t len);
+/* Negative: there is none with this SHA, of RC_SHA_LEN digits in lower case. */
+int rc_script_find(const char *sha);
+bool rc_script_is_known(int script);
+const char *rc_script_source(int script); /* NUL-ended */
+const char *rc_script_sha(int script);    /* RC_SHA_LEN hex digits */
 
 /* Starts a request; `key_count` keys and then `argument_count` arguments must follow. */
-int rc_script_begin(struct rc_buf *out, enum rc_script script, uint32_t key_count,
-                    uint32_t argument_count);
+int rc_script_begin(struct rc_buf *out, int script, uint32_t key_count, uint32_t argument_count);
 /* Appends to `out` the EVALSHA request `bytes` as EVAL with the source. */
-int rc_script_as_eval(struct rc_buf *out, enum rc_script script, const char *bytes, size_t len);
+int rc_script_as_eval(struct rc_buf *out, int script, const char *bytes, size_t len);
 
 #endif

@@ -1,6 +1,15 @@
 #include "engine/topology.h"
 
 #include <assert.h>
+#include <stdlib.h>
+
+static int add_links(struct rc_topology *topology, struct rc_server_node *node)
+{
+    int error = 0;
+    for (int role = 0; role < RC_LINK_ROLES && error == 0; role++)
+        error = rc_topology_add(topology, rc_node_link(node, (enum rc_link_role)role));
+    return error;
+}
 
 int rc_topology_init(struct rc_topology *topology, struct rc_context *context,
                      const struct rc_address *address, struct rc_near *near,
@@ -9,16 +18,21 @@ int rc_topology_init(struct rc_topology *topology, struct rc_context *context,
     rc_list_init(&topology->all);
     topology->numbers = topology->leaving = 0;
     topology->carrier = (struct rc_carrier){NULL, NULL};
+    topology->others = NULL;
+    topology->other_count = 0;
+    topology->owners = NULL;
     int error = rc_node_init(&topology->node, context, address, near, news);
-    if (error != 0)
-        return error;
-    for (int role = 0; role < RC_LINK_ROLES; role++)
-        (void)rc_topology_add(topology, rc_node_link(&topology->node, (enum rc_link_role)role));
-    return 0;
+    return error == 0 ? add_links(topology, &topology->node) : error;
 }
 
 void rc_topology_deinit(struct rc_topology *topology)
 {
+    for (uint16_t i = 0; i < topology->other_count; i++) {
+        rc_node_deinit(topology->others[i]);
+        free(topology->others[i]);
+    }
+    free(topology->others);
+    free(topology->owners);
     rc_node_deinit(&topology->node);
 }
 
@@ -64,6 +78,48 @@ void rc_topology_release(struct rc_topology *topology, struct rc_link *link)
         link->on_gone(link);
 }
 
+/* ---- nodes that come ------------------------------------------------------------------------- */
+
+/* Room for one more node, and the list of slots, whose owner is the first so far. */
+static int make_room(struct rc_topology *topology)
+{
+    size_t count = topology->other_count + (size_t)1;
+    if (topology->other_count == UINT16_MAX)
+        return RC_ERR_NOMEM;
+    struct rc_server_node **others = realloc(topology->others, count * sizeof *others);
+    if (others == NULL)
+        return RC_ERR_NOMEM;
+    topology->others = others;
+    if (topology->owners == NULL)
+        topology->owners = calloc(RC_SLOT_COUNT, sizeof *topology->owners);
+    return topology->owners == NULL ? RC_ERR_NOMEM : 0;
+}
+
+int rc_topology_add_node(struct rc_topology *topology, const struct rc_address *address)
+{
+    const struct rc_server_node *first = &topology->node;
+    if (make_room(topology) != 0)
+        return RC_ERR_NOMEM;
+    struct rc_server_node *node = calloc(1, sizeof *node); /* it must not move */
+    if (node == NULL)
+        return RC_ERR_NOMEM;
+    int error = rc_node_init(node, first->context, address, first->near, &first->news);
+    if (error != 0) {
+        free(node);
+        return error;
+    }
+    topology->others[topology->other_count++] = node;
+    /* Where the driver has no memory for its links the node stays, without slots. */
+    return add_links(topology, node) == 0 ? topology->other_count : RC_ERR_NOMEM;
+}
+
+void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t last, int number)
+{
+    assert(last < RC_SLOT_COUNT && number >= 0 && number <= topology->other_count);
+    for (uint32_t slot = first; slot <= last; slot++)
+        topology->owners[slot] = (uint16_t)number;
+}
+
 struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_t number)
 {
     RC_TOPOLOGY_EACH(link, topology) {
@@ -78,7 +134,7 @@ struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_
 static struct rc_link *route(struct rc_topology *topology, struct rc_req *req, int32_t slot)
 {
     req->slot = slot;
-    return rc_node_carrier(rc_topology_node(topology, slot), req);
+    return rc_node_link_for(rc_topology_node(topology, slot), req);
 }
 
 void rc_topology_send(struct rc_topology *topology, struct rc_req *req, int32_t slot,
@@ -95,8 +151,8 @@ void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req, in
 
 const struct rc_link *rc_topology_command_link(const struct rc_topology *topology, int32_t slot)
 {
-    (void)slot;
-    return rc_node_command_link(&topology->node);
+    uint16_t number = rc_topology_owner(topology, slot);
+    return rc_node_command_link(number == 0 ? &topology->node : topology->others[number - 1]);
 }
 
 int rc_topology_is_barred(struct rc_topology *topology, int32_t slot, const char **cause)

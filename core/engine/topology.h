@@ -1,17 +1,19 @@
 /*
  * topology - which server an operation goes to.
  *
- * What:    owns the nodes, of which there is one today, and alone knows which of them a key belongs
- *          to: what a cluster's slot map, a redirection or a replica will change is changed here.
+ * What:    owns the nodes, and alone knows which of them a key belongs to: what a cluster's slot
+ *          map, a redirection or a replica will change is changed here. The node of the url has all
+ *          slots until others are added, and assigned some.
  * Threads: the engine's owner.
  * Memory:  owns the nodes, and with them all links.
- * Errors:  RC_ERR_NOMEM from init; of what is sent: those of rc_link_send, to each request's
- *          `done`.
+ * Errors:  RC_ERR_NOMEM from init and add; of what is sent: those of rc_link_send, to each
+ *          request's `done`.
  * Not:     makes no requests of its own: a node and its parts see to their own links.
  */
 #ifndef RC_TOPOLOGY_H
 #define RC_TOPOLOGY_H
 
+#include "base/slot.h"
 #include "engine/link.h"
 #include "engine/node.h"
 
@@ -23,7 +25,10 @@ struct rc_carrier {
 };
 
 struct rc_topology {
-    struct rc_server_node node;
+    struct rc_server_node node;     /* the server of the url: number 0 */
+    struct rc_server_node **others; /* numbers 1, 2, ... */
+    uint16_t other_count;
+    uint16_t *owners;   /* by slot: the number of its node; NULL: there is but one */
     struct rc_list all; /* links by `place`, in the order of their numbers: RC_TOPOLOGY_EACH */
     uint32_t numbers;   /* given so far: a number is never given twice */
     uint32_t leaving;   /* links of `all` that only the driver still has to do with */
@@ -35,6 +40,11 @@ int rc_topology_init(struct rc_topology *topology, struct rc_context *context,
                      const struct rc_address *address, struct rc_near *near,
                      const struct rc_node_news *news);
 void rc_topology_deinit(struct rc_topology *topology);
+
+/* Another server, without slots: its number. Negative: RC_ERR_NOMEM. */
+int rc_topology_add_node(struct rc_topology *topology, const struct rc_address *address);
+/* The slots from the first to the last are that node's. Behind an add. */
+void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t last, int number);
 
 /* For every link there is, in the order of their numbers; none may be released in the body, others
    may come. Only the engine cares which of them has which role. */
@@ -67,24 +77,33 @@ struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_
 
 enum { RC_SLOT_ANY = -1 }; /* any node will do */
 
+/* By slot: the number of its node, for a call whose keys may be of several. NULL: there is but one
+   node. */
+static inline const uint16_t *rc_topology_owners(const struct rc_topology *topology)
+{
+    return topology->owners;
+}
+
 /* Of a key. One node has every slot: as long as there is no other nobody hashes the key. */
 static inline int32_t rc_topology_slot(const struct rc_topology *topology, const char *key,
                                        size_t len)
 {
-    (void)topology;
-    (void)key;
-    (void)len;
-    return RC_SLOT_ANY;
+    return topology->owners == NULL ? RC_SLOT_ANY : rc_slot(key, len);
+}
+
+static inline uint16_t rc_topology_owner(const struct rc_topology *topology, int32_t slot)
+{
+    return topology->owners == NULL || slot < 0 ? 0 : topology->owners[slot];
 }
 
 static inline struct rc_server_node *rc_topology_node(struct rc_topology *topology, int32_t slot)
 {
-    (void)slot;
-    return &topology->node;
+    uint16_t number = rc_topology_owner(topology, slot);
+    return number == 0 ? &topology->node : topology->others[number - 1];
 }
 
 /* Sends a request to the node of its slot, over the link that has what the request needs
-   (rc_node_carrier). Takes it; `done` is called later, never from inside this call. */
+   (rc_node_link_for). Takes it; `done` is called later, never from inside this call. */
 void rc_topology_send(struct rc_topology *topology, struct rc_req *req, int32_t slot,
                       int64_t deadline_us);
 /* The same, behind what `earlier` may still do: rc_link_send_after. */

@@ -174,9 +174,8 @@ local function read_mgets(cache, slot, list, first, last, found)
         local keys = chunk_last - first + 1
         at = at + 1
         if type_byte == ERROR or type_byte == BULK_ERROR then
-            local text = core_command.node_text(head)
             for i = first, chunk_last do
-                failed[list[i]] = errors.new("redis", "read", list[i], text)
+                failed[list[i]] = core_command.node_failure(head, "read", list[i])
             end
         elseif head == nil or head.count ~= keys or at + keys > count then
             for i = first, last do
@@ -372,7 +371,7 @@ local function read_sets(slot, items, first, last, failed)
         local at, key = i - first, items[i].key
         local type_byte = at < count and nodes[at].type or 0
         if type_byte == ERROR or type_byte == BULK_ERROR then
-            failed[key] = errors.new("redis", "write", key, core_command.node_text(nodes[at]))
+            failed[key] = core_command.node_failure(nodes[at], "write", key)
         elseif type_byte == 0 then
             failed[key] = errors.new("redis", "write", key, "the answer has an unexpected form")
         else

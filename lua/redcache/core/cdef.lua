@@ -122,7 +122,9 @@ enum { RC_LOCK_FREE = 0, RC_LOCK_HELD = 1, RC_LOCK_LOST = 2 };
 typedef struct rc_node {
     int32_t type;    /* the RESP3 type byte: '+' '-' ':' '$' '*' '%' '~' '>' ',' '_' '#' '(' '=' */
     uint32_t count;  /* aggregates: number of elements */
-    int64_t integer; /* ':' and '#' */
+    /* ':' and '#'; '-': 0 where Redis says so, else the RC_ERR_* of a command that has no answer
+       although others of its batch have */
+    int64_t integer;
     const char *str; /* strings, errors, doubles as text; NULL for others */
     size_t len;
 } rc_node;
@@ -427,6 +429,18 @@ int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_
 int rc_argument_written(rc_op *op, const char *key, size_t key_len);
 int rc_submit(rc_op *op);
 int rc_delete_submit(rc_op *op); /* as rc_submit for one UNLINK with many keys (see rc_delete) */
+
+/* Scripts, in Lua, which Redis runs. A source has a number, the same for all threads and for the
+   life of the process, which keeps a copy; negative: RC_ERR_NOMEM, or RC_ERR_OVERLOAD for more than
+   some thousand. rc_command_script begins a command of a batch, as rc_command_begin does: its keys
+   follow (rc_argument; rc_argument_written for those that it changes), then its arguments. What is
+   sent is the script's SHA; Redis is told the source when it does not know it. It has not run the
+   script then, so that goes out once more, alone or with others of the kind in their order, but
+   behind the other commands of its batch: what has to come after a script belongs into it. Between
+   MULTI and EXEC the answer is NOSCRIPT. RC_ERR_ARGUMENT: there is no script of that number.
+   memory:// runs no scripts but those that it has been taught. */
+int rc_script_define(const char *source, size_t len);
+int rc_command_script(rc_op *op, int script, uint32_t key_count, uint32_t argument_count);
 
 /* remember: rc_load ends with RC_HIT, RC_FAILED, RC_LOAD or an error. After RC_LOAD the caller runs
    its loader and then ends the load in the same slot, once. ttl_ms of rc_publish: -1 no expiry, 0

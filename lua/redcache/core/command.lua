@@ -5,6 +5,7 @@
 local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_entry = require("redcache.core.entry")
+local core_slot = require("redcache.core.slot")
 
 local fill, life_ms = core_entry.fill, core_entry.life_ms
 
@@ -56,6 +57,42 @@ function core_command.argument_written(slot, key)
     return C.rc_argument_written(slot.op, key, #key)
 end
 
+---The number of a script's source: the same for the same. A script is a constant of the program:
+---its source is kept as long as the process lives.
+---@param source string
+---@return integer script
+function core_command.define(source)
+    local script = C.rc_script_define(source, #source)
+    if script < 0 then
+        error("redcache: no script can be defined: " .. ffi.string(C.rc_strerror(script)), 2)
+    end
+    return script
+end
+
+---One run of a script in a batch. Its keys count as changed.
+---@param script integer of define()
+---@param keys string[]
+---@param arguments (string|integer)[]
+---@return integer status
+function core_command.script(slot, script, keys, arguments)
+    local op, status = slot.op, C.rc_command_script(slot.op, script, #keys, #arguments)
+    for i = 1, #keys do
+        if status ~= 0 then
+            return status
+        end
+        status = C.rc_argument_written(op, keys[i], #keys[i])
+    end
+    for i = 1, #arguments do
+        if status ~= 0 then
+            return status
+        end
+        local argument = arguments[i]
+        status = type(argument) == "number" and C.rc_argument_int(op, argument)
+            or C.rc_argument(op, argument, #argument)
+    end
+    return status
+end
+
 ---@return integer status
 function core_command.submit(slot)
     return C.rc_submit(slot.op)
@@ -78,6 +115,14 @@ end
 ---@return string
 function core_command.node_text(node)
     return node.str ~= nil and ffi.string(node.str, node.len) or ""
+end
+
+---The error object for an element that is an error.
+---@return redcache.Error
+function core_command.node_failure(node, action, key)
+    local status = tonumber(node.integer)
+    return core_slot.error_of(status ~= 0 and status or C.RC_ERR_REDIS,
+        core_command.node_text(node), action, key)
 end
 
 ---Reads one element as an entry into the result.

@@ -200,6 +200,20 @@ function core_slot.is_done(slot)
     return C.rc_is_done(slot.op) ~= 0
 end
 
+---The error object for a status other than 0 and what is known of it.
+---@param status integer
+---@param cause string|nil nil, "": the status says it all
+---@param action string
+---@param key string|nil
+---@return redcache.Error
+function core_slot.error_of(status, cause, action, key)
+    if cause == nil or cause == "" then
+        cause = status == NOT_WAITED and "nothing can be waited for here"
+            or ffi.string(C.rc_strerror(status))
+    end
+    return errors.new(CODES[status] or "redis", action, key, cause)
+end
+
 ---The error object for a status other than 0.
 ---@param slot redcache.Slot|nil nil: the operation never started
 ---@param status integer
@@ -212,11 +226,8 @@ function core_slot.failure(slot, status, action, key)
     -- A call that failed at once wrote no result: what stands there belongs to an earlier one.
     if result and result.status == status and result.data ~= nil and result.len > 0 then
         cause = ffi.string(result.data, result.len)
-    else
-        cause = status == NOT_WAITED and "nothing can be waited for here"
-            or ffi.string(C.rc_strerror(status))
     end
-    return errors.new(CODES[status] or "redis", action, key, cause)
+    return core_slot.error_of(status, cause, action, key)
 end
 
 return core_slot
