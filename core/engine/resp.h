@@ -3,7 +3,7 @@
  *
  * What:    feeds bytes to hiredis' redisReader; its object functions write one flat node per
  *          element and copy strings into one arena, so an answer costs no allocation once the
- *          buffers have grown.
+ *          buffers have grown. A string or an integer by itself goes the short way, past hiredis.
  * Threads: the link's owner.
  * Memory:  nodes and arena belong to an rc_reply and are valid until it is cleared. rc_reply_swap
  *          hands an answer to its receiver without a copy. An rc_resp does not move after init.

@@ -412,8 +412,9 @@ static void note_message(struct rc_resp *resp, enum rc_message message, struct o
         rc_reply_clear(reply);
 }
 
+/* At once, or in pieces of up to `most` bytes. */
 static void read_stream(struct rc_resp *resp, const struct rc_buf *bytes, uint64_t *random,
-                        struct outcome *outcome)
+                        uint32_t most, struct outcome *outcome)
 {
     size_t at = 0, len = rc_buf_len(bytes);
     enum rc_message message;
@@ -421,7 +422,7 @@ static void read_stream(struct rc_resp *resp, const struct rc_buf *bytes, uint64
     outcome->error = rc_resp_reset(resp);
     rc_buf_clear(&outcome->text);
     while (at < len && outcome->error == 0) {
-        size_t chunk = random == NULL ? len : 1 + test_below(random, 40);
+        size_t chunk = random == NULL ? len : 1 + test_below(random, most);
         chunk = chunk < len - at ? chunk : len - at;
         outcome->error = rc_resp_feed(resp, bytes->bytes + at, chunk);
         at += chunk;
@@ -443,6 +444,79 @@ static bool is_same(const struct outcome *a, const struct outcome *b)
             memcmp(a->text.bytes, b->text.bytes, rc_buf_len(&a->text)) == 0);
 }
 
+/* What comes at once may go the short way; what comes byte by byte is hiredis' to read. */
+static void takes_what_is_plain_as_hiredis_does(void)
+{
+    static const char *const messages[] = {
+        ":0\r\n",
+        ":-0\r\n",
+        ":00\r\n",
+        ":01\r\n",
+        ":-01\r\n",
+        ":7\r\n",
+        ":-7\r\n",
+        ":+7\r\n",
+        ":\r\n",
+        ":-\r\n",
+        ": 7\r\n",
+        ":7 \r\n",
+        ":--7\r\n",
+        ":7",
+        ":7\r",
+        ":7\n",
+        ":7\r7\r\n",
+        ":-2\r\n:-1\r\n",
+        ":123456789012345678\r\n",
+        ":-123456789012345678\r\n",
+        ":1234567890123456789\r\n",
+        ":9223372036854775807\r\n",
+        ":-9223372036854775808\r\n",
+        ":9223372036854775808\r\n",
+        ":18446744073709551617\r\n",
+        "$0\r\n\r\n",
+        "$00\r\n\r\n",
+        "$01\r\na\r\n",
+        "$1\r\na\r\n",
+        "$1\r\nab\r\n",
+        "$2\r\na\r\n",
+        "$2\r\na\r\n\r\n",
+        "$1\r\na\r\r",
+        "$1\r\na\n\n",
+        "$1\r\na\r",
+        "$1\r\n",
+        "$-1\r\n",
+        "$-0\r\n\r\n",
+        "$+1\r\na\r\n",
+        "$\r\n\r\n",
+        "$1\na\r\n",
+        "$1\r\na\r\n:1\r\n$1\r\nb\r\n_\r\n",
+        "$1\r\na\r\n>1\r\n+x\r\n$1\r\nb\r\n",
+        "$65\r\n",
+        "$123456789012345678\r\na\r\n",
+        "$99999999999999999999\r\na\r\n",
+        ">1\r\n:1\r\n:2\r\n",
+        "*1\r\n:1\r\n:2\r\n",
+    };
+    struct rc_resp whole, pieces;
+    struct outcome at_once = {0}, in_pieces = {0};
+    uint64_t random = 7;
+    CHECK(rc_resp_init(&whole, MAX_ELEMENTS, MAX_BULK) == 0);
+    CHECK(rc_resp_init(&pieces, MAX_ELEMENTS, MAX_BULK) == 0);
+    for (size_t i = 0; i < sizeof messages / sizeof *messages; i++) {
+        struct rc_buf bytes = {0};
+        CHECK(rc_buf_append(&bytes, messages[i], strlen(messages[i])) == 0);
+        read_stream(&whole, &bytes, NULL, 0, &at_once);
+        read_stream(&pieces, &bytes, &random, 1, &in_pieces);
+        if (!CHECK(is_same(&at_once, &in_pieces)))
+            fprintf(stderr, "message %zu: %s\n", i, messages[i]);
+        rc_buf_deinit(&bytes);
+    }
+    rc_resp_deinit(&whole);
+    rc_resp_deinit(&pieces);
+    rc_buf_deinit(&at_once.text);
+    rc_buf_deinit(&in_pieces.text);
+}
+
 static void reads_streams(uint32_t rounds, uint64_t random, bool mutated)
 {
     struct rc_resp whole, pieces;
@@ -460,8 +534,8 @@ static void reads_streams(uint32_t rounds, uint64_t random, bool mutated)
             write_message(&bytes, &random);
         if (mutated)
             mutate(&bytes, &random);
-        read_stream(&whole, &bytes, NULL, &at_once);
-        read_stream(&pieces, &bytes, &random, &in_pieces);
+        read_stream(&whole, &bytes, NULL, 0, &at_once);
+        read_stream(&pieces, &bytes, &random, 40, &in_pieces);
         refused += at_once.error != 0;
         bool fine = mutated || (at_once.error == 0 && at_once.messages == messages);
         if (!CHECK(fine && is_same(&at_once, &in_pieces))) {
@@ -504,6 +578,7 @@ int main(void)
     TEST(refuses_lines_that_never_end);
     TEST(takes_32_levels_and_refuses_33);
     TEST(takes_nothing_at_all);
+    TEST(takes_what_is_plain_as_hiredis_does);
     TEST(reads_valid_streams_in_any_pieces);
     TEST(survives_200000_mutated_streams);
     return test_result();
