@@ -24,6 +24,7 @@ struct rc_line {
 
     /* Owner only. */
     bool is_readable; /* the next pass reads from it even if no answer is due */
+    bool is_due;      /* an answer was due when this pass began */
     bool has_unsent;  /* the wire held something back: the next pass sends, output or not */
 };
 

@@ -266,15 +266,26 @@ static void send_all(struct rc_driver *driver)
     }
 }
 
+/* Before the pass sends anything: what it sends itself is not answered within it, unless the wire
+   is instant. */
+static void note_due(struct rc_driver *driver)
+{
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        link->line->is_due = expects_input(link);
+    }
+}
+
 /* Returns whether there was anything to read. */
 static bool receive_all(struct rc_driver *driver, bool reads_all)
 {
-    bool any = false;
+    bool is_instant = driver->wire->is_instant, any = false;
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        bool is_due = reads_all || link->line->is_readable || expects_input(link);
-        link->line->is_readable = false;
-        if (is_due)
-            any |= driver->wire->receive(link->line);
+        struct rc_line *line = link->line;
+        bool is_due = is_instant ? expects_input(link) : line->is_due;
+        bool reads = reads_all || line->is_readable || is_due;
+        line->is_readable = false;
+        if (reads)
+            any |= driver->wire->receive(line);
     }
     return any;
 }
@@ -285,6 +296,7 @@ bool rc_driver_turn(struct rc_driver *driver, bool reads_all)
     /* Relaxed: this thread has stored it. */
     assert(atomic_load_explicit(&driver->owner, memory_order_relaxed) != RC_OWNER_NONE);
     rc_engine_set_time(engine, rc_driver_now_us(driver));
+    note_due(driver);
     rc_engine_run(engine); /* a lock whose time is over is lost for the release that comes now */
     /* That something was submitted is no reason for another pass: the answer takes a while. */
     start_submitted(driver);
