@@ -22,7 +22,8 @@ enum {
         120, /* longer than a round trip on one machine, shorter than a scheduler's time slice */
     CREDITS_MAX = 64,
     CREDITS_FOR_MISS = 4, /* a spin that did not pay costs as much as four that did */
-    PROBE_EVERY = 64      /* without credit one wait in so many tries again */
+    PROBE_EVERY = 64,     /* without credit one wait in so many tries again */
+    LOOKS_PER_TIME = 4    /* looks at the socket for each look at the clock, which costs as much */
 };
 
 static _Atomic int spinners; /* in this process */
@@ -109,9 +110,34 @@ static void sleep_as_owner(struct rc_driver *driver)
     take_polled(driver);
 }
 
+/* Somebody else is to be let in, or has work for the owner. */
+static bool is_asked(struct rc_driver *driver)
+{
+    return atomic_load(&driver->reactor_wants) || atomic_load(&driver->crowded);
+}
+
+/* There is something to do but to look. Relaxed: what comes a moment later is found by the next
+   look. */
+static bool is_needed(struct rc_driver *driver)
+{
+    return is_asked(driver) ||
+           atomic_load_explicit(&driver->submitted, memory_order_relaxed) != NULL;
+}
+
+/* Looks for an answer until something has come, or is to be done, or the time is over. */
+static void spin(struct rc_driver *driver, int64_t until_us)
+{
+    bool paid = false, goes_on = true;
+    for (int looks = 1; goes_on; looks++) {
+        sched_yield();
+        paid = rc_driver_hear(driver) || is_needed(driver);
+        goes_on = !paid && (looks % LOOKS_PER_TIME != 0 || rc_clock_us() < until_us);
+    }
+    end_spin(driver, paid);
+}
+
 static void turn_until_done(struct rc_driver *driver, struct rc_seat *seat)
 {
-    bool spinning = false;
     int64_t spin_until_us = 0;
     bool told_reactor = false;
     rc_driver_count_inline_turn(driver);
@@ -121,31 +147,22 @@ static void turn_until_done(struct rc_driver *driver, struct rc_seat *seat)
             atomic_store(&driver->reactor_wants, true);
             told_reactor = true;
         }
-        if (rc_seat_is_done(seat)) {
-            if (spinning)
-                end_spin(driver, true);
+        if (rc_seat_is_done(seat) || is_asked(driver) || !rc_driver_can_turn(driver))
             return;
-        }
-        if (atomic_load(&driver->reactor_wants) || atomic_load(&driver->crowded) ||
-            !rc_driver_can_turn(driver))
-            break;
         if (any)
             continue;
-        if (!spinning && spin_until_us == 0 && answer_is_due(driver) && start_spin(driver)) {
-            spinning = true;
-            spin_until_us = driver->engine.context.now_us + SPIN_US;
-        }
-        if (spinning && driver->engine.context.now_us < spin_until_us) {
-            sched_yield();
+        int64_t now_us = driver->engine.context.now_us;
+        bool is_due = answer_is_due(driver);
+        if (is_due && spin_until_us == 0)
+            spin_until_us = now_us + SPIN_US;
+        if (!is_due || now_us >= spin_until_us || !start_spin(driver)) {
+            sleep_as_owner(driver);
             continue;
         }
-        if (spinning)
-            end_spin(driver, false);
-        spinning = false;
-        sleep_as_owner(driver);
+        spin(driver, spin_until_us);
+        if (rc_seat_is_done(seat))
+            return;
     }
-    if (spinning)
-        end_spin(driver, false);
 }
 
 static void count_waiter(struct rc_driver *driver)

@@ -290,6 +290,19 @@ static bool receive_all(struct rc_driver *driver, bool reads_all)
     return any;
 }
 
+/* The second half of a pass. Returns whether anything has come, or is done. */
+static bool hear(struct rc_driver *driver, bool reads_all)
+{
+    bool any = receive_all(driver, reads_all);
+    if (any) {
+        rc_engine_run(&driver->engine); /* what the input has started or failed */
+        send_all(driver);
+    }
+    if (driver->engine.topology.leaving > 0 && driver->wire->open_or_close != NULL)
+        rc_driver_release_links(driver);
+    return finish_ops(driver) || any;
+}
+
 bool rc_driver_turn(struct rc_driver *driver, bool reads_all)
 {
     struct rc_engine *engine = &driver->engine;
@@ -305,14 +318,13 @@ bool rc_driver_turn(struct rc_driver *driver, bool reads_all)
     reads_all |= listen(driver);
     if (reads_all)
         driver->listened_us = engine->context.now_us;
-    bool any = receive_all(driver, reads_all);
-    if (any) {
-        rc_engine_run(engine); /* what the input has started or failed */
-        send_all(driver);
-    }
-    if (engine->topology.leaving > 0 && driver->wire->open_or_close != NULL)
-        rc_driver_release_links(driver);
-    return finish_ops(driver) || any;
+    return hear(driver, reads_all);
+}
+
+bool rc_driver_hear(struct rc_driver *driver)
+{
+    note_due(driver);
+    return hear(driver, false);
 }
 
 bool rc_driver_needs_reactor(const struct rc_driver *driver)

@@ -100,6 +100,10 @@ void rc_driver_leave(struct rc_driver *driver, bool is_reactor);
    Returns whether anything happened. `reads_all`: every link is read from, even if no answer is
    due; else only those where one is, and where the line is readable. */
 bool rc_driver_turn(struct rc_driver *driver, bool reads_all);
+/* The half of a pass that reads where an answer is due, for an owner who waits for one and looks
+   again and again: it takes no queue and fires no timer, and reads the clock where something has
+   come. Returns whether anything happened. */
+bool rc_driver_hear(struct rc_driver *driver);
 /* False while a connection is being made: then only the reactor can go on, and needs the engine for
    it. */
 bool rc_driver_can_turn(const struct rc_driver *driver);

@@ -90,6 +90,8 @@ static bool receive_input(struct rc_line *line)
         long n = rc_socket_receive(at->fd, driver->receive_buffer, sizeof driver->receive_buffer);
         if (n == 0)
             break;
+        if (!any) /* the owner may have looked for it for a while */
+            rc_engine_set_time(&driver->engine, rc_driver_now_us(driver));
         any = true;
         if (n < 0)
             lose_errno(at, n);
