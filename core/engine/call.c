@@ -49,7 +49,7 @@ static void read_entry(struct rc_op *op, const struct rc_reply *reply, int64_t m
     op->result.outcome = rc_entry_is_absent(op->result.kind) ? RC_MISS : RC_HIT;
 }
 
-static void read_answer(struct rc_op *op, const struct rc_reply *reply)
+static inline void read_answer(struct rc_op *op, const struct rc_reply *reply)
 {
     const rc_node *node = &reply->nodes[0];
     op->result.outcome = RC_DONE;
@@ -215,9 +215,8 @@ static void on_part(struct rc_req *req, int status, struct rc_reply *reply, cons
         finish_gather(gather);
 }
 
-static void start_parts(struct rc_calls *calls, struct rc_op *op)
+static void start_parts(struct rc_calls *calls, struct rc_op *op, const uint16_t *owners)
 {
-    const uint16_t *owners = rc_topology_owners(calls->topology);
     struct rc_gather *gather = new_gather(calls, op);
     int error = gather == NULL ? RC_ERR_NOMEM
                                : rc_plan_split(&gather->plan, rc_buf_head(&op->ask.request),
@@ -236,7 +235,8 @@ static void start_parts(struct rc_calls *calls, struct rc_op *op)
 }
 
 /* The batch that went in one request was not run as a whole: its answers are those of a part. */
-static bool mend_batch(struct rc_calls *calls, struct rc_op *op, const struct rc_req *req)
+__attribute__((noinline)) static bool mend_batch(struct rc_calls *calls, struct rc_op *op,
+                                                 const struct rc_req *req)
 {
     struct rc_gather *gather = rc_plan_has_forgotten(&op->reply) ? new_gather(calls, op) : NULL;
     if (gather == NULL)
@@ -280,7 +280,7 @@ static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req, i
 }
 
 /* One request with all that the op has encoded. */
-static void start_whole(struct rc_calls *calls, struct rc_op *op, int32_t slot)
+static inline void start_whole(struct rc_calls *calls, struct rc_op *op, int32_t slot)
 {
     bool reads = op->ask.kind == RC_OP_GET;
     struct rc_req *req = reads ? rc_req_take_read(calls->context, op) : rc_req_take(calls->context);
@@ -304,20 +304,28 @@ static void start_whole(struct rc_calls *calls, struct rc_op *op, int32_t slot)
     send(calls, op, req, slot);
 }
 
+/* Where there are several servers. Not a part of what everybody runs. */
+__attribute__((noinline)) static void start_somewhere(struct rc_calls *calls, struct rc_op *op,
+                                                      const uint16_t *owners)
+{
+    int32_t slot = RC_SLOT_ANY;
+    if (op->ask.kind == RC_OP_GET || op->ask.kind == RC_OP_SET)
+        slot = rc_slot(rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key));
+    else if (!rc_plan_is_whole(rc_buf_head(&op->ask.request), rc_buf_len(&op->ask.request), owners,
+                               &slot)) {
+        start_parts(calls, op, owners);
+        return;
+    }
+    start_whole(calls, op, slot);
+}
+
 void rc_call_start(struct rc_calls *calls, struct rc_op *op)
 {
     const uint16_t *owners = rc_topology_owners(calls->topology);
-    int32_t slot = RC_SLOT_ANY;
-    bool has_one_key = op->ask.kind == RC_OP_GET || op->ask.kind == RC_OP_SET;
-    if (has_one_key)
-        slot =
-            rc_topology_slot(calls->topology, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key));
-    if (has_one_key || owners == NULL ||
-        rc_plan_is_whole(rc_buf_head(&op->ask.request), rc_buf_len(&op->ask.request), owners,
-                         &slot))
-        start_whole(calls, op, slot);
+    if (owners == NULL)
+        start_whole(calls, op, RC_SLOT_ANY);
     else
-        start_parts(calls, op);
+        start_somewhere(calls, op, owners);
 }
 
 void rc_call_start_barrier(struct rc_calls *calls, struct rc_op *op)

@@ -128,8 +128,7 @@ static const struct kind kinds[RC_OP_KINDS];
 
 static struct rc_replay *replay_of(struct rc_engine *engine, const char *key, size_t len)
 {
-    int32_t slot = rc_topology_slot(&engine->topology, key, len);
-    return &rc_topology_node(&engine->topology, slot)->replay;
+    return &rc_topology_node_of(&engine->topology, key, len)->replay;
 }
 
 static void begin_write(struct rc_engine *engine, const struct rc_op *op, const char *key,

@@ -131,6 +131,23 @@ struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_
 
 /* ---- routing --------------------------------------------------------------------------------- */
 
+static uint16_t number_of(const struct rc_topology *topology, int32_t slot)
+{
+    return topology->owners == NULL || slot < 0 ? 0 : topology->owners[slot];
+}
+
+struct rc_server_node *rc_topology_find_node(struct rc_topology *topology, int32_t slot)
+{
+    uint16_t number = number_of(topology, slot);
+    return number == 0 ? &topology->node : topology->others[number - 1];
+}
+
+struct rc_server_node *rc_topology_find_owner(struct rc_topology *topology, const char *key,
+                                              size_t len)
+{
+    return rc_topology_find_node(topology, rc_slot(key, len));
+}
+
 static struct rc_link *route(struct rc_topology *topology, struct rc_req *req, int32_t slot)
 {
     req->slot = slot;
@@ -151,7 +168,7 @@ void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req, in
 
 const struct rc_link *rc_topology_command_link(const struct rc_topology *topology, int32_t slot)
 {
-    uint16_t number = rc_topology_owner(topology, slot);
+    uint16_t number = number_of(topology, slot);
     return rc_node_command_link(number == 0 ? &topology->node : topology->others[number - 1]);
 }
 

@@ -91,15 +91,21 @@ static inline int32_t rc_topology_slot(const struct rc_topology *topology, const
     return topology->owners == NULL ? RC_SLOT_ANY : rc_slot(key, len);
 }
 
-static inline uint16_t rc_topology_owner(const struct rc_topology *topology, int32_t slot)
-{
-    return topology->owners == NULL || slot < 0 ? 0 : topology->owners[slot];
-}
+/* Where there are several nodes: of a slot, of a key. */
+struct rc_server_node *rc_topology_find_node(struct rc_topology *topology, int32_t slot);
+struct rc_server_node *rc_topology_find_owner(struct rc_topology *topology, const char *key,
+                                              size_t len);
 
 static inline struct rc_server_node *rc_topology_node(struct rc_topology *topology, int32_t slot)
 {
-    uint16_t number = rc_topology_owner(topology, slot);
-    return number == 0 ? &topology->node : topology->others[number - 1];
+    return topology->owners == NULL ? &topology->node : rc_topology_find_node(topology, slot);
+}
+
+/* Of a key. */
+static inline struct rc_server_node *rc_topology_node_of(struct rc_topology *topology,
+                                                         const char *key, size_t len)
+{
+    return topology->owners == NULL ? &topology->node : rc_topology_find_owner(topology, key, len);
 }
 
 /* Sends a request to the node of its slot, over the link that has what the request needs
