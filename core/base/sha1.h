@@ -13,6 +13,8 @@
 
 #include <stddef.h>
 
-void rc_sha1_hex(const void *bytes, size_t len, char hex[41]); /* NUL-ended */
+enum { RC_SHA_LEN = 40 }; /* hex digits */
+
+void rc_sha1_hex(const void *bytes, size_t len, char hex[RC_SHA_LEN + 1]); /* NUL-ended */
 
 #endif

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/sha1.h"
 #include "engine/command.h"
 #include "redcache.h"
 
@@ -242,7 +241,7 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
 struct text {
     const char *source; /* NUL-ended */
     size_t len;
-    char sha[41];
+    char sha[RC_SHA_LEN + 1];
 };
 
 static struct text own[RC_SCRIPT_COUNT];

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/sha1.h"
 
 enum rc_script {
     /* K; lease, ttl, token of the lease waited for[, identity of a value that may be replaced]
@@ -65,7 +66,7 @@ enum rc_script {
     RC_SCRIPT_COUNT
 };
 
-enum { RC_SCRIPTS_MAX = 1024, RC_SHA_LEN = 40 };
+enum { RC_SCRIPTS_MAX = 1024 };
 
 void rc_scripts_init(void);
 /* The number of a source: the same for the same. Negative: an error. */

@@ -447,21 +447,18 @@ static void unlink_version(struct rc_run *run)
     rc_run_answer_int(run, is_there ? -1 : 0);
 }
 
-void rc_run_lease_script(struct rc_run *run)
-{
-    switch (run->script) {
-    case RC_SCRIPT_ACQUIRE: acquire(run); break;
-    case RC_SCRIPT_PUBLISH: publish(run); break;
-    case RC_SCRIPT_RELEASE: release(run); break;
-    case RC_SCRIPT_HEARTBEAT: heartbeat(run); break;
-    case RC_SCRIPT_REFRESH: refresh(run); break;
-    case RC_SCRIPT_REFRESH_PUBLISH: refresh_publish(run); break;
-    case RC_SCRIPT_PUT: put(run); break;
-    case RC_SCRIPT_PUT_PUBLISH: put_publish(run); break;
-    case RC_SCRIPT_PUT_RESTORE: put_restore(run); break;
-    case RC_SCRIPT_UNLINK_VERSION: unlink_version(run); break;
-    case RC_SCRIPT_COVER: cover(run); break;
-    case RC_SCRIPT_REFRESH_FAIL: refresh_fail(run); break;
-    default: break;
-    }
-}
+const struct rc_twin rc_lease_twins[] = {
+    {"d65b6ca0f80c30d5c406764db99d336b2b7955a7", acquire},
+    {"6fbbe173b0063228b8b45c268876db37f9492d07", publish},
+    {"58978a4cf47c30c02a216c0aea2629c21151f9fc", release},
+    {"85c880fa508adf722396fa6087d801a0f3c81f1b", heartbeat},
+    {"15df84dc42ee41a48f81dd0973d4241cb372fb0a", refresh},
+    {"768a3438b06a562c2afc66a84a4a61512591f8ec", refresh_publish},
+    {"e8ac83d8838eedcd0a33ccc0ab3e9d4830885659", put},
+    {"81643d20ebbdda91bf4d77dafdb114190a01b7b8", put_publish},
+    {"0b52cb297f91c0adb90bde479dd6ded8cc64a2f7", put_restore},
+    {"5a18646c741cf74c3c4509ee78c7f1a6002b3aba", unlink_version},
+    {"9c04338b06df2604d5f35edd7866e5a941b4dc63", cover},
+    {"ff032de99f2ad815b4b93a28c5ed5edc2acad3e3", refresh_fail},
+    {"", NULL},
+};

@@ -84,12 +84,9 @@ static void release(struct rc_run *run)
     pin(run, 2);
 }
 
-void rc_run_lock_script(struct rc_run *run)
-{
-    switch (run->script) {
-    case RC_SCRIPT_LOCK: lock(run); break;
-    case RC_SCRIPT_LOCK_RENEW: renew(run); break;
-    case RC_SCRIPT_LOCK_RELEASE: release(run); break;
-    default: break;
-    }
-}
+const struct rc_twin rc_lock_twins[] = {
+    {"b09cdd53c7dfee1073b5d9fdd6895707b843ddbe", lock},
+    {"2a10f9f704e1a6ea2e862478d003b8f9e640c898", renew},
+    {"a734b726ca2acbca585f52257d35145351cfeb88", release},
+    {"", NULL},
+};

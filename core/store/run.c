@@ -38,7 +38,7 @@ void rc_run_fail(struct rc_run *run, struct rc_text error)
     run->failed = true;
     rc_answer_take_back(run->call);
     rc_answer_error(run->call, "%.*s script: %s, on @user_script:1.", (int)error.len, error.bytes,
-                    rc_script_sha(run->script));
+                    run->twin->sha);
 }
 
 static bool has_all(struct rc_run *run, const struct rc_text *words, uint32_t count)

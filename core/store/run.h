@@ -1,6 +1,5 @@
 /*
- * run - a script of engine/script.h while it is done: its keys and arguments, and the commands it
- * calls.
+ * run - a script while it is done: its keys and arguments, and the commands it calls.
  *
  * What:    rc_run_call is redis.call: the command runs through the same code as on the wire. After
  *          one that reads, all keys the script has declared are tracked (Redis 7.0 does so). An
@@ -10,16 +9,29 @@
  * Memory:  values lie in store->script_out until the script ends; no command may be given one as an
  *          argument.
  * Errors:  as redis.call: the script ends, and answers the error.
- * Not:     no Lua: lease_scripts.c and lock_scripts.c do by hand what the scripts say.
+ * Not:     no Lua: the functions in the tables of twins do by hand what the scripts say.
  */
 #ifndef RC_RUN_H
 #define RC_RUN_H
 
+#include "base/sha1.h"
 #include "store/store_own.h"
+
+struct rc_run;
+
+/* A script as the store does it. */
+struct rc_twin {
+    char sha[RC_SHA_LEN + 1]; /* of its source: what is changed there is no longer known here */
+    void (*run)(struct rc_run *run);
+};
+
+/* Each ends with one that runs nothing. A new file of twins adds its table to both lists. */
+extern const struct rc_twin rc_lease_twins[], rc_lock_twins[];
+#define RC_TWIN_TABLES rc_lease_twins, rc_lock_twins
 
 struct rc_run {
     struct rc_call *call;
-    enum rc_script script;
+    const struct rc_twin *twin;
     const struct rc_text *keys;
     uint32_t key_count;
     const struct rc_text *args;
@@ -55,8 +67,5 @@ void rc_run_answer_code(struct rc_run *run, int64_t code); /* {code} */
 /* Begins {code, ...}: so many elements follow, by the other functions or rc_answer_*. */
 void rc_run_answer_list(struct rc_run *run, size_t count, int64_t code);
 void rc_run_answer_text(struct rc_run *run, struct rc_text text);
-
-void rc_run_lease_script(struct rc_run *run);
-void rc_run_lock_script(struct rc_run *run);
 
 #endif

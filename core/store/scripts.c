@@ -1,19 +1,19 @@
 /* EVAL, EVALSHA and SCRIPT: which script it is, and whether it may run. No Lua runs here: the store
-   knows the scripts of engine/script.h, and does each natively once it was loaded. */
+   has twins of some scripts, and does each natively once it was loaded. */
 #include "store/verb.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "store/answer.h"
 #include "store/key.h"
 #include "store/run.h"
 
-enum { SHA_LEN = 40 };
+static const struct rc_twin *const tables[] = {RC_TWIN_TABLES};
 
-static bool is_sha(struct rc_text word, enum rc_script script)
+static bool is_sha(struct rc_text word, const char *sha)
 {
-    const char *sha = rc_script_sha(script);
-    for (size_t i = 0; i < SHA_LEN; i++) {
+    for (size_t i = 0; i < RC_SHA_LEN; i++) {
         char c = word.bytes[i];
         if ((c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c) != sha[i])
             return false;
@@ -21,25 +21,40 @@ static bool is_sha(struct rc_text word, enum rc_script script)
     return true;
 }
 
-/* RC_SCRIPT_COUNT: none that was loaded. */
-static enum rc_script find_by_sha(const struct rc_store *store, struct rc_text word)
+/* The twin of that SHA, and its number among all of them. NULL: there is none. */
+static const struct rc_twin *find(struct rc_text sha, uint32_t *number)
 {
-    int script = 0;
-    if (word.len != SHA_LEN)
-        return RC_SCRIPT_COUNT;
-    while (script < RC_SCRIPT_COUNT && !(store->script_known[script] && is_sha(word, script)))
-        script++;
-    return script;
+    *number = 0;
+    if (sha.len != RC_SHA_LEN)
+        return NULL;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        for (const struct rc_twin *twin = tables[i]; twin->run != NULL; twin++, ++*number) {
+            if (is_sha(sha, twin->sha))
+                return twin;
+        }
+    }
+    return NULL;
 }
 
-static enum rc_script find_by_source(struct rc_text source)
+/* NULL: none that was loaded. */
+static const struct rc_twin *find_loaded(const struct rc_store *store, struct rc_text sha)
 {
-    for (int script = 0; script < RC_SCRIPT_COUNT; script++) {
-        const char *own = rc_script_source(script);
-        if (rc_text_equal(source, (struct rc_text){own, strlen(own)}))
-            return script;
-    }
-    return RC_SCRIPT_COUNT;
+    uint32_t number;
+    const struct rc_twin *twin = find(sha, &number);
+    return twin != NULL && store->twin_known[number] ? twin : NULL;
+}
+
+/* Loads a source. NULL: it has no twin. */
+static const struct rc_twin *load(struct rc_store *store, struct rc_text source)
+{
+    char sha[RC_SHA_LEN + 1];
+    uint32_t number;
+    rc_sha1_hex(source.bytes, source.len, sha);
+    const struct rc_twin *twin = find((struct rc_text){sha, RC_SHA_LEN}, &number);
+    assert(number < RC_TWINS_MAX);
+    if (twin != NULL)
+        store->twin_known[number] = true;
+    return twin;
 }
 
 static void refuse_source(struct rc_call *call)
@@ -81,12 +96,12 @@ static size_t room_for(const struct rc_run *run)
     return bytes;
 }
 
-static void run_script(struct rc_call *call, enum rc_script script, uint32_t key_count)
+static void run_script(struct rc_call *call, const struct rc_twin *twin, uint32_t key_count)
 {
     struct rc_store *store = call->store;
     struct rc_run run = {
         .call = call,
-        .script = script,
+        .twin = twin,
         .keys = call->args + 3,
         .key_count = key_count,
         .args = call->args + 3 + key_count,
@@ -96,10 +111,8 @@ static void run_script(struct rc_call *call, enum rc_script script, uint32_t key
         rc_run_fail(&run, RC_WORD("READONLY You can't write against a read only replica."));
     } else if (!rc_key_make_room(store, room_for(&run))) {
         rc_run_fail(&run, RC_WORD("OOM command not allowed when used memory > 'maxmemory'."));
-    } else if (script >= RC_SCRIPT_LOCK) {
-        rc_run_lock_script(&run);
     } else {
-        rc_run_lease_script(&run);
+        twin->run(&run);
     }
     rc_buf_clear(&store->script_out);
 }
@@ -107,17 +120,17 @@ static void run_script(struct rc_call *call, enum rc_script script, uint32_t key
 static void do_evalsha(struct rc_call *call)
 {
     int64_t key_count;
-    if (call->args[1].len != SHA_LEN) {
+    if (call->args[1].len != RC_SHA_LEN) {
         refuse_sha(call);
         return;
     }
     if (!take_key_count(call, &key_count))
         return;
-    enum rc_script script = find_by_sha(call->store, call->args[1]);
-    if (script == RC_SCRIPT_COUNT)
+    const struct rc_twin *twin = find_loaded(call->store, call->args[1]);
+    if (twin == NULL)
         refuse_sha(call);
     else
-        run_script(call, script, (uint32_t)key_count);
+        run_script(call, twin, (uint32_t)key_count);
 }
 
 static void do_eval(struct rc_call *call)
@@ -125,33 +138,29 @@ static void do_eval(struct rc_call *call)
     int64_t key_count;
     if (!take_key_count(call, &key_count))
         return;
-    enum rc_script script = find_by_source(call->args[1]);
-    if (script == RC_SCRIPT_COUNT) {
+    const struct rc_twin *twin = load(call->store, call->args[1]);
+    if (twin == NULL)
         refuse_source(call);
-        return;
-    }
-    call->store->script_known[script] = true;
-    run_script(call, script, (uint32_t)key_count);
+    else
+        run_script(call, twin, (uint32_t)key_count);
 }
 
 /* ---- SCRIPT ---------------------------------------------------------------------------------- */
 
 static void do_load(struct rc_call *call)
 {
-    enum rc_script script = find_by_source(call->args[2]);
-    if (script == RC_SCRIPT_COUNT) {
+    const struct rc_twin *twin = load(call->store, call->args[2]);
+    if (twin == NULL)
         refuse_source(call);
-        return;
-    }
-    call->store->script_known[script] = true;
-    rc_answer_text(call, rc_script_sha(script));
+    else
+        rc_answer_text(call, twin->sha);
 }
 
 static void do_exists(struct rc_call *call)
 {
     rc_answer_array(call, call->count - 2);
     for (uint32_t i = 2; i < call->count; i++)
-        rc_answer_int(call, find_by_sha(call->store, call->args[i]) != RC_SCRIPT_COUNT);
+        rc_answer_int(call, find_loaded(call->store, call->args[i]) != NULL);
 }
 
 static void do_flush(struct rc_call *call)
@@ -162,7 +171,7 @@ static void do_flush(struct rc_call *call)
         rc_answer_error(call, "ERR SCRIPT FLUSH only support SYNC|ASYNC option");
         return;
     }
-    memset(call->store->script_known, 0, sizeof call->store->script_known);
+    memset(call->store->twin_known, 0, sizeof call->store->twin_known);
     rc_answer_status(call, "OK");
 }
 

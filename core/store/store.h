@@ -2,7 +2,7 @@
  * store - the part of Redis that redcache uses, in memory: keys, and connections that speak RESP.
  *
  * What:    bytes of commands in, bytes of answers and pushes out, as Redis 7.0 gives them: strings
- *          with expiry, scripts of engine/script.h by their SHA (done natively, no Lua runs here),
+ *          with expiry, some scripts by their SHA (done natively, no Lua runs here),
  *          client tracking in default mode. What it does not know it says it does not know.
  * Threads: one at a time; the caller sees to it, and to the time.
  * Memory:  owns keys and connections. Bounded by max_bytes: what was used longest ago is evicted,

@@ -12,7 +12,6 @@
 #define RC_STORE_OWN_H
 
 #include "base/list.h"
-#include "engine/script.h"
 #include "store/request.h"
 #include "store/store.h"
 
@@ -76,6 +75,8 @@ struct rc_call {
 
 enum { RC_VERB_SLOTS = 512 };
 
+enum { RC_TWINS_MAX = 64 };
+
 struct rc_store {
     /* Fixed after init. */
     struct rc_store_options options;
@@ -103,8 +104,8 @@ struct rc_store {
     struct rc_buf later;        /* pushes for it: they follow the answer */
     struct rc_key *found;       /* the newest its command has found, while it exists; or NULL */
 
-    bool script_known[RC_SCRIPT_COUNT];
-    struct rc_buf script_out; /* what the commands inside a script answer */
+    bool twin_known[RC_TWINS_MAX]; /* by number: its script was loaded */
+    struct rc_buf script_out;      /* what the commands inside a script answer */
     uint64_t random;
     struct rc_store_stats stats;
 };

@@ -129,6 +129,7 @@ static void serve(void)
 
 static int print_scripts(void)
 {
+    rc_scripts_init();
     for (int i = 0; i < RC_SCRIPT_COUNT; i++)
         puts(rc_script_source(i));
     return 0;

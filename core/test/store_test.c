@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/command.h"
+#include "engine/script.h"
 #include "engine/entry.h"
 #include "redcache.h"
 #include "store/key.h"
@@ -454,6 +455,29 @@ static void say_script(struct bed *bed, enum rc_script script, const char *const
     feed(bed, 0, &bytes);
 }
 
+/* The source of one of our own that is changed here is to be changed there, too. */
+static void has_a_twin_of_each_script_of_the_engine(void)
+{
+    struct bed bed;
+    if (CHECK(begin(&bed, 0, 1))) {
+        for (int script = 0; script < RC_SCRIPT_COUNT; script++) {
+            char expected[64];
+            snprintf(expected, sizeof expected, "$40\r\n%s\r\n", rc_script_sha(script));
+            say(&bed, 0, "SCRIPT", "LOAD", rc_script_source(script), NULL);
+            CHECK(heard(&bed, 0, expected));
+            say(&bed, 0, "SCRIPT", "EXISTS", rc_script_sha(script), NULL);
+            CHECK(heard(&bed, 0, "*1\r\n:1\r\n"));
+        }
+        say(&bed, 0, "SCRIPT", "FLUSH", NULL);
+        CHECK(heard(&bed, 0, "+OK\r\n"));
+        say(&bed, 0, "EVALSHA", rc_script_sha(0), "0", NULL);
+        CHECK(begins_with(&bed, 0, "-NOSCRIPT"));
+        say(&bed, 0, "EVAL", "return 1", "0", NULL);
+        CHECK(begins_with(&bed, 0, "-ERR the embedded store runs no scripts"));
+    }
+    end(&bed);
+}
+
 static void fill(struct bed *bed)
 {
     char key[32], value[200] = "";
@@ -846,6 +870,7 @@ static void picks_a_random_key_of_its_database(void)
 
 int main(void)
 {
+    TEST(has_a_twin_of_each_script_of_the_engine);
     TEST(does_commands_that_are_cut_anywhere);
     TEST(does_commands_that_come_byte_by_byte);
     TEST(closes_behind_bytes_that_are_no_resp);
