@@ -179,6 +179,13 @@ function Client:pipeline(commands)
     return answers
 end
 
+--- True when the server has ended the connection.
+function Client:is_ended()
+    local bytes, err = self.connection:receive(0)
+    self.buffer = self.buffer .. (bytes or "")
+    return not bytes and err ~= "timeout"
+end
+
 function Client:close()
     self.connection:close()
 end

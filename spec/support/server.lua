@@ -4,7 +4,7 @@
 -- What:   start, stop, pause, resume, kill, restart; info, commandstats, count.
 -- Errors: everything throws: without its server a spec has nothing to say.
 -- Env:    REDCACHE_SERVER names the program (redis-server).
--- Not:    clusters and replicas (compose servers through `config`).
+-- Not:    clusters (cluster.lua), sentinels (sentinel.lua); replicas (through `config`).
 
 local clock = require("spec.support.clock")
 local posix = require("spec.support.posix")
@@ -53,12 +53,15 @@ end
 
 -- True when the server is up; false when it ended (its port may have been taken).
 local function launch(self)
-    local conf = temp.write(self.dir .. "/redis.conf", config_lines(self))
-    self.process = process.spawn({
+    local conf = self.dir .. "/redis.conf"
+    if not (self.rewrites and self.pid) then temp.write(conf, config_lines(self)) end
+    local words = {
         self.program, conf, stdout = self.dir .. "/log", stderr = self.dir .. "/log",
         -- A sanitizer that is preloaded for redcache is none of the server's business.
         env = { LD_PRELOAD = false },
-    })
+    }
+    for _, word in ipairs(self.arguments) do words[#words + 1] = word end
+    self.process = process.spawn(words)
     self.pid = self.process.pid
     local deadline = clock.deadline(START_SECONDS)
     while not answers(self) do
@@ -73,13 +76,16 @@ local function launch(self)
 end
 
 --- Starts a server. Options: config (extra lines), password (requirepass), users (ACL lines: "ann
--- on >pw ~* +@all"), port, program. The server has .port .path .pid .dir.
+-- on >pw ~* +@all"), port, program, arguments (behind the configuration's path), rewrites (it
+-- writes its configuration itself, and starts again with that). The server has .port .path .pid
+-- .dir.
 function server.start(options)
     options = options or {}
     local dir = temp.dir()
     local self = setmetatable({
         dir = dir, path = dir .. "/redis.sock", password = options.password,
         users = options.users or {}, config = options.config or {},
+        arguments = options.arguments or {}, rewrites = options.rewrites,
         program = options.program or os.getenv("REDCACHE_SERVER") or "redis-server",
     }, Server)
     for _ = 1, options.port and 1 or START_TRIES do
@@ -110,15 +116,17 @@ function Server:client(options)
     }))
 end
 
---- One command through the bed's own client; throws at an error answer.
-function Server:call(...)
-    if not self.bed then self.bed = self:client() end
-    return self.bed:call(...)
-end
-
 local function forget_client(self)
     if self.bed then self.bed:close() end
     self.bed = nil
+end
+
+--- One command through the bed's own client; throws at an error answer. Sentinels and CLIENT KILL
+-- end its connection: then it has a new one.
+function Server:call(...)
+    if self.bed and self.bed:is_ended() then forget_client(self) end
+    if not self.bed then self.bed = self:client() end
+    return self.bed:call(...)
 end
 
 function Server:is_alive()
