@@ -28,16 +28,32 @@ describe("the scripts", function()
     it("say so where the machine's sources name no archive", function()
         local dir = temp.dir()
         silent(dir .. "/bin", "apt-get")
-        os.execute(("mkdir '%s/script' && cp '%s/script/valkey' '%s/script/'")
-            :format(dir, root, dir))
-        -- A PATH without a valkey-server of the machine's own.
-        os.execute(("for p in bash dirname mkdir awk tail; do"
+        os.execute(("mkdir '%s/script' && cp '%s/script/servers' '%s/script/archive' '%s/script/'")
+            :format(dir, root, root, dir))
+        temp.write(dir .. "/bin/dpkg", "#!/bin/sh\necho amd64\n")
+        os.execute(("chmod +x '%s/bin/dpkg'"):format(dir))
+        -- A PATH without a server of the machine's own.
+        os.execute(("for p in bash dirname mkdir rm cat awk tail grep cksum uname sed; do"
             .. " ln -s \"$(command -v $p)\" '%s/bin/'; done"):format(dir))
         local out = dir .. "/out"
-        local code = os.execute(("PATH='%s/bin' bash '%s/script/valkey' >'%s' 2>&1")
+        local code = os.execute(("PATH='%s/bin' bash '%s/script/servers' redis-8.0 >'%s' 2>&1")
             :format(dir, dir, out))
         assert.is_true(code ~= 0)
         assert.matches("name no Debian archive", temp.read(out), 1, true)
         temp.remove(dir)
+    end)
+
+    it("know their servers, and say so of a name that is none", function()
+        local list = assert(io.popen(("'%s/script/servers' --list"):format(root)))
+        local text = list:read("*a")
+        list:close()
+        for _, name in ipairs({ "redis%-7.0", "redis%-8.0", "valkey%-9.1", "haproxy" }) do
+            assert.matches("%f[%w]" .. name .. " +%d[%d.]+ +%a", text)
+        end
+        local out = temp.dir() .. "/out"
+        local code = os.execute(("'%s/script/servers' redis-1.0 >'%s' 2>&1"):format(root, out))
+        assert.is_true(code ~= 0)
+        assert.matches("there is no 'redis-1.0' here; these are known: redis-6.2", temp.read(out),
+            1, true)
     end)
 end)
