@@ -4,7 +4,8 @@
  * What:    client.c opens and closes clients and finds the driver of this process; registry.c knows
  *          those that are open, stores.c their stores in memory, options.c what they may be opened
  *          with, figures.c how they do; operation.c, view.c and lock_handle.c are the calls on
- *          slots, views of the near cache and locks, which redcache.h declares.
+ *          slots, views of the near cache and locks, lent_handle.c those on lent connections, which
+ *          redcache.h declares.
  * Threads: any; everything here runs in the caller's thread, and what needs the engine goes through
  *          the driver's queue.
  * Memory:  a client lives as long as it is referred to, or has slots, locks or views.

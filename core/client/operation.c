@@ -347,12 +347,14 @@ int rc_begin(rc_op *op, uint32_t flags)
         return error; /* it may be running: hands off */
     op->ask.flags = flags;
     rc_buf_clear(&op->ask.key);
+    rc_sharing_init(&op->ask.sharing, false, false);
     return 0;
 }
 
 int rc_command_begin(rc_op *op, uint32_t argument_count)
 {
     op->ask.expect++;
+    rc_sharing_begin(&op->ask.sharing, argument_count);
     rc_op_measure(op); /* a batch that breaks off here is not finished by the engine */
     return rc_command_head(&op->ask.request, argument_count);
 }
@@ -369,18 +371,22 @@ int rc_command_script(rc_op *op, int script, uint32_t key_count, uint32_t argume
         return RC_ERR_ARGUMENT;
     op->ask.expect++;
     op->ask.script = (int16_t)script;
+    rc_sharing_begin(&op->ask.sharing, 1 + key_count + argument_count);
+    rc_sharing_argument(&op->ask.sharing, "", 0); /* what begins it is written here */
     rc_op_measure(op);
     return rc_script_begin(&op->ask.request, script, key_count, argument_count);
 }
 
 int rc_argument(rc_op *op, const char *bytes, size_t len)
 {
+    rc_sharing_argument(&op->ask.sharing, bytes, len);
     return rc_command_bytes(&op->ask.request, bytes, len);
 }
 
 int rc_argument_written(rc_op *op, const char *key, size_t key_len)
 {
     uint32_t len = (uint32_t)key_len;
+    rc_sharing_argument(&op->ask.sharing, key, key_len);
     if (key_len <= RC_NEAR_MAX_KEY && (rc_buf_append(&op->ask.written, &len, sizeof len) != 0 ||
                                        rc_buf_append(&op->ask.written, key, key_len) != 0))
         return RC_ERR_NOMEM;
@@ -389,6 +395,7 @@ int rc_argument_written(rc_op *op, const char *key, size_t key_len)
 
 int rc_argument_int(rc_op *op, int64_t number)
 {
+    rc_sharing_argument(&op->ask.sharing, "", 0);
     return rc_command_int(&op->ask.request, number);
 }
 
@@ -397,6 +404,7 @@ int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_
     char header[RC_ENTRY_SIZE];
     if (is_too_large(op, value_len))
         return RC_ERR_TOOLARGE;
+    rc_sharing_argument(&op->ask.sharing, "", 0);
     entry = entry_of(entry, entry == NULL, value, value_len);
     return rc_command_pair(&op->ask.request, header, make_header(op, header, entry, NULL), value,
                            value_len);
@@ -404,7 +412,17 @@ int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_
 
 int rc_submit(rc_op *op)
 {
-    return op->ask.expect > 0 ? rc_operation_submit(op) : RC_ERR_ARGUMENT;
+    char text[RC_SHARING_TEXT];
+    const char *objection = rc_sharing_objection(&op->ask.sharing, text);
+    if (op->ask.expect == 0)
+        return RC_ERR_ARGUMENT;
+    if (objection != NULL) {
+        rc_op_keep(op, objection, strlen(objection));
+        op->result.status = RC_ERR_REFUSED;
+        return RC_ERR_REFUSED;
+    }
+    int error = op->ask.lent != NULL ? op->ask.lent->on_submit(op->ask.lent, op) : 0;
+    return error == 0 ? rc_operation_submit(op) : error;
 }
 
 int rc_delete_submit(rc_op *op)

@@ -33,6 +33,7 @@ static const struct number NUMBERS[] = {
     [RC_OPTION_MAX_VALUE] = {WIDE(max_value_bytes), 8 * MIB, 1, 512 * MIB - 1024},
     [RC_OPTION_MAX_KEY] = {NARROW(max_key_bytes), 64 * 1024, 1, 16 * MIB},
     [RC_OPTION_MAX_QUEUE] = {NARROW(max_queue), 64 * 1024, 1, 16 * MIB},
+    [RC_OPTION_MAX_LENT] = {NARROW(max_lent), 16, 1, 4096},
     [RC_OPTION_DEGRADED_TTL] = {NARROW(degraded_ttl_ms), 1000, 1, HOUR_MS},
     [RC_OPTION_SPIN] = {NARROW(spin), 1, -1, 1},
     [RC_OPTION_NEAR_BYTES] = {WIDE(near_bytes), 64 * MIB, RC_NEAR_MIN_BYTES, INT64_C(1) << 36},

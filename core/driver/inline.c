@@ -58,7 +58,7 @@ static void end_spin(struct rc_driver *driver, bool paid)
 static bool answer_is_due(const struct rc_driver *driver)
 {
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        if (rc_link_is_ready(link) && !rc_list_is_empty(&link->in_flight))
+        if (rc_link_is_ready(link) && rc_link_expects_input(link))
             return true;
     }
     return false;

@@ -41,17 +41,12 @@ static bool wake_next_waiter(struct rc_driver *driver)
     return seat != NULL;
 }
 
-static bool expects_input(const struct rc_link *link)
-{
-    return !rc_list_is_empty(&link->in_flight) || link->state == RC_LINK_HANDSHAKE;
-}
-
 bool rc_driver_has_unread(const struct rc_driver *driver)
 {
     if (!driver->wire->is_instant)
         return false;
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        if (expects_input(link))
+        if (rc_link_expects_input(link))
             return true;
     }
     return false;
@@ -271,7 +266,7 @@ static void send_all(struct rc_driver *driver)
 static void note_due(struct rc_driver *driver)
 {
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
-        link->line->is_due = expects_input(link);
+        link->line->is_due = rc_link_expects_input(link);
     }
 }
 
@@ -281,7 +276,7 @@ static bool receive_all(struct rc_driver *driver, bool reads_all)
     bool is_instant = driver->wire->is_instant, any = false;
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
         struct rc_line *line = link->line;
-        bool is_due = is_instant ? expects_input(link) : line->is_due;
+        bool is_due = is_instant ? rc_link_expects_input(link) : line->is_due;
         bool reads = reads_all || line->is_readable || is_due;
         line->is_readable = false;
         if (reads)

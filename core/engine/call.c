@@ -60,8 +60,15 @@ static inline void read_answer(struct rc_op *op, const struct rc_reply *reply)
         op->result.data = node->str;
         op->result.len = node->len;
     }
-    if (node->type == '-' && op->ask.kind != RC_OP_COMMAND)
+    bool is_batch = op->ask.kind == RC_OP_COMMAND || op->ask.kind == RC_OP_LENT;
+    if (node->type == '-' && !is_batch)
         op->result.status = rc_reply_status(node);
+}
+
+void rc_call_take_answer(struct rc_op *op, struct rc_reply *reply)
+{
+    rc_reply_swap(&op->reply, reply);
+    read_answer(op, &op->reply);
 }
 
 static void take_entry(struct rc_context *context, struct rc_op *op, int status,

@@ -40,6 +40,8 @@ int64_t rc_call_timeout_ms(const struct rc_context *context, const struct rc_op 
 void rc_call_start(struct rc_calls *calls, struct rc_op *op);
 /* Forgets what was sent in parts for the op: it ends. */
 void rc_call_leave(struct rc_op *op);
+/* Reads the answers to the op's commands into its result; swaps them away. */
+void rc_call_take_answer(struct rc_op *op, struct rc_reply *reply);
 /* RC_OP_BARRIER: its answer is behind all news up to when it was asked. */
 void rc_call_start_barrier(struct rc_calls *calls, struct rc_op *op);
 

@@ -47,11 +47,17 @@ static void on_push(void *owner, struct rc_link *link, const struct rc_reply *pu
     rc_track_push(&engine->track, push, drop_pushed, link);
 }
 
+static void on_silence(void *owner, struct rc_server_node *node)
+{
+    struct rc_engine *engine = owner;
+    rc_lends_on_silence(&engine->lends, node);
+}
+
 int rc_engine_init(struct rc_engine *engine, const rc_options *options,
                    const struct rc_address *address, struct rc_near *near,
                    const struct rc_seed *seed, int64_t now_us)
 {
-    const struct rc_node_news news = {engine, on_tracked, on_untracked, on_push};
+    const struct rc_node_news news = {engine, on_tracked, on_untracked, on_push, on_silence};
     struct rc_context *context = &engine->context;
     struct rc_topology *topology = &engine->topology;
     memset(engine, 0, sizeof *engine);
@@ -62,6 +68,12 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
     context->now_us = now_us;
     error = rc_topology_init(topology, context, address, near, &news);
     if (error != 0) {
+        rc_context_deinit(context);
+        return error;
+    }
+    error = rc_lends_init(&engine->lends, context, topology);
+    if (error != 0) {
+        rc_topology_deinit(topology);
         rc_context_deinit(context);
         return error;
     }
@@ -80,6 +92,7 @@ void rc_engine_deinit(struct rc_engine *engine)
     rc_locks_deinit(&engine->locks);
     rc_track_deinit(&engine->track);
     rc_fetches_deinit(&engine->fetches);
+    rc_lends_deinit(&engine->lends);
     rc_topology_deinit(&engine->topology);
     rc_context_deinit(&engine->context);
 }
@@ -335,6 +348,11 @@ static bool is_for_lock(const struct rc_op *op, const void *lock)
     return kinds[op->ask.kind].locks && op->ask.lock == lock;
 }
 
+static bool is_over(const struct rc_op *op, const void *lent)
+{
+    return op->ask.lent == lent;
+}
+
 /* Ends the running ops that match; returns how many. With one op others may end, too (of a load
    whose leader is taken out, where there is no memory to go on): the one that follows may then
    stand among the finished ones, and the walk begins again. */
@@ -394,6 +412,12 @@ void rc_engine_drop_lock(struct rc_engine *engine, struct rc_lock *lock)
     rc_locks_drop(&engine->locks, lock);
 }
 
+void rc_engine_take_back(struct rc_engine *engine, struct rc_lent *lent)
+{
+    cancel_running(engine, is_over, lent);
+    rc_lends_return(&engine->lends, lent);
+}
+
 /* ---- closing --------------------------------------------------------------------------------- */
 
 void rc_engine_close(struct rc_engine *engine)
@@ -407,6 +431,7 @@ void rc_engine_close(struct rc_engine *engine)
     }
     rc_leases_shutdown(&engine->leases);
     rc_locks_shutdown(&engine->locks);
+    rc_lends_shutdown(&engine->lends);
 }
 
 void rc_engine_warm(struct rc_engine *engine)
@@ -443,7 +468,7 @@ bool rc_engine_rest(struct rc_engine *engine)
 {
     const rc_stats *stats = &engine->context.stats;
     bool is_needed = stats->active_leases > 0 || stats->active_locks > 0 ||
-                     !rc_list_is_empty(&engine->running) ||
+                     engine->lends.lent > 0 || !rc_list_is_empty(&engine->running) ||
                      !rc_list_is_empty(&engine->context.finished);
     RC_TOPOLOGY_EACH(link, &engine->topology) {
         is_needed |= link->request_count > 0;
@@ -587,6 +612,21 @@ static void start_extend(struct rc_engine *engine, struct rc_op *op)
     rc_locks_extend(&engine->locks, op);
 }
 
+static void start_borrow(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_lends_borrow(&engine->lends, op);
+}
+
+static void start_lent(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_lends_send(&engine->lends, op);
+}
+
+static void leave_lent(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_lends_leave(&engine->lends, op);
+}
+
 static const struct kind kinds[RC_OP_KINDS] = {
     [RC_OP_GET] = {.start = start_get, .reads = true},
     [RC_OP_SET] = {.start = start_call, .writes = OWN_KEY, .effect = STORES},
@@ -598,6 +638,11 @@ static const struct kind kinds[RC_OP_KINDS] = {
                        .leave = leave_call,
                        .writes = NAMED_KEYS,
                        .effect = WRITES},
+    [RC_OP_BORROW] = {.start = start_borrow, .leave = leave_lent},
+    [RC_OP_LENT] = {.start = start_lent,
+                    .leave = leave_lent,
+                    .writes = NAMED_KEYS,
+                    .effect = WRITES},
     [RC_OP_BARRIER] = {.start = start_barrier},
     [RC_OP_LOAD] = {.start = start_load,
                     .leave = leave_load,

@@ -16,6 +16,7 @@
 #include "engine/context.h"
 #include "engine/fetch.h"
 #include "engine/lease.h"
+#include "engine/lend.h"
 #include "engine/lock.h"
 #include "engine/topology.h"
 #include "engine/track.h"
@@ -28,6 +29,7 @@ struct rc_engine {
     struct rc_calls calls;
     struct rc_leases leases;
     struct rc_locks locks;
+    struct rc_lends lends;
     struct rc_near *near; /* NULL: none. The client's; outlives the engine */
     struct rc_fetches fetches;
     struct rc_list running; /* ops by their `active` link */
@@ -56,6 +58,9 @@ void rc_engine_drop(struct rc_engine *engine, struct rc_op *op);
 
 /* The lock's handle goes away: its operations are cancelled, a held lock is given back. */
 void rc_engine_drop_lock(struct rc_engine *engine, struct rc_lock *lock);
+
+/* What was lent is given back; what runs over it is cancelled, and then it is closed. */
+void rc_engine_take_back(struct rc_engine *engine, struct rc_lent *lent);
 
 /* Somebody reads the near cache in this process: connects, before anything is asked for. */
 void rc_engine_warm(struct rc_engine *engine);

@@ -55,7 +55,8 @@ void rc_link_deinit(struct rc_link *link)
 
 const char *rc_link_name(const struct rc_link *link)
 {
-    return link->role == RC_LINK_T ? "T" : "W";
+    static const char *const names[RC_LINK_ROLES] = {"W", "T", "X"};
+    return names[link->role];
 }
 
 /* The same request once more. NULL: no memory; what it is to end ends by itself. */
@@ -302,7 +303,9 @@ static void requeue(struct rc_link *link)
     while (!rc_list_is_empty(&link->in_flight)) {
         struct rc_req *req = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
         bool untouched = req->output_start >= link->output_sent;
-        if (is_wanted(req) && (req->may_retry || untouched)) {
+        if (link->is_lent && untouched) {
+            complete(req, RC_ERR_UNAVAILABLE, NULL, link->cause);
+        } else if (is_wanted(req) && (req->may_retry || untouched)) {
             rc_list_remove(&req->place);
             rc_list_append(&again, &req->place);
             req->sent = false;
@@ -331,10 +334,11 @@ static void start_backoff(struct rc_link *link)
 
 static void go_down(struct rc_link *link, const char *cause)
 {
-    bool was_ready = link->state == RC_LINK_READY;
+    bool was_ready = link->state == RC_LINK_READY || link->is_cleaning;
     bool had_socket = link->state != RC_LINK_IDLE && link->state != RC_LINK_BACKOFF;
     if (!had_socket)
         return;
+    link->is_cleaning = false;
     if (was_ready) {
         link->down_since_us = link->context->now_us;
         link->context->stats.disconnects++;
@@ -370,7 +374,7 @@ void rc_link_lost(struct rc_link *link, const char *cause)
     char text[RC_TEXT_SIZE];
     link->wants_close = false;
     link->turned_away &= link->state == RC_LINK_HANDSHAKE;
-    if (link->state == RC_LINK_HANDSHAKE && link->handshake_at == 0) {
+    if (link->state == RC_LINK_HANDSHAKE && link->handshake_at == 0 && !link->is_cleaning) {
         snprintf(text, sizeof text, "%.150s, instead of an answer to HELLO: %s", cause,
                  link->address->is_tls ? "a proxy without RESP3"
                                        : "a proxy without RESP3, or a port for TLS (rediss://)");
@@ -382,11 +386,12 @@ void rc_link_lost(struct rc_link *link, const char *cause)
 
 void rc_link_rest(struct rc_link *link)
 {
-    bool was_ready = link->state == RC_LINK_READY;
+    bool was_ready = link->state == RC_LINK_READY || link->is_cleaning;
     bool had_socket = link->state != RC_LINK_IDLE && link->state != RC_LINK_BACKOFF;
     assert(link->request_count == 0);
     rc_context_clear_timer(link->context, &link->timer);
     link->state = RC_LINK_IDLE;
+    link->is_cleaning = false;
     link->wants_open = false;
     link->wants_close |= had_socket;
     link->tracking = false;
@@ -424,12 +429,17 @@ static void check_stall(struct rc_link *link)
     int64_t quiet_since = oldest->sent_us > link->received_us ? oldest->sent_us : link->received_us;
     bool still_waited_for = oldest->done != NULL && rc_timer_is_set(&oldest->timer);
     if (context->now_us - quiet_since >= stall_us(link) && !still_waited_for) {
+        link->is_silent = true;
         go_down(link, "the server does not answer");
         return;
     }
     int64_t again = quiet_since + stall_us(link);
-    if (still_waited_for && again < oldest->timer.at_us)
+    if (still_waited_for && link->on_quiet != NULL) {
+        link->on_quiet(link);
+        again = context->now_us + stall_us(link);
+    } else if (still_waited_for && again < oldest->timer.at_us) {
         again = oldest->timer.at_us;
+    }
     if (again <= context->now_us)
         again = context->now_us + 1000;
     rc_context_set_timer(context, &link->timer, again);
@@ -459,6 +469,14 @@ static void on_timer(void *context, struct rc_timer *timer)
 }
 
 /* ---- the handshake --------------------------------------------------------------------------- */
+
+/* Ends a transaction, forgets the watched keys, the database and the user, and speaks RESP2. */
+static int write_reset(const struct rc_link *link, struct rc_buf *out)
+{
+    (void)link;
+    int error = rc_command_head(out, 1);
+    return error | rc_command_text(out, "RESET");
+}
 
 static int write_hello(const struct rc_link *link, struct rc_buf *out)
 {
@@ -561,7 +579,8 @@ static void become_ready(struct rc_link *link)
     link->attempts = 0;
     link->refused = link->turned_away = false;
     link->down_since_us = 0;
-    link->context->stats.connects++;
+    link->context->stats.connects += !link->is_cleaning;
+    link->is_cleaning = link->is_silent = false;
     rc_context_clear_timer(link->context, &link->timer);
     if ((link->role != RC_LINK_T || link->tracking) && !link->is_read_only)
         link->cause[0] = '\0';
@@ -603,8 +622,10 @@ static void read_error(struct rc_link *link, enum rc_link_step step, const rc_no
 {
     rc_node_text(error, link->cause);
     link->turned_away = is_error(error, "ERR max number of clients");
-    if (step == RC_STEP_HELLO &&
-        (is_error(error, "NOPROTO") || is_error(error, "ERR unknown command")))
+    if (step == RC_STEP_RESET) /* who may not do that is let in all the same */
+        go_down(link, link->cause);
+    else if (step == RC_STEP_HELLO &&
+             (is_error(error, "NOPROTO") || is_error(error, "ERR unknown command")))
         refuse(link, "this server does not know HELLO 3: Redis 7.0 or newer is needed");
     else if (is_error(error, "NOAUTH") || is_error(error, "WRONGPASS") ||
              is_error(error, "NOPERM") || (step == RC_STEP_SELECT && is_error(error, "ERR")))
@@ -688,6 +709,11 @@ static bool is_ok(const rc_node *node)
     return is_text(node, "OK");
 }
 
+static bool is_reset(const rc_node *node)
+{
+    return is_text(node, "RESET");
+}
+
 static bool is_long_text(const rc_node *node)
 {
     return node->type == '$' || node->type == '=';
@@ -735,6 +761,7 @@ static const struct step {
     bool (*can_bear)(const struct rc_link *link, const rc_node *error);
     void (*read)(struct rc_link *link, const struct rc_reply *reply); /* NULL: nothing to learn */
 } steps[RC_LINK_STEPS] = {
+    [RC_STEP_RESET] = {"RESET", write_reset, is_reset, NULL, NULL},
     [RC_STEP_HELLO] = {"HELLO", write_hello, is_map, NULL, read_hello},
     [RC_STEP_SELECT] = {"SELECT", write_select, is_ok, is_first_database, NULL},
     [RC_STEP_TRACKING] = {"CLIENT TRACKING", write_tracking, is_ok, is_any_error, read_tracking},
@@ -751,11 +778,21 @@ static const struct handshake {
     [RC_LINK_W] = {4, {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}},
     [RC_LINK_T] = {5,
                    {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_TRACKING, RC_STEP_INFO, RC_STEP_PING}},
+    [RC_LINK_X] = {4, {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}},
 };
+
+/* Of one that was in use. */
+static const struct handshake cleaning = {
+    5, {RC_STEP_RESET, RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}};
+
+static const struct handshake *handshake_of(const struct rc_link *link)
+{
+    return link->is_cleaning ? &cleaning : &handshakes[link->role];
+}
 
 static int write_handshake(struct rc_link *link)
 {
-    const struct handshake *handshake = &handshakes[link->role];
+    const struct handshake *handshake = handshake_of(link);
     int error = 0;
     assert(handshake->count <= RC_LINK_STEPS);
     assert(handshake->steps[handshake->count - 1] == RC_STEP_PING);
@@ -765,11 +802,28 @@ static int write_handshake(struct rc_link *link)
     return error;
 }
 
+int rc_link_clean(struct rc_link *link)
+{
+    assert(rc_link_is_ready(link) && link->request_count == 0);
+    size_t before = rc_buf_len(&link->output);
+    link->is_cleaning = true;
+    link->state = RC_LINK_HANDSHAKE;
+    if (write_handshake(link) != 0) {
+        go_down(link, "no memory");
+        return RC_ERR_NOMEM;
+    }
+    link->output_queued += rc_buf_len(&link->output) - before;
+    rc_context_set_timer(
+        link->context, &link->timer,
+        rc_context_after_ms(link->context, link->context->options.connect_timeout_ms));
+    return 0;
+}
+
 static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
 {
     const rc_node *first = &reply->nodes[0];
-    assert(link->handshake_at < handshakes[link->role].count); /* PING ends it, either way */
-    enum rc_link_step at = handshakes[link->role].steps[link->handshake_at++];
+    assert(link->handshake_at < handshake_of(link)->count); /* PING ends it, either way */
+    enum rc_link_step at = handshake_of(link)->steps[link->handshake_at++];
     const struct step *step = &steps[at];
     bool is_refused = first->type == '-';
     if (!is_refused && !step->has_form(first)) {

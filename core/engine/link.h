@@ -2,10 +2,11 @@
  * link - the protocol state of one connection: handshake, requests in order, answers in order,
  * pushes.
  *
- * What:    two kinds. W carries commands; T has client tracking on and carries what must be told of
- *          changes. A link is ready when its PING was answered with PONG: a server that loads its
- *          data answers everything before. Requests wait while it is not ready; what may be
- *          repeated is sent again on the next connection.
+ * What:    three kinds. W carries commands; T has client tracking on and carries what must be told
+ *          of changes; X is lent to one caller after the other (lend.h). A link is ready when its
+ *          PING was answered with PONG: a server that loads its data answers everything before.
+ *          Requests wait while it is not ready; what may be repeated is sent again on the next
+ *          connection, but not over X.
  * Threads: the engine's owner.
  * Memory:  owns the output and the reader; requests belong to the context's pool.
  * Errors:  reported to each request's `done`: RC_ERR_TIMEOUT, RC_ERR_UNAVAILABLE, RC_ERR_UNKNOWN
@@ -30,10 +31,11 @@
 struct rc_server_node;
 struct rc_line; /* the driver's */
 
-enum rc_link_role { RC_LINK_W, RC_LINK_T, RC_LINK_ROLES };
+enum rc_link_role { RC_LINK_W, RC_LINK_T, RC_LINK_X, RC_LINK_ROLES };
 
 /* The steps of handshakes; each is one command and one answer. */
 enum rc_link_step {
+    RC_STEP_RESET, /* of one that was in use before */
     RC_STEP_HELLO,
     RC_STEP_SELECT,
     RC_STEP_TRACKING,
@@ -71,6 +73,9 @@ struct rc_link {
     const char *(*on_greeted)(struct rc_link *link);
     /* A request was answered, and with it all news up to `sent_us` is in. Before its `done`. */
     void (*on_answered)(struct rc_link *link, int64_t sent_us);
+    /* An answer takes long, and may: is the server still there? Said again and again. NULL: nobody
+       wants to know. */
+    void (*on_quiet)(struct rc_link *link);
 
     /* Engine only. */
     enum rc_link_state state;
@@ -81,6 +86,9 @@ struct rc_link {
     bool tracking;     /* the server agreed to CLIENT TRACKING */
     bool refused;      /* the server does not let us in: waiting does not help */
     bool turned_away;  /* it had no room for us the last time; perhaps the next time it has */
+    bool is_lent;      /* its requests are for this connection: none goes over another one */
+    bool is_cleaning;  /* rc_link_clean: it stands in a handshake of its own */
+    bool is_silent;    /* it was given up because no answer came */
     bool is_read_only; /* it answers reads and refuses writes; `cause` says why */
     uint64_t epoch;    /* grows with every connection that ended */
     uint32_t attempts; /* failed since it was last ready */
@@ -131,6 +139,9 @@ void rc_link_want(struct rc_link *link);
 /* Drops the connection, which is of no use, and makes a new one. Not from inside a `done`. */
 void rc_link_give_up(struct rc_link *link, const char *cause);
 
+/* Has a connection that is ready, and waits for nothing, forget what its last user has done to it:
+   it shakes hands again. RC_ERR_NOMEM: it is as it was, or down. */
+int rc_link_clean(struct rc_link *link);
 /* Closes the connection without a fault: the next request opens it again. Only where no request is
    queued or in flight. */
 void rc_link_rest(struct rc_link *link);
@@ -141,13 +152,25 @@ void rc_link_lost(struct rc_link *link, const char *cause); /* connect failed, E
 void rc_link_feed(struct rc_link *link, const char *bytes, size_t len);
 void rc_link_sent(struct rc_link *link, size_t len);
 
-/* Of its role: "W" or "T". */
+/* Of its role: "W", "T" or "X". */
 const char *rc_link_name(const struct rc_link *link);
 
 /* Waiting for it makes no sense: the server does not let us in. */
 static inline bool rc_link_is_barred(const struct rc_link *link)
 {
     return link->refused || link->turned_away;
+}
+
+/* So soon behind its request an answer is worth looking for again and again. */
+enum { RC_LINK_SOON_US = 1000 };
+
+/* An answer may come at any moment. A caller that has a link to itself may wait for long: later
+   its answer is found when the link is readable. */
+static inline bool rc_link_expects_input(const struct rc_link *link)
+{
+    if (rc_list_is_empty(&link->in_flight))
+        return link->state == RC_LINK_HANDSHAKE;
+    return !link->is_lent || link->context->now_us - link->sent_us < RC_LINK_SOON_US;
 }
 
 static inline bool rc_link_is_ready(const struct rc_link *link)

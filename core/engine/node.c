@@ -98,6 +98,8 @@ void rc_node_begin_epoch(struct rc_server_node *node)
 static void on_link_down(struct rc_link *link)
 {
     struct rc_server_node *node = link->node;
+    if (link->role == RC_LINK_W && link->is_silent)
+        node->news.on_silence(node->news.owner, node);
     if (link->role != RC_LINK_T)
         return;
     if (!RC_MUTANT(NO_FLUSH_ON_RECONNECT))
@@ -145,7 +147,7 @@ static int init_near(struct rc_server_node *node, struct rc_near *near)
 
 static int init_links(struct rc_server_node *node)
 {
-    for (int role = 0; role < RC_LINK_ROLES; role++) {
+    for (int role = 0; role < RC_NODE_LINKS; role++) {
         struct rc_link *link = &node->links[role];
         int error = rc_link_init(link, node->context, &node->address, (enum rc_link_role)role);
         if (error != 0) {
@@ -164,7 +166,7 @@ static int init_links(struct rc_server_node *node)
 
 static void deinit_links(struct rc_server_node *node)
 {
-    for (int role = RC_LINK_ROLES; role-- > 0;)
+    for (int role = RC_NODE_LINKS; role-- > 0;)
         rc_link_deinit(&node->links[role]);
 }
 
@@ -229,7 +231,7 @@ bool rc_node_can_keep(const struct rc_server_node *node)
     return rc_link_is_ready(t) ? t->tracking : t->attempts == 0;
 }
 
-/* ---- health ---------------------------------------------------------------------------------- */
+/* ---- asking after the server ----------------------------------------------------------------- */
 
 static void on_check(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
@@ -255,6 +257,49 @@ static void check(struct rc_server_node *node)
     node->check = req;
     rc_link_send(w, req, rc_context_after_ms(context, context->options.command_timeout_ms));
 }
+
+/* ---- links that may be lent ------------------------------------------------------------------ */
+
+/* What goes over W and what goes over this one must reach the same server. */
+static const char *on_spare_greeted(struct rc_link *link)
+{
+    const struct rc_link *w = link_w(link->node);
+    bool differs = rc_link_is_ready(w) && rc_identity_differs(&link->identity, &w->identity);
+    return differs ? TWO_SERVERS : NULL;
+}
+
+/* W is asked how the server is while this one waits. */
+static void on_spare_ready(struct rc_link *link)
+{
+    rc_link_want(link_w(link->node));
+}
+
+static void on_spare_quiet(struct rc_link *link)
+{
+    check(link->node);
+}
+
+/* None is asked for: sharing.h refuses what would. */
+static void ignore_push(struct rc_link *link, const struct rc_reply *push)
+{
+    (void)link;
+    (void)push;
+}
+
+int rc_node_init_spare(struct rc_server_node *node, struct rc_link *link)
+{
+    int error = rc_link_init(link, node->context, &node->address, RC_LINK_X);
+    if (error != 0)
+        return error;
+    link->node = node;
+    link->on_ready = on_spare_ready;
+    link->on_push = ignore_push;
+    link->on_greeted = on_spare_greeted;
+    link->on_quiet = on_spare_quiet;
+    return 0;
+}
+
+/* ---- health ---------------------------------------------------------------------------------- */
 
 static bool is_silent(const struct rc_link *link)
 {

@@ -1,11 +1,12 @@
 /*
  * node - one server: its address, the links to it, and what this process knows of it.
  *
- * What:    two links, W and T (link.h); whose near copies T has read (owner), up to when they are
- *          known coherent (horizon), which of them outlive a reconnect (revalidate); the deletes
- *          that the server may have lost (replay); and how the server is (health). Two connections
- *          through one address may lead to two servers; then one of them is closed and made again,
- *          with backoff, until both lead to one.
+ * What:    two links, W and T (link.h), and what links to it that are lent have in common
+ *          (lend.h); whose near copies T has read (owner), up to when they are known coherent
+ *          (horizon), which of them outlive a reconnect (revalidate); the deletes that the server
+ *          may have lost (replay); and how the server is (health). Two connections through one
+ *          address may lead to two servers; then one of them is closed and made again, with
+ *          backoff, until both lead to one.
  * Threads: the engine's owner.
  * Memory:  owns all of it but the near cache. Its links point back to it: it never moves.
  * Errors:  RC_ERR_NOMEM from init. Without room for another owner: no near copies, no error.
@@ -35,7 +36,12 @@ struct rc_node_news {
     void (*on_untracked)(void *owner, struct rc_server_node *node);
     /* A message that nobody asked for has come over this link. */
     void (*on_push)(void *owner, struct rc_link *link, const struct rc_reply *push);
+    /* The server does not answer commands, though its connection stands. */
+    void (*on_silence)(void *owner, struct rc_server_node *node);
 };
+
+/* The links that a node has from its beginning; by their roles, which come first. */
+enum { RC_NODE_LINKS = RC_LINK_T + 1 };
 
 /* Named with "server": redcache.h calls a piece of an answer rc_node. */
 struct rc_server_node {
@@ -47,7 +53,7 @@ struct rc_server_node {
     struct rc_near_owner *owner;
 
     /* Engine only. */
-    struct rc_link links[RC_LINK_ROLES]; /* index: enum rc_link_role */
+    struct rc_link links[RC_NODE_LINKS]; /* index: enum rc_link_role */
     struct rc_horizon horizon;
     struct rc_revalidate revalidate;
     struct rc_replay replay;
@@ -57,9 +63,9 @@ struct rc_server_node {
     uint32_t tries;          /* how often, since it is the suspect */
 };
 
-static inline struct rc_link *rc_node_link(struct rc_server_node *node, enum rc_link_role role)
+static inline struct rc_link *rc_node_link(struct rc_server_node *node, uint32_t index)
 {
-    return &node->links[role];
+    return &node->links[index];
 }
 
 /* The one that has what the request needs: a node alone knows its links by their roles. */
@@ -86,6 +92,9 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
                  const struct rc_address *address, struct rc_near *near,
                  const struct rc_node_news *news);
 void rc_node_deinit(struct rc_server_node *node); /* after the links' shutdown */
+
+/* Readies a link to this node that may be lent: on_down and on_gone are the caller's to set. */
+int rc_node_init_spare(struct rc_server_node *node, struct rc_link *link);
 
 /* Changes may have passed us by: nothing that was read up to now is known coherent. */
 void rc_node_begin_epoch(struct rc_server_node *node);

@@ -33,6 +33,7 @@ void rc_op_reset(struct rc_op *op, enum rc_op_kind kind)
     op->ask.flags = 0;
     op->ask.script = -1;
     op->ask.expect = 0;
+    op->ask.lent = NULL;
     op->ask.near = op->ask.is_plain = false;
     rc_buf_clear(&op->ask.request);
     rc_buf_trim(&op->ask.request, KEEP_BYTES);

@@ -20,6 +20,7 @@
 #include "base/list.h"
 #include "engine/entry.h"
 #include "engine/resp.h"
+#include "engine/sharing.h"
 #include "redcache.h"
 
 struct rc_req;
@@ -30,6 +31,8 @@ struct rc_op;
 
 enum rc_op_kind {
     RC_OP_COMMAND, /* any commands */
+    RC_OP_BORROW,  /* a connection of one's own */
+    RC_OP_LENT,    /* any commands, over that */
     RC_OP_GET,     /* GET, with PTTL if asked */
     RC_OP_SET,
     RC_OP_DELETE,
@@ -76,6 +79,8 @@ struct rc_ask {
     enum rc_purpose purpose; /* of a load, and of what ends it; the engine makes it a refresh */
     rc_lock_options lock_options;
     struct rc_lock *lock;
+    struct rc_lent *lent;      /* what a lent connection is for; NULL: it is for none */
+    struct rc_sharing sharing; /* what the commands in `request` need */
 };
 
 /* How the engine runs it. Engine only while it runs, with the exception of the last group. */

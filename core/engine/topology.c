@@ -6,8 +6,8 @@
 static int add_links(struct rc_topology *topology, struct rc_server_node *node)
 {
     int error = 0;
-    for (int role = 0; role < RC_LINK_ROLES && error == 0; role++)
-        error = rc_topology_add(topology, rc_node_link(node, (enum rc_link_role)role));
+    for (uint32_t i = 0; i < RC_NODE_LINKS && error == 0; i++)
+        error = rc_topology_add(topology, rc_node_link(node, i));
     return error;
 }
 

@@ -11,7 +11,7 @@
 #include "store/store.h"
 #include "test/test.h"
 
-enum { SERVERS = 3, CONNS = SERVERS * RC_LINK_ROLES, TIMEOUT_MS = 500 };
+enum { SERVERS = 3, CONNS = SERVERS * RC_NODE_LINKS, TIMEOUT_MS = 500 };
 
 struct server {
     struct rc_store *store;
@@ -39,7 +39,7 @@ static void must(int error)
 
 static struct server *server_of(const struct rc_link *link)
 {
-    return &servers[link->number / RC_LINK_ROLES];
+    return &servers[link->number / RC_NODE_LINKS];
 }
 
 static void hang_up(const struct rc_link *link)

@@ -208,7 +208,7 @@ static void read_result(struct slot *slot)
     enum rc_op_kind kind = slot->op.op.ask.kind;
     slot->state = IDLE;
     if (result->status != 0) {
-        CHECK(result->status >= RC_ERR_DESCRIPTORS && result->status <= RC_ERR_TIMEOUT);
+        CHECK(result->status >= RC_ERR_REFUSED && result->status <= RC_ERR_TIMEOUT);
         return;
     }
     world.outcomes[result->outcome]++;
@@ -398,7 +398,7 @@ static void heal(void)
     s->refuses = s->silent = s->loading = s->no_tracking = false;
     s->errors = 0;
     for (int c = 0; c < 2; c++) {
-        for (int i = 0; i < RC_LINK_ROLES; i++) {
+        for (int i = 0; i < RC_NODE_LINKS; i++) {
             struct peer_conn *conn = world.clients[c].conns[i];
             conn->mute = conn->deaf = conn->clogged = false;
         }

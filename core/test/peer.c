@@ -584,6 +584,11 @@ static bool do_handshake(struct peer_server *server, struct peer_conn *conn, str
             add(&conn->output, "-NOPERM no permissions to run it\r\n");
         else
             say_info(server, conn, count > 2);
+    } else if (is(args[0], "RESET")) {
+        server->resets++;
+        conn->tracks = false;
+        add(&conn->output,
+            server->no_reset ? "-NOPERM no permissions to run it\r\n" : "+RESET\r\n");
     } else if (is(args[0], "SELECT")) {
         add(&conn->output, "+OK\r\n");
     } else if (is(args[0], "CLIENT")) {
@@ -629,6 +634,8 @@ static void execute(struct peer_server *server, struct peer_conn *conn, struct a
             deleted += unlink_key(server, conn, args[i]);
         server->unlinks++;
         add_number(out, ':', deleted);
+    } else if (is(args[0], "BLPOP")) {
+        return; /* it waits */
     } else if (is(args[0], "EVALSHA") || is(args[0], "EVAL")) {
         do_script(server, conn, args, count);
     } else {
@@ -757,6 +764,21 @@ static bool move(struct peer_server *server, struct peer_conn *conn)
     return moved;
 }
 
+/* Those that have come since the last time. */
+static void hang_on_links(struct peer_client *client)
+{
+    RC_TOPOLOGY_EACH(link, &client->engine.topology) {
+        int i = 0;
+        while (i < PEER_LINKS && client->conns[i]->link != link)
+            i++;
+        if (i < PEER_LINKS)
+            continue;
+        for (i = RC_NODE_LINKS; client->conns[i]->link != NULL; i++)
+            assert(i + 1 < PEER_LINKS);
+        client->conns[i]->link = link;
+    }
+}
+
 static bool run_client(struct peer_client *client)
 {
     struct rc_engine *engine = &client->engine;
@@ -769,8 +791,19 @@ static bool run_client(struct peer_client *client)
         RC_CONTAINER(op, struct peer_op, op)->finished++;
         moved = true;
     }
-    for (int i = 0; i < RC_LINK_ROLES; i++)
-        moved |= move(client->server, client->conns[i]);
+    hang_on_links(client);
+    for (int i = 0; i < PEER_LINKS; i++) {
+        struct peer_conn *conn = client->conns[i];
+        if (conn->link == NULL)
+            continue;
+        moved |= move(client->server, conn);
+        if (conn->link->is_leaving && !conn->link->wants_close) {
+            struct rc_link *link = conn->link;
+            conn->link = NULL;
+            rc_topology_release(&engine->topology, link);
+            moved = true;
+        }
+    }
     return moved;
 }
 
@@ -838,6 +871,7 @@ rc_options peer_options(void)
                         .max_value_bytes = 1 << 20,
                         .max_key_bytes = 65536,
                         .max_queue = 1000,
+                        .max_lent = 3,
                         .degraded_ttl_ms = 1000};
 }
 
@@ -847,10 +881,12 @@ static void link_up(struct peer_client *client)
     int place = 0;
     while (server->clients[place] != client)
         place++;
-    for (int i = 0; i < RC_LINK_ROLES; i++) {
-        client->conns[i] = &server->conns[place * RC_LINK_ROLES + i];
-        client->conns[i]->link = &client->engine.topology.node.links[i];
+    for (int i = 0; i < PEER_LINKS; i++) {
+        client->conns[i] = &server->conns[place * PEER_LINKS + i];
+        client->conns[i]->link = NULL;
     }
+    for (int i = 0; i < RC_NODE_LINKS; i++)
+        client->conns[i]->link = &client->engine.topology.node.links[i];
 }
 
 void peer_open(struct peer_client *client, struct peer_server *server, const rc_options *options)
@@ -892,7 +928,7 @@ void peer_close(struct peer_client *client)
     /* Only the last place may get free: the last opened is closed first. */
     assert(server->clients[server->client_count - 1] == client);
     server->client_count--;
-    for (int i = 0; i < RC_LINK_ROLES; i++) {
+    for (int i = 0; i < PEER_LINKS; i++) {
         shut(server, client->conns[i], false);
         client->conns[i]->mute = client->conns[i]->deaf = client->conns[i]->clogged = false;
         client->conns[i]->link = NULL;
@@ -1106,4 +1142,24 @@ bool peer_holds(const struct peer_server *server, struct rc_lock *handle)
 {
     return atomic_load(&handle->state) == RC_LOCK_HELD &&
            atomic_load(&handle->trusted_until_us) > server->now_us;
+}
+
+void peer_borrow(struct peer_client *client, struct peer_op *peer_op, struct rc_lent *lent)
+{
+    struct rc_op *op = begin(peer_op, RC_OP_BORROW);
+    rc_buf_clear(&op->ask.key);
+    op->ask.lent = lent;
+    submit(client, peer_op);
+}
+
+void peer_call(struct peer_client *client, struct peer_op *peer_op, struct rc_lent *lent,
+               const char *name)
+{
+    struct rc_op *op = begin(peer_op, RC_OP_LENT);
+    op->ask.lent = lent;
+    op->ask.expect = 1;
+    must(rc_command_head(&op->ask.request, 2));
+    must(rc_command_text(&op->ask.request, name));
+    must(rc_command_text(&op->ask.request, "key"));
+    submit(client, peer_op);
 }

@@ -16,7 +16,7 @@
 #include "engine/engine.h"
 #include "engine/script.h"
 
-enum { PEER_CLIENTS = 3, PEER_CONNS = PEER_CLIENTS * RC_LINK_ROLES, PEER_KEYS = 128 };
+enum { PEER_CLIENTS = 3, PEER_LINKS = 10, PEER_CONNS = PEER_CLIENTS * PEER_LINKS, PEER_KEYS = 128 };
 
 struct peer_key {
     struct rc_buf name;
@@ -42,7 +42,7 @@ struct peer_conn {
 struct peer_client {
     struct rc_engine engine;
     struct peer_server *server;
-    struct peer_conn *conns[RC_LINK_ROLES]; /* by role */
+    struct peer_conn *conns[PEER_LINKS]; /* by role; then those that come and go */
 };
 
 struct peer_server {
@@ -60,6 +60,7 @@ struct peer_server {
     bool loading;        /* HELLO is answered, nothing behind it */
     bool no_tracking;    /* CLIENT TRACKING is not allowed */
     bool no_info;        /* INFO is not allowed */
+    bool no_reset;       /* nor is RESET */
     const char *refusal; /* what HELLO is answered */
     const char *ping;    /* what PING is answered */
     const char *error;   /* the next `errors` commands get this answer */
@@ -74,8 +75,9 @@ struct peer_server {
     /* What it saw. */
     unsigned commands; /* without handshakes */
     unsigned scripts[RC_SCRIPT_COUNT];
-    unsigned gets, sets, unlinks, hellos, ranges, questions; /* which server it is */
-    bool went_round; /* peer_run gave up: somebody turns in a circle */
+    unsigned gets, sets, unlinks, hellos, ranges, resets;
+    unsigned questions; /* which server it is */
+    bool went_round;    /* peer_run gave up: somebody turns in a circle */
 };
 
 /* An op and how often it was finished; `op` comes first. */
@@ -131,6 +133,11 @@ void peer_acquire(struct peer_client *client, struct peer_op *op, struct rc_lock
 void peer_unlock(struct peer_client *client, struct peer_op *op, struct rc_lock *lock);
 void peer_extend(struct peer_client *client, struct peer_op *op, struct rc_lock *lock,
                  int32_t ttl_ms);
+
+void peer_borrow(struct peer_client *client, struct peer_op *op, struct rc_lent *lent);
+/* One command of one argument over what was lent: "BLPOP" is answered when the test says so. */
+void peer_call(struct peer_client *client, struct peer_op *op, struct rc_lent *lent,
+               const char *name);
 
 bool peer_ended(const struct peer_op *op, int status, int outcome); /* once, and so */
 bool peer_says(const struct peer_op *op, const char *data);

@@ -27,6 +27,7 @@ errors.CODES = {
     tooLarge = "tooLarge",             -- key over maxKey or value over maxValue
     cannotWait = "cannotWait",         -- not near, and this phase of nginx cannot wait for it
     closed = "closed",                 -- the cache is closed
+    refused = "refused",               -- the command cannot go over the shared connection
     redis = "redis",                   -- Redis answered with an error: the message tells its text,
                                        -- with "?" for what it may repeat of what was sent
 }

@@ -8,6 +8,7 @@ return [==[
 typedef struct rc_client rc_client;
 typedef struct rc_op rc_op;
 typedef struct rc_lock rc_lock;
+typedef struct rc_lent rc_lent;
 typedef struct rc_view rc_view;
 typedef struct rc_clock rc_clock;
 typedef struct rc_loop rc_loop;
@@ -26,12 +27,14 @@ enum {
                                 it may repeat of what was sent; of unknown texts the code word */
     RC_ERR_PROTOCOL = -9,    /* the answer was no RESP3, or not of the expected form */
     RC_ERR_TOOLARGE = -10,   /* key or value over its limit */
-    RC_ERR_LOST = -11,       /* the lease or lock was lost */
+    RC_ERR_LOST = -11,       /* the lease, lock or lent connection was lost */
     RC_ERR_NOTHELD = -12,    /* the lock is not held by this handle */
     RC_ERR_BUSY = -13,       /* held by somebody else (a lock that did not come within its wait) */
     RC_ERR_ARGUMENT = -14,   /* the call's arguments or the slot's state do not fit */
-    RC_ERR_FORKED = -15,     /* the lease or lock belongs to the parent process */
-    RC_ERR_DESCRIPTORS = -16 /* this process may not open another descriptor (ulimit -n) */
+    RC_ERR_FORKED = -15,     /* what it is about belongs to the parent process */
+    RC_ERR_DESCRIPTORS = -16, /* this process may not open another descriptor (ulimit -n) */
+    /* the command may not go over this connection: see rc_submit; data holds the reason */
+    RC_ERR_REFUSED = -17
 };
 
 /* What an operation that succeeded (status 0) found or did. */
@@ -203,6 +206,7 @@ typedef struct rc_options {
     int64_t max_bytes;
     rc_clock *clock;             /* memory:// only: rc_clock_new's; the machine's */
     int32_t driver;              /* RC_DRIVER_*; a client with a host is never shared by rc_open */
+    int32_t max_lent;            /* 16 lent connections at the same time: see rc_lent_borrow */
 } rc_options;
 
 /* Who moves the bytes of a client. With a host all of its calls are for one thread, and rc_wait is
@@ -229,7 +233,8 @@ enum {
     RC_OPTION_NEAR_NAME = 11,
     RC_OPTION_MAX_BYTES = 12,
     RC_OPTION_CLOCK = 13,
-    RC_OPTION_DRIVER = 14
+    RC_OPTION_DRIVER = 14,
+    RC_OPTION_MAX_LENT = 15
 };
 typedef struct rc_refusal {
     int32_t option;    /* RC_OPTION_* */
@@ -418,7 +423,9 @@ int rc_delete(rc_op *op, const char *key, size_t key_len); /* number: 1 found, 0
 /* Any commands, in one write: rc_begin, then per command rc_command_begin and its arguments, then
    rc_submit. The answers follow each other in the flat nodes. RC_RETRY: every command may be
    repeated. A broken connection, timeout and so on fail the whole batch; an error answer is one
-   node of type '-'. */
+   node of type '-'. The batch goes over a connection that all callers share: rc_submit refuses
+   what waits there, or changes it for the next one (RC_ERR_REFUSED, the result's data says which
+   command and why); MULTI and EXEC must stand in the same batch. See rc_lent_begin. */
 int rc_begin(rc_op *op, uint32_t flags);
 int rc_command_begin(rc_op *op, uint32_t argument_count);
 int rc_argument(rc_op *op, const char *bytes, size_t len);
@@ -441,6 +448,27 @@ int rc_delete_submit(rc_op *op); /* as rc_submit for one UNLINK with many keys (
    memory:// runs no scripts but those that it has been taught. */
 int rc_script_define(const char *source, size_t len);
 int rc_command_script(rc_op *op, int script, uint32_t key_count, uint32_t argument_count);
+
+/* Lent connections: for WATCH and transactions of several batches, for commands that wait (BLPOP,
+   XREAD with BLOCK, WAIT) and those that change their connection (SELECT, READONLY). A handle has a
+   connection from rc_lent_borrow to rc_lent_return; nobody else's commands go over it meanwhile.
+   rc_lent_borrow: the op ends with 0 when it has one, to the server of that key (NULL: any). At
+   most max_lent are lent; beyond that it waits for one to come back, until the op's timeout, then
+   RC_ERR_OVERLOAD. rc_lent_begin is as rc_begin, and rc_submit sends the batch over the handle's
+   connection; nothing is repeated, but a script by itself that Redis did not know. The timeout of a
+   slot whose command waits must be longer than that wait: where an op on a lent connection times
+   out or is cancelled, or the connection breaks, it is closed, and all that follows in the handle
+   ends with RC_ERR_LOST until the next borrow. rc_lent_return cancels what runs in the handle. The
+   connection is reset before anybody gets it again, and closed where its state is not certain, or
+   where nobody wants it for 30 seconds. HELLO, RESET, QUIT, MONITOR, SUBSCRIBE and its like, CLIENT
+   REPLY and CLIENT TRACKING are refused here, too: messages are not passed on yet. rc_lent_new:
+   NULL without memory. A handle is for one thread at a time, and outlives the ops that run in it.
+   RC_ERR_FORKED: a parent process has borrowed. */
+rc_lent *rc_lent_new(rc_client *client);
+void rc_lent_free(rc_lent *lent); /* as rc_lent_return before */
+int rc_lent_borrow(rc_lent *lent, rc_op *op, const char *key, size_t key_len);
+int rc_lent_begin(rc_lent *lent, rc_op *op);
+void rc_lent_return(rc_lent *lent);
 
 /* remember: rc_load ends with RC_HIT, RC_FAILED, RC_LOAD or an error. After RC_LOAD the caller runs
    its loader and then ends the load in the same slot, once. ttl_ms of rc_publish: -1 no expiry, 0

@@ -32,6 +32,7 @@ local CODES = {
     [C.RC_ERR_ARGUMENT] = "redis",
     [C.RC_ERR_FORKED] = "notHeld",
     [C.RC_ERR_DESCRIPTORS] = "unavailable",
+    [C.RC_ERR_REFUSED] = "refused",
     [NOT_WAITED] = "cannotWait",
 }
 

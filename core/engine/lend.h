@@ -1,0 +1,69 @@
+/*
+ * lend - connections that are lent to one caller each, for what cannot share one.
+ *
+ * What:    links of role X (link.h), opened when a caller asks for one and none is idle, at most
+ *          options.max_lent of them; beyond that callers wait for one that comes back. What is
+ *          given back clean is reset (rc_link_clean) and may be lent again. What may still hold an
+ *          answer or a state of its caller is closed: a command on it has timed out or was
+ *          cancelled, or the connection broke. Idle ones are closed after a while.
+ * Threads: the engine's owner.
+ * Memory:  owns the links; a handle (struct rc_lent) is its caller's, who gives back before it
+ *          goes.
+ * Errors:  through the ops: those of rc_link_send; RC_ERR_OVERLOAD where all are lent and the time
+ *          is over; RC_ERR_LOST, and why, where the handle's connection is gone; RC_ERR_ARGUMENT
+ *          where it has none, or has one and asks for another.
+ * Not:     does not judge commands (sharing.h), and passes no messages on.
+ */
+#ifndef RC_LEND_H
+#define RC_LEND_H
+
+#include "engine/context.h"
+#include "engine/topology.h"
+
+struct rc_spare;
+
+/* What a caller has in hand. Zeros: nothing was lent. */
+struct rc_lent {
+    /* Fixed after init. Its maker's: the op's commands are about to be submitted. 0, or an error
+       that keeps them from that. */
+    int (*on_submit)(struct rc_lent *lent, struct rc_op *op);
+
+    /* Engine only. */
+    struct rc_spare *spare;   /* the connection; NULL: none */
+    char cause[RC_TEXT_SIZE]; /* why it is gone; "" it is not, or was given back */
+};
+
+struct rc_lends {
+    /* Fixed after init. */
+    struct rc_context *context;
+    struct rc_topology *topology;
+
+    /* Engine only. */
+    struct rc_list idle;    /* connections that nobody has, the last one that came back first */
+    struct rc_list busy;    /* lent, or asked for */
+    struct rc_list ended;   /* to be removed by the timer: here it could be from inside a `done` */
+    struct rc_list leaving; /* removed; the driver still closes them */
+    uint32_t count;         /* in all four */
+    uint32_t lent;          /* in callers' hands */
+    struct rc_list waiting; /* ops by `member` */
+    struct rc_timer timer;
+};
+
+int rc_lends_init(struct rc_lends *lends, struct rc_context *context, struct rc_topology *topology);
+void rc_lends_deinit(struct rc_lends *lends); /* after the links' shutdown */
+
+/* RC_OP_BORROW: the op's handle gets a connection to the node of the op's key. */
+void rc_lends_borrow(struct rc_lends *lends, struct rc_op *op);
+/* RC_OP_LENT: the op's commands go over the handle's connection. */
+void rc_lends_send(struct rc_lends *lends, struct rc_op *op);
+/* Either goes away before its time. */
+void rc_lends_leave(struct rc_lends *lends, struct rc_op *op);
+/* The caller gives back what it has, if it has anything; no op of the handle is running. */
+void rc_lends_return(struct rc_lends *lends, struct rc_lent *lent);
+
+/* The node's server does not answer: what waits for it on lent connections is over. */
+void rc_lends_on_silence(struct rc_lends *lends, struct rc_server_node *node);
+/* All connections are closed, lent or not. No op is running. */
+void rc_lends_shutdown(struct rc_lends *lends);
+
+#endif
