@@ -449,6 +449,7 @@ void rc_plan_unmend(struct rc_plan *plan, uint32_t again)
             plan->steps[i].again = 0;
     }
     rc_buf_deinit(&plan->parts[again].bytes);
+    rc_reply_deinit(&plan->parts[again].reply);
     plan->part_count--;
 }
 

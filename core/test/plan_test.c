@@ -13,21 +13,32 @@ static uint16_t owners[RC_SLOT_COUNT];
 static struct rc_buf asked;
 static struct rc_plan plan;
 
+static void must(int error)
+{
+    if (error != 0)
+        exit(1);
+}
+
 static void own(const char *key, uint16_t owner)
 {
     owners[rc_slot(key, strlen(key))] = owner;
 }
 
+static void end(void)
+{
+    rc_buf_deinit(&asked);
+    rc_plan_deinit(&plan);
+}
+
 static void begin(void)
 {
+    end();
     memset(owners, 0, sizeof owners);
     own("a", 0);
     own("a2", 0);
     own("b", 1);
     own("b2", 1);
     own("c", 2);
-    rc_buf_clear(&asked);
-    rc_plan_deinit(&plan);
 }
 
 /* Encodes a command that is written with blanks. */
@@ -38,9 +49,9 @@ static void ask(const char *line)
     snprintf(copy, sizeof copy, "%s", line);
     for (const char *at = line; *at != '\0'; at++)
         count += *at == ' ';
-    CHECK(rc_command_head(&asked, count) == 0);
+    must(rc_command_head(&asked, count));
     while ((word = strtok_r(rest, " ", &rest)) != NULL)
-        CHECK(rc_command_text(&asked, word) == 0);
+        must(rc_command_text(&asked, word));
 }
 
 static bool is_whole(int32_t *slot)
@@ -51,19 +62,21 @@ static bool is_whole(int32_t *slot)
 static bool split(void)
 {
     int32_t slot;
-    return !is_whole(&slot) &&
-           rc_plan_split(&plan, rc_buf_head(&asked), rc_buf_len(&asked), owners) == 0;
+    if (is_whole(&slot))
+        return false;
+    must(rc_plan_split(&plan, rc_buf_head(&asked), rc_buf_len(&asked), owners));
+    return true;
 }
 
 /* What the part of that server is asked: "MGET a a2|PING". */
 static bool asks(uint16_t owner, const char *expected, uint32_t expect)
 {
-    char text[512] = "";
+    char text[2048] = "";
     for (uint32_t i = 0; i < plan.part_count; i++) {
         struct rc_plan_part *part = &plan.parts[i];
         if (part->owner != owner)
             continue;
-        char copy[512];
+        char copy[2048];
         size_t len = rc_buf_len(&part->bytes);
         memcpy(copy, rc_buf_head(&part->bytes), len);
         copy[len] = '\0';
@@ -88,11 +101,10 @@ static void answer(uint16_t owner, const char *bytes)
 {
     struct rc_resp resp;
     enum rc_message message = RC_MESSAGE_REPLY;
-    if (!CHECK(rc_resp_init(&resp, 1000, 100000) == 0))
-        exit(1);
-    CHECK(rc_resp_feed(&resp, bytes, strlen(bytes)) == 0);
+    must(rc_resp_init(&resp, 1000, 100000));
+    must(rc_resp_feed(&resp, bytes, strlen(bytes)));
     while (message == RC_MESSAGE_REPLY)
-        CHECK(rc_resp_next(&resp, &message) == 0);
+        must(rc_resp_next(&resp, &message));
     rc_reply_resolve(&resp.reply);
     struct rc_plan_part *part = NULL;
     for (uint32_t i = 0; i < plan.part_count; i++) {
@@ -118,7 +130,7 @@ static bool joins(const char *expected)
     struct rc_reply out;
     char text[1024] = "";
     rc_reply_init(&out);
-    CHECK(rc_plan_join(&plan, &out) == 0);
+    must(rc_plan_join(&plan, &out));
     for (uint32_t i = 0; i < out.count; i++) {
         const rc_node *node = &out.nodes[i];
         size_t end = strlen(text);
@@ -157,6 +169,7 @@ static void commands_of_one_server_stay_in_one_piece(void)
     begin();
     ask("EVAL x 0 b"); /* has no key */
     CHECK(is_whole(&slot) && slot == RC_PLAN_ANY);
+    end();
 }
 
 static void each_server_gets_its_commands_in_their_order(void)
@@ -176,6 +189,7 @@ static void each_server_gets_its_commands_in_their_order(void)
     answer(1, "+OK\r\n$1\r\n2\r\n");
     answer(2, "*2\r\n:1\r\n*1\r\n$1\r\ny\r\n+PONG\r\n");
     CHECK(joins("+OK +OK $1 *2 :1 *1 $y +PONG $2"));
+    end();
 }
 
 static void a_list_of_keys_comes_back_in_its_order(void)
@@ -187,6 +201,7 @@ static void a_list_of_keys_comes_back_in_its_order(void)
     answer(1, "*1\r\n$0\r\n\r\n");
     answer(2, "*2\r\n$1\r\n3\r\n$1\r\n3\r\n");
     CHECK(joins("*5 $3 $1 $ _ $3"));
+    end();
 }
 
 static void two_lists_in_one_call_are_read_one_after_the_other(void)
@@ -198,6 +213,7 @@ static void two_lists_in_one_call_are_read_one_after_the_other(void)
     answer(0, "*1\r\n$1\r\n1\r\n*1\r\n$1\r\n4\r\n");
     answer(1, "*1\r\n$1\r\n2\r\n*1\r\n$1\r\n3\r\n");
     CHECK(joins("*2 $1 $2 *2 $3 $4"));
+    end();
 }
 
 static void counts_are_added_up(void)
@@ -211,6 +227,7 @@ static void counts_are_added_up(void)
     answer(1, ":1\r\n:0\r\n");
     answer(2, ":1\r\n");
     CHECK(joins(":4 :1"));
+    end();
 }
 
 static void a_part_that_failed_fails_its_own_commands_alone(void)
@@ -227,6 +244,7 @@ static void a_part_that_failed_fails_its_own_commands_alone(void)
     fail(2, RC_ERR_UNKNOWN, NULL);
     CHECK(rc_plan_status(&plan, &text) == 0);
     CHECK(joins("+OK -it is away(-4) *2 $1 -it is away(-4) -(-5)"));
+    end();
 }
 
 static void a_call_fails_where_every_part_does(void)
@@ -241,6 +259,7 @@ static void a_call_fails_where_every_part_does(void)
     CHECK(rc_plan_status(&plan, &text) == RC_ERR_TIMEOUT && strcmp(text, "") == 0);
     fail(1, RC_ERR_UNKNOWN, "cut off");
     CHECK(rc_plan_status(&plan, &text) == RC_ERR_UNKNOWN && strcmp(text, "cut off") == 0);
+    end();
 }
 
 static void what_a_server_refuses_is_told_for_each_of_its_keys(void)
@@ -253,6 +272,7 @@ static void what_a_server_refuses_is_told_for_each_of_its_keys(void)
     answer(0, "*1\r\n_\r\n:1\r\n");
     answer(1, SYNTAX);
     CHECK(joins("*3 _ -ERR syntax error -ERR syntax error -ERR syntax error"));
+    end();
 }
 
 static void an_answer_of_another_form_is_no_answer(void)
@@ -265,6 +285,7 @@ static void an_answer_of_another_form_is_no_answer(void)
     answer(0, ":7\r\n+OK\r\n");
     answer(1, "*1\r\n$1\r\n2\r\n:1\r\n");
     CHECK(joins("*3 -(-9) $2 -(-9) -(-9) -(-9)"));
+    end();
 }
 
 static void a_transaction_stays_together(void)
@@ -284,6 +305,7 @@ static void a_transaction_stays_together(void)
     ask("PING");
     ask("EXEC");
     CHECK(is_whole(&slot) && slot == RC_PLAN_ANY);
+    end();
 }
 
 static void what_cannot_be_read_is_left_to_a_server(void)
@@ -306,6 +328,7 @@ static void what_cannot_be_read_is_left_to_a_server(void)
         CHECK(rc_plan_split(&plan, rc_buf_head(&asked), rc_buf_len(&asked), owners) ==
               RC_ERR_ARGUMENT);
     }
+    end();
 }
 
 /* ---- forgotten scripts ----------------------------------------------------------------------- */
@@ -319,34 +342,33 @@ static const char *evalsha(int script, const char *rest)
     return sha_line;
 }
 
-static int define(const char *source)
-{
-    int script = rc_script_add(source, strlen(source));
-    CHECK(script >= 0);
-    return script;
-}
+/* Two that we know, for they are our own. */
+enum { ONE = RC_SCRIPT_LOCK_RENEW, TWO = RC_SCRIPT_LOCK_RELEASE };
 
 static void a_script_that_was_not_run_is_sent_with_its_source(void)
 {
     char bytes[256];
-    int one = define("return'one'"), two = define("return'two'");
     begin();
-    ask(evalsha(one, "1 a x"));
+    ask(evalsha(ONE, "1 a x"));
     ask("GET a");
-    ask(evalsha(two, "1 a y"));
-    ask(evalsha(one, "0"));
-    CHECK(rc_plan_take_whole(&plan, 7, 4) == 0);
+    ask(evalsha(TWO, "1 a y"));
+    ask(evalsha(ONE, "0"));
+    must(rc_plan_take_whole(&plan, 7, 4));
     snprintf(bytes, sizeof bytes, "%s$1\r\nv\r\n%s+one\r\n", FORGOTTEN, FORGOTTEN);
     answer(0, bytes);
     CHECK(rc_plan_has_forgotten(&plan.parts[0].reply));
     uint32_t again = rc_plan_mend(&plan, 0, rc_buf_head(&asked), rc_buf_len(&asked));
     if (!CHECK(again == 1 && plan.part_count == 2))
-        return;
+        exit(1);
     CHECK(plan.parts[1].slot == 7);
     plan.parts[1].owner = 1; /* for the bed */
-    CHECK(asks(1, "EVAL return'one' 1 a x|EVAL return'two' 1 a y", 2));
+    char expected[1024];
+    snprintf(expected, sizeof expected, "EVAL %s 1 a x|EVAL %s 1 a y", rc_script_source(ONE),
+             rc_script_source(TWO));
+    CHECK(asks(1, expected, 2));
     answer(1, "+one\r\n*2\r\n:1\r\n:2\r\n");
     CHECK(joins("+one $v *2 :1 :2 +one"));
+    end();
 }
 
 static void a_script_nobody_has_defined_stays_forgotten(void)
@@ -354,43 +376,43 @@ static void a_script_nobody_has_defined_stays_forgotten(void)
     begin();
     ask("EVALSHA 0123456789012345678901234567890123456789 0");
     ask("GET a");
-    CHECK(rc_plan_take_whole(&plan, 7, 2) == 0);
+    must(rc_plan_take_whole(&plan, 7, 2));
     char bytes[128];
     snprintf(bytes, sizeof bytes, "%s$1\r\nv\r\n", FORGOTTEN);
     answer(0, bytes);
     CHECK(rc_plan_mend(&plan, 0, rc_buf_head(&asked), rc_buf_len(&asked)) == 0);
     CHECK(joins("-NOSCRIPT No matching script. Please use EVAL. $v"));
+    end();
 }
 
 static void a_repetition_that_fails_fails_its_scripts_alone(void)
 {
-    int one = define("return'one'");
     char bytes[128];
     const char *text;
     begin();
     ask("GET a");
-    ask(evalsha(one, "1 a"));
-    CHECK(rc_plan_take_whole(&plan, 7, 2) == 0);
+    ask(evalsha(ONE, "1 a"));
+    must(rc_plan_take_whole(&plan, 7, 2));
     snprintf(bytes, sizeof bytes, "$1\r\nv\r\n%s", FORGOTTEN);
     answer(0, bytes);
     if (!CHECK(rc_plan_mend(&plan, 0, rc_buf_head(&asked), rc_buf_len(&asked)) == 1))
-        return;
+        exit(1);
     rc_plan_fail(&plan.parts[1], RC_ERR_UNKNOWN, NULL);
     CHECK(rc_plan_status(&plan, &text) == 0);
     CHECK(joins("$v -(-5)"));
     plan.parts[0].at = 0;
     rc_plan_unmend(&plan, 1);
     CHECK(joins("$v -NOSCRIPT No matching script. Please use EVAL."));
+    end();
 }
 
 static void scripts_of_several_servers_are_mended_where_they_are_missing(void)
 {
-    int one = define("return'one'");
     char bytes[256];
     begin();
     ask("MGET a b");
-    ask(evalsha(one, "1 a"));
-    ask(evalsha(one, "1 b"));
+    ask(evalsha(ONE, "1 a"));
+    ask(evalsha(ONE, "1 b"));
     ask("GET b");
     CHECK(split() && plan.part_count == 2 && plan.parts[1].owner == 1);
     answer(0, "*1\r\n$1\r\n1\r\n+one\r\n");
@@ -400,12 +422,16 @@ static void scripts_of_several_servers_are_mended_where_they_are_missing(void)
     struct rc_buf sent;
     rc_buf_init(&sent);
     rc_buf_swap(&sent, &plan.parts[1].bytes);
-    CHECK(rc_plan_mend(&plan, 1, rc_buf_head(&sent), rc_buf_len(&sent)) == 2);
+    if (rc_plan_mend(&plan, 1, rc_buf_head(&sent), rc_buf_len(&sent)) != 2)
+        exit(1);
     rc_buf_deinit(&sent);
     plan.parts[2].owner = 2; /* for the bed */
-    CHECK(asks(2, "EVAL return'one' 1 b", 1));
+    char expected[1024];
+    snprintf(expected, sizeof expected, "EVAL %s 1 b", rc_script_source(ONE));
+    CHECK(asks(2, expected, 1));
     answer(2, "+ONE\r\n");
     CHECK(joins("*2 $1 $2 +one +ONE $2"));
+    end();
 }
 
 int main(void)
@@ -428,7 +454,5 @@ int main(void)
     TEST(a_script_nobody_has_defined_stays_forgotten);
     TEST(a_repetition_that_fails_fails_its_scripts_alone);
     TEST(scripts_of_several_servers_are_mended_where_they_are_missing);
-    rc_plan_deinit(&plan);
-    rc_buf_deinit(&asked);
     return test_result();
 }

@@ -1,8 +1,13 @@
 #include "engine/script.h"
 
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "engine/command.h"
+#include "redcache.h"
 #include "test/test.h"
 
 static void each_script_has_its_sha(void)
@@ -64,6 +69,99 @@ static void the_source_takes_the_place_of_the_sha(void)
     rc_buf_deinit(&out);
 }
 
+/* ---- scripts of callers ---------------------------------------------------------------------- */
+
+static int add(const char *source)
+{
+    return rc_script_add(source, strlen(source));
+}
+
+/* What is added stays as long as the process: each of these tests has one of its own. */
+static void apart(void (*test)(void))
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        test();
+        _exit(test_result());
+    }
+    CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
+          WEXITSTATUS(status) == 0);
+}
+
+static void add_two(void)
+{
+    int one = add("return 1"), two = add("return 2");
+    CHECK(one >= RC_SCRIPT_COUNT && two == one + 1 && add("return 1") == one);
+    CHECK(strcmp(rc_script_source(two), "return 2") == 0);
+    CHECK(rc_script_find(rc_script_sha(two)) == two && rc_script_is_known(two));
+    CHECK(rc_script_find("0123456789012345678901234567890123456789") < 0);
+    CHECK(!rc_script_is_known(-1) && !rc_script_is_known(two + 1) &&
+          !rc_script_is_known(RC_SCRIPTS_MAX));
+    CHECK(add(rc_script_source(RC_SCRIPT_LOCK)) == RC_SCRIPT_LOCK);
+    CHECK(add("") >= 0);
+}
+
+static void gives_a_source_one_number(void)
+{
+    apart(add_two);
+}
+
+enum { THREADS = 4, SOURCES = 100 };
+
+static void *define_all(void *numbers)
+{
+    char source[32];
+    for (int i = 0; i < SOURCES; i++) {
+        snprintf(source, sizeof source, "return 'source %d'", i);
+        ((int *)numbers)[i] = add(source);
+    }
+    return NULL;
+}
+
+static void add_by_threads(void)
+{
+    static int numbers[THREADS][SOURCES];
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        if (!CHECK(pthread_create(&threads[i], NULL, define_all, numbers[i]) == 0))
+            exit(1);
+    }
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < SOURCES; i++) {
+        char source[32];
+        snprintf(source, sizeof source, "return 'source %d'", i);
+        for (int thread = 0; thread < THREADS; thread++)
+            CHECK(numbers[thread][i] == numbers[0][i]);
+        CHECK(strcmp(rc_script_source(numbers[0][i]), source) == 0);
+    }
+}
+
+static void threads_that_define_the_same_get_the_same(void)
+{
+    apart(add_by_threads);
+}
+
+static void add_too_many(void)
+{
+    char source[32];
+    int number = add("return 1");
+    for (int i = 0; number >= 0 && i <= RC_SCRIPTS_MAX; i++) {
+        snprintf(source, sizeof source, "return %d", 1000 + i);
+        number = add(source);
+    }
+    CHECK(number == RC_ERR_OVERLOAD);
+    CHECK(add("return 1") >= 0); /* what is there stays */
+    CHECK(rc_script_is_known(RC_SCRIPTS_MAX - 1) &&
+          rc_script_find("0123456789012345678901234567890123456789") < 0);
+}
+
+static void refuses_more_than_there_is_room_for(void)
+{
+    apart(add_too_many);
+}
+
 int main(void)
 {
     rc_scripts_init();
@@ -71,5 +169,8 @@ int main(void)
     TEST(sources_hold_no_comments_and_no_new_lines);
     TEST(begins_with_the_sha);
     TEST(the_source_takes_the_place_of_the_sha);
+    TEST(gives_a_source_one_number);
+    TEST(threads_that_define_the_same_get_the_same);
+    TEST(refuses_more_than_there_is_room_for);
     return test_result();
 }

@@ -58,7 +58,7 @@ int spare_op_init(struct rc_op *op)
 
 void spare_op_reset(struct rc_op *op, enum rc_op_kind kind)
 {
-    if (op->running)
+    if (op->run.is_running)
         exit(1);
     rc_op_reset(op, kind);
 }
