@@ -121,11 +121,7 @@ struct rc_req *rc_req_take_read(struct rc_context *context, const struct rc_op *
     struct rc_req *req = rc_req_take(context);
     if (req == NULL)
         return NULL;
-    if (rc_buf_append(&req->bytes, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key)) != 0) {
-        rc_req_give(req);
-        return NULL;
-    }
-    req->reads = true;
+    req->read_key = &op->ask.key;
     req->expect = op->ask.expect;
     req->may_retry = true;
     return req;

@@ -31,7 +31,9 @@ struct rc_req {
     struct rc_context *context;
     struct rc_link *link;
     struct rc_buf bytes; /* kept until answered: it may have to be sent again */
-    bool reads;          /* `bytes` is a key: what reads it is written when it is sent */
+    /* A read has no bytes but the key of its owner, which lives until `done`: what reads it is
+       written when it is sent. NULL: it is no read. */
+    const struct rc_buf *read_key;
     size_t held_bytes;   /* its part of the link's */
     uint32_t expect;     /* answers to come */
     int32_t slot;        /* where it belongs; topology sets it */
@@ -92,7 +94,8 @@ void rc_context_fire_timers(struct rc_context *context); /* those that are due *
 
 struct rc_req *rc_req_take(struct rc_context *context); /* from the pool, empty; NULL: no memory */
 void rc_req_give(struct rc_req *req);                   /* back to the pool */
-/* One that reads the op's key: GET, and PTTL where it expects two answers. NULL: no memory. */
+/* One that reads the op's key, which it borrows: GET, and PTTL where it expects two answers. NULL:
+   no memory. */
 struct rc_req *rc_req_take_read(struct rc_context *context, const struct rc_op *op);
 
 /* The op runs from now on; its deadline can be set. */

@@ -13,7 +13,7 @@ struct rc_fetch {
     struct rc_list place;      /* in `idle`, when not in use */
     struct rc_fetches *fetches;
     struct rc_list waiting; /* ops by `member`, oldest first */
-    struct rc_req *req;     /* its bytes are the key, until it is answered */
+    struct rc_req *req;     /* until it is answered; it borrows the key of the first who wait */
     uint64_t hash;
     uint32_t write_version; /* of the machine, before the request was made */
     bool is_open;
@@ -106,8 +106,8 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
         rc_entry_is_too_large(value->len, fetches->context->options.max_value_bytes))
         return false;
     struct rc_near_entry kept = {.hash = fetch->hash,
-                                 .key = rc_buf_head(&req->bytes),
-                                 .key_len = rc_buf_len(&req->bytes),
+                                 .key = rc_buf_head(req->read_key),
+                                 .key_len = rc_buf_len(req->read_key),
                                  .value = entry.data,
                                  .value_len = entry.len,
                                  .kind = entry.kind,
@@ -125,7 +125,7 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
 static void keep(struct rc_fetch *fetch, const struct rc_req *req, const struct rc_reply *reply)
 {
     if (!offer(fetch, req, reply))
-        rc_near_drop(fetch->fetches->near, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes),
+        rc_near_drop(fetch->fetches->near, rc_buf_head(req->read_key), rc_buf_len(req->read_key),
                      RC_NEAR_WRITE);
 }
 
@@ -136,7 +136,7 @@ void rc_fetches_push(struct rc_fetches *fetches, const struct rc_link *link, con
        copy is dropped. Only between them does it concern what is being read. */
     struct rc_req *req = rc_link_half_answered(link);
     struct rc_fetch *fetch = req != NULL && req->detail == fetches ? req->owner : NULL;
-    if (fetch == NULL || (key != NULL && !rc_buf_is(&req->bytes, key, len)))
+    if (fetch == NULL || (key != NULL && !rc_buf_is(req->read_key, key, len)))
         return;
     fetch->doomed = !RC_MUTANT(FILL_AFTER_INVALIDATION);
     shut(fetch);
@@ -189,8 +189,8 @@ static struct rc_fetch *begin(struct rc_fetches *fetches, const struct rc_op *op
     struct rc_req *req = fetch != NULL ? rc_req_take_read(fetches->context, op) : NULL;
     if (req == NULL)
         goto fail;
-    fetch->node.key = rc_buf_head(&req->bytes);
-    fetch->node.key_len = rc_buf_len(&req->bytes);
+    fetch->node.key = rc_buf_head(req->read_key);
+    fetch->node.key_len = rc_buf_len(req->read_key);
     if (rc_table_insert(&fetches->open, &fetch->node) != 0)
         goto fail_req;
     fetch->is_open = true;
@@ -260,8 +260,11 @@ void rc_fetch_leave(struct rc_op *op)
     assert(fetch != NULL);
     op->run.fetch = NULL;
     rc_list_remove(&op->run.member);
-    if (!rc_list_is_empty(&fetch->waiting))
+    if (!rc_list_is_empty(&fetch->waiting)) { /* it goes on with the key of one who stays */
+        fetch->req->read_key = &first_of(fetch)->ask.key;
+        fetch->node.key = rc_buf_head(fetch->req->read_key);
         return;
+    }
     shut(fetch);
     rc_link_forget(fetch->req);
     give(fetch);

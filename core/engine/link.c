@@ -63,13 +63,13 @@ const char *rc_link_name(const struct rc_link *link)
 static struct rc_req *copy(const struct rc_req *req)
 {
     struct rc_req *other = rc_req_take(req->context);
+    assert(req->read_key == NULL); /* the key is its owner's */
     if (other == NULL)
         return NULL;
     if (rc_buf_append(&other->bytes, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes)) != 0) {
         rc_req_give(other);
         return NULL;
     }
-    other->reads = req->reads;
     other->expect = req->expect;
     other->script = req->script;
     other->may_retry = req->may_retry;
@@ -174,10 +174,11 @@ static int64_t stall_us(const struct rc_link *link)
 
 static int append_request(struct rc_buf *output, const struct rc_req *req)
 {
-    const char *bytes = rc_buf_head(&req->bytes);
-    size_t len = rc_buf_len(&req->bytes);
-    return req->reads ? rc_command_read(output, bytes, len, req->expect > 1)
-                      : rc_buf_append(output, bytes, len);
+    const struct rc_buf *key = req->read_key;
+    assert(key == NULL || req->done != NULL); /* else its owner may be gone, and the key with it */
+    return key != NULL
+               ? rc_command_read(output, rc_buf_head(key), rc_buf_len(key), req->expect > 1)
+               : rc_buf_append(output, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
 }
 
 static void write_request(struct rc_link *link, struct rc_req *req)
@@ -214,10 +215,11 @@ void rc_link_want(struct rc_link *link)
 void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
 {
     struct rc_context *context = link->context;
+    size_t len = rc_buf_len(req->read_key != NULL ? req->read_key : &req->bytes);
     bool full = link->request_count >= (uint32_t)context->options.max_queue ||
-                (link->held_bytes > 0 && link->held_bytes + rc_buf_len(&req->bytes) > MAX_HELD);
+                (link->held_bytes > 0 && link->held_bytes + len > MAX_HELD);
     req->link = link;
-    req->held_bytes = rc_buf_len(&req->bytes);
+    req->held_bytes = len;
     link->held_bytes += req->held_bytes;
     req->timer.fire = on_request_timer;
     link->request_count++;

@@ -168,6 +168,33 @@ static void goes_on_for_the_others_when_one_leaves(void)
     take_down();
 }
 
+/* Its slot has another key then; the others' read is joined, sent again, and kept by theirs. */
+static void needs_no_key_of_one_who_has_left(void)
+{
+    set_up();
+    put("key", "one", -1);
+    put("other", "two", -1);
+    warm("connected");
+    tracked(&client)->mute = true;
+    ops[0].op.ask.tag = 7;
+    peer_read(&client, &ops[0], "key", 0);
+    peer_read(&client, &ops[1], "key", 0);
+    peer_run(&server);
+    CHECK(rc_engine_cancel(&client.engine, 7) == 1);
+    ops[0].op.ask.tag = 0;
+    peer_run(&server);
+    peer_read(&client, &ops[0], "other", 0);
+    peer_read(&client, &ops[2], "key", 0);
+    peer_run(&server);
+    CHECK(ops[2].op.run.fetch == ops[1].op.run.fetch);
+    peer_cut(tracked(&client), false);
+    tracked(&client)->mute = false;
+    peer_sleep(&server, 600);
+    CHECK(peer_says(&ops[0], "two") && peer_says(&ops[1], "one") && peer_says(&ops[2], "one"));
+    CHECK(is_near("key", "one") && is_near("other", "two"));
+    take_down();
+}
+
 /* As the server would answer GET and PTTL of a key, with a push between them. */
 static void a_push_between_the_answers_dooms_them(void)
 {
@@ -504,6 +531,7 @@ int main(void)
     TEST(reads_a_key_once_for_all_who_ask_meanwhile);
     TEST(nobody_joins_a_read_that_was_sent_long_ago);
     TEST(goes_on_for_the_others_when_one_leaves);
+    TEST(needs_no_key_of_one_who_has_left);
     TEST(a_push_between_the_answers_dooms_them);
     TEST(a_push_in_front_of_the_answers_does_no_harm);
     TEST(an_own_write_dooms_a_read_that_is_under_way);
