@@ -62,29 +62,12 @@ int rc_buf_reserve(struct rc_buf *buf, size_t more)
     return grow(buf, more);
 }
 
-int rc_buf_append(struct rc_buf *buf, const void *bytes, size_t len)
-{
-    if (len == 0)
-        return 0;
-    int error = rc_buf_reserve(buf, len);
-    if (error != 0)
-        return error;
-    memcpy(buf->bytes + buf->end, bytes, len);
-    buf->end += len;
-    return 0;
-}
-
 void rc_buf_consume(struct rc_buf *buf, size_t len)
 {
     assert(len <= rc_buf_len(buf));
     buf->start += len;
     if (buf->start == buf->end)
         rc_buf_clear(buf);
-}
-
-void rc_buf_clear(struct rc_buf *buf)
-{
-    buf->start = buf->end = 0;
 }
 
 void rc_buf_trim(struct rc_buf *buf, size_t keep)

@@ -26,9 +26,7 @@ void rc_buf_init(struct rc_buf *buf); /* allocates nothing */
 void rc_buf_deinit(struct rc_buf *buf);
 /* Makes room for `more` bytes behind `end`; the caller writes there and moves `end`. */
 int rc_buf_reserve(struct rc_buf *buf, size_t more);
-int rc_buf_append(struct rc_buf *buf, const void *bytes, size_t len);
 void rc_buf_consume(struct rc_buf *buf, size_t len); /* len <= rc_buf_len */
-void rc_buf_clear(struct rc_buf *buf);
 void rc_buf_trim(struct rc_buf *buf,
                  size_t keep); /* frees the room of an empty buf that holds more than `keep` */
 void rc_buf_swap(struct rc_buf *a, struct rc_buf *b);
@@ -41,6 +39,25 @@ static inline size_t rc_buf_len(const struct rc_buf *buf)
 static inline const char *rc_buf_head(const struct rc_buf *buf)
 {
     return buf->start == 0 ? buf->bytes : buf->bytes + buf->start; /* NULL + 0 is undefined in C */
+}
+
+static inline void rc_buf_clear(struct rc_buf *buf)
+{
+    buf->start = buf->end = 0;
+}
+
+static inline int rc_buf_append(struct rc_buf *buf, const void *bytes, size_t len)
+{
+    /* The room is nearly always there; asking here spares a call. */
+    if (len > buf->room - buf->end) {
+        int error = rc_buf_reserve(buf, len);
+        if (error != 0)
+            return error;
+    }
+    if (len > 0) /* `bytes` may be NULL then */
+        memcpy(buf->bytes + buf->end, bytes, len);
+    buf->end += len;
+    return 0;
 }
 
 /* Either may be without bytes, and then NULL, which memcmp does not take. */

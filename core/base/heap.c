@@ -101,8 +101,3 @@ void rc_heap_clear(struct rc_heap *heap, struct rc_timer *timer)
     if (last != timer)
         sift(heap, at, last);
 }
-
-struct rc_timer *rc_heap_first(const struct rc_heap *heap)
-{
-    return heap->count == 0 ? NULL : heap->items[0];
-}

@@ -32,7 +32,12 @@ void rc_heap_deinit(struct rc_heap *heap);
 int rc_heap_reserve(struct rc_heap *heap, size_t count);
 int rc_heap_set(struct rc_heap *heap, struct rc_timer *timer, int64_t at_us); /* inserts or moves */
 void rc_heap_clear(struct rc_heap *heap, struct rc_timer *timer); /* no-op while not set */
-struct rc_timer *rc_heap_first(const struct rc_heap *heap);       /* NULL when empty */
+
+/* NULL when empty. */
+static inline struct rc_timer *rc_heap_first(const struct rc_heap *heap)
+{
+    return heap->count == 0 ? NULL : heap->items[0];
+}
 
 static inline bool rc_timer_is_set(const struct rc_timer *timer)
 {

@@ -292,20 +292,12 @@ static int start_driver(struct rc_client *client, struct rc_driver **driver)
     return rc_driver_start(driver, &client->options, &client->address, &means);
 }
 
-struct rc_driver *rc_client_running_driver(const struct rc_client *client)
+struct rc_driver *rc_client_start_driver(struct rc_client *client, int *error)
 {
-    struct rc_driver *driver = atomic_load_explicit(&client->driver, memory_order_acquire);
-    return driver != NULL && driver->fork_generation == rc_fork_generation() ? driver : NULL;
-}
-
-struct rc_driver *rc_client_driver(struct rc_client *client, int *error)
-{
-    struct rc_driver *driver = atomic_load_explicit(&client->driver, memory_order_acquire);
+    struct rc_driver *driver;
     *error = RC_ERR_CLOSED;
     if (atomic_load(&client->closed))
         return NULL;
-    if (driver != NULL && driver->fork_generation == rc_fork_generation())
-        return driver;
     if (rc_client_is_inherited(client) && client->address.is_memory) {
         *error = join_memory_inherited(client);
         if (*error != 0)

@@ -22,6 +22,7 @@
 #include "base/address.h"
 #include "base/buf.h"
 #include "driver/driver.h"
+#include "driver/fork.h"
 #include "redcache.h"
 
 struct rc_client {
@@ -67,11 +68,24 @@ bool rc_options_check_memory(const rc_options *options, const struct rc_address 
 /* Writes down what is wrong with an option (static text). false: `why` is NULL, nothing is. */
 bool rc_refuse(rc_refusal *refusal, int32_t option, const char *why);
 
-/* The driver of this process, started now if need be. NULL: closed, or it cannot be started
-   (`error`). */
-struct rc_driver *rc_client_driver(struct rc_client *client, int *error);
-/* The same where there is one already. NULL: none of this process. */
-struct rc_driver *rc_client_running_driver(const struct rc_client *client);
+/* The driver of this process. NULL: there is none yet. */
+static inline struct rc_driver *rc_client_running_driver(const struct rc_client *client)
+{
+    /* Acquire pairs with the release in rc_client_start_driver. */
+    struct rc_driver *driver = atomic_load_explicit(&client->driver, memory_order_acquire);
+    return driver != NULL && driver->fork_generation == rc_fork_generation() ? driver : NULL;
+}
+
+struct rc_driver *rc_client_start_driver(struct rc_client *client, int *error);
+
+/* The same, started now if need be. NULL: closed, or it cannot be started (`error`). */
+static inline struct rc_driver *rc_client_driver(struct rc_client *client, int *error)
+{
+    struct rc_driver *driver = rc_client_running_driver(client);
+    return driver != NULL && !atomic_load(&client->closed) ? driver
+                                                           : rc_client_start_driver(client, error);
+}
+
 /* The time it goes by. */
 int64_t rc_client_now_us(const struct rc_client *client);
 /* It was opened by a parent of this process, whose store in memory is another one. */

@@ -10,12 +10,6 @@
 #include "driver/manual_clock.h"
 #include "driver/random.h"
 
-void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
-{
-    if (!rc_seat_is_done(seat))
-        driver->runner->wait(driver, seat);
-}
-
 void rc_driver_call(struct rc_driver *driver, void (*call)(struct rc_engine *, void *),
                     void *argument)
 {

@@ -30,7 +30,12 @@ void rc_driver_free(struct rc_driver *driver); /* after close, when no seat is i
 void rc_driver_orphan(struct rc_driver *driver);
 
 /* Waits for a seat that was submitted. */
-void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat);
+static inline void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
+{
+    if (!rc_seat_is_done(seat))
+        driver->runner->wait(driver, seat);
+}
+
 /* Runs `call` as the engine's owner, and waits for that. */
 void rc_driver_call(struct rc_driver *driver, void (*call)(struct rc_engine *, void *),
                     void *argument);

@@ -12,7 +12,16 @@
 #ifndef RC_FORK_H
 #define RC_FORK_H
 
+#include <stdatomic.h>
+
 void rc_fork_init(void); /* once per process, before the first rc_fork_generation */
-unsigned rc_fork_generation(void);
+
+extern _Atomic unsigned rc_fork_count; /* fork.c's */
+
+static inline unsigned rc_fork_generation(void)
+{
+    /* Relaxed: it changes where this process has but one thread. */
+    return atomic_load_explicit(&rc_fork_count, memory_order_relaxed);
+}
 
 #endif

@@ -75,13 +75,9 @@ static void wake(struct rc_loop *loop)
     (void)written;
 }
 
-void rc_loop_finish(struct rc_seat *seat)
+void rc_loop_report(struct rc_seat *seat)
 {
     struct rc_loop *loop = seat->loop;
-    if (loop == NULL) {
-        rc_seat_finish(seat);
-        return;
-    }
     push(loop, seat); /* before it is done: what is done and freed must be found in there */
     rc_seat_finish(seat);
     wake(loop);

@@ -44,8 +44,16 @@ struct rc_loop {
 int rc_loop_init(struct rc_loop *loop, struct rc_client *client);
 void rc_loop_deinit(struct rc_loop *loop);
 
+void rc_loop_report(struct rc_seat *seat); /* of a seat that has a loop */
+
 /* The seat is done: tells its loop, if it has one. Its thread may free it then. */
-void rc_loop_finish(struct rc_seat *seat);
+static inline void rc_loop_finish(struct rc_seat *seat)
+{
+    if (seat->loop == NULL)
+        rc_seat_finish(seat);
+    else
+        rc_loop_report(seat);
+}
 
 /* The oldest that is done, or NULL. */
 struct rc_seat *rc_loop_take(struct rc_loop *loop);

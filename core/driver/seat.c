@@ -34,13 +34,6 @@ bool rc_seat_park(struct rc_seat *seat, int64_t timeout_us)
     return woken || !(state & (RC_SEAT_DONE | RC_SEAT_TURN));
 }
 
-void rc_seat_finish(struct rc_seat *seat)
-{
-    /* Release pairs with rc_seat_is_done. From here on the seat may be gone. */
-    if (atomic_fetch_or(&seat->state, RC_SEAT_DONE) & RC_SEAT_PARKED)
-        rc_seat_wake(seat);
-}
-
 bool rc_seat_give_turn(struct rc_seat *seat)
 {
     return atomic_fetch_or(&seat->state, RC_SEAT_TURN) & RC_SEAT_PARKED;

@@ -60,13 +60,19 @@ void rc_seat_deinit(struct rc_seat *seat);
 /* Sleeps until done, given the turn, or the time is over. False where the time was over and there
    was news all the same: a wake-up was lost, or the processor came later than the news. */
 bool rc_seat_park(struct rc_seat *seat, int64_t timeout_us);
-/* Done: wakes its thread, which may free the seat. Its loop is not told: see rc_loop_finish. */
-void rc_seat_finish(struct rc_seat *seat);
 /* Returns whether its thread must be woken for that, by rc_seat_wake. */
 bool rc_seat_give_turn(struct rc_seat *seat);
 bool rc_seat_take_turn(struct rc_seat *seat); /* whether it was given; it is not any more */
 /* Uses the seat's address alone: does no harm where the seat is gone already. */
 void rc_seat_wake(struct rc_seat *seat);
+
+/* Done: wakes its thread, which may free the seat. Its loop is not told: see rc_loop_finish. */
+static inline void rc_seat_finish(struct rc_seat *seat)
+{
+    /* Release pairs with rc_seat_is_done. From here on the seat may be gone. */
+    if (atomic_fetch_or(&seat->state, RC_SEAT_DONE) & RC_SEAT_PARKED)
+        rc_seat_wake(seat);
+}
 
 static inline bool rc_seat_is_done(const struct rc_seat *seat)
 {

@@ -63,24 +63,6 @@ int rc_socket_result(int fd)
     return -error;
 }
 
-long rc_socket_send(int fd, const char *bytes, size_t len)
-{
-    ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n >= 0)
-        return (long)n;
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -(long)errno;
-}
-
-long rc_socket_receive(int fd, char *bytes, size_t room)
-{
-    ssize_t n = recv(fd, bytes, room, MSG_DONTWAIT);
-    if (n > 0)
-        return (long)n;
-    if (n == 0)
-        return RC_SOCKET_EOF;
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -(long)errno;
-}
-
 const char *rc_socket_error(long error, char *text, size_t size)
 {
     if (error == RC_SOCKET_EOF)

@@ -1,11 +1,11 @@
 /*
  * socket - one nonblocking stream socket.
  *
- * What:    connect, send, receive, with errors as texts for the link.
+ * What:    connects; errors as texts for the link.
  * Threads: the owner of the descriptor.
  * Memory:  a file descriptor.
- * Errors:  -errno, or RC_SOCKET_EOF where the peer has closed; rc_socket_error has words for both.
- * Not:     no DNS: addresses come resolved. SIGPIPE is never raised.
+ * Errors:  -errno; rc_socket_error has words for it.
+ * Not:     no DNS: addresses come resolved. Moves no bytes: wire_socket does.
  */
 #ifndef RC_SOCKET_H
 #define RC_SOCKET_H
@@ -19,10 +19,7 @@ int rc_socket_connect(const struct sockaddr *address, socklen_t len);
 int rc_socket_connect_unix(const char *path);
 /* 0 when connected, or -errno: how a connect that was under way ended. */
 int rc_socket_result(int fd);
-/* Bytes moved; 0: would block; negative: -errno, or RC_SOCKET_EOF. */
-enum { RC_SOCKET_EOF = -100000 };
-long rc_socket_send(int fd, const char *bytes, size_t len);
-long rc_socket_receive(int fd, char *bytes, size_t room);
+enum { RC_SOCKET_EOF = -100000 }; /* in place of -errno: the peer has closed */
 const char *rc_socket_error(long error, char *text, size_t size); /* for a link's cause */
 
 #endif

@@ -1,5 +1,8 @@
 #include "driver/wire_socket.h"
 
+#include <errno.h>
+#include <sys/socket.h>
+
 #include "driver/socket.h"
 #include "driver/turn.h"
 #include "driver/wire.h"
@@ -20,6 +23,25 @@ static void lose_errno(struct rc_socket_line *at, long error)
 {
     char text[128];
     lose(at, rc_socket_error(error, text, sizeof text));
+}
+
+/* Bytes moved; 0: would block; negative: -errno, or RC_SOCKET_EOF. */
+static long push(int fd, const char *bytes, size_t len)
+{
+    ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n >= 0)
+        return (long)n;
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -(long)errno;
+}
+
+static long pull(int fd, char *bytes, size_t room)
+{
+    ssize_t n = recv(fd, bytes, room, MSG_DONTWAIT);
+    if (n > 0)
+        return (long)n;
+    if (n == 0)
+        return RC_SOCKET_EOF;
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -(long)errno;
 }
 
 static bool is_open(const struct rc_socket_line *at)
@@ -51,7 +73,7 @@ static void send_output(struct rc_line *line)
             encrypt_output(at);
         if (!is_open(at) || rc_buf_len(output) == 0)
             return;
-        long n = rc_socket_send(at->fd, rc_buf_head(output), rc_buf_len(output));
+        long n = push(at->fd, rc_buf_head(output), rc_buf_len(output));
         if (n < 0)
             lose_errno(at, n);
         else if (n == 0)
@@ -87,7 +109,7 @@ static bool receive_input(struct rc_line *line)
     bool any = false;
     /* Bounded: a flood on one link must not starve the others and the timers. */
     for (int i = 0; i < 16 && is_open(at); i++) {
-        long n = rc_socket_receive(at->fd, driver->receive_buffer, sizeof driver->receive_buffer);
+        long n = pull(at->fd, driver->receive_buffer, sizeof driver->receive_buffer);
         if (n == 0)
             break;
         if (!any) /* the owner may have looked for it for a while */

@@ -34,15 +34,15 @@ struct rc_req {
     /* A read has no bytes but the key of its owner, which lives until `done`: what reads it is
        written when it is sent. NULL: it is no read. */
     const struct rc_buf *read_key;
-    size_t held_bytes;   /* its part of the link's */
-    uint32_t expect;     /* answers to come */
-    int32_t slot;        /* where it belongs; topology sets it */
-    bool is_tracked;     /* Redis shall tell us when what it reads changes */
-    int16_t script;      /* its number, of a request that is one; or -1 */
-    bool may_retry;      /* harmless to send twice */
-    bool sent;           /* its bytes are in the link's output */
-    bool asks;           /* PING and rc_identity_ask: its second answer tells which server it is */
-    bool is_eval;        /* already sent as EVAL */
+    size_t held_bytes; /* its part of the link's */
+    uint32_t expect;   /* answers to come */
+    int32_t slot;      /* where it belongs; topology sets it */
+    bool is_tracked;   /* Redis shall tell us when what it reads changes */
+    int16_t script;    /* its number, of a request that is one; or -1 */
+    bool may_retry;    /* harmless to send twice */
+    bool sent;         /* its bytes are in the link's output */
+    bool asks;         /* PING and rc_identity_ask: its second answer tells which server it is */
+    bool is_eval;      /* already sent as EVAL */
     uint64_t output_start; /* where in the link's output stream it begins */
     int64_t sent_us;       /* the last time; 0: never, so Redis cannot have done it */
     int error;             /* what the timer reports; 0: the deadline passed */

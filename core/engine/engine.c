@@ -310,17 +310,6 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
     kind->start(engine, op);
 }
 
-void rc_engine_run(struct rc_engine *engine)
-{
-    rc_context_fire_timers(&engine->context);
-}
-
-int64_t rc_engine_deadline(const struct rc_engine *engine)
-{
-    const struct rc_timer *timer = rc_heap_first(&engine->context.timers);
-    return timer != NULL ? timer->at_us : INT64_MAX;
-}
-
 struct rc_op *rc_engine_take_finished(struct rc_engine *engine)
 {
     struct rc_list *finished = &engine->context.finished;

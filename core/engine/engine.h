@@ -46,10 +46,22 @@ static inline void rc_engine_set_time(struct rc_engine *engine, int64_t now_us)
     engine->context.now_us = now_us;
 }
 
+/* When the next timer is due. INT64_MAX: there is none. */
+static inline int64_t rc_engine_deadline(const struct rc_engine *engine)
+{
+    const struct rc_timer *timer = rc_heap_first(&engine->context.timers);
+    return timer != NULL ? timer->at_us : INT64_MAX;
+}
+
 void rc_engine_submit(struct rc_engine *engine, struct rc_op *op);
-void rc_engine_run(struct rc_engine *engine);                    /* fires due timers */
-int64_t rc_engine_deadline(const struct rc_engine *engine);      /* INT64_MAX: none */
 struct rc_op *rc_engine_take_finished(struct rc_engine *engine); /* NULL: none is left */
+
+/* Fires due timers. */
+static inline void rc_engine_run(struct rc_engine *engine)
+{
+    if (rc_engine_deadline(engine) <= engine->context.now_us)
+        rc_context_fire_timers(&engine->context);
+}
 
 /* Ends with RC_ERR_CANCELLED what carries the tag, running or leading; returns how many. */
 int rc_engine_cancel(struct rc_engine *engine, uint64_t tag);

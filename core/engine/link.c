@@ -176,9 +176,8 @@ static int append_request(struct rc_buf *output, const struct rc_req *req)
 {
     const struct rc_buf *key = req->read_key;
     assert(key == NULL || req->done != NULL); /* else its owner may be gone, and the key with it */
-    return key != NULL
-               ? rc_command_read(output, rc_buf_head(key), rc_buf_len(key), req->expect > 1)
-               : rc_buf_append(output, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
+    return key != NULL ? rc_command_read(output, rc_buf_head(key), rc_buf_len(key), req->expect > 1)
+                       : rc_buf_append(output, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
 }
 
 static void write_request(struct rc_link *link, struct rc_req *req)

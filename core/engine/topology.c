@@ -148,22 +148,10 @@ struct rc_server_node *rc_topology_find_owner(struct rc_topology *topology, cons
     return rc_topology_find_node(topology, rc_slot(key, len));
 }
 
-static struct rc_link *route(struct rc_topology *topology, struct rc_req *req, int32_t slot)
-{
-    req->slot = slot;
-    return rc_node_link_for(rc_topology_node(topology, slot), req);
-}
-
-void rc_topology_send(struct rc_topology *topology, struct rc_req *req, int32_t slot,
-                      int64_t deadline_us)
-{
-    rc_link_send(route(topology, req, slot), req, deadline_us);
-}
-
 void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req, int32_t slot,
                             struct rc_req *earlier)
 {
-    rc_link_send_after(route(topology, req, slot), req, earlier);
+    rc_link_send_after(rc_topology_route(topology, req, slot), req, earlier);
 }
 
 const struct rc_link *rc_topology_command_link(const struct rc_topology *topology, int32_t slot)

@@ -108,10 +108,22 @@ static inline struct rc_server_node *rc_topology_node_of(struct rc_topology *top
     return topology->owners == NULL ? &topology->node : rc_topology_find_owner(topology, key, len);
 }
 
-/* Sends a request to the node of its slot, over the link that has what the request needs
-   (rc_node_link_for). Takes it; `done` is called later, never from inside this call. */
-void rc_topology_send(struct rc_topology *topology, struct rc_req *req, int32_t slot,
-                      int64_t deadline_us);
+/* The link of the slot's node that has what the request needs. */
+static inline struct rc_link *rc_topology_route(struct rc_topology *topology, struct rc_req *req,
+                                                int32_t slot)
+{
+    req->slot = slot;
+    return rc_node_link_for(rc_topology_node(topology, slot), req);
+}
+
+/* Sends a request to the node of its slot, over the link that has what the request needs. Takes
+   it; `done` is called later, never from inside this call. */
+static inline void rc_topology_send(struct rc_topology *topology, struct rc_req *req, int32_t slot,
+                                    int64_t deadline_us)
+{
+    rc_link_send(rc_topology_route(topology, req, slot), req, deadline_us);
+}
+
 /* The same, behind what `earlier` may still do: rc_link_send_after. */
 void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req, int32_t slot,
                             struct rc_req *earlier);
