@@ -1,5 +1,6 @@
 /* The public calls on lent connections, over a store in memory: it knows no WATCH and no BLPOP, but
    connections, RESET and SELECT are the real ones. */
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -8,39 +9,43 @@
 #include "redcache.h"
 #include "test/test.h"
 
-static rc_clock *hand;
-
-/* A client, a slot of it and a handle: all three or none. */
+/* A client, a slot of it and a handle. */
 struct bed {
     rc_client *client;
     rc_op *op;
     rc_lent *lent;
 };
 
-static bool open_bed(struct bed *bed, const char *url, rc_clock *by)
+/* Without this a test makes no sense. */
+static void *need(void *what)
 {
+    if (!CHECK(what != NULL))
+        exit(1);
+    return what;
+}
+
+static struct bed open_bed(rc_clock *by)
+{
+    static const char url[] = "memory://lent";
+    struct bed bed = {0};
     rc_options options = {.url = url,
                           .url_len = strlen(url),
                           .near = 1,
                           .near_bytes = 1 << 20,
                           .max_lent = 2,
                           .clock = by};
-    memset(bed, 0, sizeof *bed);
-    if (rc_open(&options, &bed->client, NULL) != 0)
-        return false;
-    bed->op = rc_op_new(bed->client);
-    bed->lent = rc_lent_new(bed->client);
-    return CHECK(bed->op != NULL && bed->lent != NULL);
+    (void)rc_open(&options, &bed.client, NULL);
+    bed.op = need(rc_op_new(need(bed.client)));
+    bed.lent = need(rc_lent_new(bed.client));
+    return bed;
 }
 
 static void close_bed(struct bed *bed)
 {
     if (bed->lent != NULL)
         rc_lent_free(bed->lent);
-    if (bed->op != NULL)
-        rc_op_free(bed->op);
-    if (bed->client != NULL)
-        rc_unref(bed->client, 100);
+    rc_op_free(bed->op);
+    rc_unref(bed->client, 100);
 }
 
 static int status_of(rc_op *op, int error)
@@ -75,9 +80,7 @@ static bool says(const struct bed *bed, const char *text)
 
 static void a_handle_has_a_state_of_its_own(void)
 {
-    struct bed bed;
-    if (!open_bed(&bed, "memory://lent", NULL))
-        return;
+    struct bed bed = open_bed(NULL);
     CHECK(call(&bed, false, "SELECT", "1", false) == RC_ERR_REFUSED);
     CHECK(
         says(&bed, "SELECT changes the connection for all who share it: it goes over a lent one"));
@@ -97,9 +100,7 @@ static void a_handle_has_a_state_of_its_own(void)
 
 static void a_store_in_memory_says_what_it_does_not_know(void)
 {
-    struct bed bed;
-    if (!open_bed(&bed, "memory://lent", NULL))
-        return;
+    struct bed bed = open_bed(NULL);
     CHECK(borrow(&bed) == 0 && call(&bed, true, "WATCH", "k", false) == 0);
     CHECK(says(&bed, "ERR the embedded store has no command"));
     close_bed(&bed);
@@ -107,14 +108,11 @@ static void a_store_in_memory_says_what_it_does_not_know(void)
 
 static void another_waits_for_what_comes_back(void)
 {
-    struct bed bed;
+    struct bed bed = open_bed(NULL);
     rc_lent *others[2];
-    if (!open_bed(&bed, "memory://lent", NULL))
-        return;
     for (int i = 0; i < 2; i++) {
-        others[i] = rc_lent_new(bed.client);
-        CHECK(others[i] != NULL &&
-              status_of(bed.op, rc_lent_borrow(others[i], bed.op, "k", 1)) == 0);
+        others[i] = need(rc_lent_new(bed.client));
+        CHECK(status_of(bed.op, rc_lent_borrow(others[i], bed.op, "k", 1)) == 0);
     }
     rc_op_timeout(bed.op, 30);
     CHECK(borrow(&bed) == RC_ERR_OVERLOAD && says(&bed, "all 2 lent connections are in use"));
@@ -127,12 +125,10 @@ static void another_waits_for_what_comes_back(void)
 /* What a transaction has named changes with its end; what was read near in between is older. */
 static void the_end_of_a_transaction_drops_what_it_has_named(void)
 {
-    struct bed bed;
+    struct bed bed = open_bed(NULL);
     rc_near_stats stats;
-    if (!open_bed(&bed, "memory://lent", NULL))
-        return;
-    rc_view *view = rc_view_new(bed.client, "", 0, "", 0, 0, 0, 0);
-    CHECK(view != NULL && borrow(&bed) == 0);
+    rc_view *view = need(rc_view_new(bed.client, "", 0, "", 0, 0, 0, 0));
+    CHECK(borrow(&bed) == 0);
     CHECK(call(&bed, true, "MULTI", NULL, false) == 0);
     CHECK(call(&bed, true, "INCR", "counter", true) == 0);
     CHECK(status_of(bed.op, rc_view_read(view, bed.op, "counter", 7, 0)) == 0);
@@ -151,9 +147,7 @@ static void the_end_of_a_transaction_drops_what_it_has_named(void)
 
 static void a_handle_may_be_freed_at_any_time(void)
 {
-    struct bed bed;
-    if (!open_bed(&bed, "memory://lent", NULL))
-        return;
+    struct bed bed = open_bed(NULL);
     CHECK(borrow(&bed) == 0 && rc_lent_begin(bed.lent, bed.op) == 0);
     CHECK(rc_command_begin(bed.op, 1) == 0 && rc_argument(bed.op, "PING", 4) == 0);
     CHECK(rc_submit(bed.op) == 0);
@@ -167,9 +161,7 @@ static void a_handle_may_be_freed_at_any_time(void)
 
 static void a_handle_outlives_its_client(void)
 {
-    struct bed bed;
-    if (!open_bed(&bed, "memory://lent", NULL))
-        return;
+    struct bed bed = open_bed(NULL);
     CHECK(borrow(&bed) == 0);
     CHECK(rc_close(bed.client, 0) == 0);
     CHECK(call(&bed, true, "PING", NULL, false) == RC_ERR_CLOSED);
@@ -179,10 +171,8 @@ static void a_handle_outlives_its_client(void)
 
 static void a_child_process_borrows_for_itself(void)
 {
-    struct bed bed;
+    struct bed bed = open_bed(NULL);
     int status = -1;
-    if (!open_bed(&bed, "memory://lent", NULL))
-        return;
     CHECK(borrow(&bed) == 0);
     pid_t child = fork();
     if (child == 0) {
@@ -198,15 +188,14 @@ static void a_child_process_borrows_for_itself(void)
 
 static uint32_t count_spares(const struct bed *bed)
 {
-    return rc_client_running_driver(bed->client)->engine.lends.count;
+    struct rc_driver *driver = need(rc_client_running_driver(bed->client));
+    return driver->engine.lends.count;
 }
 
 static void an_idle_connection_is_closed_in_time(void)
 {
-    struct bed bed;
-    hand = rc_clock_new();
-    if (hand == NULL || !open_bed(&bed, "memory://lent", hand))
-        return;
+    rc_clock *hand = need(rc_clock_new());
+    struct bed bed = open_bed(hand);
     CHECK(borrow(&bed) == 0);
     rc_clock_advance(hand, 100 * 1000000);
     CHECK(count_spares(&bed) == 1);
@@ -214,7 +203,8 @@ static void an_idle_connection_is_closed_in_time(void)
     rc_clock_advance(hand, 29 * 1000000);
     CHECK(count_spares(&bed) == 1);
     rc_clock_advance(hand, 2 * 1000000);
-    CHECK(count_spares(&bed) == 0 && rc_client_running_driver(bed.client)->line_count == 2);
+    CHECK(count_spares(&bed) == 0);
+    CHECK(rc_client_running_driver(bed.client)->line_count == 2);
     close_bed(&bed);
     rc_clock_free(hand);
 }
