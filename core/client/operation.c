@@ -170,16 +170,23 @@ static int submit_encoded(rc_op *op, int error)
 }
 
 /* The key is what prefix and rest make together. */
-static int set_key(rc_op *op, const struct rc_buf *prefix, const char *key, size_t key_len)
+static int set_key_under(rc_op *op, const char *prefix, size_t prefix_len, const char *key,
+                         size_t key_len)
 {
     const struct rc_client *client = seat_of(op)->client;
-    size_t prefix_len = prefix != NULL ? rc_buf_len(prefix) : 0;
     if (key_len > (size_t)client->options.max_key_bytes ||
-        prefix_len + key_len > (size_t)client->options.max_key_bytes)
+        prefix_len > (size_t)client->options.max_key_bytes - key_len)
         return RC_ERR_TOOLARGE;
     rc_buf_clear(&op->ask.key);
-    int error = prefix != NULL ? rc_buf_append(&op->ask.key, rc_buf_head(prefix), prefix_len) : 0;
+    int error = rc_buf_append(&op->ask.key, prefix, prefix_len);
     return error == 0 ? rc_buf_append(&op->ask.key, key, key_len) : error;
+}
+
+static int set_key(rc_op *op, const struct rc_buf *prefix, const char *key, size_t key_len)
+{
+    return prefix == NULL
+               ? set_key_under(op, NULL, 0, key, key_len)
+               : set_key_under(op, rc_buf_head(prefix), rc_buf_len(prefix), key, key_len);
 }
 
 int rc_done(rc_op *op)
@@ -218,14 +225,20 @@ static int submit_read(rc_op *op, bool with_ttl)
     return rc_operation_submit(op);
 }
 
-int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags)
+int rc_get_under(rc_op *op, const char *prefix, size_t prefix_len, const char *key, size_t key_len,
+                 uint32_t flags)
 {
     int error = rc_operation_ready(op, RC_OP_GET);
     if (error == 0)
-        error = set_key(op, NULL, key, key_len);
+        error = set_key_under(op, prefix, prefix_len, key, key_len);
     if (error != 0)
         return error;
     return submit_read(op, flags & RC_WANT_TTL);
+}
+
+int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags)
+{
+    return rc_get_under(op, NULL, 0, key, key_len, flags);
 }
 
 /* The op's read may be kept near, as the view says. */

@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 7
+#define RC_ABI 8
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -447,6 +447,9 @@ int rc_wait(rc_op *op);
 
 /* Reading and writing entries. */
 int rc_get(rc_op *op, const char *key, size_t key_len, uint32_t flags);
+/* The same, of prefix and key together. */
+int rc_get_under(rc_op *op, const char *prefix, size_t prefix_len, const char *key, size_t key_len,
+                 uint32_t flags);
 /* ttl_ms -1: no expiry; flags: RC_PLAIN */
 int rc_set(rc_op *op, const char *key, size_t key_len, const rc_entry *entry, const char *value,
            size_t value_len, int64_t ttl_ms, uint32_t flags);

@@ -112,6 +112,24 @@ static void gives_back_what_an_idle_slot_keeps(void)
     close_op(client, op);
 }
 
+static void reads_the_key_that_prefix_and_key_are_together(void)
+{
+    rc_client *client;
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    rc_op *op = open_memory(&client);
+    if (op == NULL)
+        return;
+    const rc_result *result = rc_op_result(op);
+    CHECK(status_of(op, rc_set(op, "a:k", 3, &entry, "v", 1, -1, 0)) == 0);
+    CHECK(status_of(op, rc_get_under(op, "a:", 2, "k", 1, 0)) == 0 && result->outcome == RC_HIT);
+    CHECK(status_of(op, rc_get_under(op, "a:k", 3, NULL, 0, 0)) == 0 && result->outcome == RC_HIT);
+    CHECK(status_of(op, rc_get_under(op, NULL, 0, "a:k", 3, 0)) == 0 && result->outcome == RC_HIT);
+    CHECK(status_of(op, rc_get_under(op, "b:", 2, "k", 1, 0)) == 0 && result->outcome == RC_MISS);
+    CHECK(rc_get_under(op, large, LARGE, "k", 1, 0) == RC_ERR_TOOLARGE);
+    CHECK(rc_get_under(op, "a:", 2, large, LARGE, 0) == RC_ERR_TOOLARGE);
+    close_op(client, op);
+}
+
 static void measures_a_batch_that_breaks_off(void)
 {
     rc_client *client;
@@ -249,6 +267,7 @@ int main(void)
     TEST(opens_one_client_for_equal_options);
     TEST(says_that_nobody_listens);
     TEST(gives_back_what_an_idle_slot_keeps);
+    TEST(reads_the_key_that_prefix_and_key_are_together);
     TEST(measures_a_batch_that_breaks_off);
     TEST(keeps_what_a_running_slot_needs);
     TEST(keeps_what_the_end_of_a_load_needs);

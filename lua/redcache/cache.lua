@@ -204,16 +204,19 @@ local function get_redis(self, slot, key, own)
         counters.nearMisses = counters.nearMisses + 1
         status = core_near.view_read(view, slot, key, own and own.fresh and constants.FRESH or 0)
     else
-        status = core_entry.get(slot, self._prefix .. key, self._read_flags)
+        status = core_entry.get(slot, self._prefix, key, self._read_flags)
     end
     status = await(self, slot, status)
     local result = slot.result
     if status == 0 and result.outcome == HIT and result.kind == KIND_VALUE
         and result.stale_ms == 0 then
         local codec = self._settings.codec
-        local _, id, flags, bytes = core_entry.read(slot)
-        if id == codec.id and flags == 0 then
-            local ok, value = codec.decode(bytes)
+        if result.codec == codec.id and result.entry_flags == 0 then
+            local text = codec.name == "msgpack" and core_entry.msgpack_string(slot)
+            local ok, value = true, text
+            if not text then
+                ok, value = codec.decode(core_entry.payload(slot))
+            end
             if ok then
                 give(slot)
                 counters.hits = counters.hits + 1
@@ -242,9 +245,11 @@ function Cache:get(key, opts)
     end
     local source, value, slot, err
     if opts == nil then
-        source, value = near.hit(self, key, self._max_stale, self._copy)
-        if source ~= nil then
-            return value, nil, source
+        if self._view ~= nil then
+            source, value = near.hit(self, key, self._max_stale, self._copy)
+            if source ~= nil then
+                return value, nil, source
+            end
         end
         slot, err = take(self._client, nil, "read", key)
         if slot == nil then
@@ -279,7 +284,7 @@ local function read(self, key, flags, opts, method, action)
     if slot == nil then
         return nil, reason, fault
     end
-    local status = await(self, slot, core_entry.get(slot, self._prefix .. key, flags))
+    local status = await(self, slot, core_entry.get(slot, self._prefix, key, flags))
     if status ~= 0 then
         return nil, fail(slot, status, action, key)
     end

@@ -1,7 +1,7 @@
 -- calls - the parts that every call to Redis has: a slot, an operation, the wait for it, its end.
 --
 -- What:   local slot, err = calls.take(client, own, "read", key)
---         local status = calls.await(cache, slot, core_entry.get(slot, full, 0))
+--         local status = calls.await(cache, slot, core_entry.get(slot, prefix, key, 0))
 --         if status ~= 0 then return nil, calls.fail(slot, status, "read", key) end
 --         ... reads the slot's result ...
 --         give(slot)

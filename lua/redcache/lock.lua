@@ -262,7 +262,7 @@ function Lock:held()
         return nil, err
     end
     local status = await(self._cache, slot,
-        core_entry.get(slot, namespace.lock_key(self._prefix, self.name), 0))
+        core_entry.get(slot, "", namespace.lock_key(self._prefix, self.name), 0))
     local held = status == 0 and slot.result.outcome == constants.HIT
         and select(4, core_entry.read(slot)) == self.token
     err = finish(self, slot, status, "ask for lock")

@@ -140,7 +140,7 @@ end
 
 -- What stands in Redis now, though its life may be over: for a call whose time is up. ok, value
 local function read_again(cache, slot, settings)
-    local status = await(cache, slot, core_entry.get(slot, cache._prefix .. slot.key, 0))
+    local status = await(cache, slot, core_entry.get(slot, cache._prefix, slot.key, 0))
     if status ~= 0 or slot.result.outcome ~= HIT or slot.result.kind == KIND_NEGATIVE then
         return false
     end

@@ -4,20 +4,22 @@
 
 local ffi = require("ffi")
 local C = require("redcache.core.ffi")
+local core_bytes = require("redcache.core.bytes")
 local core_clock = require("redcache.core.clock")
 local options = require("redcache.options")
 
 local FOREVER = options.FOREVER
 local milliseconds, milliseconds_or_none = core_clock.milliseconds, core_clock.milliseconds_or_none
+local msgpack_string = core_bytes.msgpack_string
 local ceil = math.ceil
 local scratch = ffi.new("rc_entry")
 
 local core_entry = {}
 
----Starts reading a key.
+---Starts reading the key that prefix and key are together: nobody has to join them.
 ---@return integer status
-function core_entry.get(slot, key, flags)
-    return C.rc_get(slot.op, key, #key, flags)
+function core_entry.get(slot, prefix, key, flags)
+    return C.rc_get_under(slot.op, prefix, #prefix, key, #key, flags)
 end
 
 ---What a header says, for files of this folder.
@@ -68,6 +70,20 @@ end
 function core_entry.read(slot)
     local result = slot.result
     return result.kind, result.codec, result.entry_flags, ffi.string(result.data, result.len)
+end
+
+---Copies the payload of what a result holds.
+---@return string
+function core_entry.payload(slot)
+    local result = slot.result
+    return ffi.string(result.data, result.len)
+end
+
+---The string, where the payload of what a result holds is one string in MessagePack.
+---@return string|nil text nil: it is something else, or longer than 65,535 bytes
+function core_entry.msgpack_string(slot)
+    local result = slot.result
+    return msgpack_string(result.data, tonumber(result.len))
 end
 
 ---The whole stored string of a result that has a header.

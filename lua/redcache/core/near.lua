@@ -6,9 +6,11 @@
 
 local ffi = require("ffi")
 local C = require("redcache.core.ffi")
+local core_bytes = require("redcache.core.bytes")
 local core_handle = require("redcache.core.handle")
 
 local handle_of = core_handle.of
+local msgpack_string = core_bytes.msgpack_string
 
 local core_near = {
     MAX_STALE_US = 2 ^ 31 - 1, -- half an hour, more than a view call ever takes
@@ -16,7 +18,6 @@ local core_near = {
 
 local near_value = ffi.new("rc_near_value")
 local near_buffer -- kept alive here; near_value points to it
-local bytes_of = ffi.typeof("const uint8_t *")
 local handles_of = ffi.typeof("rc_near_handle[?]")
 local HANDLE_BYTES = ffi.sizeof("rc_near_handle")
 
@@ -100,16 +101,7 @@ end
 ---The string, where the payload of what the last view_get found is one string in MessagePack.
 ---@return string|nil text nil: it is something else, or longer than 65,535 bytes
 function core_near.msgpack_string()
-    local data, len = ffi.cast(bytes_of, near_value.data), tonumber(near_value.len)
-    local head = len > 0 and data[0] or 0
-    if head == 0xd9 and len >= 2 and data[1] == len - 2 then
-        return ffi.string(data + 2, len - 2)
-    elseif head >= 0xa0 and head <= 0xbf and head - 0xa0 == len - 1 then
-        return ffi.string(data + 1, len - 1)
-    elseif head == 0xda and len >= 3 and data[1] * 256 + data[2] == len - 3 then
-        return ffi.string(data + 3, len - 3)
-    end
-    return nil
+    return msgpack_string(near_value.data, tonumber(near_value.len))
 end
 
 ---Room for the handles of `count` entries, 0 to count - 1.
