@@ -9,6 +9,19 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* What is lost on the way to a server that is well is noticed within half a minute: a caller that
+   waits over a lent connection hears of it then, and nobody between forgets an idle connection. */
+enum { IDLE_SECONDS = 15, PROBE_SECONDS = 5, PROBES = 3 };
+
+static void keep_alive(int fd)
+{
+    int one = 1, idle = IDLE_SECONDS, interval = PROBE_SECONDS, count = PROBES;
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+}
+
 static int open_nonblocking(int family)
 {
     int fd = socket(family, SOCK_STREAM, 0);
@@ -38,7 +51,7 @@ int rc_socket_connect(const struct sockaddr *address, socklen_t len)
     if (fd < 0)
         return fd;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    keep_alive(fd);
     return start_connect(fd, address, len);
 }
 
