@@ -1,32 +1,11 @@
+local certificates = require("spec.support.certificates")
 local clock = require("spec.support.clock")
-local process = require("spec.support.process")
 local redcache = require("redcache")
 local server = require("spec.support.server")
 local socket = require("spec.support.socket")
-local temp = require("spec.support.temp")
-
-local function openssl(...)
-    local result = process.run({ "openssl", ... }, 30)
-    assert(result.exit == 0, result.err)
-end
-
--- A CA of its own, and a certificate of that CA for the given names.
-local function certificates(names)
-    local dir = temp.dir()
-    local key, request = dir .. "/key.pem", dir .. "/request.pem"
-    local ca, ca_key, cert = dir .. "/ca.pem", dir .. "/ca-key.pem", dir .. "/cert.pem"
-    local curve = { "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes" }
-    openssl("req", "-x509", "-subj", "/CN=test CA", "-days", "2", "-keyout", ca_key, "-out", ca,
-        unpack(curve))
-    openssl("req", "-subj", "/CN=redis", "-keyout", key, "-out", request, unpack(curve))
-    temp.write(dir .. "/names", "subjectAltName=" .. names)
-    openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial",
-        "-days", "2", "-extfile", dir .. "/names", "-out", cert)
-    return { ca = ca, cert = cert, key = key }
-end
 
 local function start(names)
-    local files, port = certificates(names), socket.free_port()
+    local files, port = certificates.make(names), socket.free_port()
     local redis = server.start({ config = {
         "tls-port " .. port, "tls-cert-file " .. files.cert, "tls-key-file " .. files.key,
         "tls-ca-cert-file " .. files.ca, "tls-auth-clients no",
