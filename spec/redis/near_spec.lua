@@ -1,5 +1,6 @@
 -- The near cache: what it answers and says about it, how it is left out, what it costs on the wire.
 
+local clock = require("spec.support.clock")
 local monitor = require("spec.support.monitor")
 local peer = require("spec.support.peer")
 local proxy = require("spec.support.proxy")
@@ -30,7 +31,9 @@ end
 before_each(function()
     redis:call("FLUSHALL")
     cache = open()
-    cache:get("connect") -- What is only needed once is not part of the pictures below.
+    -- What is only needed once is not part of the pictures below: both connections' handshakes.
+    cache:get("connect")
+    clock.wait_until(function() return cache:health().ready end, 10, "both connections")
 end)
 after_each(function() cache:close() end)
 
