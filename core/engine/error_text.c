@@ -235,7 +235,7 @@ static bool is_redirection(const char *text, size_t len)
         return false;
     for (; at < len; at++) {
         char c = lower(text[at]);
-        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && strchr(".:-?", c) == NULL)
+        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && strchr(".:-_?", c) == NULL)
             return false;
     }
     return true;
