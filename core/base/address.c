@@ -114,6 +114,12 @@ static bool has_blank(const char *name, size_t len)
     return false;
 }
 
+static void set_label(struct rc_address *address)
+{
+    snprintf(address->label, sizeof address->label, "%.100s:%u/%d", address->host,
+             (unsigned)address->port, (int)address->db);
+}
+
 static const char *parse_tcp(struct rc_address *address, const char *rest, const char *end)
 {
     if (find(rest, end, '?') != NULL)
@@ -153,8 +159,7 @@ static const char *parse_tcp(struct rc_address *address, const char *rest, const
         return "the host name holds a blank or a control character";
     memcpy(address->host, name, name_len);
     address->host[name_len] = '\0';
-    snprintf(address->label, sizeof address->label, "%.100s:%u/%d", address->host,
-             (unsigned)address->port, (int)address->db);
+    set_label(address);
     return NULL;
 }
 
@@ -202,4 +207,19 @@ int rc_address_parse(struct rc_address *address, const char *url, size_t len, co
         *why = is_unix ? parse_unix(address, rest, end) : parse_tcp(address, rest, end);
     name_server(address);
     return *why == NULL ? 0 : RC_ERR_ARGUMENT;
+}
+
+bool rc_address_elsewhere(struct rc_address *address, const struct rc_address *from,
+                          const char *host, uint16_t port)
+{
+    size_t len = strlen(host);
+    if (len >= sizeof address->host)
+        return false;
+    *address = *from;
+    memcpy(address->host, host, len + 1);
+    address->port = port;
+    address->is_unix = false;
+    set_label(address);
+    name_server(address);
+    return true;
 }

@@ -39,5 +39,9 @@ struct rc_address {
 };
 
 int rc_address_parse(struct rc_address *address, const char *url, size_t len, const char **why);
+/* Makes the address of another server of the same kind: user, password, database and TLS are those
+   of `from`. False: the host is too long. */
+bool rc_address_elsewhere(struct rc_address *address, const struct rc_address *from,
+                          const char *host, uint16_t port);
 
 #endif

@@ -1,6 +1,7 @@
 #include "engine/call.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/plan.h"
 
@@ -16,10 +17,12 @@ struct rc_gather {
 static void on_fetched(struct rc_receiver *receiver, struct rc_op *op, int status,
                        struct rc_reply *reply, const char *text);
 
-void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc_topology *topology)
+void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc_topology *topology,
+                   struct rc_cluster *cluster)
 {
     calls->context = context;
     calls->topology = topology;
+    calls->cluster = cluster;
     calls->fetched.take = on_fetched;
 }
 
@@ -154,7 +157,7 @@ static void finish_gather(struct rc_gather *gather)
 static void on_part(struct rc_req *req, int status, struct rc_reply *reply, const char *text);
 
 /* Makes the requests of the parts from that one on, all or none. */
-static int prepare(struct rc_gather *gather, uint32_t first)
+static int prepare(struct rc_gather *gather, uint32_t first, uint8_t hops)
 {
     struct rc_plan *plan = &gather->plan;
     const struct rc_op *op = gather->op;
@@ -162,12 +165,16 @@ static int prepare(struct rc_gather *gather, uint32_t first)
         struct rc_plan_part *part = &plan->parts[i];
         part->req = rc_req_take(gather->calls->context);
         if (part->req == NULL) {
-            while (i-- > first)
+            while (i-- > first) {
                 rc_req_give(plan->parts[i].req);
+                plan->parts[i].req = NULL;
+            }
             return RC_ERR_NOMEM;
         }
         rc_buf_swap(&part->req->bytes, &part->bytes);
         part->req->expect = part->expect;
+        part->req->hops = hops;
+        part->req->is_asking = part->place.is_asking;
         part->req->may_retry = may_retry(op);
         part->req->done = on_part;
         part->req->owner = gather;
@@ -179,30 +186,70 @@ static int prepare(struct rc_gather *gather, uint32_t first)
 static void send_parts(struct rc_gather *gather, uint32_t first)
 {
     const struct rc_plan *plan = &gather->plan;
+    struct rc_topology *topology = gather->calls->topology;
     for (uint32_t i = first; i < plan->part_count; i++) {
+        const struct rc_plan_place *place = &plan->parts[i].place;
+        struct rc_req *req = plan->parts[i].req;
         gather->pending++;
-        rc_topology_send(gather->calls->topology, plan->parts[i].req, plan->parts[i].slot,
-                         gather->deadline_us);
+        if (place->is_asking)
+            rc_topology_send_to(topology, req, rc_topology_at(topology, place->owner), place->slot,
+                                gather->deadline_us);
+        else
+            rc_topology_send(topology, req, place->slot, gather->deadline_us);
     }
 }
 
-/* Sends what the part's server has not run for want of a script's source. False: there is nothing
-   of the kind, or no memory; the answers stay as they are. */
-static bool mend(struct rc_gather *gather, uint32_t part, const struct rc_req *req)
+/* Of struct rc_plan_guide. */
+struct follower {
+    struct rc_cluster *cluster;
+    const struct rc_link *link; /* that the error has come over */
+};
+
+static bool follow(void *owner, const rc_node *error, struct rc_plan_place *place)
+{
+    const struct follower *follower = owner;
+    struct rc_cluster_way way;
+    if (!rc_cluster_resolve(follower->cluster, follower->link, error, &way))
+        return false;
+    place->is_asking = way.kind == RC_REDIRECT_ASK;
+    if (way.kind != RC_REDIRECT_WAIT) { /* else to the same one: it waits where all of it waits */
+        place->owner = way.number;
+        place->slot = way.slot;
+    }
+    return true;
+}
+
+static uint32_t count_forgotten(const struct rc_reply *reply)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < reply->count; i = rc_reply_skip(reply, i))
+        count += reply->nodes[i].len >= 8 && memcmp(reply->nodes[i].str, "NOSCRIPT", 8) == 0;
+    return count;
+}
+
+/* Sends what the part's server has not run: with a script's source, or elsewhere. False: there is
+   nothing of the kind, or no memory; the answers stay as they are. */
+static bool repeat(struct rc_gather *gather, uint32_t part, const struct rc_req *req)
 {
     struct rc_plan *plan = &gather->plan;
-    if (gather->op->ask.script < 0 || !rc_plan_has_forgotten(&plan->parts[part].reply))
+    struct rc_calls *calls = gather->calls;
+    struct follower follower = {calls->cluster, req->link};
+    const struct rc_plan_guide guide = {rc_topology_owners(calls->topology), &follower, follow};
+    if (!rc_plan_has_undone(&plan->parts[part].reply) || req->hops >= RC_HOPS_MAX)
         return false;
-    uint32_t again = rc_plan_mend(plan, part, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
-    if (again == 0)
+    uint32_t forgotten = count_forgotten(&plan->parts[part].reply);
+    uint32_t first =
+        rc_plan_repeat(plan, part, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes), &guide);
+    if (first == 0)
         return false;
-    if (prepare(gather, again) != 0) {
-        rc_plan_unmend(plan, again);
-        return false;
+    calls->context->stats.noscript += forgotten;
+    if (prepare(gather, first, req->hops + 1) == 0) {
+        send_parts(gather, first);
+        return true;
     }
-    gather->calls->context->stats.noscript += plan->parts[again].expect;
-    send_parts(gather, again);
-    return true;
+    while (first < plan->part_count)
+        rc_plan_fail(&plan->parts[first++], RC_ERR_NOMEM, NULL);
+    return false;
 }
 
 static void on_part(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -213,8 +260,8 @@ static void on_part(struct rc_req *req, int status, struct rc_reply *reply, cons
     part->req = NULL;
     gather->pending--;
     if (status == 0) {
-        rc_reply_swap(&part->reply, reply);
-        mend(gather, number, req);
+        rc_plan_answer(&gather->plan, number, reply);
+        repeat(gather, number, req);
     } else {
         rc_plan_fail(part, status, text);
     }
@@ -229,7 +276,7 @@ static void start_parts(struct rc_calls *calls, struct rc_op *op, const uint16_t
                                : rc_plan_split(&gather->plan, rc_buf_head(&op->ask.request),
                                                rc_buf_len(&op->ask.request), owners);
     if (error == 0)
-        error = prepare(gather, 0);
+        error = prepare(gather, 0, 0);
     if (error != 0) {
         if (gather != NULL)
             free_gather(gather);
@@ -242,16 +289,16 @@ static void start_parts(struct rc_calls *calls, struct rc_op *op, const uint16_t
 }
 
 /* The batch that went in one request was not run as a whole: its answers are those of a part. */
-__attribute__((noinline)) static bool mend_batch(struct rc_calls *calls, struct rc_op *op,
-                                                 const struct rc_req *req)
+__attribute__((noinline)) static bool repeat_batch(struct rc_calls *calls, struct rc_op *op,
+                                                   const struct rc_req *req)
 {
-    struct rc_gather *gather = rc_plan_has_forgotten(&op->reply) ? new_gather(calls, op) : NULL;
+    struct rc_gather *gather = rc_plan_has_undone(&op->reply) ? new_gather(calls, op) : NULL;
     if (gather == NULL)
         return false;
-    gather->deadline_us = op->run.answer_by_us;
+    gather->deadline_us = op->run.call_until_us;
     if (rc_plan_take_whole(&gather->plan, req->slot, req->expect) == 0) {
-        rc_reply_swap(&gather->plan.parts[0].reply, &op->reply);
-        if (mend(gather, 0, req))
+        rc_plan_answer(&gather->plan, 0, &op->reply);
+        if (repeat(gather, 0, req))
             return true;
         rc_reply_swap(&gather->plan.parts[0].reply, &op->reply);
     }
@@ -260,6 +307,13 @@ __attribute__((noinline)) static bool mend_batch(struct rc_calls *calls, struct 
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */
+
+/* Whether it is worth looking: a single script is mended by its link, a single server has all. */
+static bool may_be_undone(const struct rc_calls *calls, const struct rc_op *op,
+                          const struct rc_req *req)
+{
+    return (op->ask.script >= 0 && req->expect > 1) || calls->cluster->is_on;
+}
 
 static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
@@ -270,7 +324,7 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
         return;
     }
     rc_reply_swap(&op->reply, reply);
-    if (op->ask.script >= 0 && req->expect > 1 && mend_batch(req->detail, op, req))
+    if (may_be_undone(req->detail, op, req) && repeat_batch(req->detail, op, req))
         return;
     read_answer(op, &op->reply);
     if (op->ask.kind == RC_OP_BARRIER)
@@ -281,9 +335,11 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
 static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req, int32_t slot)
 {
     req->owner = op;
+    req->detail = calls;
     op->run.req = req;
-    rc_topology_send(calls->topology, req, slot,
-                     rc_context_after_ms(calls->context, rc_call_timeout_ms(calls->context, op)));
+    op->run.call_until_us =
+        rc_context_after_ms(calls->context, rc_call_timeout_ms(calls->context, op));
+    rc_topology_send(calls->topology, req, slot, op->run.call_until_us);
 }
 
 /* One request with all that the op has encoded. */
@@ -300,13 +356,8 @@ static inline void start_whole(struct rc_calls *calls, struct rc_op *op, int32_t
         req->expect = op->ask.expect;
         req->may_retry = may_retry(op);
     }
-    if (!reads && op->ask.script >= 0) {
-        if (req->expect == 1)
-            req->script = op->ask.script;
-        req->detail = calls;
-        op->run.answer_by_us =
-            rc_context_after_ms(calls->context, rc_call_timeout_ms(calls->context, op));
-    }
+    if (!reads && op->ask.script >= 0 && req->expect == 1)
+        req->script = op->ask.script;
     req->done = reads ? on_read_answer : on_answer;
     send(calls, op, req, slot);
 }

@@ -8,19 +8,20 @@
  *          the order asked; between servers there is no order, and a part that fails gives its
  *          error to its own commands, not to the others: "the outcome is unknown" is said of that
  *          part alone. The call fails where every part does. A script that Redis has forgotten was
- *          not run: it is sent again, with its source, behind the commands of its batch, so what
- *          stood behind it there has run before it. What depends on such an order belongs into one
- *          script. Several of them keep their order.
+ *          not run, nor was a command whose slot is elsewhere: it is sent again, with its source or
+ *          there, behind the commands of its batch, so what stood behind it has run before it. What
+ *          depends on such an order belongs into one script. Several of them keep their order. A
+ *          transaction goes as a whole.
  * Threads: the engine's owner.
  * Memory:  what the op has encoded moves into its request; owns what is gathered of several.
  * Errors:  through the op: those of rc_link_send, RC_ERR_NOMEM, RC_ERR_REDIS, RC_ERR_TOOLARGE. Of
  *          a part: a '-' in the answer, whose `integer` is the RC_ERR_*.
  * Not:     does not know the near cache: what an op writes or has read is the engine's to tell it.
- *          Follows no redirection.
  */
 #ifndef RC_CALL_H
 #define RC_CALL_H
 
+#include "engine/cluster.h"
 #include "engine/context.h"
 #include "engine/topology.h"
 
@@ -28,11 +29,12 @@ struct rc_calls {
     /* Fixed after init. */
     struct rc_context *context;
     struct rc_topology *topology;
+    struct rc_cluster *cluster;
     struct rc_receiver fetched; /* takes what was fetched for a read */
 };
 
-void rc_calls_init(struct rc_calls *calls, struct rc_context *context,
-                   struct rc_topology *topology);
+void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc_topology *topology,
+                   struct rc_cluster *cluster);
 
 /* How long an answer to the op may take. */
 int64_t rc_call_timeout_ms(const struct rc_context *context, const struct rc_op *op);

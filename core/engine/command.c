@@ -153,3 +153,31 @@ int rc_command_read(struct rc_buf *out, const char *key, size_t len, bool with_t
         at = write_keyed(at, PTTL, sizeof PTTL - 1, key, len);
     return finish(out, at);
 }
+
+/* Reads "*12\r\n" or "$12\r\n"; returns what stands behind it, NULL where that is not there. */
+static const char *read_head(const char *at, const char *end, char type, size_t *number)
+{
+    size_t value = 0;
+    if (at == end || *at++ != type)
+        return NULL;
+    for (; at < end && *at >= '0' && *at <= '9' && value < SIZE_MAX / 16; at++)
+        value = 10 * value + (size_t)(*at - '0');
+    if (end - at < 2 || at[0] != '\r' || at[1] != '\n')
+        return NULL;
+    *number = value;
+    return at + 2;
+}
+
+size_t rc_command_len(const char *bytes, size_t len)
+{
+    const char *end = bytes + len;
+    size_t count = 0, argument_len = 0;
+    const char *at = read_head(bytes, end, '*', &count);
+    for (; at != NULL && count > 0; count--) {
+        at = read_head(at, end, '$', &argument_len);
+        if (at == NULL || (size_t)(end - at) < 2 || argument_len > (size_t)(end - at) - 2)
+            return 0;
+        at += argument_len + 2;
+    }
+    return at != NULL ? (size_t)(at - bytes) : 0;
+}

@@ -26,5 +26,7 @@ int rc_command_pair(struct rc_buf *out, const void *first, size_t first_len, con
 /* GET of a key, and PTTL of it where the remaining life is asked for, too. Without memory the buf
    is as it was. */
 int rc_command_read(struct rc_buf *out, const char *key, size_t len, bool with_ttl);
+/* The length of the first of the commands that were encoded there. 0: it is not whole. */
+size_t rc_command_len(const char *bytes, size_t len);
 
 #endif

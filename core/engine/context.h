@@ -24,6 +24,8 @@
 struct rc_context;
 struct rc_link;
 
+enum { RC_HOPS_MAX = 16 }; /* then the servers do not agree: the caller hears the last word */
+
 /* One write with `expect` answers. */
 struct rc_req {
     struct rc_list place;  /* in its link's queue or in-flight list, or in the pool */
@@ -37,6 +39,9 @@ struct rc_req {
     size_t held_bytes; /* its part of the link's */
     uint32_t expect;   /* answers to come */
     int32_t slot;      /* where it belongs; topology sets it */
+    uint8_t hops;      /* how often a server has sent it elsewhere */
+    bool is_held;      /* it waits until the server can do it: `link->cause` says why */
+    bool is_asking;    /* each of its commands goes behind ASKING: the slot is on its way there */
     bool is_tracked;   /* Redis shall tell us when what it reads changes */
     int16_t script;    /* its number, of a request that is one; or -1 */
     bool may_retry;    /* harmless to send twice */

@@ -29,7 +29,7 @@ static void drop_pushed(void *owner, const char *key, size_t len)
     struct rc_link *link = owner;
     struct rc_engine *engine = link->node->news.owner;
     rc_held_lock_push(link, key, len);
-    if (engine->near == NULL)
+    if (link->node->near == NULL)
         return;
     if (key == NULL) {
         rc_node_begin_epoch(link->node);
@@ -39,6 +39,24 @@ static void drop_pushed(void *owner, const char *key, size_t len)
     }
     rc_fetches_push(&engine->fetches, link, key, len);
     rc_near_drop(engine->near, key, len, RC_NEAR_PUSH);
+}
+
+static void on_ready(void *owner, struct rc_link *link)
+{
+    struct rc_engine *engine = owner;
+    rc_cluster_on_ready(&engine->cluster, link);
+}
+
+static void on_down(void *owner, struct rc_link *link)
+{
+    struct rc_engine *engine = owner;
+    rc_cluster_on_down(&engine->cluster, link);
+}
+
+static bool on_answer(void *owner, struct rc_req *req, const struct rc_reply *reply)
+{
+    struct rc_engine *engine = owner;
+    return rc_cluster_follow(&engine->cluster, req, reply);
 }
 
 static void on_push(void *owner, struct rc_link *link, const struct rc_reply *push)
@@ -57,7 +75,14 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
                    const struct rc_address *address, struct rc_near *near,
                    const struct rc_seed *seed, int64_t now_us)
 {
-    const struct rc_node_news news = {engine, on_tracked, on_untracked, on_push, on_silence};
+    const struct rc_node_news news = {.owner = engine,
+                                      .on_tracked = on_tracked,
+                                      .on_untracked = on_untracked,
+                                      .on_ready = on_ready,
+                                      .on_down = on_down,
+                                      .on_answer = on_answer,
+                                      .on_push = on_push,
+                                      .on_silence = on_silence};
     struct rc_context *context = &engine->context;
     struct rc_topology *topology = &engine->topology;
     memset(engine, 0, sizeof *engine);
@@ -72,6 +97,8 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
         return error;
     }
     error = rc_lends_init(&engine->lends, context, topology);
+    if (error == 0 && (error = rc_cluster_init(&engine->cluster, context, topology)) != 0)
+        rc_lends_deinit(&engine->lends);
     if (error != 0) {
         rc_topology_deinit(topology);
         rc_context_deinit(context);
@@ -79,7 +106,7 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
     }
     engine->near = rc_topology_node(topology, RC_SLOT_ANY)->near;
     rc_fetches_init(&engine->fetches, context, topology, engine->near);
-    rc_calls_init(&engine->calls, context, topology);
+    rc_calls_init(&engine->calls, context, topology, &engine->cluster);
     rc_track_init(&engine->track, seed);
     rc_leases_init(&engine->leases, context, topology, &engine->track);
     rc_locks_init(&engine->locks, context, topology, &engine->track);
@@ -93,6 +120,7 @@ void rc_engine_deinit(struct rc_engine *engine)
     rc_track_deinit(&engine->track);
     rc_fetches_deinit(&engine->fetches);
     rc_lends_deinit(&engine->lends);
+    rc_cluster_deinit(&engine->cluster);
     rc_topology_deinit(&engine->topology);
     rc_context_deinit(&engine->context);
 }
@@ -474,6 +502,7 @@ void rc_engine_end(struct rc_engine *engine)
 {
     /* Twice: an op that ends over one link may have something to say over the other. */
     for (int i = 0; i < 2; i++) {
+        rc_cluster_shutdown(&engine->cluster);
         RC_TOPOLOGY_EACH(link, &engine->topology) {
             rc_link_shutdown(link);
         }
@@ -492,6 +521,8 @@ static bool is_refused(const struct rc_context *context)
 void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
 {
     rc_node_get_health(rc_topology_node(&engine->topology, RC_SLOT_ANY), health);
+    if (engine->cluster.is_on)
+        rc_cluster_get_health(&engine->cluster, health);
     if (health->ready && is_refused(&engine->context)) {
         health->ready = 0; /* what is loaded cannot be stored */
         snprintf(health->cause, sizeof health->cause, "%s", engine->context.refusal);

@@ -13,6 +13,7 @@
 #define RC_ENGINE_H
 
 #include "engine/call.h"
+#include "engine/cluster.h"
 #include "engine/context.h"
 #include "engine/fetch.h"
 #include "engine/lease.h"
@@ -25,6 +26,7 @@
 struct rc_engine {
     struct rc_context context;
     struct rc_topology topology;
+    struct rc_cluster cluster;
     struct rc_track track;
     struct rc_calls calls;
     struct rc_leases leases;

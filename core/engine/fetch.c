@@ -89,7 +89,7 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
     struct rc_fetches *fetches = fetch->fetches;
     const rc_node *value = &reply->nodes[0];
     if (reply->count < 2 || value->type != '$' || reply->nodes[1].type != ':' ||
-        !req->link->tracking)
+        !rc_node_can_keep(req->link->node))
         return false;
     if (fetch->doomed) {
         rc_near_count_doom(fetches->near);

@@ -147,7 +147,7 @@ static void on_request_timer(void *context, struct rc_timer *timer)
     struct rc_link *link = req->link;
     (void)context;
     int status = req->error != 0 ? req->error : RC_ERR_TIMEOUT;
-    if (status == RC_ERR_TIMEOUT && !req->sent && !rc_link_is_ready(link))
+    if (status == RC_ERR_TIMEOUT && !req->sent && (!rc_link_is_ready(link) || req->is_held))
         status = link->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE;
     const char *text = status == RC_ERR_UNAVAILABLE || status == RC_ERR_REDIS ? link->cause : NULL;
     bool is_late = status == RC_ERR_TIMEOUT || status == RC_ERR_UNAVAILABLE;
@@ -172,12 +172,53 @@ static int64_t stall_us(const struct rc_link *link)
     return (ms < STALL_MIN_MS ? STALL_MIN_MS : ms) * 1000;
 }
 
-static int append_request(struct rc_buf *output, const struct rc_req *req)
+static int append_plain(struct rc_buf *output, const struct rc_req *req)
 {
     const struct rc_buf *key = req->read_key;
     assert(key == NULL || req->done != NULL); /* else its owner may be gone, and the key with it */
     return key != NULL ? rc_command_read(output, rc_buf_head(key), rc_buf_len(key), req->expect > 1)
                        : rc_buf_append(output, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
+}
+
+/* With ASKING before each command, for it holds for one only. */
+static int append_asking(struct rc_buf *output, const struct rc_req *req)
+{
+    static const char ASKING[] = "*1\r\n$6\r\nASKING\r\n";
+    struct rc_buf plain, asking; /* the half of a request must not go out */
+    size_t len;
+    rc_buf_init(&plain);
+    rc_buf_init(&asking);
+    int error = append_plain(&plain, req);
+    const char *at = rc_buf_head(&plain), *end = at + rc_buf_len(&plain);
+    for (; error == 0 && at < end; at += len) {
+        len = rc_command_len(at, (size_t)(end - at));
+        assert(len > 0); /* we have encoded it */
+        error = rc_buf_append(&asking, ASKING, sizeof ASKING - 1);
+        error = error == 0 ? rc_buf_append(&asking, at, len) : error;
+    }
+    if (error == 0)
+        error = rc_buf_append(output, rc_buf_head(&asking), rc_buf_len(&asking));
+    rc_buf_deinit(&plain);
+    rc_buf_deinit(&asking);
+    return error;
+}
+
+static int append_request(struct rc_buf *output, const struct rc_req *req)
+{
+    return req->is_asking ? append_asking(output, req) : append_plain(output, req);
+}
+
+/* The answers to a request with ASKING before each command, without those to ASKING. */
+static void drop_asking_answers(struct rc_reply *reply)
+{
+    uint32_t count = 0, at = 0;
+    while (at < reply->count) {
+        uint32_t first = rc_reply_skip(reply, at);
+        at = rc_reply_skip(reply, first);
+        memmove(reply->nodes + count, reply->nodes + first, (at - first) * sizeof *reply->nodes);
+        count += at - first;
+    }
+    reply->count = count;
 }
 
 static void write_request(struct rc_link *link, struct rc_req *req)
@@ -253,6 +294,31 @@ void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req 
         earlier->undo = req;
     else
         send_undo(req, earlier->link);
+}
+
+void rc_link_hold(struct rc_req *req, struct rc_list *list)
+{
+    rc_list_remove(&req->place);
+    rc_list_append(list, &req->place);
+    req->sent = false;
+    req->is_held = true;
+}
+
+void rc_link_move(struct rc_req *req, struct rc_link *to)
+{
+    struct rc_link *from = req->link;
+    assert(rc_timer_is_set(&req->timer) && req->error == 0);
+    rc_list_remove(&req->place);
+    req->sent = req->is_held = false;
+    from->request_count--;
+    from->held_bytes -= req->held_bytes;
+    req->context->stats.in_flight--;
+    rc_link_send(to, req, req->timer.at_us);
+}
+
+void rc_link_fail(struct rc_req *req, int status)
+{
+    complete(req, status, NULL, NULL);
 }
 
 struct rc_req *rc_link_question(struct rc_link *link)
@@ -675,9 +741,6 @@ static void judge_writes(struct rc_link *link, const rc_node *ping)
     else if (link->identity.role == RC_SERVER_REPLICA)
         snprintf(link->cause, sizeof link->cause,
                  "the server is a replica: reads are answered, writes refused");
-    else if (link->identity.mode == RC_SERVER_CLUSTER)
-        snprintf(link->cause, sizeof link->cause,
-                 "the server is a node of a cluster, which is not supported yet");
     else
         link->is_read_only = false;
     if (was_read_only && !link->is_read_only && is_well)
@@ -882,10 +945,17 @@ static void read_answer(struct rc_link *link)
 {
     struct rc_reply *reply = &link->resp.reply;
     struct rc_req *req = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
-    if (++link->answers < req->expect)
+    if (++link->answers < (req->is_asking ? 2 * req->expect : req->expect))
         return;
     link->answers = 0;
     rc_reply_resolve(reply);
+    if (req->is_asking)
+        drop_asking_answers(reply);
+    if (link->identity.mode == RC_SERVER_CLUSTER && link->on_answer != NULL && is_wanted(req) &&
+        link->on_answer(link, req, reply)) { /* it is elsewhere now */
+        rc_reply_clear(reply);
+        return;
+    }
     if (resend_as_eval(link, req, &reply->nodes[0])) {
         rc_reply_clear(reply);
         return;

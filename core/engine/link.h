@@ -71,6 +71,8 @@ struct rc_link {
     void (*on_push)(struct rc_link *link, const struct rc_reply *push);
     /* The handshake is done, but for being ready. NULL: it may be; else why it must not. */
     const char *(*on_greeted)(struct rc_link *link);
+    /* A node of a cluster has answered. True: the request was not done, and has left this link. */
+    bool (*on_answer)(struct rc_link *link, struct rc_req *req, const struct rc_reply *reply);
     /* A request was answered, and with it all news up to `sent_us` is in. Before its `done`. */
     void (*on_answered)(struct rc_link *link, int64_t sent_us);
     /* An answer takes long, and may: is the server still there? Said again and again. NULL: nobody
@@ -127,6 +129,12 @@ void rc_link_hurry(struct rc_link *link);
    over the next connection of that link. May be done twice. What is to be taken back ends by itself
    after req->patience_ms. */
 void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req *earlier);
+/* For requests that the server has not done, from inside of on_answer, or that are still queued.
+   Both keep their deadline: into a list, until they are moved, and to another link, or the same. */
+void rc_link_hold(struct rc_req *req, struct rc_list *list);
+void rc_link_move(struct rc_req *req, struct rc_link *to);
+/* Ends one that is held. */
+void rc_link_fail(struct rc_req *req, int status);
 /* The owner is no longer interested. What was sent stays sent; what has patience is still sent. */
 void rc_link_forget(struct rc_req *req);
 /* Fails every request and stays closed. */

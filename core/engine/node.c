@@ -24,6 +24,14 @@ static struct rc_link *link_t(struct rc_server_node *node)
     return &node->links[RC_LINK_T];
 }
 
+/* A slot that leaves takes its pushes along, at some time: what we have read of it is not known
+   coherent, however often the node answers. So nothing is kept near. */
+static bool is_in_cluster(const struct rc_server_node *node)
+{
+    return node->links[RC_LINK_W].identity.mode == RC_SERVER_CLUSTER ||
+           node->links[RC_LINK_T].identity.mode == RC_SERVER_CLUSTER;
+}
+
 /* ---- do both links lead to one server? ------------------------------------------------------- */
 
 /* Of two links to two servers, the one to be made again. One and the same for some tries, or a
@@ -73,6 +81,7 @@ static const char *on_link_greeted(struct rc_link *link)
 static void on_link_ready(struct rc_link *link)
 {
     struct rc_server_node *node = link->node;
+    node->news.on_ready(node->news.owner, link);
     /* One of them alone does harm: a lease that is asked for over T is given back over W. */
     rc_link_hurry(link_w(node));
     rc_link_hurry(link_t(node));
@@ -98,6 +107,7 @@ void rc_node_begin_epoch(struct rc_server_node *node)
 static void on_link_down(struct rc_link *link)
 {
     struct rc_server_node *node = link->node;
+    node->news.on_down(node->news.owner, link);
     if (link->role == RC_LINK_W && link->is_silent)
         node->news.on_silence(node->news.owner, node);
     if (link->role != RC_LINK_T)
@@ -110,8 +120,14 @@ static void on_link_down(struct rc_link *link)
 static void on_link_answered(struct rc_link *link, int64_t sent_us)
 {
     struct rc_server_node *node = link->node;
-    if (link->tracking)
+    if (link->tracking && !is_in_cluster(node))
         rc_near_set_asof(node->owner, rc_horizon_reach(&node->horizon, sent_us));
+}
+
+static bool on_link_answer(struct rc_link *link, struct rc_req *req, const struct rc_reply *reply)
+{
+    const struct rc_node_news *news = &link->node->news;
+    return news->on_answer(news->owner, req, reply);
 }
 
 static void on_link_push(struct rc_link *link, const struct rc_reply *push)
@@ -159,6 +175,7 @@ static int init_links(struct rc_server_node *node)
         link->on_ready = on_link_ready;
         link->on_down = on_link_down;
         link->on_push = on_link_push;
+        link->on_answer = on_link_answer;
         link->on_greeted = on_link_greeted;
     }
     return 0;
@@ -225,7 +242,7 @@ bool rc_node_offer(struct rc_server_node *node)
 bool rc_node_can_keep(const struct rc_server_node *node)
 {
     const struct rc_link *t = &node->links[RC_LINK_T];
-    if (node->near == NULL || t->refused || t->ended)
+    if (node->near == NULL || t->refused || t->ended || is_in_cluster(node))
         return false;
     /* Not yet connected: the first read pays for it as it would on W. Lost: W may be alive. */
     return rc_link_is_ready(t) ? t->tracking : t->attempts == 0;

@@ -34,6 +34,11 @@ struct rc_node_news {
     void (*on_tracked)(void *owner, struct rc_server_node *node);
     /* It tells of none any more. */
     void (*on_untracked)(void *owner, struct rc_server_node *node);
+    /* The link can be used; it was lost, or closed. */
+    void (*on_ready)(void *owner, struct rc_link *link);
+    void (*on_down)(void *owner, struct rc_link *link);
+    /* A node of a cluster has answered: as rc_link's on_answer. */
+    bool (*on_answer)(void *owner, struct rc_req *req, const struct rc_reply *reply);
     /* A message that nobody asked for has come over this link. */
     void (*on_push)(void *owner, struct rc_link *link, const struct rc_reply *push);
     /* The server does not answer commands, though its connection stands. */

@@ -90,6 +90,7 @@ struct rc_run {
     struct rc_timer deadline;
     int64_t answer_by_us; /* load, lock with a timeout of its own: so long Redis may be silent; 0 */
     int64_t wait_until_us;        /* then: the end of the call, behind answer_by_us; 0 */
+    int64_t call_until_us;        /* a call: the deadline of all its requests */
     struct rc_req *req;           /* request under way for this op alone */
     struct rc_gather *gather;     /* requests under way for it in parts */
     struct rc_fetch *fetch;       /* read under way, shared with others; by `member` */

@@ -6,6 +6,7 @@
 
 #include "base/slot.h"
 #include "engine/command.h"
+#include "engine/redirect.h"
 #include "engine/script.h"
 
 /* Commands that do to each key what they do to the others. The answer is a list, or a number. */
@@ -115,15 +116,10 @@ static enum rc_plan_how how_to_split(const struct asked *asked)
 
 /* ---- where commands go ----------------------------------------------------------------------- */
 
-struct place {
-    uint16_t owner;
-    int32_t slot;
-};
-
 struct sorter {
     struct reader reader;
     const uint16_t *owners;
-    struct place last; /* where the command before went */
+    struct rc_plan_place last; /* where the command before went */
     bool is_transaction;
 };
 
@@ -132,18 +128,18 @@ static struct sorter begin(const char *bytes, size_t len, const uint16_t *owners
     return (struct sorter){
         .reader = {bytes, bytes + len},
         .owners = owners,
-        .last = {owners[0], RC_PLAN_ANY},
+        .last = {.owner = owners[0], .slot = RC_PLAN_ANY},
     };
 }
 
-static struct place place_of(const struct sorter *sorter, struct word key)
+static struct rc_plan_place place_of(const struct sorter *sorter, struct word key)
 {
     uint16_t slot = rc_slot(key.bytes, key.len);
-    return (struct place){sorter->owners[slot], slot};
+    return (struct rc_plan_place){.owner = sorter->owners[slot], .slot = slot};
 }
 
 /* MULTI was read: where the first key is that stands before its EXEC. */
-static struct place look_ahead(const struct sorter *sorter)
+static struct rc_plan_place look_ahead(const struct sorter *sorter)
 {
     struct reader reader = sorter->reader;
     struct asked asked;
@@ -155,12 +151,12 @@ static struct place look_ahead(const struct sorter *sorter)
     return sorter->last;
 }
 
-static bool is_of_one_owner(const struct sorter *sorter, const struct asked *asked, uint16_t owner)
+static bool is_of_one_slot(const struct asked *asked, int32_t slot)
 {
     struct reader rest = asked->rest;
     struct word key;
     while (rest.at < rest.end && read_word(&rest, &key)) {
-        if (place_of(sorter, key).owner != owner)
+        if (rc_slot(key.bytes, key.len) != slot)
             return false;
     }
     return true;
@@ -181,7 +177,7 @@ static bool next(struct sorter *sorter, struct asked *asked, enum rc_plan_how *h
     } else if (!sorter->is_transaction && find_key(asked, &key)) {
         sorter->last = place_of(sorter, key);
         enum rc_plan_how splits = asked->count > 2 ? how_to_split(asked) : RC_PLAN_WHOLE;
-        if (splits != RC_PLAN_WHOLE && !is_of_one_owner(sorter, asked, sorter->last.owner))
+        if (splits != RC_PLAN_WHOLE && !is_of_one_slot(asked, sorter->last.slot))
             *how = splits;
     }
     return true;
@@ -237,7 +233,7 @@ static void *grow(void *list, uint32_t count, uint32_t *room, size_t size)
     return grown;
 }
 
-static int add_part(struct rc_plan *plan, struct place place, uint32_t *number)
+static int add_part(struct rc_plan *plan, struct rc_plan_place place, uint32_t *number)
 {
     struct rc_plan_part *parts =
         grow(plan->parts, plan->part_count, &plan->part_room, sizeof *parts);
@@ -246,17 +242,19 @@ static int add_part(struct rc_plan *plan, struct place place, uint32_t *number)
     plan->parts = parts;
     *number = plan->part_count++;
     struct rc_plan_part *part = &parts[*number];
-    *part = (struct rc_plan_part){.owner = place.owner, .slot = place.slot};
+    *part = (struct rc_plan_part){.place = place};
     rc_buf_init(&part->bytes);
     rc_reply_init(&part->reply);
     return 0;
 }
 
-/* The part for a server: there are as many as servers, so few. */
-static int find_part(struct rc_plan *plan, struct place place, uint32_t *number)
+/* The part for a server among those from `first` on: there are as many as servers, so few. */
+static int find_part(struct rc_plan *plan, uint32_t first, struct rc_plan_place place,
+                     uint32_t *number)
 {
-    for (uint32_t i = 0; i < plan->part_count; i++) {
-        if (plan->parts[i].owner == place.owner) {
+    for (uint32_t i = first; i < plan->part_count; i++) {
+        const struct rc_plan_place *each = &plan->parts[i].place;
+        if (each->owner == place.owner && each->is_asking == place.is_asking) {
             *number = i;
             return 0;
         }
@@ -264,105 +262,56 @@ static int find_part(struct rc_plan *plan, struct place place, uint32_t *number)
     return add_part(plan, place, number);
 }
 
-static int add_step(struct rc_plan *plan, uint32_t part, enum rc_plan_how how, bool is_last)
+static int add_step(struct rc_plan *plan, struct rc_plan_step step)
 {
     struct rc_plan_step *steps =
         grow(plan->steps, plan->step_count, &plan->step_room, sizeof *steps);
     if (steps == NULL)
         return RC_ERR_NOMEM;
     plan->steps = steps;
-    steps[plan->step_count++] =
-        (struct rc_plan_step){.part = part, .how = (uint8_t)how, .is_last = is_last};
+    steps[plan->step_count++] = step;
     return 0;
 }
 
-static int add_whole(struct rc_plan *plan, struct place place, const struct asked *asked)
+/* A command, or a piece of one, as it is encoded. */
+static int add_piece(struct rc_plan *plan, uint32_t part, const char *bytes, size_t len,
+                     struct rc_plan_step step)
 {
-    uint32_t part;
-    int error = find_part(plan, place, &part);
-    if (error == 0)
-        error = rc_buf_append(&plan->parts[part].bytes, asked->start, asked->len);
+    int error = rc_buf_append(&plan->parts[part].bytes, bytes, len);
     if (error != 0)
         return error;
     plan->parts[part].expect++;
-    return add_step(plan, part, RC_PLAN_WHOLE, true);
+    step.part = part;
+    return add_step(plan, step);
 }
 
-/* A command's keys, each by its part's number in `parts`, and their number by part in `counts`. */
-static int sort_keys(struct rc_plan *plan, const struct sorter *sorter, const struct asked *asked,
-                     struct rc_buf *parts, struct rc_buf *counts)
+/* The command with one of its keys. A server refuses keys of two slots in one command, and of a
+   thousand keys hardly two are of one. */
+static int add_key(struct rc_plan *plan, uint32_t part, const struct asked *asked, struct word key,
+                   struct rc_plan_step step)
+{
+    struct rc_buf *bytes = &plan->parts[part].bytes;
+    int error = rc_command_head(bytes, 2);
+    error |= rc_command_bytes(bytes, asked->name.bytes, asked->name.len);
+    error |= rc_command_bytes(bytes, key.bytes, key.len);
+    return error == 0 ? add_piece(plan, part, NULL, 0, step) : RC_ERR_NOMEM;
+}
+
+/* A command for each key. `first`: of the parts it may go into. */
+static int add_keys(struct rc_plan *plan, uint32_t first, const struct sorter *sorter,
+                    const struct asked *asked, enum rc_plan_how how)
 {
     struct reader rest = asked->rest;
     struct word key;
     int error = 0;
     while (error == 0 && rest.at < rest.end && read_word(&rest, &key)) {
-        uint32_t part = 0, none = 0;
-        error = find_part(plan, place_of(sorter, key), &part);
-        while (error == 0 && rc_buf_len(counts) / sizeof none < plan->part_count)
-            error = rc_buf_append(counts, &none, sizeof none);
+        uint32_t part = 0;
+        struct rc_plan_step step = {.how = (uint8_t)how, .is_last = rest.at == rest.end};
+        error = find_part(plan, first, place_of(sorter, key), &part);
         if (error == 0)
-            error = rc_buf_append(parts, &part, sizeof part);
-        if (error == 0)
-            ((uint32_t *)(void *)counts->bytes)[part]++;
+            error = add_key(plan, part, asked, key, step);
     }
     return error;
-}
-
-/* One step for each key, or for each server. */
-static int add_steps(struct rc_plan *plan, enum rc_plan_how how, const uint32_t *parts,
-                     uint32_t key_count, const uint32_t *counts)
-{
-    int error = 0;
-    if (how == RC_PLAN_LIST) {
-        for (uint32_t i = 0; i < key_count && error == 0; i++)
-            error = add_step(plan, parts[i], RC_PLAN_LIST, i + 1 == key_count);
-        return error;
-    }
-    for (uint32_t i = 0; i < plan->part_count && error == 0; i++) {
-        if (counts[i] > 0)
-            error = add_step(plan, i, RC_PLAN_SUM, false);
-    }
-    if (error == 0)
-        plan->steps[plan->step_count - 1].is_last = true;
-    return error;
-}
-
-/* A command for each server, with the keys that are its. */
-static int write_pieces(struct rc_plan *plan, const struct asked *asked, const uint32_t *parts,
-                        const uint32_t *counts)
-{
-    struct reader rest = asked->rest;
-    struct word key;
-    int error = 0;
-    for (uint32_t i = 0; i < plan->part_count && error == 0; i++) {
-        struct rc_plan_part *part = &plan->parts[i];
-        if (counts[i] == 0)
-            continue;
-        error = rc_command_head(&part->bytes, counts[i] + 1);
-        error |= rc_command_bytes(&part->bytes, asked->name.bytes, asked->name.len);
-        part->expect++;
-    }
-    while (error == 0 && rest.at < rest.end && read_word(&rest, &key))
-        error = rc_command_bytes(&plan->parts[*parts++].bytes, key.bytes, key.len);
-    return error;
-}
-
-static int add_split(struct rc_plan *plan, const struct sorter *sorter, const struct asked *asked,
-                     enum rc_plan_how how)
-{
-    struct rc_buf parts, counts;
-    rc_buf_init(&parts);
-    rc_buf_init(&counts);
-    int error = sort_keys(plan, sorter, asked, &parts, &counts);
-    const uint32_t *part_of = (const uint32_t *)(const void *)parts.bytes;
-    const uint32_t *count_of = (const uint32_t *)(const void *)counts.bytes;
-    if (error == 0)
-        error = add_steps(plan, how, part_of, asked->count - 1, count_of);
-    if (error == 0)
-        error = write_pieces(plan, asked, part_of, count_of);
-    rc_buf_deinit(&parts);
-    rc_buf_deinit(&counts);
-    return error == 0 ? 0 : RC_ERR_NOMEM;
 }
 
 int rc_plan_split(struct rc_plan *plan, const char *bytes, size_t len, const uint16_t *owners)
@@ -372,10 +321,17 @@ int rc_plan_split(struct rc_plan *plan, const char *bytes, size_t len, const uin
     enum rc_plan_how how;
     int error = 0;
     while (error == 0 && sorter.reader.at < sorter.reader.end) {
+        uint32_t part = 0;
         if (!next(&sorter, &asked, &how))
             return RC_ERR_ARGUMENT;
-        error = how == RC_PLAN_WHOLE ? add_whole(plan, sorter.last, &asked)
-                                     : add_split(plan, &sorter, &asked, how);
+        if (how != RC_PLAN_WHOLE) {
+            error = add_keys(plan, 0, &sorter, &asked, how);
+            continue;
+        }
+        error = find_part(plan, 0, sorter.last, &part);
+        if (error == 0)
+            error = add_piece(plan, part, asked.start, asked.len,
+                              (struct rc_plan_step){.how = RC_PLAN_WHOLE, .is_last = true});
     }
     return error;
 }
@@ -383,27 +339,48 @@ int rc_plan_split(struct rc_plan *plan, const char *bytes, size_t len, const uin
 int rc_plan_take_whole(struct rc_plan *plan, int32_t slot, uint32_t expect)
 {
     uint32_t part = 0;
-    int error = add_part(plan, (struct place){0, slot}, &part);
+    struct rc_plan_step step = {.how = RC_PLAN_WHOLE, .is_last = true};
+    int error = add_part(plan, (struct rc_plan_place){.slot = slot}, &part);
     for (uint32_t i = 0; i < expect && error == 0; i++)
-        error = add_step(plan, part, RC_PLAN_WHOLE, true);
+        error = add_step(plan, step);
     if (error == 0)
         plan->parts[part].expect = expect;
     return error;
 }
 
-/* ---- forgotten scripts ----------------------------------------------------------------------- */
-
-static bool is_forgotten(const rc_node *node)
+void rc_plan_answer(struct rc_plan *plan, uint32_t part, struct rc_reply *reply)
 {
-    static const char CODE[] = "NOSCRIPT";
-    return node->type == '-' && node->len >= sizeof CODE - 1 &&
-           memcmp(node->str, CODE, sizeof CODE - 1) == 0;
+    uint32_t at = 0;
+    rc_reply_swap(&plan->parts[part].reply, reply);
+    reply = &plan->parts[part].reply;
+    for (uint32_t i = 0; i < plan->step_count; i++) {
+        struct rc_plan_step *step = &plan->steps[i];
+        if (step->part != part)
+            continue;
+        step->at = at;
+        if (at < reply->count)
+            at = rc_reply_skip(reply, at);
+    }
 }
 
-bool rc_plan_has_forgotten(const struct rc_reply *reply)
+/* ---- what was not run ------------------------------------------------------------------------ */
+
+static bool has_code(const rc_node *node, const char *code)
+{
+    size_t len = strlen(code);
+    return node->type == '-' && node->len >= len && memcmp(node->str, code, len) == 0;
+}
+
+static bool is_undone(const rc_node *node)
+{
+    return node->type == '-' &&
+           (has_code(node, "NOSCRIPT") || has_code(node, "CROSSSLOT") || rc_redirect_is(node));
+}
+
+bool rc_plan_has_undone(const struct rc_reply *reply)
 {
     for (uint32_t i = 0; i < reply->count; i = rc_reply_skip(reply, i)) {
-        if (is_forgotten(&reply->nodes[i]))
+        if (is_undone(&reply->nodes[i]))
             return true;
     }
     return false;
@@ -419,62 +396,151 @@ static int script_of(const struct asked *asked)
                : -1;
 }
 
-static bool is_in(const struct rc_plan *plan, uint32_t first, uint32_t last, uint32_t part)
+/* While the commands of one part are gone through again. */
+struct repeat {
+    struct rc_plan *plan;
+    const struct rc_plan_guide *guide;
+    uint32_t part;        /* its number */
+    uint32_t first;       /* of the parts that come of it */
+    struct reader reader; /* its commands */
+    const struct rc_plan_step *steps;
+    uint32_t step_count;
+    bool is_transaction; /* between MULTI and EXEC, */
+    bool is_repeated;    /* which goes to `place` once more */
+    struct rc_plan_place place;
+};
+
+static const struct rc_plan_part *source(const struct repeat *repeat)
 {
-    while (first <= last && plan->steps[first].part != part)
-        first++;
-    return first <= last;
+    return &repeat->plan->parts[repeat->part];
 }
 
-/* Appends a command that was not run to the part for such, which is made with the first. */
-static int repeat(struct rc_plan *plan, uint32_t part, const struct asked *asked, int script,
-                  uint32_t *again)
+static const rc_node *answer_to(const struct repeat *repeat, const struct rc_plan_step *step)
 {
-    int error = 0;
-    if (*again == 0)
+    static const rc_node NOTHING = {.type = '_'};
+    const struct rc_reply *reply = &source(repeat)->reply;
+    return step->at < reply->count ? &reply->nodes[step->at] : &NOTHING;
+}
+
+static int add_again(struct repeat *repeat, struct rc_plan_place place, const struct asked *asked,
+                     struct rc_plan_step step)
+{
+    uint32_t part = 0;
+    int error = find_part(repeat->plan, repeat->first, place, &part);
+    return error == 0 ? add_piece(repeat->plan, part, asked->start, asked->len, step) : error;
+}
+
+static int add_with_source(struct repeat *repeat, int script, const struct asked *asked,
+                           struct rc_plan_step step)
+{
+    uint32_t part = 0;
+    int error = find_part(repeat->plan, repeat->first, source(repeat)->place, &part);
+    if (error == 0)
         error =
-            add_part(plan, (struct place){plan->parts[part].owner, plan->parts[part].slot}, again);
-    struct rc_plan_part *more = &plan->parts[*again];
-    if (error == 0)
-        error = rc_script_as_eval(&more->bytes, script, asked->start, asked->len);
-    if (error == 0)
-        more->expect++;
+            rc_script_as_eval(&repeat->plan->parts[part].bytes, script, asked->start, asked->len);
+    return error == 0 ? add_piece(repeat->plan, part, NULL, 0, step) : error;
+}
+
+/* MULTI was read, `at` is its step. EXEC runs all of it or, where a command was refused before,
+   nothing: then all goes where the first of those was sent. Not behind ASKING, which holds for one
+   command. */
+static bool is_aborted(const struct repeat *repeat, uint32_t at, struct rc_plan_place *place)
+{
+    struct reader reader = repeat->reader;
+    struct asked asked;
+    const rc_node *said = NULL;
+    for (at++; at < repeat->step_count; at++) {
+        const struct rc_plan_step *step = &repeat->steps[at];
+        if (step->part != repeat->part)
+            continue;
+        if (!read_asked(&reader, &asked))
+            return false;
+        const rc_node *answer = answer_to(repeat, step);
+        if (said == NULL && rc_redirect_is(answer))
+            said = answer;
+        if (is_word(asked.name, "EXEC"))
+            return said != NULL && has_code(answer, "EXECABORT") && repeat->guide->follow != NULL &&
+                   repeat->guide->follow(repeat->guide->owner, said, place) && !place->is_asking;
+    }
+    return false;
+}
+
+/* One of the part's commands: what stands in its place. */
+static int repeat_step(struct repeat *repeat, uint32_t at, const struct asked *asked)
+{
+    const struct rc_plan_guide *guide = repeat->guide;
+    struct rc_plan_step step = repeat->steps[at];
+    const rc_node *answer = answer_to(repeat, &step);
+    struct rc_plan_place place = source(repeat)->place;
+    if (is_word(asked->name, "MULTI")) {
+        repeat->is_transaction = true;
+        repeat->is_repeated = is_aborted(repeat, at, &repeat->place);
+    }
+    if (repeat->is_transaction) {
+        repeat->is_transaction = !is_word(asked->name, "EXEC") && !is_word(asked->name, "DISCARD");
+        return repeat->is_repeated ? add_again(repeat, repeat->place, asked, step)
+                                   : add_step(repeat->plan, step);
+    }
+    int script = has_code(answer, "NOSCRIPT") ? script_of(asked) : -1;
+    if (script >= 0)
+        return add_with_source(repeat, script, asked, step);
+    if (rc_redirect_is(answer) && guide->follow != NULL &&
+        guide->follow(guide->owner, answer, &place))
+        return add_again(repeat, place, asked, step);
+    enum rc_plan_how how = asked->count > 2 ? how_to_split(asked) : RC_PLAN_WHOLE;
+    if (has_code(answer, "CROSSSLOT") && guide->owners != NULL && how != RC_PLAN_WHOLE) {
+        struct sorter sorter = begin(NULL, 0, guide->owners);
+        return add_keys(repeat->plan, repeat->first, &sorter, asked, how);
+    }
+    return add_step(repeat->plan, step);
+}
+
+static int repeat_steps(struct repeat *repeat)
+{
+    struct asked asked;
+    int error = 0;
+    for (uint32_t i = 0; i < repeat->step_count && error == 0; i++) {
+        if (repeat->steps[i].part != repeat->part)
+            error = add_step(repeat->plan, repeat->steps[i]);
+        else if (!read_asked(&repeat->reader, &asked))
+            error = RC_ERR_ARGUMENT;
+        else
+            error = repeat_step(repeat, i, &asked);
+    }
     return error;
 }
 
-void rc_plan_unmend(struct rc_plan *plan, uint32_t again)
+static void drop_parts(struct rc_plan *plan, uint32_t first)
 {
-    for (uint32_t i = 0; i < plan->step_count; i++) {
-        if (plan->steps[i].again == again)
-            plan->steps[i].again = 0;
+    while (plan->part_count > first) {
+        struct rc_plan_part *part = &plan->parts[--plan->part_count];
+        rc_buf_deinit(&part->bytes);
+        rc_reply_deinit(&part->reply);
     }
-    rc_buf_deinit(&plan->parts[again].bytes);
-    rc_reply_deinit(&plan->parts[again].reply);
-    plan->part_count--;
 }
 
-uint32_t rc_plan_mend(struct rc_plan *plan, uint32_t part, const char *bytes, size_t len)
+uint32_t rc_plan_repeat(struct rc_plan *plan, uint32_t part, const char *bytes, size_t len,
+                        const struct rc_plan_guide *guide)
 {
-    struct reader reader = {bytes, bytes + len};
-    struct asked asked;
-    uint32_t again = 0, at = 0;
-    for (uint32_t first = 0, last; first < plan->step_count; first = last + 1) {
-        last = rc_plan_last_step(plan, first);
-        if (!is_in(plan, first, last, part))
-            continue;
-        const struct rc_reply *reply = &plan->parts[part].reply;
-        if (at >= reply->count || !read_asked(&reader, &asked))
-            break;
-        int script = is_forgotten(&reply->nodes[at]) ? script_of(&asked) : -1;
-        at = rc_reply_skip(reply, at);
-        if (script < 0)
-            continue;
-        if (repeat(plan, part, &asked, script, &again) != 0) {
-            if (again > 0)
-                rc_plan_unmend(plan, again);
-            return 0;
-        }
-        plan->steps[first].again = again;
+    struct rc_plan_step *before = plan->steps;
+    uint32_t count = plan->step_count, room = plan->step_room;
+    struct repeat repeat = {.plan = plan,
+                            .guide = guide,
+                            .part = part,
+                            .first = plan->part_count,
+                            .reader = {bytes, bytes + len},
+                            .steps = before,
+                            .step_count = count};
+    plan->steps = NULL;
+    plan->step_count = plan->step_room = 0;
+    if (repeat_steps(&repeat) == 0 && plan->part_count > repeat.first) {
+        free(before);
+        return repeat.first;
     }
-    return again;
+    drop_parts(plan, repeat.first);
+    free(plan->steps);
+    plan->steps = before;
+    plan->step_count = count;
+    plan->step_room = room;
+    return 0;
 }

@@ -4,7 +4,7 @@
  * What:    sorts the commands of a call by the servers of their keys, each server's in the order
  *          they were asked in. A command's key is its first argument, that of a script the first
  *          one it declares. MGET, UNLINK, DEL, EXISTS and TOUCH of keys of several servers become
- *          one such command for each of them, and their answers one list or one sum. A command
+ *          one such command for each key, and their answers one list or one sum. A command
  *          without a key goes where the one before it went. What stands between MULTI and EXEC
  *          goes where its first key is. And what a server that has forgotten a script did not run
  *          becomes one more part.
@@ -23,29 +23,31 @@
 
 struct rc_req;
 
+struct rc_plan_place {
+    uint16_t owner; /* the server's number */
+    int32_t slot;   /* one that is asked about; RC_PLAN_ANY: none is */
+    bool is_asking; /* behind ASKING: the slot is on its way there */
+};
+
 /* What one server is asked. */
 struct rc_plan_part {
-    uint16_t owner;  /* the server's number */
-    int32_t slot;    /* of its first key; RC_PLAN_ANY: it has none */
+    struct rc_plan_place place;
     uint32_t expect; /* answers to come */
     struct rc_buf bytes;
     struct rc_req *req; /* the caller's: under way, or NULL */
     int status;         /* 0, or why there are no answers: then `reply` is one error */
     struct rc_reply reply;
-    uint32_t at;        /* its next answer that is not joined yet */
-    uint32_t item, end; /* in that answer, a list: the next element, and behind the last */
-    bool is_list;
 };
 
 /* What becomes of the answers to a command that was split. */
 enum rc_plan_how { RC_PLAN_WHOLE, RC_PLAN_LIST, RC_PLAN_SUM };
 
-/* Where the answer to a command comes from; some have one for each key, or each server. */
+/* One answer to come; a command that was split has one for each key. */
 struct rc_plan_step {
     uint32_t part;
-    uint32_t again; /* the part that has it, and not the error in `part`; 0: `part` has it */
-    uint8_t how;    /* enum rc_plan_how */
-    bool is_last;   /* of its command */
+    uint32_t at;  /* where in the part's reply it begins, once that is there */
+    uint8_t how;  /* enum rc_plan_how */
+    bool is_last; /* of its command */
 };
 
 struct rc_plan {
@@ -55,11 +57,19 @@ struct rc_plan {
     uint32_t step_count, step_room;
 };
 
+/* Where to go with what was not run. */
+struct rc_plan_guide {
+    const uint16_t *owners; /* the number of each slot's server; NULL: there is but one */
+    void *owner;
+    /* Where an error sends a command. False: nowhere; it is the answer. NULL: nowhere, ever. */
+    bool (*follow)(void *owner, const rc_node *error, struct rc_plan_place *place);
+};
+
 enum { RC_PLAN_ANY = -1 }; /* any slot: RC_SLOT_ANY */
 
-/* Whether all commands go to one server; *slot is then one of it that they are about. `owners`: the
-   number of each slot's server. True as well where the commands cannot be read: let a server say
-   so. */
+/* Whether all commands go to one server as they are; *slot is then one that they are about.
+   `owners`: the number of each slot's server. True as well where the commands cannot be read: let a
+   server say so. */
 bool rc_plan_is_whole(const char *bytes, size_t len, const uint16_t *owners, int32_t *slot);
 
 void rc_plan_init(struct rc_plan *plan);
@@ -69,16 +79,18 @@ int rc_plan_split(struct rc_plan *plan, const char *bytes, size_t len, const uin
 /* One part, for what was sent as it is. */
 int rc_plan_take_whole(struct rc_plan *plan, int32_t slot, uint32_t expect);
 
-/* Why a part has no answers; `text` (NULL: none) is copied. */
+/* Takes a part's answers. */
+void rc_plan_answer(struct rc_plan *plan, uint32_t part, struct rc_reply *reply);
+/* Why a part has none; `text` (NULL: none) is copied. */
 void rc_plan_fail(struct rc_plan_part *part, int status, const char *text);
-/* Whether a server has not run a script that it had forgotten. */
-bool rc_plan_has_forgotten(const struct rc_reply *reply);
-/* What this part's server did not run for that becomes a part of its own, with the scripts'
-   sources: its number. `bytes` are those the part was sent as. 0: there is none, or no memory. */
-uint32_t rc_plan_mend(struct rc_plan *plan, uint32_t part, const char *bytes, size_t len);
-
-/* Takes the newest part away, which was made so: the errors are the answers. */
-void rc_plan_unmend(struct rc_plan *plan, uint32_t again);
+/* Whether some commands were not run that another attempt may run: the server has forgotten a
+   script, the slot is elsewhere, or the keys of a command are of several slots. */
+bool rc_plan_has_undone(const struct rc_reply *reply);
+/* What this part's server did not run for such a reason becomes parts again: the number of the
+   first of them, which are the last ones. `bytes` are those the part was sent as. 0: there is
+   nothing, or no memory; the errors are the answers. */
+uint32_t rc_plan_repeat(struct rc_plan *plan, uint32_t part, const char *bytes, size_t len,
+                        const struct rc_plan_guide *guide);
 
 /* The last step of the command that begins at this one. */
 static inline uint32_t rc_plan_last_step(const struct rc_plan *plan, uint32_t step)

@@ -32,96 +32,68 @@ static int add_failure(struct rc_reply *out, const struct rc_plan_part *part)
                                  : rc_reply_add_error(out, part->status, NULL);
 }
 
-static int join_whole(struct rc_plan *plan, const struct rc_plan_step *step, struct rc_reply *out)
+/* The answer of a step; NULL: there is none. */
+static const rc_node *answer_of(const struct rc_plan *plan, const struct rc_plan_step *step)
 {
-    struct rc_plan_part *part = &plan->parts[step->part];
-    if (step->again > 0) {
-        part->at = rc_reply_skip(&part->reply, part->at);
-        part = &plan->parts[step->again];
-    }
+    const struct rc_reply *reply = &plan->parts[step->part].reply;
+    return step->at < reply->count ? &reply->nodes[step->at] : NULL;
+}
+
+static int join_whole(const struct rc_plan *plan, const struct rc_plan_step *step,
+                      struct rc_reply *out)
+{
+    const struct rc_plan_part *part = &plan->parts[step->part];
     if (part->status != 0)
         return add_failure(out, part);
-    uint32_t first = part->at;
-    if (first >= part->reply.count)
+    if (answer_of(plan, step) == NULL)
         return rc_reply_add_error(out, RC_ERR_PROTOCOL, NULL);
-    part->at = rc_reply_skip(&part->reply, first);
-    return rc_reply_append(out, &part->reply, first, part->at);
+    return rc_reply_append(out, &part->reply, step->at, rc_reply_skip(&part->reply, step->at));
 }
 
-/* Begins to read a part's answer to a command that was split. */
-static void open_answer(struct rc_plan_part *part)
+/* Of a list of one. */
+static int join_element(const struct rc_plan *plan, const struct rc_plan_step *step,
+                        struct rc_reply *out)
 {
-    const struct rc_reply *reply = &part->reply;
-    if (part->status != 0)
-        return;
-    part->item = part->at;
-    part->end = part->at = rc_reply_skip(reply, part->at);
-    part->is_list = part->item < reply->count && reply->nodes[part->item].type == '*';
-    if (part->is_list)
-        part->item++;
-}
-
-static int join_element(struct rc_plan_part *part, struct rc_reply *out)
-{
-    const struct rc_reply *reply = &part->reply;
-    if (part->status != 0)
-        return add_failure(out, part);
-    if (part->item >= part->end || (!part->is_list && reply->nodes[part->item].type != '-'))
+    const struct rc_plan_part *part = &plan->parts[step->part];
+    const rc_node *answer = answer_of(plan, step);
+    if (part->status != 0 || (answer != NULL && answer->type == '-'))
+        return join_whole(plan, step, out);
+    if (answer == NULL || answer->type != '*' || answer->count != 1)
         return rc_reply_add_error(out, RC_ERR_PROTOCOL, NULL);
-    if (!part->is_list) /* one error for all keys */
-        return rc_reply_append(out, reply, part->item, part->item + 1);
-    uint32_t first = part->item;
-    part->item = rc_reply_skip(reply, first);
-    return rc_reply_append(out, reply, first, part->item);
+    return rc_reply_append(out, &part->reply, step->at + 1,
+                           rc_reply_skip(&part->reply, step->at + 1));
 }
 
-static void open_answers(struct rc_plan *plan, uint32_t first, uint32_t last)
-{
-    for (uint32_t i = first; i <= last; i++)
-        plan->parts[plan->steps[i].part].end = 0;
-    for (uint32_t i = first; i <= last; i++) {
-        struct rc_plan_part *part = &plan->parts[plan->steps[i].part];
-        if (part->end == 0)
-            open_answer(part);
-    }
-}
-
-static int join_list(struct rc_plan *plan, uint32_t first, uint32_t last, struct rc_reply *out)
+static int join_list(const struct rc_plan *plan, uint32_t first, uint32_t last,
+                     struct rc_reply *out)
 {
     int error = rc_reply_add_list(out, last - first + 1);
-    open_answers(plan, first, last);
     for (uint32_t i = first; i <= last && error == 0; i++)
-        error = join_element(&plan->parts[plan->steps[i].part], out);
+        error = join_element(plan, &plan->steps[i], out);
     return error;
 }
 
-/* The numbers of all servers together; where one gave an error, that. What may have been done
-   counts more than what was not. */
-static int join_sum(struct rc_plan *plan, uint32_t first, uint32_t last, struct rc_reply *out)
+/* The numbers of all keys together; where one gave an error, that. What may have been done counts
+   more than what was not. */
+static int join_sum(const struct rc_plan *plan, uint32_t first, uint32_t last, struct rc_reply *out)
 {
-    static const rc_node UNFIT = {.type = '-', .integer = RC_ERR_PROTOCOL};
     int64_t sum = 0;
-    const rc_node *fault = NULL;
-    struct rc_plan_part *faulty = NULL;
-    open_answers(plan, first, last);
+    const struct rc_plan_step *fault = NULL;
+    bool is_unfit = false;
     for (uint32_t i = first; i <= last; i++) {
-        struct rc_plan_part *part = &plan->parts[plan->steps[i].part];
-        uint32_t at = part->status != 0 ? 0 : part->item;
-        const rc_node *node = at < part->reply.count ? &part->reply.nodes[at] : &UNFIT;
-        if (node->type == ':')
-            sum += node->integer;
-        else if (fault == NULL || part->status == RC_ERR_UNKNOWN) {
-            fault = node->type == '-' ? node : &UNFIT;
-            faulty = part;
+        const struct rc_plan_step *step = &plan->steps[i];
+        const struct rc_plan_part *part = &plan->parts[step->part];
+        const rc_node *answer = part->status == 0 ? answer_of(plan, step) : NULL;
+        if (answer != NULL && answer->type == ':') {
+            sum += answer->integer;
+        } else if (fault == NULL || part->status == RC_ERR_UNKNOWN) {
+            fault = step;
+            is_unfit = part->status == 0 && (answer == NULL || answer->type != '-');
         }
     }
     if (fault == NULL)
         return rc_reply_add_number(out, sum);
-    if (fault == &UNFIT)
-        return rc_reply_add_error(out, faulty->status != 0 ? faulty->status : RC_ERR_PROTOCOL,
-                                  NULL);
-    uint32_t at = (uint32_t)(fault - faulty->reply.nodes);
-    return rc_reply_append(out, &faulty->reply, at, at + 1);
+    return is_unfit ? rc_reply_add_error(out, RC_ERR_PROTOCOL, NULL) : join_whole(plan, fault, out);
 }
 
 int rc_plan_join(struct rc_plan *plan, struct rc_reply *out)

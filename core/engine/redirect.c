@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { SLOTS = 16384 };
+#include "base/slot.h"
 
 static bool begins(const rc_node *node, const char *word)
 {
@@ -78,7 +78,7 @@ void rc_redirect_read(struct rc_redirect *redirect, const rc_node *node)
         return;
     const char *end = node->str + node->len;
     const char *at = (const char *)memchr(node->str, ' ', node->len) + 1;
-    at = read_number(at, end, SLOTS, &slot);
+    at = read_number(at, end, RC_SLOT_COUNT, &slot);
     if (at == NULL || at == end || *at != ' ' || !read_place(redirect, at + 1, end)) {
         redirect->kind = RC_REDIRECT_NONE;
         return;

@@ -9,7 +9,7 @@
  * Not:     does not ask, and decides nothing: the topology compares maps.
  * Source:  CLUSTER SLOTS in the Redis documentation. Its host is null, "" or "?" where the node
  *          knows none: it means the host that was asked (measured on 7.0 to 9.1). CLUSTER SHARDS is
- *          newer and tells no more that is of use here.
+ *          newer and tells nothing else that is of use here.
  */
 #ifndef RC_SLOT_MAP_H
 #define RC_SLOT_MAP_H
@@ -17,10 +17,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/slot.h"
 #include "engine/resp.h"
 
 enum {
-    RC_SLOT_COUNT = 16384,
     RC_SLOT_NOBODY = 0xffff,    /* no node serves it */
     RC_SLOT_SERVERS_MAX = 2000, /* nodes of a cluster: its specification names 1,000 */
     RC_SLOT_ID_SIZE = 41

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int add_links(struct rc_topology *topology, struct rc_server_node *node)
 {
@@ -103,7 +104,8 @@ int rc_topology_add_node(struct rc_topology *topology, const struct rc_address *
     struct rc_server_node *node = calloc(1, sizeof *node); /* it must not move */
     if (node == NULL)
         return RC_ERR_NOMEM;
-    int error = rc_node_init(node, first->context, address, first->near, &first->news);
+    /* Without near copies: see is_in_cluster in node.c. */
+    int error = rc_node_init(node, first->context, address, NULL, &first->news);
     if (error != 0) {
         free(node);
         return error;
@@ -116,8 +118,38 @@ int rc_topology_add_node(struct rc_topology *topology, const struct rc_address *
 void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t last, int number)
 {
     assert(last < RC_SLOT_COUNT && number >= 0 && number <= topology->other_count);
+    if (topology->owners == NULL) /* there is but one node */
+        return;
     for (uint32_t slot = first; slot <= last; slot++)
         topology->owners[slot] = (uint16_t)number;
+}
+
+int rc_topology_find(struct rc_topology *topology, const char *host, uint16_t port)
+{
+    struct rc_address address;
+    for (uint32_t i = 0; i <= topology->other_count; i++) {
+        const struct rc_address *each = &rc_topology_at(topology, (uint16_t)i)->address;
+        if (each->port == port && !each->is_unix && strcmp(each->host, host) == 0)
+            return (int)i;
+    }
+    if (!rc_address_elsewhere(&address, &topology->node.address, host, port))
+        return RC_ERR_ARGUMENT;
+    return rc_topology_add_node(topology, &address);
+}
+
+struct rc_server_node *rc_topology_any(struct rc_topology *topology, uint64_t chance)
+{
+    uint32_t count = topology->other_count + 1U;
+    struct rc_server_node *best = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        struct rc_server_node *node = rc_topology_at(topology, (uint16_t)((chance + i) % count));
+        const struct rc_link *link = rc_node_command_link(node);
+        if (rc_link_is_ready(link))
+            return node;
+        if (best == NULL && link->state != RC_LINK_BACKOFF)
+            best = node;
+    }
+    return best != NULL ? best : rc_topology_at(topology, (uint16_t)(chance % count));
 }
 
 struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_t number)
@@ -131,14 +163,9 @@ struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_
 
 /* ---- routing --------------------------------------------------------------------------------- */
 
-static uint16_t number_of(const struct rc_topology *topology, int32_t slot)
-{
-    return topology->owners == NULL || slot < 0 ? 0 : topology->owners[slot];
-}
-
 struct rc_server_node *rc_topology_find_node(struct rc_topology *topology, int32_t slot)
 {
-    uint16_t number = number_of(topology, slot);
+    uint16_t number = rc_topology_owner(topology, slot);
     return number == 0 ? &topology->node : topology->others[number - 1];
 }
 
@@ -146,6 +173,38 @@ struct rc_server_node *rc_topology_find_owner(struct rc_topology *topology, cons
                                               size_t len)
 {
     return rc_topology_find_node(topology, rc_slot(key, len));
+}
+
+void rc_topology_send_to(struct rc_topology *topology, struct rc_req *req,
+                         struct rc_server_node *node, int32_t slot, int64_t deadline_us)
+{
+    (void)topology;
+    req->slot = slot;
+    rc_link_send(rc_node_link_for(node, req), req, deadline_us);
+}
+
+void rc_topology_move(struct rc_topology *topology, struct rc_req *req, struct rc_server_node *node)
+{
+    (void)topology;
+    rc_link_move(req, rc_node_link_for(node, req));
+}
+
+static void reroute_queue(struct rc_topology *topology, struct rc_link *link)
+{
+    RC_LIST_EACH(place, following, &link->queue) {
+        struct rc_req *req = RC_CONTAINER(place, struct rc_req, place);
+        struct rc_server_node *node =
+            req->slot >= 0 ? rc_topology_node(topology, req->slot) : link->node;
+        if (node != link->node && req->error == 0 && !req->is_asking)
+            rc_topology_move(topology, req, node);
+    }
+}
+
+void rc_topology_reroute(struct rc_topology *topology)
+{
+    RC_TOPOLOGY_EACH(link, topology) {
+        reroute_queue(topology, link);
+    }
 }
 
 void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req, int32_t slot,
@@ -156,7 +215,7 @@ void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req, in
 
 const struct rc_link *rc_topology_command_link(const struct rc_topology *topology, int32_t slot)
 {
-    uint16_t number = number_of(topology, slot);
+    uint16_t number = rc_topology_owner(topology, slot);
     return rc_node_command_link(number == 0 ? &topology->node : topology->others[number - 1]);
 }
 

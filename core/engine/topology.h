@@ -43,6 +43,8 @@ void rc_topology_deinit(struct rc_topology *topology);
 
 /* Another server, without slots: its number. Negative: RC_ERR_NOMEM. */
 int rc_topology_add_node(struct rc_topology *topology, const struct rc_address *address);
+/* The server at that address, which is added where it is new: its number. Negative: an error. */
+int rc_topology_find(struct rc_topology *topology, const char *host, uint16_t port);
 /* The slots from the first to the last are that node's. Behind an add. */
 void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t last, int number);
 
@@ -108,6 +110,22 @@ static inline struct rc_server_node *rc_topology_node_of(struct rc_topology *top
     return topology->owners == NULL ? &topology->node : rc_topology_find_owner(topology, key, len);
 }
 
+/* The number of a slot's node; of any slot: of the first. */
+static inline uint16_t rc_topology_owner(const struct rc_topology *topology, int32_t slot)
+{
+    return topology->owners == NULL || slot < 0 ? 0 : topology->owners[slot];
+}
+
+/* The node of that number. */
+static inline struct rc_server_node *rc_topology_at(struct rc_topology *topology, uint16_t number)
+{
+    return number == 0 ? &topology->node : topology->others[number - 1];
+}
+
+/* A node that can be asked what all know, chosen by chance: one that is connected, else one that
+   may be, else any. */
+struct rc_server_node *rc_topology_any(struct rc_topology *topology, uint64_t chance);
+
 /* The link of the slot's node that has what the request needs. */
 static inline struct rc_link *rc_topology_route(struct rc_topology *topology, struct rc_req *req,
                                                 int32_t slot)
@@ -124,6 +142,14 @@ static inline void rc_topology_send(struct rc_topology *topology, struct rc_req 
     rc_link_send(rc_topology_route(topology, req, slot), req, deadline_us);
 }
 
+/* The same to a node that is not the slot's, or not yet. */
+void rc_topology_send_to(struct rc_topology *topology, struct rc_req *req,
+                         struct rc_server_node *node, int32_t slot, int64_t deadline_us);
+/* Sends what a server has not done to another one, or again: rc_link_move. */
+void rc_topology_move(struct rc_topology *topology, struct rc_req *req,
+                      struct rc_server_node *node);
+/* Slots have other owners: what still waits to be sent goes there. */
+void rc_topology_reroute(struct rc_topology *topology);
 /* The same, behind what `earlier` may still do: rc_link_send_after. */
 void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req, int32_t slot,
                             struct rc_req *earlier);

@@ -356,6 +356,8 @@ typedef struct rc_stats {
     uint64_t disconnects;
     uint64_t retries;        /* requests sent again after a broken connection */
     uint64_t noscript;       /* scripts Redis had forgotten */
+    uint64_t redirections;   /* MOVED and ASK of a cluster, that were followed */
+    uint64_t map_refreshes;  /* questions for a cluster's slot map */
     uint64_t timeouts;
     uint64_t leases;         /* leases acquired */
     uint64_t lease_waits;    /* times a load was found running elsewhere */

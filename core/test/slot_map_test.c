@@ -1,6 +1,7 @@
 #include "engine/slot_map.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "test/test.h"
@@ -12,7 +13,8 @@ struct bed {
 
 static void open_bed(struct bed *bed)
 {
-    CHECK(rc_resp_init(&bed->resp, 1 << 20, 1 << 20) == 0);
+    if (rc_resp_init(&bed->resp, 1 << 20, 1 << 20) != 0)
+        exit(1);
     rc_slot_map_init(&bed->map);
 }
 
@@ -25,11 +27,14 @@ static void close_bed(struct bed *bed)
 static int read_map(struct bed *bed, const char *answer)
 {
     enum rc_message message = RC_MESSAGE_NONE;
-    CHECK(rc_resp_feed(&bed->resp, answer, strlen(answer)) == 0);
-    CHECK(rc_resp_next(&bed->resp, &message) == 0 && message == RC_MESSAGE_REPLY);
+    if (rc_resp_feed(&bed->resp, answer, strlen(answer)) != 0 ||
+        rc_resp_next(&bed->resp, &message) != 0 || message != RC_MESSAGE_REPLY)
+        exit(1);
     rc_reply_resolve(&bed->resp.reply);
     int error = rc_slot_map_read(&bed->map, &bed->resp.reply, 0);
     rc_reply_clear(&bed->resp.reply);
+    if (error == RC_ERR_NOMEM)
+        exit(1);
     return error;
 }
 

@@ -47,6 +47,8 @@ local CLIENT = {
     { "disconnects", "disconnects", "counter", "Connections that ended." },
     { "retries", "retries", "counter", "Requests sent again after a broken connection." },
     { "noscript", "noscript", "counter", "Scripts that Redis had forgotten." },
+    { "redirections", "redirections", "counter", "MOVED and ASK that were followed." },
+    { "map_refreshes", "mapRefreshes", "counter", "Questions for a cluster's slot map." },
     { "timeouts", "timeouts", "counter", "Calls that ended at their deadline." },
     { "leases", "leases", "counter", "Leases acquired." },
     { "lease_waits", "leaseWaits", "counter", "Times a load was found running elsewhere." },

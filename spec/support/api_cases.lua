@@ -675,11 +675,35 @@ end)
 
 -- Running -----------------------------------------------------------------------------------------
 
+-- A client of the masters of a cluster that asks them in turns until one owns the key.
+local function of_cluster(ports)
+    local clients, self = {}, {}
+    for i, port in ipairs(ports) do clients[i] = resp.connect({ port = port }) end
+
+    function self.call(_, ...)
+        local value, err
+        for _, client in ipairs(clients) do
+            value, err = client:try(...)
+            if err and not tostring(err):find("MOVED", 1, true) then error(err, 2) end
+            if not err and (...) ~= "FLUSHALL" then return value end
+        end
+        if err then error(err, 2) end
+        return value
+    end
+
+    function self.close()
+        for _, client in ipairs(clients) do client:close() end
+    end
+
+    return self
+end
+
 local function make_bed(settings)
     local redcache = require("redcache")
     local bed, opened = { is_light = settings.together ~= nil }, {}
     bed.pause, bed.together = settings.pause, settings.together
-    bed.redis = resp.connect({ port = settings.port })
+    bed.redis = settings.ports and of_cluster(settings.ports)
+        or resp.connect({ port = settings.port })
 
     function bed.open(options)
         local all = {
@@ -701,7 +725,9 @@ local function make_bed(settings)
     end
 
     function bed.silence(on)
-        posix.C.kill(settings.pid, on and posix.SIGSTOP or posix.SIGCONT)
+        for _, pid in ipairs(settings.pids or { settings.pid }) do
+            posix.C.kill(pid, on and posix.SIGSTOP or posix.SIGCONT)
+        end
     end
 
     function bed.wait_until(condition, seconds, what)
@@ -734,7 +760,8 @@ local function check_rest(bed)
 end
 
 --- Runs one case; throws when it fails. Settings: url, other_url (the same server by another
--- address), port, pid (Redis'), scheduler, driver, pause, together (nil: no light threads).
+-- address), port, pid (Redis'; of a cluster's masters: ports, pids), scheduler, driver, pause,
+-- together (nil: no light threads).
 function cases.run(one, settings)
     local bed = make_bed(settings)
     bed.redis:call("FLUSHALL")

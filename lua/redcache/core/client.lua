@@ -109,7 +109,8 @@ end
 local STATS = {
     requests = "requests", bytesOut = "bytes_out", bytesIn = "bytes_in", pushes = "pushes",
     connects = "connects", disconnects = "disconnects", retries = "retries",
-    noscript = "noscript", timeouts = "timeouts", leases = "leases", leaseWaits = "lease_waits",
+    noscript = "noscript", redirections = "redirections", mapRefreshes = "map_refreshes",
+    timeouts = "timeouts", leases = "leases", leaseWaits = "lease_waits",
     leasesLost = "leases_lost", heartbeats = "heartbeats", shared = "shared",
     degradedLoads = "degraded", locks = "locks", locksLost = "locks_lost",
     lockRenewals = "lock_renewals", deletesLost = "deletes_lost",

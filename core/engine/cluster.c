@@ -1,0 +1,340 @@
+#include "engine/cluster.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/command.h"
+#include "engine/redirect.h"
+
+enum {
+    REFRESH_GAP_MS = 500,  /* and half as much again by chance */
+    ANSWER_MS = 1000,      /* a node that is alive answers within this; another one is asked then */
+    TRY_AGAIN_MS = 20,     /* a slot that moves is whole again in a moment */
+    TRY_AGAIN_MAX_MS = 200 /* a cluster that is down, in some seconds */
+};
+
+static void ask(struct rc_cluster *cluster);
+
+static void on_refresh(void *context, struct rc_timer *timer)
+{
+    (void)context;
+    ask(RC_CONTAINER(timer, struct rc_cluster, refresh));
+}
+
+/* ---- requests that wait ---------------------------------------------------------------------- */
+
+static void on_try_again(void *context, struct rc_timer *timer)
+{
+    struct rc_cluster *cluster = RC_CONTAINER(timer, struct rc_cluster, try_again);
+    struct rc_list due;
+    (void)context;
+    rc_list_init(&due);
+    rc_list_splice(&due, &cluster->waiting);
+    cluster->pause_ms =
+        cluster->pause_ms < TRY_AGAIN_MAX_MS / 2 ? 2 * cluster->pause_ms : TRY_AGAIN_MAX_MS;
+    cluster->tried_us = cluster->context->now_us;
+    while (!rc_list_is_empty(&due)) {
+        struct rc_req *req = RC_CONTAINER(due.next, struct rc_req, place);
+        rc_topology_move(cluster->topology, req, rc_topology_node(cluster->topology, req->slot));
+    }
+}
+
+static void wait_for_server(struct rc_cluster *cluster, struct rc_req *req, const rc_node *said)
+{
+    struct rc_context *context = cluster->context;
+    rc_node_text(said, req->link->cause);
+    rc_link_hold(req, &cluster->waiting);
+    if (rc_timer_is_set(&cluster->try_again))
+        return;
+    if (context->now_us - cluster->tried_us > TRY_AGAIN_MAX_MS * 1000)
+        cluster->pause_ms = TRY_AGAIN_MS; /* it is another reason */
+    rc_context_set_timer(context, &cluster->try_again,
+                         rc_context_after_ms(context, cluster->pause_ms));
+}
+
+/* ---- the map --------------------------------------------------------------------------------- */
+
+static void want(struct rc_cluster *cluster)
+{
+    struct rc_context *context = cluster->context;
+    cluster->is_wanted = true;
+    if (context->closing || cluster->req != NULL || rc_timer_is_set(&cluster->refresh))
+        return;
+    int64_t gap_us = (int64_t)REFRESH_GAP_MS * 1000;
+    gap_us += (int64_t)(rc_context_random(context) % (uint64_t)(gap_us / 2));
+    int64_t at_us = cluster->asked_us == 0 ? 0 : cluster->asked_us + gap_us;
+    rc_context_set_timer(context, &cluster->refresh,
+                         at_us > context->now_us ? at_us : context->now_us);
+}
+
+/* Reads "name:number" from the text of CLUSTER INFO; -1: it is not there. */
+static int64_t read_field(const rc_node *info, const char *name)
+{
+    size_t len = strlen(name);
+    for (size_t at = 0; info->str != NULL && at + len < info->len; at++) {
+        if ((at > 0 && info->str[at - 1] != '\n') || memcmp(info->str + at, name, len) != 0)
+            continue;
+        int64_t number = 0;
+        for (at += len; at < info->len && info->str[at] >= '0' && info->str[at] <= '9'; at++)
+            number = 10 * number + (info->str[at] - '0');
+        return number;
+    }
+    return -1;
+}
+
+static bool has_line(const rc_node *info, const char *line)
+{
+    size_t len = strlen(line);
+    for (size_t at = 0; info->str != NULL && at + len <= info->len; at++) {
+        if (memcmp(info->str + at, line, len) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Gives each slot to the node that the map names. A slot of nobody keeps the node it had, which
+   says what is wrong. */
+static void install(struct rc_cluster *cluster, const struct rc_link *asked)
+{
+    struct rc_topology *topology = cluster->topology;
+    const struct rc_slot_map *map = cluster->map;
+    uint32_t first = 0;
+    while (first < RC_SLOT_COUNT) {
+        uint16_t owner = map->owner[first];
+        uint32_t last = first;
+        while (last + 1 < RC_SLOT_COUNT && map->owner[last + 1] == owner)
+            last++;
+        if (owner != RC_SLOT_NOBODY) {
+            const struct rc_slot_server *server = &map->servers[owner];
+            int number = rc_topology_find(
+                topology, server->host[0] != '\0' ? server->host : asked->address->host,
+                server->port);
+            if (number >= 0) /* else there is no memory: a MOVED will say it again */
+                rc_topology_assign(topology, (uint16_t)first, (uint16_t)last, number);
+        }
+        first = last + 1;
+    }
+    rc_topology_reroute(topology);
+}
+
+/* A slot's node that cannot be reached, as far as we know. NULL: there is none. */
+static const struct rc_link *find_lost(const struct rc_cluster *cluster)
+{
+    uint32_t last = UINT32_MAX;
+    for (int32_t slot = 0; slot < RC_SLOT_COUNT; slot++) {
+        uint32_t number = rc_topology_owner(cluster->topology, slot);
+        if (number == last)
+            continue;
+        last = number;
+        const struct rc_link *link = rc_topology_command_link(cluster->topology, slot);
+        if (link->state == RC_LINK_BACKOFF || link->attempts > 0)
+            return link;
+    }
+    return NULL;
+}
+
+static void on_map(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_cluster *cluster = req->owner;
+    (void)text;
+    cluster->req = NULL;
+    const rc_node *info = status == 0 ? &reply->nodes[rc_reply_skip(reply, 0)] : NULL;
+    int64_t epoch = info != NULL ? read_field(info, "cluster_current_epoch:") : -1;
+    /* A node that sees no majority says so after a while; until then its map may be an old one. */
+    bool is_good = info != NULL && epoch >= cluster->epoch && has_line(info, "cluster_state:ok") &&
+                   rc_slot_map_read(cluster->map, reply, 0) == 0 && cluster->map->covered > 0;
+    if (is_good) {
+        cluster->epoch = epoch;
+        cluster->is_wanted = false;
+        install(cluster, req->link);
+    } else if (cluster->epoch < 0 && info != NULL &&
+               rc_slot_map_read(cluster->map, reply, 0) == 0) {
+        install(cluster, req->link); /* the first: better than none */
+    }
+    bool is_refused = info != NULL && info->type == '-'; /* asking again does not help */
+    /* As long as a master is away it may have an heir. */
+    if (cluster->is_wanted || (!is_good && !is_refused) || find_lost(cluster) != NULL)
+        want(cluster);
+}
+
+static struct rc_req *take_question(struct rc_cluster *cluster)
+{
+    struct rc_req *req = rc_req_take(cluster->context);
+    if (req == NULL)
+        return NULL;
+    int error = rc_command_head(&req->bytes, 2);
+    error |= rc_command_text(&req->bytes, "CLUSTER");
+    error |= rc_command_text(&req->bytes, "SLOTS");
+    error |= rc_command_head(&req->bytes, 2);
+    error |= rc_command_text(&req->bytes, "CLUSTER");
+    error |= rc_command_text(&req->bytes, "INFO");
+    if (error != 0) {
+        rc_req_give(req);
+        return NULL;
+    }
+    req->expect = 2;
+    req->done = on_map;
+    req->owner = cluster;
+    return req;
+}
+
+static void ask(struct rc_cluster *cluster)
+{
+    struct rc_context *context = cluster->context;
+    if (context->closing)
+        return;
+    struct rc_server_node *node = rc_topology_any(cluster->topology, rc_context_random(context));
+    struct rc_req *req = take_question(cluster);
+    cluster->asked_us = context->now_us;
+    if (req == NULL) {
+        want(cluster);
+        return;
+    }
+    cluster->req = req;
+    cluster->is_wanted = false;
+    context->stats.map_refreshes++;
+    rc_topology_send_to(cluster->topology, req, node, RC_SLOT_ANY,
+                        rc_context_after_ms(context, ANSWER_MS));
+}
+
+void rc_cluster_on_ready(struct rc_cluster *cluster, struct rc_link *link)
+{
+    bool is_first = !cluster->is_on;
+    if (link->identity.mode != RC_SERVER_CLUSTER)
+        return;
+    if (cluster->map == NULL) {
+        cluster->map = malloc(sizeof *cluster->map);
+        if (cluster->map == NULL)
+            return; /* the next connection tries again */
+        rc_slot_map_init(cluster->map);
+    }
+    cluster->is_on = true;
+    if (is_first)
+        want(cluster);
+}
+
+void rc_cluster_on_down(struct rc_cluster *cluster, const struct rc_link *link)
+{
+    if (cluster->is_on && link->state == RC_LINK_BACKOFF) /* it was lost, and not closed by us */
+        want(cluster);
+}
+
+/* ---- following ------------------------------------------------------------------------------- */
+
+/* Whether no command of the request was run, or to run them twice does no harm: *said is the answer
+   that says where to. */
+static bool is_undone(const struct rc_req *req, const struct rc_reply *reply, const rc_node **said)
+{
+    bool all = true;
+    *said = NULL;
+    for (uint32_t i = 0; i < reply->count; i = rc_reply_skip(reply, i)) {
+        if (!rc_redirect_is(&reply->nodes[i]))
+            all = false;
+        else if (*said == NULL)
+            *said = &reply->nodes[i];
+    }
+    return *said != NULL && (all || req->read_key != NULL);
+}
+
+bool rc_cluster_resolve(struct rc_cluster *cluster, const struct rc_link *link, const rc_node *said,
+                        struct rc_cluster_way *way)
+{
+    struct rc_topology *topology = cluster->topology;
+    struct rc_redirect redirect;
+    if (!cluster->is_on)
+        return false;
+    rc_redirect_read(&redirect, said);
+    way->kind = redirect.kind;
+    way->slot = redirect.slot;
+    if (redirect.kind == RC_REDIRECT_NONE)
+        return false;
+    if (redirect.kind != RC_REDIRECT_ASK)
+        want(cluster);
+    if (redirect.kind == RC_REDIRECT_WAIT)
+        return true;
+    int number = rc_topology_find(
+        topology, redirect.host[0] != '\0' ? redirect.host : link->address->host, redirect.port);
+    if (number < 0)
+        return false;
+    way->number = (uint16_t)number;
+    cluster->context->stats.redirections++;
+    if (redirect.kind == RC_REDIRECT_MOVED && rc_topology_owner(topology, redirect.slot) != number)
+        rc_topology_assign(topology, (uint16_t)redirect.slot, (uint16_t)redirect.slot, number);
+    return true;
+}
+
+bool rc_cluster_follow(struct rc_cluster *cluster, struct rc_req *req, const struct rc_reply *reply)
+{
+    const rc_node *said;
+    struct rc_cluster_way way;
+    if (req == cluster->req || req->hops >= RC_HOPS_MAX || !is_undone(req, reply, &said) ||
+        !rc_cluster_resolve(cluster, req->link, said, &way))
+        return false;
+    req->is_asking = way.kind == RC_REDIRECT_ASK;
+    if (way.kind == RC_REDIRECT_WAIT) { /* its deadline is the bound */
+        wait_for_server(cluster, req, said);
+        return true;
+    }
+    req->hops++;
+    req->slot = way.slot;
+    rc_topology_move(cluster->topology, req, rc_topology_at(cluster->topology, way.number));
+    return true;
+}
+
+/* ---- health ---------------------------------------------------------------------------------- */
+
+void rc_cluster_get_health(const struct rc_cluster *cluster, rc_health *health)
+{
+    const struct rc_link *lost = find_lost(cluster);
+    health->ready = lost == NULL && cluster->map->covered > 0;
+    health->down_ms = 0;
+    if (lost != NULL) {
+        health->down_ms = (cluster->context->now_us - lost->down_since_us) / 1000;
+        snprintf(health->address, sizeof health->address, "%s", lost->address->label);
+        snprintf(health->cause, sizeof health->cause, "%s", lost->cause);
+    } else if (health->ready) {
+        health->cause[0] = '\0';
+    } else {
+        snprintf(health->cause, sizeof health->cause, "the cluster's slots are not known yet");
+    }
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+int rc_cluster_init(struct rc_cluster *cluster, struct rc_context *context,
+                    struct rc_topology *topology)
+{
+    memset(cluster, 0, sizeof *cluster);
+    cluster->context = context;
+    cluster->topology = topology;
+    cluster->epoch = -1;
+    cluster->refresh.fire = on_refresh;
+    cluster->try_again.fire = on_try_again;
+    rc_list_init(&cluster->waiting);
+    int error = rc_context_add_timer(context);
+    if (error != 0)
+        return error;
+    error = rc_context_add_timer(context);
+    if (error != 0)
+        rc_context_remove_timer(context);
+    return error;
+}
+
+void rc_cluster_shutdown(struct rc_cluster *cluster)
+{
+    rc_context_clear_timer(cluster->context, &cluster->refresh);
+    rc_context_clear_timer(cluster->context, &cluster->try_again);
+    while (!rc_list_is_empty(&cluster->waiting))
+        rc_link_fail(RC_CONTAINER(cluster->waiting.next, struct rc_req, place), RC_ERR_CLOSED);
+}
+
+void rc_cluster_deinit(struct rc_cluster *cluster)
+{
+    rc_context_clear_timer(cluster->context, &cluster->refresh);
+    if (cluster->map != NULL)
+        rc_slot_map_deinit(cluster->map);
+    free(cluster->map);
+    rc_context_remove_timer(cluster->context);
+    rc_context_remove_timer(cluster->context);
+}

@@ -1,0 +1,683 @@
+/* A client of a cluster whose nodes are embedded stores behind a few lines that know slots. */
+#include "engine/cluster.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/slot.h"
+#include "engine/command.h"
+#include "engine/engine.h"
+#include "engine/script.h"
+#include "store/store.h"
+#include "test/test.h"
+
+enum { NODES = 3, CONNS = 32, OPS = 8, FIRST_PORT = 7000, TIMEOUT_MS = 2000 };
+
+/* What a node answers to commands on a slot. */
+enum answer { OWNS, MOVED, ASKS, IMPORTS, TRIES_AGAIN, IS_DOWN };
+
+struct node {
+    struct rc_store *store;
+    bool refuses; /* no link can connect */
+    bool mute;    /* does what it is told, and answers nothing */
+    bool fails;   /* says that the cluster is down */
+    int epoch;
+    int map_questions;
+    int commands; /* but for those of the handshake, and CLUSTER */
+    int asking;
+    uint8_t answers[RC_SLOT_COUNT]; /* enum answer */
+    uint8_t target[RC_SLOT_COUNT];  /* MOVED and ASKS: to that node */
+};
+
+struct conn {
+    struct rc_store_conn *conn;
+    struct rc_buf input, output;
+    bool is_asking;
+};
+
+static int64_t now_us;
+static struct node nodes[NODES];
+static struct conn conns[CONNS];
+static struct rc_engine engine;
+static struct rc_op ops[OPS];
+static int finished;
+
+static void must(int error)
+{
+    if (error < 0) {
+        fprintf(stderr, "the bed has no memory\n");
+        exit(1);
+    }
+}
+
+/* ---- a node ---------------------------------------------------------------------------------- */
+
+struct words {
+    const char *bytes[16];
+    size_t len[16];
+    int count;
+};
+
+static void read_words(struct words *words, const char *at)
+{
+    words->count = (int)strtol(at + 1, NULL, 10);
+    for (int i = 0; i < words->count && i < 16; i++) {
+        at = strchr(at, '$');
+        words->len[i] = strtoul(at + 1, NULL, 10);
+        words->bytes[i] = strstr(at, "\r\n") + 2;
+        at = words->bytes[i] + words->len[i];
+    }
+}
+
+static bool is_word(const struct words *words, int i, const char *text)
+{
+    return i < words->count && words->len[i] == strlen(text) &&
+           strncasecmp(words->bytes[i], text, words->len[i]) == 0;
+}
+
+static void say(struct conn *conn, const char *text)
+{
+    must(rc_buf_append(&conn->output, text, strlen(text)));
+}
+
+/* One range for each run of slots that this node takes for another's or its own. */
+static void say_map(const struct node *node, struct conn *conn)
+{
+    struct rc_buf ranges;
+    char text[128];
+    int count = 0;
+    rc_buf_init(&ranges);
+    for (int first = 0, last; first < RC_SLOT_COUNT; first = last + 1) {
+        int self = (int)(node - nodes);
+        int owner = node->answers[first] == MOVED ? node->target[first] : self;
+        for (last = first; last + 1 < RC_SLOT_COUNT; last++) {
+            int next = node->answers[last + 1] == MOVED ? node->target[last + 1] : self;
+            if (next != owner)
+                break;
+        }
+        snprintf(text, sizeof text, "*3\r\n:%d\r\n:%d\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n", first,
+                 last, FIRST_PORT + owner);
+        must(rc_buf_append(&ranges, text, strlen(text)));
+        count++;
+    }
+    snprintf(text, sizeof text, "*%d\r\n", count);
+    say(conn, text);
+    must(rc_buf_append(&conn->output, rc_buf_head(&ranges), rc_buf_len(&ranges)));
+    rc_buf_deinit(&ranges);
+}
+
+static void say_info(const struct node *node, struct conn *conn)
+{
+    char info[100], text[160];
+    snprintf(info, sizeof info, "cluster_state:%s\r\ncluster_current_epoch:%d\r\n",
+             node->fails ? "fail" : "ok", node->epoch);
+    snprintf(text, sizeof text, "$%zu\r\n%s\r\n", strlen(info), info);
+    say(conn, text);
+}
+
+/* The key of a command of this file; NULL: none. */
+static const char *key_in(const struct words *words, size_t *len)
+{
+    int at = is_word(words, 0, "EVALSHA") || is_word(words, 0, "EVAL") ? 3 : 1;
+    static const char *const KEYLESS[] = {"PING", "HELLO", "INFO", "SELECT", "CLIENT", "READONLY"};
+    for (size_t i = 0; i < sizeof KEYLESS / sizeof *KEYLESS; i++) {
+        if (is_word(words, 0, KEYLESS[i]))
+            return NULL;
+    }
+    *len = at < words->count ? words->len[at] : 0;
+    return at < words->count ? words->bytes[at] : NULL;
+}
+
+/* False: the store does it. */
+static bool answer(struct node *node, struct conn *conn, const struct words *words)
+{
+    size_t len;
+    char text[100];
+    if (is_word(words, 0, "CLUSTER")) {
+        node->map_questions += is_word(words, 1, "SLOTS");
+        if (is_word(words, 1, "SLOTS"))
+            say_map(node, conn);
+        else
+            say_info(node, conn);
+        return true;
+    }
+    if (is_word(words, 0, "HELLO")) {
+        say(conn, "%4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n"
+                  "$4\r\nmode\r\n$7\r\ncluster\r\n$4\r\nrole\r\n$6\r\nmaster\r\n");
+        return true;
+    }
+    if (is_word(words, 0, "ASKING")) {
+        node->asking++;
+        conn->is_asking = true;
+        say(conn, "+OK\r\n");
+        return true;
+    }
+    bool is_asking = conn->is_asking;
+    conn->is_asking = false;
+    const char *key = key_in(words, &len);
+    if (key == NULL)
+        return false;
+    node->commands++;
+    uint16_t slot = rc_slot(key, len);
+    int port = FIRST_PORT + node->target[slot];
+    switch ((enum answer)node->answers[slot]) {
+    case OWNS: return false;
+    case IMPORTS:
+        if (is_asking)
+            return false;
+        snprintf(text, sizeof text, "-MOVED %d 127.0.0.1:%d\r\n", slot, port);
+        break;
+    case MOVED: snprintf(text, sizeof text, "-MOVED %d 127.0.0.1:%d\r\n", slot, port); break;
+    case ASKS: snprintf(text, sizeof text, "-ASK %d 127.0.0.1:%d\r\n", slot, port); break;
+    case TRIES_AGAIN:
+        snprintf(text, sizeof text, "-TRYAGAIN Multiple keys request during rehashing of slot\r\n");
+        break;
+    case IS_DOWN: snprintf(text, sizeof text, "-CLUSTERDOWN The cluster is down\r\n"); break;
+    }
+    say(conn, text);
+    return true;
+}
+
+static void serve(struct node *node, struct conn *conn)
+{
+    size_t len;
+    while (rc_buf_len(&conn->input) > 0 &&
+           (len = rc_command_len(rc_buf_head(&conn->input), rc_buf_len(&conn->input))) > 0) {
+        struct words words = {0};
+        char *command = malloc(len + 1);
+        if (command == NULL)
+            exit(1);
+        memcpy(command, rc_buf_head(&conn->input), len);
+        command[len] = '\0';
+        read_words(&words, command);
+        if (!answer(node, conn, &words)) {
+            must(rc_store_feed(conn->conn, command, len));
+            must(rc_buf_append(&conn->output, rc_buf_head(&conn->conn->output),
+                               rc_buf_len(&conn->conn->output)));
+            rc_buf_clear(&conn->conn->output);
+        }
+        free(command);
+        rc_buf_consume(&conn->input, len);
+    }
+}
+
+/* ---- the bed --------------------------------------------------------------------------------- */
+
+static struct node *node_of(const struct rc_link *link)
+{
+    return &nodes[link->address->port - FIRST_PORT];
+}
+
+static void hang_up(const struct rc_link *link)
+{
+    struct conn *conn = &conns[link->number];
+    if (conn->conn != NULL)
+        rc_store_disconnect(conn->conn);
+    conn->conn = NULL;
+    conn->is_asking = false;
+    rc_buf_clear(&conn->input);
+    rc_buf_clear(&conn->output);
+}
+
+static bool open_or_close(struct rc_link *link)
+{
+    struct node *node = node_of(link);
+    if (link->wants_close) {
+        link->wants_close = false;
+        hang_up(link);
+        return true;
+    }
+    if (!link->wants_open)
+        return false;
+    link->wants_open = false;
+    hang_up(link);
+    if (node->refuses) {
+        rc_link_lost(link, "connection refused");
+    } else {
+        must(rc_store_connect(node->store, &conns[link->number].conn));
+        rc_link_opened(link);
+    }
+    return true;
+}
+
+static bool move(struct rc_link *link)
+{
+    struct node *node = node_of(link);
+    struct conn *conn = &conns[link->number];
+    bool moved = open_or_close(link);
+    size_t len = rc_buf_len(&link->output);
+    if (conn->conn == NULL)
+        return moved;
+    if (len > 0) {
+        must(rc_buf_append(&conn->input, rc_buf_head(&link->output), len));
+        rc_link_sent(link, len);
+        serve(node, conn);
+        moved = true;
+    }
+    if (rc_buf_len(&conn->output) > 0 && !node->mute) {
+        struct rc_buf output = conn->output;
+        rc_buf_init(&conn->output);
+        rc_link_feed(link, rc_buf_head(&output), rc_buf_len(&output));
+        rc_buf_deinit(&output);
+        moved = true;
+    }
+    return moved;
+}
+
+static void run(void)
+{
+    bool moved = true;
+    for (int i = 0; moved && CHECK(i < 1000); i++) {
+        rc_engine_set_time(&engine, now_us);
+        moved = rc_engine_deadline(&engine) <= now_us;
+        rc_engine_run(&engine);
+        while (rc_engine_take_finished(&engine) != NULL) {
+            finished++;
+            moved = true;
+        }
+        RC_TOPOLOGY_EACH(link, &engine.topology) {
+            moved |= move(link);
+        }
+    }
+}
+
+static void pass(int64_t ms)
+{
+    for (int64_t i = 0; i < ms; i++) {
+        now_us += 1000;
+        run();
+    }
+}
+
+static void give(int first, int last, int owner)
+{
+    for (int slot = first; slot <= last; slot++) {
+        for (int i = 0; i < NODES; i++) {
+            nodes[i].answers[slot] = i == owner ? OWNS : MOVED;
+            nodes[i].target[slot] = (uint8_t)owner;
+        }
+    }
+}
+
+/* Three nodes with a third of the slots each; the url is the first one's. */
+static void begin(void)
+{
+    const rc_options options = {.connect_timeout_ms = 1000,
+                                .command_timeout_ms = TIMEOUT_MS,
+                                .max_value_bytes = 1 << 20,
+                                .max_key_bytes = 65536,
+                                .max_queue = 1000,
+                                .degraded_ttl_ms = 1000};
+    const struct rc_store_options store_options = {.seed = {{1, 2}}};
+    const struct rc_seed seed = {{3, 4}};
+    struct rc_address address;
+    const char *why, url[] = "redis://127.0.0.1:7000";
+    now_us = INT64_C(1000) * 1000 * 1000;
+    finished = 0;
+    rc_scripts_init();
+    memset(nodes, 0, sizeof nodes);
+    must(rc_address_parse(&address, url, strlen(url), &why));
+    must(rc_engine_init(&engine, &options, &address, NULL, &seed, now_us));
+    for (int i = 0; i < NODES; i++) {
+        must(rc_store_new(&nodes[i].store, &store_options));
+        nodes[i].epoch = 1;
+        give(i * RC_SLOT_COUNT / NODES, (i + 1) * RC_SLOT_COUNT / NODES - 1, i);
+    }
+    for (int i = 0; i < OPS; i++)
+        must(rc_op_init(&ops[i]));
+}
+
+static void end(void)
+{
+    rc_engine_close(&engine);
+    run();
+    rc_engine_end(&engine);
+    run();
+    RC_TOPOLOGY_EACH(link, &engine.topology) {
+        hang_up(link);
+    }
+    rc_engine_deinit(&engine);
+    for (int i = 0; i < CONNS; i++) {
+        rc_buf_deinit(&conns[i].input);
+        rc_buf_deinit(&conns[i].output);
+    }
+    for (int i = 0; i < OPS; i++)
+        rc_op_deinit(&ops[i]);
+    for (int i = 0; i < NODES; i++)
+        rc_store_free(nodes[i].store);
+}
+
+/* A key of that node, as begin() has given the slots. */
+static const char *key_of(int node, int number)
+{
+    static char names[8][16];
+    static int at;
+    char *name = names[at++ % 8];
+    for (int i = 0, found = 0;; i++) {
+        snprintf(name, sizeof names[0], "k%d", i);
+        if (rc_slot(name, strlen(name)) / (RC_SLOT_COUNT / NODES + 1) == node && found++ == number)
+            return name;
+    }
+}
+
+static uint16_t slot_of(const char *key)
+{
+    return rc_slot(key, strlen(key));
+}
+
+#define ASK(op, ...) ask(op, (const char *const[]){__VA_ARGS__, NULL})
+static void ask(struct rc_op *op, const char *const *words)
+{
+    uint32_t count = 0;
+    while (words[count] != NULL)
+        count++;
+    op->ask.expect++;
+    must(rc_command_head(&op->ask.request, count));
+    for (uint32_t i = 0; i < count; i++)
+        must(rc_command_text(&op->ask.request, words[i]));
+}
+
+static struct rc_op *begin_call(int number, uint32_t flags)
+{
+    struct rc_op *op = &ops[number];
+    if (op->run.is_running) /* no memory: it waits for another connection */
+        exit(1);
+    rc_op_reset(op, RC_OP_COMMAND);
+    op->ask.flags = flags;
+    op->ask.script = -1;
+    return op;
+}
+
+static void submit(struct rc_op *op)
+{
+    rc_engine_set_time(&engine, now_us);
+    rc_engine_submit(&engine, op);
+    run();
+}
+
+static struct rc_op *start(int number, uint32_t flags, const char *verb, const char *key)
+{
+    struct rc_op *op = begin_call(number, flags);
+    ASK(op, verb, key);
+    submit(op);
+    return op;
+}
+
+static bool is_number(const struct rc_op *op, int64_t number)
+{
+    return !op->run.is_running && op->result.status == 0 && op->result.number == number;
+}
+
+static int questions(void)
+{
+    return nodes[0].map_questions + nodes[1].map_questions + nodes[2].map_questions;
+}
+
+/* ---- the map --------------------------------------------------------------------------------- */
+
+static void learns_the_map_with_its_first_connection(void)
+{
+    begin();
+    CHECK(is_number(start(0, 0, "INCR", key_of(2, 0)), 1)); /* by a MOVED */
+    CHECK(questions() == 1 && engine.context.stats.redirections == 1);
+    for (int i = 0; i < NODES; i++)
+        CHECK(is_number(start(0, 0, "INCR", key_of(i, 1)), 1));
+    CHECK(engine.context.stats.redirections == 1 && questions() == 1);
+    CHECK(engine.topology.other_count == 2);
+    end();
+}
+
+static void a_moved_corrects_its_slot_at_once_and_refreshes_once(void)
+{
+    begin();
+    const char *one = key_of(0, 0), *two = key_of(0, 1);
+    start(0, 0, "INCR", one);
+    pass(1000);
+    int before = questions();
+    give(slot_of(one), slot_of(one), 1);
+    give(slot_of(two), slot_of(two), 1);
+    nodes[0].epoch = nodes[1].epoch = nodes[2].epoch = 2;
+    int commands = nodes[0].commands;
+    for (int i = 0; i < 20; i++)
+        start(0, 0, "INCR", one);
+    CHECK(nodes[0].commands == commands + 1); /* the first alone was sent elsewhere */
+    pass(900);
+    CHECK(questions() == before + 1);
+    commands = nodes[0].commands;
+    CHECK(is_number(start(0, 0, "INCR", two), 1));
+    CHECK(nodes[0].commands == commands); /* the map has told of the other one */
+    end();
+}
+
+static void many_that_are_sent_elsewhere_are_no_storm(void)
+{
+    begin();
+    start(0, 0, "INCR", key_of(0, 0));
+    pass(1000);
+    int before = questions();
+    for (int round = 0; round < 50; round++) {
+        const char *key = key_of(0, round);
+        give(slot_of(key), slot_of(key), 1 + round % 2);
+        start(0, 0, "INCR", key);
+        pass(100);
+    }
+    CHECK(questions() - before >= 6 && questions() - before <= 11); /* within five seconds */
+    end();
+}
+
+static void takes_no_map_that_is_older_or_of_a_minority(void)
+{
+    begin();
+    const char *key = key_of(0, 0);
+    start(0, 0, "INCR", key);
+    pass(1000);
+    give(slot_of(key), slot_of(key), 1);
+    nodes[1].epoch = 5;
+    nodes[0].refuses = nodes[2].refuses = true;
+    for (int i = 0; i < NODES; i += 2) {
+        RC_TOPOLOGY_EACH(link, &engine.topology) {
+            if (node_of(link) == &nodes[i] && conns[link->number].conn != NULL) {
+                hang_up(link);
+                rc_link_lost(link, "gone");
+            }
+        }
+    }
+    pass(2000);
+    CHECK(is_number(start(0, 0, "INCR", key), 1) && engine.cluster.epoch == 5);
+    /* The others come back with what they knew. */
+    nodes[0].refuses = nodes[2].refuses = false;
+    nodes[1].refuses = true;
+    nodes[0].answers[slot_of(key)] = OWNS;
+    nodes[2].answers[slot_of(key)] = MOVED;
+    nodes[2].target[slot_of(key)] = 0;
+    nodes[2].fails = true;
+    nodes[2].epoch = 6;
+    RC_TOPOLOGY_EACH(link, &engine.topology) {
+        if (node_of(link) == &nodes[1] && conns[link->number].conn != NULL) {
+            hang_up(link);
+            rc_link_lost(link, "gone");
+        }
+    }
+    pass(3000);
+    CHECK(rc_topology_owner(&engine.topology, slot_of(key)) ==
+          rc_topology_find(&engine.topology, "127.0.0.1", FIRST_PORT + 1));
+    end();
+}
+
+/* ---- slots on their way ---------------------------------------------------------------------- */
+
+static void asks_where_it_is_told_to_and_the_owner_stays(void)
+{
+    begin();
+    const char *key = key_of(0, 0);
+    CHECK(is_number(start(0, 0, "INCR", key), 1));
+    uint16_t slot = slot_of(key);
+    nodes[0].answers[slot] = ASKS;
+    nodes[0].target[slot] = 1;
+    nodes[1].answers[slot] = IMPORTS;
+    for (int i = 1; i <= 3; i++)
+        CHECK(is_number(start(0, 0, "INCR", key), i)); /* the other store counts for itself */
+    CHECK(nodes[1].asking == 3 && nodes[0].commands == 4);
+    struct rc_op *op = begin_call(0, 0);
+    rc_op_reset(op, RC_OP_GET);
+    must(rc_buf_append(&op->ask.key, key, strlen(key)));
+    op->ask.expect = 2; /* with its TTL: ASKING holds for one command */
+    submit(op);
+    CHECK(op->result.status == 0 && op->result.outcome == RC_HIT && op->result.ttl_ms == -1);
+    CHECK(nodes[1].asking == 5);
+    rc_buf_clear(&op->ask.key);
+    CHECK(is_number(start(0, 0, "INCR", key_of(1, 0)), 1)); /* the answers are in their places */
+    end();
+}
+
+static void sends_of_a_batch_what_was_not_done(void)
+{
+    begin();
+    const char *key = key_of(0, 0), *other = key_of(0, 1), *third = key_of(2, 0);
+    start(0, 0, "INCR", key);
+    give(slot_of(key), slot_of(key), 2);
+    struct rc_op *op = begin_call(0, 0);
+    ASK(op, "INCR", other);
+    ASK(op, "INCR", key);
+    ASK(op, "INCR", other);
+    ASK(op, "INCR", third);
+    submit(op);
+    CHECK(op->result.status == 0 && op->result.nodes == 4);
+    if (op->reply.count != 4)
+        exit(1);
+    CHECK(op->reply.nodes[0].integer == 1 && op->reply.nodes[1].integer == 1 &&
+          op->reply.nodes[2].integer == 2 && op->reply.nodes[3].integer == 1);
+    end();
+}
+
+static void waits_where_a_slot_is_not_whole(void)
+{
+    begin();
+    const char *key = key_of(0, 0);
+    nodes[0].answers[slot_of(key)] = TRIES_AGAIN;
+    struct rc_op *op = start(0, 0, "INCR", key);
+    CHECK(op->run.is_running);
+    pass(300);
+    CHECK(op->run.is_running && nodes[0].commands > 2 && nodes[0].commands < 12);
+    nodes[0].answers[slot_of(key)] = OWNS;
+    pass(250);
+    CHECK(is_number(op, 1));
+    nodes[0].answers[slot_of(key)] = IS_DOWN;
+    op = start(0, 0, "INCR", key);
+    pass(TIMEOUT_MS + 50);
+    CHECK(!op->run.is_running && op->result.status == RC_ERR_UNAVAILABLE);
+    CHECK(op->result.len >= 11 && memcmp(op->result.data, "CLUSTERDOWN", 11) == 0);
+    end();
+}
+
+static void does_not_go_round_for_ever(void)
+{
+    begin();
+    const char *key = key_of(0, 0);
+    start(0, 0, "INCR", key);
+    nodes[0].answers[slot_of(key)] = MOVED;
+    nodes[0].target[slot_of(key)] = 1;
+    nodes[1].target[slot_of(key)] = 0;
+    struct rc_op *op = start(0, 0, "INCR", key);
+    CHECK(!op->run.is_running && op->result.status == 0);
+    if (op->reply.count == 0)
+        exit(1);
+    CHECK(op->reply.nodes[0].type == '-' && memcmp(op->reply.nodes[0].str, "MOVED", 5) == 0);
+    CHECK(nodes[0].commands + nodes[1].commands <= RC_HOPS_MAX + 4);
+    end();
+}
+
+/* ---- nodes that are lost --------------------------------------------------------------------- */
+
+static void lose(int node)
+{
+    nodes[node].refuses = true;
+    RC_TOPOLOGY_EACH(link, &engine.topology) {
+        if (node_of(link) != &nodes[node] || conns[link->number].conn == NULL)
+            continue;
+        hang_up(link);
+        rc_link_lost(link, "gone");
+    }
+}
+
+static void what_waits_for_a_lost_master_goes_to_its_heir(void)
+{
+    begin();
+    for (int i = 0; i < NODES; i++)
+        start(0, 0, "INCR", key_of(i, 0));
+    pass(1000);
+    lose(1);
+    struct rc_op *op = start(1, 0, "INCR", key_of(1, 0));
+    CHECK(op->run.is_running);
+    CHECK(is_number(start(0, 0, "INCR", key_of(0, 0)), 2)); /* the others go on */
+    give(RC_SLOT_COUNT / NODES, 2 * RC_SLOT_COUNT / NODES - 1, 2);
+    nodes[0].epoch = nodes[2].epoch = 2;
+    pass(1500);
+    CHECK(is_number(op, 1));
+    CHECK(is_number(start(0, 0, "INCR", key_of(1, 0)), 2));
+    end();
+}
+
+static void what_may_have_been_done_is_not_repeated(void)
+{
+    begin();
+    for (int i = 0; i < NODES; i++)
+        start(0, 0, "INCR", key_of(i, 0));
+    pass(1000);
+    nodes[1].mute = true;
+    struct rc_op *once = start(1, 0, "INCR", key_of(1, 0));
+    struct rc_op *again = start(2, RC_RETRY, "GET", key_of(1, 0));
+    CHECK(once->run.is_running && again->run.is_running);
+    lose(1);
+    give(RC_SLOT_COUNT / NODES, 2 * RC_SLOT_COUNT / NODES - 1, 2);
+    nodes[0].epoch = nodes[2].epoch = 2;
+    pass(1500);
+    CHECK(!once->run.is_running && once->result.status == RC_ERR_UNKNOWN);
+    CHECK(!again->run.is_running && again->result.status == 0);
+    end();
+}
+
+static void what_waits_ends_with_the_client(void)
+{
+    begin();
+    const char *key = key_of(0, 0);
+    nodes[0].answers[slot_of(key)] = TRIES_AGAIN;
+    struct rc_op *op = start(0, 0, "INCR", key);
+    CHECK(op->run.is_running);
+    end();
+    CHECK(op->result.status == RC_ERR_CLOSED);
+}
+
+static void a_caller_that_leaves_takes_back_what_waits(void)
+{
+    begin();
+    const char *key = key_of(0, 0);
+    nodes[0].answers[slot_of(key)] = TRIES_AGAIN;
+    struct rc_op *op = start(0, 0, "INCR", key);
+    pass(10);
+    rc_engine_drop(&engine, op);
+    int commands = nodes[0].commands;
+    nodes[0].answers[slot_of(key)] = OWNS;
+    pass(500);
+    CHECK(nodes[0].commands == commands);
+    CHECK(is_number(start(0, 0, "INCR", key), 1));
+    end();
+}
+
+int main(void)
+{
+    TEST(learns_the_map_with_its_first_connection);
+    TEST(a_moved_corrects_its_slot_at_once_and_refreshes_once);
+    TEST(many_that_are_sent_elsewhere_are_no_storm);
+    TEST(takes_no_map_that_is_older_or_of_a_minority);
+    TEST(asks_where_it_is_told_to_and_the_owner_stays);
+    TEST(sends_of_a_batch_what_was_not_done);
+    TEST(waits_where_a_slot_is_not_whole);
+    TEST(does_not_go_round_for_ever);
+    TEST(what_waits_for_a_lost_master_goes_to_its_heir);
+    TEST(what_may_have_been_done_is_not_repeated);
+    TEST(what_waits_ends_with_the_client);
+    TEST(a_caller_that_leaves_takes_back_what_waits);
+    return test_result();
+}

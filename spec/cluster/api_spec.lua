@@ -1,0 +1,97 @@
+-- The public calls on a cluster, blocking and inside requests of nginx: the bodies that
+-- spec/redis/api_spec.lua runs on one server.
+
+local api_cases = require("spec.support.api_cases")
+local clock = require("spec.support.clock")
+local cluster = require("spec.support.cluster")
+local nginx = require("spec.support.nginx")
+
+-- On a cluster nothing is kept near.
+local NEAR = {
+    ["thousands of keys go in one call, and come back near as well"] = true,
+    ["a near value is served from memory until Redis says it changed"] = true,
+}
+
+local RUN = [[
+    content_by_lua_block {
+        local cases = require("spec.support.api_cases")
+        local args = ngx.req.get_uri_args()
+        local list = args.light and cases.light or cases
+        local function numbers(text)
+            local all = {}
+            for number in text:gmatch("%d+") do all[#all + 1] = tonumber(number) end
+            return all
+        end
+        local ok, message = pcall(cases.run, list[tonumber(args.case)], {
+            url = args.url, other_url = args.other_url, ports = numbers(args.ports),
+            pids = numbers(args.pids), scheduler = "resty", driver = args.driver,
+            pause = ngx.sleep,
+            together = function(functions)
+                local threads, first = {}, nil
+                for i, fn in ipairs(functions) do threads[i] = ngx.thread.spawn(fn) end
+                for _, thread in ipairs(threads) do
+                    local fine, cause = ngx.thread.wait(thread)
+                    first = first or (not fine and cause or nil)
+                end
+                if first then error(first, 0) end
+            end,
+        })
+        ngx.print(ok and "" or tostring(message))
+    }
+]]
+
+local bed, ports, pids
+
+setup(function()
+    bed, ports, pids = cluster.start({ replicas = 0 }), {}, {}
+    for i, node in ipairs(bed.nodes) do ports[i], pids[i] = node.port, node.pid end
+end)
+teardown(function() bed:stop() end)
+
+describe("on a cluster, blocking:", function()
+    for _, case in ipairs(api_cases) do
+        if not NEAR[case[1]] then
+            it(case[1], function()
+                api_cases.run(case, {
+                    url = bed.nodes[1]:url(), other_url = bed.nodes[2]:url(), ports = ports,
+                    pids = pids, scheduler = "blocking", pause = clock.sleep,
+                })
+            end)
+        end
+    end
+end)
+
+local possible, reason = nginx.is_possible()
+
+for _, driver in ipairs({ "loop", "thread" }) do
+    describe("on a cluster, inside nginx, driver " .. driver .. ":", function()
+        if not possible then
+            pending(reason)
+            return
+        end
+        local web
+
+        setup(function() web = nginx.start({ locations = { ["/run"] = RUN } }) end)
+        teardown(function() web:stop() end)
+
+        local function run(query)
+            local place = ("driver=%s&url=%s&other_url=%s&ports=%s&pids=%s"):format(
+                driver, bed.nodes[1]:url(), bed.nodes[2]:url(), table.concat(ports, ","),
+                table.concat(pids, ","))
+            local status, message = web:get("/run?" .. place .. "&" .. query, { timeout = 60 })
+            assert.equal("", message)
+            assert.equal(200, status)
+        end
+
+        for i, case in ipairs(api_cases) do
+            if not NEAR[case[1]] then it(case[1], function() run("case=" .. i) end) end
+        end
+        for i, case in ipairs(api_cases.light) do
+            it(case[1], function() run("light=1&case=" .. i) end)
+        end
+
+        it("nothing of all this was worth a complaint in the error log", function()
+            assert.same({}, web:complaints())
+        end)
+    end)
+end
