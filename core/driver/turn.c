@@ -270,25 +270,33 @@ static void note_due(struct rc_driver *driver)
     }
 }
 
+/* Which links are read from, besides those that are readable. */
+enum reads {
+    READS_OLD, /* where an answer was due when the pass began */
+    READS_DUE, /* where one is due */
+    READS_ALL
+};
+
 /* Returns whether there was anything to read. */
-static bool receive_all(struct rc_driver *driver, bool reads_all)
+static bool receive_all(struct rc_driver *driver, enum reads reads)
 {
-    bool is_instant = driver->wire->is_instant, any = false;
+    const struct rc_wire *wire = driver->wire;
+    bool any = false;
     RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
         struct rc_line *line = link->line;
-        bool is_due = is_instant ? rc_link_expects_input(link) : line->is_due;
-        bool reads = reads_all || line->is_readable || is_due;
+        bool is_due = reads == READS_OLD ? line->is_due : rc_link_expects_input(link);
+        if (!is_due && !line->is_readable && reads != READS_ALL)
+            continue;
         line->is_readable = false;
-        if (reads)
-            any |= driver->wire->receive(line);
+        any |= wire->receive(line);
     }
     return any;
 }
 
 /* The second half of a pass. Returns whether anything has come, or is done. */
-static bool hear(struct rc_driver *driver, bool reads_all)
+static bool hear(struct rc_driver *driver, enum reads reads)
 {
-    bool any = receive_all(driver, reads_all);
+    bool any = receive_all(driver, reads);
     if (any) {
         rc_engine_run(&driver->engine); /* what the input has started or failed */
         send_all(driver);
@@ -313,13 +321,13 @@ bool rc_driver_turn(struct rc_driver *driver, bool reads_all)
     reads_all |= listen(driver);
     if (reads_all)
         driver->listened_us = engine->context.now_us;
-    return hear(driver, reads_all);
+    bool is_instant = driver->wire->is_instant;
+    return hear(driver, reads_all ? READS_ALL : is_instant ? READS_DUE : READS_OLD);
 }
 
 bool rc_driver_hear(struct rc_driver *driver)
 {
-    note_due(driver);
-    return hear(driver, false);
+    return hear(driver, READS_DUE);
 }
 
 bool rc_driver_needs_reactor(const struct rc_driver *driver)

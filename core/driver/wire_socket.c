@@ -25,13 +25,20 @@ static void lose_errno(struct rc_socket_line *at, long error)
     lose(at, rc_socket_error(error, text, sizeof text));
 }
 
+/* 0 where the call would have blocked, else -errno. */
+static long read_errno(void)
+{
+    int error = errno;
+    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR ? 0 : -(long)error;
+}
+
 /* Bytes moved; 0: would block; negative: -errno, or RC_SOCKET_EOF. */
 static long push(int fd, const char *bytes, size_t len)
 {
     ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n >= 0)
         return (long)n;
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -(long)errno;
+    return read_errno();
 }
 
 static long pull(int fd, char *bytes, size_t room)
@@ -41,7 +48,7 @@ static long pull(int fd, char *bytes, size_t room)
         return (long)n;
     if (n == 0)
         return RC_SOCKET_EOF;
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -(long)errno;
+    return read_errno();
 }
 
 static bool is_open(const struct rc_socket_line *at)
