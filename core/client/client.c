@@ -45,28 +45,70 @@ static void free_client(struct rc_client *client) /* which has left its memory *
     free(client);
 }
 
-/* Its name, and the certificates it trusts. false: refused. */
+/* What it is told from others by. */
+static int write_name(struct rc_buf *name, const rc_options *options)
+{
+    int error = rc_buf_append(name, options->url, options->url_len);
+    error |= rc_buf_append(name, options->group, options->group_len);
+    error |= rc_buf_append(name, options->tls_ca, options->tls_ca_len);
+    error |= rc_buf_append(name, options->tls_cert, options->tls_cert_len);
+    error |= rc_buf_append(name, options->tls_key, options->tls_key_len);
+    error |= rc_buf_append(name, options->tls_name, options->tls_name_len);
+    error |= rc_buf_append(name, options->user, options->user_len);
+    error |= rc_buf_append(name, options->password, options->password_len);
+    return error | rc_buf_append(name, options->near_name, options->near_name_len);
+}
+
+/* Appends it, NUL-ended: it begins at *at then. */
+static int add_path(struct rc_buf *paths, const char *text, size_t len, size_t *at)
+{
+    *at = rc_buf_len(paths);
+    int error = rc_buf_append(paths, text, len);
+    return error | rc_buf_append(paths, "", 1);
+}
+
+static const char *path_at(const struct rc_buf *paths, size_t at, size_t len)
+{
+    return len > 0 ? rc_buf_head(paths) + at : NULL;
+}
+
+/* Whom it trusts, and who it is. false: refused. */
+static bool prepare_tls(struct rc_client *client, const rc_options *options, rc_refusal *refusal)
+{
+    static const int32_t at_fault[] = {
+        [RC_TLS_NO_FAULT] = RC_OPTION_NONE,
+        [RC_TLS_BAD_CA] = RC_OPTION_TLS_CA,
+        [RC_TLS_BAD_CERT] = RC_OPTION_TLS_CERT,
+        [RC_TLS_BAD_KEY] = RC_OPTION_TLS_KEY,
+    };
+    struct rc_buf paths;
+    size_t ca, cert, key, name;
+    enum rc_tls_fault fault = RC_TLS_NO_FAULT;
+    const char *why = "no memory";
+    rc_buf_init(&paths);
+    int error = add_path(&paths, options->tls_ca, options->tls_ca_len, &ca);
+    error |= add_path(&paths, options->tls_cert, options->tls_cert_len, &cert);
+    error |= add_path(&paths, options->tls_key, options->tls_key_len, &key);
+    error |= add_path(&paths, options->tls_name, options->tls_name_len, &name);
+    if (error == 0) {
+        const struct rc_tls_files files = {
+            .ca = path_at(&paths, ca, options->tls_ca_len),
+            .cert = path_at(&paths, cert, options->tls_cert_len),
+            .key = path_at(&paths, key, options->tls_key_len),
+            .name = path_at(&paths, name, options->tls_name_len),
+        };
+        error = rc_tls_context_new(&client->tls_context, &files, &fault, &why);
+    }
+    rc_buf_deinit(&paths);
+    return error == 0 || !rc_refuse(refusal, at_fault[fault], why);
+}
+
+/* false: refused. */
 static bool prepare(struct rc_client *client, const rc_options *options, rc_refusal *refusal)
 {
-    const char *why = NULL;
-    struct rc_buf path;
-    int error = rc_buf_append(&client->name, options->url, options->url_len);
-    error |= rc_buf_append(&client->name, options->group, options->group_len);
-    error |= rc_buf_append(&client->name, options->tls_ca, options->tls_ca_len);
-    error |= rc_buf_append(&client->name, options->near_name, options->near_name_len);
-    if (error != 0)
+    if (write_name(&client->name, options) != 0)
         return !rc_refuse(refusal, RC_OPTION_NONE, "no memory");
-    if (!client->address.is_tls)
-        return true;
-    rc_buf_init(&path);
-    if (rc_buf_append(&path, options->tls_ca, options->tls_ca_len) != 0 ||
-        rc_buf_append(&path, "", 1) != 0)
-        why = "no memory";
-    else
-        (void)rc_tls_context_new(&client->tls_context, options->tls_ca_len > 0 ? path.bytes : NULL,
-                                 &why);
-    rc_buf_deinit(&path);
-    return client->tls_context != NULL || !rc_refuse(refusal, RC_OPTION_TLS_CA, why);
+    return !client->address.is_tls || prepare_tls(client, options, refusal);
 }
 
 /* The same in every process. */
@@ -124,6 +166,8 @@ static struct rc_client *new_client(const rc_options *options, rc_refusal *refus
         (void)rc_address_parse(&client->address, options->url, options->url_len, &why);
         good = !rc_refuse(refusal, RC_OPTION_URL, why) &&
                rc_options_check_memory(options, &client->address, refusal) &&
+               rc_options_check_tls(options, &client->address, refusal) &&
+               rc_options_take_login(options, &client->address, refusal) &&
                prepare(client, options, refusal);
     }
     if (good)

@@ -125,3 +125,48 @@ bool rc_options_check_memory(const rc_options *options, const struct rc_address 
                           "its store");
     return true;
 }
+
+bool rc_options_check_tls(const rc_options *options, const struct rc_address *address,
+                          rc_refusal *refusal)
+{
+    static const char NEEDS_TLS[] = "it is for TLS, which the url asks for: rediss://";
+    if (!address->is_tls && options->tls_cert_len > 0)
+        return !rc_refuse(refusal, RC_OPTION_TLS_CERT, NEEDS_TLS);
+    if (!address->is_tls && options->tls_key_len > 0)
+        return !rc_refuse(refusal, RC_OPTION_TLS_KEY, NEEDS_TLS);
+    if (!address->is_tls && options->tls_name_len > 0)
+        return !rc_refuse(refusal, RC_OPTION_TLS_NAME, NEEDS_TLS);
+    if (options->tls_cert_len > 0 && options->tls_key_len == 0)
+        return !rc_refuse(refusal, RC_OPTION_TLS_CERT, "it needs the file with its key, too");
+    if (options->tls_key_len > 0 && options->tls_cert_len == 0)
+        return !rc_refuse(refusal, RC_OPTION_TLS_KEY,
+                          "it needs the file with its certificate, too");
+    return true;
+}
+
+bool rc_options_take_login(const rc_options *options, struct rc_address *address,
+                           rc_refusal *refusal)
+{
+    size_t user_len = options->user_len, password_len = options->password_len;
+    int32_t first = user_len > 0 ? RC_OPTION_USER : RC_OPTION_PASSWORD;
+    if (user_len == 0 && password_len == 0)
+        return true;
+    if (address->is_memory)
+        return !rc_refuse(refusal, first, "memory:// has no users");
+    if (address->has_password)
+        return !rc_refuse(refusal, first, "user and password stand in the url already");
+    if (password_len == 0)
+        return !rc_refuse(refusal, RC_OPTION_USER, "it needs a password, too");
+    if (user_len >= sizeof address->user)
+        return !rc_refuse(refusal, RC_OPTION_USER, "it is too long");
+    if (password_len >= sizeof address->password)
+        return !rc_refuse(refusal, RC_OPTION_PASSWORD, "it is too long");
+    if (user_len > 0) /* of none there is not even a place to copy from */
+        memcpy(address->user, options->user, user_len);
+    memcpy(address->password, options->password, password_len);
+    address->user_len = user_len;
+    address->password_len = password_len;
+    address->has_user = user_len > 0;
+    address->has_password = true;
+    return true;
+}

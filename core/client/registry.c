@@ -94,9 +94,11 @@ static bool is_same(const struct rc_client *client, const struct rc_client *want
     if (client->address.is_memory && client->home != rc_fork_generation())
         return false; /* its store is the parent's */
     return a->url_len == b->url_len && a->group_len == b->group_len &&
-           a->tls_ca_len == b->tls_ca_len && a->near == b->near && a->near_bytes == b->near_bytes &&
-           a->near_name_len == b->near_name_len && a->clock == b->clock &&
-           a->connect_timeout_ms == b->connect_timeout_ms &&
+           a->tls_ca_len == b->tls_ca_len && a->tls_cert_len == b->tls_cert_len &&
+           a->tls_key_len == b->tls_key_len && a->tls_name_len == b->tls_name_len &&
+           a->user_len == b->user_len && a->password_len == b->password_len && a->near == b->near &&
+           a->near_bytes == b->near_bytes && a->near_name_len == b->near_name_len &&
+           a->clock == b->clock && a->connect_timeout_ms == b->connect_timeout_ms &&
            a->command_timeout_ms == b->command_timeout_ms &&
            a->max_value_bytes == b->max_value_bytes && a->max_key_bytes == b->max_key_bytes &&
            a->max_queue == b->max_queue && a->max_lent == b->max_lent &&

@@ -6,6 +6,7 @@
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "redcache.h"
 
@@ -13,6 +14,7 @@ enum { OUTPUT_ENOUGH = 256 * 1024 }; /* encrypted and not yet sent: the rest wai
 
 struct rc_tls_context {
     SSL_CTX *openssl;
+    char *name; /* NULL: the host's */
 };
 
 struct rc_tls {
@@ -23,26 +25,59 @@ struct rc_tls {
     char error[160];
 };
 
-int rc_tls_context_new(struct rc_tls_context **result, const char *ca_file, const char **why)
+/* OpenSSL would ask at the terminal. */
+static int no_passphrase(char *room, int size, int is_writing, void *argument)
+{
+    (void)room;
+    (void)size;
+    (void)is_writing;
+    (void)argument;
+    return 0;
+}
+
+static enum rc_tls_fault read_files(SSL_CTX *openssl, const struct rc_tls_files *files,
+                                    const char **why)
+{
+    int found = files->ca != NULL ? SSL_CTX_load_verify_locations(openssl, files->ca, NULL)
+                                  : SSL_CTX_set_default_verify_paths(openssl);
+    *why = "the file with the CA certificates cannot be read";
+    if (found != 1)
+        return RC_TLS_BAD_CA;
+    if (files->cert == NULL)
+        return RC_TLS_NO_FAULT;
+    *why = "the file holds no certificate that can be read (PEM)";
+    if (SSL_CTX_use_certificate_chain_file(openssl, files->cert) != 1)
+        return RC_TLS_BAD_CERT;
+    SSL_CTX_set_default_passwd_cb(openssl, no_passphrase);
+    *why = "the file holds no key without a passphrase that can be read (PEM), or not the one of "
+           "the certificate";
+    if (SSL_CTX_use_PrivateKey_file(openssl, files->key, SSL_FILETYPE_PEM) != 1 ||
+        SSL_CTX_check_private_key(openssl) != 1)
+        return RC_TLS_BAD_KEY;
+    return RC_TLS_NO_FAULT;
+}
+
+int rc_tls_context_new(struct rc_tls_context **result, const struct rc_tls_files *files,
+                       enum rc_tls_fault *fault, const char **why)
 {
     struct rc_tls_context *context = calloc(1, sizeof *context);
     *why = "no memory";
+    *fault = RC_TLS_NO_FAULT;
     if (context == NULL)
         return RC_ERR_NOMEM;
     context->openssl = SSL_CTX_new(TLS_client_method());
-    if (context->openssl == NULL) {
-        free(context);
+    context->name = files->name != NULL ? strdup(files->name) : NULL;
+    if (context->openssl == NULL || (context->name == NULL && files->name != NULL)) {
+        rc_tls_context_free(context);
         return RC_ERR_NOMEM;
     }
     SSL_CTX_set_min_proto_version(context->openssl, TLS1_2_VERSION);
     SSL_CTX_set_verify(context->openssl, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_mode(context->openssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_RELEASE_BUFFERS |
                                            SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    int found = ca_file != NULL ? SSL_CTX_load_verify_locations(context->openssl, ca_file, NULL)
-                                : SSL_CTX_set_default_verify_paths(context->openssl);
+    *fault = read_files(context->openssl, files, why);
     ERR_clear_error();
-    if (found != 1) {
-        *why = "the file with the CA certificates cannot be read";
+    if (*fault != RC_TLS_NO_FAULT) {
         rc_tls_context_free(context);
         return RC_ERR_ARGUMENT;
     }
@@ -55,6 +90,7 @@ void rc_tls_context_free(struct rc_tls_context *context)
     if (context == NULL)
         return;
     SSL_CTX_free(context->openssl);
+    free(context->name);
     free(context);
 }
 
@@ -81,7 +117,7 @@ struct rc_tls *rc_tls_new(struct rc_tls_context *context, const char *host)
     BIO_set_mem_eof_return(tls->from_wire, -1);
     SSL_set_bio(tls->openssl, tls->from_wire, tls->to_wire);
     SSL_set_connect_state(tls->openssl);
-    if (expect_host(tls->openssl, host) == 1)
+    if (expect_host(tls->openssl, context->name != NULL ? context->name : host) == 1)
         return tls;
     rc_tls_free(tls);
     return NULL;

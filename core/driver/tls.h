@@ -2,7 +2,8 @@
  * tls - one connection's encryption, between the link's bytes and the socket's.
  *
  * What:    OpenSSL on memory: the driver moves the bytes. The server's certificate must be valid
- *          for the host of the URL and signed by the given CA, or by one the system trusts.
+ *          for the given name, or else the host of the URL, and signed by the given CA, or by one
+ *          the system trusts. A server that asks for one gets ours.
  * Threads: the engine's owner.
  * Memory:  a context belongs to its driver and outlives its connections.
  * Errors:  RC_ERR_*; rc_tls_error tells why in words.
@@ -20,12 +21,25 @@
 struct rc_tls;
 struct rc_tls_context;
 
-/* ca_file NULL: the system's. `why` is a static text. */
-int rc_tls_context_new(struct rc_tls_context **context, const char *ca_file, const char **why);
+/* Who is trusted, and who we are. Strings are NUL-ended; NULL is none. */
+struct rc_tls_files {
+    const char *ca;   /* NULL: the system's */
+    const char *cert; /* of ours, and the chain behind it */
+    const char *key;
+    const char *name; /* that the server must have, and is told, in place of its host's */
+};
+
+/* Which of the files is at fault. */
+enum rc_tls_fault { RC_TLS_NO_FAULT, RC_TLS_BAD_CA, RC_TLS_BAD_CERT, RC_TLS_BAD_KEY };
+
+/* RC_ERR_ARGUMENT: `fault` says which file, `why` (a static text) what is wrong with it. */
+int rc_tls_context_new(struct rc_tls_context **context, const struct rc_tls_files *files,
+                       enum rc_tls_fault *fault, const char **why);
 void rc_tls_context_free(struct rc_tls_context *context); /* NULL: nothing */
 
-struct rc_tls *rc_tls_new(struct rc_tls_context *context, const char *host); /* NULL: no memory */
-void rc_tls_free(struct rc_tls *tls);                                        /* NULL: nothing */
+/* NULL: no memory. `host` counts where the context has no name. */
+struct rc_tls *rc_tls_new(struct rc_tls_context *context, const char *host);
+void rc_tls_free(struct rc_tls *tls); /* NULL: nothing */
 
 /* Encrypts; returns how many bytes were taken (0: the handshake is not over), or RC_ERR_*. */
 long rc_tls_write(struct rc_tls *tls, const char *bytes, size_t len);

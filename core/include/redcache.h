@@ -239,6 +239,19 @@ typedef struct rc_options {
     rc_clock *clock;             /* memory:// only: rc_clock_new's; the machine's */
     int32_t driver;              /* RC_DRIVER_*; a client with a host is never shared by rc_open */
     int32_t max_lent;            /* 16 lent connections at the same time: see rc_lent_borrow */
+    const char *user;            /* as in the url, where it has none; without one "default" */
+    size_t user_len;
+    const char *password;
+    size_t password_len;
+    /* rediss:// only: files with our certificate (and those it needs, up to the CA's) and its key,
+       without a passphrase, for servers that ask for one; and the name that the server's
+       certificate must carry, and that the server is told (SNI), in place of the url's host */
+    const char *tls_cert;
+    size_t tls_cert_len;
+    const char *tls_key;
+    size_t tls_key_len;
+    const char *tls_name;
+    size_t tls_name_len;
 } rc_options;
 
 /* Who moves the bytes of a client. With a host all of its calls are for one thread, and rc_wait is
@@ -266,7 +279,12 @@ enum {
     RC_OPTION_MAX_BYTES = 12,
     RC_OPTION_CLOCK = 13,
     RC_OPTION_DRIVER = 14,
-    RC_OPTION_MAX_LENT = 15
+    RC_OPTION_MAX_LENT = 15,
+    RC_OPTION_USER = 16,
+    RC_OPTION_PASSWORD = 17,
+    RC_OPTION_TLS_CERT = 18,
+    RC_OPTION_TLS_KEY = 19,
+    RC_OPTION_TLS_NAME = 20
 };
 typedef struct rc_refusal {
     int32_t option;    /* RC_OPTION_* */

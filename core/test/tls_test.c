@@ -51,8 +51,10 @@ static void bytes_without_room_are_an_error_that_has_a_text(void)
 {
     static char bytes[FLOOD];
     struct rc_tls_context *context = NULL;
+    const struct rc_tls_files files = {NULL, NULL, NULL, NULL};
+    enum rc_tls_fault fault;
     const char *why = NULL;
-    if (!CHECK(rc_tls_context_new(&context, NULL, &why) == 0))
+    if (!CHECK(rc_tls_context_new(&context, &files, &fault, &why) == 0))
         return;
     struct rc_tls *tls = rc_tls_new(context, "example.test");
     if (CHECK(tls != NULL)) {

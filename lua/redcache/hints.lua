@@ -6,9 +6,13 @@
 local hints = {}
 
 local URL = 'the server stands in the url, as in url = "redis://127.0.0.1:6379"'
-local LOGIN = 'it stands in the url, as in url = "redis://user:password@127.0.0.1:6379"'
+local LOGIN = "the options are user and password, or the url has them, as in"
+    .. ' url = "redis://user:password@127.0.0.1:6379"'
 local DATABASE = 'it stands in the url, as in url = "redis://127.0.0.1:6379/3"'
 local TLS = 'TLS is asked for by the url, as in url = "rediss://redis.example:6379"'
+local VERIFY = "the server's certificate is always verified: name the one to trust, as in"
+    .. ' tlsCa = "/etc/redis/ca.pem", and where it has another name than the host of the url'
+    .. " tlsServerName"
 local SOCKET = 'it stands in the url, as in url = "unix:///run/redis/redis.sock"'
 local TIMEOUT = "for all calls of a cache it is commandTimeout, for connecting connectTimeout"
 local POOL = "there is no pool: all callers share two connections"
@@ -20,9 +24,19 @@ local PREFIX = 'it is namespace here: namespace = "app" puts "app:" before every
 local MEANT = {
     host = URL, hostname = URL, port = URL, server = URL, servers = URL, address = URL, addr = URL,
     uri = URL, ip = URL, [""] = URL, endpoint = URL,
-    password = LOGIN, pass = LOGIN, auth = LOGIN, user = LOGIN, username = LOGIN,
+    pass = LOGIN, login = LOGIN, username = LOGIN, credentials = LOGIN,
     db = DATABASE, database = DATABASE, dbindex = DATABASE,
-    tls = TLS, ssl = TLS, socket = SOCKET, path = SOCKET, unixsocket = SOCKET, unix = SOCKET,
+    tls = TLS, ssl = TLS, verify = VERIFY, sslverify = VERIFY, tlsverify = VERIFY,
+    insecure = VERIFY, skipverify = VERIFY, tlsskipverify = VERIFY, tlsinsecure = VERIFY,
+    insecureskipverify = VERIFY, rejectunauthorized = VERIFY, sslcertreqs = VERIFY,
+    verifypeer = VERIFY, checkhostname = VERIFY, sslcheckhostname = VERIFY,
+    servername = "the option is tlsServerName", sni = "the option is tlsServerName",
+    ca = "the option is tlsCa", cafile = "the option is tlsCa", sslca = "the option is tlsCa",
+    cert = "the option is tlsCert", certfile = "the option is tlsCert",
+    sslcert = "the option is tlsCert", sslcertfile = "the option is tlsCert",
+    key = "the option is tlsKey", keyfile = "the option is tlsKey",
+    sslkey = "the option is tlsKey", sslkeyfile = "the option is tlsKey",
+    socket = SOCKET, path = SOCKET, unixsocket = SOCKET, unix = SOCKET,
     prefix = PREFIX, keyprefix = PREFIX,
     timeout = TIMEOUT, readtimeout = TIMEOUT, sendtimeout = TIMEOUT,
     pool = POOL, poolsize = POOL, keepalive = POOL, maxconnections = POOL,

@@ -187,6 +187,20 @@ for _, driver in ipairs({ "loop", "thread" }) do
             assert.same({}, complaints(web))
         end)
 
+        it("shows a client certificate, and asks for the server by another name", function()
+            redis:call("CONFIG", "SET", "tls-auth-clients", "yes")
+            finally(function() redis:call("CONFIG", "SET", "tls-auth-clients", "no") end)
+            local more = ('tlsServerName = "localhost", tlsCert = "%s", tlsKey = "%s"')
+                :format(files.cert, files.key)
+            web = nginx.start({
+                http = "lua_ssl_trusted_certificate " .. files.ca .. ";",
+                locations = use("rediss://127.0.0.1:" .. tls_port, driver,
+                    more .. (driver == "thread" and (', tlsCa = "%s"'):format(files.ca) or "")),
+            })
+            works(10)
+            assert.same({}, complaints(web))
+        end)
+
         -- nginx compares a certificate with names alone, never with its addresses.
         it(driver == "loop" and "does not trust a certificate for an address, as nginx cannot"
             or "trusts a certificate for an address", function()

@@ -4,11 +4,11 @@ local redcache = require("redcache")
 local server = require("spec.support.server")
 local socket = require("spec.support.socket")
 
-local function start(names)
+local function start(names, wants_ours)
     local files, port = certificates.make(names), socket.free_port()
     local redis = server.start({ config = {
         "tls-port " .. port, "tls-cert-file " .. files.cert, "tls-key-file " .. files.key,
-        "tls-ca-cert-file " .. files.ca, "tls-auth-clients no",
+        "tls-ca-cert-file " .. files.ca, "tls-auth-clients " .. (wants_ours or "no"),
     } })
     return redis, ("rediss://127.0.0.1:%d"):format(port), files
 end
@@ -110,6 +110,54 @@ describe("a rediss:// url", function()
         local _, err = cache:get("small")
         assert.equal("unavailable", err.code)
         cache:close(0)
+    end)
+
+    it("is verified for tlsServerName where that is given", function()
+        local other, other_url, other_files = start("DNS:cache.example")
+        local cache = redcache.new({ url = other_url, tlsCa = other_files.ca,
+            tlsServerName = "cache.example" })
+        assert.is_true(cache:set("named", 1))
+        cache:close()
+        cache = redcache.new({ url = other_url, tlsCa = other_files.ca, commandTimeout = 1,
+            tlsServerName = "other.example" })
+        local _, err = cache:get("named")
+        assert.matches("TLS: .*mismatch", err.message)
+        cache:close(0)
+        other:stop()
+    end)
+
+    it("shows our certificate to a server that wants one", function()
+        local strict, strict_url, own = start("IP:127.0.0.1", "yes")
+        local cache = redcache.new({ url = strict_url, tlsCa = own.ca, commandTimeout = 1 })
+        local _, err = cache:set("key", 1)
+        assert.equal("unavailable", err.code)
+        cache:close(0)
+        cache = redcache.new({ url = strict_url, tlsCa = own.ca, tlsCert = own.cert,
+            tlsKey = own.key })
+        assert.is_true(cache:set("key", 1))
+        assert.equal(1, (cache:get("key")))
+        cache:close()
+        strict:stop()
+    end)
+
+    it("says which of the certificate's files is wrong", function()
+        local function message_of(opts)
+            opts.url, opts.tlsCa = url, files.ca
+            local ok, message = pcall(redcache.new, opts)
+            assert.is_false(ok)
+            return message
+        end
+        assert.matches("'tlsCert' to new: it needs the file with its key",
+            message_of({ tlsCert = files.cert }), 1, true)
+        assert.matches("'tlsKey' to new: it needs the file with its certificate",
+            message_of({ tlsKey = files.key }), 1, true)
+        assert.matches("'tlsCert' to new: the file holds no certificate",
+            message_of({ tlsCert = "/nowhere/cert.pem", tlsKey = files.key }), 1, true)
+        assert.matches("'tlsKey' to new: the file holds no key",
+            message_of({ tlsCert = files.cert, tlsKey = files.other_key }), 1, true)
+        local ok, message = pcall(redcache.new, { url = redis:url(), tlsServerName = "h" })
+        assert.is_false(ok)
+        assert.matches("'tlsServerName' to new: it is for TLS", message, 1, true)
     end)
 
     it("names the option when the CA file cannot be read", function()

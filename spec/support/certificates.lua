@@ -11,7 +11,7 @@ local function openssl(...)
 end
 
 --- A CA of its own, and a certificate of that CA for the given names
--- ("IP:127.0.0.1,DNS:localhost"): {ca =, cert =, key =}, paths.
+-- ("IP:127.0.0.1,DNS:localhost"): {ca =, cert =, key =, other_key =}, paths.
 function certificates.make(names)
     local dir = temp.dir()
     local key, request = dir .. "/key.pem", dir .. "/request.pem"
@@ -23,7 +23,7 @@ function certificates.make(names)
     temp.write(dir .. "/names", "subjectAltName=" .. names)
     openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial",
         "-days", "2", "-extfile", dir .. "/names", "-out", cert)
-    return { ca = ca, cert = cert, key = key }
+    return { ca = ca, cert = cert, key = key, other_key = ca_key }
 end
 
 return certificates

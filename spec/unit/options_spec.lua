@@ -84,8 +84,10 @@ describe("options.read", function()
     it("says where things are that other clients have options for", function()
         for name, meant in pairs({
             host = 'url = "redis://127.0.0.1:6379"', port = "url", redis_host = "url",
-            redis_port = "url", password = "user:password@", db = "6379/3", ssl = "rediss://",
-            prefix = "namespace", keyPrefix = "namespace", timeout = "commandTimeout",
+            redis_port = "url", pass = "user and password", db = "6379/3", ssl = "rediss://",
+            tlsVerify = "tlsCa =", insecureSkipVerify = "tlsCa =", ssl_verify = "tlsCa =",
+            verify = "tlsServerName", sni = "tlsServerName", prefix = "namespace",
+            keyPrefix = "namespace", timeout = "commandTimeout",
             lease_ttl = "did you mean 'leaseTtl'?", expire = "ttl", cancelTag = "of single calls",
             fresh = "of reads",
             wait = "of locks", pool_size = "two connections",

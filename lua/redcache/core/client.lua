@@ -59,6 +59,7 @@ function core_client.open(settings, driver)
         driver = settings.driver,
         is_memory = string.find(settings.url, "^memory://") ~= nil,
         connect_timeout = settings.connectTimeout,
+        identity = settings.identity, -- what nginx shows in TLS handshakes
         command_timeout = settings.commandTimeout,
         slots = {},
         count = 0,

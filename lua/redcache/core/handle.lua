@@ -23,6 +23,11 @@ end
 local OPTIONS = {
     [C.RC_OPTION_URL] = "url",
     [C.RC_OPTION_TLS_CA] = "tlsCa",
+    [C.RC_OPTION_TLS_CERT] = "tlsCert",
+    [C.RC_OPTION_TLS_KEY] = "tlsKey",
+    [C.RC_OPTION_TLS_NAME] = "tlsServerName",
+    [C.RC_OPTION_USER] = "user",
+    [C.RC_OPTION_PASSWORD] = "password",
     [C.RC_OPTION_CONNECT_TIMEOUT] = "connectTimeout",
     [C.RC_OPTION_COMMAND_TIMEOUT] = "commandTimeout",
     [C.RC_OPTION_MAX_VALUE] = "maxValue",
@@ -60,7 +65,12 @@ function core_handle.open(settings, driver)
     o.driver = driver
     o.url, o.url_len = settings.url, #settings.url
     o.group, o.group_len = settings.group, #settings.group
+    o.user, o.user_len = settings.user, #settings.user
+    o.password, o.password_len = settings.password, #settings.password
     o.tls_ca, o.tls_ca_len = settings.tlsCa, #settings.tlsCa
+    o.tls_cert, o.tls_cert_len = settings.tlsCert, #settings.tlsCert
+    o.tls_key, o.tls_key_len = settings.tlsKey, #settings.tlsKey
+    o.tls_name, o.tls_name_len = settings.tlsServerName, #settings.tlsServerName
     o.connect_timeout_ms = milliseconds(settings.connectTimeout)
     o.command_timeout_ms = milliseconds(settings.commandTimeout)
     o.max_value_bytes = settings.maxValue

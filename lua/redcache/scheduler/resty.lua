@@ -35,6 +35,7 @@ local semaphore = require("ngx.semaphore")
 local keeper = require("redcache.scheduler.resty.keeper")
 local sleepers = require("redcache.scheduler.resty.sleepers")
 local threads = require("redcache.scheduler.resty.threads")
+local tls = require("redcache.scheduler.resty.tls")
 local waiting = require("redcache.scheduler.waiting")
 
 local BACKENDS = {
@@ -50,8 +51,12 @@ local YIELDABLE = {
     ssl_cert = true,
 }
 
-function resty.check()
-    return nil
+function resty.check(settings)
+    if settings.driver == "loop" then
+        local message
+        settings.identity, message = tls.identity(settings)
+        return message
+    end
 end
 
 ---@return integer driver of the clients
@@ -65,6 +70,7 @@ local function begin(port, client)
     keeper.begin(port)
     port.backend = BACKENDS[client.driver]
     port.is_memory, port.connect_timeout = client.is_memory, client.connect_timeout
+    port.identity = client.identity
     port.is_passing = core_loop.has_rivals()
     port.backend.begin(port)
     if not core_loop.open(port) then

@@ -15,6 +15,7 @@ local core_loop = require("redcache.core.loop")
 local pool = require("redcache.scheduler.resty.pool")
 local semaphore = require("ngx.semaphore")
 local sleepers = require("redcache.scheduler.resty.sleepers")
+local tls = require("redcache.scheduler.resty.tls")
 local waiting = require("redcache.scheduler.waiting")
 
 local ngx = ngx
@@ -99,7 +100,7 @@ local function connect_tcp(port, link, sock, name, number, options)
 end
 
 local function connect(port, link, sock)
-    local name, number, tls = core_loop.host_address(port, link.number)
+    local name, number, is_tls = core_loop.host_address(port, link.number)
     local options = pool.own()
     local ok, err
     if not name then
@@ -112,8 +113,8 @@ local function connect(port, link, sock)
     if ok and sock:getreusedtimes() ~= 0 then
         -- Somebody has put it into a pool of our name: its database, its MULTI, its TLS.
         return nil, "the connection was used by others before"
-    elseif ok and tls then
-        ok, err = sock:sslhandshake(false, name, true)
+    elseif ok and is_tls then
+        ok, err = tls.shake(port.identity, sock, name)
     end
     return ok, err
 end
