@@ -16,6 +16,7 @@ end
 
 local cache = require("redcache.cache")
 local clock = require("redcache.clock")
+local core_command = require("redcache.core.command")
 local errors = require("redcache.errors")
 local fence = require("redcache.fence")
 local options = require("redcache.options")
@@ -98,6 +99,18 @@ redcache.new = cache.open
 ---@param opts? table
 ---@return redcache.Cache
 redcache.init = cache.init
+
+---The hash slot of a Redis key, 0 to 16383: keys of one slot are on one node of a cluster. Of a key
+---with a hash tag, "{user:7}:name", the slot is that of the tag. The key is the whole name in
+---Redis, namespace and all.
+---@param key string|number
+---@return integer slot
+function redcache.slot(key)
+    if type(key) ~= "string" and type(key) ~= "number" then
+        error("bad argument 'key' to slot: string expected, got " .. type(key), 2)
+    end
+    return core_command.key_slot(tostring(key))
+end
 
 ---Makes a clock for specs: it stands still at 0 until clock:advance(seconds); clock:now() tells it.
 ---A cache of redcache.new({ url = "memory://", clock = clock }) takes no real time and has no

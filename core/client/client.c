@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/slot.h"
 #include "client/registry.h"
 #include "client/stores.h"
 #include "driver/fork.h"
@@ -14,6 +15,11 @@
 int rc_abi(void)
 {
     return RC_ABI;
+}
+
+int32_t rc_key_slot(const char *key, size_t key_len)
+{
+    return rc_slot(key, key_len);
 }
 
 int64_t rc_now_us(void)

@@ -1,4 +1,5 @@
 local namespace = require("redcache.namespace")
+local redcache = require("redcache")
 
 describe("namespace.prefix", function()
     it("joins names by a colon", function()
@@ -32,5 +33,22 @@ describe("namespace.lock_key", function()
                 seen[key] = true
             end
         end
+    end)
+end)
+
+describe("redcache.slot", function()
+    it("is what Redis says", function() -- CLUSTER KEYSLOT of Redis 7.0.15
+        for key, slot in pairs({
+            ["123456789"] = 12739, foo = 12182, ["{foo}bar"] = 12182, ["x{foo}y{z}"] = 12182,
+            ["{}foo"] = 9500, ["foo{"] = 7673, [""] = 0,
+        }) do
+            assert.equal(slot, redcache.slot(key), key)
+        end
+        assert.equal(redcache.slot("7"), redcache.slot(7))
+    end)
+
+    it("wants a key", function()
+        assert.has_error(function() redcache.slot() end,
+            "bad argument 'key' to slot: string expected, got nil")
     end)
 end)

@@ -11,6 +11,11 @@ local fill, life_ms = core_entry.fill, core_entry.life_ms
 
 local core_command = {}
 
+---@return integer slot 0 to 16383
+function core_command.key_slot(key)
+    return C.rc_key_slot(key, #key)
+end
+
 ---@return integer status
 function core_command.begin(slot, flags)
     return C.rc_begin(slot.op, flags)
