@@ -42,11 +42,14 @@ local redcache = {
 ---
 ---Connection: url ("memory://": a store in this process, see below; or
 ---redis://[user:password@]host[:port][/db], the same with rediss:// for TLS, or
----unix://[user:password@]/path[?db=n]), tlsCa ("": the system's; else a file with the CA
----certificates to trust; the server's must be valid for the host of the url), tlsServerName (""; a
----name that it must be valid for, and is asked for (SNI), in place of that host), tlsCert, tlsKey
----(""; files with our certificate and its key, PEM, for servers that want one), user, password ("":
----those of the url, if it has any), namespace ("" no
+---unix://[user:password@]/path[?db=n], or
+---redis+sentinel://[user:password@]host[:26379],host,.../master[/db], the same with
+---rediss+sentinel:// for TLS: the master of that name, as a majority of these 1 to 15 sentinels
+---tells), sentinelUser, sentinelPassword (""; who we are to the sentinels), tlsCa ("": the
+---system's; else a file with the CA certificates to trust; the server's must be valid for the host
+---of the url), tlsServerName (""; a name that it must be valid for, and is asked for (SNI), in
+---place of that host), tlsCert, tlsKey (""; files with our certificate and its key, PEM, for
+---servers that want one), user, password ("": those of the url, if it has any), namespace ("" no
 ---prefix; else keys begin with it and ":"), group (""), connectTimeout (1), commandTimeout (0.5),
 ---maxValue (8 MiB), maxKey (65536 bytes), maxQueue (65536 requests), degradedTtl (1: how long a
 ---value loaded while Redis is away is shared in the process), spin (true: poll for a moment before

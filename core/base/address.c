@@ -1,12 +1,19 @@
 #include "base/address.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/name.h"
 #include "redcache.h"
 
-enum { DEFAULT_PORT = 6379, MAX_DB = 1 << 20, MAX_SOCKET_PATH = 107, MAX_STORE_NAME = 100 };
+enum {
+    DEFAULT_PORT = 6379,
+    DEFAULT_SENTINEL_PORT = 26379,
+    MAX_DB = 1 << 20,
+    MAX_SOCKET_PATH = 107,
+    MAX_STORE_NAME = 100
+};
 
 static const char *find(const char *from, const char *end, char wanted)
 {
@@ -120,22 +127,11 @@ static void set_label(struct rc_address *address)
              (unsigned)address->port, (int)address->db);
 }
 
-static const char *parse_tcp(struct rc_address *address, const char *rest, const char *end)
+/* host[:port] or [host][:port]. NULL: it is one; else what is wrong. */
+static const char *parse_host(struct rc_address *address, const char *rest, const char *host_end,
+                              int64_t port)
 {
-    if (find(rest, end, '?') != NULL)
-        return "nothing may follow '?' but for unix://: the database is written as in "
-               "redis://host:port/3";
-    if (find(rest, end, ',') != NULL)
-        return "one server only: a list with commas is not understood";
-    const char *slash = find(rest, end, '/');
-    const char *host_end = slash != NULL ? slash : end;
-    int64_t number = 0;
-    if (slash != NULL && slash + 1 < end) {
-        if (!parse_number(slash + 1, (size_t)(end - slash - 1), MAX_DB, &number))
-            return "the database must be a number";
-    }
-    address->db = (int32_t)number;
-
+    int64_t number = port;
     bool bracket = rest < host_end && *rest == '[';
     const char *name_end = bracket ? find(rest, host_end, ']') : NULL;
     if (bracket && name_end == NULL)
@@ -145,7 +141,6 @@ static const char *parse_tcp(struct rc_address *address, const char *rest, const
     const char *colon = find(bracket ? name_end : rest, host_end, ':');
     if (!bracket)
         name_end = colon != NULL ? colon : host_end;
-    number = DEFAULT_PORT;
     if (colon != NULL &&
         (!parse_number(colon + 1, (size_t)(host_end - colon - 1), 65535, &number) || number == 0))
         return "the port must be a number from 1 to 65535";
@@ -159,8 +154,154 @@ static const char *parse_tcp(struct rc_address *address, const char *rest, const
         return "the host name holds a blank or a control character";
     memcpy(address->host, name, name_len);
     address->host[name_len] = '\0';
-    set_label(address);
     return NULL;
+}
+
+static const char *parse_db(struct rc_address *address, const char *text, const char *end)
+{
+    int64_t number = 0;
+    if (text < end && !parse_number(text, (size_t)(end - text), MAX_DB, &number))
+        return "the database must be a number";
+    address->db = (int32_t)number;
+    return NULL;
+}
+
+static const char *parse_tcp(struct rc_address *address, const char *rest, const char *end)
+{
+    if (find(rest, end, '?') != NULL)
+        return "nothing may follow '?' but for unix://: the database is written as in "
+               "redis://host:port/3";
+    if (find(rest, end, ',') != NULL)
+        return "one server only: a list with commas is not understood";
+    const char *slash = find(rest, end, '/');
+    const char *why = slash != NULL ? parse_db(address, slash + 1, end) : NULL;
+    if (why == NULL)
+        why = parse_host(address, rest, slash != NULL ? slash : end, DEFAULT_PORT);
+    if (why == NULL)
+        set_label(address);
+    return why;
+}
+
+/* ---- sentinels ------------------------------------------------------------------------------- */
+
+/* Puts "host port" behind the others, in the order of their bytes: who names the same sentinels in
+   another order speaks of the same set. */
+static const char *add_sentinel(struct rc_address *address,
+                                char entries[][sizeof address->host + 8], const char *rest,
+                                const char *end)
+{
+    uint32_t at = address->sentinel_count;
+    if (at == RC_SENTINELS)
+        return "more than 15 sentinels are named";
+    const char *why = parse_host(address, rest, end, DEFAULT_SENTINEL_PORT);
+    if (why != NULL)
+        return why;
+    char entry[sizeof address->host + 8];
+    snprintf(entry, sizeof entry, "%s %u", address->host, (unsigned)address->port);
+    for (; at > 0 && strcmp(entries[at - 1], entry) >= 0; at--) {
+        if (strcmp(entries[at - 1], entry) == 0)
+            return "a sentinel is named twice: each has one voice";
+        memcpy(entries[at], entries[at - 1], sizeof entry);
+    }
+    memcpy(entries[at], entry, sizeof entry);
+    address->sentinel_count++;
+    return NULL;
+}
+
+/* As Redis has it. */
+static bool is_master_name(const char *name, size_t len)
+{
+    return len > 0 && len <= RC_MASTER_NAME && rc_is_name(name, len);
+}
+
+static const char *parse_set(struct rc_address *address, const char *rest, const char *slash,
+                             char entries[][sizeof address->host + 8])
+{
+    while (rest <= slash) {
+        const char *comma = find(rest, slash, ',');
+        const char *end = comma != NULL ? comma : slash;
+        const char *why = add_sentinel(address, entries, rest, end);
+        if (why != NULL)
+            return why;
+        rest = end + 1;
+    }
+    size_t len = 0;
+    for (uint32_t i = 0; i < address->sentinel_count; i++) {
+        int more = snprintf(address->server + len, sizeof address->server - len, "%s%s",
+                            i > 0 ? "," : "", entries[i]);
+        len += (size_t)more;
+        if (len + RC_MASTER_NAME + 16 > sizeof address->server)
+            return "the names of the sentinels are too long";
+    }
+    return NULL;
+}
+
+/* host[:port],.../master[/db]: the set is known by its sentinels and the master's name, wherever
+   that master is. */
+static const char *parse_sentinels(struct rc_address *address, const char *rest, const char *end)
+{
+    char entries[RC_SENTINELS][sizeof address->host + 8];
+    const char *slash = find(rest, end, '/');
+    if (find(rest, end, '?') != NULL)
+        return "nothing may follow '?': the database is written as in redis+sentinel://host/name/3";
+    if (slash == NULL)
+        return "the master's name is missing: redis+sentinel://host:26379,host/name";
+    const char *name = slash + 1;
+    const char *name_end = find(name, end, '/');
+    const char *why = parse_set(address, rest, slash, entries);
+    if (why == NULL && name_end != NULL)
+        why = parse_db(address, name_end + 1, end);
+    if (name_end == NULL)
+        name_end = end;
+    size_t len = (size_t)(name_end - name);
+    if (why == NULL && !is_master_name(name, len))
+        why = "the master's name behind the sentinels must be 1 to 100 letters, digits and ._-";
+    if (why != NULL)
+        return why;
+    memcpy(address->master, name, len);
+    address->master[len] = '\0';
+    memset(address->host, 0, sizeof address->host); /* the last sentinel's */
+    address->port = 0;
+    size_t at = strlen(address->server);
+    snprintf(address->server + at, sizeof address->server - at, " %s/%d", address->master,
+             (int)address->db);
+    snprintf(address->label, sizeof address->label, "%s/%d", address->master, (int)address->db);
+    return NULL;
+}
+
+void rc_address_sentinel(struct rc_address *address, const struct rc_address *set, uint32_t which)
+{
+    const char *entry = set->server;
+    memset(address, 0, sizeof *address);
+    for (uint32_t i = 0; i < which; i++)
+        entry = strchr(entry, ',') + 1;
+    size_t len = strcspn(entry, " ");
+    memcpy(address->host, entry, len);
+    address->port = (uint16_t)strtoul(entry + len, NULL, 10);
+    address->is_tls = set->is_tls;
+    address->has_user = set->sentinel_user_len > 0;
+    address->has_password = set->sentinel_password_len > 0;
+    address->user_len = set->sentinel_user_len;
+    address->password_len = set->sentinel_password_len;
+    memcpy(address->user, set->sentinel_user, sizeof address->user);
+    memcpy(address->password, set->sentinel_password, sizeof address->password);
+    snprintf(address->label, sizeof address->label, "%.100s:%u", address->host,
+             (unsigned)address->port);
+}
+
+bool rc_address_log_in_at_sentinels(struct rc_address *address, const char *user, size_t user_len,
+                                    const char *password, size_t password_len)
+{
+    if (user_len >= sizeof address->sentinel_user ||
+        password_len >= sizeof address->sentinel_password)
+        return false;
+    if (user_len > 0)
+        memcpy(address->sentinel_user, user, user_len);
+    if (password_len > 0)
+        memcpy(address->sentinel_password, password, password_len);
+    address->sentinel_user_len = user_len;
+    address->sentinel_password_len = password_len;
+    return true;
 }
 
 static const char *parse_memory(struct rc_address *address, const char *rest, const char *end)
@@ -183,6 +324,8 @@ static void name_server(struct rc_address *address)
              (unsigned)address->port, (int)address->db);
 }
 
+static const char CREDENTIALS[] = "the part before '@' must be user:password or :password";
+
 int rc_address_parse(struct rc_address *address, const char *url, size_t len, const char **why)
 {
     const char *end = url + len;
@@ -194,15 +337,27 @@ int rc_address_parse(struct rc_address *address, const char *url, size_t len, co
         name_server(address);
         return *why == NULL ? 0 : RC_ERR_ARGUMENT;
     }
+    bool is_sentinel = len >= 17 && memcmp(url, "redis+sentinel://", 17) == 0;
+    bool is_tls_sentinel = len >= 18 && memcmp(url, "rediss+sentinel://", 18) == 0;
+    if (is_sentinel || is_tls_sentinel) {
+        const char *at = url + (is_sentinel ? 17 : 18);
+        address->is_tls = is_tls_sentinel;
+        if (!parse_credentials(address, &at, end))
+            *why = CREDENTIALS;
+        else
+            *why = parse_sentinels(address, at, end);
+        return *why == NULL ? 0 : RC_ERR_ARGUMENT;
+    }
     bool is_unix = len >= 7 && memcmp(url, "unix://", 7) == 0;
     bool is_tcp = len >= 8 && memcmp(url, "redis://", 8) == 0;
     address->is_tls = len >= 9 && memcmp(url, "rediss://", 9) == 0;
     if (!is_unix && !is_tcp && !address->is_tls)
-        *why = "it must begin with memory://, redis://, rediss:// or unix://, as in "
-               "redis://127.0.0.1:6379";
+        *why =
+            "it must begin with memory://, redis://, rediss://, redis+sentinel:// or unix://, as "
+            "in redis://127.0.0.1:6379";
     const char *rest = url + (is_unix ? 7 : address->is_tls ? 9 : 8);
     if (*why == NULL && !parse_credentials(address, &rest, end))
-        *why = "the part before '@' must be user:password or :password";
+        *why = CREDENTIALS;
     if (*why == NULL)
         *why = is_unix ? parse_unix(address, rest, end) : parse_tcp(address, rest, end);
     name_server(address);

@@ -4,7 +4,9 @@
  * What:    redis://[[user]:password@]host[:port][/db], also redis://[::1]:6379, the same with
  *          rediss:// for TLS, and unix://[[user]:password@]/path/to.sock[?db=n]. User, password and
  *          path may hold %XX. memory://[name] is a store in this process; a name has letters,
- *          digits and ._- only.
+ *          digits and ._- only. redis+sentinel://[[user]:password@]host[:port],.../master[/db]:
+ *          the master of that name, which these sentinels know, and who we are there; with
+ *          rediss+sentinel:// TLS for the sentinels and the master.
  * Threads: pure; an address is constant after parsing.
  * Memory:  fixed size, no pointers.
  * Errors:  RC_ERR_ARGUMENT; `why` is a static text that never holds a part of the URL (it may hold
@@ -18,12 +20,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { RC_SENTINELS = 15, RC_MASTER_NAME = 100 }; /* at most */
+
 struct rc_address {
     bool is_memory;
     bool is_unix;
     bool is_tls;
     bool has_password;
     bool has_user;
+    uint32_t sentinel_count; /* 0: it is no set. Else host and port are not known: sentinels are */
+    char master[RC_MASTER_NAME + 1]; /* its name; "": none */
     /* Or the socket's path, at most 107 bytes then (sun_path); or the store's name. */
     char host[256];
     uint16_t port;
@@ -32,9 +38,14 @@ struct rc_address {
     size_t password_len;
     char user[128];
     char password[512];
-    /* Which server that is, the same in every process that shares what it knows of it. Today its
-       host, port and database; where an address is looked up by a name, that name. */
-    char server[288];
+    /* The same for the sentinels. */
+    size_t sentinel_user_len;
+    size_t sentinel_password_len;
+    char sentinel_user[128];
+    char sentinel_password[512];
+    /* Which server that is, the same in every process that shares what it knows of it: its host,
+       port and database; of a set "host port,host port master/db", sorted. */
+    char server[1024];
     char label[128]; /* "127.0.0.1:6379/0", for health and errors: no user, no password */
 };
 
@@ -43,5 +54,11 @@ int rc_address_parse(struct rc_address *address, const char *url, size_t len, co
    of `from`. False: the host is too long. */
 bool rc_address_elsewhere(struct rc_address *address, const struct rc_address *from,
                           const char *host, uint16_t port);
+/* Makes the address of one sentinel of a set. */
+void rc_address_sentinel(struct rc_address *address, const struct rc_address *set, uint32_t which);
+/* Who we are to the sentinels of a set: user ("": the default one) and password ("": none). False:
+   one is too long. */
+bool rc_address_log_in_at_sentinels(struct rc_address *address, const char *user, size_t user_len,
+                                    const char *password, size_t password_len);
 
 #endif

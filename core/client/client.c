@@ -62,6 +62,8 @@ static int write_name(struct rc_buf *name, const rc_options *options)
     error |= rc_buf_append(name, options->tls_name, options->tls_name_len);
     error |= rc_buf_append(name, options->user, options->user_len);
     error |= rc_buf_append(name, options->password, options->password_len);
+    error |= rc_buf_append(name, options->sentinel_user, options->sentinel_user_len);
+    error |= rc_buf_append(name, options->sentinel_password, options->sentinel_password_len);
     return error | rc_buf_append(name, options->near_name, options->near_name_len);
 }
 
@@ -174,6 +176,7 @@ static struct rc_client *new_client(const rc_options *options, rc_refusal *refus
                rc_options_check_memory(options, &client->address, refusal) &&
                rc_options_check_tls(options, &client->address, refusal) &&
                rc_options_take_login(options, &client->address, refusal) &&
+               rc_options_log_in(options, &client->address, refusal) &&
                prepare(client, options, refusal);
     }
     if (good)

@@ -28,7 +28,7 @@
 struct rc_client {
     /* Fixed after init. */
     rc_options options; /* strings: `name` */
-    struct rc_buf name; /* url, group, tls_*, user, password, near_name */
+    struct rc_buf name; /* url, group, tls_*, the logins, near_name */
     struct rc_address address;
     struct rc_tls_context *tls_context; /* rediss:// only */
     struct rc_near *near;               /* NULL: none */
@@ -70,6 +70,8 @@ bool rc_options_check_tls(const rc_options *options, const struct rc_address *ad
 /* Puts user and password into the address. false: they do not fit, or the url has some, too. */
 bool rc_options_take_login(const rc_options *options, struct rc_address *address,
                            rc_refusal *refusal);
+/* Takes over who we are to the sentinels of the address. false: that is refused. */
+bool rc_options_log_in(const rc_options *options, struct rc_address *address, rc_refusal *refusal);
 /* Writes down what is wrong with an option (static text). false: `why` is NULL, nothing is. */
 bool rc_refuse(rc_refusal *refusal, int32_t option, const char *why);
 

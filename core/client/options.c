@@ -170,3 +170,18 @@ bool rc_options_take_login(const rc_options *options, struct rc_address *address
     address->has_password = true;
     return true;
 }
+
+bool rc_options_log_in(const rc_options *options, struct rc_address *address, rc_refusal *refusal)
+{
+    bool has_user = options->sentinel_user_len > 0;
+    bool has_password = options->sentinel_password_len > 0;
+    int32_t named = has_user ? RC_OPTION_SENTINEL_USER : RC_OPTION_SENTINEL_PASSWORD;
+    if (address->sentinel_count == 0 && (has_user || has_password))
+        return !rc_refuse(refusal, named, "it is for redis+sentinel:// only");
+    if (has_user && !has_password)
+        return !rc_refuse(refusal, named, "it needs the sentinels' password beside it");
+    if (!rc_address_log_in_at_sentinels(address, options->sentinel_user, options->sentinel_user_len,
+                                        options->sentinel_password, options->sentinel_password_len))
+        return !rc_refuse(refusal, named, "user or password is too long");
+    return true;
+}

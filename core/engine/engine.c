@@ -71,6 +71,29 @@ static void on_silence(void *owner, struct rc_server_node *node)
     rc_lends_on_silence(&engine->lends, node);
 }
 
+static bool may_open(void *owner, struct rc_link *link)
+{
+    struct rc_engine *engine = owner;
+    (void)link;
+    return rc_sentinel_may_open(&engine->sentinel);
+}
+
+/* What knows more than one server. Where that fails nothing is left of the lends either. */
+static int init_many(struct rc_engine *engine)
+{
+    struct rc_context *context = &engine->context;
+    struct rc_topology *topology = &engine->topology;
+    int error = rc_cluster_init(&engine->cluster, context, topology);
+    if (error == 0) {
+        error = rc_sentinel_init(&engine->sentinel, context, topology, &engine->lends);
+        if (error != 0)
+            rc_cluster_deinit(&engine->cluster);
+    }
+    if (error != 0)
+        rc_lends_deinit(&engine->lends);
+    return error;
+}
+
 int rc_engine_init(struct rc_engine *engine, const rc_options *options,
                    const struct rc_address *address, struct rc_near *near,
                    const struct rc_seed *seed, int64_t now_us)
@@ -82,7 +105,8 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
                                       .on_down = on_down,
                                       .on_answer = on_answer,
                                       .on_push = on_push,
-                                      .on_silence = on_silence};
+                                      .on_silence = on_silence,
+                                      .may_open = address->sentinel_count > 0 ? may_open : NULL};
     struct rc_context *context = &engine->context;
     struct rc_topology *topology = &engine->topology;
     memset(engine, 0, sizeof *engine);
@@ -97,8 +121,8 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
         return error;
     }
     error = rc_lends_init(&engine->lends, context, topology);
-    if (error == 0 && (error = rc_cluster_init(&engine->cluster, context, topology)) != 0)
-        rc_lends_deinit(&engine->lends);
+    if (error == 0)
+        error = init_many(engine);
     if (error != 0) {
         rc_topology_deinit(topology);
         rc_context_deinit(context);
@@ -119,6 +143,7 @@ void rc_engine_deinit(struct rc_engine *engine)
     rc_locks_deinit(&engine->locks);
     rc_track_deinit(&engine->track);
     rc_fetches_deinit(&engine->fetches);
+    rc_sentinel_deinit(&engine->sentinel);
     rc_lends_deinit(&engine->lends);
     rc_cluster_deinit(&engine->cluster);
     rc_topology_deinit(&engine->topology);
@@ -449,6 +474,7 @@ void rc_engine_close(struct rc_engine *engine)
     rc_leases_shutdown(&engine->leases);
     rc_locks_shutdown(&engine->locks);
     rc_lends_shutdown(&engine->lends);
+    rc_sentinel_shutdown(&engine->sentinel);
 }
 
 void rc_engine_warm(struct rc_engine *engine)
@@ -523,6 +549,7 @@ void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
     rc_node_get_health(rc_topology_node(&engine->topology, RC_SLOT_ANY), health);
     if (engine->cluster.is_on)
         rc_cluster_get_health(&engine->cluster, health);
+    rc_sentinel_get_health(&engine->sentinel, health);
     if (health->ready && is_refused(&engine->context)) {
         health->ready = 0; /* what is loaded cannot be stored */
         snprintf(health->cause, sizeof health->cause, "%s", engine->context.refusal);

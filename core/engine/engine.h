@@ -19,6 +19,7 @@
 #include "engine/lease.h"
 #include "engine/lend.h"
 #include "engine/lock.h"
+#include "engine/sentinel.h"
 #include "engine/topology.h"
 #include "engine/track.h"
 #include "near/near.h"
@@ -32,6 +33,7 @@ struct rc_engine {
     struct rc_leases leases;
     struct rc_locks locks;
     struct rc_lends lends;
+    struct rc_sentinel sentinel;
     struct rc_near *near; /* NULL: none. The client's; outlives the engine */
     struct rc_fetches fetches;
     struct rc_list running; /* ops by their `active` link */

@@ -368,6 +368,20 @@ void rc_lends_on_silence(struct rc_lends *lends, struct rc_server_node *node)
     }
 }
 
+void rc_lends_on_move(struct rc_lends *lends, struct rc_server_node *node)
+{
+    RC_LIST_EACH(place, following, &lends->idle) {
+        struct rc_spare *spare = RC_CONTAINER(place, struct rc_spare, place);
+        if (spare->link.node == node)
+            end(spare, "");
+    }
+    RC_LIST_EACH(member, next, &lends->busy) {
+        struct rc_spare *spare = RC_CONTAINER(member, struct rc_spare, place);
+        if (spare->link.node == node)
+            rc_link_redial(&spare->link, "the sentinels name another master");
+    }
+}
+
 static void end_all(struct rc_list *list)
 {
     RC_LIST_EACH(place, following, list) {

@@ -63,6 +63,9 @@ void rc_lends_return(struct rc_lends *lends, struct rc_lent *lent);
 
 /* The node's server does not answer: what waits for it on lent connections is over. */
 void rc_lends_on_silence(struct rc_lends *lends, struct rc_server_node *node);
+/* It is at another address now: what leads to the old one is over; who still waits for a
+   connection gets one to the new. */
+void rc_lends_on_move(struct rc_lends *lends, struct rc_server_node *node);
 /* All connections are closed, lent or not. No op is running. */
 void rc_lends_shutdown(struct rc_lends *lends);
 

@@ -55,7 +55,7 @@ void rc_link_deinit(struct rc_link *link)
 
 const char *rc_link_name(const struct rc_link *link)
 {
-    static const char *const names[RC_LINK_ROLES] = {"W", "T", "X"};
+    static const char *const names[RC_LINK_ROLES] = {"W", "T", "X", "S"};
     return names[link->role];
 }
 
@@ -240,16 +240,25 @@ static void write_request(struct rc_link *link, struct rc_req *req)
         rc_context_set_timer(link->context, &link->timer, link->context->now_us + stall_us(link));
 }
 
+static void start_opening(struct rc_link *link)
+{
+    if (link->may_open != NULL && !link->may_open(link)) {
+        link->state = RC_LINK_BACKOFF; /* without end */
+        return;
+    }
+    link->state = RC_LINK_OPENING;
+    link->wants_open = true;
+    rc_context_set_timer(
+        link->context, &link->timer,
+        rc_context_after_ms(link->context, link->context->options.connect_timeout_ms));
+}
+
 void rc_link_want(struct rc_link *link)
 {
     if (link->state != RC_LINK_IDLE || link->ended)
         return;
-    link->state = RC_LINK_OPENING;
-    link->wants_open = true;
     link->down_since_us = link->context->now_us;
-    rc_context_set_timer(
-        link->context, &link->timer,
-        rc_context_after_ms(link->context, link->context->options.connect_timeout_ms));
+    start_opening(link);
 }
 
 void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
@@ -436,6 +445,17 @@ void rc_link_give_up(struct rc_link *link, const char *cause)
     go_down(link, cause);
 }
 
+void rc_link_redial(struct rc_link *link, const char *cause)
+{
+    if (link->state == RC_LINK_IDLE)
+        return;
+    go_down(link, cause);
+    link->attempts = 0; /* at the new address */
+    link->refused = link->turned_away = false;
+    link->down_since_us = link->context->now_us;
+    rc_link_hurry(link);
+}
+
 void rc_link_lost(struct rc_link *link, const char *cause)
 {
     char text[RC_TEXT_SIZE];
@@ -525,13 +545,7 @@ static void on_timer(void *context, struct rc_timer *timer)
                           : "connecting timed out");
         break;
     case RC_LINK_READY: check_stall(link); break;
-    case RC_LINK_BACKOFF:
-        link->state = RC_LINK_OPENING;
-        link->wants_open = true;
-        rc_context_set_timer(
-            link->context, &link->timer,
-            rc_context_after_ms(link->context, link->context->options.connect_timeout_ms));
-        break;
+    case RC_LINK_BACKOFF: start_opening(link); break;
     }
 }
 
@@ -677,6 +691,17 @@ static void fail_queue(struct rc_link *link, int error)
     }
 }
 
+void rc_link_explain(struct rc_link *link, const char *cause, bool refused)
+{
+    if (link->state != RC_LINK_BACKOFF)
+        return;
+    snprintf(link->cause, sizeof link->cause, "%s", cause);
+    link->attempts++;
+    link->refused = refused;
+    if (refused)
+        fail_queue(link, RC_ERR_REDIS);
+}
+
 /* `cause` is the link's own, or another text. */
 static void refuse(struct rc_link *link, const char *cause)
 {
@@ -708,8 +733,13 @@ static void read_hello(struct rc_link *link, const struct rc_reply *reply)
     memset(&link->identity, 0, sizeof link->identity);
     remember_server(link, reply);
     rc_identity_read(&link->identity, reply, 0);
-    if (link->identity.mode == RC_SERVER_SENTINEL) {
-        refuse(link, "this is a sentinel, which keeps no data: use the address of a server");
+    if (link->role == RC_LINK_S) {
+        if (link->identity.mode != RC_SERVER_SENTINEL)
+            refuse(link, "this is no sentinel: redis+sentinel:// names the sentinels, and behind "
+                         "'/' the master");
+    } else if (link->identity.mode == RC_SERVER_SENTINEL) {
+        refuse(link, "this is a sentinel, which keeps no data: use the address of a server, or "
+                     "redis+sentinel://host:port/master");
     } else if (!is_at_least(link, 7, 0, 0)) {
         snprintf(link->cause, sizeof link->cause, "%s is too old: Redis 7.0 or newer is needed",
                  link->server);
@@ -843,6 +873,7 @@ static const struct handshake {
     [RC_LINK_T] = {5,
                    {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_TRACKING, RC_STEP_INFO, RC_STEP_PING}},
     [RC_LINK_X] = {4, {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}},
+    [RC_LINK_S] = {2, {RC_STEP_HELLO, RC_STEP_PING}},
 };
 
 /* Of one that was in use. */

@@ -2,8 +2,9 @@
  * link - the protocol state of one connection: handshake, requests in order, answers in order,
  * pushes.
  *
- * What:    three kinds. W carries commands; T has client tracking on and carries what must be told
- *          of changes; X is lent to one caller after the other (lend.h). A link is ready when its
+ * What:    four kinds. W carries commands; T has client tracking on and carries what must be told
+ *          of changes; X is lent to one caller after the other (lend.h); S leads to a sentinel
+ *          (sentinel.h). A link is ready when its
  *          PING was answered with PONG: a server that loads its data answers everything before.
  *          Requests wait while it is not ready; what may be repeated is sent again on the next
  *          connection, but not over X.
@@ -31,7 +32,7 @@
 struct rc_server_node;
 struct rc_line; /* the driver's */
 
-enum rc_link_role { RC_LINK_W, RC_LINK_T, RC_LINK_X, RC_LINK_ROLES };
+enum rc_link_role { RC_LINK_W, RC_LINK_T, RC_LINK_X, RC_LINK_S, RC_LINK_ROLES };
 
 /* The steps of handshakes; each is one command and one answer. */
 enum rc_link_step {
@@ -69,6 +70,9 @@ struct rc_link {
     void (*on_ready)(struct rc_link *link);
     void (*on_down)(struct rc_link *link);
     void (*on_push)(struct rc_link *link, const struct rc_reply *push);
+    /* It is about to connect. False: nobody knows where its server is, and it waits in backoff
+       until rc_link_redial. NULL: it may. */
+    bool (*may_open)(struct rc_link *link);
     /* The handshake is done, but for being ready. NULL: it may be; else why it must not. */
     const char *(*on_greeted)(struct rc_link *link);
     /* A node of a cluster has answered. True: the request was not done, and has left this link. */
@@ -144,6 +148,11 @@ void rc_link_shutdown(struct rc_link *link);
 struct rc_req *rc_link_question(struct rc_link *link);
 /* Connects although no request waits for it. */
 void rc_link_want(struct rc_link *link);
+/* Its server is at another address now: connects there at once, if it is in use. What was not sent
+   goes there; what was sent ends as on any lost connection. Not from inside a `done`. */
+void rc_link_redial(struct rc_link *link, const char *cause);
+/* Why it may not open, for those who wait. refused: waiting does not help, and they end. */
+void rc_link_explain(struct rc_link *link, const char *cause, bool refused);
 /* Drops the connection, which is of no use, and makes a new one. Not from inside a `done`. */
 void rc_link_give_up(struct rc_link *link, const char *cause);
 
@@ -160,7 +169,7 @@ void rc_link_lost(struct rc_link *link, const char *cause); /* connect failed, E
 void rc_link_feed(struct rc_link *link, const char *bytes, size_t len);
 void rc_link_sent(struct rc_link *link, size_t len);
 
-/* Of its role: "W", "T" or "X". */
+/* Of its role: "W", "T", "X" or "S". */
 const char *rc_link_name(const struct rc_link *link);
 
 /* Waiting for it makes no sense: the server does not let us in. */

@@ -55,14 +55,22 @@ static struct rc_link *wrong_of(struct rc_server_node *node, struct rc_link *you
     return node->suspect;
 }
 
+/* The objection to a server that is not the kind of server that was meant; NULL: there is none. */
+static const char *judge_role(const struct rc_link *link)
+{
+    bool is_wrong = link->node->only_master && link->identity.role == RC_SERVER_REPLICA;
+    return is_wrong ? "the server is a replica: the sentinels will name the master" : NULL;
+}
+
 /* This link has shaken hands: compares its server with the other link's. NULL: they are one, as far
    as is known, or the other link was the wrong one and is down now; else why this one must go. */
 static const char *on_link_greeted(struct rc_link *link)
 {
     struct rc_server_node *node = link->node;
     struct rc_link *other = link->role == RC_LINK_W ? link_t(node) : link_w(node);
-    if (!rc_link_is_ready(other))
-        return NULL;
+    const char *objection = judge_role(link);
+    if (objection != NULL || !rc_link_is_ready(other))
+        return objection;
     if (!rc_identity_differs(&link->identity, &other->identity)) {
         const char *change = rc_identity_change(&other->identity, &link->identity);
         node->suspect = NULL;
@@ -74,6 +82,12 @@ static const char *on_link_greeted(struct rc_link *link)
         return TWO_SERVERS;
     rc_link_give_up(other, TWO_SERVERS);
     return NULL;
+}
+
+static bool may_open(struct rc_link *link)
+{
+    const struct rc_node_news *news = &link->node->news;
+    return news->may_open(news->owner, link);
 }
 
 /* ---- news of the links ----------------------------------------------------------------------- */
@@ -112,16 +126,33 @@ static void on_link_down(struct rc_link *link)
         node->news.on_silence(node->news.owner, node);
     if (link->role != RC_LINK_T)
         return;
+    node->reached_us = 0;
     if (!RC_MUTANT(NO_FLUSH_ON_RECONNECT))
         rc_node_begin_epoch(node);
     node->news.on_untracked(node->news.owner, node);
 }
 
+/* The older of what T has said and what others say. */
+static void move_horizon(struct rc_server_node *node)
+{
+    int64_t vouched_us = node->vouched_us;
+    rc_near_set_asof(node->owner, node->reached_us < vouched_us ? node->reached_us : vouched_us);
+}
+
 static void on_link_answered(struct rc_link *link, int64_t sent_us)
 {
     struct rc_server_node *node = link->node;
-    if (link->tracking && !is_in_cluster(node))
-        rc_near_set_asof(node->owner, rc_horizon_reach(&node->horizon, sent_us));
+    if (!link->tracking || is_in_cluster(node))
+        return;
+    node->reached_us = rc_horizon_reach(&node->horizon, sent_us);
+    move_horizon(node);
+}
+
+void rc_node_vouch(struct rc_server_node *node, int64_t vouched_us)
+{
+    node->vouched_us = vouched_us;
+    if (node->near != NULL && node->reached_us > 0)
+        move_horizon(node);
 }
 
 static bool on_link_answer(struct rc_link *link, struct rc_req *req, const struct rc_reply *reply)
@@ -177,6 +208,7 @@ static int init_links(struct rc_server_node *node)
         link->on_push = on_link_push;
         link->on_answer = on_link_answer;
         link->on_greeted = on_link_greeted;
+        link->may_open = node->news.may_open != NULL ? may_open : NULL;
     }
     return 0;
 }
@@ -194,6 +226,9 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
     node->context = context;
     node->address = *address;
     node->news = *news;
+    node->only_master = false;
+    node->vouched_us = INT64_MAX;
+    node->reached_us = 0;
     int error = init_links(node);
     if (error != 0)
         return error;
@@ -215,6 +250,17 @@ void rc_node_deinit(struct rc_server_node *node)
         rc_near_remove_owner(node->near, node->owner);
     }
     deinit_links(node);
+}
+
+void rc_node_move(struct rc_server_node *node, const struct rc_address *address)
+{
+    static const char MOVED[] = "the sentinels name another master";
+    node->address = *address;
+    node->suspect = NULL;
+    node->vouched_us = 0; /* of this one nobody has spoken yet */
+    /* T first: copies of the old server are void before anything is done at the new one. */
+    rc_link_redial(link_t(node), MOVED);
+    rc_link_redial(link_w(node), MOVED);
 }
 
 /* ---- near copies ----------------------------------------------------------------------------- */
@@ -281,6 +327,9 @@ static void check(struct rc_server_node *node)
 static const char *on_spare_greeted(struct rc_link *link)
 {
     const struct rc_link *w = link_w(link->node);
+    const char *objection = judge_role(link);
+    if (objection != NULL)
+        return objection;
     bool differs = rc_link_is_ready(w) && rc_identity_differs(&link->identity, &w->identity);
     return differs ? TWO_SERVERS : NULL;
 }
@@ -312,6 +361,7 @@ int rc_node_init_spare(struct rc_server_node *node, struct rc_link *link)
     link->on_ready = on_spare_ready;
     link->on_push = ignore_push;
     link->on_greeted = on_spare_greeted;
+    link->may_open = link_w(node)->may_open;
     link->on_quiet = on_spare_quiet;
     return 0;
 }

@@ -43,6 +43,8 @@ struct rc_node_news {
     void (*on_push)(void *owner, struct rc_link *link, const struct rc_reply *push);
     /* The server does not answer commands, though its connection stands. */
     void (*on_silence)(void *owner, struct rc_server_node *node);
+    /* As rc_link's. NULL: the address is known, and stays. */
+    bool (*may_open)(void *owner, struct rc_link *link);
 };
 
 /* The links that a node has from its beginning; by their roles, which come first. */
@@ -62,6 +64,11 @@ struct rc_server_node {
     struct rc_horizon horizon;
     struct rc_revalidate revalidate;
     struct rc_replay replay;
+    /* What others say of the server, beside itself. */
+    bool only_master; /* as a replica it is not the one that was meant */
+    int64_t
+        vouched_us; /* up to when they say that it is the right one; INT64_MAX: nobody is asked */
+    int64_t reached_us;   /* up to when T says that it is coherent; 0: T is down */
     struct rc_req *check; /* asks W's server how it is, for rc_node_get_health; or NULL */
     /* While the links lead to two servers. */
     struct rc_link *suspect; /* the one that is made again; NULL: they agree, or one is closed */
@@ -100,6 +107,11 @@ void rc_node_deinit(struct rc_server_node *node); /* after the links' shutdown *
 
 /* Readies a link to this node that may be lent: on_down and on_gone are the caller's to set. */
 int rc_node_init_spare(struct rc_server_node *node, struct rc_link *link);
+
+/* The server is at another address now: its links are made again there. */
+void rc_node_move(struct rc_server_node *node, const struct rc_address *address);
+/* Others have said that this is the right server, in answer to what was sent then. */
+void rc_node_vouch(struct rc_server_node *node, int64_t vouched_us);
 
 /* Changes may have passed us by: nothing that was read up to now is known coherent. */
 void rc_node_begin_epoch(struct rc_server_node *node);

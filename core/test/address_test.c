@@ -54,6 +54,75 @@ static void reads_user_and_password(void)
     CHECK(strstr(address.label, "a@b") == NULL);
 }
 
+static bool is_set(const char *url, const char *server, int db)
+{
+    return parse(url) && address.sentinel_count > 0 && address.db == db &&
+           strcmp(address.server, server) == 0;
+}
+
+static void reads_the_sentinels_of_a_set_in_any_order(void)
+{
+    struct rc_address sentinel;
+    CHECK(is_set("redis+sentinel://s1:26379,s2,s3/mymaster",
+                 "s1 26379,s2 26379,s3 26379 mymaster/0", 0));
+    CHECK(address.sentinel_count == 3 && strcmp(address.master, "mymaster") == 0);
+    CHECK(!address.is_tls && !address.is_unix && strcmp(address.label, "mymaster/0") == 0);
+    CHECK(
+        is_set("redis+sentinel://s3,s1,s2/mymaster/", "s1 26379,s2 26379,s3 26379 mymaster/0", 0));
+    CHECK(is_set("redis+sentinel://[::1]:7,h/m.1_-/9", "::1 7,h 26379 m.1_-/9", 9));
+    rc_address_sentinel(&sentinel, &address, 0);
+    CHECK(strcmp(sentinel.host, "::1") == 0 && sentinel.port == 7 && !sentinel.has_password);
+    CHECK(strcmp(sentinel.label, "::1:7") == 0);
+    rc_address_sentinel(&sentinel, &address, 1);
+    CHECK(strcmp(sentinel.host, "h") == 0 && sentinel.port == 26379 && !sentinel.is_tls);
+    CHECK(is_set("rediss+sentinel://h/m", "h 26379 m/0", 0) && address.is_tls);
+    rc_address_sentinel(&sentinel, &address, 0);
+    CHECK(sentinel.is_tls);
+}
+
+static void keeps_the_logins_of_master_and_sentinels_apart(void)
+{
+    struct rc_address sentinel, master;
+    char long_word[600];
+    memset(long_word, 'x', sizeof long_word);
+    CHECK(is_set("redis+sentinel://me:secret@h/m/2", "h 26379 m/2", 2));
+    CHECK(rc_address_log_in_at_sentinels(&address, "them", 4, "other", 5));
+    rc_address_sentinel(&sentinel, &address, 0);
+    CHECK(strcmp(sentinel.user, "them") == 0 && strcmp(sentinel.password, "other") == 0);
+    CHECK(sentinel.has_user && sentinel.has_password);
+    CHECK(rc_address_elsewhere(&master, &address, "10.0.0.1", 7001));
+    CHECK(strcmp(master.user, "me") == 0 && strcmp(master.password, "secret") == 0);
+    CHECK(strcmp(master.label, "10.0.0.1:7001/2") == 0 && master.port == 7001 && master.db == 2);
+    CHECK(!rc_address_log_in_at_sentinels(&address, long_word, 128, "", 0));
+    CHECK(!rc_address_log_in_at_sentinels(&address, "", 0, long_word, 512));
+}
+
+static void refuses_sets_that_are_none(void)
+{
+    char url[2048] = "redis+sentinel://";
+    CHECK(!parse("redis+sentinel://h") && strstr(why, "the master's name is missing") != NULL);
+    CHECK(!parse("redis+sentinel://h/") && strstr(why, "1 to 100 letters") != NULL);
+    CHECK(!parse("redis+sentinel://h/my master"));
+    CHECK(!parse("redis+sentinel:///m") && strstr(why, "host name") != NULL);
+    CHECK(!parse("redis+sentinel://h,/m") && strstr(why, "host name") != NULL);
+    CHECK(!parse("redis+sentinel://h:0/m") && strstr(why, "port") != NULL);
+    CHECK(!parse("redis+sentinel://h/m/x") && strstr(why, "database") != NULL);
+    CHECK(!parse("redis+sentinel://h/m?db=1") && strstr(why, "'?'") != NULL);
+    CHECK(!parse("redis+sentinel://h,i,h:26379/m") && strstr(why, "twice") != NULL);
+    CHECK(!parse("redis+sentinel://secret@h/m") && strstr(why, "user:password") != NULL);
+    for (int i = 0; i < 15; i++)
+        sprintf(url + strlen(url), "%sh%d", i > 0 ? "," : "", i);
+    strcat(url, "/m");
+    CHECK(parse(url) && address.sentinel_count == 15);
+    strcpy(url + strlen(url) - 2, ",more/m");
+    CHECK(!parse(url) && strstr(why, "15") != NULL);
+    strcpy(url, "redis+sentinel://");
+    for (int i = 0; i < 6; i++)
+        sprintf(url + strlen(url), "%s%0200d", i > 0 ? "," : "", i);
+    strcat(url, "/m");
+    CHECK(!parse(url) && strstr(why, "too long") != NULL);
+}
+
 static void reads_the_name_of_a_store(void)
 {
     CHECK(parse("memory://") && address.is_memory && strcmp(address.host, "") == 0);
@@ -159,7 +228,8 @@ static void stands_any_bytes(void)
         int error = rc_address_parse(&address, copy, len, &why);
         free(copy);
         if (error == 0)
-            CHECK(strlen(address.label) > 0 && (address.is_memory || strlen(address.host) > 0));
+            CHECK(strlen(address.label) > 0 &&
+                  (address.is_memory || address.sentinel_count > 0 || strlen(address.host) > 0));
     }
 }
 
@@ -167,6 +237,9 @@ int main(void)
 {
     TEST(reads_host_port_and_database);
     TEST(reads_user_and_password);
+    TEST(reads_the_sentinels_of_a_set_in_any_order);
+    TEST(keeps_the_logins_of_master_and_sentinels_apart);
+    TEST(refuses_sets_that_are_none);
     TEST(reads_the_name_of_a_store);
     TEST(reads_the_path_of_a_socket);
     TEST(refuses_what_it_can_not_mean);

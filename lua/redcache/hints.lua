@@ -14,6 +14,7 @@ local VERIFY = "the server's certificate is always verified: name the one to tru
     .. ' tlsCa = "/etc/redis/ca.pem", and where it has another name than the host of the url'
     .. " tlsServerName"
 local SOCKET = 'it stands in the url, as in url = "unix:///run/redis/redis.sock"'
+local SENTINELS = 'they stand in the url, as in url = "redis+sentinel://s1:26379,s2,s3/mymaster"'
 local TIMEOUT = "for all calls of a cache it is commandTimeout, for connecting connectTimeout"
 local POOL = "there is no pool: all callers share two connections"
 local TTL = "the option is ttl, in seconds"
@@ -44,7 +45,9 @@ local MEANT = {
     serializer = "the option is codec", encoding = "the option is codec",
     localcache = "the option is near", nearcache = "the option is near", l1 = "the option is near",
     size = "the option is maxBytes, or near = { bytes = ... }",
-    sentinel = "sentinels are not supported", sentinels = "sentinels are not supported",
+    sentinel = SENTINELS, sentinels = SENTINELS, mastername = SENTINELS, master = SENTINELS,
+    sentinelusername = "the option is sentinelUser",
+    sentinelpass = "the option is sentinelPassword",
     cluster = "clusters are not supported", nodes = "clusters are not supported",
 }
 

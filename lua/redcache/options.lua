@@ -46,6 +46,8 @@ local DECLARED = {
     { "tlsServerName", "string", "", at = "new", min = 0, max = 255 },
     { "user", "string", "", at = "new", min = 0, max = 127 },
     { "password", "string", "", at = "new", min = 0, max = 511 },
+    { "sentinelUser", "string", "", at = "new", min = 0, max = 127 },
+    { "sentinelPassword", "string", "", at = "new", min = 0, max = 511 },
     { "connectTimeout", "number", 1, at = "new", min = 0.001, max = 60 },
     { "commandTimeout", "number", 0.5, at = "new", min = 0.001, max = 60 },
     { "maxValue", "integer", 8 * 1024 * 1024, at = "new", min = 1,

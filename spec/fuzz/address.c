@@ -32,6 +32,28 @@ static size_t put_encoded(char *out, size_t at, const char *bytes, size_t len)
     return at;
 }
 
+static size_t put_host(char *out, size_t at, const struct rc_address *address)
+{
+    char text[300];
+    bool is_bare = strchr(address->host, ':') == NULL && address->host[0] != '[';
+    snprintf(text, sizeof text, is_bare ? "%s:%u" : "[%s]:%u", address->host,
+             (unsigned)address->port);
+    return put_text(out, at, text);
+}
+
+/* The sentinels' and the master's names, in the order that the address has them in. */
+static size_t put_set(char *out, size_t at, const struct rc_address *address)
+{
+    struct rc_address sentinel;
+    for (uint32_t i = 0; i < address->sentinel_count; i++) {
+        rc_address_sentinel(&sentinel, address, i);
+        at = put_text(out, at, i > 0 ? "," : "");
+        at = put_host(out, at, &sentinel);
+    }
+    at = put_text(out, at, "/");
+    return put_text(out, at, address->master);
+}
+
 /* Writes the URL of an address, with another password where it has one. */
 static size_t write_url(char out[URL_MAX], const struct rc_address *address, const char *password,
                         size_t password_len)
@@ -39,10 +61,9 @@ static size_t write_url(char out[URL_MAX], const struct rc_address *address, con
     char rest[300];
     if (address->is_memory)
         return put_text(out, put_text(out, 0, "memory://"), address->host);
-    size_t at = put_text(out, 0,
-                         address->is_unix  ? "unix://"
-                         : address->is_tls ? "rediss://"
-                                           : "redis://");
+    bool is_set = address->sentinel_count > 0;
+    size_t at = put_text(out, 0, address->is_unix ? "unix" : address->is_tls ? "rediss" : "redis");
+    at = put_text(out, at, is_set ? "+sentinel://" : "://");
     if (address->has_password) {
         at = put_encoded(out, at, address->user, address->user_len);
         at = put_text(out, at, ":");
@@ -55,9 +76,8 @@ static size_t write_url(char out[URL_MAX], const struct rc_address *address, con
         snprintf(rest, sizeof rest, "?db=%d", (int)address->db);
         return put_text(out, at, rest);
     }
-    bool is_bare = strchr(address->host, ':') == NULL && address->host[0] != '[';
-    snprintf(rest, sizeof rest, is_bare ? "%s:%u/%d" : "[%s]:%u/%d", address->host,
-             (unsigned)address->port, (int)address->db);
+    at = is_set ? put_set(out, at, address) : put_host(out, at, address);
+    snprintf(rest, sizeof rest, "/%d", (int)address->db);
     return put_text(out, at, rest);
 }
 
@@ -65,11 +85,12 @@ static void check_ends(const struct rc_address *address)
 {
     FUZZ_CHECK(memchr(address->host, '\0', sizeof address->host) != NULL);
     FUZZ_CHECK(memchr(address->label, '\0', sizeof address->label) != NULL);
-    FUZZ_CHECK((address->host[0] != '\0' || address->is_memory) && address->label[0] != '\0');
+    bool is_named = address->is_memory || address->sentinel_count > 0;
+    FUZZ_CHECK((address->host[0] != '\0' || is_named) && address->label[0] != '\0');
     FUZZ_CHECK(address->user_len < sizeof address->user && address->user[address->user_len] == 0);
     FUZZ_CHECK(address->password_len < sizeof address->password &&
                address->password[address->password_len] == 0);
-    FUZZ_CHECK(address->is_unix || address->is_memory || address->port != 0);
+    FUZZ_CHECK(address->is_unix || is_named || address->port != 0);
     FUZZ_CHECK(address->has_user == (address->user_len > 0) && address->db >= 0);
 }
 

@@ -169,7 +169,11 @@ typedef struct rc_entry {
    the default. */
 typedef struct rc_options {
     /* redis://[[user]:password@]host[:port][/db], the same with rediss:// for TLS,
-       unix://[[user]:password@]/path[?db=n], or memory://[name], the default: a store in this
+       unix://[[user]:password@]/path[?db=n],
+       redis+sentinel://[[user]:password@]host[:26379],host,.../master[/db], the master of that name
+       as more than half of these sentinels (at most 15) tell where it is, rediss+sentinel:// with
+       TLS to the sentinels and the master, each certificate valid for the host that is connected
+       to; or memory://[name], the default: a store in this
        process, one per name (letters, digits, "._-", at most 100) and clock. It is shared by all
        clients that open it, and gone when the last of them is closed. A child of fork() begins with
        empty stores, and without the near caches of its parent's clients of memory:// */
@@ -220,6 +224,12 @@ typedef struct rc_options {
     size_t tls_key_len;
     const char *tls_name;
     size_t tls_name_len;
+    /* redis+sentinel:// only: who we are to the sentinels, which know nothing of the url's user. At
+       most 127 and 511 bytes; a user needs a password; without a user it is the default one */
+    const char *sentinel_user;
+    size_t sentinel_user_len;
+    const char *sentinel_password;
+    size_t sentinel_password_len;
 } rc_options;
 
 /* Who moves the bytes of a client. With a host all of its calls are for one thread, and rc_wait is
@@ -252,7 +262,9 @@ enum {
     RC_OPTION_PASSWORD = 17,
     RC_OPTION_TLS_CERT = 18,
     RC_OPTION_TLS_KEY = 19,
-    RC_OPTION_TLS_NAME = 20
+    RC_OPTION_TLS_NAME = 20,
+    RC_OPTION_SENTINEL_USER = 21,
+    RC_OPTION_SENTINEL_PASSWORD = 22
 };
 typedef struct rc_refusal {
     int32_t option;    /* RC_OPTION_* */
@@ -368,7 +380,7 @@ typedef struct rc_stats {
 
 typedef struct rc_health {
     int32_t ready;           /* 1: a read and a write would work now */
-    int32_t tracking;        /* 1 on; 0 not connected yet or not allowed */
+    int32_t tracking;        /* 1 on; 0 not connected yet, not allowed, or no sentinels' word */
     int64_t down_ms;         /* since when not ready; 0 when ready */
     char server[64];         /* "redis 7.0.15", "" when not known yet */
     char address[128];       /* without user and password */

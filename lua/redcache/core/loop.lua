@@ -26,8 +26,8 @@ local core_loop = {}
 local ports = {}
 local own_loops = 0 -- of this Lua state
 
-local CONNECTION = { "url", "group", "user", "password", "tlsCa", "tlsCert", "tlsKey",
-    "tlsServerName", "connectTimeout", "commandTimeout", "maxValue",
+local CONNECTION = { "url", "group", "user", "password", "sentinelUser", "sentinelPassword",
+    "tlsCa", "tlsCert", "tlsKey", "tlsServerName", "connectTimeout", "commandTimeout", "maxValue",
     "maxKey", "maxQueue", "degradedTtl", "spin", "maxBytes", "scheduler", "driver", "clock" }
 
 local function port_key(settings)

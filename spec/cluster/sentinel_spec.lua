@@ -1,0 +1,286 @@
+-- A client of a real set that sentinels watch: it finds the master from any of them, follows it,
+-- and serves nothing near that a majority does not vouch for.
+--
+-- Env: REDCACHE_SERVER, as everywhere. REDCACHE_SENTINEL_FAILOVERS: of each kind under load (3).
+-- REDCACHE_VERBOSE: prints what was measured.
+
+local clock = require("spec.support.clock")
+local redcache = require("redcache")
+local sentinel = require("spec.support.sentinel")
+local worker = require("spec.support.worker")
+
+local FAILOVERS = tonumber(os.getenv("REDCACHE_SENTINEL_FAILOVERS")) or 3
+-- What a clock that is read before a call, and scheduling, may add to a bound.
+local SLACK = 0.05
+local PERIOD = 0.25 -- maxStale / 4
+
+local bed, caches
+
+setup(function() bed = sentinel.start() end)
+teardown(function() bed:stop() end)
+before_each(function() caches = {} end)
+after_each(function()
+    for _, cache in ipairs(caches) do cache:close() end
+end)
+
+local function open(options)
+    options = options or {}
+    options.url = options.url or bed:url()
+    options.codec, options.plain = "raw", true
+    caches[#caches + 1] = redcache.new(options)
+    return caches[#caches]
+end
+
+local function settled()
+    local master = bed:master()
+    bed:wait_settled(master)
+    return master
+end
+
+local function say(...)
+    if os.getenv("REDCACHE_VERBOSE") then io.stderr:write(string.format(...), "\n") end
+end
+
+local function url_of(sentinels)
+    local hosts = {}
+    for i, one in ipairs(sentinels) do hosts[i] = "127.0.0.1:" .. one.port end
+    return ("redis+sentinel://%s/%s"):format(table.concat(hosts, ","), sentinel.NAME)
+end
+
+describe("a client of a set", function()
+    it("finds the master through any one sentinel, and through all", function()
+        local master = settled()
+        for i = 1, #bed.sentinels do
+            local cache = open({ url = url_of({ bed.sentinels[i] }), group = "one" .. i })
+            assert(cache:set("found", "by" .. i, 60))
+            assert.equal("by" .. i, master:call("GET", "found"))
+        end
+        local cache = open()
+        assert(cache:set("found", "by all", 60))
+        local health = cache:health()
+        assert.is_true(health.ready, health.cause)
+        assert.equal(("127.0.0.1:%d/0"):format(master.port), health.address)
+    end)
+
+    it("is told what is wrong with a name, a login, and a server that is no sentinel", function()
+        local master = settled()
+        local cache = open({ url = (bed:url():gsub("/mymaster", "/another")) })
+        local _, err = cache:get("k")
+        assert.equal(redcache.errors.redis, err.code)
+        assert.matches("the sentinels know no master 'another'", err.message)
+        cache = open({ sentinelUser = "nobody", sentinelPassword = "secret" })
+        clock.wait_until(function()
+            _, err = cache:get("k")
+            return err.code == redcache.errors.redis
+        end, 5, "the refusal")
+        assert.matches("3 of 3 sentinels refuse us, as '127.0.0.1:%d+': WRONGPASS", err.message)
+        assert.is_nil(err.message:find("secret", 1, true))
+        assert.is_nil(cache:health().cause:find("secret", 1, true))
+        cache = open({ url = url_of({ master }) })
+        clock.wait_until(function()
+            _, err = cache:get("k")
+            return err.code == redcache.errors.redis
+        end, 5, "the refusal")
+        assert.matches("this is no sentinel", err.message)
+    end)
+
+    it("needs few rights at the sentinels, and goes without news where it may not hear", function()
+        local RIGHTS = { "on", ">secret", "-@all", "+sentinel|get-master-addr-by-name", "+ping" }
+        for i, one in ipairs(bed.sentinels) do
+            one:call("ACL", "SETUSER", "watcher", unpack(RIGHTS))
+            if i > 1 then
+                one:call("ACL", "SETUSER", "watcher", "+subscribe", "resetchannels",
+                    "&+switch-master")
+            end
+        end
+        local cache = open({ sentinelUser = "watcher", sentinelPassword = "secret" })
+        assert(cache:set("k", "v", 60))
+        clock.wait_until(function()
+            local answers = 0
+            for _, one in ipairs(bed.sentinels) do
+                for line in one:call("CLIENT", "LIST"):gmatch("[^\n]+") do
+                    if line:find("name=redcache-S", 1, true) and line:find("user=watcher", 1, true)
+                    then answers = answers + 1 end
+                end
+            end
+            return answers == #bed.sentinels
+        end, 5, "all three")
+    end)
+end)
+
+-- ---- What goes on while masters change.
+
+local Load = {}
+Load.__index = Load
+
+local function start_load()
+    local ports = {}
+    for i, one in ipairs(bed.sentinels) do ports[i] = one.port end
+    local load = setmetatable({}, Load)
+    for _, role in ipairs({ "writer", "reader", "setter" }) do
+        load[role] = worker.start({ file = "spec/cluster/sentinel_load.lua", params = {
+            role = role, url = bed:url(), sentinels = ports, maxStale = 1,
+        } })
+        load[role]:event("working", 20)
+    end
+    return load
+end
+
+function Load:stop()
+    local results = {}
+    for _, role in ipairs({ "writer", "reader", "setter" }) do self[role]:send({ stop = true }) end
+    for _, role in ipairs({ "writer", "reader", "setter" }) do
+        results[role] = self[role]:join(30)
+    end
+    return results
+end
+
+-- Without what a new master did not have: {number, when} of each write that the set has kept.
+local function kept_writes(written)
+    local kept, at = {}, 1
+    local changes = written.kept
+    for _, ack in ipairs(written.acked) do
+        while changes[at] and changes[at][2] <= ack[2] do
+            while kept[#kept] and kept[#kept][1] > changes[at][1] do kept[#kept] = nil end
+            at = at + 1
+        end
+        kept[#kept + 1] = ack
+    end
+    return kept
+end
+
+-- The largest time by which a read was behind a write that was acknowledged and kept.
+local function largest_lag(written, runs)
+    local kept, lag = kept_writes(written), 0
+    for _, run in ipairs(runs) do
+        local low, high = 1, #kept + 1 -- the first that is newer than what was read
+        while low < high do
+            local middle = math.floor((low + high) / 2)
+            if kept[middle][1] > run[1] then high = middle else low = middle + 1 end
+        end
+        if kept[low] then lag = math.max(lag, run[2] - kept[low][2]) end
+    end
+    return lag
+end
+
+-- Which acknowledged keys the set has lost; each was sent within a span around a change.
+local function check_lost(results, master, changes)
+    local client, latest = master:client(), 0
+    local count = 0
+    for _, ack in ipairs(results.setter.acked) do
+        if client:call("EXISTS", ack[1]) == 0 then
+            local excused = false
+            for _, change in ipairs(changes) do
+                if ack[3] >= change.began and ack[2] <= change.named + PERIOD + SLACK then
+                    excused = true
+                    latest = math.max(latest, ack[2] - change.named)
+                end
+            end
+            assert.is_true(excused, ack[1] .. " is missing")
+            count = count + 1
+        end
+    end
+    client:close()
+    return count, latest
+end
+
+-- When the first write began after `instant` that was acknowledged by the new master.
+local function back_after(results, instant)
+    for _, ack in ipairs(results.setter.acked) do
+        if ack[2] >= instant then return ack[3] - instant end
+    end
+end
+
+local function run_failovers(change_master)
+    local load, changes = start_load(), {}
+    for _ = 1, FAILOVERS do
+        local old = settled()
+        clock.sleep(1.5) -- longer than maxStale: copies are read, and writes go through
+        local began = clock.now()
+        local new, restore = change_master(old)
+        changes[#changes + 1] = { began = began, named = clock.now() }
+        clock.sleep(1.5)
+        if restore then restore() end
+        bed:wait_settled(new)
+    end
+    clock.sleep(1.2)
+    local results = load:stop()
+    local master = settled()
+    local lost, latest = check_lost(results, master, changes)
+    local lag = largest_lag(results.writer, results.reader.runs)
+    local slowest = 0
+    for _, change in ipairs(changes) do
+        slowest = math.max(slowest, back_after(results, change.named) or math.huge)
+    end
+    local said = {}
+    for code, count in pairs(results.setter.errors) do said[#said + 1] = code .. " " .. count end
+    say("%d failovers: %d writes, %d reads, %d near; largest lag %.3f s; back after %.3f s; %d "
+        .. "writes lost by the set, the last sent %.3f s after a majority named the new master; %s",
+        FAILOVERS, #results.setter.acked, results.reader.reads, results.reader.near, lag, slowest,
+        lost, latest, table.concat(said, ", "))
+    assert.is_true(results.reader.near > 1000, "near copies were read")
+    assert.is_true(lag <= 1 + clock.scaled(SLACK), ("a read was behind by %.3f s"):format(lag))
+    assert.is_true(slowest <= clock.scaled(1), ("back after %.3f s"):format(slowest))
+end
+
+describe("readers and writers of a set", function()
+    it("live through planned failovers", function()
+        run_failovers(function() return bed:failover() end)
+    end)
+
+    it("live through the death of the master", function()
+        run_failovers(function(old)
+            bed:kill(old)
+            return bed:wait_other(old), function() bed:restart(old) end
+        end)
+    end)
+
+    it("live through a master that stands still, and goes on", function()
+        run_failovers(function(old)
+            bed:pause(old)
+            return bed:wait_other(old), function() bed:resume(old) end
+        end)
+    end)
+end)
+
+describe("near copies of a set", function()
+    local cache
+
+    -- Reads the key for so long; how many reads were near hits since `from` seconds.
+    local function read_for(seconds, from)
+        local began, near, other = clock.now(), 0, 0
+        repeat
+            local value, err, source = cache:get("near")
+            assert.equal("v", value, err and err.message)
+            if clock.now() - began >= from then
+                if source == "redis" then other = other + 1 else near = near + 1 end
+            end
+            clock.sleep(0.001)
+        until clock.now() - began >= seconds
+        return near, other
+    end
+
+    it("stay with one sentinel of three down, and rest where two are", function()
+        local master = settled()
+        master:call("SET", "near", "v")
+        cache = open({ maxStale = 1 })
+        read_for(0.5, 0)
+        bed:kill(bed.sentinels[1])
+        local near, other = read_for(2.5, 0)
+        assert.is_true(near > 100 and other <= 5, near .. " near, " .. other .. " others")
+        bed:kill(bed.sentinels[2])
+        near = read_for(2.5, 1 + SLACK)
+        assert.equal(0, near)
+        local health = cache:health()
+        assert.is_true(health.ready)
+        assert.is_false(health.tracking)
+        assert.matches("1 of 3 sentinels answer, and 2 have to", health.cause)
+        assert(cache:set("other", "v", 60))
+        bed:restart(bed.sentinels[1])
+        bed:restart(bed.sentinels[2])
+        clock.wait_until(function() return cache:health().tracking end, 10, "the sentinels' word")
+        near = read_for(1, 0.5)
+        assert.is_true(near > 100)
+        settled()
+    end)
+end)
