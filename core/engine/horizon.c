@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include "engine/command.h"
-
 enum {
     DEFAULT_NEED_US = 1000000, /* maxStale, while no reader has told */
     TICK_MIN_US = 2000,
@@ -118,15 +116,7 @@ struct rc_req *rc_horizon_ping(struct rc_horizon *horizon)
     int64_t now_us = horizon->context->now_us;
     if (!rc_link_is_ready(horizon->link) || rc_horizon_reach(horizon, now_us) < now_us)
         return rc_link_question(horizon->link);
-    struct rc_req *req = rc_req_take(horizon->context);
-    if (req == NULL)
-        return NULL;
-    if (rc_command_head(&req->bytes, 1) != 0 || rc_command_text(&req->bytes, "PING") != 0) {
-        rc_req_give(req);
-        return NULL;
-    }
-    req->expect = 1;
-    return req;
+    return rc_link_ping(horizon->link);
 }
 
 int64_t rc_horizon_reach(const struct rc_horizon *horizon, int64_t sent_us)

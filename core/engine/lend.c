@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "engine/call.h"
-#include "engine/command.h"
 
 enum {
     IDLE_US = 30 * 1000 * 1000, /* nobody has wanted it for so long: it is closed */
@@ -163,17 +162,7 @@ static void on_greeted(struct rc_req *req, int status, struct rc_reply *reply, c
    new one is told apart by its handshake. */
 static struct rc_req *make_greeting(struct rc_link *link)
 {
-    if (rc_link_is_ready(link))
-        return rc_link_question(link);
-    struct rc_req *req = rc_req_take(link->context);
-    if (req == NULL)
-        return NULL;
-    if (rc_command_head(&req->bytes, 1) != 0 || rc_command_text(&req->bytes, "PING") != 0) {
-        rc_req_give(req);
-        return NULL;
-    }
-    req->expect = 1;
-    return req;
+    return rc_link_is_ready(link) ? rc_link_question(link) : rc_link_ping(link);
 }
 
 static void give_to(struct rc_spare *spare, struct rc_op *op)

@@ -330,15 +330,25 @@ void rc_link_fail(struct rc_req *req, int status)
     complete(req, status, NULL, NULL);
 }
 
-struct rc_req *rc_link_question(struct rc_link *link)
+struct rc_req *rc_link_ping(struct rc_link *link)
 {
     struct rc_req *req = rc_req_take(link->context);
     if (req == NULL)
         return NULL;
-    int error = rc_command_head(&req->bytes, 1);
-    error |= rc_command_text(&req->bytes, "PING");
-    error |= rc_identity_ask(&req->bytes, &link->identity);
-    if (error != 0) {
+    if (rc_command_head(&req->bytes, 1) != 0 || rc_command_text(&req->bytes, "PING") != 0) {
+        rc_req_give(req);
+        return NULL;
+    }
+    req->expect = 1;
+    return req;
+}
+
+struct rc_req *rc_link_question(struct rc_link *link)
+{
+    struct rc_req *req = rc_link_ping(link);
+    if (req == NULL)
+        return NULL;
+    if (rc_identity_ask(&req->bytes, &link->identity) != 0) {
         rc_req_give(req);
         return NULL;
     }

@@ -143,6 +143,8 @@ void rc_link_fail(struct rc_req *req, int status);
 void rc_link_forget(struct rc_req *req);
 /* Fails every request and stays closed. */
 void rc_link_shutdown(struct rc_link *link);
+/* A PING, which the caller sends. NULL: no memory. */
+struct rc_req *rc_link_ping(struct rc_link *link);
 /* A PING, and who the server is: moves confirmed_us, or takes the link down. The caller sends it,
    and may want its `done`. NULL: no memory. */
 struct rc_req *rc_link_question(struct rc_link *link);

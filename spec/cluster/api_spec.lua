@@ -12,33 +12,7 @@ local NEAR = {
     ["a near value is served from memory until Redis says it changed"] = true,
 }
 
-local RUN = [[
-    content_by_lua_block {
-        local cases = require("spec.support.api_cases")
-        local args = ngx.req.get_uri_args()
-        local list = args.light and cases.light or cases
-        local function numbers(text)
-            local all = {}
-            for number in text:gmatch("%d+") do all[#all + 1] = tonumber(number) end
-            return all
-        end
-        local ok, message = pcall(cases.run, list[tonumber(args.case)], {
-            url = args.url, other_url = args.other_url, ports = numbers(args.ports),
-            pids = numbers(args.pids), scheduler = "resty", driver = args.driver,
-            pause = ngx.sleep,
-            together = function(functions)
-                local threads, first = {}, nil
-                for i, fn in ipairs(functions) do threads[i] = ngx.thread.spawn(fn) end
-                for _, thread in ipairs(threads) do
-                    local fine, cause = ngx.thread.wait(thread)
-                    first = first or (not fine and cause or nil)
-                end
-                if first then error(first, 0) end
-            end,
-        })
-        ngx.print(ok and "" or tostring(message))
-    }
-]]
+local RUN = [[content_by_lua_block { require("spec.nginx.api_run")() }]]
 
 local bed, ports, pids
 

@@ -5,29 +5,7 @@ local api_cases = require("spec.support.api_cases")
 local nginx = require("spec.support.nginx")
 local server = require("spec.support.server")
 
--- Runs the case that the query names; answers with what failed, or nothing.
-local RUN = [[
-    content_by_lua_block {
-        local cases = require("spec.support.api_cases")
-        local args = ngx.req.get_uri_args()
-        local list = args.light and cases.light or cases
-        local ok, message = pcall(cases.run, list[tonumber(args.case)], {
-            url = args.url, other_url = args.other_url, port = tonumber(args.port),
-            pid = tonumber(args.pid), scheduler = "resty", driver = args.driver,
-            pause = ngx.sleep,
-            together = function(functions)
-                local threads, first = {}, nil
-                for i, fn in ipairs(functions) do threads[i] = ngx.thread.spawn(fn) end
-                for _, thread in ipairs(threads) do
-                    local fine, cause = ngx.thread.wait(thread)
-                    first = first or (not fine and cause or nil)
-                end
-                if first then error(first, 0) end
-            end,
-        })
-        ngx.print(ok and "" or tostring(message))
-    }
-]]
+local RUN = [[content_by_lua_block { require("spec.nginx.api_run")() }]]
 
 local possible, reason = nginx.is_possible()
 
