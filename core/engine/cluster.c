@@ -36,7 +36,9 @@ static void on_try_again(void *context, struct rc_timer *timer)
     cluster->tried_us = cluster->context->now_us;
     while (!rc_list_is_empty(&due)) {
         struct rc_req *req = RC_CONTAINER(due.next, struct rc_req, place);
-        rc_topology_move(cluster->topology, req, rc_topology_node(cluster->topology, req->slot));
+        rc_topology_move(cluster->topology, req,
+                         req->slot >= 0 ? rc_topology_node(cluster->topology, req->slot)
+                                        : req->link->node);
     }
 }
 

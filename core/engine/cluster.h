@@ -47,7 +47,7 @@ void rc_cluster_deinit(struct rc_cluster *cluster); /* after rc_cluster_shutdown
 /* Fails what waits. Before the links' shutdown. */
 void rc_cluster_shutdown(struct rc_cluster *cluster);
 
-/* A link has shaken hands, or was lost. */
+/* A link has shaken hands; it was lost, or could not be made. */
 void rc_cluster_on_ready(struct rc_cluster *cluster, struct rc_link *link);
 void rc_cluster_on_down(struct rc_cluster *cluster, const struct rc_link *link);
 /* Where an error of the link's server sends a command: to that node, or (RC_REDIRECT_WAIT) there

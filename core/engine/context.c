@@ -98,6 +98,7 @@ struct rc_req *rc_req_take(struct rc_context *context)
     rc_buf_init(&req->bytes);
     req->context = context;
     req->script = -1;
+    req->slot = -1;
     return req;
 }
 
@@ -113,6 +114,7 @@ void rc_req_give(struct rc_req *req)
     req->context = context;
     req->bytes = bytes;
     req->script = -1;
+    req->slot = -1;
     rc_list_prepend(&context->pool, &req->place);
 }
 

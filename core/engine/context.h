@@ -38,7 +38,7 @@ struct rc_req {
     const struct rc_buf *read_key;
     size_t held_bytes; /* its part of the link's */
     uint32_t expect;   /* answers to come */
-    int32_t slot;      /* where it belongs; topology sets it */
+    int32_t slot;      /* where it belongs; topology sets it. -1: where it was sent */
     uint8_t hops;      /* how often a server has sent it elsewhere */
     bool is_held;      /* it waits until the server can do it: `link->cause` says why */
     bool is_asking;    /* each of its commands goes behind ASKING: the slot is on its way there */

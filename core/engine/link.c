@@ -442,6 +442,8 @@ static void go_down(struct rc_link *link, const char *cause)
     link->answers = 0;
     if (was_ready)
         link->on_down(link);
+    else if (link->on_missed != NULL)
+        link->on_missed(link);
 }
 
 void rc_link_hurry(struct rc_link *link)

@@ -69,6 +69,8 @@ struct rc_link {
     /* News for the node. */
     void (*on_ready)(struct rc_link *link);
     void (*on_down)(struct rc_link *link);
+    /* A connection was lost before it was ready, or none could be made. NULL: nobody minds. */
+    void (*on_missed)(struct rc_link *link);
     void (*on_push)(struct rc_link *link, const struct rc_reply *push);
     /* It is about to connect. False: nobody knows where its server is, and it waits in backoff
        until rc_link_redial. NULL: it may. */

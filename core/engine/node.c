@@ -139,6 +139,12 @@ static void move_horizon(struct rc_server_node *node)
     rc_near_set_asof(node->owner, node->reached_us < vouched_us ? node->reached_us : vouched_us);
 }
 
+static void on_link_missed(struct rc_link *link)
+{
+    const struct rc_node_news *news = &link->node->news;
+    news->on_down(news->owner, link);
+}
+
 static void on_link_answered(struct rc_link *link, int64_t sent_us)
 {
     struct rc_server_node *node = link->node;
@@ -205,6 +211,7 @@ static int init_links(struct rc_server_node *node)
         link->node = node;
         link->on_ready = on_link_ready;
         link->on_down = on_link_down;
+        link->on_missed = on_link_missed;
         link->on_push = on_link_push;
         link->on_answer = on_link_answer;
         link->on_greeted = on_link_greeted;

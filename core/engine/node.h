@@ -34,7 +34,7 @@ struct rc_node_news {
     void (*on_tracked)(void *owner, struct rc_server_node *node);
     /* It tells of none any more. */
     void (*on_untracked)(void *owner, struct rc_server_node *node);
-    /* The link can be used; it was lost, or closed. */
+    /* The link can be used; it was lost, or closed, or could not be made. */
     void (*on_ready)(void *owner, struct rc_link *link);
     void (*on_down)(void *owner, struct rc_link *link);
     /* A node of a cluster has answered: as rc_link's on_answer. */

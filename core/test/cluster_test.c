@@ -308,6 +308,7 @@ static void begin(void)
                                 .max_value_bytes = 1 << 20,
                                 .max_key_bytes = 65536,
                                 .max_queue = 1000,
+                                .max_lent = 4,
                                 .degraded_ttl_ms = 1000};
     const struct rc_store_options store_options = {.seed = {{1, 2}}};
     const struct rc_seed seed = {{3, 4}};
@@ -619,6 +620,45 @@ static void what_waits_for_a_lost_master_goes_to_its_heir(void)
     end();
 }
 
+static void a_master_that_was_never_reached_has_an_heir_too(void)
+{
+    begin();
+    CHECK(is_number(start(0, 0, "INCR", key_of(0, 0)), 1)); /* connects to this one alone */
+    pass(1000);
+    lose(1);
+    give(RC_SLOT_COUNT / NODES, 2 * RC_SLOT_COUNT / NODES - 1, 2);
+    nodes[0].epoch = nodes[2].epoch = 2;
+    struct rc_op *op = start(1, 0, "INCR", key_of(1, 0));
+    pass(1500);
+    CHECK(is_number(op, 1));
+    end();
+}
+
+static void a_lent_connection_stays_where_it_is_while_slots_move(void)
+{
+    begin();
+    struct rc_lent lent = {0};
+    const char *key = key_of(0, 0);
+    CHECK(is_number(start(0, 0, "INCR", key), 1));
+    pass(1000);
+    struct rc_op *op = &ops[1];
+    rc_op_reset(op, RC_OP_BORROW);
+    op->ask.lent = &lent;
+    must(rc_buf_append(&op->ask.key, key, strlen(key)));
+    rc_engine_set_time(&engine, now_us);
+    rc_engine_submit(&engine, op); /* its connection is not ready yet */
+    give(0, RC_SLOT_COUNT / NODES - 1, 1);
+    nodes[0].epoch = nodes[1].epoch = nodes[2].epoch = 2;
+    rc_topology_assign(&engine.topology, 0, RC_SLOT_COUNT / NODES - 1,
+                       rc_topology_find(&engine.topology, "127.0.0.1", FIRST_PORT + 1));
+    rc_topology_reroute(&engine.topology);
+    run();
+    CHECK(!op->run.is_running && op->result.status == 0 && lent.spare != NULL);
+    rc_engine_take_back(&engine, &lent);
+    rc_buf_clear(&op->ask.key);
+    end();
+}
+
 static void what_may_have_been_done_is_not_repeated(void)
 {
     begin();
@@ -676,6 +716,8 @@ int main(void)
     TEST(waits_where_a_slot_is_not_whole);
     TEST(does_not_go_round_for_ever);
     TEST(what_waits_for_a_lost_master_goes_to_its_heir);
+    TEST(a_master_that_was_never_reached_has_an_heir_too);
+    TEST(a_lent_connection_stays_where_it_is_while_slots_move);
     TEST(what_may_have_been_done_is_not_repeated);
     TEST(what_waits_ends_with_the_client);
     TEST(a_caller_that_leaves_takes_back_what_waits);
