@@ -5,8 +5,8 @@
 --         (their ports; for the writer), maxStale (for the reader).
 -- Result: writer: acked = {{number, when}, ...} and kept = {{number, when}, ...}: at each change of
 --         master, what the new one had. reader: runs = {{number, the last time that a read of it
---         began, was it ever a near hit}, ...}. setter: acked = {{key, sent, when}, ...}, unknown =
---         {key, ...}, errors = {text = count}.
+--         began, the last time that a near hit of it began, or 0}, ...}. setter: acked = {{key,
+--         sent, when}, ...}, errors = {text = count}.
 
 local worker = ...
 local clock = require("spec.support.clock")
@@ -88,14 +88,14 @@ local function read()
             local number = tonumber(value)
             if number then
                 if not last or last[1] ~= number then
-                    last = { number, began, false }
+                    last = { number, began, 0 }
                     runs[#runs + 1] = last
                     if #runs == 1 then worker:emit("working") end
                 end
                 last[2] = began
                 reads = reads + 1
                 if source == "near" or source == "l0" then
-                    near, last[3] = near + 1, true
+                    near, last[3] = near + 1, began
                 end
             end
         end

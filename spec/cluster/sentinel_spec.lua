@@ -5,6 +5,7 @@
 -- REDCACHE_VERBOSE: prints what was measured.
 
 local clock = require("spec.support.clock")
+local proxy = require("spec.support.proxy")
 local redcache = require("redcache")
 local sentinel = require("spec.support.sentinel")
 local worker = require("spec.support.worker")
@@ -113,25 +114,25 @@ end)
 local Load = {}
 Load.__index = Load
 
-local function start_load()
+local ROLES = { "writer", "reader", "setter" }
+
+local function start_load(url, roles)
     local ports = {}
     for i, one in ipairs(bed.sentinels) do ports[i] = one.port end
-    local load = setmetatable({}, Load)
-    for _, role in ipairs({ "writer", "reader", "setter" }) do
-        load[role] = worker.start({ file = "spec/cluster/sentinel_load.lua", params = {
-            role = role, url = bed:url(), sentinels = ports, maxStale = 1,
+    local load = setmetatable({ roles = roles, workers = {} }, Load)
+    for _, role in ipairs(roles) do
+        load.workers[role] = worker.start({ file = "spec/cluster/sentinel_load.lua", params = {
+            role = role, url = url, sentinels = ports, maxStale = 1,
         } })
-        load[role]:event("working", 20)
+        load.workers[role]:event("working", 20)
     end
     return load
 end
 
 function Load:stop()
     local results = {}
-    for _, role in ipairs({ "writer", "reader", "setter" }) do self[role]:send({ stop = true }) end
-    for _, role in ipairs({ "writer", "reader", "setter" }) do
-        results[role] = self[role]:join(30)
-    end
+    for _, role in ipairs(self.roles) do self.workers[role]:send({ stop = true }) end
+    for _, role in ipairs(self.roles) do results[role] = self.workers[role]:join(30) end
     return results
 end
 
@@ -149,8 +150,9 @@ local function kept_writes(written)
     return kept
 end
 
--- The largest time by which a read was behind a write that was acknowledged and kept.
-local function largest_lag(written, runs)
+-- The largest time by which a read was behind a write that was acknowledged and kept. which: 2 all
+-- reads, 3 near hits.
+local function largest_lag(written, runs, which)
     local kept, lag = kept_writes(written), 0
     for _, run in ipairs(runs) do
         local low, high = 1, #kept + 1 -- the first that is newer than what was read
@@ -158,7 +160,7 @@ local function largest_lag(written, runs)
             local middle = math.floor((low + high) / 2)
             if kept[middle][1] > run[1] then high = middle else low = middle + 1 end
         end
-        if kept[low] then lag = math.max(lag, run[2] - kept[low][2]) end
+        if kept[low] then lag = math.max(lag, run[which] - kept[low][2]) end
     end
     return lag
 end
@@ -192,7 +194,7 @@ local function back_after(results, instant)
 end
 
 local function run_failovers(change_master)
-    local load, changes = start_load(), {}
+    local load, changes = start_load(bed:url(), ROLES), {}
     for _ = 1, FAILOVERS do
         local old = settled()
         clock.sleep(1.5) -- longer than maxStale: copies are read, and writes go through
@@ -207,7 +209,7 @@ local function run_failovers(change_master)
     local results = load:stop()
     local master = settled()
     local lost, latest = check_lost(results, master, changes)
-    local lag = largest_lag(results.writer, results.reader.runs)
+    local lag = largest_lag(results.writer, results.reader.runs, 2)
     local slowest = 0
     for _, change in ipairs(changes) do
         slowest = math.max(slowest, back_after(results, change.named) or math.huge)
@@ -245,6 +247,28 @@ end)
 
 describe("near copies of a set", function()
     local cache
+
+    -- The old master goes on for seconds, and the reader's connections to it stand.
+    it("rest where a failover is kept from their reader", function()
+        local proxies = {}
+        for i, one in ipairs(bed.sentinels) do proxies[i] = proxy.start({ port = one.port }) end
+        settled()
+        local load = start_load(url_of(proxies), { "writer", "reader" })
+        clock.sleep(1)
+        for i = 1, 2 do proxies[i]:stall("both") end
+        bed:failover()
+        clock.sleep(2.5)
+        for i = 1, 2 do proxies[i]:flow() end
+        clock.sleep(1.5)
+        local results = load:stop()
+        for _, one in ipairs(proxies) do one:stop() end
+        local near = largest_lag(results.writer, results.reader.runs, 3)
+        local all = largest_lag(results.writer, results.reader.runs, 2)
+        say("kept from the reader: near hits behind by %.3f s at most, reads of Redis by %.3f s",
+            near, all)
+        assert.is_true(near <= 1 + clock.scaled(SLACK), ("near, behind by %.3f s"):format(near))
+        settled()
+    end)
 
     -- Reads the key for so long; how many reads were near hits since `from` seconds.
     local function read_for(seconds, from)
