@@ -441,9 +441,9 @@ static int add_with_source(struct repeat *repeat, int script, const struct asked
     return error == 0 ? add_piece(repeat->plan, part, NULL, 0, step) : error;
 }
 
-/* MULTI was read, `at` is its step. EXEC runs all of it or, where a command was refused before,
-   nothing: then all goes where the first of those was sent. Not behind ASKING, which holds for one
-   command. */
+/* MULTI was read, `at` is its step. EXEC runs all of it or, where a command was refused before or
+   EXEC itself is, nothing: then all goes where the first of those was sent. Not behind ASKING,
+   which holds for one command. */
 static bool is_aborted(const struct repeat *repeat, uint32_t at, struct rc_plan_place *place)
 {
     struct reader reader = repeat->reader;
@@ -459,7 +459,8 @@ static bool is_aborted(const struct repeat *repeat, uint32_t at, struct rc_plan_
         if (said == NULL && rc_redirect_is(answer))
             said = answer;
         if (is_word(asked.name, "EXEC"))
-            return said != NULL && has_code(answer, "EXECABORT") && repeat->guide->follow != NULL &&
+            return said != NULL && (has_code(answer, "EXECABORT") || rc_redirect_is(answer)) &&
+                   repeat->guide->follow != NULL &&
                    repeat->guide->follow(repeat->guide->owner, said, place) && !place->is_asking;
     }
     return false;
@@ -474,6 +475,7 @@ static int repeat_step(struct repeat *repeat, uint32_t at, const struct asked *a
     struct rc_plan_place place = source(repeat)->place;
     if (is_word(asked->name, "MULTI")) {
         repeat->is_transaction = true;
+        repeat->place = place;
         repeat->is_repeated = is_aborted(repeat, at, &repeat->place);
     }
     if (repeat->is_transaction) {

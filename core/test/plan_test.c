@@ -557,6 +557,35 @@ static void a_transaction_that_was_not_run_goes_as_a_whole(void)
     end();
 }
 
+static void a_transaction_that_has_to_wait_stays_with_its_server(void)
+{
+    begin();
+    ask("MULTI");
+    ask("SET a 2");
+    ask("EXEC");
+    must(rc_plan_take_whole(&plan, 7, 3));
+    answer(0, "+OK\r\n-CLUSTERDOWN The cluster is down\r\n-EXECABORT Transaction\r\n");
+    if (!CHECK(repeat(0, &asked) == 1 && plan.parts[1].expect == 3))
+        exit(1);
+    CHECK(plan.parts[1].place.slot == 7);
+    end();
+}
+
+static void a_transaction_whose_end_is_sent_elsewhere_was_not_run(void)
+{
+    begin();
+    ask("MULTI");
+    ask("SET a 2");
+    ask("EXEC");
+    must(rc_plan_take_whole(&plan, 7, 3));
+    answer(0, "+OK\r\n+QUEUED\r\n-MOVED 1 h:7001\r\n"); /* the slot has left in between */
+    if (!CHECK(repeat(0, &asked) == 1 && asks(1, "MULTI|SET a 2|EXEC", 3)))
+        exit(1);
+    answer(1, "+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
+    CHECK(joins("+OK +QUEUED *1 +OK"));
+    end();
+}
+
 static void a_transaction_that_was_run_is_not_repeated(void)
 {
     begin();
@@ -601,6 +630,8 @@ int main(void)
     TEST(it_may_be_sent_on_again);
     TEST(keys_that_one_server_refuses_together_are_asked_one_by_one);
     TEST(a_transaction_that_was_not_run_goes_as_a_whole);
+    TEST(a_transaction_that_has_to_wait_stays_with_its_server);
+    TEST(a_transaction_whose_end_is_sent_elsewhere_was_not_run);
     TEST(a_transaction_that_was_run_is_not_repeated);
     return test_result();
 }
