@@ -183,6 +183,12 @@ static int prepare(struct rc_gather *gather, uint32_t first, uint8_t hops)
     return 0;
 }
 
+/* What is of no slot goes to some master: the url's server may have left long ago. */
+static int32_t slot_of(int32_t slot)
+{
+    return slot != RC_SLOT_ANY ? slot : 0;
+}
+
 static void send_parts(struct rc_gather *gather, uint32_t first)
 {
     const struct rc_plan *plan = &gather->plan;
@@ -195,7 +201,7 @@ static void send_parts(struct rc_gather *gather, uint32_t first)
             rc_topology_send_to(topology, req, rc_topology_at(topology, place->owner), place->slot,
                                 gather->deadline_us);
         else
-            rc_topology_send(topology, req, place->slot, gather->deadline_us);
+            rc_topology_send(topology, req, slot_of(place->slot), gather->deadline_us);
     }
 }
 
@@ -374,7 +380,7 @@ __attribute__((noinline)) static void start_somewhere(struct rc_calls *calls, st
         start_parts(calls, op, owners);
         return;
     }
-    start_whole(calls, op, slot);
+    start_whole(calls, op, slot_of(slot));
 }
 
 void rc_call_start(struct rc_calls *calls, struct rc_op *op)

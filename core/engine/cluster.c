@@ -10,6 +10,7 @@
 enum {
     REFRESH_GAP_MS = 500,  /* and half as much again by chance */
     ANSWER_MS = 1000,      /* a node that is alive answers within this; another one is asked then */
+    OLDER_MS = 20 * 1000,  /* longer than a node alone says that all is well: 15 s by default */
     TRY_AGAIN_MS = 20,     /* a slot that moves is whole again in a moment */
     TRY_AGAIN_MAX_MS = 200 /* a cluster that is down, in some seconds */
 };
@@ -118,6 +119,7 @@ static void install(struct rc_cluster *cluster, const struct rc_link *asked)
         first = last + 1;
     }
     rc_topology_reroute(topology);
+    rc_topology_rest_unused(topology);
 }
 
 /* A slot's node that cannot be reached, as far as we know. NULL: there is none. */
@@ -136,6 +138,26 @@ static const struct rc_link *find_lost(const struct rc_cluster *cluster)
     return NULL;
 }
 
+/* Whether a map of that epoch is to be taken. An older one comes from a node that has missed
+   something; where for long nobody tells of a newer one the cluster was made new. */
+static bool is_new_enough(struct rc_cluster *cluster, int64_t epoch)
+{
+    int64_t now_us = cluster->context->now_us;
+    if (epoch >= cluster->epoch)
+        return true;
+    if (cluster->older_us == 0)
+        cluster->older_us = now_us;
+    return now_us - cluster->older_us > (int64_t)OLDER_MS * 1000;
+}
+
+/* The question's error, of SLOTS or of INFO; NULL: there is none. */
+static const rc_node *find_refusal(const rc_node *info, const struct rc_reply *reply)
+{
+    if (info == NULL)
+        return NULL;
+    return reply->nodes[0].type == '-' ? &reply->nodes[0] : info->type == '-' ? info : NULL;
+}
+
 static void on_map(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
     struct rc_cluster *cluster = req->owner;
@@ -144,17 +166,24 @@ static void on_map(struct rc_req *req, int status, struct rc_reply *reply, const
     const rc_node *info = status == 0 ? &reply->nodes[rc_reply_skip(reply, 0)] : NULL;
     int64_t epoch = info != NULL ? read_field(info, "cluster_current_epoch:") : -1;
     /* A node that sees no majority says so after a while; until then its map may be an old one. */
-    bool is_good = info != NULL && epoch >= cluster->epoch && has_line(info, "cluster_state:ok") &&
-                   rc_slot_map_read(cluster->map, reply, 0) == 0 && cluster->map->covered > 0;
+    bool is_good = info != NULL && epoch >= 0 && has_line(info, "cluster_state:ok") &&
+                   is_new_enough(cluster, epoch) && rc_slot_map_read(cluster->map, reply, 0) == 0 &&
+                   cluster->map->covered > 0;
     if (is_good) {
         cluster->epoch = epoch;
+        cluster->older_us = 0;
         cluster->is_wanted = false;
         install(cluster, req->link);
     } else if (cluster->epoch < 0 && info != NULL &&
                rc_slot_map_read(cluster->map, reply, 0) == 0) {
         install(cluster, req->link); /* the first: better than none */
     }
-    bool is_refused = info != NULL && info->type == '-'; /* asking again does not help */
+    const rc_node *refusal = find_refusal(info, reply);
+    bool is_refused = refusal != NULL; /* asking again does not help */
+    if (refusal != NULL)
+        rc_node_text(refusal, cluster->refusal);
+    else if (is_good)
+        cluster->refusal[0] = '\0';
     /* As long as a master is away it may have an heir. */
     if (cluster->is_wanted || (!is_good && !is_refused) || find_lost(cluster) != NULL)
         want(cluster);
@@ -260,6 +289,7 @@ bool rc_cluster_resolve(struct rc_cluster *cluster, const struct rc_link *link, 
     if (number < 0)
         return false;
     way->number = (uint16_t)number;
+    rc_link_want(rc_node_link(rc_topology_at(topology, way->number), RC_LINK_W)); /* it stays */
     cluster->context->stats.redirections++;
     if (redirect.kind == RC_REDIRECT_MOVED && rc_topology_owner(topology, redirect.slot) != number)
         rc_topology_assign(topology, (uint16_t)redirect.slot, (uint16_t)redirect.slot, number);
@@ -298,7 +328,9 @@ void rc_cluster_get_health(const struct rc_cluster *cluster, rc_health *health)
     } else if (health->ready) {
         health->cause[0] = '\0';
     } else {
-        snprintf(health->cause, sizeof health->cause, "the cluster's slots are not known yet");
+        snprintf(health->cause, sizeof health->cause, "%s",
+                 cluster->refusal[0] != '\0' ? cluster->refusal
+                                             : "the cluster's slots are not known yet");
     }
 }
 

@@ -5,7 +5,8 @@
  *          alive, and gives it to the topology; follows MOVED, ASK and what says "not now" for
  *          requests of which no command was run. One refresh at a time, and no two within
  *          REFRESH_GAP_MS, however many requests are sent elsewhere: a MOVED corrects its own slot
- *          at once. A map that is older than the last one, by the cluster's epoch, is not taken.
+ *          at once. A map that is older than the last one, by the cluster's epoch, is not taken, as
+ *          long as some node may have a newer one.
  * Threads: the engine's owner.
  * Memory:  owns the map, once there is a cluster.
  * Errors:  none of its own: a request that cannot be followed ends with what the server has said,
@@ -30,15 +31,17 @@ struct rc_cluster {
     /* Engine only. */
     bool is_on; /* a node has said that it is one of a cluster */
     bool is_wanted;
-    struct rc_slot_map *map;   /* the newest answer; NULL: there is no cluster */
-    int64_t epoch;             /* of the cluster, when that was */
-    struct rc_req *req;        /* the question under way, or NULL */
-    int64_t asked_us;          /* when the last one was sent */
-    struct rc_timer refresh;   /* the next one */
-    struct rc_list waiting;    /* requests that a server could not do yet, by `place` */
-    struct rc_timer try_again; /* for those, */
-    int64_t pause_ms;          /* in so long */
-    int64_t tried_us;          /* the last time */
+    struct rc_slot_map *map;    /* the newest answer; NULL: there is no cluster */
+    int64_t epoch;              /* of the cluster, when that was */
+    int64_t older_us;           /* since when only older ones were told of; 0: they were not */
+    char refusal[RC_TEXT_SIZE]; /* why a node told no map, the last time; "": it did */
+    struct rc_req *req;         /* the question under way, or NULL */
+    int64_t asked_us;           /* when the last one was sent */
+    struct rc_timer refresh;    /* the next one */
+    struct rc_list waiting;     /* requests that a server could not do yet, by `place` */
+    struct rc_timer try_again;  /* for those, */
+    int64_t pause_ms;           /* in so long */
+    int64_t tried_us;           /* the last time */
 };
 
 int rc_cluster_init(struct rc_cluster *cluster, struct rc_context *context,

@@ -233,6 +233,7 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
     node->context = context;
     node->address = *address;
     node->news = *news;
+    node->slots = 0;
     node->only_master = false;
     node->vouched_us = INT64_MAX;
     node->reached_us = 0;

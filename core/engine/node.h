@@ -64,6 +64,7 @@ struct rc_server_node {
     struct rc_horizon horizon;
     struct rc_revalidate revalidate;
     struct rc_replay replay;
+    uint32_t slots; /* that are its own, where there are several nodes: topology's */
     /* What others say of the server, beside itself. */
     bool only_master; /* as a replica it is not the one that was meant */
     int64_t

@@ -85,14 +85,16 @@ void rc_topology_release(struct rc_topology *topology, struct rc_link *link)
 static int make_room(struct rc_topology *topology)
 {
     size_t count = topology->other_count + (size_t)1;
-    if (topology->other_count == UINT16_MAX)
+    if (count >= RC_NODES_MAX)
         return RC_ERR_NOMEM;
     struct rc_server_node **others = realloc(topology->others, count * sizeof *others);
     if (others == NULL)
         return RC_ERR_NOMEM;
     topology->others = others;
-    if (topology->owners == NULL)
-        topology->owners = calloc(RC_SLOT_COUNT, sizeof *topology->owners);
+    if (topology->owners != NULL)
+        return 0;
+    topology->owners = calloc(RC_SLOT_COUNT, sizeof *topology->owners);
+    topology->node.slots = RC_SLOT_COUNT;
     return topology->owners == NULL ? RC_ERR_NOMEM : 0;
 }
 
@@ -120,8 +122,32 @@ void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t l
     assert(last < RC_SLOT_COUNT && number >= 0 && number <= topology->other_count);
     if (topology->owners == NULL) /* there is but one node */
         return;
-    for (uint32_t slot = first; slot <= last; slot++)
+    for (uint32_t slot = first; slot <= last; slot++) {
+        rc_topology_at(topology, topology->owners[slot])->slots--;
         topology->owners[slot] = (uint16_t)number;
+    }
+    rc_topology_at(topology, (uint16_t)number)->slots += last + 1U - first;
+}
+
+static bool is_at_rest(const struct rc_topology *topology, const struct rc_server_node *node)
+{
+    RC_TOPOLOGY_EACH(link, topology) {
+        bool rests = link->state == RC_LINK_IDLE && link->request_count == 0 && !link->wants_close;
+        if (link->node == node && (!rests || link->role == RC_LINK_X))
+            return false;
+    }
+    return true;
+}
+
+/* The number of one that has no slots and that nobody talks to; negative: there is none. */
+static int find_unused(struct rc_topology *topology)
+{
+    for (uint16_t i = 1; i <= topology->other_count; i++) { /* the url's keeps its address */
+        const struct rc_server_node *node = rc_topology_at(topology, i);
+        if (node->slots == 0 && is_at_rest(topology, node))
+            return i;
+    }
+    return -1;
 }
 
 int rc_topology_find(struct rc_topology *topology, const char *host, uint16_t port)
@@ -134,7 +160,25 @@ int rc_topology_find(struct rc_topology *topology, const char *host, uint16_t po
     }
     if (!rc_address_elsewhere(&address, &topology->node.address, host, port))
         return RC_ERR_ARGUMENT;
-    return rc_topology_add_node(topology, &address);
+    int unused = find_unused(topology);
+    if (unused < 0)
+        return rc_topology_add_node(topology, &address);
+    struct rc_server_node *node = rc_topology_at(topology, (uint16_t)unused);
+    node->address = address;
+    node->suspect = NULL;
+    return unused;
+}
+
+void rc_topology_rest_unused(struct rc_topology *topology)
+{
+    for (uint16_t i = 0; topology->owners != NULL && i <= topology->other_count; i++) {
+        struct rc_server_node *node = rc_topology_at(topology, i);
+        for (uint32_t j = 0; node->slots == 0 && j < RC_NODE_LINKS; j++) {
+            struct rc_link *link = rc_node_link(node, j);
+            if (link->attempts > 0 && link->request_count == 0 && !link->ended)
+                rc_link_rest(link);
+        }
+    }
 }
 
 struct rc_server_node *rc_topology_any(struct rc_topology *topology, uint64_t chance)

@@ -43,10 +43,16 @@ void rc_topology_deinit(struct rc_topology *topology);
 
 /* Another server, without slots: its number. Negative: RC_ERR_NOMEM. */
 int rc_topology_add_node(struct rc_topology *topology, const struct rc_address *address);
-/* The server at that address, which is added where it is new: its number. Negative: an error. */
+/* Of one cluster, at one time: its specification names 1,000. */
+enum { RC_NODES_MAX = 1024 };
+/* The server at that address, which is added where it is new: its number. Negative: an error. One
+   without slots that nobody talks to gives its place to the next new one: the number is good until
+   it has slots or is talked to, or the next call. */
 int rc_topology_find(struct rc_topology *topology, const char *host, uint16_t port);
 /* The slots from the first to the last are that node's. Behind an add. */
 void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t last, int number);
+/* Those without slots that cannot be reached are tried again only when somebody asks for them. */
+void rc_topology_rest_unused(struct rc_topology *topology);
 
 /* For every link there is, in the order of their numbers; none may be released in the body, others
    may come. Only the engine cares which of them has which role. */

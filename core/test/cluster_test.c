@@ -22,6 +22,7 @@ struct node {
     bool refuses; /* no link can connect */
     bool mute;    /* does what it is told, and answers nothing */
     bool fails;   /* says that the cluster is down */
+    bool denies;  /* our user may not ask it for the map */
     int epoch;
     int map_questions;
     int commands; /* but for those of the handshake, and CLUSTER */
@@ -136,7 +137,9 @@ static bool answer(struct node *node, struct conn *conn, const struct words *wor
     char text[100];
     if (is_word(words, 0, "CLUSTER")) {
         node->map_questions += is_word(words, 1, "SLOTS");
-        if (is_word(words, 1, "SLOTS"))
+        if (node->denies)
+            say(conn, "-NOPERM no permission to run 'cluster'\r\n");
+        else if (is_word(words, 1, "SLOTS"))
             say_map(node, conn);
         else
             say_info(node, conn);
@@ -211,6 +214,8 @@ static struct node *node_of(const struct rc_link *link)
 
 static void hang_up(const struct rc_link *link)
 {
+    if (link->number >= CONNS)
+        return;
     struct conn *conn = &conns[link->number];
     if (conn->conn != NULL)
         rc_store_disconnect(conn->conn);
@@ -277,7 +282,7 @@ static void run(void)
             moved = true;
         }
         RC_TOPOLOGY_EACH(link, &engine.topology) {
-            moved |= move(link);
+            moved |= link->number < CONNS && move(link); /* those behind are never opened */
         }
     }
 }
@@ -467,6 +472,24 @@ static void many_that_are_sent_elsewhere_are_no_storm(void)
     end();
 }
 
+static void who_may_not_see_the_map_is_told_so(void)
+{
+    rc_health health;
+    begin();
+    nodes[0].denies = nodes[1].denies = nodes[2].denies = true;
+    CHECK(is_number(start(0, 0, "INCR", key_of(2, 0)), 1)); /* by a MOVED */
+    pass(5000);
+    CHECK(questions() <= 2);
+    rc_engine_get_health(&engine, &health);
+    CHECK(!health.ready && strncmp(health.cause, "NOPERM", 6) == 0);
+    nodes[0].denies = nodes[1].denies = nodes[2].denies = false;
+    start(0, 0, "INCR", key_of(1, 0)); /* a MOVED asks again */
+    pass(1000);
+    rc_engine_get_health(&engine, &health);
+    CHECK(health.ready && health.cause[0] == '\0');
+    end();
+}
+
 static void takes_no_map_that_is_older_or_of_a_minority(void)
 {
     begin();
@@ -634,6 +657,83 @@ static void a_master_that_was_never_reached_has_an_heir_too(void)
     end();
 }
 
+static void nobody_calls_a_node_that_left(void)
+{
+    begin();
+    for (int i = 0; i < NODES; i++)
+        start(0, 0, "INCR", key_of(i, 0));
+    pass(1000);
+    lose(0); /* the url's */
+    give(0, RC_SLOT_COUNT / NODES - 1, 1);
+    nodes[1].epoch = nodes[2].epoch = 2;
+    pass(2000);
+    int before = questions();
+    pass(5000);
+    CHECK(questions() == before);
+    RC_TOPOLOGY_EACH(link, &engine.topology) {
+        CHECK(node_of(link) != &nodes[0] || link->state == RC_LINK_IDLE);
+    }
+    struct rc_op *op = begin_call(0, 0);
+    ASK(op, "PING"); /* of no slot */
+    submit(op);
+    CHECK(!op->run.is_running && op->result.status == 0);
+    end();
+}
+
+static void addresses_that_change_do_not_pile_up(void)
+{
+    begin();
+    CHECK(is_number(start(0, 0, "INCR", key_of(0, 0)), 1));
+    struct rc_topology *topology = &engine.topology;
+    uint16_t count = topology->other_count;
+    for (uint16_t i = 0; i < 100; i++) {
+        int number = rc_topology_find(topology, "127.0.0.2", 8000 + i);
+        CHECK(number > 0 && rc_topology_at(topology, (uint16_t)number)->address.port == 8000 + i);
+        uint16_t slot = (uint16_t)(i % 2);
+        rc_topology_assign(topology, slot, slot, number); /* until the next but one */
+    }
+    CHECK(topology->other_count <= count + 3);
+    end();
+}
+
+static void there_is_a_bound_to_addresses(void)
+{
+    begin();
+    struct rc_topology *topology = &engine.topology;
+    int refused = 0;
+    for (uint16_t i = 0; i < 2 * RC_NODES_MAX; i++) {
+        int number = rc_topology_find(topology, "127.0.0.2", 8000 + i);
+        refused += number < 0;
+        if (number >= 0)
+            rc_topology_assign(topology, i, i, number);
+    }
+    CHECK(refused == RC_NODES_MAX + 1 && topology->other_count == RC_NODES_MAX - 1);
+    end();
+}
+
+static void a_cluster_that_was_made_new_is_believed_in_the_end(void)
+{
+    begin();
+    const char *key = key_of(0, 0);
+    for (int i = 0; i < NODES; i++)
+        nodes[i].epoch = 9;
+    start(0, 0, "INCR", key);
+    pass(1000);
+    CHECK(engine.cluster.epoch == 9);
+    for (int i = 0; i < NODES; i++)
+        nodes[i].epoch = 3;
+    give(slot_of(key), slot_of(key), 1);
+    start(0, 0, "INCR", key);
+    pass(15000);
+    CHECK(engine.cluster.epoch == 9);
+    pass(10000);
+    CHECK(engine.cluster.epoch == 3);
+    int before = questions();
+    pass(5000);
+    CHECK(questions() == before);
+    end();
+}
+
 static void a_lent_connection_stays_where_it_is_while_slots_move(void)
 {
     begin();
@@ -710,6 +810,7 @@ int main(void)
     TEST(learns_the_map_with_its_first_connection);
     TEST(a_moved_corrects_its_slot_at_once_and_refreshes_once);
     TEST(many_that_are_sent_elsewhere_are_no_storm);
+    TEST(who_may_not_see_the_map_is_told_so);
     TEST(takes_no_map_that_is_older_or_of_a_minority);
     TEST(asks_where_it_is_told_to_and_the_owner_stays);
     TEST(sends_of_a_batch_what_was_not_done);
@@ -717,6 +818,10 @@ int main(void)
     TEST(does_not_go_round_for_ever);
     TEST(what_waits_for_a_lost_master_goes_to_its_heir);
     TEST(a_master_that_was_never_reached_has_an_heir_too);
+    TEST(nobody_calls_a_node_that_left);
+    TEST(addresses_that_change_do_not_pile_up);
+    TEST(there_is_a_bound_to_addresses);
+    TEST(a_cluster_that_was_made_new_is_believed_in_the_end);
     TEST(a_lent_connection_stays_where_it_is_while_slots_move);
     TEST(what_may_have_been_done_is_not_repeated);
     TEST(what_waits_ends_with_the_client);
