@@ -5,6 +5,7 @@
 -- REDCACHE_VERBOSE: prints what was measured.
 
 local clock = require("spec.support.clock")
+local nginx = require("spec.support.nginx")
 local proxy = require("spec.support.proxy")
 local redcache = require("redcache")
 local sentinel = require("spec.support.sentinel")
@@ -306,5 +307,50 @@ describe("near copies of a set", function()
         near = read_for(1, 0.5)
         assert.is_true(near > 100)
         settled()
+    end)
+end)
+
+describe("workers of nginx", function()
+    local possible, reason = nginx.is_possible()
+    local check = possible and it or pending
+
+    check("follow the master, and end with a reload" .. (reason or ""), function()
+        settled()
+        local one = nginx.start({
+            workers = 2,
+            init = ([[cache = require("redcache").init({ url = "%s", codec = "raw" })]])
+                :format(bed:url()),
+            locations = {
+                ["/set"] = [[content_by_lua_block {
+                    local ok, err = cache:set("n", ngx.var.arg_v, 60)
+                    ngx.say(ok and "stored" or err.code)
+                }]],
+                ["/get"] = [[content_by_lua_block {
+                    local value, err = cache:get("n")
+                    ngx.say(value or err and tostring(err) or "none")
+                }]],
+            },
+        })
+        finally(function() one:stop() end)
+        local _, body = one:get("/set?v=before")
+        assert.equal("stored\n", body)
+        _, body = one:get("/get")
+        assert.equal("before\n", body)
+        local new = bed:failover()
+        clock.wait_until(function()
+            local _, said = one:get("/set?v=after")
+            return said == "stored\n"
+        end, 2, "a write at the new master")
+        assert.matches("after$", new:call("GET", "n"))
+        for _ = 1, 20 do
+            _, body = one:get("/get")
+            assert.equal("after\n", body)
+        end
+        one:reload()
+        clock.wait_until(function() return #one:old_workers() == 0 end, 10, "the old workers' end")
+        _, body = one:get("/get")
+        assert.equal("after\n", body)
+        assert.same({}, one:complaints())
+        bed:wait_settled(new)
     end)
 end)
