@@ -129,9 +129,10 @@ static void spin(struct rc_driver *driver, int64_t until_us)
 {
     bool paid = false, goes_on = true;
     for (int looks = 1; goes_on; looks++) {
-        sched_yield();
         paid = rc_driver_hear(driver) || is_needed(driver);
         goes_on = !paid && (looks % LOOKS_PER_TIME != 0 || rc_clock_us() < until_us);
+        if (goes_on) /* last: on a busy machine others may have the processor for a while then */
+            sched_yield();
     }
     end_spin(driver, paid);
 }
