@@ -49,8 +49,15 @@ local redcache = {
 ---system's; else a file with the CA certificates to trust; the server's must be valid for the host
 ---of the url), tlsServerName (""; a name that it must be valid for, and is asked for (SNI), in
 ---place of that host), tlsCert, tlsKey (""; files with our certificate and its key, PEM, for
----servers that want one), user, password ("": those of the url, if it has any), namespace ("" no
----prefix; else keys begin with it and ":"), group (""), connectTimeout (1), commandTimeout (0.5),
+---servers that want one), user, password ("": those of the url, if it has any), auth
+---(function() return user, password, ttl end, or nil, why: credentials that change: asked before
+---the first connection, when 7 of 10 parts of ttl (seconds; nil: for ever) are over, and when the
+---server refuses what it has; by a call that waits or by the loop that serves it, in nginx by a
+---timer. It may wait as a call of that scheduler may. All its users must have the same rights;
+---caches with equal options share a client, and ask the function of any of them; sentinels keep
+---theirs), tls (nil; "off": auth may send passwords to another machine without TLS),
+---namespace ("" no prefix; else keys begin with it and ":"), group (""),
+---connectTimeout (1), commandTimeout (0.5),
 ---maxValue (8 MiB), maxKey (65536 bytes), maxQueue (65536 requests), degradedTtl (1: how long a
 ---value loaded while Redis is away is shared in the process), spin (true: poll for a moment before
 ---sleeping), scheduler (outside of nginx "blocking": a call that waits stops its Lua state; in

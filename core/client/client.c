@@ -48,6 +48,7 @@ static void free_client(struct rc_client *client) /* which has left its memory *
     if (client->near != NULL)
         rc_near_close(client->near);
     rc_buf_deinit(&client->name);
+    rc_buf_deinit(&client->login.text);
     free(client);
 }
 
@@ -128,8 +129,10 @@ static uint64_t fingerprint_of(const char *text, size_t len)
 
 /* Redis checks a user's rights when a key is read, not when a copy of it is served: users must not
    find each other's copies. Without a name Redis takes the user called default. */
-static uint64_t user_name(const struct rc_address *address)
+static uint64_t user_name(const rc_options *options, const struct rc_address *address)
 {
+    if (options->auth != 0) /* one after the other, and all of them are one: no name is so long */
+        return fingerprint_of("\0auth", 5);
     return address->has_user ? fingerprint_of(address->user, address->user_len)
                              : fingerprint_of("default", 7);
 }
@@ -143,7 +146,7 @@ static const char *open_near(struct rc_client *client)
     struct rc_near_options near = {.bytes = (size_t)options->near_bytes,
                                    .server =
                                        fingerprint_of(address->server, strlen(address->server)),
-                                   .user = user_name(address)};
+                                   .user = user_name(options, address)};
     if (options->clock != NULL)
         near.clock = &options->clock->now_us;
     if (options->near_name_len > 0) {
@@ -166,6 +169,7 @@ static struct rc_client *new_client(const rc_options *options, rc_refusal *refus
         rc_clock_ref(options->clock);
     client->home = rc_fork_generation();
     rc_buf_init(&client->name);
+    rc_buf_init(&client->login.text);
     pthread_mutex_init(&client->driver_mutex, NULL);
     client->references = 1;
     options = &client->options;
@@ -177,6 +181,7 @@ static struct rc_client *new_client(const rc_options *options, rc_refusal *refus
                rc_options_check_tls(options, &client->address, refusal) &&
                rc_options_take_login(options, &client->address, refusal) &&
                rc_options_log_in(options, &client->address, refusal) &&
+               rc_options_check_auth(options, &client->address, refusal) &&
                prepare(client, options, refusal);
     }
     if (good)
@@ -333,6 +338,26 @@ static int join_memory_inherited(struct rc_client *client)
     return why != NULL ? RC_ERR_NOMEM : 0;
 }
 
+static void authenticate(struct rc_engine *engine, void *argument)
+{
+    const struct rc_client_login *login = argument;
+    const struct rc_credentials credentials = {
+        .user = rc_buf_head(&login->text),
+        .user_len = login->user_len,
+        .password = rc_buf_head(&login->text) + login->user_len,
+        .password_len = rc_buf_len(&login->text) - login->user_len,
+        .expires_us = login->expires_us,
+        .version = login->version,
+    };
+    (void)rc_engine_authenticate(engine, &credentials); /* without memory the old ones stay */
+}
+
+void rc_client_tell_login(struct rc_client *client, struct rc_driver *driver)
+{
+    if (client->login.version > 0)
+        rc_driver_call(driver, authenticate, &client->login);
+}
+
 static int start_driver(struct rc_client *client, struct rc_driver **driver)
 {
     struct rc_driver_means means = {
@@ -366,6 +391,8 @@ struct rc_driver *rc_client_start_driver(struct rc_client *client, int *error)
         *error = start_driver(client, &driver);
         if (*error != 0)
             driver = client->abandoned = NULL;
+        else
+            rc_client_tell_login(client, driver);
         atomic_store_explicit(&client->driver, driver, memory_order_release);
     }
     pthread_mutex_unlock(&client->driver_mutex);

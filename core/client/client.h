@@ -5,7 +5,7 @@
  *          those that are open, stores.c their stores in memory, options.c what they may be opened
  *          with, figures.c how they do; operation.c, view.c and lock_handle.c are the calls on
  *          slots, views of the near cache and locks, lent_handle.c those on lent connections, which
- *          redcache.h declares.
+ *          redcache.h declares; login.c tells who we are.
  * Threads: any; everything here runs in the caller's thread, and what needs the engine goes through
  *          the driver's queue.
  * Memory:  a client lives as long as it is referred to, or has slots, locks or views.
@@ -24,6 +24,14 @@
 #include "driver/driver.h"
 #include "driver/fork.h"
 #include "redcache.h"
+
+/* The newest credentials that were given: those of each driver that is started. */
+struct rc_client_login {
+    struct rc_buf text; /* user and password */
+    size_t user_len;
+    int64_t expires_us;
+    uint64_t version; /* 0: none were given */
+};
 
 struct rc_client {
     /* Fixed after init. */
@@ -45,6 +53,7 @@ struct rc_client {
 
     /* Guarded by driver_mutex; read anywhere (acquire). */
     pthread_mutex_t driver_mutex;
+    struct rc_client_login login;
     _Atomic(struct rc_driver *) driver; /* NULL before the first use */
     _Atomic bool closed;
     struct rc_driver *abandoned; /* of the parent process, never touched again */
@@ -67,6 +76,11 @@ bool rc_options_check_memory(const rc_options *options, const struct rc_address 
                              rc_refusal *refusal);
 bool rc_options_check_tls(const rc_options *options, const struct rc_address *address,
                           rc_refusal *refusal);
+/* false: option auth does not fit the address. */
+bool rc_options_check_auth(const rc_options *options, const struct rc_address *address,
+                           rc_refusal *refusal);
+/* Nobody on the way reads what goes to the server; or the user has said that it does not matter. */
+bool rc_options_is_private(const rc_options *options, const struct rc_address *address);
 /* Puts user and password into the address. false: they do not fit, or the url has some, too. */
 bool rc_options_take_login(const rc_options *options, struct rc_address *address,
                            rc_refusal *refusal);
@@ -92,6 +106,9 @@ static inline struct rc_driver *rc_client_driver(struct rc_client *client, int *
     return driver != NULL && !atomic_load(&client->closed) ? driver
                                                            : rc_client_start_driver(client, error);
 }
+
+/* With the driver's mutex: says who we are. */
+void rc_client_tell_login(struct rc_client *client, struct rc_driver *driver);
 
 /* The time it goes by. */
 int64_t rc_client_now_us(const struct rc_client *client);

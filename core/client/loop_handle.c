@@ -85,12 +85,21 @@ void rc_loop_leave(struct rc_seat *seat)
 
 /* ---- turns ----------------------------------------------------------------------------------- */
 
+/* Whether credentials are wanted of this loop; told once. */
+static bool take_claim(struct rc_driver *driver, struct rc_seat *seat)
+{
+    seat->may_answer = true;
+    bool has_claim = rc_driver_asks(driver, seat);
+    seat->has_claim = false;
+    return has_claim;
+}
+
 void rc_loop_turn(rc_loop *loop, rc_turn *turn)
 {
     struct rc_driver *driver = driver_of(loop);
     struct rc_seat *seat;
     turn->wait_us = -1;
-    turn->count = turn->link_count = 0;
+    turn->count = turn->link_count = turn->auth = 0;
     if (loop == NULL)
         return;
     rc_loop_hush(loop);
@@ -100,6 +109,8 @@ void rc_loop_turn(rc_loop *loop, rc_turn *turn)
         turn->names[turn->count++] = seat->name;
     if (driver != NULL && driver->runner->tell != NULL)
         driver->runner->tell(driver, turn);
+    if (driver != NULL && loop->client->options.auth != 0)
+        turn->auth = take_claim(driver, &loop->seat);
 }
 
 void rc_loop_wait(rc_loop *loop)
@@ -108,7 +119,8 @@ void rc_loop_wait(rc_loop *loop)
     if (driver == NULL || driver->runner->is_host)
         return;
     loop->caller_turns = true;
-    while (!rc_loop_has_done(loop) && !atomic_load(&driver->ended)) {
+    loop->seat.may_answer = loop->client->options.auth != 0;
+    while (!rc_loop_has_done(loop) && !atomic_load(&driver->ended) && !loop->seat.has_claim) {
         atomic_store(&loop->seat.state, 0);
         if (!rc_loop_has_done(loop)) /* what is done behind this makes the seat done, too */
             rc_driver_wait(driver, &loop->seat);

@@ -203,13 +203,23 @@ int rc_is_done(const rc_op *op)
     return rc_seat_is_done(seat);
 }
 
+static bool take_claim(struct rc_seat *seat)
+{
+    bool has_claim = seat->has_claim;
+    seat->has_claim = false;
+    return has_claim;
+}
+
 int rc_wait(rc_op *op)
 {
     struct rc_seat *seat = seat_of(op);
     if (!rc_seat_is_done(seat)) {
         if (!is_ours(seat))
             return RC_ERR_FORKED;
+        seat->may_answer = seat->client->options.auth != 0;
         rc_driver_wait(seat->driver, seat);
+        if (take_claim(seat))
+            return RC_WAIT_AUTH;
         if (!rc_seat_is_done(seat)) /* the host owns the connections */
             return RC_ERR_ARGUMENT;
     }

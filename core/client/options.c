@@ -1,6 +1,7 @@
 /*
  * options - what rc_open is given: defaults, ranges, and what does not go together.
  */
+#include <arpa/inet.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -183,5 +184,40 @@ bool rc_options_log_in(const rc_options *options, struct rc_address *address, rc
     if (!rc_address_log_in_at_sentinels(address, options->sentinel_user, options->sentinel_user_len,
                                         options->sentinel_password, options->sentinel_password_len))
         return !rc_refuse(refusal, named, "user or password is too long");
+    return true;
+}
+
+static bool is_this_machine(const struct rc_address *address)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (address->is_unix || address->is_memory || strcmp(address->host, "localhost") == 0)
+        return true;
+    if (inet_pton(AF_INET, address->host, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == 127;
+    return inet_pton(AF_INET6, address->host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+bool rc_options_is_private(const rc_options *options, const struct rc_address *address)
+{
+    return address->is_tls || options->tls == RC_TLS_OFF || is_this_machine(address);
+}
+
+bool rc_options_check_auth(const rc_options *options, const struct rc_address *address,
+                           rc_refusal *refusal)
+{
+    if (options->tls == RC_TLS_OFF && address->is_tls)
+        return !rc_refuse(refusal, RC_OPTION_TLS, "the url asks for TLS: rediss://");
+    if (options->auth == 0)
+        return true;
+    if (address->is_memory)
+        return !rc_refuse(refusal, RC_OPTION_AUTH, "memory:// has no users");
+    if (address->has_password)
+        return !rc_refuse(refusal, RC_OPTION_AUTH,
+                          "it gives user and password: leave them out elsewhere");
+    if (!rc_options_is_private(options, address))
+        return !rc_refuse(refusal, RC_OPTION_AUTH,
+                          "without TLS everybody on the way reads the passwords: use rediss://, or "
+                          "say tls = \"off\"");
     return true;
 }

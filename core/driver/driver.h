@@ -29,7 +29,7 @@ void rc_driver_free(struct rc_driver *driver); /* after close, when no seat is i
 /* In a child of fork(): closes its copies of the parent's descriptors. It is never used again. */
 void rc_driver_orphan(struct rc_driver *driver);
 
-/* Waits for a seat that was submitted. */
+/* Waits for a seat that was submitted; or returns early, where rc_driver_asks. */
 static inline void rc_driver_wait(struct rc_driver *driver, struct rc_seat *seat)
 {
     if (!rc_seat_is_done(seat))

@@ -148,7 +148,8 @@ static void turn_until_done(struct rc_driver *driver, struct rc_seat *seat)
             atomic_store(&driver->reactor_wants, true);
             told_reactor = true;
         }
-        if (rc_seat_is_done(seat) || is_asked(driver) || !rc_driver_can_turn(driver))
+        if (rc_seat_is_done(seat) || is_asked(driver) || !rc_driver_can_turn(driver) ||
+            rc_driver_asks(driver, seat))
             return;
         if (any)
             continue;
@@ -197,15 +198,16 @@ static bool may_turn(struct rc_driver *driver)
            atomic_load(&driver->ended);
 }
 
-/* Turns the loop unless somebody else does. Returns whether the seat is done; then it is out of the
-   list and not counted any more, before the next owner is looked for. */
+/* Turns the loop unless somebody else does. Returns whether the wait is over: the seat is done, or
+   its caller is asked who we are; then it is out of the list and not counted any more, before the
+   next owner is looked for. */
 static bool try_to_turn(struct rc_driver *driver, struct rc_seat *seat, bool listed)
 {
     bool passed = false;
     bool owns = !rc_seat_is_done(seat) && may_turn(driver) && rc_driver_try_own(driver);
     if (owns)
         turn_until_done(driver, seat);
-    bool done = rc_seat_is_done(seat);
+    bool done = rc_seat_is_done(seat) || rc_driver_asks(driver, seat);
     if (done) {
         atomic_fetch_sub(&driver->waiting, 1);
         passed = listed && leave_waiters(driver, seat);
@@ -217,6 +219,8 @@ static bool try_to_turn(struct rc_driver *driver, struct rc_seat *seat, bool lis
 
 static void wait(struct rc_driver *driver, struct rc_seat *seat)
 {
+    if (rc_driver_asks(driver, seat)) /* nothing may work before that is answered */
+        return;
     count_waiter(driver);
     if (try_to_turn(driver, seat, false)) /* a lone caller needs no list and no mutex */
         return;

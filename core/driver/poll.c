@@ -16,7 +16,7 @@ static void wait(struct rc_driver *driver, struct rc_seat *seat)
     }
     struct pollfd fd = {.fd = rc_reactor_fd(driver), .events = POLLIN};
     rc_reactor_dispatch(driver);
-    while (!rc_seat_is_done(seat)) {
+    while (!rc_seat_is_done(seat) && !rc_driver_asks(driver, seat)) {
         (void)poll(&fd, 1, -1);
         rc_reactor_dispatch(driver);
     }

@@ -35,6 +35,8 @@ struct rc_seat {
         *driver;          /* where it was last submitted: another one after a fork or rc_close */
     struct rc_loop *loop; /* NULL: its caller waits for it, or asks */
     uint32_t name;        /* what the loop calls it */
+    bool may_answer;      /* its wait ends where credentials are wanted of it */
+    bool has_claim;       /* that is so: it was asked, and has not answered */
 
     /* From submission to the engine: the seat that was submitted before this one. */
     struct rc_seat *earlier;

@@ -83,6 +83,14 @@ struct rc_driver {
     struct rc_list waiters; /* seats that park, by `waiter`, oldest first */
 };
 
+/* Credentials are wanted of the caller that waits for this seat, and of nobody else. */
+static inline bool rc_driver_asks(struct rc_driver *driver, struct rc_seat *seat)
+{
+    if (seat->may_answer && !seat->has_claim)
+        seat->has_claim = rc_login_claim(&driver->engine.login);
+    return seat->has_claim;
+}
+
 /* Caller: hands a seat over. */
 void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat);
 /* Sleeps until done or given the turn, or for a tenth of a second: another thread works for the

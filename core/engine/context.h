@@ -23,6 +23,7 @@
 
 struct rc_context;
 struct rc_link;
+struct rc_login;
 
 enum { RC_HOPS_MAX = 16 }; /* then the servers do not agree: the caller hears the last word */
 
@@ -65,6 +66,7 @@ struct rc_context {
     /* Fixed after init. */
     rc_options options; /* defaults filled in; its strings are not used */
     struct rc_seed seed;
+    struct rc_login *login; /* the engine's */
 
     /* Engine only. */
     int64_t now_us;

@@ -115,8 +115,15 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
     if (error != 0)
         return error;
     context->now_us = now_us;
+    context->login = &engine->login;
+    error = rc_login_init(&engine->login, context);
+    if (error != 0) {
+        rc_context_deinit(context);
+        return error;
+    }
     error = rc_topology_init(topology, context, address, near, &news);
     if (error != 0) {
+        rc_login_deinit(&engine->login);
         rc_context_deinit(context);
         return error;
     }
@@ -125,6 +132,7 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
         error = init_many(engine);
     if (error != 0) {
         rc_topology_deinit(topology);
+        rc_login_deinit(&engine->login);
         rc_context_deinit(context);
         return error;
     }
@@ -147,6 +155,7 @@ void rc_engine_deinit(struct rc_engine *engine)
     rc_lends_deinit(&engine->lends);
     rc_cluster_deinit(&engine->cluster);
     rc_topology_deinit(&engine->topology);
+    rc_login_deinit(&engine->login);
     rc_context_deinit(&engine->context);
 }
 
@@ -460,6 +469,31 @@ void rc_engine_take_back(struct rc_engine *engine, struct rc_lent *lent)
     rc_lends_return(&engine->lends, lent);
 }
 
+int rc_engine_authenticate(struct rc_engine *engine, const struct rc_credentials *credentials)
+{
+    if (engine->context.closing || !rc_login_is_newer(&engine->login, credentials))
+        return 0;
+    int error = rc_login_set(&engine->login, credentials);
+    if (error != 0)
+        return error;
+    RC_TOPOLOGY_EACH(link, &engine->topology) {
+        rc_link_authenticate(link);
+    }
+    return 0;
+}
+
+void rc_engine_fail_login(struct rc_engine *engine, const char *text, size_t len)
+{
+    if (engine->context.closing)
+        return;
+    rc_login_fail(&engine->login, text, len);
+    if (rc_login_is_usable(&engine->login))
+        return;
+    RC_TOPOLOGY_EACH(link, &engine->topology) {
+        rc_link_hurry(link);
+    }
+}
+
 /* ---- closing --------------------------------------------------------------------------------- */
 
 void rc_engine_close(struct rc_engine *engine)
@@ -554,6 +588,8 @@ void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
         health->ready = 0; /* what is loaded cannot be stored */
         snprintf(health->cause, sizeof health->cause, "%s", engine->context.refusal);
     }
+    if (health->cause[0] == '\0') /* what there is still works */
+        snprintf(health->cause, sizeof health->cause, "%s", engine->login.cause);
 }
 
 /* ---- what each kind does --------------------------------------------------------------------- */

@@ -19,6 +19,7 @@
 #include "engine/lease.h"
 #include "engine/lend.h"
 #include "engine/lock.h"
+#include "engine/login.h"
 #include "engine/sentinel.h"
 #include "engine/topology.h"
 #include "engine/track.h"
@@ -26,6 +27,7 @@
 
 struct rc_engine {
     struct rc_context context;
+    struct rc_login login;
     struct rc_topology topology;
     struct rc_cluster cluster;
     struct rc_track track;
@@ -77,6 +79,12 @@ void rc_engine_drop_lock(struct rc_engine *engine, struct rc_lock *lock);
 
 /* What was lent is given back; what runs over it is cancelled, and then it is closed. */
 void rc_engine_take_back(struct rc_engine *engine, struct rc_lent *lent);
+
+/* Newer credentials, for all connections from now on: those that are open say who they are again.
+   Older ones than it has: nothing. RC_ERR_NOMEM. */
+int rc_engine_authenticate(struct rc_engine *engine, const struct rc_credentials *credentials);
+/* Who was asked has none: what waits for them tells why. */
+void rc_engine_fail_login(struct rc_engine *engine, const char *text, size_t len);
 
 /* Somebody reads the near cache in this process: connects, before anything is asked for. */
 void rc_engine_warm(struct rc_engine *engine);

@@ -308,7 +308,8 @@ void rc_lends_return(struct rc_lends *lends, struct rc_lent *lent)
     if (spare == NULL)
         return;
     struct rc_link *link = &spare->link;
-    if (!rc_link_is_ready(link) || rc_link_clean(link) != 0) {
+    /* With an AUTH on its way it is not worth the wait. */
+    if (!rc_link_is_ready(link) || link->request_count > 0 || rc_link_clean(link) != 0) {
         end(spare, "");
         return;
     }

@@ -6,6 +6,7 @@
 
 #include "base/mutant.h"
 #include "engine/command.h"
+#include "engine/login.h"
 #include "engine/script.h"
 
 enum {
@@ -14,6 +15,7 @@ enum {
     STALL_MIN_MS = 1000,    /* a busy server may well be silent for some hundred milliseconds */
     MAX_ELEMENTS = 1 << 20, /* of one answer */
     MAX_HELD = 64 * 1024 * 1024, /* bytes of all requests without an answer */
+    LOGIN_LOOK_MS = 500,         /* so often one looks that waits for credentials; they hurry it */
     KEEP_BYTES = 1024 * 1024,    /* room the empty output keeps */
     ANSWER_SLACK = 64 * 1024 *
                    1024 /* answers over max_value_bytes that are still read, to refuse them alone */
@@ -240,17 +242,34 @@ static void write_request(struct rc_link *link, struct rc_req *req)
         rc_context_set_timer(link->context, &link->timer, link->context->now_us + stall_us(link));
 }
 
+/* It says who the client is; sentinels have users of their own, which never change. */
+static bool has_login(const struct rc_link *link)
+{
+    return link->role != RC_LINK_S;
+}
+
+/* 0: the address says who we are. */
+static uint64_t login_version(const struct rc_link *link)
+{
+    return has_login(link) ? link->context->login->version : 0;
+}
+
 static void start_opening(struct rc_link *link)
 {
+    struct rc_context *context = link->context;
+    struct rc_login *login = context->login;
     if (link->may_open != NULL && !link->may_open(link)) {
         link->state = RC_LINK_BACKOFF; /* without end */
         return;
     }
-    link->state = RC_LINK_OPENING;
-    link->wants_open = true;
-    rc_context_set_timer(
-        link->context, &link->timer,
-        rc_context_after_ms(link->context, link->context->options.connect_timeout_ms));
+    /* As long as nobody has told who we are there is no use in it. */
+    bool is_usable = !has_login(link) || rc_login_is_usable(login);
+    int32_t wait_ms = is_usable ? context->options.connect_timeout_ms : LOGIN_LOOK_MS;
+    link->state = is_usable ? RC_LINK_OPENING : RC_LINK_BACKOFF;
+    link->wants_open = is_usable;
+    if (!is_usable)
+        snprintf(link->cause, sizeof link->cause, "%s", login->cause);
+    rc_context_set_timer(context, &link->timer, rc_context_after_ms(context, wait_ms));
 }
 
 void rc_link_want(struct rc_link *link)
@@ -290,7 +309,7 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
         fail_soon(req, RC_ERR_REDIS);
     else if (rc_link_is_barred(link))
         fail_soon(req, RC_ERR_UNAVAILABLE);
-    else if (link->attempts > 0 &&
+    else if (link->attempts > 0 && !(has_login(link) && rc_login_is_asked(context->login)) &&
              context->now_us - link->down_since_us > deadline_us - context->now_us)
         fail_soon(req, RC_ERR_UNAVAILABLE); /* away for longer than this caller would wait */
 }
@@ -571,18 +590,29 @@ static int write_reset(const struct rc_link *link, struct rc_buf *out)
     return error | rc_command_text(out, "RESET");
 }
 
+/* AUTH, user and password: a command, or a part of HELLO. */
+static int write_auth(const struct rc_link *link, struct rc_buf *out)
+{
+    const struct rc_login *login = link->context->login;
+    const struct rc_address *address = link->address;
+    bool is_given = login_version(link) > 0;
+    const char *user = is_given ? rc_buf_head(&login->user) : address->user;
+    size_t user_len = is_given ? rc_buf_len(&login->user) : address->user_len;
+    int error = rc_command_text(out, "AUTH");
+    error |= user_len > 0 ? rc_command_bytes(out, user, user_len) : rc_command_text(out, "default");
+    return error | (is_given ? rc_command_bytes(out, rc_buf_head(&login->password),
+                                                rc_buf_len(&login->password))
+                             : rc_command_bytes(out, address->password, address->password_len));
+}
+
 static int write_hello(const struct rc_link *link, struct rc_buf *out)
 {
-    const struct rc_address *address = link->address;
-    int error = rc_command_head(out, address->has_password ? 7 : 4);
+    bool names_user = login_version(link) > 0 || link->address->has_password;
+    int error = rc_command_head(out, names_user ? 7 : 4);
     error |= rc_command_text(out, "HELLO");
     error |= rc_command_text(out, "3");
-    if (address->has_password) {
-        error |= rc_command_text(out, "AUTH");
-        error |= address->has_user ? rc_command_bytes(out, address->user, address->user_len)
-                                   : rc_command_text(out, "default");
-        error |= rc_command_bytes(out, address->password, address->password_len);
-    }
+    if (names_user)
+        error |= write_auth(link, out);
     error |= rc_command_text(out, "SETNAME");
     return error | rc_command_pair(out, "redcache-", 9, rc_link_name(link), 1);
 }
@@ -666,6 +696,56 @@ static bool is_at_least(const struct rc_link *link, unsigned a, unsigned b, unsi
     return major != a ? major > a : minor != b ? minor > b : patch >= c;
 }
 
+static bool is_error(const rc_node *node, const char *prefix)
+{
+    size_t len = strlen(prefix);
+    return node->type == '-' && node->len >= len && memcmp(node->str, prefix, len) == 0;
+}
+
+/* A refused connection stays who it was: Redis closes it where that user is gone. */
+static void on_authenticated(struct rc_req *req, int status, struct rc_reply *reply,
+                             const char *text)
+{
+    struct rc_link *link = req->owner;
+    (void)text;
+    if (status != 0)
+        return; /* the next handshake says it */
+    if (reply->nodes[0].type == '-')
+        rc_login_refuse(link->context->login, (uint64_t)(uintptr_t)req->detail);
+    else
+        rc_login_accept(link->context->login);
+}
+
+static void send_auth(struct rc_link *link)
+{
+    struct rc_context *context = link->context;
+    struct rc_req *req = rc_req_take(context);
+    if (req == NULL)
+        return;
+    if (rc_command_head(&req->bytes, 3) != 0 || write_auth(link, &req->bytes) != 0) {
+        rc_req_give(req);
+        return;
+    }
+    link->login = context->login->version;
+    req->expect = 1;
+    req->done = on_authenticated;
+    req->owner = link;
+    req->detail = (void *)(uintptr_t)link->login;
+    rc_link_send(link, req, rc_context_after_ms(context, context->options.command_timeout_ms));
+}
+
+void rc_link_authenticate(struct rc_link *link)
+{
+    if (link->ended || link->login == login_version(link))
+        return;
+    if (rc_link_is_ready(link) && !link->is_lent) {
+        send_auth(link);
+    } else if (link->state == RC_LINK_BACKOFF) {
+        link->refused = false;
+        rc_link_hurry(link);
+    }
+}
+
 static void become_ready(struct rc_link *link)
 {
     link->state = RC_LINK_READY;
@@ -684,13 +764,10 @@ static void become_ready(struct rc_link *link)
         rc_list_remove(place);
         write_request(link, req);
     }
+    if (has_login(link))
+        rc_login_accept(link->context->login);
+    rc_link_authenticate(link); /* there may be newer credentials since its handshake */
     link->on_ready(link);
-}
-
-static bool is_error(const rc_node *node, const char *prefix)
-{
-    size_t len = strlen(prefix);
-    return node->type == '-' && node->len >= len && memcmp(node->str, prefix, len) == 0;
 }
 
 /* We are not let in: nobody needs to wait for the next attempt to learn it. */
@@ -722,6 +799,14 @@ static void refuse(struct rc_link *link, const char *cause)
     fail_queue(link, RC_ERR_REDIS);
 }
 
+/* Newer credentials may come while callers wait. */
+static void refuse_login(struct rc_link *link)
+{
+    struct rc_login *login = link->context->login;
+    rc_login_refuse(login, link->login);
+    go_down(link, link->cause);
+}
+
 static void read_error(struct rc_link *link, enum rc_link_step step, const rc_node *error)
 {
     rc_node_text(error, link->cause);
@@ -731,6 +816,8 @@ static void read_error(struct rc_link *link, enum rc_link_step step, const rc_no
     else if (step == RC_STEP_HELLO &&
              (is_error(error, "NOPROTO") || is_error(error, "ERR unknown command")))
         refuse(link, "this server does not know HELLO 3: Redis 7.0 or newer is needed");
+    else if (is_error(error, "WRONGPASS") && has_login(link) && link->context->login->asks)
+        refuse_login(link);
     else if (is_error(error, "NOAUTH") || is_error(error, "WRONGPASS") ||
              is_error(error, "NOPERM") || (step == RC_STEP_SELECT && is_error(error, "ERR")))
         refuse(link, link->cause);
@@ -904,6 +991,7 @@ static int write_handshake(struct rc_link *link)
     assert(handshake->count <= RC_LINK_STEPS);
     assert(handshake->steps[handshake->count - 1] == RC_STEP_PING);
     link->handshake_at = 0;
+    link->login = login_version(link);
     for (uint32_t i = 0; i < handshake->count; i++)
         error |= steps[handshake->steps[i]].write(link, &link->output);
     return error;

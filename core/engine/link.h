@@ -98,6 +98,7 @@ struct rc_link {
     bool is_cleaning;  /* rc_link_clean: it stands in a handshake of its own */
     bool is_silent;    /* it was given up because no answer came */
     bool is_read_only; /* it answers reads and refuses writes; `cause` says why */
+    uint64_t login;    /* the credentials that the connection was told last; 0: the address's */
     uint64_t epoch;    /* grows with every connection that ended */
     uint32_t attempts; /* failed since it was last ready */
     int64_t down_since_us;
@@ -160,6 +161,10 @@ void rc_link_explain(struct rc_link *link, const char *cause, bool refused);
 /* Drops the connection, which is of no use, and makes a new one. Not from inside a `done`. */
 void rc_link_give_up(struct rc_link *link, const char *cause);
 
+/* There are newer credentials: a connection that is ready is told, in line with its requests, which
+   go on; one that waited for them, or was refused, is made at once. Not one that is lent: AUTH
+   would stand among the answers of its caller's transaction. It is told when it comes back. */
+void rc_link_authenticate(struct rc_link *link);
 /* Has a connection that is ready, and waits for nothing, forget what its last user has done to it:
    it shakes hands again. RC_ERR_NOMEM: it is as it was, or down. */
 int rc_link_clean(struct rc_link *link);

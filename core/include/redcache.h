@@ -262,7 +262,13 @@ typedef struct rc_options {
     size_t sentinel_user_len;
     const char *sentinel_password;
     size_t sentinel_password_len;
+    int32_t auth;                /* 1: who we are is asked for, and changes: see rc_authenticate */
+    int32_t tls;                 /* RC_TLS_BY_URL; RC_TLS_OFF: credentials may go in the clear */
 } rc_options;
+
+/* Where credentials change, they go to a host that is not this machine over TLS alone, unless
+   options.tls says that they need not. */
+enum { RC_TLS_BY_URL = 0, RC_TLS_OFF = 1 };
 
 /* Who moves the bytes of a client. With a host all of its calls are for one thread, and rc_wait is
    not for RC_DRIVER_HOST. */
@@ -296,7 +302,9 @@ enum {
     RC_OPTION_TLS_KEY = 19,
     RC_OPTION_TLS_NAME = 20,
     RC_OPTION_SENTINEL_USER = 21,
-    RC_OPTION_SENTINEL_PASSWORD = 22
+    RC_OPTION_SENTINEL_PASSWORD = 22,
+    RC_OPTION_AUTH = 23,
+    RC_OPTION_TLS = 24
 };
 typedef struct rc_refusal {
     int32_t option;    /* RC_OPTION_* */
@@ -452,6 +460,26 @@ void rc_get_health(rc_client *client, rc_health *health);
 /* ends every operation that carries tag; returns how many */
 int rc_cancel(rc_client *client, uint64_t tag);
 
+/* Credentials that change. rc_authenticate gives newer ones, at any time and from any thread; user
+   of 0 bytes: the default one; they hold for ttl_ms (0: for ever). Every connection is made with
+   the newest, and those that are open say who they are again (AUTH), in line with what runs over
+   them: nothing is lost, and what is tracked stays tracked. A lent connection does so when it comes
+   back. With options.auth the url has none, and they are asked for: before the first connection,
+   when 7 of 10 parts of their time are over, and when a server refuses them. Who is asked
+   answers with rc_authenticate, or rc_auth_fail, whose text is told on as the cause; then, or when
+   nothing comes for 5 seconds, it is asked again after a pause that grows from 0.1 to 3.2 s.
+   Operations wait for that until their own deadlines. Asked is one of those that call rc_wait,
+   which returns RC_WAIT_AUTH (answer, then wait again), rc_loop_turn (rc_turn.auth is 1), or
+   rc_auth_wanted, which returns 1. All users that are given in turn must have the same rights: what
+   one has read is kept near for the next. Without options.auth the user must stay the one of the
+   url. RC_ERR_ARGUMENT: it does not, or user or password are longer than 65536 bytes, or the
+   password is empty; RC_ERR_REFUSED: neither TLS nor RC_TLS_OFF (see there). */
+enum { RC_WAIT_AUTH = 1 };
+int rc_authenticate(rc_client *client, const char *user, size_t user_len, const char *password,
+                    size_t password_len, int64_t ttl_ms);
+int rc_auth_fail(rc_client *client, const char *text, size_t len);
+int rc_auth_wanted(rc_client *client);
+
 /* Operation slots. rc_op_free may be called at any time: a running operation is cancelled, a lease
    is given back. */
 rc_op *rc_op_new(rc_client *client);
@@ -476,8 +504,8 @@ void rc_op_tag(rc_op *op, uint64_t tag);      /* for rc_cancel; 0 none. Stays un
 void rc_op_timeout(rc_op *op, int32_t timeout_ms);
 int rc_done(rc_op *op);                       /* 1 when the result is there */
 int rc_is_done(const rc_op *op);              /* the same, and moves nothing */
-/* blocks until it is; every operation ends by its own deadline. Returns the result's status.
-   RC_ERR_ARGUMENT with RC_DRIVER_HOST where it is not done */
+/* blocks until it is; every operation ends by its own deadline. Returns the result's status, or
+   RC_WAIT_AUTH: see rc_authenticate. RC_ERR_ARGUMENT with RC_DRIVER_HOST where it is not done */
 int rc_wait(rc_op *op);
 
 /* Reading and writing entries. */
@@ -606,6 +634,8 @@ typedef struct rc_turn {
     int64_t wait_us;    /* the next turn is due then, even without news; -1: never */
     uint32_t count;     /* of names; RC_TURN_NAMES: there may be more, turn again */
     uint32_t link_count; /* of links; where there are more, wait_us is 0 */
+    uint32_t auth;      /* 1: credentials are wanted of this loop: see rc_authenticate */
+    uint32_t reserved;
     uint32_t names[RC_TURN_NAMES];
     /* RC_DRIVER_HOST: those that want something, or have output */
     rc_host_link links[RC_TURN_LINKS];

@@ -567,11 +567,26 @@ static void say_info(struct peer_server *server, const struct peer_conn *conn, b
     add_bulk(&server->conns[conn - server->conns].output, info, (size_t)len);
 }
 
+static const char WRONG[] = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+
+/* A user and a password. */
+static bool lets_in(struct peer_server *server, const struct arg *args)
+{
+    snprintf(server->user, sizeof server->user, "%.*s", (int)args[0].len, args[0].bytes);
+    return server->login == NULL || is(args[1], server->login);
+}
+
 /* And what is asked again and again: who are you? */
 static bool do_handshake(struct peer_server *server, struct peer_conn *conn, struct arg *args,
                          int count)
 {
-    if (is(args[0], "HELLO")) {
+    if (is(args[0], "AUTH")) {
+        server->auths++;
+        add(&conn->output, lets_in(server, args + 1) ? "+OK\r\n" : WRONG);
+    } else if (is(args[0], "HELLO") && count > 4 && !lets_in(server, args + 3)) {
+        server->hellos++;
+        add(&conn->output, WRONG);
+    } else if (is(args[0], "HELLO")) {
         server->hellos += count > 1;
         server->questions += count == 1;
         if (server->refusal != NULL)

@@ -62,6 +62,7 @@ struct peer_server {
     bool no_info;        /* INFO is not allowed */
     bool no_reset;       /* nor is RESET */
     const char *refusal; /* what HELLO is answered */
+    const char *login;   /* the only password that HELLO and AUTH take; NULL: any, and none */
     const char *ping;    /* what PING is answered */
     const char *error;   /* the next `errors` commands get this answer */
     int errors;
@@ -76,6 +77,8 @@ struct peer_server {
     unsigned commands; /* without handshakes */
     unsigned scripts[RC_SCRIPT_COUNT];
     unsigned gets, sets, unlinks, hellos, ranges, resets;
+    unsigned auths;     /* commands of that name */
+    char user[32];      /* that was named last, by HELLO or AUTH */
     unsigned questions; /* which server it is */
     bool went_round;    /* peer_run gave up: somebody turns in a circle */
 };

@@ -9,8 +9,10 @@ local core_client = require("redcache.core.client")
 local core_clock = require("redcache.core.clock")
 local core_entry = require("redcache.core.entry")
 local core_loop = require("redcache.core.loop")
+local core_login = require("redcache.core.login")
 local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
+local auth = require("redcache.auth")
 local batch = require("redcache.batch")
 local calls = require("redcache.calls")
 local entry = require("redcache.entry")
@@ -426,6 +428,45 @@ function Cache:delete(key, opts)
     local deleted = core_entry.number(slot) > 0
     give(slot)
     return deleted
+end
+
+---Newer credentials for all connections, at any time: those that are open say who they are again,
+---in line with the calls that go over them. Other caches on this client get them, too.
+---@param user string "default" is the name of the user without a name; without the option auth it
+---must stay the one that the url, or the option user, has named
+---@param password string
+---@param ttl? number seconds that they hold; nil: for ever
+---@return true|nil done
+---@return redcache.Error|nil err closed; refused: passwords that change go to another machine over
+---TLS alone, unless the option tls is "off"
+function Cache:authenticate(user, password, ttl)
+    for name, value in pairs({ user = user or false, password = password or false }) do
+        if type(value) ~= "string" or value == "" then
+            error("bad argument '" .. name .. "' to authenticate: string of 1 to 65536 bytes"
+                .. " expected", 2)
+        end
+    end
+    if not auth.is_ttl(ttl) then
+        error("bad argument 'ttl' to authenticate: number above 0 or nil expected", 2)
+    end
+    local client = self._client
+    local err = core_client.closed(client, "authenticate")
+    if err then
+        return nil, err
+    end
+    local status = core_login.authenticate(client.handle, user, password, ttl)
+    if status == constants.ARGUMENT then
+        error("could not authenticate: without the option auth the user stays the one of the url,"
+            .. " memory:// has none, and the password has at most 65536 bytes", 2)
+    elseif status ~= 0 then
+        return nil, core_slot.error_of(status, status == constants.REFUSED
+            and 'without TLS everybody on the way reads the password: use rediss://, or say'
+            .. ' tls = "off"' or nil, "authenticate")
+    end
+    if self._scheduler.tell then
+        self._scheduler.tell(client)
+    end
+    return true
 end
 
 ---Ends every call, of any Lua state or thread on this client, that carries the option cancelTag.

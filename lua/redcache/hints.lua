@@ -13,6 +13,9 @@ local TLS = 'TLS is asked for by the url, as in url = "rediss://redis.example:63
 local VERIFY = "the server's certificate is always verified: name the one to trust, as in"
     .. ' tlsCa = "/etc/redis/ca.pem", and where it has another name than the host of the url'
     .. " tlsServerName"
+-- Of the option tls, which knows no other word.
+hints.TLS = TLS .. ', and verification is never switched off (see tlsCa); "off" allows credentials'
+    .. " that change in the clear"
 local SOCKET = 'it stands in the url, as in url = "unix:///run/redis/redis.sock"'
 local SENTINELS = 'they stand in the url, as in url = "redis+sentinel://s1:26379,s2,s3/mymaster"'
 local TIMEOUT = "for all calls of a cache it is commandTimeout, for connecting connectTimeout"
@@ -27,7 +30,7 @@ local MEANT = {
     uri = URL, ip = URL, [""] = URL, endpoint = URL,
     pass = LOGIN, login = LOGIN, username = LOGIN, credentials = LOGIN,
     db = DATABASE, database = DATABASE, dbindex = DATABASE,
-    tls = TLS, ssl = TLS, verify = VERIFY, sslverify = VERIFY, tlsverify = VERIFY,
+    ssl = TLS, verify = VERIFY, sslverify = VERIFY, tlsverify = VERIFY,
     insecure = VERIFY, skipverify = VERIFY, tlsskipverify = VERIFY, tlsinsecure = VERIFY,
     insecureskipverify = VERIFY, rejectunauthorized = VERIFY, sslcertreqs = VERIFY,
     verifypeer = VERIFY, checkhostname = VERIFY, sslcheckhostname = VERIFY,

@@ -29,7 +29,7 @@ function options.is_ttl(ttl)
     return ttl == FOREVER or (type(ttl) == "number" and ttl > 0 and ttl <= MAX_TTL)
 end
 
--- kind: number | integer | boolean | string | choice | function | ttl | codec | clock
+-- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls
 -- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
 --       remember, rememberForever), write (set, setMulti), call (all that talk to Redis), lock
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
@@ -48,6 +48,8 @@ local DECLARED = {
     { "password", "string", "", at = "new", min = 0, max = 511 },
     { "sentinelUser", "string", "", at = "new", min = 0, max = 127 },
     { "sentinelPassword", "string", "", at = "new", min = 0, max = 511 },
+    { "auth", "function", nil, at = "new" },
+    { "tls", "tls", nil, at = "new" },
     { "connectTimeout", "number", 1, at = "new", min = 0.001, max = 60 },
     { "commandTimeout", "number", 0.5, at = "new", min = 0.001, max = 60 },
     { "maxValue", "integer", 8 * 1024 * 1024, at = "new", min = 1,
@@ -159,6 +161,9 @@ local CHECKS = {
             end
         end
         return false, '"' .. table.concat(row.among, '" or "') .. '"'
+    end,
+    tls = function(_, value)
+        return value == "off", nil, nil, hints.TLS
     end,
     ["function"] = function(_, value)
         return type(value) == "function", "function"

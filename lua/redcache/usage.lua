@@ -14,7 +14,8 @@ local ARGUMENTS = {
         rememberForever = "key, fn, opts", put = "key, ttl, fn, opts", getMulti = "keys, opts",
         setMulti = "map, ttl, opts", deleteMulti = "keys, opts", lock = "name, opts",
         tryLock = "name, opts", withLock = "name, opts, fn", namespace = "name, opts",
-        cancel = "tag", close = "timeout", stats = "", health = "", metrics = "", request = "",
+        cancel = "tag", authenticate = "user, password, ttl", close = "timeout", stats = "",
+        health = "", metrics = "", request = "",
     },
     lock = {
         acquire = "wait", extend = "ttl", release = "", valid = "", held = "", lost = "", ttl = "",

@@ -36,6 +36,7 @@ local CACHE = {
     withLock = function(o) return o:withLock("other", nil, unused) end,
     namespace = function(o) return o:namespace("below") end,
     cancel = function(o) return o:cancel(1) end,
+    authenticate = function(o) return o:authenticate("user", "password") end,
     stats = function(o) return o:stats() end,
     health = function(o) return o:health() end,
     metrics = function(o) return o:metrics() end,

@@ -33,6 +33,7 @@ local function classes()
         exists = { "k" }, ttl = { "k" },
         setMulti = { { k = 1 }, 60 }, deleteMulti = { { "k" } }, lock = { "l" },
         tryLock = { "l" }, withLock = { "l", {}, fn }, namespace = { "n" }, cancel = { 1 },
+        authenticate = { "u", "p" },
         close = {}, stats = {}, health = {}, metrics = {}, request = {},
     }
     for name, arguments in pairs(keyed) do whole[name] = arguments end

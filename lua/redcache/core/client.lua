@@ -57,6 +57,7 @@ function core_client.open(settings, driver)
         handle = handle,
         port = port,
         driver = settings.driver,
+        auth = settings.auth,
         is_memory = string.find(settings.url, "^memory://") ~= nil,
         connect_timeout = settings.connectTimeout,
         identity = settings.identity, -- what nginx shows in TLS handshakes

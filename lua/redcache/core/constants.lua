@@ -43,6 +43,7 @@ local constants = {
     LOST = C.RC_ERR_LOST,
     NOTHELD = C.RC_ERR_NOTHELD,
     ARGUMENT = C.RC_ERR_ARGUMENT,
+    REFUSED = C.RC_ERR_REFUSED,
     TOOLARGE = C.RC_ERR_TOOLARGE,
     DESCRIPTORS = C.RC_ERR_DESCRIPTORS,
     -- What a scheduler's wait() says where the caller cannot wait: the request is on its way.

@@ -26,6 +26,8 @@ local OPTIONS = {
     [C.RC_OPTION_TLS_CERT] = "tlsCert",
     [C.RC_OPTION_TLS_KEY] = "tlsKey",
     [C.RC_OPTION_TLS_NAME] = "tlsServerName",
+    [C.RC_OPTION_AUTH] = "auth",
+    [C.RC_OPTION_TLS] = "tls",
     [C.RC_OPTION_USER] = "user",
     [C.RC_OPTION_PASSWORD] = "password",
     [C.RC_OPTION_SENTINEL_USER] = "sentinelUser",
@@ -69,6 +71,8 @@ function core_handle.open(settings, driver)
     o.group, o.group_len = settings.group, #settings.group
     o.user, o.user_len = settings.user, #settings.user
     o.password, o.password_len = settings.password, #settings.password
+    o.auth = settings.auth and 1 or 0
+    o.tls = settings.tls == "off" and C.RC_TLS_OFF or C.RC_TLS_BY_URL
     o.tls_ca, o.tls_ca_len = settings.tlsCa, #settings.tlsCa
     o.tls_cert, o.tls_cert_len = settings.tlsCert, #settings.tlsCert
     o.tls_key, o.tls_key_len = settings.tlsKey, #settings.tlsKey

@@ -13,6 +13,8 @@ local core_clock = require("redcache.core.clock")
 local core_handle = require("redcache.core.handle")
 
 local POLLIN = 1
+-- No descriptor tells that credentials are wanted.
+local AUTH_MS = 50
 
 local core_loop = {}
 
@@ -27,8 +29,9 @@ local ports = {}
 local own_loops = 0 -- of this Lua state
 
 local CONNECTION = { "url", "group", "user", "password", "sentinelUser", "sentinelPassword",
-    "tlsCa", "tlsCert", "tlsKey", "tlsServerName", "connectTimeout", "commandTimeout", "maxValue",
-    "maxKey", "maxQueue", "degradedTtl", "spin", "maxBytes", "scheduler", "driver", "clock" }
+    "auth", "tls", "tlsCa", "tlsCert", "tlsKey", "tlsServerName", "connectTimeout",
+    "commandTimeout", "maxValue", "maxKey", "maxQueue", "degradedTtl", "spin", "maxBytes",
+    "scheduler", "driver", "clock" }
 
 local function port_key(settings)
     local parts = {}
@@ -54,7 +57,8 @@ function core_loop.open_port(settings, driver)
         if not handle then
             return nil, message, option
         end
-        port = { handle = handle, references = 0, key = key, scheduler = settings.scheduler }
+        port = { handle = handle, references = 0, key = key, scheduler = settings.scheduler,
+            auth = settings.auth }
         ports[key] = port
     end
     port.references = port.references + 1
@@ -182,11 +186,13 @@ function core_loop.wait_ports(list, count)
     if count > watched_room then
         watched, watched_room = ffi.new("struct redcache_pollfd[?]", count), count
     end
+    local has_auth = false
     for i = 1, count do
         local at = watched[i - 1]
+        has_auth = has_auth or list[i].auth ~= nil
         at.fd, at.events, at.revents = core_loop.fd(list[i]), POLLIN, 0
     end
-    ffi.C.redcache_poll(watched, count, -1)
+    ffi.C.redcache_poll(watched, count, has_auth and AUTH_MS or -1)
 end
 
 ---@return integer pid of this process

@@ -8,6 +8,7 @@ local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
+local auth = require("redcache.auth")
 local errors = require("redcache.errors")
 
 local milliseconds = core_clock.milliseconds
@@ -192,7 +193,12 @@ end
 ---Blocks the thread until the slot's operation is done.
 ---@return integer status
 function core_slot.wait(slot)
-    return C.rc_wait(slot.op)
+    local status = C.rc_wait(slot.op)
+    while status > 0 do -- RC_WAIT_AUTH: the caller is asked who we are
+        auth.answer(slot.client)
+        status = C.rc_wait(slot.op)
+    end
+    return status
 end
 
 ---Whether the slot's operation is done, without waiting, and without a look at what has come in.

@@ -73,6 +73,10 @@ function backend.kick(port)
     end
 end
 
+function backend.spawn(fn)
+    copas.addthread(fn)
+end
+
 function backend.sleep(slot)
     yield(slot, queue)
 end

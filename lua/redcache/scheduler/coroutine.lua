@@ -8,6 +8,7 @@
 -- Not:    who is no task of the runner blocks: the program outside of run(), and coroutines that a
 --         task has made for itself.
 
+local auth = require("redcache.auth")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
 local core_loop = require("redcache.core.loop")
@@ -64,7 +65,7 @@ local function wake(slot)
 end
 
 local function begin(port, client)
-    waiting.begin(port, wake)
+    waiting.begin(port, wake, auth.answer)
     if not core_loop.open(port) then
         return false
     end

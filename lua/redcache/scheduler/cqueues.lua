@@ -71,6 +71,15 @@ function backend.kick(port)
     end
 end
 
+function backend.spawn(fn)
+    local controller = cqueues.running()
+    if controller then
+        controller:wrap(fn)
+    else
+        fn()
+    end
+end
+
 function backend.sleep(slot)
     slot.condition = slot.condition or condition.new()
     slot.condition:wait()

@@ -98,6 +98,10 @@ function backend.kick(port)
     end
 end
 
+function backend.spawn(fn)
+    coroutine.wrap(fn)()
+end
+
 function backend.sleep(slot)
     slot.co = running()
     yield()

@@ -10,6 +10,7 @@
 --         sleep(slot)          returns when wake(slot) was called, or earlier
 --         wake(slot)           the caller that sleeps is to be resumed, but not in here; nil: it
 --                              has left slot.co, which stands in a line until resume_woken()
+--         spawn(fn)            runs fn in a coroutine of the loop
 --         resume(co)           resumes one of that line; a result: what the coroutine has raised
 --         stop(port, has_woken) a port ends: nothing watches its descriptor any more
 --
@@ -18,6 +19,7 @@
 --         run loses its lease. After a fork caches are to be opened again.
 -- Not:    no event loop is guessed: the option scheduler names it.
 
+local auth = require("redcache.auth")
 local constants = require("redcache.core.constants")
 local core_loop = require("redcache.core.loop")
 local core_slot = require("redcache.core.slot")
@@ -47,7 +49,14 @@ local function begin(port, backend, wake)
     if port.fd < 0 then
         return false
     end
-    waiting.begin(port, wake)
+    waiting.begin(port, wake, function()
+        backend.spawn(function()
+            auth.answer(port)
+            if not port.is_closed then
+                backend.kick(port)
+            end
+        end)
+    end)
     backend.begin(port)
     return true
 end

@@ -7,8 +7,10 @@
 -- Not:    what the phases that cannot wait do instead is up to cache.lua, remember.lua and the
 --         others: they ask can_wait(), or are told NOT_WAITED.
 
+local auth = require("redcache.auth")
 local constants = require("redcache.core.constants")
 local core_loop = require("redcache.core.loop")
+local core_login = require("redcache.core.login")
 local core_slot = require("redcache.core.slot")
 local holders = require("redcache.scheduler.holders")
 local marks = require("redcache.marks")
@@ -64,9 +66,22 @@ function resty.driver(settings)
     return DRIVERS[settings.driver]
 end
 
+local kick
+
+-- Whatever turns may be in a phase, or a request, that cannot wait for what the function waits for.
+local function answer(port)
+    local ok, err = ngx.timer.at(0, function()
+        auth.answer(port)
+        kick(port)
+    end)
+    if not ok then
+        core_login.fail(port.handle, "there is no timer for it: " .. tostring(err))
+    end
+end
+
 -- A worker begins with what its master had: nothing of it runs here.
 local function begin(port, client)
-    sleepers.begin(port)
+    sleepers.begin(port, answer)
     keeper.begin(port)
     port.backend = BACKENDS[client.driver]
     port.is_memory, port.connect_timeout = client.is_memory, client.connect_timeout
@@ -117,7 +132,7 @@ function resty.obstacle(mark)
         and marks.SELF or nil
 end
 
-local function kick(port)
+function kick(port)
     if port.handle == nil then
         return -- it has ended, and all that waited was told
     end

@@ -9,8 +9,10 @@
 
 local constants = require("redcache.core.constants")
 local core_loop = require("redcache.core.loop")
+local core_login = require("redcache.core.login")
 local core_slot = require("redcache.core.slot")
 
+local is_login_wanted = core_login.is_wanted
 local TURN_NAMES = constants.TURN_NAMES
 
 local waiting = {}
@@ -18,8 +20,10 @@ local waiting = {}
 ---A port begins in this process.
 ---@param port redcache.Port
 ---@param wake fun(slot: redcache.Slot) for the slots that somebody waits for
-function waiting.begin(port, wake)
-    port.waiting, port.count, port.wake = {}, 0, wake
+---@param answer fun(port: redcache.Port) has a coroutine answer who we are (auth.lua), but not
+---within this call, unless it may block
+function waiting.begin(port, wake, answer)
+    port.waiting, port.count, port.wake, port.answer = {}, 0, wake, answer
 end
 
 ---Somebody waits for the slot, or nobody does: it is detached.
@@ -37,6 +41,7 @@ end
 function waiting.turn(port)
     local slots = port.waiting
     local count, link_count = core_loop.turn(port)
+    local is_asked = port.auth and is_login_wanted(port)
     for i = 0, count - 1 do
         local name = core_loop.turn_name(port, i)
         local slot = slots[name]
@@ -49,6 +54,9 @@ function waiting.turn(port)
                 port.wake(slot)
             end
         end
+    end
+    if is_asked then
+        port.answer(port)
     end
     return count < TURN_NAMES, link_count
 end

@@ -95,7 +95,7 @@ local function keep_once(port)
     if has_ended(port) then
         return false
     end
-    local is_brief = is_ending(port) or holders.has_work(port.holders)
+    local is_brief = is_ending(port) or holders.has_work(port.holders) or port.is_asked_late
     local wait = is_brief and SHORT_BEAT or HEARTBEAT
     wait = math.min(core_loop.turn_wait(port) or wait, wait)
     port.keeper_wakes = ngx.now() + wait

@@ -37,8 +37,9 @@ end
 
 ---A port begins in this worker.
 ---@param port redcache.Port
-function sleepers.begin(port)
-    waiting.begin(port, wake)
+---@param answer fun(port: redcache.Port) says who we are: see waiting.begin
+function sleepers.begin(port, answer)
+    waiting.begin(port, wake, answer)
     port.posted = {} -- slots whose callers were woken and have not run yet
     port.abandoned = 0
     port.keeper_sem, port.keeper_signalled = semaphore.new(0), false

@@ -73,6 +73,7 @@ end
 
 function thread.begin(port)
     port.reader, port.sock = nil, nil
+    port.is_asked_late = port.auth ~= nil -- by no byte over the socket: who we are
 end
 
 return thread
