@@ -42,6 +42,8 @@ static void read_entry(struct rc_op *op, const struct rc_reply *reply, int64_t m
         op->result.status = RC_ERR_TOOLARGE;
         return;
     }
+    if (reply->count > 1 && reply->nodes[1].type == '-' && value->type == '$')
+        value = &reply->nodes[1]; /* a user who may not ask PTTL: no value without its time */
     if (value->type == '-') {
         op->result.status = RC_ERR_REDIS;
         op->result.data = value->str;

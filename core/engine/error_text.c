@@ -32,6 +32,8 @@ static const char *const FORMS[] = {
     "ERR Protocol error: unauthenticated *",
     "ERR Protocol error*",
     "ERR SELECT is not allowed in cluster mode",
+    "ERR The user executing the script can't access at least one of the keys *",
+    "ERR The user executing the script can't run this command or subcommand",
     "ERR This Redis command is not allowed from script",
     "ERR This Redis instance is not configured to use an ACL file*",
     "ERR This instance has cluster support disabled",
@@ -86,6 +88,7 @@ static const char *const FORMS[] = {
     "NOPERM User * has no permissions to access the '*' key",
     "NOPERM User * has no permissions to run the '@' command",
     "NOPERM this user has no permissions to access one of the keys used as arguments",
+    "NOPERM this user has no permissions to run the '@' command",
     "NOPERM this user has no permissions to run the '@' command*",
     "NOPERM",
     "NOPROTO unsupported protocol version",
@@ -126,6 +129,11 @@ static const char *const COMMANDS[] = {
 };
 
 static const char LEFT_OUT[] = " (its text is left out: it may repeat what was sent)";
+
+/* Redis 7.0 does not say which one is missing. */
+static const char SCRIPTS_NEED[] =
+    " (in a script; redcache's need get, set, unlink, pttl, pexpire, "
+    "psetex, exists, rename, getrange, incr, time)";
 
 static char lower(char c)
 {
@@ -254,6 +262,8 @@ size_t rc_error_text(char out[RC_ERROR_TEXT_SIZE], const char *text, size_t len)
         size_t hole_len = 0;
         if (fits(form, text, core, &hole, &hole_len)) {
             size_t end = tell(out, form, hole != NULL ? find_command(hole, hole_len) : NULL);
+            if (strstr(form, "executing the script can't run") != NULL)
+                return put(out, end, SCRIPTS_NEED, sizeof SCRIPTS_NEED - 1);
             return core < len ? put(out, end, " (in a script)", 14) : end;
         }
         if (strlen(form) == code_len && memcmp(form, text, code_len) == 0)

@@ -44,6 +44,17 @@ static void leaves_out_where_a_known_text_varies(void)
                 "READONLY You can't write against a read only replica. (in a script)"));
 }
 
+static void names_the_rights_that_scripts_need(void)
+{
+    CHECK(tells("NOPERM this user has no permissions to run the 'get' command",
+                "NOPERM this user has no permissions to run the 'get' command"));
+    CHECK(tells("ERR The user executing the script can't run this command or subcommand script: "
+                "0123456789012345678901234567890123456789, on @user_script:1.",
+                "ERR The user executing the script can't run this command or subcommand (in a "
+                "script; redcache's need get, set, unlink, pttl, pexpire, psetex, exists, rename, "
+                "getrange, incr, time)"));
+}
+
 static void tells_of_other_texts_the_code_word_alone(void)
 {
     CHECK(tells("ERR s3cret", ONLY("ERR")));
@@ -117,6 +128,7 @@ int main(void)
 {
     TEST(tells_known_texts_as_they_are);
     TEST(leaves_out_where_a_known_text_varies);
+    TEST(names_the_rights_that_scripts_need);
     TEST(tells_of_other_texts_the_code_word_alone);
     TEST(tells_where_a_slot_has_gone);
     TEST(never_repeats_what_was_sent);

@@ -1,0 +1,173 @@
+local clock = require("spec.support.clock")
+local redcache = require("redcache")
+local server = require("spec.support.server")
+
+-- The least rights of each feature: the table in docs/acl.md.
+local SCRIPTS = "+evalsha +eval"
+local LOADS = "+get +set +unlink +pttl +pexpire +psetex +exists +rename +getrange " .. SCRIPTS
+local LOCKS = "+get +set +unlink +pttl +pexpire +exists +incr +time " .. SCRIPTS
+local KEYS = "~app:*"
+local HELPERS = "~{app:*"
+
+describe("a user with the least rights", function()
+    local redis, admin, cache
+
+    setup(function()
+        redis = server.start()
+        admin = redis:client()
+    end)
+    teardown(function()
+        admin:close()
+        redis:stop()
+    end)
+    after_each(function()
+        if cache then cache:close(0) end
+        cache = nil
+    end)
+
+    local function open(rights, opts)
+        local words = { "ACL", "SETUSER", "ann", "reset", "on", ">one" }
+        for word in rights:gmatch("%S+") do words[#words + 1] = word end
+        admin:call("FLUSHALL")
+        admin:call("SCRIPT", "FLUSH")
+        assert.equal("OK", admin:call(unpack(words)))
+        local all = { url = redis:url("ann:one"), namespace = "app", near = false,
+            commandTimeout = 2 }
+        for name, value in pairs(opts or {}) do all[name] = value end
+        cache = redcache.new(all)
+        return cache
+    end
+
+    local function entries()
+        assert.is_true(cache:set("k", 1, 60))
+        assert.equal(1, (cache:get("k")))
+        assert.is_true(cache:exists("k"))
+        assert.is_true(cache:ttl("k") > 50)
+        assert.is_true(cache:setMulti({ a = 1, b = 2 }, 60))
+        assert.same({ a = 1, b = 2 }, (cache:getMulti({ "a", "b" })))
+        assert.is_true(cache:delete("k"))
+        assert.equal(2, (cache:deleteMulti({ "a", "b" })))
+        assert.equal("", cache:health().cause)
+    end
+
+    it("reads, writes and deletes, alone and in batches", function()
+        open(KEYS .. " +ping +get +mget +set +unlink +pttl")
+        entries()
+    end)
+
+    it("keeps near what it reads", function()
+        open(KEYS .. " +ping +get +mget +set +unlink +pttl +client|tracking", { near = true })
+        entries()
+        assert.is_true(cache:set("k", 1, 60))
+        cache:get("k")
+        assert.is_true((select(3, cache:get("k"))) ~= "redis")
+        assert.is_true(cache:health().tracking)
+        admin:call("SET", "app:k", "foreign")
+        clock.wait_until(function() return cache:get("k") == "foreign" end, 5)
+    end)
+
+    it("remembers, refreshes, renews leases, fails and puts", function()
+        open(KEYS .. " " .. HELPERS .. " +ping +client|tracking " .. LOADS, { near = true,
+            leaseTtl = 0.3, errorTtl = 1, negativeTtl = 1 })
+        assert.equal(7, (cache:remember("k", 60, function() return 7 end, { strict = true })))
+        assert.equal(8, (cache:remember("slow", 60, function()
+            clock.sleep(0.8)
+            return 8
+        end, { strict = true })))
+        assert.equal("8", tostring((cache:get("slow", { near = false }))))
+        assert.is_nil((cache:remember("none", 60, function() return nil end)))
+        local _, err = cache:remember("bad", 60, function() error("no", 0) end)
+        assert.equal("loaderFailed", err.code)
+        local stored, why = cache:put("k", 60, function() return 9 end)
+        assert.is_nil(why)
+        assert.equal(9, stored)
+        assert.equal(10, (cache:put("k", 60, function() return 10 end, { serveOld = false })))
+        cache:put("k", 60, function() error("no", 0) end, { serveOld = false })
+        assert.equal(10, (cache:get("k", { near = false })))
+        assert.equal("", cache:health().cause)
+        assert.equal(0, cache:stats().leasesLost)
+    end)
+
+    it("locks, renews, extends and releases", function()
+        open(KEYS .. " +ping +client|tracking " .. LOCKS)
+        local lock = cache:lock("job", { ttl = 0.5 })
+        assert.is_true(lock:acquire())
+        clock.sleep(0.8)
+        assert.is_true(lock:held())
+        assert.is_true(lock:extend(5))
+        local other = cache:lock("job", { wait = 0.2 })
+        assert.is_nil((other:acquire()))
+        assert.is_true(lock:release())
+        assert.equal(3, (cache:withLock("job", {}, function() return 3 end)))
+    end)
+
+    local function load_strictly()
+        local value, err = cache:remember("k", 60, function() return 7 end, { strict = true })
+        return value == nil and err or nil
+    end
+    local function with_lock()
+        return select(2, cache:withLock("job", {}, function() return 1 end))
+    end
+    local function call(method, ...)
+        local arguments = { ... }
+        return function()
+            return select(2, cache[method](cache, unpack(arguments)))
+        end
+    end
+    local function first_of(method, ...)
+        local arguments = { ... }
+        return function()
+            local _, errors = cache[method](cache, unpack(arguments))
+            return select(2, next(errors))
+        end
+    end
+    local function ttl_of_value()
+        assert.is_true(cache:set("k", 1, 60))
+        return select(2, cache:ttl("k"))
+    end
+    local function tracking_cause()
+        cache:get("k")
+        clock.wait_until(function() return cache:health().cause ~= "" end, 5)
+        return { message = cache:health().cause }
+    end
+    local ALL = table.concat({ KEYS, HELPERS, "+ping +client|tracking +mget +incr +time", LOADS },
+        " ")
+
+    -- One right missing each, what is done without it, and how the error names it.
+    for _, case in ipairs({
+        { "+ping", call("get", "k"), "'ping'" },
+        { "+get", call("get", "k"), "'get'" },
+        { "+get", call("exists", "k"), "'get'" },
+        { "+mget", first_of("getMulti", { "k" }), "'mget'" },
+        { "+pttl", ttl_of_value, "'pttl'" },
+        { "+set", call("set", "k", 1), "'set'" },
+        { "+set", first_of("setMulti", { k = 1 }), "'set'" },
+        { "+unlink", call("delete", "k"), "'unlink'" },
+        { "+client|tracking", tracking_cause, "'client|tracking'", near = true },
+        { "+get", load_strictly, "get" },
+        { "+set", load_strictly, "set" },
+        { "+evalsha", load_strictly, "'evalsha'" },
+        { "+eval", load_strictly, "'eval'" },
+        { "+get", with_lock, "get" },
+        { "+set", with_lock, "set" },
+        { "+incr", with_lock, "incr" },
+        { "+time", with_lock, "time" },
+        { "+evalsha", with_lock, "'evalsha'" },
+        { "+eval", with_lock, "'eval'" },
+        { HELPERS, call("put", "k", 60, function() return 1 end), "keys" },
+        { KEYS, call("get", "k"), "keys" },
+        { KEYS, call("set", "k", 1), "keys" },
+        { KEYS, load_strictly, "keys" },
+        { KEYS, with_lock, "keys" },
+    }) do
+        local missing, act, named, near = case[1], case[2], case[3], case.near
+        it(("is told that %s is missing (%s)"):format(missing, named), function()
+            local rights = (" " .. ALL .. " "):gsub(" " .. missing:gsub("%p", "%%%0") .. " ", " ")
+            open(rights, { near = near or false })
+            local err = act()
+            assert.is_truthy(err)
+            assert.matches(named, err.message, 1, true)
+            assert.is_nil(err.message:find("ann", 1, true))
+        end)
+    end
+end)
