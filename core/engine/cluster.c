@@ -329,8 +329,9 @@ void rc_cluster_get_health(const struct rc_cluster *cluster, rc_health *health)
         health->cause[0] = '\0';
     } else {
         snprintf(health->cause, sizeof health->cause, "%s",
-                 cluster->refusal[0] != '\0' ? cluster->refusal
-                                             : "the cluster's slots are not known yet");
+                 cluster->refusal[0] != '\0'
+                     ? cluster->refusal
+                     : "the cluster serves no slots, or its map is not known yet");
     }
 }
 

@@ -56,7 +56,13 @@ function tls.shake(identity, sock, host)
             return nil, err
         end
     end
-    return sock:sslhandshake(false, identity.name or host, true)
+    local ok, err = sock:sslhandshake(false, identity.name or host, true)
+    -- ngx_lua 0.10.23: where the handshake ends within the call, a certificate of another host
+    -- closes the connection, and the answer is true all the same.
+    if ok and not sock:getreusedtimes() then
+        return nil, "certificate host mismatch, or what else nginx' error log says"
+    end
+    return ok, err
 end
 
 return tls
