@@ -337,11 +337,11 @@ describe("workers of nginx", function()
         _, body = one:get("/get")
         assert.equal("before\n", body)
         local new = bed:failover()
+        -- What the old master takes before a majority's word is heard is lost with it.
         clock.wait_until(function()
             local _, said = one:get("/set?v=after")
-            return said == "stored\n"
+            return said == "stored\n" and tostring(new:call("GET", "n")):find("after$")
         end, 2, "a write at the new master")
-        assert.matches("after$", new:call("GET", "n"))
         for _ = 1, 20 do
             _, body = one:get("/get")
             assert.equal("after\n", body)
