@@ -136,15 +136,29 @@ describe("a near value's life", function()
     it("goes on without end where nothing ends it", function()
         local cache = open({ maxStale = 0.4 })
         redis:call("SET", "k", "v")
-        warm(cache, "k")
-        -- While somebody reads, PINGs keep it coherent; no value is read again.
-        local counts = monitor.wire(redis, function()
-            local ends = clock.now() + 1.6
-            repeat
-                assert.is_true(is_near(source(cache, "k")))
-                clock.sleep(0.002)
-            until clock.now() > ends
-        end)
+        -- While somebody reads, PINGs keep it coherent; no value is read again. A round in which
+        -- this process itself did not get the processor says nothing of that.
+        local function round()
+            local far, longest = 0, 0
+            warm(cache, "k")
+            local counts = monitor.wire(redis, function()
+                local before = clock.now()
+                local ends = before + 1.6
+                repeat
+                    if not is_near(source(cache, "k")) then far = far + 1 end
+                    clock.sleep(0.002)
+                    longest, before = math.max(longest, clock.now() - before), clock.now()
+                until before > ends
+            end)
+            return longest < 0.05, far, counts
+        end
+        local is_fair, far, counts
+        for _ = 1, 10 do
+            is_fair, far, counts = round()
+            if is_fair then break end
+        end
+        assert.is_true(is_fair, "the machine was too busy, ten times")
+        assert.equal(0, far)
         assert.is_nil(counts.get)
         assert.is_true(counts.ping >= 4 and counts.ping <= 100, tostring(counts.ping))
         cache:close()
