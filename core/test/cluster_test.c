@@ -691,6 +691,8 @@ static void addresses_that_change_do_not_pile_up(void)
     uint16_t count = topology->other_count;
     for (uint16_t i = 0; i < 100; i++) {
         int number = rc_topology_find(topology, "127.0.0.2", 8000 + i);
+        if (number < 0)
+            exit(1);
         CHECK(number > 0 && rc_topology_at(topology, (uint16_t)number)->address.port == 8000 + i);
         uint16_t slot = (uint16_t)(i % 2);
         rc_topology_assign(topology, slot, slot, number); /* until the next but one */

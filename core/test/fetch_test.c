@@ -489,6 +489,8 @@ static void a_batch_takes_out_what_it_writes(void)
     warm("one");
     warm("two");
     warm("three");
+    if (op->run.is_running) /* no memory: it waits for another connection */
+        exit(1);
     rc_op_reset(op, RC_OP_COMMAND);
     op->ask.expect = 2;
     for (int i = 0; i < 2; i++) {

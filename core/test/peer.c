@@ -1002,6 +1002,8 @@ void peer_op_deinit(struct peer_op *op)
 
 static struct rc_op *begin(struct peer_op *op, enum rc_op_kind kind)
 {
+    if (op->op.run.is_running) /* no memory: it waits for another connection */
+        exit(1);
     rc_op_reset(&op->op, kind);
     op->finished = 0;
     return &op->op;
