@@ -32,7 +32,7 @@ local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local take, await, fail = calls.take, calls.await, calls.fail
 local give = core_slot.give
 local HIT, WANT_TTL, NOT_WAITED = constants.HIT, constants.WANT_TTL, constants.NOT_WAITED
-local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
+local KIND_NEGATIVE = constants.KIND_NEGATIVE
 local KIND_PLAIN = constants.KIND_PLAIN
 
 ---@class redcache.Cache
@@ -209,22 +209,19 @@ local function get_redis(self, slot, key, own)
         status = core_entry.get(slot, self._prefix, key, self._read_flags)
     end
     status = await(self, slot, status)
-    local result = slot.result
-    if status == 0 and result.outcome == HIT and result.kind == KIND_VALUE
-        and result.stale_ms == 0 then
-        local codec = self._settings.codec
-        if result.codec == codec.id and result.entry_flags == 0 then
-            local text = codec.name == "msgpack" and core_entry.msgpack_string(slot)
-            local ok, value = true, text
-            if not text then
-                ok, value = codec.decode(core_entry.payload(slot))
-            end
-            if ok then
-                give(slot)
-                counters.hits = counters.hits + 1
-                return value, nil, "redis"
-            end
-        end
+    local codec = self._settings.codec
+    local value, bytes
+    if status == 0 then
+        value, bytes = core_entry.plain_hit(slot, codec)
+    end
+    local ok = value ~= nil
+    if bytes then
+        ok, value = codec.decode(bytes)
+    end
+    if ok then
+        give(slot)
+        counters.hits = counters.hits + 1
+        return value, nil, "redis"
     end
     return get_other(self, slot, status, key)
 end

@@ -6,9 +6,11 @@ local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_bytes = require("redcache.core.bytes")
 local core_clock = require("redcache.core.clock")
+local constants = require("redcache.core.constants")
 local options = require("redcache.options")
 
 local FOREVER = options.FOREVER
+local HIT, KIND_VALUE = constants.HIT, constants.KIND_VALUE
 local milliseconds, milliseconds_or_none = core_clock.milliseconds, core_clock.milliseconds_or_none
 local msgpack_string = core_bytes.msgpack_string
 local ceil = math.ceil
@@ -72,18 +74,23 @@ function core_entry.read(slot)
     return result.kind, result.codec, result.entry_flags, ffi.string(result.data, result.len)
 end
 
----Copies the payload of what a result holds.
----@return string
-function core_entry.payload(slot)
+---What a read has found, if it is a value of that codec without flags and without a grace window.
+---All of it is asked here, in one: code that waits is interpreted, and each look at a result costs
+---there.
+---@param codec table
+---@return string|nil text a string in MessagePack, which needs no copy of its encoding
+---@return string|nil bytes else: the payload, to be decoded. Neither: it is anything else
+function core_entry.plain_hit(slot, codec)
     local result = slot.result
-    return ffi.string(result.data, result.len)
-end
-
----The string, where the payload of what a result holds is one string in MessagePack.
----@return string|nil text nil: it is something else, or longer than 65,535 bytes
-function core_entry.msgpack_string(slot)
-    local result = slot.result
-    return msgpack_string(result.data, tonumber(result.len))
+    if result.outcome ~= HIT or result.kind ~= KIND_VALUE or result.codec ~= codec.id
+        or result.entry_flags ~= 0 or result.stale_ms ~= 0 then
+        return nil
+    end
+    local text = codec.name == "msgpack" and msgpack_string(result.data, tonumber(result.len))
+    if text then
+        return text
+    end
+    return nil, ffi.string(result.data, result.len)
 end
 
 ---The whole stored string of a result that has a header.
