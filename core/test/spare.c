@@ -1,7 +1,7 @@
 /*
  * spare - what the peer (peer.c) asks the core for on its own behalf is never refused.
  *
- * What:    the build of script/alloc-fail compiles peer.c with rc_buf_append=spare_buf_append and
+ * What:    the build of script/alloc-fail compiles peer.c with rc_buf_reserve=spare_buf_reserve and
  *          so on. The peer is the other side of the line, and it aborts without memory.
  * Errors:  exit(1) where a test uses an op again that, without memory, has not ended yet.
  * Not:     what the engine allocates while the peer turns it is the engine's own.
@@ -19,10 +19,10 @@ static int spared(int error)
     return error;
 }
 
-int spare_buf_append(struct rc_buf *buf, const void *bytes, size_t len)
+int spare_buf_reserve(struct rc_buf *buf, size_t more)
 {
     refuse_pause();
-    return spared(rc_buf_append(buf, bytes, len));
+    return spared(rc_buf_reserve(buf, more));
 }
 
 int spare_command_head(struct rc_buf *out, uint32_t argument_count)
