@@ -1,5 +1,6 @@
 -- namespace: prefixes, inherited options, one client below.
 
+local clock = require("spec.support.clock")
 local monitor = require("spec.support.monitor")
 local redcache = require("redcache")
 local server = require("spec.support.server")
@@ -125,6 +126,7 @@ describe("cache:namespace", function()
 
     it("shares the connections and counts for itself", function()
         root:get("x")
+        clock.wait_until(function() return root:stats().connects == 2 end, 5, "both connections")
         local before = redis:info("clients").connected_clients
         local users = root:namespace("users")
         local counts = monitor.wire(redis, function() users:get("x") end)
