@@ -9,7 +9,6 @@
 struct rc_gather {
     struct rc_calls *calls;
     struct rc_op *op;
-    int64_t deadline_us;
     uint32_t pending; /* parts without an answer */
     struct rc_plan plan;
 };
@@ -195,15 +194,16 @@ static void send_parts(struct rc_gather *gather, uint32_t first)
 {
     const struct rc_plan *plan = &gather->plan;
     struct rc_topology *topology = gather->calls->topology;
+    int64_t deadline_us = gather->op->run.call_until_us;
     for (uint32_t i = first; i < plan->part_count; i++) {
         const struct rc_plan_place *place = &plan->parts[i].place;
         struct rc_req *req = plan->parts[i].req;
         gather->pending++;
         if (place->is_asking)
             rc_topology_send_to(topology, req, rc_topology_at(topology, place->owner), place->slot,
-                                gather->deadline_us);
+                                deadline_us);
         else
-            rc_topology_send(topology, req, slot_of(place->slot), gather->deadline_us);
+            rc_topology_send(topology, req, slot_of(place->slot), deadline_us);
     }
 }
 
@@ -291,7 +291,7 @@ static void start_parts(struct rc_calls *calls, struct rc_op *op, const uint16_t
         rc_context_fail(calls->context, op, error, NULL);
         return;
     }
-    gather->deadline_us =
+    op->run.call_until_us =
         rc_context_after_ms(calls->context, rc_call_timeout_ms(calls->context, op));
     send_parts(gather, 0);
 }
@@ -303,7 +303,6 @@ __attribute__((noinline)) static bool repeat_batch(struct rc_calls *calls, struc
     struct rc_gather *gather = rc_plan_has_undone(&op->reply) ? new_gather(calls, op) : NULL;
     if (gather == NULL)
         return false;
-    gather->deadline_us = op->run.call_until_us;
     if (rc_plan_take_whole(&gather->plan, req->slot, req->expect) == 0) {
         rc_plan_answer(&gather->plan, 0, &op->reply);
         if (repeat(gather, 0, req))

@@ -289,7 +289,7 @@ bool rc_cluster_resolve(struct rc_cluster *cluster, const struct rc_link *link, 
     if (number < 0)
         return false;
     way->number = (uint16_t)number;
-    rc_link_want(rc_node_link(rc_topology_at(topology, way->number), RC_LINK_W)); /* it stays */
+    rc_node_want(rc_topology_at(topology, way->number)); /* it stays */
     cluster->context->stats.redirections++;
     if (redirect.kind == RC_REDIRECT_MOVED && rc_topology_owner(topology, redirect.slot) != number)
         rc_topology_assign(topology, (uint16_t)redirect.slot, (uint16_t)redirect.slot, number);

@@ -199,6 +199,12 @@ static inline bool rc_link_expects_input(const struct rc_link *link)
     return !link->is_lent || link->context->now_us - link->sent_us < RC_LINK_SOON_US;
 }
 
+/* Its server keeps no data: it tells which one is the master. */
+static inline bool rc_link_is_sentinels(const struct rc_link *link)
+{
+    return link->role == RC_LINK_S;
+}
+
 static inline bool rc_link_is_ready(const struct rc_link *link)
 {
     return link->state == RC_LINK_READY;

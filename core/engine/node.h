@@ -100,6 +100,18 @@ static inline const struct rc_link *rc_node_tracked_link(const struct rc_server_
     return &node->links[RC_LINK_T];
 }
 
+/* One of its own two; others to the same server are lent (lend.h). */
+static inline bool rc_node_is_own(const struct rc_server_node *node, const struct rc_link *link)
+{
+    return link == &node->links[RC_LINK_W] || link == &node->links[RC_LINK_T];
+}
+
+/* Connects for commands, although no request waits for it. */
+static inline void rc_node_want(struct rc_server_node *node)
+{
+    rc_link_want(&node->links[RC_LINK_W]);
+}
+
 /* near NULL: without near copies. */
 int rc_node_init(struct rc_server_node *node, struct rc_context *context,
                  const struct rc_address *address, struct rc_near *near,

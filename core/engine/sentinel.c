@@ -159,7 +159,7 @@ static bool explain(const struct rc_sentinel *sentinel, char text[RC_TEXT_SIZE])
 
 static bool waits_for_us(const struct rc_link *link)
 {
-    return link->role != RC_LINK_S && link->state == RC_LINK_BACKOFF &&
+    return !rc_link_is_sentinels(link) && link->state == RC_LINK_BACKOFF &&
            !rc_timer_is_set(&link->timer);
 }
 
@@ -317,7 +317,7 @@ static void ask(struct rc_voter *voter, bool subscribes)
 static bool is_needed(const struct rc_sentinel *sentinel)
 {
     RC_TOPOLOGY_EACH(link, sentinel->topology) {
-        if (link->role != RC_LINK_S && link->state != RC_LINK_IDLE)
+        if (!rc_link_is_sentinels(link) && link->state != RC_LINK_IDLE)
             return true;
     }
     return false;

@@ -133,7 +133,7 @@ static bool is_at_rest(const struct rc_topology *topology, const struct rc_serve
 {
     RC_TOPOLOGY_EACH(link, topology) {
         bool rests = link->state == RC_LINK_IDLE && link->request_count == 0 && !link->wants_close;
-        if (link->node == node && (!rests || link->role == RC_LINK_X))
+        if (link->node == node && (!rests || !rc_node_is_own(node, link)))
             return false;
     }
     return true;
@@ -209,8 +209,7 @@ struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_
 
 struct rc_server_node *rc_topology_find_node(struct rc_topology *topology, int32_t slot)
 {
-    uint16_t number = rc_topology_owner(topology, slot);
-    return number == 0 ? &topology->node : topology->others[number - 1];
+    return rc_topology_at(topology, rc_topology_owner(topology, slot));
 }
 
 struct rc_server_node *rc_topology_find_owner(struct rc_topology *topology, const char *key,
