@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/mutant.h"
 #include "engine/command.h"
+#include "engine/handshake.h"
 #include "engine/login.h"
 #include "engine/script.h"
 
@@ -57,8 +57,7 @@ void rc_link_deinit(struct rc_link *link)
 
 const char *rc_link_name(const struct rc_link *link)
 {
-    static const char *const names[RC_LINK_ROLES] = {"W", "T", "X", "S"};
-    return names[link->role];
+    return rc_handshake_role_name(link->role);
 }
 
 /* The same request once more. NULL: no memory; what it is to end ends by itself. */
@@ -242,18 +241,6 @@ static void write_request(struct rc_link *link, struct rc_req *req)
         rc_context_set_timer(link->context, &link->timer, link->context->now_us + stall_us(link));
 }
 
-/* It says who the client is; sentinels have users of their own, which never change. */
-static bool has_login(const struct rc_link *link)
-{
-    return link->role != RC_LINK_S;
-}
-
-/* 0: the address says who we are. */
-static uint64_t login_version(const struct rc_link *link)
-{
-    return has_login(link) ? link->context->login->version : 0;
-}
-
 static void start_opening(struct rc_link *link)
 {
     struct rc_context *context = link->context;
@@ -263,7 +250,7 @@ static void start_opening(struct rc_link *link)
         return;
     }
     /* As long as nobody has told who we are there is no use in it. */
-    bool is_usable = !has_login(link) || rc_login_is_usable(login);
+    bool is_usable = !rc_handshake_has_login(link) || rc_login_is_usable(login);
     int32_t wait_ms = is_usable ? context->options.connect_timeout_ms : LOGIN_LOOK_MS;
     link->state = is_usable ? RC_LINK_OPENING : RC_LINK_BACKOFF;
     link->wants_open = is_usable;
@@ -309,7 +296,8 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
         fail_soon(req, RC_ERR_REDIS);
     else if (rc_link_is_barred(link))
         fail_soon(req, RC_ERR_UNAVAILABLE);
-    else if (link->attempts > 0 && !(has_login(link) && rc_login_is_asked(context->login)) &&
+    else if (link->attempts > 0 &&
+             !(rc_handshake_has_login(link) && rc_login_is_asked(context->login)) &&
              context->now_us - link->down_since_us > deadline_us - context->now_us)
         fail_soon(req, RC_ERR_UNAVAILABLE); /* away for longer than this caller would wait */
 }
@@ -580,79 +568,6 @@ static void on_timer(void *context, struct rc_timer *timer)
     }
 }
 
-/* ---- the handshake --------------------------------------------------------------------------- */
-
-/* Ends a transaction, forgets the watched keys, the database and the user, and speaks RESP2. */
-static int write_reset(const struct rc_link *link, struct rc_buf *out)
-{
-    (void)link;
-    int error = rc_command_head(out, 1);
-    return error | rc_command_text(out, "RESET");
-}
-
-/* AUTH, user and password: a command, or a part of HELLO. */
-static int write_auth(const struct rc_link *link, struct rc_buf *out)
-{
-    const struct rc_login *login = link->context->login;
-    const struct rc_address *address = link->address;
-    bool is_given = login_version(link) > 0;
-    const char *user = is_given ? rc_buf_head(&login->user) : address->user;
-    size_t user_len = is_given ? rc_buf_len(&login->user) : address->user_len;
-    int error = rc_command_text(out, "AUTH");
-    error |= user_len > 0 ? rc_command_bytes(out, user, user_len) : rc_command_text(out, "default");
-    return error | (is_given ? rc_command_bytes(out, rc_buf_head(&login->password),
-                                                rc_buf_len(&login->password))
-                             : rc_command_bytes(out, address->password, address->password_len));
-}
-
-static int write_hello(const struct rc_link *link, struct rc_buf *out)
-{
-    bool names_user = login_version(link) > 0 || link->address->has_password;
-    int error = rc_command_head(out, names_user ? 7 : 4);
-    error |= rc_command_text(out, "HELLO");
-    error |= rc_command_text(out, "3");
-    if (names_user)
-        error |= write_auth(link, out);
-    error |= rc_command_text(out, "SETNAME");
-    return error | rc_command_pair(out, "redcache-", 9, rc_link_name(link), 1);
-}
-
-/* Database 0, too: what moves our bytes may have been somebody else's connection before. */
-static int write_select(const struct rc_link *link, struct rc_buf *out)
-{
-    int error = rc_command_head(out, 2);
-    error |= rc_command_text(out, "SELECT");
-    return error | rc_command_int(out, link->address->db);
-}
-
-static int write_tracking(const struct rc_link *link, struct rc_buf *out)
-{
-    (void)link;
-    int error = rc_command_head(out, RC_MUTANT(NOLOOP) ? 4 : 3);
-    error |= rc_command_text(out, "CLIENT");
-    error |= rc_command_text(out, "TRACKING");
-    error |= rc_command_text(out, "ON");
-    return RC_MUTANT(NOLOOP) ? error | rc_command_text(out, "NOLOOP") : error;
-}
-
-static int write_info(const struct rc_link *link, struct rc_buf *out)
-{
-    (void)link;
-    int error = rc_command_head(out, 3);
-    error |= rc_command_text(out, "INFO");
-    error |= rc_command_text(out, "server");
-    return error | rc_command_text(out, "replication");
-}
-
-static int write_ping(const struct rc_link *link, struct rc_buf *out)
-{
-    (void)link;
-    int error = rc_command_head(out, 1);
-    return error | rc_command_text(out, "PING");
-}
-
-static int write_handshake(struct rc_link *link);
-
 void rc_link_opened(struct rc_link *link)
 {
     if (link->state != RC_LINK_OPENING)
@@ -662,44 +577,10 @@ void rc_link_opened(struct rc_link *link)
     link->output_queued = link->output_sent = 0;
     link->answers = 0;
     rc_buf_clear(&link->output);
-    if (rc_resp_reset(&link->resp) != 0 || write_handshake(link) != 0)
+    if (rc_resp_reset(&link->resp) != 0 || rc_handshake_write(link) != 0)
         go_down(link, "no memory");
     else
         link->output_queued = rc_buf_len(&link->output);
-}
-
-static void remember_server(struct rc_link *link, const struct rc_reply *reply)
-{
-    const rc_node *name = NULL, *version = NULL;
-    for (uint32_t i = 1; i + 1 < reply->count; i++) {
-        const rc_node *key = &reply->nodes[i];
-        if (key->type != '$')
-            continue;
-        if (key->len == 6 && memcmp(key->str, "server", 6) == 0 && name == NULL)
-            name = key + 1;
-        if (key->len == 7 && memcmp(key->str, "version", 7) == 0 && version == NULL)
-            version = key + 1;
-    }
-    if (name != NULL && version != NULL && name->type == '$' && version->type == '$')
-        snprintf(link->server, sizeof link->server, "%.*s %.*s",
-                 (int)(name->len < 30 ? name->len : 30), name->str,
-                 (int)(version->len < 30 ? version->len : 30), version->str);
-}
-
-/* A server that does not tell its version is taken for a new one. */
-static bool is_at_least(const struct rc_link *link, unsigned a, unsigned b, unsigned c)
-{
-    unsigned major = 0, minor = 0, patch = 0;
-    const char *version = strrchr(link->server, ' ');
-    if (version == NULL || sscanf(version, " %u.%u.%u", &major, &minor, &patch) < 3)
-        return true;
-    return major != a ? major > a : minor != b ? minor > b : patch >= c;
-}
-
-static bool is_error(const rc_node *node, const char *prefix)
-{
-    size_t len = strlen(prefix);
-    return node->type == '-' && node->len >= len && memcmp(node->str, prefix, len) == 0;
 }
 
 /* A refused connection stays who it was: Redis closes it where that user is gone. */
@@ -722,7 +603,7 @@ static void send_auth(struct rc_link *link)
     struct rc_req *req = rc_req_take(context);
     if (req == NULL)
         return;
-    if (rc_command_head(&req->bytes, 3) != 0 || write_auth(link, &req->bytes) != 0) {
+    if (rc_command_head(&req->bytes, 3) != 0 || rc_handshake_write_auth(link, &req->bytes) != 0) {
         rc_req_give(req);
         return;
     }
@@ -736,7 +617,7 @@ static void send_auth(struct rc_link *link)
 
 void rc_link_authenticate(struct rc_link *link)
 {
-    if (link->ended || link->login == login_version(link))
+    if (link->ended || link->login == rc_handshake_login(link))
         return;
     if (rc_link_is_ready(link) && !link->is_lent) {
         send_auth(link);
@@ -764,7 +645,7 @@ static void become_ready(struct rc_link *link)
         rc_list_remove(place);
         write_request(link, req);
     }
-    if (has_login(link))
+    if (rc_handshake_has_login(link))
         rc_login_accept(link->context->login);
     rc_link_authenticate(link); /* there may be newer credentials since its handshake */
     link->on_ready(link);
@@ -791,219 +672,13 @@ void rc_link_explain(struct rc_link *link, const char *cause, bool refused)
         fail_queue(link, RC_ERR_REDIS);
 }
 
-/* `cause` is the link's own, or another text. */
-static void refuse(struct rc_link *link, const char *cause)
-{
-    link->refused = true;
-    go_down(link, cause);
-    fail_queue(link, RC_ERR_REDIS);
-}
-
-/* Newer credentials may come while callers wait. */
-static void refuse_login(struct rc_link *link)
-{
-    struct rc_login *login = link->context->login;
-    rc_login_refuse(login, link->login);
-    go_down(link, link->cause);
-}
-
-static void read_error(struct rc_link *link, enum rc_link_step step, const rc_node *error)
-{
-    rc_node_text(error, link->cause);
-    link->turned_away = is_error(error, "ERR max number of clients");
-    if (step == RC_STEP_RESET) /* who may not do that is let in all the same */
-        go_down(link, link->cause);
-    else if (step == RC_STEP_HELLO &&
-             (is_error(error, "NOPROTO") || is_error(error, "ERR unknown command")))
-        refuse(link, "this server does not know HELLO 3: Redis 7.0 or newer is needed");
-    else if (is_error(error, "WRONGPASS") && has_login(link) && link->context->login->asks)
-        refuse_login(link);
-    else if (is_error(error, "NOAUTH") || is_error(error, "WRONGPASS") ||
-             is_error(error, "NOPERM") || (step == RC_STEP_SELECT && is_error(error, "ERR")))
-        refuse(link, link->cause);
-    else
-        go_down(link, link->cause);
-    if (link->turned_away)
-        fail_queue(link, RC_ERR_UNAVAILABLE);
-}
-
-static void read_hello(struct rc_link *link, const struct rc_reply *reply)
-{
-    memset(&link->identity, 0, sizeof link->identity);
-    remember_server(link, reply);
-    rc_identity_read(&link->identity, reply, 0);
-    if (link->role == RC_LINK_S) {
-        if (link->identity.mode != RC_SERVER_SENTINEL)
-            refuse(link, "this is no sentinel: redis+sentinel:// names the sentinels, and behind "
-                         "'/' the master");
-    } else if (link->identity.mode == RC_SERVER_SENTINEL) {
-        refuse(link, "this is a sentinel, which keeps no data: use the address of a server, or "
-                     "redis+sentinel://host:port/master");
-    } else if (!is_at_least(link, 7, 0, 0)) {
-        snprintf(link->cause, sizeof link->cause, "%s is too old: Redis 7.0 or newer is needed",
-                 link->server);
-        refuse(link, link->cause);
-    }
-}
-
-static void read_tracking(struct rc_link *link, const struct rc_reply *reply)
-{
-    const rc_node *answer = &reply->nodes[0];
-    link->tracking = answer->type != '-';
-    if (!link->tracking) { /* waiters then look from time to time */
-        rc_node_text(answer, link->cause);
-    } else if (!is_at_least(link, 7, 0, 5)) {
-        /* A push may stand in the middle of another answer (redis/redis#8935). */
-        link->tracking = false;
-        snprintf(link->cause, sizeof link->cause, "client tracking needs Redis 7.0.5 or newer");
-    }
-}
-
-/* Whether the server would take a write, as its role and its answer to PING tell. */
-static void judge_writes(struct rc_link *link, const rc_node *ping)
-{
-    bool was_read_only = link->is_read_only;
-    bool is_well = link->role != RC_LINK_T || link->tracking;
-    link->is_read_only = true;
-    if (is_error(ping, "MISCONF"))
-        rc_node_text(ping, link->cause);
-    else if (link->identity.role == RC_SERVER_REPLICA)
-        snprintf(link->cause, sizeof link->cause,
-                 "the server is a replica: reads are answered, writes refused");
-    else
-        link->is_read_only = false;
-    if (was_read_only && !link->is_read_only && is_well)
-        link->cause[0] = '\0';
-}
-
-static void read_ping(struct rc_link *link, const struct rc_reply *reply)
-{
-    judge_writes(link, &reply->nodes[0]);
-    const char *objection = link->on_greeted != NULL ? link->on_greeted(link) : NULL;
-    if (objection != NULL)
-        go_down(link, objection);
-    else
-        become_ready(link);
-}
-
-static bool is_text(const rc_node *node, const char *text)
-{
-    return node->type == '+' && node->len == strlen(text) &&
-           memcmp(node->str, text, node->len) == 0;
-}
-
-static bool is_map(const rc_node *node)
-{
-    return node->type == '%';
-}
-
-static bool is_ok(const rc_node *node)
-{
-    return is_text(node, "OK");
-}
-
-static bool is_reset(const rc_node *node)
-{
-    return is_text(node, "RESET");
-}
-
-static bool is_long_text(const rc_node *node)
-{
-    return node->type == '$' || node->type == '=';
-}
-
-static bool is_pong(const rc_node *node)
-{
-    return is_text(node, "PONG");
-}
-
-static bool is_any_error(const struct rc_link *link, const rc_node *error)
-{
-    (void)link;
-    (void)error;
-    return true;
-}
-
-/* A user who may not choose a database stays in the first one. */
-static bool is_first_database(const struct rc_link *link, const rc_node *error)
-{
-    return link->address->db == 0 && is_error(error, "NOPERM");
-}
-
-/* The server cannot save and so refuses writes, and PING; reads go on. */
-static bool is_misconf(const struct rc_link *link, const rc_node *error)
-{
-    (void)link;
-    return is_error(error, "MISCONF");
-}
-
-static void read_info(struct rc_link *link, const struct rc_reply *reply)
-{
-    rc_identity_read(&link->identity, reply, 0);
-}
-
-/* What a step asks, and what it makes of the answer. */
-static const struct step {
-    const char *name;
-    int (*write)(const struct rc_link *link, struct rc_buf *out);
-    /* Whether an answer that is no error has the form that this step's answer has. On a connection
-       that stands in MULTI each would be QUEUED; what answers HELLO by no map does not speak
-       RESP3. */
-    bool (*has_form)(const rc_node *first);
-    /* Whether the connection can live with this error. NULL: with none. */
-    bool (*can_bear)(const struct rc_link *link, const rc_node *error);
-    void (*read)(struct rc_link *link, const struct rc_reply *reply); /* NULL: nothing to learn */
-} steps[RC_LINK_STEPS] = {
-    [RC_STEP_RESET] = {"RESET", write_reset, is_reset, NULL, NULL},
-    [RC_STEP_HELLO] = {"HELLO", write_hello, is_map, NULL, read_hello},
-    [RC_STEP_SELECT] = {"SELECT", write_select, is_ok, is_first_database, NULL},
-    [RC_STEP_TRACKING] = {"CLIENT TRACKING", write_tracking, is_ok, is_any_error, read_tracking},
-    /* Who may not ask INFO does not learn which server this is. */
-    [RC_STEP_INFO] = {"INFO", write_info, is_long_text, is_any_error, read_info},
-    [RC_STEP_PING] = {"PING", write_ping, is_pong, is_misconf, read_ping},
-};
-
-/* The steps of each role, in their order. The last is PING: with its answer the link is ready. */
-static const struct handshake {
-    uint32_t count;
-    enum rc_link_step steps[RC_LINK_STEPS];
-} handshakes[RC_LINK_ROLES] = {
-    [RC_LINK_W] = {4, {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}},
-    [RC_LINK_T] = {5,
-                   {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_TRACKING, RC_STEP_INFO, RC_STEP_PING}},
-    [RC_LINK_X] = {4, {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}},
-    [RC_LINK_S] = {2, {RC_STEP_HELLO, RC_STEP_PING}},
-};
-
-/* Of one that was in use. */
-static const struct handshake cleaning = {
-    5, {RC_STEP_RESET, RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}};
-
-static const struct handshake *handshake_of(const struct rc_link *link)
-{
-    return link->is_cleaning ? &cleaning : &handshakes[link->role];
-}
-
-static int write_handshake(struct rc_link *link)
-{
-    const struct handshake *handshake = handshake_of(link);
-    int error = 0;
-    assert(handshake->count <= RC_LINK_STEPS);
-    assert(handshake->steps[handshake->count - 1] == RC_STEP_PING);
-    link->handshake_at = 0;
-    link->login = login_version(link);
-    for (uint32_t i = 0; i < handshake->count; i++)
-        error |= steps[handshake->steps[i]].write(link, &link->output);
-    return error;
-}
-
 int rc_link_clean(struct rc_link *link)
 {
     assert(rc_link_is_ready(link) && link->request_count == 0);
     size_t before = rc_buf_len(&link->output);
     link->is_cleaning = true;
     link->state = RC_LINK_HANDSHAKE;
-    if (write_handshake(link) != 0) {
+    if (rc_handshake_write(link) != 0) {
         go_down(link, "no memory");
         return RC_ERR_NOMEM;
     }
@@ -1014,21 +689,33 @@ int rc_link_clean(struct rc_link *link)
     return 0;
 }
 
-static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
+static void read_greeting(struct rc_link *link, const struct rc_reply *reply)
 {
-    const rc_node *first = &reply->nodes[0];
-    assert(link->handshake_at < handshake_of(link)->count); /* PING ends it, either way */
-    enum rc_link_step at = handshake_of(link)->steps[link->handshake_at++];
-    const struct step *step = &steps[at];
-    bool is_refused = first->type == '-';
-    if (!is_refused && !step->has_form(first)) {
-        char cause[RC_TEXT_SIZE];
-        snprintf(cause, sizeof cause, "the answer to %s is not the one of Redis", step->name);
-        go_down(link, cause);
-    } else if (is_refused && (step->can_bear == NULL || !step->can_bear(link, first))) {
-        read_error(link, at, first);
-    } else if (step->read != NULL) {
-        step->read(link, reply);
+    enum rc_greeting greeting = rc_handshake_read(link, reply);
+    const char *objection = NULL;
+    switch (greeting) {
+    case RC_GREETING_GOES_ON: return;
+    case RC_GREETING_DONE:
+        objection = link->on_greeted != NULL ? link->on_greeted(link) : NULL;
+        if (objection != NULL)
+            go_down(link, objection);
+        else
+            become_ready(link);
+        return;
+    case RC_GREETING_FAILED: go_down(link, link->cause); return;
+    case RC_GREETING_TURNED_AWAY:
+        go_down(link, link->cause);
+        fail_queue(link, RC_ERR_UNAVAILABLE);
+        return;
+    case RC_GREETING_REFUSED:
+        link->refused = true;
+        go_down(link, link->cause);
+        fail_queue(link, RC_ERR_REDIS);
+        return;
+    case RC_GREETING_LOGIN_REFUSED:
+        rc_login_refuse(link->context->login, link->login);
+        go_down(link, link->cause);
+        return;
     }
 }
 
@@ -1038,7 +725,7 @@ static void read_handshake(struct rc_link *link, const struct rc_reply *reply)
 static bool resend_as_eval(struct rc_link *link, struct rc_req *req, const rc_node *first)
 {
     struct rc_buf full;
-    if (req->script < 0 || req->is_eval || !is_wanted(req) || !is_error(first, "NOSCRIPT"))
+    if (req->script < 0 || req->is_eval || !is_wanted(req) || !rc_reply_is_error(first, "NOSCRIPT"))
         return false;
     rc_buf_init(&full);
     if (rc_script_as_eval(&full, req->script, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes)) !=
@@ -1068,7 +755,7 @@ static bool hear_identity(struct rc_link *link, const struct rc_req *req,
     }
     link->identity = now;
     link->confirmed_us = req->sent_us;
-    judge_writes(link, &reply->nodes[0]);
+    rc_handshake_judge_writes(link, &reply->nodes[0]);
     return true;
 }
 
@@ -1096,7 +783,7 @@ static void read_answer(struct rc_link *link)
     if (link->on_answered != NULL)
         link->on_answered(link, req->sent_us);
     const rc_node *first = &reply->nodes[0];
-    if (is_error(first, "LOADING") && req->done != NULL) {
+    if (rc_reply_is_error(first, "LOADING") && req->done != NULL) {
         rc_node_text(first, link->cause);
         complete(req, RC_ERR_UNAVAILABLE, NULL, link->cause);
     } else {
@@ -1151,7 +838,7 @@ void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
             link->on_push(link, &link->resp.push);
         } else if (link->state == RC_LINK_HANDSHAKE) {
             rc_reply_resolve(&link->resp.reply);
-            read_handshake(link, &link->resp.reply);
+            read_greeting(link, &link->resp.reply);
             rc_reply_clear(&link->resp.reply);
         } else if (link->state == RC_LINK_READY && !rc_list_is_empty(&link->in_flight)) {
             read_answer(link);

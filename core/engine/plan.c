@@ -365,16 +365,10 @@ void rc_plan_answer(struct rc_plan *plan, uint32_t part, struct rc_reply *reply)
 
 /* ---- what was not run ------------------------------------------------------------------------ */
 
-static bool has_code(const rc_node *node, const char *code)
-{
-    size_t len = strlen(code);
-    return node->type == '-' && node->len >= len && memcmp(node->str, code, len) == 0;
-}
-
 static bool is_undone(const rc_node *node)
 {
-    return node->type == '-' &&
-           (has_code(node, "NOSCRIPT") || has_code(node, "CROSSSLOT") || rc_redirect_is(node));
+    return node->type == '-' && (rc_reply_is_error(node, "NOSCRIPT") ||
+                                 rc_reply_is_error(node, "CROSSSLOT") || rc_redirect_is(node));
 }
 
 bool rc_plan_has_undone(const struct rc_reply *reply)
@@ -459,7 +453,8 @@ static bool is_aborted(const struct repeat *repeat, uint32_t at, struct rc_plan_
         if (said == NULL && rc_redirect_is(answer))
             said = answer;
         if (is_word(asked.name, "EXEC"))
-            return said != NULL && (has_code(answer, "EXECABORT") || rc_redirect_is(answer)) &&
+            return said != NULL &&
+                   (rc_reply_is_error(answer, "EXECABORT") || rc_redirect_is(answer)) &&
                    repeat->guide->follow != NULL &&
                    repeat->guide->follow(repeat->guide->owner, said, place) && !place->is_asking;
     }
@@ -483,14 +478,14 @@ static int repeat_step(struct repeat *repeat, uint32_t at, const struct asked *a
         return repeat->is_repeated ? add_again(repeat, repeat->place, asked, step)
                                    : add_step(repeat->plan, step);
     }
-    int script = has_code(answer, "NOSCRIPT") ? script_of(asked) : -1;
+    int script = rc_reply_is_error(answer, "NOSCRIPT") ? script_of(asked) : -1;
     if (script >= 0)
         return add_with_source(repeat, script, asked, step);
     if (rc_redirect_is(answer) && guide->follow != NULL &&
         guide->follow(guide->owner, answer, &place))
         return add_again(repeat, place, asked, step);
     enum rc_plan_how how = asked->count > 2 ? how_to_split(asked) : RC_PLAN_WHOLE;
-    if (has_code(answer, "CROSSSLOT") && guide->owners != NULL && how != RC_PLAN_WHOLE) {
+    if (rc_reply_is_error(answer, "CROSSSLOT") && guide->owners != NULL && how != RC_PLAN_WHOLE) {
         struct sorter sorter = begin(NULL, 0, guide->owners);
         return add_keys(repeat->plan, repeat->first, &sorter, asked, how);
     }

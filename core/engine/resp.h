@@ -23,6 +23,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "redcache.h"
@@ -63,6 +64,13 @@ int rc_reply_add_error(struct rc_reply *reply, int status, const char *text);
 static inline int rc_reply_status(const rc_node *error)
 {
     return error->integer != 0 ? (int)error->integer : RC_ERR_REDIS;
+}
+
+/* `begin` is its code, or the code and what follows. */
+static inline bool rc_reply_is_error(const rc_node *node, const char *begin)
+{
+    size_t len = strlen(begin);
+    return node->type == '-' && node->len >= len && memcmp(node->str, begin, len) == 0;
 }
 
 enum rc_message { RC_MESSAGE_NONE, RC_MESSAGE_REPLY, RC_MESSAGE_PUSH };

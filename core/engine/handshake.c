@@ -1,0 +1,336 @@
+#include "engine/handshake.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mutant.h"
+#include "engine/command.h"
+
+/* ---- what is asked --------------------------------------------------------------------------- */
+
+/* Ends a transaction, forgets the watched keys, the database and the user, and speaks RESP2. */
+static int write_reset(const struct rc_link *link, struct rc_buf *out)
+{
+    (void)link;
+    int error = rc_command_head(out, 1);
+    return error | rc_command_text(out, "RESET");
+}
+
+int rc_handshake_write_auth(const struct rc_link *link, struct rc_buf *out)
+{
+    const struct rc_login *login = link->context->login;
+    const struct rc_address *address = link->address;
+    bool is_given = rc_handshake_login(link) > 0;
+    const char *user = is_given ? rc_buf_head(&login->user) : address->user;
+    size_t user_len = is_given ? rc_buf_len(&login->user) : address->user_len;
+    int error = rc_command_text(out, "AUTH");
+    error |= user_len > 0 ? rc_command_bytes(out, user, user_len) : rc_command_text(out, "default");
+    return error | (is_given ? rc_command_bytes(out, rc_buf_head(&login->password),
+                                                rc_buf_len(&login->password))
+                             : rc_command_bytes(out, address->password, address->password_len));
+}
+
+static int write_hello(const struct rc_link *link, struct rc_buf *out)
+{
+    bool names_user = rc_handshake_login(link) > 0 || link->address->has_password;
+    int error = rc_command_head(out, names_user ? 7 : 4);
+    error |= rc_command_text(out, "HELLO");
+    error |= rc_command_text(out, "3");
+    if (names_user)
+        error |= rc_handshake_write_auth(link, out);
+    error |= rc_command_text(out, "SETNAME");
+    return error | rc_command_pair(out, "redcache-", 9, rc_handshake_role_name(link->role), 1);
+}
+
+/* Database 0, too: what moves our bytes may have been somebody else's connection before. */
+static int write_select(const struct rc_link *link, struct rc_buf *out)
+{
+    int error = rc_command_head(out, 2);
+    error |= rc_command_text(out, "SELECT");
+    return error | rc_command_int(out, link->address->db);
+}
+
+static int write_tracking(const struct rc_link *link, struct rc_buf *out)
+{
+    (void)link;
+    int error = rc_command_head(out, RC_MUTANT(NOLOOP) ? 4 : 3);
+    error |= rc_command_text(out, "CLIENT");
+    error |= rc_command_text(out, "TRACKING");
+    error |= rc_command_text(out, "ON");
+    return RC_MUTANT(NOLOOP) ? error | rc_command_text(out, "NOLOOP") : error;
+}
+
+static int write_info(const struct rc_link *link, struct rc_buf *out)
+{
+    (void)link;
+    int error = rc_command_head(out, 3);
+    error |= rc_command_text(out, "INFO");
+    error |= rc_command_text(out, "server");
+    return error | rc_command_text(out, "replication");
+}
+
+static int write_ping(const struct rc_link *link, struct rc_buf *out)
+{
+    (void)link;
+    int error = rc_command_head(out, 1);
+    return error | rc_command_text(out, "PING");
+}
+
+/* ---- what is answered ------------------------------------------------------------------------ */
+
+static void remember_server(struct rc_link *link, const struct rc_reply *reply)
+{
+    const rc_node *name = NULL, *version = NULL;
+    for (uint32_t i = 1; i + 1 < reply->count; i++) {
+        const rc_node *key = &reply->nodes[i];
+        if (key->type != '$')
+            continue;
+        if (key->len == 6 && memcmp(key->str, "server", 6) == 0 && name == NULL)
+            name = key + 1;
+        if (key->len == 7 && memcmp(key->str, "version", 7) == 0 && version == NULL)
+            version = key + 1;
+    }
+    if (name != NULL && version != NULL && name->type == '$' && version->type == '$')
+        snprintf(link->server, sizeof link->server, "%.*s %.*s",
+                 (int)(name->len < 30 ? name->len : 30), name->str,
+                 (int)(version->len < 30 ? version->len : 30), version->str);
+}
+
+/* A server that does not tell its version is taken for a new one. */
+static bool is_at_least(const struct rc_link *link, unsigned a, unsigned b, unsigned c)
+{
+    unsigned major = 0, minor = 0, patch = 0;
+    const char *version = strrchr(link->server, ' ');
+    if (version == NULL || sscanf(version, " %u.%u.%u", &major, &minor, &patch) < 3)
+        return true;
+    return major != a ? major > a : minor != b ? minor > b : patch >= c;
+}
+
+/* What a server's error means for the connection, where that cannot live with it. */
+static enum rc_greeting read_error(struct rc_link *link, enum rc_link_step step,
+                                   const rc_node *error)
+{
+    rc_node_text(error, link->cause);
+    link->turned_away = rc_reply_is_error(error, "ERR max number of clients");
+    if (link->turned_away)
+        return RC_GREETING_TURNED_AWAY;
+    if (step == RC_STEP_RESET) /* who may not do that is let in all the same */
+        return RC_GREETING_FAILED;
+    if (step == RC_STEP_HELLO &&
+        (rc_reply_is_error(error, "NOPROTO") || rc_reply_is_error(error, "ERR unknown command"))) {
+        snprintf(link->cause, sizeof link->cause,
+                 "this server does not know HELLO 3: Redis 7.0 or newer is needed");
+        return RC_GREETING_REFUSED;
+    }
+    if (rc_reply_is_error(error, "WRONGPASS") && rc_handshake_has_login(link) &&
+        link->context->login->asks)
+        return RC_GREETING_LOGIN_REFUSED; /* newer credentials may come while callers wait */
+    bool is_refused = rc_reply_is_error(error, "NOAUTH") || rc_reply_is_error(error, "WRONGPASS") ||
+                      rc_reply_is_error(error, "NOPERM") ||
+                      (step == RC_STEP_SELECT && rc_reply_is_error(error, "ERR"));
+    return is_refused ? RC_GREETING_REFUSED : RC_GREETING_FAILED;
+}
+
+static enum rc_greeting read_hello(struct rc_link *link, const struct rc_reply *reply)
+{
+    const char *cause = NULL;
+    memset(&link->identity, 0, sizeof link->identity);
+    remember_server(link, reply);
+    rc_identity_read(&link->identity, reply, 0);
+    bool is_sentinel = link->identity.mode == RC_SERVER_SENTINEL;
+    if (link->role == RC_LINK_S) {
+        if (!is_sentinel)
+            cause = "this is no sentinel: redis+sentinel:// names the sentinels, and behind '/' "
+                    "the master";
+    } else if (is_sentinel) {
+        cause = "this is a sentinel, which keeps no data: use the address of a server, or "
+                "redis+sentinel://host:port/master";
+    } else if (!is_at_least(link, 7, 0, 0)) {
+        snprintf(link->cause, sizeof link->cause, "%s is too old: Redis 7.0 or newer is needed",
+                 link->server);
+        return RC_GREETING_REFUSED;
+    }
+    if (cause != NULL)
+        snprintf(link->cause, sizeof link->cause, "%s", cause);
+    return cause != NULL ? RC_GREETING_REFUSED : RC_GREETING_GOES_ON;
+}
+
+static enum rc_greeting read_tracking(struct rc_link *link, const struct rc_reply *reply)
+{
+    const rc_node *answer = &reply->nodes[0];
+    link->tracking = answer->type != '-';
+    if (!link->tracking) { /* waiters then look from time to time */
+        rc_node_text(answer, link->cause);
+    } else if (!is_at_least(link, 7, 0, 5)) {
+        /* A push may stand in the middle of another answer (redis/redis#8935). */
+        link->tracking = false;
+        snprintf(link->cause, sizeof link->cause, "client tracking needs Redis 7.0.5 or newer");
+    }
+    return RC_GREETING_GOES_ON;
+}
+
+void rc_handshake_judge_writes(struct rc_link *link, const rc_node *ping)
+{
+    bool was_read_only = link->is_read_only;
+    bool is_well = link->role != RC_LINK_T || link->tracking;
+    link->is_read_only = true;
+    if (rc_reply_is_error(ping, "MISCONF"))
+        rc_node_text(ping, link->cause);
+    else if (link->identity.role == RC_SERVER_REPLICA)
+        snprintf(link->cause, sizeof link->cause,
+                 "the server is a replica: reads are answered, writes refused");
+    else
+        link->is_read_only = false;
+    if (was_read_only && !link->is_read_only && is_well)
+        link->cause[0] = '\0';
+}
+
+static enum rc_greeting read_ping(struct rc_link *link, const struct rc_reply *reply)
+{
+    rc_handshake_judge_writes(link, &reply->nodes[0]);
+    return RC_GREETING_DONE;
+}
+
+static bool is_text(const rc_node *node, const char *text)
+{
+    return node->type == '+' && node->len == strlen(text) &&
+           memcmp(node->str, text, node->len) == 0;
+}
+
+static bool is_map(const rc_node *node)
+{
+    return node->type == '%';
+}
+
+static bool is_ok(const rc_node *node)
+{
+    return is_text(node, "OK");
+}
+
+static bool is_reset(const rc_node *node)
+{
+    return is_text(node, "RESET");
+}
+
+static bool is_long_text(const rc_node *node)
+{
+    return node->type == '$' || node->type == '=';
+}
+
+static bool is_pong(const rc_node *node)
+{
+    return is_text(node, "PONG");
+}
+
+static bool is_any_error(const struct rc_link *link, const rc_node *error)
+{
+    (void)link;
+    (void)error;
+    return true;
+}
+
+/* A user who may not choose a database stays in the first one. */
+static bool is_first_database(const struct rc_link *link, const rc_node *error)
+{
+    return link->address->db == 0 && rc_reply_is_error(error, "NOPERM");
+}
+
+/* The server cannot save and so refuses writes, and PING; reads go on. */
+static bool is_misconf(const struct rc_link *link, const rc_node *error)
+{
+    (void)link;
+    return rc_reply_is_error(error, "MISCONF");
+}
+
+static enum rc_greeting read_info(struct rc_link *link, const struct rc_reply *reply)
+{
+    rc_identity_read(&link->identity, reply, 0);
+    return RC_GREETING_GOES_ON;
+}
+
+/* ---- the steps ------------------------------------------------------------------------------- */
+
+/* What a step asks, and what it makes of the answer. */
+static const struct step {
+    const char *name;
+    int (*write)(const struct rc_link *link, struct rc_buf *out);
+    /* Whether an answer that is no error has the form that this step's answer has. On a connection
+       that stands in MULTI each would be QUEUED; what answers HELLO by no map does not speak
+       RESP3. */
+    bool (*has_form)(const rc_node *first);
+    /* Whether the connection can live with this error. NULL: with none. */
+    bool (*can_bear)(const struct rc_link *link, const rc_node *error);
+    /* NULL: nothing to learn. */
+    enum rc_greeting (*read)(struct rc_link *link, const struct rc_reply *reply);
+} steps[RC_LINK_STEPS] = {
+    [RC_STEP_RESET] = {"RESET", write_reset, is_reset, NULL, NULL},
+    [RC_STEP_HELLO] = {"HELLO", write_hello, is_map, NULL, read_hello},
+    [RC_STEP_SELECT] = {"SELECT", write_select, is_ok, is_first_database, NULL},
+    [RC_STEP_TRACKING] = {"CLIENT TRACKING", write_tracking, is_ok, is_any_error, read_tracking},
+    /* Who may not ask INFO does not learn which server this is. */
+    [RC_STEP_INFO] = {"INFO", write_info, is_long_text, is_any_error, read_info},
+    [RC_STEP_PING] = {"PING", write_ping, is_pong, is_misconf, read_ping},
+};
+
+/* The steps in their order. The last is PING: with its answer the link is ready. */
+struct handshake {
+    uint32_t count;
+    enum rc_link_step steps[RC_LINK_STEPS];
+};
+
+static const struct role {
+    const char *name;
+    struct handshake handshake;
+} roles[RC_LINK_ROLES] = {
+    [RC_LINK_W] = {"W", {4, {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}}},
+    [RC_LINK_T] = {"T",
+                   {5,
+                    {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_TRACKING, RC_STEP_INFO, RC_STEP_PING}}},
+    [RC_LINK_X] = {"X", {4, {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}}},
+    [RC_LINK_S] = {"S", {2, {RC_STEP_HELLO, RC_STEP_PING}}},
+};
+
+/* Of one that was in use. */
+static const struct handshake cleaning = {
+    5, {RC_STEP_RESET, RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}};
+
+static const struct handshake *handshake_of(const struct rc_link *link)
+{
+    return link->is_cleaning ? &cleaning : &roles[link->role].handshake;
+}
+
+const char *rc_handshake_role_name(enum rc_link_role role)
+{
+    return roles[role].name;
+}
+
+int rc_handshake_write(struct rc_link *link)
+{
+    const struct handshake *handshake = handshake_of(link);
+    int error = 0;
+    assert(handshake->count <= RC_LINK_STEPS);
+    assert(handshake->steps[handshake->count - 1] == RC_STEP_PING);
+    link->handshake_at = 0;
+    link->login = rc_handshake_login(link);
+    for (uint32_t i = 0; i < handshake->count; i++)
+        error |= steps[handshake->steps[i]].write(link, &link->output);
+    return error;
+}
+
+enum rc_greeting rc_handshake_read(struct rc_link *link, const struct rc_reply *reply)
+{
+    const rc_node *first = &reply->nodes[0];
+    assert(link->handshake_at < handshake_of(link)->count); /* PING ends it, either way */
+    enum rc_link_step at = handshake_of(link)->steps[link->handshake_at++];
+    const struct step *step = &steps[at];
+    bool is_refused = first->type == '-';
+    if (!is_refused && !step->has_form(first)) {
+        snprintf(link->cause, sizeof link->cause, "the answer to %s is not the one of Redis",
+                 step->name);
+        return RC_GREETING_FAILED;
+    }
+    if (is_refused && (step->can_bear == NULL || !step->can_bear(link, first)))
+        return read_error(link, at, first);
+    return step->read != NULL ? step->read(link, reply) : RC_GREETING_GOES_ON;
+}
