@@ -1,6 +1,7 @@
 #include "engine/command.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "redcache.h"
 
@@ -154,30 +155,52 @@ int rc_command_read(struct rc_buf *out, const char *key, size_t len, bool with_t
     return finish(out, at);
 }
 
-/* Reads "*12\r\n" or "$12\r\n"; returns what stands behind it, NULL where that is not there. */
-static const char *read_head(const char *at, const char *end, char type, size_t *number)
+static bool read_head(struct rc_command_reader *reader, char type, size_t *number)
 {
+    const char *at = reader->at;
     size_t value = 0;
-    if (at == end || *at++ != type)
-        return NULL;
-    for (; at < end && *at >= '0' && *at <= '9' && value < SIZE_MAX / 16; at++)
-        value = 10 * value + (size_t)(*at - '0');
-    if (end - at < 2 || at[0] != '\r' || at[1] != '\n')
-        return NULL;
+    if (at == reader->end || *at++ != type)
+        return false;
+    while (at < reader->end && *at >= '0' && *at <= '9' && value < SIZE_MAX / 16)
+        value = value * 10 + (size_t)(*at++ - '0');
+    if (reader->end - at < 2 || at[0] != '\r' || at[1] != '\n')
+        return false;
+    reader->at = at + 2;
     *number = value;
-    return at + 2;
+    return true;
 }
 
-size_t rc_command_len(const char *bytes, size_t len)
+bool rc_command_next_word(struct rc_command_reader *reader, struct rc_command_word *word)
 {
-    const char *end = bytes + len;
-    size_t count = 0, argument_len = 0;
-    const char *at = read_head(bytes, end, '*', &count);
-    for (; at != NULL && count > 0; count--) {
-        at = read_head(at, end, '$', &argument_len);
-        if (at == NULL || (size_t)(end - at) < 2 || argument_len > (size_t)(end - at) - 2)
-            return 0;
-        at += argument_len + 2;
+    size_t len;
+    if (!read_head(reader, '$', &len) || (size_t)(reader->end - reader->at) < 2 ||
+        len > (size_t)(reader->end - reader->at) - 2)
+        return false;
+    *word = (struct rc_command_word){reader->at, len};
+    reader->at += len + 2;
+    return true;
+}
+
+bool rc_command_next(struct rc_command_reader *reader, struct rc_command *command)
+{
+    size_t count;
+    struct rc_command_word word;
+    command->start = reader->at;
+    if (!read_head(reader, '*', &count) || count == 0 || count > UINT32_MAX ||
+        !rc_command_next_word(reader, &command->name))
+        return false;
+    command->rest = *reader;
+    for (size_t i = 1; i < count; i++) {
+        if (!rc_command_next_word(reader, &word))
+            return false;
     }
-    return at != NULL ? (size_t)(at - bytes) : 0;
+    command->count = (uint32_t)count;
+    command->len = (size_t)(reader->at - command->start);
+    command->rest.end = reader->at;
+    return true;
+}
+
+bool rc_command_is_word(struct rc_command_word word, const char *text)
+{
+    return word.len == strlen(text) && strncasecmp(word.bytes, text, word.len) == 0;
 }

@@ -1,11 +1,13 @@
 /*
- * command - writes requests as RESP arrays of bulk strings.
+ * command - requests as RESP arrays of bulk strings: writes them, and reads them again.
  *
- * What:    appends "*argc", then "$len" and bytes per argument to a buf.
+ * What:    appends "*argc", then "$len" and bytes per argument to a buf. Of such bytes it finds the
+ *          commands, one after the other, and the words of each.
  * Threads: the owner of the buf.
- * Memory:  appends to the given buf.
- * Errors:  RC_ERR_NOMEM; the buf then holds a part of a command and must be cleared.
- * Not:     does not check that as many arguments follow as were announced.
+ * Memory:  appends to the given buf. What is read points into the bytes.
+ * Errors:  RC_ERR_NOMEM; the buf then holds a part of a command and must be cleared. Reading: false
+ *          where no whole command stands there.
+ * Not:     the writer does not check that as many arguments follow as were announced.
  */
 #ifndef RC_COMMAND_H
 #define RC_COMMAND_H
@@ -26,7 +28,32 @@ int rc_command_pair(struct rc_buf *out, const void *first, size_t first_len, con
 /* GET of a key, and PTTL of it where the remaining life is asked for, too. Without memory the buf
    is as it was. */
 int rc_command_read(struct rc_buf *out, const char *key, size_t len, bool with_ttl);
-/* The length of the first of the commands that were encoded there. 0: it is not whole. */
-size_t rc_command_len(const char *bytes, size_t len);
+
+/* What of encoded commands, or of the words of one, is still to be read. */
+struct rc_command_reader {
+    const char *at, *end;
+};
+
+struct rc_command_word {
+    const char *bytes;
+    size_t len;
+};
+
+/* One command: "*3", its name, and the rest. */
+struct rc_command {
+    const char *start;
+    size_t len;
+    uint32_t count; /* words, its name included */
+    struct rc_command_word name;
+    struct rc_command_reader rest; /* the words behind the name */
+};
+
+/* Reads the next command. False: none is there, or it is not whole; the reader is of no use then.
+ */
+bool rc_command_next(struct rc_command_reader *reader, struct rc_command *command);
+/* Reads the next word of a command. False: there is none. */
+bool rc_command_next_word(struct rc_command_reader *reader, struct rc_command_word *word);
+/* As Redis compares names: in either case of letters. `text` is NUL-ended. */
+bool rc_command_is_word(struct rc_command_word word, const char *text);
 
 #endif

@@ -7,6 +7,7 @@
 #include "engine/command.h"
 #include "engine/handshake.h"
 #include "engine/login.h"
+#include "engine/redirect.h"
 #include "engine/script.h"
 
 enum {
@@ -181,45 +182,20 @@ static int append_plain(struct rc_buf *output, const struct rc_req *req)
                        : rc_buf_append(output, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
 }
 
-/* With ASKING before each command, for it holds for one only. */
 static int append_asking(struct rc_buf *output, const struct rc_req *req)
 {
-    static const char ASKING[] = "*1\r\n$6\r\nASKING\r\n";
-    struct rc_buf plain, asking; /* the half of a request must not go out */
-    size_t len;
+    struct rc_buf plain;
     rc_buf_init(&plain);
-    rc_buf_init(&asking);
     int error = append_plain(&plain, req);
-    const char *at = rc_buf_head(&plain), *end = at + rc_buf_len(&plain);
-    for (; error == 0 && at < end; at += len) {
-        len = rc_command_len(at, (size_t)(end - at));
-        assert(len > 0); /* we have encoded it */
-        error = rc_buf_append(&asking, ASKING, sizeof ASKING - 1);
-        error = error == 0 ? rc_buf_append(&asking, at, len) : error;
-    }
     if (error == 0)
-        error = rc_buf_append(output, rc_buf_head(&asking), rc_buf_len(&asking));
+        error = rc_redirect_ask(output, rc_buf_head(&plain), rc_buf_len(&plain));
     rc_buf_deinit(&plain);
-    rc_buf_deinit(&asking);
     return error;
 }
 
 static int append_request(struct rc_buf *output, const struct rc_req *req)
 {
     return req->is_asking ? append_asking(output, req) : append_plain(output, req);
-}
-
-/* The answers to a request with ASKING before each command, without those to ASKING. */
-static void drop_asking_answers(struct rc_reply *reply)
-{
-    uint32_t count = 0, at = 0;
-    while (at < reply->count) {
-        uint32_t first = rc_reply_skip(reply, at);
-        at = rc_reply_skip(reply, first);
-        memmove(reply->nodes + count, reply->nodes + first, (at - first) * sizeof *reply->nodes);
-        count += at - first;
-    }
-    reply->count = count;
 }
 
 static void write_request(struct rc_link *link, struct rc_req *req)
@@ -768,7 +744,7 @@ static void read_answer(struct rc_link *link)
     link->answers = 0;
     rc_reply_resolve(reply);
     if (req->is_asking)
-        drop_asking_answers(reply);
+        rc_redirect_drop_asking(reply);
     if (link->identity.mode == RC_SERVER_CLUSTER && link->on_answer != NULL && is_wanted(req) &&
         link->on_answer(link, req, reply)) { /* it is elsewhere now */
         rc_reply_clear(reply);

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/slot.h"
 #include "engine/command.h"
@@ -21,94 +20,26 @@ static const struct {
 
 /* ---- reading commands ------------------------------------------------------------------------ */
 
-struct reader {
-    const char *at, *end;
-};
-
-struct word {
-    const char *bytes;
-    size_t len;
-};
-
-/* One command: "*3", its name, and the rest. */
-struct asked {
-    const char *start;
-    size_t len;
-    uint32_t count; /* words, its name included */
-    struct word name;
-    struct reader rest; /* the words behind the name */
-};
-
-static bool read_head(struct reader *reader, char type, size_t *number)
+static bool is_script(const struct rc_command *asked)
 {
-    const char *at = reader->at;
-    size_t value = 0;
-    if (at == reader->end || *at++ != type)
-        return false;
-    while (at < reader->end && *at >= '0' && *at <= '9' && value < SIZE_MAX / 16)
-        value = value * 10 + (size_t)(*at++ - '0');
-    if (reader->end - at < 2 || at[0] != '\r' || at[1] != '\n')
-        return false;
-    reader->at = at + 2;
-    *number = value;
-    return true;
-}
-
-static bool read_word(struct reader *reader, struct word *word)
-{
-    size_t len;
-    if (!read_head(reader, '$', &len) || (size_t)(reader->end - reader->at) < 2 ||
-        len > (size_t)(reader->end - reader->at) - 2)
-        return false;
-    *word = (struct word){reader->at, len};
-    reader->at += len + 2;
-    return true;
-}
-
-static bool read_asked(struct reader *reader, struct asked *asked)
-{
-    size_t count;
-    struct word word;
-    asked->start = reader->at;
-    if (!read_head(reader, '*', &count) || count == 0 || count > UINT32_MAX ||
-        !read_word(reader, &asked->name))
-        return false;
-    asked->rest = *reader;
-    for (size_t i = 1; i < count; i++) {
-        if (!read_word(reader, &word))
-            return false;
-    }
-    asked->count = (uint32_t)count;
-    asked->len = (size_t)(reader->at - asked->start);
-    asked->rest.end = reader->at;
-    return true;
-}
-
-static bool is_word(struct word word, const char *text)
-{
-    return word.len == strlen(text) && strncasecmp(word.bytes, text, word.len) == 0;
-}
-
-static bool is_script(const struct asked *asked)
-{
-    return is_word(asked->name, "EVALSHA") || is_word(asked->name, "EVAL");
+    return rc_command_is_word(asked->name, "EVALSHA") || rc_command_is_word(asked->name, "EVAL");
 }
 
 /* The key that says where the command belongs. */
-static bool find_key(const struct asked *asked, struct word *key)
+static bool find_key(const struct rc_command *asked, struct rc_command_word *key)
 {
-    struct reader rest = asked->rest;
-    struct word source, count;
+    struct rc_command_reader rest = asked->rest;
+    struct rc_command_word source, count;
     if (!is_script(asked))
-        return read_word(&rest, key);
-    return read_word(&rest, &source) && read_word(&rest, &count) && !is_word(count, "0") &&
-           read_word(&rest, key);
+        return rc_command_next_word(&rest, key);
+    return rc_command_next_word(&rest, &source) && rc_command_next_word(&rest, &count) &&
+           !rc_command_is_word(count, "0") && rc_command_next_word(&rest, key);
 }
 
-static enum rc_plan_how how_to_split(const struct asked *asked)
+static enum rc_plan_how how_to_split(const struct rc_command *asked)
 {
     for (size_t i = 0; i < sizeof SPLITS / sizeof *SPLITS; i++) {
-        if (is_word(asked->name, SPLITS[i].name))
+        if (rc_command_is_word(asked->name, SPLITS[i].name))
             return SPLITS[i].how;
     }
     return RC_PLAN_WHOLE;
@@ -117,7 +48,7 @@ static enum rc_plan_how how_to_split(const struct asked *asked)
 /* ---- where commands go ----------------------------------------------------------------------- */
 
 struct sorter {
-    struct reader reader;
+    struct rc_command_reader reader;
     const uint16_t *owners;
     struct rc_plan_place last; /* where the command before went */
     bool is_transaction;
@@ -132,7 +63,7 @@ static struct sorter begin(const char *bytes, size_t len, const uint16_t *owners
     };
 }
 
-static struct rc_plan_place place_of(const struct sorter *sorter, struct word key)
+static struct rc_plan_place place_of(const struct sorter *sorter, struct rc_command_word key)
 {
     uint16_t slot = rc_slot(key.bytes, key.len);
     return (struct rc_plan_place){.owner = sorter->owners[slot], .slot = slot};
@@ -141,21 +72,22 @@ static struct rc_plan_place place_of(const struct sorter *sorter, struct word ke
 /* MULTI was read: where the first key is that stands before its EXEC. */
 static struct rc_plan_place look_ahead(const struct sorter *sorter)
 {
-    struct reader reader = sorter->reader;
-    struct asked asked;
-    struct word key;
-    while (reader.at < reader.end && read_asked(&reader, &asked) && !is_word(asked.name, "EXEC")) {
+    struct rc_command_reader reader = sorter->reader;
+    struct rc_command asked;
+    struct rc_command_word key;
+    while (reader.at < reader.end && rc_command_next(&reader, &asked) &&
+           !rc_command_is_word(asked.name, "EXEC")) {
         if (find_key(&asked, &key))
             return place_of(sorter, key);
     }
     return sorter->last;
 }
 
-static bool is_of_one_slot(const struct asked *asked, int32_t slot)
+static bool is_of_one_slot(const struct rc_command *asked, int32_t slot)
 {
-    struct reader rest = asked->rest;
-    struct word key;
-    while (rest.at < rest.end && read_word(&rest, &key)) {
+    struct rc_command_reader rest = asked->rest;
+    struct rc_command_word key;
+    while (rest.at < rest.end && rc_command_next_word(&rest, &key)) {
         if (rc_slot(key.bytes, key.len) != slot)
             return false;
     }
@@ -163,16 +95,17 @@ static bool is_of_one_slot(const struct asked *asked, int32_t slot)
 }
 
 /* The next command, and where it goes: sorter->last. RC_PLAN_WHOLE: there, in one piece. */
-static bool next(struct sorter *sorter, struct asked *asked, enum rc_plan_how *how)
+static bool next(struct sorter *sorter, struct rc_command *asked, enum rc_plan_how *how)
 {
-    struct word key;
-    if (!read_asked(&sorter->reader, asked))
+    struct rc_command_word key;
+    if (!rc_command_next(&sorter->reader, asked))
         return false;
     *how = RC_PLAN_WHOLE;
-    if (is_word(asked->name, "MULTI")) {
+    if (rc_command_is_word(asked->name, "MULTI")) {
         sorter->is_transaction = true;
         sorter->last = look_ahead(sorter);
-    } else if (is_word(asked->name, "EXEC") || is_word(asked->name, "DISCARD")) {
+    } else if (rc_command_is_word(asked->name, "EXEC") ||
+               rc_command_is_word(asked->name, "DISCARD")) {
         sorter->is_transaction = false;
     } else if (!sorter->is_transaction && find_key(asked, &key)) {
         sorter->last = place_of(sorter, key);
@@ -186,7 +119,7 @@ static bool next(struct sorter *sorter, struct asked *asked, enum rc_plan_how *h
 bool rc_plan_is_whole(const char *bytes, size_t len, const uint16_t *owners, int32_t *slot)
 {
     struct sorter sorter = begin(bytes, len, owners);
-    struct asked asked;
+    struct rc_command asked;
     enum rc_plan_how how;
     uint16_t owner = owners[0];
     *slot = RC_PLAN_ANY;
@@ -287,8 +220,8 @@ static int add_piece(struct rc_plan *plan, uint32_t part, const char *bytes, siz
 
 /* The command with one of its keys. A server refuses keys of two slots in one command, and of a
    thousand keys hardly two are of one. */
-static int add_key(struct rc_plan *plan, uint32_t part, const struct asked *asked, struct word key,
-                   struct rc_plan_step step)
+static int add_key(struct rc_plan *plan, uint32_t part, const struct rc_command *asked,
+                   struct rc_command_word key, struct rc_plan_step step)
 {
     struct rc_buf *bytes = &plan->parts[part].bytes;
     int error = rc_command_head(bytes, 2);
@@ -299,12 +232,12 @@ static int add_key(struct rc_plan *plan, uint32_t part, const struct asked *aske
 
 /* A command for each key. `first`: of the parts it may go into. */
 static int add_keys(struct rc_plan *plan, uint32_t first, const struct sorter *sorter,
-                    const struct asked *asked, enum rc_plan_how how)
+                    const struct rc_command *asked, enum rc_plan_how how)
 {
-    struct reader rest = asked->rest;
-    struct word key;
+    struct rc_command_reader rest = asked->rest;
+    struct rc_command_word key;
     int error = 0;
-    while (error == 0 && rest.at < rest.end && read_word(&rest, &key)) {
+    while (error == 0 && rest.at < rest.end && rc_command_next_word(&rest, &key)) {
         uint32_t part = 0;
         struct rc_plan_step step = {.how = (uint8_t)how, .is_last = rest.at == rest.end};
         error = find_part(plan, first, place_of(sorter, key), &part);
@@ -317,7 +250,7 @@ static int add_keys(struct rc_plan *plan, uint32_t first, const struct sorter *s
 int rc_plan_split(struct rc_plan *plan, const char *bytes, size_t len, const uint16_t *owners)
 {
     struct sorter sorter = begin(bytes, len, owners);
-    struct asked asked;
+    struct rc_command asked;
     enum rc_plan_how how;
     int error = 0;
     while (error == 0 && sorter.reader.at < sorter.reader.end) {
@@ -381,11 +314,12 @@ bool rc_plan_has_undone(const struct rc_reply *reply)
 }
 
 /* The script of an EVALSHA; negative: it is none of ours, or none. */
-static int script_of(const struct asked *asked)
+static int script_of(const struct rc_command *asked)
 {
-    struct reader rest = asked->rest;
-    struct word sha;
-    return is_word(asked->name, "EVALSHA") && read_word(&rest, &sha) && sha.len == RC_SHA_LEN
+    struct rc_command_reader rest = asked->rest;
+    struct rc_command_word sha;
+    return rc_command_is_word(asked->name, "EVALSHA") && rc_command_next_word(&rest, &sha) &&
+                   sha.len == RC_SHA_LEN
                ? rc_script_find(sha.bytes)
                : -1;
 }
@@ -394,9 +328,9 @@ static int script_of(const struct asked *asked)
 struct repeat {
     struct rc_plan *plan;
     const struct rc_plan_guide *guide;
-    uint32_t part;        /* its number */
-    uint32_t first;       /* of the parts that come of it */
-    struct reader reader; /* its commands */
+    uint32_t part;                   /* its number */
+    uint32_t first;                  /* of the parts that come of it */
+    struct rc_command_reader reader; /* its commands */
     const struct rc_plan_step *steps;
     uint32_t step_count;
     bool is_transaction; /* between MULTI and EXEC, */
@@ -416,15 +350,15 @@ static const rc_node *answer_to(const struct repeat *repeat, const struct rc_pla
     return step->at < reply->count ? &reply->nodes[step->at] : &NOTHING;
 }
 
-static int add_again(struct repeat *repeat, struct rc_plan_place place, const struct asked *asked,
-                     struct rc_plan_step step)
+static int add_again(struct repeat *repeat, struct rc_plan_place place,
+                     const struct rc_command *asked, struct rc_plan_step step)
 {
     uint32_t part = 0;
     int error = find_part(repeat->plan, repeat->first, place, &part);
     return error == 0 ? add_piece(repeat->plan, part, asked->start, asked->len, step) : error;
 }
 
-static int add_with_source(struct repeat *repeat, int script, const struct asked *asked,
+static int add_with_source(struct repeat *repeat, int script, const struct rc_command *asked,
                            struct rc_plan_step step)
 {
     uint32_t part = 0;
@@ -440,19 +374,19 @@ static int add_with_source(struct repeat *repeat, int script, const struct asked
    which holds for one command. */
 static bool is_aborted(const struct repeat *repeat, uint32_t at, struct rc_plan_place *place)
 {
-    struct reader reader = repeat->reader;
-    struct asked asked;
+    struct rc_command_reader reader = repeat->reader;
+    struct rc_command asked;
     const rc_node *said = NULL;
     for (at++; at < repeat->step_count; at++) {
         const struct rc_plan_step *step = &repeat->steps[at];
         if (step->part != repeat->part)
             continue;
-        if (!read_asked(&reader, &asked))
+        if (!rc_command_next(&reader, &asked))
             return false;
         const rc_node *answer = answer_to(repeat, step);
         if (said == NULL && rc_redirect_is(answer))
             said = answer;
-        if (is_word(asked.name, "EXEC"))
+        if (rc_command_is_word(asked.name, "EXEC"))
             return said != NULL &&
                    (rc_reply_is_error(answer, "EXECABORT") || rc_redirect_is(answer)) &&
                    repeat->guide->follow != NULL &&
@@ -462,19 +396,20 @@ static bool is_aborted(const struct repeat *repeat, uint32_t at, struct rc_plan_
 }
 
 /* One of the part's commands: what stands in its place. */
-static int repeat_step(struct repeat *repeat, uint32_t at, const struct asked *asked)
+static int repeat_step(struct repeat *repeat, uint32_t at, const struct rc_command *asked)
 {
     const struct rc_plan_guide *guide = repeat->guide;
     struct rc_plan_step step = repeat->steps[at];
     const rc_node *answer = answer_to(repeat, &step);
     struct rc_plan_place place = source(repeat)->place;
-    if (is_word(asked->name, "MULTI")) {
+    if (rc_command_is_word(asked->name, "MULTI")) {
         repeat->is_transaction = true;
         repeat->place = place;
         repeat->is_repeated = is_aborted(repeat, at, &repeat->place);
     }
     if (repeat->is_transaction) {
-        repeat->is_transaction = !is_word(asked->name, "EXEC") && !is_word(asked->name, "DISCARD");
+        repeat->is_transaction =
+            !rc_command_is_word(asked->name, "EXEC") && !rc_command_is_word(asked->name, "DISCARD");
         return repeat->is_repeated ? add_again(repeat, repeat->place, asked, step)
                                    : add_step(repeat->plan, step);
     }
@@ -494,12 +429,12 @@ static int repeat_step(struct repeat *repeat, uint32_t at, const struct asked *a
 
 static int repeat_steps(struct repeat *repeat)
 {
-    struct asked asked;
+    struct rc_command asked;
     int error = 0;
     for (uint32_t i = 0; i < repeat->step_count && error == 0; i++) {
         if (repeat->steps[i].part != repeat->part)
             error = add_step(repeat->plan, repeat->steps[i]);
-        else if (!read_asked(&repeat->reader, &asked))
+        else if (!rc_command_next(&repeat->reader, &asked))
             error = RC_ERR_ARGUMENT;
         else
             error = repeat_step(repeat, i, &asked);

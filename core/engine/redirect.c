@@ -1,8 +1,10 @@
 #include "engine/redirect.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/slot.h"
+#include "engine/command.h"
 
 static bool begins(const rc_node *node, const char *word)
 {
@@ -84,4 +86,35 @@ void rc_redirect_read(struct rc_redirect *redirect, const rc_node *node)
         return;
     }
     redirect->slot = (int32_t)slot;
+}
+
+int rc_redirect_ask(struct rc_buf *out, const char *bytes, size_t len)
+{
+    static const char ASKING[] = "*1\r\n$6\r\nASKING\r\n";
+    struct rc_command_reader reader = {bytes, bytes + len};
+    struct rc_command command;
+    size_t before = rc_buf_len(out);
+    int error = 0;
+    while (error == 0 && reader.at < reader.end) {
+        bool is_whole = rc_command_next(&reader, &command);
+        assert(is_whole); /* we have encoded it */
+        error = is_whole ? rc_buf_append(out, ASKING, sizeof ASKING - 1) : RC_ERR_ARGUMENT;
+        if (error == 0)
+            error = rc_buf_append(out, command.start, command.len);
+    }
+    if (error != 0)
+        out->end = out->start + before; /* the half of a request must not go out */
+    return error;
+}
+
+void rc_redirect_drop_asking(struct rc_reply *reply)
+{
+    uint32_t count = 0, at = 0;
+    while (at < reply->count) {
+        uint32_t first = rc_reply_skip(reply, at);
+        at = rc_reply_skip(reply, first);
+        memmove(reply->nodes + count, reply->nodes + first, (at - first) * sizeof *reply->nodes);
+        count += at - first;
+    }
+    reply->count = count;
 }

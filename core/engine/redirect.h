@@ -1,10 +1,11 @@
 /*
  * redirect - what a node of a cluster answers instead of an answer.
  *
- * What:    reads "MOVED 3999 host:port", ASK, TRYAGAIN, CLUSTERDOWN, MASTERDOWN and LOADING.
+ * What:    reads "MOVED 3999 host:port", ASK, TRYAGAIN, CLUSTERDOWN, MASTERDOWN and LOADING. Writes
+ *          what goes where ASK says, and reads the answers to that.
  * Threads: pure.
- * Memory:  a plain struct.
- * Errors:  none: what is no redirection is RC_REDIRECT_NONE.
+ * Memory:  a plain struct; appends to the given buf.
+ * Errors:  what is no redirection is RC_REDIRECT_NONE. RC_ERR_NOMEM, and nothing was appended.
  * Not:     follows nothing: the topology does.
  * Source:  "Redirection and resharding" in the Redis Cluster specification. The host may be missing
  *          (":6379" where cluster-preferred-endpoint-type is unknown-endpoint) or unknown
@@ -13,6 +14,7 @@
 #ifndef RC_REDIRECT_H
 #define RC_REDIRECT_H
 
+#include "base/buf.h"
 #include "engine/resp.h"
 
 enum rc_redirect_kind {
@@ -33,5 +35,10 @@ struct rc_redirect {
 void rc_redirect_read(struct rc_redirect *redirect, const rc_node *node);
 /* Whether the answer is one, without reading where to. */
 bool rc_redirect_is(const rc_node *node);
+
+/* Appends encoded commands with ASKING before each, for it holds for one only. */
+int rc_redirect_ask(struct rc_buf *out, const char *bytes, size_t len);
+/* The answers to those, without the ones to ASKING. */
+void rc_redirect_drop_asking(struct rc_reply *reply);
 
 #endif

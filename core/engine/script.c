@@ -340,15 +340,19 @@ int rc_script_begin(struct rc_buf *out, int script, uint32_t key_count, uint32_t
 int rc_script_as_eval(struct rc_buf *out, int script, const char *bytes, size_t len)
 {
     const struct text *text = text_of(script);
-    const char *line_end = memchr(bytes, '\n', len);
-    assert(line_end != NULL);
-    size_t head = (size_t)(line_end + 1 - bytes);
-    size_t skip = head + strlen("$7\r\nEVALSHA\r\n$40\r\n") + RC_SHA_LEN + 2;
-    assert(skip <= len);
-    int error = rc_buf_append(out, bytes, head);
+    struct rc_command_reader reader = {bytes, bytes + len};
+    struct rc_command command;
+    struct rc_command_word sha;
+    bool is_ours = rc_command_next(&reader, &command) &&
+                   rc_command_is_word(command.name, "EVALSHA") &&
+                   rc_command_next_word(&command.rest, &sha);
+    assert(is_ours); /* we have encoded it */
+    (void)is_ours;
+    int error = rc_command_head(out, command.count);
     if (error == 0)
         error = rc_command_text(out, "EVAL");
     if (error == 0)
         error = rc_command_bytes(out, text->source, text->len);
-    return error == 0 ? rc_buf_append(out, bytes + skip, len - skip) : error;
+    const char *rest = command.rest.at;
+    return error == 0 ? rc_buf_append(out, rest, (size_t)(bytes + len - rest)) : error;
 }

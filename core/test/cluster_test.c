@@ -184,9 +184,13 @@ static bool answer(struct node *node, struct conn *conn, const struct words *wor
 
 static void serve(struct node *node, struct conn *conn)
 {
-    size_t len;
-    while (rc_buf_len(&conn->input) > 0 &&
-           (len = rc_command_len(rc_buf_head(&conn->input), rc_buf_len(&conn->input))) > 0) {
+    for (;;) {
+        const char *head = rc_buf_head(&conn->input);
+        struct rc_command_reader reader = {head, head + rc_buf_len(&conn->input)};
+        struct rc_command next;
+        if (reader.at == reader.end || !rc_command_next(&reader, &next))
+            return;
+        size_t len = next.len;
         struct words words = {0};
         char *command = malloc(len + 1);
         if (command == NULL)

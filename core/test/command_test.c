@@ -116,6 +116,67 @@ static void refuses_lengths_that_overflow(void)
     rc_buf_deinit(&out);
 }
 
+/* Says what stands in encoded commands: "name word word; name word". */
+static const char *told(const char *bytes, size_t len)
+{
+    static char text[256];
+    size_t at = 0;
+    struct rc_command_reader reader = {bytes, bytes + len};
+    struct rc_command command;
+    struct rc_command_word word;
+    text[0] = '\0';
+    while (reader.at < reader.end && rc_command_next(&reader, &command)) {
+        const char *expected = at == 0 ? "" : "; ";
+        at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%u %.*s", expected, command.count,
+                               (int)command.name.len, command.name.bytes);
+        CHECK(command.start + command.len == reader.at && command.rest.end == reader.at);
+        while (rc_command_next_word(&command.rest, &word))
+            at +=
+                (size_t)snprintf(text + at, sizeof(text) - at, " %.*s", (int)word.len, word.bytes);
+    }
+    return text;
+}
+
+static void reads_what_it_wrote(void)
+{
+    struct rc_buf out;
+    rc_buf_init(&out);
+    CHECK(rc_command_head(&out, 3) == 0 && rc_command_text(&out, "SET") == 0 &&
+          rc_command_text(&out, "key") == 0 && rc_command_int(&out, 12) == 0);
+    CHECK(rc_command_read(&out, "k", 1, true) == 0);
+    CHECK(rc_command_head(&out, 1) == 0 && rc_command_text(&out, "PING") == 0);
+    CHECK(strcmp(told(rc_buf_head(&out), rc_buf_len(&out)),
+                 "3 SET key 12; 2 GET k; 2 PTTL k; 1 PING") == 0);
+    rc_buf_deinit(&out);
+}
+
+static void reads_no_command_that_is_not_whole(void)
+{
+    static const char BYTES[] = "*2\r\n$3\r\nGET\r\n$2\r\nkk\r\n";
+    static const char *const OTHERS[] = {
+        "",
+        "*0\r\n",
+        "$3\r\nGET\r\n",
+        "*\r\nGET",
+        "*1\r\n:3",
+        "*99999999999\r\n$1",
+        "*1\r\n$-1\r\n",
+        "*1\r\n$18446744073709551615\r\nGET\r\n",
+    };
+    for (size_t len = 0; len < sizeof(BYTES) - 1; len++)
+        CHECK(told(BYTES, len)[0] == '\0');
+    CHECK(strcmp(told(BYTES, sizeof(BYTES) - 1), "2 GET kk") == 0);
+    for (size_t i = 0; i < sizeof(OTHERS) / sizeof(*OTHERS); i++)
+        CHECK(told(OTHERS[i], strlen(OTHERS[i]))[0] == '\0');
+}
+
+static void compares_words_in_either_case(void)
+{
+    struct rc_command_word word = {"mULti", 5};
+    CHECK(rc_command_is_word(word, "MULTI") && rc_command_is_word(word, "multi"));
+    CHECK(!rc_command_is_word(word, "MULT") && !rc_command_is_word(word, "MULTIS"));
+}
+
 int main(void)
 {
     TEST(writes_a_command);
@@ -124,5 +185,8 @@ int main(void)
     TEST(writes_every_length_of_integer);
     TEST(writes_every_length_of_head_and_bulk);
     TEST(refuses_lengths_that_overflow);
+    TEST(reads_what_it_wrote);
+    TEST(reads_no_command_that_is_not_whole);
+    TEST(compares_words_in_either_case);
     return test_result();
 }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "engine/command.h"
 #include "test/test.h"
 
 static struct rc_redirect read_error(const char *text)
@@ -76,11 +77,38 @@ static void follows_nothing_else(void)
     CHECK(!rc_redirect_is(&value));
 }
 
+static void puts_asking_before_each_command(void)
+{
+    static const char ASKED[] = "*1\r\n$6\r\nASKING\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
+                                "*1\r\n$6\r\nASKING\r\n*2\r\n$4\r\nPTTL\r\n$1\r\nk\r\n";
+    struct rc_buf plain, out;
+    rc_buf_init(&plain);
+    rc_buf_init(&out);
+    CHECK(rc_command_read(&plain, "k", 1, true) == 0);
+    CHECK(rc_redirect_ask(&out, rc_buf_head(&plain), rc_buf_len(&plain)) == 0);
+    CHECK(rc_buf_is(&out, ASKED, sizeof ASKED - 1));
+    rc_buf_deinit(&plain);
+    rc_buf_deinit(&out);
+}
+
+static void drops_the_answers_to_asking(void)
+{
+    rc_node nodes[] = {{.type = '+', .str = "OK", .len = 2}, {.type = '*', .count = 2},
+                       {.type = ':', .integer = 1},          {.type = ':', .integer = 2},
+                       {.type = '+', .str = "OK", .len = 2}, {.type = ':', .integer = 3}};
+    struct rc_reply reply = {.nodes = nodes, .count = 6};
+    rc_redirect_drop_asking(&reply);
+    CHECK(reply.count == 4 && nodes[0].type == '*' && nodes[2].integer == 2 &&
+          nodes[3].integer == 3);
+}
+
 int main(void)
 {
     TEST(reads_where_a_slot_has_gone);
     TEST(takes_a_missing_host_for_the_one_that_was_asked);
     TEST(waits_where_a_server_is_not_ready);
     TEST(follows_nothing_else);
+    TEST(puts_asking_before_each_command);
+    TEST(drops_the_answers_to_asking);
     return test_result();
 }
