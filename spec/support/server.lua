@@ -81,7 +81,9 @@ end
 -- .dir.
 function server.start(options)
     options = options or {}
-    local dir = temp.dir()
+    -- A sentinel that promises something writes it down first and waits for the disk, as does a
+    -- node of a cluster; it answers nobody meanwhile, and others take it for dead.
+    local dir = temp.memory_dir()
     local self = setmetatable({
         dir = dir, path = dir .. "/redis.sock", password = options.password,
         users = options.users or {}, config = options.config or {},

@@ -14,18 +14,26 @@ function temp.remove(path)
     os.execute("rm -rf '" .. path .. "'")
 end
 
+local function make(base)
+    local template = base .. "/rcbed-XXXXXX"
+    local buf = ffi.new("char[?]", #template + 1, template)
+    if posix.C.mkdtemp(buf) == nil then return nil end
+    local path = ffi.string(buf)
+    made[path] = true
+    return path
+end
+
 --- A new directory with a short name: a unix socket's path holds 107 bytes.
 function temp.dir()
     local base = os.getenv("TMPDIR") or "/tmp"
     assert(not base:find("'", 1, true), "TMPDIR must not hold a quote")
-    local template = base .. "/rcbed-XXXXXX"
-    local buf = ffi.new("char[?]", #template + 1, template)
-    if posix.C.mkdtemp(buf) == nil then
-        error("could not make a temporary directory: " .. posix.failure())
-    end
-    local path = ffi.string(buf)
-    made[path] = true
-    return path
+    return make(base) or error("could not make a temporary directory: " .. posix.failure())
+end
+
+--- The same in memory where that can be had, for those who wait for the disk (fsync): a busy one
+-- keeps them for seconds.
+function temp.memory_dir()
+    return make("/dev/shm") or temp.dir()
 end
 
 function temp.write(path, bytes)
