@@ -42,6 +42,7 @@ struct rc_req {
     int32_t slot;      /* where it belongs; topology sets it. -1: where it was sent */
     uint8_t hops;      /* how often a server has sent it elsewhere */
     bool is_held;      /* it waits until the server can do it: `link->cause` says why */
+    bool needs_word;   /* it is sent only while others say that this is the right server */
     bool is_asking;    /* each of its commands goes behind ASKING: the slot is on its way there */
     bool is_tracked;   /* Redis shall tell us when what it reads changes */
     int16_t script;    /* its number, of a request that is one; or -1 */

@@ -78,6 +78,12 @@ static bool may_open(void *owner, struct rc_link *link)
     return rc_sentinel_may_open(&engine->sentinel);
 }
 
+static int64_t unvouched_since(void *owner, char why[RC_TEXT_SIZE])
+{
+    struct rc_engine *engine = owner;
+    return rc_sentinel_unvouched_since(&engine->sentinel, why);
+}
+
 /* What knows more than one server. Where that fails nothing is left of the lends either. */
 static int init_many(struct rc_engine *engine)
 {
@@ -98,6 +104,7 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
                    const struct rc_address *address, struct rc_near *near,
                    const struct rc_seed *seed, int64_t now_us)
 {
+    bool has_sentinels = address->sentinel_count > 0;
     const struct rc_node_news news = {.owner = engine,
                                       .on_tracked = on_tracked,
                                       .on_untracked = on_untracked,
@@ -106,7 +113,8 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
                                       .on_answer = on_answer,
                                       .on_push = on_push,
                                       .on_silence = on_silence,
-                                      .may_open = address->sentinel_count > 0 ? may_open : NULL};
+                                      .may_open = has_sentinels ? may_open : NULL,
+                                      .unvouched_since = has_sentinels ? unvouched_since : NULL};
     struct rc_context *context = &engine->context;
     struct rc_topology *topology = &engine->topology;
     memset(engine, 0, sizeof *engine);

@@ -624,7 +624,8 @@ static void acquire(struct rc_flight *flight)
     flight->state = RC_FLIGHT_ACQUIRING;
     flight->served_until = leases->joined;
     req->is_tracked = !set && flight->purpose != RC_FLIGHT_REFRESH;
-    send(leases, req, key, len, answer_by_us(leases->context, op));
+    rc_topology_send_vouched(leases->topology, req, rc_topology_slot(leases->topology, key, len),
+                             answer_by_us(leases->context, op));
 }
 
 bool rc_leases_is_loaded_elsewhere(const struct rc_op *op)

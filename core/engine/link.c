@@ -147,11 +147,17 @@ static void on_request_timer(void *context, struct rc_timer *timer)
 {
     struct rc_req *req = RC_CONTAINER(timer, struct rc_req, timer);
     struct rc_link *link = req->link;
+    char why[RC_TEXT_SIZE];
     (void)context;
     int status = req->error != 0 ? req->error : RC_ERR_TIMEOUT;
-    if (status == RC_ERR_TIMEOUT && !req->sent && (!rc_link_is_ready(link) || req->is_held))
+    bool lacks_word = req->needs_word && !req->sent && rc_link_is_ready(link) &&
+                      link->unvouched_since != NULL && link->unvouched_since(link, why) != 0;
+    if (status == RC_ERR_TIMEOUT && !req->sent &&
+        (!rc_link_is_ready(link) || req->is_held || lacks_word))
         status = link->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE;
-    const char *text = status == RC_ERR_UNAVAILABLE || status == RC_ERR_REDIS ? link->cause : NULL;
+    const char *text = NULL;
+    if (status == RC_ERR_UNAVAILABLE || status == RC_ERR_REDIS)
+        text = lacks_word ? why : link->cause;
     bool is_late = status == RC_ERR_TIMEOUT || status == RC_ERR_UNAVAILABLE;
     if (is_late && req->done != NULL && has_patience(req))
         leave(req, status, text);
@@ -243,7 +249,8 @@ void rc_link_want(struct rc_link *link)
     start_opening(link);
 }
 
-void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
+/* Counts it as the link's. False: it is one too many. */
+static bool take_in(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
 {
     struct rc_context *context = link->context;
     size_t len = rc_buf_len(req->read_key != NULL ? req->read_key : &req->bytes);
@@ -257,12 +264,15 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
     context->stats.in_flight++;
     rc_context_set_timer(context, &req->timer, deadline_us);
     rc_link_want(link);
-    if (rc_link_is_ready(link) && !full) {
-        write_request(link, req);
-        return;
-    }
+    return !full;
+}
+
+/* It waits until the link is ready, or ends soon where that is of no use. */
+static void line_up(struct rc_link *link, struct rc_req *req, int64_t deadline_us, bool has_room)
+{
+    struct rc_context *context = link->context;
     rc_list_append(&link->queue, &req->place);
-    if (full)
+    if (!has_room)
         fail_soon(req, RC_ERR_OVERLOAD);
     else if (link->state == RC_LINK_IDLE)
         fail_soon(req, RC_ERR_CLOSED);
@@ -276,6 +286,56 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
              !(rc_handshake_has_login(link) && rc_login_is_asked(context->login)) &&
              context->now_us - link->down_since_us > deadline_us - context->now_us)
         fail_soon(req, RC_ERR_UNAVAILABLE); /* away for longer than this caller would wait */
+}
+
+void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
+{
+    bool has_room = take_in(link, req, deadline_us);
+    if (rc_link_is_ready(link) && has_room)
+        write_request(link, req);
+    else
+        line_up(link, req, deadline_us, has_room);
+}
+
+static int64_t unvouched_since(struct rc_link *link)
+{
+    return link->unvouched_since != NULL ? link->unvouched_since(link, NULL) : 0;
+}
+
+void rc_link_send_vouched(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
+{
+    int64_t now_us = link->context->now_us;
+    bool has_room = take_in(link, req, deadline_us);
+    bool is_ready = rc_link_is_ready(link);
+    int64_t since_us = is_ready ? unvouched_since(link) : 0;
+    req->needs_word = true;
+    if (is_ready && has_room && since_us == 0) {
+        write_request(link, req);
+        return;
+    }
+    line_up(link, req, deadline_us, has_room);
+    if (since_us != 0 && req->error == 0 && now_us - since_us > deadline_us - now_us)
+        fail_soon(req, RC_ERR_UNAVAILABLE); /* as in line_up */
+}
+
+/* What waits, but for what is to be failed, which its timer takes out, and what needs a word that
+   is not there. */
+static void write_queue(struct rc_link *link)
+{
+    bool is_vouched = unvouched_since(link) == 0;
+    RC_LIST_EACH(place, following, &link->queue) {
+        struct rc_req *req = RC_CONTAINER(place, struct rc_req, place);
+        if (req->error != 0 || (req->needs_word && !is_vouched))
+            continue;
+        rc_list_remove(place);
+        write_request(link, req);
+    }
+}
+
+void rc_link_resume(struct rc_link *link)
+{
+    if (rc_link_is_ready(link) && !rc_list_is_empty(&link->queue))
+        write_queue(link);
 }
 
 void rc_link_send_after(struct rc_link *link, struct rc_req *req, struct rc_req *earlier)
@@ -614,13 +674,7 @@ static void become_ready(struct rc_link *link)
     rc_context_clear_timer(link->context, &link->timer);
     if ((link->role != RC_LINK_T || link->tracking) && !link->is_read_only)
         link->cause[0] = '\0';
-    RC_LIST_EACH(place, following, &link->queue) {
-        struct rc_req *req = RC_CONTAINER(place, struct rc_req, place);
-        if (req->error != 0)
-            continue; /* already failed: its timer takes it out */
-        rc_list_remove(place);
-        write_request(link, req);
-    }
+    write_queue(link);
     if (rc_handshake_has_login(link))
         rc_login_accept(link->context->login);
     rc_link_authenticate(link); /* there may be newer credentials since its handshake */

@@ -75,6 +75,9 @@ struct rc_link {
     /* It is about to connect. False: nobody knows where its server is, and it waits in backoff
        until rc_link_redial. NULL: it may. */
     bool (*may_open)(struct rc_link *link);
+    /* Since when the word of others, that its server is the right one, is too old for what needs
+       it; 0: it is not. `why` is told the cause, where it is not NULL. NULL: nobody is asked. */
+    int64_t (*unvouched_since)(struct rc_link *link, char why[RC_TEXT_SIZE]);
     /* The handshake is done, but for being ready. NULL: it may be; else why it must not. */
     const char *(*on_greeted)(struct rc_link *link);
     /* A node of a cluster has answered. True: the request was not done, and has left this link. */
@@ -128,6 +131,11 @@ void rc_link_deinit(
 
 /* Takes the request; `done` is called later, never from inside this call. */
 void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us);
+/* The same for what must not be done at a server that is the wrong one by now, as leases and locks:
+   it waits, within its deadline, until others vouch for the server. */
+void rc_link_send_vouched(struct rc_link *link, struct rc_req *req, int64_t deadline_us);
+/* Others vouch for its server now: sends what waited for that. */
+void rc_link_resume(struct rc_link *link);
 /* Connects now, if it waits to try again: there is news that the server is back. */
 void rc_link_hurry(struct rc_link *link);
 /* Takes back what `earlier` may do: sent at once, or, where `earlier` is given up while its answer

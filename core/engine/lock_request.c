@@ -20,7 +20,11 @@ int32_t rc_lock_slot(const struct rc_locks *locks, const struct rc_buf *key)
 void rc_lock_send(struct rc_locks *locks, struct rc_req *req, const struct rc_buf *key,
                   int64_t deadline_us)
 {
-    rc_topology_send(locks->topology, req, rc_lock_slot(locks, key), deadline_us);
+    int32_t slot = rc_lock_slot(locks, key);
+    if (req->needs_word)
+        rc_topology_send_vouched(locks->topology, req, slot, deadline_us);
+    else
+        rc_topology_send(locks->topology, req, slot, deadline_us);
 }
 
 int rc_lock_put_key(struct rc_buf *out, const struct rc_buf *key)
@@ -70,6 +74,7 @@ struct rc_req *rc_lock_take_renew(struct rc_locks *locks, struct rc_lock *lock, 
         return NULL;
     }
     req->is_tracked = true; /* the holder hears of its loss */
+    req->needs_word = true; /* else a holder that is cut off from all others would never */
     return req;
 }
 
@@ -80,6 +85,7 @@ struct rc_req *rc_lock_take_ask(struct rc_locks *locks, const struct rc_op *op, 
     if (req == NULL)
         return NULL;
     req->is_tracked = true; /* a waiting caller hears of the release */
+    req->needs_word = true;
     int error = rc_lock_put_key(&req->bytes, &op->ask.lock->key);
     error |= rc_lock_put_key(&req->bytes, &op->ask.lock->fence_key);
     error |= rc_lock_put_key(&req->bytes, &op->ask.lock->mark_key);

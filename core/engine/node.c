@@ -90,6 +90,12 @@ static bool may_open(struct rc_link *link)
     return news->may_open(news->owner, link);
 }
 
+static int64_t unvouched_since(struct rc_link *link, char why[RC_TEXT_SIZE])
+{
+    const struct rc_node_news *news = &link->node->news;
+    return news->unvouched_since(news->owner, why);
+}
+
 /* ---- news of the links ----------------------------------------------------------------------- */
 
 static void on_link_ready(struct rc_link *link)
@@ -159,6 +165,8 @@ void rc_node_vouch(struct rc_server_node *node, int64_t vouched_us)
     node->vouched_us = vouched_us;
     if (node->near != NULL && node->reached_us > 0)
         move_horizon(node);
+    for (int role = 0; role < RC_NODE_LINKS; role++)
+        rc_link_resume(&node->links[role]);
 }
 
 static bool on_link_answer(struct rc_link *link, struct rc_req *req, const struct rc_reply *reply)
@@ -216,6 +224,7 @@ static int init_links(struct rc_server_node *node)
         link->on_answer = on_link_answer;
         link->on_greeted = on_link_greeted;
         link->may_open = node->news.may_open != NULL ? may_open : NULL;
+        link->unvouched_since = node->news.unvouched_since != NULL ? unvouched_since : NULL;
     }
     return 0;
 }

@@ -45,6 +45,7 @@ struct rc_node_news {
     void (*on_silence)(void *owner, struct rc_server_node *node);
     /* As rc_link's. NULL: the address is known, and stays. */
     bool (*may_open)(void *owner, struct rc_link *link);
+    int64_t (*unvouched_since)(void *owner, char why[RC_TEXT_SIZE]);
 };
 
 /* The links that a node has from its beginning; by their roles, which come first. */
@@ -123,7 +124,8 @@ int rc_node_init_spare(struct rc_server_node *node, struct rc_link *link);
 
 /* The server is at another address now: its links are made again there. */
 void rc_node_move(struct rc_server_node *node, const struct rc_address *address);
-/* Others have said that this is the right server, in answer to what was sent then. */
+/* Others have said that this is the right server, in answer to what was sent then. What waited for
+   that is sent. */
 void rc_node_vouch(struct rc_server_node *node, int64_t vouched_us);
 
 /* Changes may have passed us by: nothing that was read up to now is known coherent. */

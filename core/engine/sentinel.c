@@ -196,6 +196,21 @@ static bool is_word_good(const struct rc_sentinel *sentinel)
            sentinel->context->now_us - node_of(sentinel)->vouched_us <= WORD_US;
 }
 
+static int64_t period_us(const struct rc_sentinel *sentinel)
+{
+    const struct rc_server_node *node = node_of(sentinel);
+    int64_t need_us = node->near != NULL ? rc_near_need_us(node->owner) : NEED_MAX_US;
+    int64_t period = (need_us < NEED_MAX_US ? need_us : NEED_MAX_US) / 4;
+    return period > PERIOD_MIN_US ? period : PERIOD_MIN_US;
+}
+
+/* Enough for leases and locks. */
+static bool is_word_new(const struct rc_sentinel *sentinel)
+{
+    int64_t age_us = sentinel->context->now_us - node_of(sentinel)->vouched_us;
+    return age_us <= 4 * period_us(sentinel);
+}
+
 static void judge(struct rc_sentinel *sentinel)
 {
     struct rc_server_node *node = node_of(sentinel);
@@ -205,6 +220,10 @@ static void judge(struct rc_sentinel *sentinel)
     int64_t until_us = vouched_us(sentinel);
     if (until_us > node->vouched_us && !has_turned(sentinel))
         rc_node_vouch(node, until_us);
+    if (is_word_new(sentinel))
+        sentinel->unvouched_us = 0;
+    else if (sentinel->unvouched_us == 0)
+        sentinel->unvouched_us = sentinel->context->now_us;
     tell_waiting(sentinel, is_word_good(sentinel));
 }
 
@@ -323,14 +342,6 @@ static bool is_needed(const struct rc_sentinel *sentinel)
     return false;
 }
 
-static int64_t period_us(const struct rc_sentinel *sentinel)
-{
-    const struct rc_server_node *node = node_of(sentinel);
-    int64_t need_us = node->near != NULL ? rc_near_need_us(node->owner) : NEED_MAX_US;
-    int64_t period = (need_us < NEED_MAX_US ? need_us : NEED_MAX_US) / 4;
-    return period > PERIOD_MIN_US ? period : PERIOD_MIN_US;
-}
-
 static void on_tick(void *argument, struct rc_timer *timer)
 {
     struct rc_sentinel *sentinel = RC_CONTAINER(timer, struct rc_sentinel, timer);
@@ -338,6 +349,7 @@ static void on_tick(void *argument, struct rc_timer *timer)
     if (context->closing || !is_needed(sentinel))
         return;
     rc_context_set_timer(context, timer, context->now_us + period_us(sentinel));
+    sentinel->asked_us = context->now_us;
     for (uint32_t i = 0; i < sentinel->count; i++) {
         rc_link_want(&sentinel->voters[i].link);
         ask(&sentinel->voters[i], false);
@@ -358,6 +370,19 @@ bool rc_sentinel_may_open(struct rc_sentinel *sentinel)
     if (!rc_timer_is_set(&sentinel->timer) || age_us > PERIOD_MIN_US)
         hurry(sentinel);
     return is_word_good(sentinel);
+}
+
+int64_t rc_sentinel_unvouched_since(struct rc_sentinel *sentinel, char why[RC_TEXT_SIZE])
+{
+    int64_t now_us = sentinel->context->now_us;
+    if (is_word_new(sentinel))
+        return 0;
+    if (why != NULL)
+        (void)explain(sentinel, why);
+    if (now_us - sentinel->asked_us > period_us(sentinel)) /* it was longer then */
+        hurry(sentinel);
+    /* Where this process stood still they have not been asked: it counts from now on. */
+    return sentinel->unvouched_us != 0 ? sentinel->unvouched_us : now_us;
 }
 
 /* ---- news of their links --------------------------------------------------------------------- */

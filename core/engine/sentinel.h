@@ -9,8 +9,9 @@
  *          after a planned failover the old master answers as before: so near copies are known
  *          coherent only up to the time for which a majority has named their server. One sentinel
  *          that turns to another server knows more than the others: from then on no word counts
- *          for the old one, for a while. New connections need a word of the last second; those
- *          that stand go on without any.
+ *          for the old one, for a while. Leases and locks need a word no older than that, too. New
+ *          connections need a word of the last second; for all else those that stand go on without
+ *          any.
  * Threads: the engine's owner.
  * Memory:  owns the links to the sentinels.
  * Errors:  RC_ERR_NOMEM from init. Why there is no master: to those who wait for it, as the cause
@@ -37,7 +38,9 @@ struct rc_sentinel {
 
     /* Engine only. */
     struct rc_timer timer;
-    bool is_known; /* a majority has named a master; it is the node's address */
+    bool is_known;        /* a majority has named a master; it is the node's address */
+    int64_t asked_us;     /* when they were last asked, all of them */
+    int64_t unvouched_us; /* since when the word is too old for leases and locks; 0: it is not */
 };
 
 int rc_sentinel_init(struct rc_sentinel *sentinel, struct rc_context *context,
@@ -48,6 +51,8 @@ void rc_sentinel_shutdown(struct rc_sentinel *sentinel);
 
 /* A link to the master is about to connect: whether it is known where that is. */
 bool rc_sentinel_may_open(struct rc_sentinel *sentinel);
+/* rc_link's unvouched_since, of the node's links. */
+int64_t rc_sentinel_unvouched_since(struct rc_sentinel *sentinel, char why[RC_TEXT_SIZE]);
 /* Adds to what the node says of itself what the sentinels say of it. */
 void rc_sentinel_get_health(const struct rc_sentinel *sentinel, rc_health *health);
 

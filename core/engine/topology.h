@@ -148,6 +148,13 @@ static inline void rc_topology_send(struct rc_topology *topology, struct rc_req 
     rc_link_send(rc_topology_route(topology, req, slot), req, deadline_us);
 }
 
+/* The same for leases and locks: rc_link_send_vouched. */
+static inline void rc_topology_send_vouched(struct rc_topology *topology, struct rc_req *req,
+                                            int32_t slot, int64_t deadline_us)
+{
+    rc_link_send_vouched(rc_topology_route(topology, req, slot), req, deadline_us);
+}
+
 /* The same to a node that is not the slot's, or not yet. */
 void rc_topology_send_to(struct rc_topology *topology, struct rc_req *req,
                          struct rc_server_node *node, int32_t slot, int64_t deadline_us);

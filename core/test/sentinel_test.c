@@ -705,6 +705,172 @@ static void copies_of_the_old_master_are_void(void)
     end();
 }
 
+/* ---- leases and locks ------------------------------------------------------------------------ */
+
+enum { LOCK_TTL_MS = 3000 };
+
+static struct rc_op *acquire(int number, struct rc_lock *lock)
+{
+    struct rc_op *op = begin_op(number, RC_OP_LOCK_ACQUIRE);
+    op->ask.lock = lock;
+    op->ask.lock_options = (rc_lock_options){.ttl_ms = LOCK_TTL_MS};
+    return submit(op);
+}
+
+static struct rc_op *load(int number, uint32_t flags)
+{
+    struct rc_op *op = begin_op(number, RC_OP_LOAD);
+    must(rc_buf_append(&op->ask.key, "loaded", 6));
+    op->ask.load = (rc_load_options){flags, 1000, 1000, 1000};
+    op->ask.purpose = RC_FLIGHT_LOAD;
+    op->ask.expect = 1;
+    return submit(op);
+}
+
+static void mute_two(bool mute)
+{
+    voters[0].mute = voters[1].mute = mute;
+}
+
+/* Both connections of the client stand, and for so long only one sentinel answers. */
+static void begin_with_one_for(int64_t ms)
+{
+    begin();
+    CHECK(is_good(set(0, "one")) && is_good(read_near(1)));
+    mute_two(true);
+    pass(ms);
+}
+
+static void a_lock_waits_for_the_word_within_its_deadline(void)
+{
+    struct rc_lock lock;
+    must(rc_lock_init(&lock, "job", 3));
+    begin_with_one_for(900);
+    CHECK(is_good(acquire(1, &lock)));
+    rc_engine_drop_lock(&engine, &lock);
+    pass(350);
+    int before = nodes[0].commands;
+    CHECK(acquire(1, &lock)->run.is_running);
+    pass(TIMEOUT_MS - 10);
+    CHECK(ops[1].run.is_running && nodes[0].commands == before);
+    CHECK(is_good(set(0, "two"))); /* what is no lock goes on */
+    pass(20);
+    CHECK(has_failed(&ops[1], RC_ERR_UNAVAILABLE, "1 of 3 sentinels answer, and 2 have to"));
+    CHECK(has_failed(acquire(1, &lock), RC_ERR_UNAVAILABLE, "1 of 3")); /* for longer than that */
+    CHECK(nodes[0].commands == before + 1);
+    mute_two(false);
+    pass(251);
+    CHECK(is_good(acquire(1, &lock)) && nodes[0].commands > before + 1);
+    end();
+    rc_lock_deinit(&lock);
+}
+
+static void a_lock_is_granted_with_the_word(void)
+{
+    struct rc_lock lock;
+    must(rc_lock_init(&lock, "job", 3));
+    begin_with_one_for(1250);
+    CHECK(acquire(1, &lock)->run.is_running);
+    voters[1].mute = false;
+    pass(251);
+    CHECK(is_good(&ops[1]) && nodes[1].commands == 0);
+    end();
+    rc_lock_deinit(&lock);
+}
+
+static void a_lock_that_waits_is_the_new_masters(void)
+{
+    struct rc_lock lock;
+    must(rc_lock_init(&lock, "job", 3));
+    begin_with_one_for(1250);
+    int before = nodes[0].commands;
+    CHECK(acquire(1, &lock)->run.is_running);
+    promote();
+    mute_two(false);
+    pass(251);
+    CHECK(is_good(&ops[1]) && nodes[0].commands == before && nodes[1].commands > 0);
+    end();
+    rc_lock_deinit(&lock);
+}
+
+/* One that is cut off from all but its server would hold it for ever. */
+static void a_lock_is_not_renewed_without_the_word(void)
+{
+    struct rc_lock lock;
+    must(rc_lock_init(&lock, "job", 3));
+    begin();
+    CHECK(is_good(acquire(1, &lock)));
+    pass(LOCK_TTL_MS);
+    CHECK(atomic_load(&lock.state) == RC_LOCK_HELD);
+    mute_two(true);
+    pass(1300);
+    int before = nodes[0].commands;
+    pass(LOCK_TTL_MS);
+    CHECK(atomic_load(&lock.state) == RC_LOCK_LOST && nodes[0].commands == before);
+    end();
+    rc_lock_deinit(&lock);
+}
+
+static void a_lease_waits_for_the_word_as_well(void)
+{
+    begin_with_one_for(1250);
+    int before = nodes[0].commands;
+    CHECK(load(1, RC_STRICT)->run.is_running && nodes[0].commands == before + 1); /* GET */
+    voters[0].mute = false;
+    pass(251);
+    CHECK(is_good(&ops[1]) && ops[1].result.outcome == RC_LOAD);
+    CHECK((ops[1].result.flags & RC_DEGRADED) == 0);
+    end();
+}
+
+static void without_a_lease_the_value_is_loaded_all_the_same(void)
+{
+    begin_with_one_for(1250);
+    int before = nodes[0].commands;
+    (void)load(1, 0);
+    pass(TIMEOUT_MS + 10);
+    CHECK(is_good(&ops[1]) && ops[1].result.outcome == RC_LOAD);
+    CHECK((ops[1].result.flags & RC_DEGRADED) != 0 && nodes[0].commands == before + 1);
+    end();
+}
+
+/* It has turned to a server that will be the master: what the old one grants is lost. */
+static void one_that_turns_away_keeps_locks_from_the_old_master(void)
+{
+    struct rc_lock lock;
+    must(rc_lock_init(&lock, "job", 3));
+    begin();
+    CHECK(is_good(set(0, "one")) && is_good(read_near(1)));
+    pass(500);
+    rc_store_set_role(nodes[1].store, RC_STORE_MASTER);
+    voters[2].names = 1;
+    pass(1300);
+    int before = nodes[0].commands;
+    CHECK(acquire(1, &lock)->run.is_running && nodes[0].commands == before);
+    voters[1].names = 1;
+    pass(251);
+    CHECK(is_good(&ops[1]) && nodes[0].commands == before && nodes[1].commands > 0);
+    end();
+    rc_lock_deinit(&lock);
+}
+
+/* The process stood still, and nobody was asked: that is no reason to give up at once. */
+static void a_pause_of_our_own_is_no_silence(void)
+{
+    struct rc_lock lock;
+    must(rc_lock_init(&lock, "job", 3));
+    begin();
+    CHECK(is_good(set(0, "one")) && is_good(read_near(1)));
+    mute_two(true);
+    now_us += INT64_C(10) * 1000 * 1000;
+    CHECK(acquire(1, &lock)->run.is_running);
+    mute_two(false);
+    pass(1);
+    CHECK(is_good(&ops[1]));
+    end();
+    rc_lock_deinit(&lock);
+}
+
 int main(void)
 {
     TEST(asks_nobody_until_somebody_needs_it);
@@ -726,5 +892,13 @@ int main(void)
     TEST(copies_are_coherent_as_long_as_a_majority_says_so);
     TEST(one_that_turns_away_knows_more);
     TEST(copies_of_the_old_master_are_void);
+    TEST(a_lock_waits_for_the_word_within_its_deadline);
+    TEST(a_lock_is_granted_with_the_word);
+    TEST(a_lock_that_waits_is_the_new_masters);
+    TEST(a_lock_is_not_renewed_without_the_word);
+    TEST(a_lease_waits_for_the_word_as_well);
+    TEST(without_a_lease_the_value_is_loaded_all_the_same);
+    TEST(one_that_turns_away_keeps_locks_from_the_old_master);
+    TEST(a_pause_of_our_own_is_no_silence);
     return test_result();
 }
