@@ -1,12 +1,17 @@
--- One process at work on a set that sentinels watch: a foreign writer, a reader of near copies, or
--- a client that writes. A chunk for worker.lua: works until it is sent anything.
+-- One process at work on a set that sentinels watch: a foreign writer, a reader of near copies, a
+-- client that writes, one that takes locks and leases, or one that looks at all servers. A chunk
+-- for worker.lua: works until it is sent anything.
 --
--- params: role ("writer", "reader", "setter"), url (of the set; for the two clients), sentinels
---         (their ports; for the writer), maxStale (for the reader).
+-- params: role ("writer", "reader", "setter", "holder", "watcher"), url (of the set; for the
+--         clients), sentinels (their ports), nodes (theirs; for the watcher), maxStale (for the
+--         reader).
 -- Result: writer: acked = {{number, when}, ...} and kept = {{number, when}, ...}: at each change of
 --         master, what the new one had. reader: runs = {{number, the last time that a read of it
 --         began, the last time that a near hit of it began, or 0}, ...}. setter: acked = {{key,
---         sent, when}, ...}, errors = {text = count}.
+--         sent, when}, ...}, errors = {text = count}. holder: locks, loads, errors. watcher:
+--         promoted = {{port, when}, ...}, named = {{port, when, late, until, gap}, ...}: a majority
+--         has named that port; how many SETs the master before it, as long as it was one, has done
+--         since, when the last of them was seen, and the longest time between two looks.
 
 local worker = ...
 local clock = require("spec.support.clock")
@@ -26,7 +31,7 @@ local clients = {}
 
 local function ask(port, ...)
     local ok, answer = pcall(function(...)
-        clients[port] = clients[port] or resp.connect({ port = port })
+        clients[port] = clients[port] or resp.connect({ port = port }, { timeout = 1 })
         return clients[port]:call(...)
     end, ...)
     if ok then return answer end
@@ -34,11 +39,16 @@ local function ask(port, ...)
     clients[port] = nil
 end
 
+-- The port that a sentinel names.
+local function word_of(port)
+    local address = ask(port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
+    return type(address) == "table" and tonumber(address[2]) or nil
+end
+
 local function find_master()
     local votes = {}
     for _, port in ipairs(params.sentinels) do
-        local address = ask(port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
-        local named = type(address) == "table" and tonumber(address[2])
+        local named = word_of(port)
         if named then
             votes[named] = (votes[named] or 0) + 1
             if votes[named] > #params.sentinels / 2 then return named end
@@ -61,7 +71,8 @@ local function write()
         end
         if master and named == master then
             number = number + 1
-            if ask(master, "SET", KEY, number) == "OK" then
+            -- Not SET: those are the clients', and the watcher counts them.
+            if ask(master, "SETEX", KEY, 3600, number) == "OK" then
                 result.acked[#result.acked + 1] = { number, clock.now() }
                 if number == 1 then worker:emit("working") end
             end
@@ -111,7 +122,7 @@ local function set()
     repeat
         result.calls = result.calls + 1
         local key, sent = "w" .. result.calls, clock.now()
-        local ok, err = cache:set(key, key, 600)
+        local ok, err = cache:set(key, key, 3600)
         if ok then
             result.acked[#result.acked + 1] = { key, sent, clock.now() }
             if #result.acked == 1 then worker:emit("working") end
@@ -124,4 +135,82 @@ local function set()
     return result
 end
 
-return ({ writer = write, reader = read, setter = set })[params.role]()
+-- Locks and leases alike: scripts whose inner SET the watcher sees.
+local function hold()
+    local cache = open({ near = false })
+    local result = { locks = 0, loads = 0, errors = {} }
+    worker:emit("working")
+    repeat
+        local number = result.locks + result.loads
+        local held, err = cache:withLock("lock", { ttl = 5, wait = 0 }, function() return 1 end)
+        result.locks = result.locks + (held and 1 or 0)
+        if err then result.errors[err.code] = (result.errors[err.code] or 0) + 1 end
+        cache:remember("load" .. number % 100, 5, function()
+            result.loads = result.loads + 1
+            return number
+        end)
+        cache:delete("load" .. number % 100)
+        clock.sleep(0.005)
+    until stopped()
+    cache:close()
+    return result
+end
+
+-- ---- The watcher.
+
+-- Whether the node is a master, and how many SETs it has done; nil: it does not answer.
+local function look_at(port)
+    local info = ask(port, "INFO", "replication", "commandstats")
+    if type(info) ~= "string" then return nil end
+    return info:find("role:master", 1, true) ~= nil,
+        tonumber(info:match("cmdstat_set:calls=(%d+)") or 0)
+end
+
+local function count_votes(words)
+    local votes = {}
+    for _, port in ipairs(params.sentinels) do
+        local named = words[port]
+        if named then
+            votes[named] = (votes[named] or 0) + 1
+            if votes[named] > #params.sentinels / 2 then return named end
+        end
+    end
+end
+
+local function watch()
+    local result = { promoted = {}, named = {} }
+    local masters, sets, words, last = {}, {}, {}, nil
+    local old -- the master that was named before, as long as it takes itself for one
+    local looked = clock.now()
+    repeat
+        local change = result.named[#result.named]
+        for _, port in ipairs(params.nodes) do
+            local is_master, count = look_at(port)
+            local now = clock.now()
+            if is_master and masters[port] == false then
+                result.promoted[#result.promoted + 1] = { port, now }
+            end
+            if port == old and is_master and count > sets[port] then
+                change[3], change[4] = change[3] + count - sets[port], now
+            elseif port == old and is_master == false then
+                old = nil
+            end
+            -- At a change of role it ends our connection, too: then the next look tells.
+            if is_master ~= nil then masters[port], sets[port] = is_master, count end
+        end
+        for _, port in ipairs(params.sentinels) do words[port] = word_of(port) or words[port] end
+        local named, now = count_votes(words), clock.now()
+        if change then change[5] = math.max(change[5], now - looked) end
+        looked = now
+        if named and named ~= last then
+            result.named[#result.named + 1] = { named, now, 0, 0, 0 }
+            if not last then worker:emit("working") end
+            old, last = last, named
+        end
+        clock.sleep(0.001)
+    until stopped()
+    return result
+end
+
+local ROLES = { writer = write, reader = read, setter = set, holder = hold, watcher = watch }
+return ROLES[params.role]()

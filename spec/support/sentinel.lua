@@ -14,17 +14,16 @@ local sentinel = { NAME = "mymaster" }
 local Bed = {}
 Bed.__index = Bed
 
-local SETTLE_SECONDS, FAILOVER_SECONDS, ORDER_SECONDS = 20, 30, 6
+local SETTLE_SECONDS, FAILOVER_SECONDS, ORDER_SECONDS = 60, 60, 6
 local DOWN_MS, FAILOVER_MS = 500, 3000
 -- By default a sentinel asks for the roles of its nodes every 10 s, and sees a change that late. In
--- a failover it asks every second, whatever it was told, and a sentinel that has not heard of the
--- failover turns the new master back into a replica after 4 periods of publishing: so these are not
--- as short. A replica whose roles have not been told for 5 periods of asking whether it is there
--- (PING) is not chosen: with shorter ones than 200 ms half of the failovers come to nothing, and
--- are tried again after 6 s. Tilt, 30 s of doing nothing, comes when a busy machine gives no
--- processor for 2 s.
+-- a failover it asks every second, whatever it was told, and promotes only a replica that it has
+-- heard of within 3 such periods (5 of PING where the master is down): shorter ones make it give a
+-- failover up and try again 6 s later. A sentinel that has not heard of the failover turns the new
+-- master back into a replica after 4 periods of publishing: so these are not as short as they
+-- could be. Tilt, 30 s of doing nothing, comes when a busy machine gives no processor for 2 s.
 local QUICK = {
-    "INFO-PERIOD", 100, "PING-PERIOD", 300, "ASK-PERIOD", 100, "PUBLISH-PERIOD", 500,
+    "INFO-PERIOD", 500, "PING-PERIOD", 300, "ASK-PERIOD", 100, "PUBLISH-PERIOD", 500,
     "TILT-TRIGGER", 60000,
 }
 
@@ -139,13 +138,32 @@ local function is_settled(self, master)
     return true
 end
 
+-- What each of them says, for the text of an error.
+local function describe(self)
+    local parts = {}
+    for i, one in ipairs(present(self, self.sentinels)) do
+        local seen = one:call("SENTINEL", "MASTER", sentinel.NAME)
+        parts[#parts + 1] = ("sentinel %d: %s %s, %s others, %s replicas"):format(i, seen.port,
+            seen.flags, seen["num-other-sentinels"], seen["num-slaves"])
+    end
+    for _, node in ipairs(present(self, self.nodes)) do
+        local info = node:info("replication")
+        parts[#parts + 1] = ("node %d: %s of %s, link %s"):format(node.port, info.role,
+            info.master_port or "nobody", info.master_link_status or "none")
+    end
+    return table.concat(parts, "; ")
+end
+
 --- Waits until `master` is the master for all that are present, with every replica linked to it.
 function Bed:wait_settled(master)
-    clock.wait_until(function()
+    local ok, err = pcall(clock.wait_until, function()
         -- A sentinel answers some questions with an error while it is busy with a failover.
-        local ok, settled = pcall(is_settled, self, master)
-        return ok and settled
+        local asked, settled = pcall(is_settled, self, master)
+        return asked and settled
     end, SETTLE_SECONDS, "that the sentinels and nodes are of one mind")
+    if ok then return end
+    local told, text = pcall(describe, self)
+    error(err .. (told and ": " .. text or ""), 2)
 end
 
 -- ---- Failures.
