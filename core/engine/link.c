@@ -516,7 +516,9 @@ void rc_link_lost(struct rc_link *link, const char *cause)
     char text[RC_TEXT_SIZE];
     link->wants_close = false;
     link->turned_away &= link->state == RC_LINK_HANDSHAKE;
-    if (link->state == RC_LINK_HANDSHAKE && link->handshake_at == 0 && !link->is_cleaning) {
+    bool is_explained = strncmp(cause, "TLS: ", 5) == 0; /* it came no further than there */
+    if (link->state == RC_LINK_HANDSHAKE && link->handshake_at == 0 && !link->is_cleaning &&
+        !is_explained) {
         snprintf(text, sizeof text, "%.150s, instead of an answer to HELLO: %s", cause,
                  link->address->is_tls ? "a proxy without RESP3"
                                        : "a proxy without RESP3, or a port for TLS (rediss://)");

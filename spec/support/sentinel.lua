@@ -9,6 +9,7 @@
 
 local clock = require("spec.support.clock")
 local server = require("spec.support.server")
+local socket = require("spec.support.socket")
 
 local sentinel = { NAME = "mymaster" }
 local Bed = {}
@@ -27,23 +28,54 @@ local QUICK = {
     "TILT-TRIGGER", 60000,
 }
 
+-- Where the set talks to it: the bed itself talks to .port.
+local function port_of(one)
+    return one.tls_port or one.port
+end
+
+local function tls_lines(files, port)
+    return {
+        "tls-port " .. port, "tls-replication yes", "tls-auth-clients no",
+        "tls-cert-file " .. files.cert, "tls-key-file " .. files.key,
+        "tls-ca-cert-file " .. files.ca,
+    }
+end
+
+local function start_server(options, config, more)
+    local tls_port = options.tls and socket.free_port()
+    for _, line in ipairs(tls_port and tls_lines(options.tls, tls_port) or {}) do
+        config[#config + 1] = line
+    end
+    local all = { program = options.program, config = config, rewrites = true }
+    for name, value in pairs(more) do all[name] = value end
+    local one = server.start(all)
+    one.tls_port = tls_port
+    return one
+end
+
 local function start_node(options, master)
-    local config = { "repl-diskless-sync-delay 0", "repl-ping-replica-period 1" }
-    if master then config[#config + 1] = "replicaof 127.0.0.1 " .. master.port end
+    local config = {
+        "repl-diskless-sync-delay 0", "repl-ping-replica-period 1",
+        "masteruser " .. server.USER, "masterauth " .. server.PASSWORD,
+    }
+    if master then config[#config + 1] = "replicaof 127.0.0.1 " .. port_of(master) end
     for _, line in ipairs(options.config or {}) do config[#config + 1] = line end
-    return server.start({ program = options.program, config = config, rewrites = true })
+    return start_server(options, config, { users = options.users })
 end
 
 local function start_sentinel(options, master)
     local config = {
-        ("sentinel monitor %s 127.0.0.1 %d %d"):format(sentinel.NAME, master.port,
+        ("sentinel monitor %s 127.0.0.1 %d %d"):format(sentinel.NAME, port_of(master),
             math.floor((options.sentinels or 3) / 2) + 1),
         ("sentinel down-after-milliseconds %s %d"):format(sentinel.NAME,
             options.down_ms or DOWN_MS),
         ("sentinel failover-timeout %s %d"):format(sentinel.NAME, FAILOVER_MS),
+        ("sentinel auth-user %s %s"):format(sentinel.NAME, server.USER),
+        ("sentinel auth-pass %s %s"):format(sentinel.NAME, server.PASSWORD),
+        "sentinel sentinel-user " .. server.USER, "sentinel sentinel-pass " .. server.PASSWORD,
     }
-    local one = server.start({
-        program = options.program, config = config, arguments = { "--sentinel" }, rewrites = true,
+    local one = start_server(options, config, {
+        arguments = { "--sentinel" }, users = options.sentinel_users,
     })
     if options.quick ~= false then one:call("SENTINEL", "DEBUG", unpack(QUICK)) end
     return one
@@ -51,8 +83,10 @@ end
 
 --- Starts it all. Options: replicas (2), sentinels (3), program, down_ms
 -- (down-after-milliseconds, 500), quick (true; false: sentinels look at roles every 10 s, as they
--- do by default), config (further lines for every node). .nodes holds the first master, then the
--- replicas; .sentinels the sentinels.
+-- do by default), config (further lines for every node), users and sentinel_users (ACL lines, as of
+-- server.lua, for the nodes and for the sentinels; the set itself logs in as the bed's user), tls
+-- (what certificates.make returns: all of them talk TLS to each other, at .tls_port). .nodes holds
+-- the first master, then the replicas; .sentinels the sentinels.
 function sentinel.start(options)
     options = options or {}
     local self = setmetatable({ nodes = {}, sentinels = {}, away = {} }, Bed)
@@ -71,11 +105,12 @@ function Bed:stop()
     for _, node in ipairs(self.nodes) do node:stop() end
 end
 
---- redis+sentinel://127.0.0.1:port,.../mymaster
+--- redis+sentinel://127.0.0.1:port,.../mymaster; rediss+sentinel:// where they talk TLS.
 function Bed:url()
     local addresses = {}
-    for i, one in ipairs(self.sentinels) do addresses[i] = "127.0.0.1:" .. one.port end
-    return ("redis+sentinel://%s/%s"):format(table.concat(addresses, ","), sentinel.NAME)
+    for i, one in ipairs(self.sentinels) do addresses[i] = "127.0.0.1:" .. port_of(one) end
+    return ("%s+sentinel://%s/%s"):format(self.sentinels[1].tls_port and "rediss" or "redis",
+        table.concat(addresses, ","), sentinel.NAME)
 end
 
 -- ---- What is said.
@@ -92,7 +127,7 @@ end
 function Bed:word(one)
     local address = one:call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel.NAME)
     for _, node in ipairs(self.nodes) do
-        if node.port == tonumber(address[2]) then return node end
+        if port_of(node) == tonumber(address[2]) then return node end
     end
 end
 
@@ -131,7 +166,7 @@ local function is_settled(self, master)
         local info = node:info("replication")
         if node == master then
             if info.role ~= "master" then return false end
-        elseif info.master_port ~= master.port or info.master_link_status ~= "up" then
+        elseif info.master_port ~= port_of(master) or info.master_link_status ~= "up" then
             return false
         end
     end
@@ -154,14 +189,19 @@ local function describe(self)
     return table.concat(parts, "; ")
 end
 
---- Waits until `master` is the master for all that are present, with every replica linked to it.
+--- Waits until `master`, or whichever a majority names (nil), is the master for all that are
+-- present, with every replica linked to it; returns it.
 function Bed:wait_settled(master)
+    local settled
     local ok, err = pcall(clock.wait_until, function()
         -- A sentinel answers some questions with an error while it is busy with a failover.
-        local asked, settled = pcall(is_settled, self, master)
-        return asked and settled
+        local asked, is_so = pcall(function()
+            settled = master or self:master()
+            return settled and is_settled(self, settled)
+        end)
+        return asked and is_so
     end, SETTLE_SECONDS, "that the sentinels and nodes are of one mind")
-    if ok then return end
+    if ok then return settled end
     local told, text = pcall(describe, self)
     error(err .. (told and ": " .. text or ""), 2)
 end

@@ -21,6 +21,7 @@ local START_SECONDS = 10
 local START_TRIES = 5
 -- The bed's own user, so that a spec may lock the default user out.
 local BED_USER, BED_PASSWORD = "bed", "bed"
+server.USER, server.PASSWORD = BED_USER, BED_PASSWORD
 
 local function config_lines(self)
     local lines = {
