@@ -3,8 +3,11 @@
 --
 -- What:   watch({ pid, ... }, whole) -> watch; watch:seconds(): since ever, of all threads these
 --         processes had when it began, but (where not `whole`) for the one that asks.
+--         time({ pid, ... }, fn, ...): how long fn took beyond that, in these and in this process,
+--         then its results.
 -- Not:    where the kernel does not count it (CONFIG_SCHED_INFO): 0, as on a machine of one's own.
 
+local clock = require("spec.support.clock")
 local process = require("spec.support.process")
 local posix = require("spec.support.posix")
 local temp = require("spec.support.temp")
@@ -32,6 +35,15 @@ function Watch:seconds()
         sum = sum + (tonumber(temp.read(path):match("^%d+ (%d+)")) or 0)
     end
     return sum * 1e-9
+end
+
+function waited.time(pids, fn, ...)
+    local watch = waited.watch({ posix.C.getpid(), unpack(pids) }, true)
+    local before, began = watch:seconds(), clock.now()
+    local function pack(...)
+        return clock.now() - began - (watch:seconds() - before), ...
+    end
+    return pack(fn(...))
 end
 
 return waited

@@ -108,7 +108,8 @@ local function expect_no_errors(figures, kinds)
         assert.equal(0, figures[kind], kind .. " errors: " .. figures.text .. "\n"
             .. table.concat(bed:complaints(), "\n"))
     end
-    assert.is_true(figures.requests > 100 * figures.seconds, figures.text)
+    -- It was a load, as much as the machine has left for one.
+    assert.is_true(figures.requests > 10 * figures.seconds, figures.text)
 end
 
 -- Asks until each worker that serves has given an answer that `accept` takes.
@@ -282,7 +283,8 @@ end)
 
 describe("a reload of an nginx that nobody has asked anything for a while", function()
     -- Longer than maxStale: without readers a worker no longer asks whether its copies are right.
-    local IDLE_SECONDS = 2.5
+    -- And that is longer than a busy machine keeps a worker from its processor (PATIENT).
+    local MAX_STALE, IDLE_SECONDS = 3, 4.5
 
     local function pings()
         local stats = redis:commandstats().ping
@@ -295,18 +297,18 @@ describe("a reload of an nginx that nobody has asked anything for a while", func
     end
 
     it("costs no GET of what was in memory, behind the old workers' word", function()
-        start()
+        start({ cache = "maxStale = " .. MAX_STALE })
         warm()
         clock.sleep(IDLE_SECONDS)
-        -- It really was idle.
+        -- It really was idle: a word on coherence is asked for four times in maxStale.
         local before = pings()
-        clock.sleep(0.5)
+        clock.sleep(MAX_STALE / 3)
         assert.equal(before, pings())
         bed:reload()
         clock.wait_until(function() return pings() > before end, 5, "a word on coherence")
         -- This question may be out before the old workers have said what they hold.
         warm(1)
-        clock.wait_until(function() return confirmed() >= KEYS - 1 end, 5, "the others")
+        clock.wait_until(function() return confirmed() >= KEYS - 1 end, 10, "the others")
         local calls = redis:count(warm)
         assert.is_nil(calls.get)
         assert.is_nil(calls.evalsha)

@@ -110,7 +110,9 @@ local function renew(one)
     local cache = require("redcache").new({
         url = one.params.url, scheduler = one.params.name, near = false, leaseTtl = 0.3,
     })
-    local result
+    local watch = require("spec.near.waited").watch(
+        { require("spec.support.posix").C.getpid(), one.params.redis }, true)
+    local before, result = watch:seconds(), nil
     loop.go(function()
         local _, _, source, flag = cache:remember("k", 60, function()
             loop.sleep(1)
@@ -119,6 +121,7 @@ local function renew(one)
         result = { source = source, flag = flag or "none" }
     end)
     loop.run()
+    result.waited = watch:seconds() - before
     result.heartbeats = cache:stats().heartbeats
     return result -- the end of the Lua state closes the cache
 end
@@ -201,8 +204,10 @@ for _, name in ipairs(event_loop.names) do
         end)
 
         check("leases are renewed while it runs", function()
-            local result = in_process(name, renew)
-            assert.same({ "loader", "none" }, { result.source, result.flag })
+            local result = in_process(name, renew, { redis = redis.pid })
+            assert.equal("loader", result.source)
+            -- Without a processor for two thirds of the lease in one piece nobody renews it.
+            if result.waited < 0.15 then assert.equal("none", result.flag) end
             assert.is_true(result.heartbeats > 0)
         end)
 
