@@ -325,8 +325,8 @@ void rc_cluster_get_health(const struct rc_cluster *cluster, rc_health *health)
         health->down_ms = (cluster->context->now_us - lost->down_since_us) / 1000;
         snprintf(health->address, sizeof health->address, "%s", lost->address->label);
         snprintf(health->cause, sizeof health->cause, "%s", lost->cause);
-    } else if (health->ready) {
-        health->cause[0] = '\0';
+    } else if (health->ready) { /* one that may not ask follows MOVED alone */
+        snprintf(health->cause, sizeof health->cause, "%s", cluster->refusal);
     } else {
         snprintf(health->cause, sizeof health->cause, "%s",
                  cluster->refusal[0] != '\0'

@@ -111,10 +111,14 @@ void rc_redirect_drop_asking(struct rc_reply *reply)
 {
     uint32_t count = 0, at = 0;
     while (at < reply->count) {
-        uint32_t first = rc_reply_skip(reply, at);
-        at = rc_reply_skip(reply, first);
-        memmove(reply->nodes + count, reply->nodes + first, (at - first) * sizeof *reply->nodes);
-        count += at - first;
+        uint32_t from = at, to = rc_reply_skip(reply, at);
+        at = rc_reply_skip(reply, to);
+        if (reply->nodes[from].type != '-' || reply->nodes[to].type != '-') {
+            from = to;
+            to = at;
+        }
+        memmove(reply->nodes + count, reply->nodes + from, (to - from) * sizeof *reply->nodes);
+        count += to - from;
     }
     reply->count = count;
 }

@@ -38,7 +38,8 @@ bool rc_redirect_is(const rc_node *node);
 
 /* Appends encoded commands with ASKING before each, for it holds for one only. */
 int rc_redirect_ask(struct rc_buf *out, const char *bytes, size_t len);
-/* The answers to those, without the ones to ASKING. */
+/* The answers to those, without the ones to ASKING: where one of these is an error, and so the
+   command was refused, too, that error says why. */
 void rc_redirect_drop_asking(struct rc_reply *reply);
 
 #endif

@@ -102,6 +102,21 @@ static void drops_the_answers_to_asking(void)
           nodes[3].integer == 3);
 }
 
+static void tells_that_asking_was_refused(void)
+{
+    rc_node nodes[] = {{.type = '-', .str = "NOPERM", .len = 6},
+                       {.type = '-', .str = "MOVED 1 :2"},
+                       {.type = '-', .str = "NOPERM", .len = 6},
+                       {.type = '*', .count = 1},
+                       {.type = ':', .integer = 1},
+                       {.type = '+', .str = "OK"},
+                       {.type = '-', .str = "ERR", .len = 3}};
+    struct rc_reply reply = {.nodes = nodes, .count = 7};
+    rc_redirect_drop_asking(&reply);
+    CHECK(reply.count == 4 && nodes[0].len == 6 && nodes[1].type == '*' && nodes[2].integer == 1);
+    CHECK(nodes[3].type == '-' && nodes[3].len == 3);
+}
+
 int main(void)
 {
     TEST(reads_where_a_slot_has_gone);
@@ -110,5 +125,6 @@ int main(void)
     TEST(follows_nothing_else);
     TEST(puts_asking_before_each_command);
     TEST(drops_the_answers_to_asking);
+    TEST(tells_that_asking_was_refused);
     return test_result();
 }
