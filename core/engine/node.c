@@ -35,11 +35,12 @@ static bool is_in_cluster(const struct rc_server_node *node)
 /* ---- do both links lead to one server? ------------------------------------------------------- */
 
 /* Of two links to two servers, the one to be made again. One and the same for some tries, or a
-   balancer that takes its servers in turns would never give both the same. */
+   balancer that takes its servers in turns would never give both the same. A node of a cluster
+   may well have become a replica: it says where its slots are. */
 static struct rc_link *wrong_of(struct rc_server_node *node, struct rc_link *younger,
                                 struct rc_link *older)
 {
-    if (younger->identity.role != older->identity.role) {
+    if (younger->identity.role != older->identity.role && !is_in_cluster(node)) {
         if (younger->identity.role == RC_SERVER_REPLICA)
             return younger;
         if (older->identity.role == RC_SERVER_REPLICA)

@@ -664,6 +664,28 @@ static void a_master_that_was_never_reached_has_an_heir_too(void)
     end();
 }
 
+/* It says where its slots are now. T, which nobody uses, does not know that its server is gone. */
+static void a_node_that_comes_back_as_a_replica_is_asked(void)
+{
+    const struct rc_store_options other = {.seed = {{5, 6}}};
+    begin();
+    CHECK(is_number(start(0, 0, "INCR", key_of(1, 0)), 1));
+    struct rc_server_node *node = rc_topology_node(&engine.topology, slot_of(key_of(1, 0)));
+    struct rc_link *w = rc_node_link(node, RC_LINK_W), *t = rc_node_link(node, RC_LINK_T);
+    rc_link_want(t);
+    pass(10);
+    CHECK(rc_link_is_ready(w) && rc_link_is_ready(t));
+    hang_up(w);
+    hang_up(t);
+    rc_store_free(nodes[1].store);
+    must(rc_store_new(&nodes[1].store, &other));
+    rc_store_set_role(nodes[1].store, RC_STORE_REPLICA);
+    rc_link_lost(w, "gone");
+    pass(1000);
+    CHECK(rc_link_is_ready(w) && rc_link_is_ready(t));
+    end();
+}
+
 static void nobody_calls_a_node_that_left(void)
 {
     begin();
@@ -827,6 +849,7 @@ int main(void)
     TEST(does_not_go_round_for_ever);
     TEST(what_waits_for_a_lost_master_goes_to_its_heir);
     TEST(a_master_that_was_never_reached_has_an_heir_too);
+    TEST(a_node_that_comes_back_as_a_replica_is_asked);
     TEST(nobody_calls_a_node_that_left);
     TEST(addresses_that_change_do_not_pile_up);
     TEST(there_is_a_bound_to_addresses);
