@@ -39,11 +39,23 @@ describe("redcache-sim", function()
         assert.is_true(events > 500 * seeds, "histories in which nothing happens: " .. result.out)
     end)
 
+    it("finds none in as many of clusters", function()
+        local result = run("redcache-sim", "--cluster", "--seeds", SEEDS)
+        local seeds, events, violations = verdict(result)
+        assert.equal(0, violations, result.out)
+        assert.equal(tonumber(SEEDS), seeds)
+        assert.is_true(events > 500 * seeds, "histories in which nothing happens: " .. result.out)
+    end)
+
     it("tells the same history for the same seed, and another for another", function()
         local first = run("redcache-sim", "--seeds", "1", "--from", "7", "--trace").out
         assert.is_true(#first > 10000)
         assert.is_true(first == run("redcache-sim", "--seeds", "1", "--from", "7", "--trace").out)
         assert.is_true(first ~= run("redcache-sim", "--seeds", "1", "--from", "8", "--trace").out)
+        local cluster = { "--seeds", "1", "--from", "7", "--trace", "--cluster" }
+        local other = run("redcache-sim", unpack(cluster)).out
+        assert.is_true(#other > 10000 and other ~= first)
+        assert.is_true(other == run("redcache-sim", unpack(cluster)).out)
     end)
 
     it("refuses arguments it does not know, and tells which it does", function()

@@ -124,7 +124,7 @@ static bool is_expected(const struct sim_caller *caller, int status)
     return (kind == RC_OP_LOAD && status == RC_ERR_TIMEOUT) ||
            (kind == RC_OP_LOCK_ACQUIRE &&
             (status == RC_ERR_BUSY || status == RC_ERR_UNAVAILABLE)) ||
-           (kind == RC_OP_LOCK_RELEASE && status == RC_ERR_NOTHELD);
+           (kind == RC_OP_LOCK_RELEASE && status == RC_ERR_NOTHELD) || sim_caller_is_lost(caller);
 }
 
 void sim_caller_finished(struct sim_world *world, struct rc_op *op)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "driver/sim/caller_own.h"
+#include "driver/sim/wire.h"
 
 enum { FORCED_US = 3000000 }; /* a request by force may be as late as that */
 
@@ -11,6 +12,13 @@ enum { FORCED_US = 3000000 }; /* a request by force may be as late as that */
 static int64_t news_us(const struct sim_world *world)
 {
     return 100000 + 8 * world->weather.delay_max_us;
+}
+
+bool sim_caller_is_lost(const struct sim_caller *caller)
+{
+    const struct sim_client *client = caller->client;
+    return client->world->is_cluster && (client->engine.topology.other_count == 0 ||
+                                         sim_wire_hides_loss(client, caller->began_us));
 }
 
 static void audit_waiting(struct sim_world *world, const struct sim_caller *caller)
@@ -21,7 +29,7 @@ static void audit_waiting(struct sim_world *world, const struct sim_caller *call
     int64_t free_us = truth->kind == RC_KIND_LEASE ? truth->dies_us : truth->changed_us;
     bool is_free = truth->kind == RC_KIND_NONE ||
                    (truth->kind == RC_KIND_LEASE && truth->dies_us < world->now_us);
-    if (caller->op.ask.kind != RC_OP_LOAD || !is_free)
+    if (caller->op.ask.kind != RC_OP_LOAD || !is_free || sim_caller_is_lost(caller))
         return;
     free_us = free_us > caller->began_us ? free_us : caller->began_us;
     if (world->now_us - free_us > limit_us &&
@@ -36,7 +44,7 @@ static void audit_loading(struct sim_world *world, const struct sim_caller *call
     if (caller->load_until_us > world->now_us && truth->kind == RC_KIND_LEASE &&
         memcmp(truth->token, caller->op.run.token, RC_NONCE_SIZE) == 0 &&
         truth->dies_us < world->now_us && truth->shortened_us < caller->claim.since_us &&
-        sim_world_is_healthy(world, SIM_SETTLED_US))
+        sim_world_is_healthy(world, SIM_SETTLED_US) && !sim_caller_is_lost(caller))
         sim_violation(world, "G5: k%d: the lease of caller %d's load has run out", caller->key,
                       caller->number);
 }
@@ -48,12 +56,19 @@ static bool trusts(const struct sim_caller *caller)
            atomic_load(&caller->lock.trusted_until_us) > caller->client->world->now_us;
 }
 
+/* In a cluster one whose place has left its node is not told: it hears with the next renewal, and
+   without renewals at the end of its trust. */
+static int64_t loss_us(const struct sim_world *world)
+{
+    return news_us(world) + (world->is_cluster ? world->weather.lock_ttl_ms * 1000 : 0);
+}
+
 static void audit_holding(struct sim_world *world, const struct sim_caller *caller)
 {
     const struct sim_truth *truth = &world->oracle.locks[caller->lock_number];
     bool is_ours = truth->token_len == RC_TOKEN_SIZE &&
                    memcmp(truth->token, caller->lock.token, RC_TOKEN_SIZE) == 0;
-    if (!is_ours && trusts(caller) && world->now_us - truth->changed_us > news_us(world) &&
+    if (!is_ours && trusts(caller) && world->now_us - truth->changed_us > loss_us(world) &&
         sim_world_is_healthy(world, world->now_us - truth->changed_us + SIM_SETTLED_US))
         sim_violation(world, "G9: caller %d trusts lock%d, which is not its own any more",
                       caller->number, caller->lock_number);
@@ -102,7 +117,8 @@ void sim_callers_check_lock(struct sim_world *world, int lock, const char *token
         /* What is deleted by hand is known to be lost when Redis has told. */
         bool is_deleted = truth->emptied_us > since_us ||
                           memcmp(truth->emptied_token, caller->lock.token, RC_TOKEN_SIZE) == 0;
-        bool is_excused = is_taken || is_deleted || world->failed_over_us > since_us ||
+        bool is_excused = is_taken || is_deleted ||
+                          sim_world_lost_us(world, SIM_KEYS + lock) > since_us ||
                           world->stepped_us > since_us;
         if (caller->lock_number != lock || caller->state != SIM_HOLDING ||
             !caller->client->is_alive || is_excused || !trusts(caller) ||

@@ -24,6 +24,10 @@ int sim_caller_machine(const struct sim_caller *caller);
 int64_t sim_caller_max_stale_us(const struct sim_caller *caller);
 int64_t sim_caller_timeout_ms(const struct sim_caller *caller); /* of one command */
 
+/* In a cluster: its client knows the url's node alone, which may have gone; or it has not used a
+   connection for so long that it does not know yet that it is half-open. */
+bool sim_caller_is_lost(const struct sim_caller *caller);
+
 /* The call is over: thinks for a while. */
 void sim_caller_rest(struct sim_caller *caller);
 /* From now on an answer must be of that age at most, and know of what this machine has written. */

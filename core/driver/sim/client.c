@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "driver/sim/caller.h"
+#include "driver/sim/gate.h"
 #include "driver/sim/wire.h"
 #include "near/mix.h"
 
@@ -60,10 +61,24 @@ static void on_turn(void *context, struct rc_timer *timer)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+/* That the url names: any of a cluster that answers now. Who knows a single node, which does not,
+   is not served by the others. */
+static struct sim_node *some_node(struct sim_world *world)
+{
+    int count = 2 * world->shard_count;
+    int first = world->is_cluster ? (int)sim_dice_between(&world->dice, 0, count - 1) : 0;
+    for (int i = 0; i < count; i++) {
+        struct sim_node *node = &world->nodes[(first + i) % count];
+        if (!node->refuses && node->stopped_until_us <= world->now_us && !node->is_cut_off)
+            return node;
+    }
+    return &world->nodes[first];
+}
+
 static void start(struct sim_client *client)
 {
-    static const char url[] = "redis://simulated:6379";
     struct sim_world *world = client->world;
+    char url[32];
     struct rc_address address;
     struct rc_seed seed = {{sim_dice_roll(&world->dice), sim_dice_roll(&world->dice)}};
     rc_options options = {.connect_timeout_ms = 300,
@@ -73,11 +88,15 @@ static void start(struct sim_client *client)
                           .max_queue = 1000,
                           .degraded_ttl_ms = 50};
     const char *why;
+    sim_gate_url(some_node(world), url);
     sim_must(rc_address_parse(&address, url, strlen(url), &why));
     sim_must(rc_engine_init(&client->engine, &options, &address, client->machine->near, &seed,
                             world->now_us));
     client->is_alive = true;
     client->births++;
+    client->born_us = world->now_us;
+    client->epoch = -1;
+    client->settled_us = INT64_MAX;
     client->paused_until_us = 0;
 }
 

@@ -1,22 +1,26 @@
 #include "driver/sim/fault.h"
 
 #include "driver/sim/client.h"
+#include "driver/sim/gate.h"
+#include "driver/sim/reshard.h"
 #include "driver/sim/server.h"
 #include "driver/sim/wire.h"
 
 enum {
     FOREIGN_EVERY_US = 30000,
     SECOND_US = 1000000,
-    WIRES_MAX = 4 * SIM_CLIENTS /* two each, and as many that are on their way out */
+    WIRES_MAX = 4 * SIM_CLIENTS, /* to a node: two each, and as many that are on their way out */
+    ALL_WIRES_MAX = WIRES_MAX * SIM_NODES
 };
 
 /* ---- a foreign writer ------------------------------------------------------------------------ */
 
-static void write_plain(struct sim_world *world, int key)
+static void write_plain(struct sim_node *node, int key)
 {
+    struct sim_world *world = node->world;
     char text[SIM_VALUE_ROOM];
     size_t id, len = sim_oracle_make(world, key, &id, text);
-    sim_server_set(world, key, text, len,
+    sim_server_set(node, key, text, len,
                    sim_dice_falls(&world->dice, 500) ? sim_dice_between(&world->dice, 20, 400) : 0);
 }
 
@@ -29,32 +33,35 @@ static void on_foreign(void *context, struct rc_timer *timer)
     if (world->now_us >= world->end_us)
         return;
     sim_world_in(world, &world->foreign, sim_dice_spread(&world->dice, 1, 2 * FOREIGN_EVERY_US));
-    if (world->master->refuses || world->master->stopped_until_us > world->now_us)
+    int lock = key % SIM_LOCKS;
+    bool is_lock = what >= 950 && what < 985;
+    struct sim_node *node = sim_gate_owner(world, is_lock ? SIM_KEYS + lock : key);
+    if (node == NULL || node->refuses || node->stopped_until_us > world->now_us)
         return;
     if (what < 500)
-        sim_server_command(world, "DEL k%d", key);
+        sim_server_command(node, "DEL k%d", key);
     else if (what < 700)
-        write_plain(world, key);
+        write_plain(node, key);
     else if (what < 850)
-        sim_server_command(world, "PEXPIRE k%d %d", key,
+        sim_server_command(node, "PEXPIRE k%d %d", key,
                            (int)sim_dice_between(&world->dice, 1, 300));
     else if (what < 950)
-        sim_server_command(world, "GET k%d", key);
-    else if (what < 985)
-        sim_server_command(world, "DEL lock%d", key % SIM_LOCKS);
-    else
-        sim_server_command(world, "FLUSHALL");
+        sim_server_command(node, "GET k%d", key);
+    else if (is_lock)
+        sim_server_command(node, "DEL lock%d", lock);
+    else if (!sim_gate_is_moving(node))
+        sim_server_command(node, "FLUSHALL");
 }
 
 /* ---- faults ---------------------------------------------------------------------------------- */
 
 static void cut_some_wire(struct sim_world *world)
 {
-    struct sim_wire *wires[WIRES_MAX];
-    int count = 0;
+    struct sim_wire *wires[ALL_WIRES_MAX];
+    int count = 0, max = world->is_cluster ? ALL_WIRES_MAX : WIRES_MAX;
     RC_LIST_EACH(place, following, &world->wires) {
         struct sim_wire *wire = RC_CONTAINER(place, struct sim_wire, place);
-        if (wire->is_open && count < (int)(sizeof(wires) / sizeof(*wires)))
+        if (wire->is_open && count < max)
             wires[count++] = wire;
     }
     if (count == 0)
@@ -82,6 +89,39 @@ static void set_clock(struct sim_world *world)
     sim_world_hurt(world, 0);
 }
 
+static void hurt_cluster(struct sim_world *world, struct sim_client *client)
+{
+    bool is_nice = world->weather.is_nice;
+    int64_t what = sim_dice_between(&world->dice, is_nice ? 50 : 0, 99);
+    int64_t for_us = sim_dice_spread(&world->dice, 5000, 900000);
+    int64_t shard = sim_dice_between(&world->dice, 0, world->shard_count - 1);
+    if (what < 20) {
+        cut_some_wire(world);
+    } else if (what < 26) {
+        sim_server_stop(world->shards[shard].master, for_us);
+        sim_world_hurt(world, for_us);
+    } else if (what < 32 && sim_world_runs(client)) {
+        sim_client_pause(client, for_us);
+        sim_world_hurt(world, for_us);
+    } else if (what < 44) {
+        sim_reshard_fail_over(world, what < 37   ? SIM_LEAVE_DEAD
+                                     : what < 40 ? SIM_LEAVE_STOPPED
+                                                 : SIM_LEAVE_CUT_OFF);
+    } else if (what < 48) {
+        sim_reshard_move(world, what < 46 ? SIM_MOVE_BY_GOSSIP : SIM_MOVE_OVER_NOBODY);
+    } else if (what < 50) {
+        set_clock(world);
+    } else if (what < 60 && sim_world_runs(client)) {
+        sim_client_kill(client);
+    } else if (what < 80) {
+        sim_reshard_move(world, SIM_MOVE_BY_KEY);
+    } else if (what < 95) {
+        sim_reshard_move(world, SIM_MOVE_AT_ONCE);
+    } else {
+        sim_reshard_fail_over(world, SIM_LEAVE_ASKED);
+    }
+}
+
 static void on_fault(void *context, struct rc_timer *timer)
 {
     struct sim_world *world = context;
@@ -94,13 +134,15 @@ static void on_fault(void *context, struct rc_timer *timer)
         return;
     sim_world_in(world, &world->fault,
                  sim_dice_between(&world->dice, 1, 2 * weather->fault_every_us));
-    if (weather->is_nice) {
+    if (world->is_cluster) {
+        hurt_cluster(world, client);
+    } else if (weather->is_nice) {
         if (sim_world_runs(client))
             sim_client_kill(client); /* that is nothing to the others */
     } else if (what < 45) {
         cut_some_wire(world);
     } else if (what < 60) {
-        sim_server_stop(world->master, for_us);
+        sim_server_stop(world->shards[0].master, for_us);
         sim_world_hurt(world, for_us);
     } else if (what < 75 && sim_world_runs(client)) {
         sim_client_pause(client, for_us);
@@ -108,7 +150,7 @@ static void on_fault(void *context, struct rc_timer *timer)
     } else if (what < 83 && sim_world_runs(client)) {
         sim_client_kill(client);
     } else if (what < 93) {
-        sim_server_fail_over(world);
+        sim_server_fail_over(&world->shards[0]);
     } else {
         set_clock(world);
     }

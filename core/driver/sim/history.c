@@ -6,6 +6,7 @@
 #include "driver/sim/caller.h"
 #include "driver/sim/client.h"
 #include "driver/sim/fault.h"
+#include "driver/sim/reshard.h"
 #include "driver/sim/server.h"
 #include "driver/sim/wire.h"
 #include "engine/script.h"
@@ -65,23 +66,31 @@ void sim_history_run(struct sim_world *world)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-void sim_history_init(struct sim_world *world, uint64_t seed, bool is_traced)
+void sim_history_init(struct sim_world *world, const struct sim_history_options *options)
 {
+    uint64_t seed = options->seed;
     memset(world, 0, sizeof(*world));
     rc_scripts_init();
     world->seed = seed;
     world->dice.state = seed * UINT64_C(0x2545f4914f6cdd1d) + 1;
-    world->is_traced = is_traced;
+    world->is_traced = options->is_traced;
     world->now_us = 1000000;
     world->unix_us = INT64_C(1700000000000000);
-    world->failed_over_us = world->stepped_us = INT64_MIN;
+    world->stepped_us = INT64_MIN;
+    world->shard_count = 1;
+    for (int place = 0; place < SIM_PLACES; place++)
+        world->lost_us[place] = world->split_us[place] = INT64_MIN;
     atomic_store(&world->clock, world->now_us);
     rc_heap_init(&world->agenda);
     rc_list_init(&world->wires);
     world->audit.fire = on_audit;
     sim_faults_init(world);
+    if (options->is_cluster)
+        sim_reshard_init(world);
     sim_oracle_init(world);
     sim_servers_init(world);
+    if (options->is_cluster)
+        sim_reshard_begin(world);
     sim_clients_init(world);
     sim_callers_init(world);
     sim_world_in(world, &world->audit, AUDIT_EVERY_US);
@@ -89,8 +98,8 @@ void sim_history_init(struct sim_world *world, uint64_t seed, bool is_traced)
 
 void sim_history_deinit(struct sim_world *world)
 {
+    sim_wire_free_all(world); /* they lead to links, which are the engines' */
     sim_clients_deinit(world);
-    sim_wire_free_all(world);
     sim_callers_deinit(world);
     sim_servers_deinit(world);
     sim_oracle_deinit(world);

@@ -13,7 +13,13 @@
 
 #include "driver/sim/world.h"
 
-void sim_history_init(struct sim_world *world, uint64_t seed, bool is_traced);
+struct sim_history_options {
+    uint64_t seed;
+    bool is_cluster;
+    bool is_traced;
+};
+
+void sim_history_init(struct sim_world *world, const struct sim_history_options *options);
 void sim_history_deinit(struct sim_world *world);
 void sim_history_run(struct sim_world *world); /* to rest, or to the first violation */
 

@@ -11,9 +11,10 @@
 #include "base/mutant.h"
 #include "driver/sim/history.h"
 
-static const char USAGE[] = "usage: redcache-sim [--seeds N] [--from S] [--trace]\n"
+static const char USAGE[] = "usage: redcache-sim [--seeds N] [--from S] [--cluster] [--trace]\n"
                             "  --seeds N  runs N histories, one per seed; default 1000\n"
                             "  --from S   the first seed; default 1\n"
+                            "  --cluster  of a cluster; else of one master\n"
                             "  --trace    prints what happens in them\n"
 #ifdef RC_MUTANTS
                             "  --mutant X plants this bug:\n"
@@ -52,6 +53,7 @@ static bool choose_mutant(const char *name)
 struct arguments {
     uint64_t seeds;
     uint64_t from;
+    bool is_cluster;
     bool is_traced;
 };
 
@@ -69,6 +71,8 @@ static bool read_arguments(struct arguments *arguments, int count, char **words)
         const char *next = i + 1 < count ? words[i + 1] : NULL;
         if (strcmp(words[i], "--trace") == 0)
             arguments->is_traced = true;
+        else if (strcmp(words[i], "--cluster") == 0)
+            arguments->is_cluster = true;
         else if (strcmp(words[i], "--seeds") == 0 && read_number(next, &arguments->seeds))
             i++;
         else if (strcmp(words[i], "--from") == 0 && read_number(next, &arguments->from))
@@ -81,10 +85,10 @@ static bool read_arguments(struct arguments *arguments, int count, char **words)
     return true;
 }
 
-static unsigned run(uint64_t seed, bool is_traced, uint64_t *events)
+static unsigned run(const struct sim_history_options *options, uint64_t *events)
 {
     static struct sim_world world;
-    sim_history_init(&world, seed, is_traced);
+    sim_history_init(&world, options);
     sim_history_run(&world);
     *events += world.events;
     unsigned violations = world.oracle.violations > 0;
@@ -104,9 +108,11 @@ int main(int count, char **words)
     time_t reported = time(NULL);
     for (uint64_t i = 0; i < arguments.seeds; i++) {
         uint64_t seed = arguments.from + i;
-        if (run(seed, arguments.is_traced, &events) != 0) {
+        struct sim_history_options options = {seed, arguments.is_cluster, arguments.is_traced};
+        if (run(&options, &events) != 0) {
             violations++;
-            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 " --trace\n", seed);
+            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 "%s --trace\n", seed,
+                   options.is_cluster ? " --cluster" : "");
         }
         if (time(NULL) - reported >= PROGRESS_SECONDS) {
             reported = time(NULL);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "driver/sim/caller.h"
+#include "driver/sim/gate.h"
 #include "driver/sim/world.h"
 #include "near/near_own.h"
 
@@ -111,6 +112,8 @@ void sim_oracle_saw(struct sim_world *world, const struct sim_claim *claim, cons
         return;
     int64_t end_us = end_of(world, sim_oracle_value(world, id));
     sim_trace(world, "  %s of k%d: #%zu", claim->how, claim->key, id);
+    if (world->split_us[claim->key] >= claim->since_us)
+        return; /* it may have come from one that is no master any more */
     if (end_us < claim->since_us)
         sim_violation(world,
                       "G2: %s of k%d gave #%zu, gone since %.3f ms; it had to be current at "
@@ -133,6 +136,8 @@ void sim_oracle_saw_nothing(struct sim_world *world, const struct sim_claim *cla
     const struct sim_truth *truth = &world->oracle.keys[claim->key];
     bool was_there = truth->filled_us < claim->since_us || truth->filled_us <= claim->floor_us;
     sim_trace(world, "  %s of k%d: nothing", claim->how, claim->key);
+    if (world->split_us[claim->key] >= claim->since_us)
+        return;
     if (is_value_kind(truth->kind) && was_there &&
         end_of(world, sim_oracle_value(world, truth->id)) == INT64_MAX)
         sim_violation(world, "G1: %s of k%d found nothing, but #%zu stands there since %.3f ms",
@@ -159,7 +164,7 @@ static bool had_lease(const struct sim_truth *old, const char *token)
     return old->kind == RC_KIND_LEASE && memcmp(old->token, token, RC_NONCE_SIZE) == 0;
 }
 
-static void check_load(struct sim_world *world, int key, const struct sim_truth *old, size_t id)
+static void check_value(struct sim_world *world, int key, const struct sim_truth *old, size_t id)
 {
     const struct sim_value *value = sim_oracle_value(world, id);
     bool is_there = is_value_kind(old->kind) && old->id == id;
@@ -168,6 +173,8 @@ static void check_load(struct sim_world *world, int key, const struct sim_truth 
         memcmp(sim_oracle_value(world, old->id)->nonce, value->seen, RC_NONCE_SIZE) == 0;
     if (value->is_loaded && !is_there && !is_refresh && !had_lease(old, value->token))
         sim_violation(world, "G3: k%d: #%zu was stored by a load whose lease was void", key, id);
+    if (!is_there && value->since_us != INT64_MAX && world->lost_us[key] < value->since_us)
+        sim_violation(world, "G3: k%d: #%zu was written for the second time", key, id);
 }
 
 /* Nearer than this to a value's end the lease of its refresh may take its place. */
@@ -273,7 +280,7 @@ static void change_key(struct sim_world *world, int key, const struct rc_store_c
         check_removal(world, key, truth);
     sim_trace(world, "  master: k%d = %s%.0zu", key, KINDS[now.kind % 6], now.id);
     if (is_value_kind(now.kind))
-        check_load(world, key, truth, now.id);
+        check_value(world, key, truth, now.id);
     else if (now.kind == RC_KIND_LEASE)
         check_lease(world, key, truth, now.token);
     else if (now.kind == RC_KIND_ERROR && !had_lease(truth, now.token) &&
@@ -307,27 +314,44 @@ static void change_lock(struct sim_world *world, int lock, const struct rc_store
     write_truth(world, truth, &now);
 }
 
-void sim_oracle_change(struct sim_world *world, const struct rc_store_change *change)
+static void flush(struct sim_world *world, const struct sim_node *node)
+{
+    struct rc_store_change gone = {.expires_ms = RC_STORE_NEVER};
+    for (int key = 0; key < SIM_KEYS; key++)
+        if (sim_world_has(node, key))
+            change_key(world, key, &gone);
+    for (int lock = 0; lock < SIM_LOCKS; lock++)
+        if (sim_world_has(node, SIM_KEYS + lock))
+            change_lock(world, lock, &gone);
+}
+
+/* Where a place goes to another node key by key: what this one has found to be over is there. */
+static bool is_elsewhere(const struct sim_world *world, const struct sim_node *node, int place,
+                         const struct rc_store_change *change)
+{
+    const struct sim_node *heir = world->moves[place].heir;
+    return heir != NULL && node != heir && change->value == NULL &&
+           sim_gate_has_key(heir, change->key, change->key_len);
+}
+
+void sim_oracle_change(struct sim_world *world, const struct sim_node *node,
+                       const struct rc_store_change *change)
 {
     int key, lock;
-    if (change->key == NULL) {
-        struct rc_store_change gone = {.expires_ms = RC_STORE_NEVER};
-        for (key = 0; key < SIM_KEYS; key++)
-            change_key(world, key, &gone);
-        for (lock = 0; lock < SIM_LOCKS; lock++)
-            change_lock(world, lock, &gone);
+    if (change->key == NULL)
+        flush(world, node);
+    else if (find_truth(&world->oracle, change, &key, &lock) == NULL ||
+             is_elsewhere(world, node, key >= 0 ? key : SIM_KEYS + lock, change))
         return;
-    }
-    if (find_truth(&world->oracle, change, &key, &lock) == NULL)
-        return;
-    if (key >= 0)
+    else if (key >= 0 && sim_world_has(node, key))
         change_key(world, key, change);
-    else
+    else if (lock >= 0 && sim_world_has(node, SIM_KEYS + lock))
         change_lock(world, lock, change);
 }
 
 struct heirloom {
     struct sim_world *world;
+    const struct sim_node *holder;
     struct sim_truth keys[SIM_KEYS];
     struct sim_truth locks[SIM_LOCKS];
 };
@@ -336,7 +360,8 @@ static void inherit(void *owner, const struct rc_store_change *change)
 {
     struct heirloom *heirloom = owner;
     int key, lock;
-    if (find_truth(&heirloom->world->oracle, change, &key, &lock) == NULL)
+    if (find_truth(&heirloom->world->oracle, change, &key, &lock) == NULL ||
+        heirloom->holder != heirloom->world->holders[key >= 0 ? key : SIM_KEYS + lock])
         return;
     if (key >= 0) {
         read_change(heirloom->world, key, change, &heirloom->keys[key]);
@@ -350,11 +375,17 @@ static void inherit(void *owner, const struct rc_store_change *change)
     }
 }
 
-void sim_oracle_fail_over(struct sim_world *world)
+void sim_oracle_lose(struct sim_world *world, unsigned places)
 {
     struct heirloom heirloom = {.world = world};
-    rc_store_each(world->master->store, inherit, &heirloom);
+    for (int i = 0; i < 2 * world->shard_count; i++) {
+        heirloom.holder = &world->nodes[i];
+        rc_store_each(world->nodes[i].store, inherit, &heirloom);
+    }
     for (int key = 0; key < SIM_KEYS; key++) {
+        if ((places & 1U << key) == 0)
+            continue;
+        world->lost_us[key] = world->now_us;
         sim_trace(world, "  new master: k%d = %s%.0zu", key, KINDS[heirloom.keys[key].kind % 6],
                   heirloom.keys[key].id);
         write_truth(world, &world->oracle.keys[key], &heirloom.keys[key]);
@@ -362,6 +393,9 @@ void sim_oracle_fail_over(struct sim_world *world)
             world->oracle.floors[machine][key] = INT64_MIN; /* it may have been lost */
     }
     for (int lock = 0; lock < SIM_LOCKS; lock++) {
+        if ((places & 1U << (SIM_KEYS + lock)) == 0)
+            continue;
+        world->lost_us[SIM_KEYS + lock] = world->now_us;
         write_truth(world, &world->oracle.locks[lock], &heirloom.locks[lock]);
         world->oracle.fences[lock] = 0;
     }
@@ -378,7 +412,7 @@ static void raise_floor(struct sim_world *world, int machine, int key, int64_t a
 void sim_oracle_stored(struct sim_world *world, int machine, int key, size_t id, int64_t began_us)
 {
     const struct sim_value *value = sim_oracle_value(world, id);
-    if (world->failed_over_us >= began_us)
+    if (sim_world_lost_us(world, key) >= began_us)
         return;
     if (value->since_us == INT64_MAX)
         sim_violation(world, "G1: k%d: #%zu was reported stored and never was", key, id);
@@ -389,16 +423,17 @@ void sim_oracle_stored(struct sim_world *world, int machine, int key, size_t id,
 void sim_oracle_deleted(struct sim_world *world, int client, int key, int64_t began_us)
 {
     const struct sim_truth *truth = &world->oracle.keys[key];
-    const struct sim_client *deleter = &world->clients[client];
+    struct sim_client *deleter = &world->clients[client];
     struct sim_delete *delete = &world->oracle.deletes[key];
     char name[2] = {'k', (char)('0' + key)};
-    const char *version =
-        rc_replay_known(&deleter->engine.topology.node.replay, name, sizeof(name));
+    const struct rc_server_node *node =
+        rc_topology_node_of(&deleter->engine.topology, name, sizeof(name));
+    const char *version = rc_replay_known(&node->replay, name, sizeof(name));
     *delete = (struct sim_delete){client, deleter->births, began_us, world->now_us, false, ""};
     delete->is_known = version != NULL;
     if (version != NULL)
         memcpy(delete->version, version, RC_NONCE_SIZE);
-    if (world->failed_over_us >= began_us)
+    if (sim_world_lost_us(world, key) >= began_us)
         return;
     raise_floor(world, (int)(deleter->machine - world->machines), key,
                 truth->emptied_us >= began_us ? truth->emptied_us : began_us - 1);
@@ -431,6 +466,8 @@ void sim_oracle_leased(struct sim_world *world, int key, const char token[RC_NON
 void sim_oracle_granted(struct sim_world *world, int lock, int64_t fence, int64_t asked_us)
 {
     struct sim_oracle *oracle = &world->oracle;
+    if (world->is_cluster && sim_world_lost_us(world, SIM_KEYS + lock) >= asked_us)
+        return; /* it may be one of a server that is no master any more */
     /* The fence follows the servers' clock; where that was set, a flush may set it back. */
     if (fence <= oracle->fences[lock] && asked_us > oracle->granted_us[lock] &&
         world->stepped_us == INT64_MIN)
@@ -480,14 +517,40 @@ static bool has_told(const struct sim_world *world, const struct sim_client *cli
     const struct sim_wire *wire = sim_wire_of(link);
     int64_t since_us = world->now_us - REPLAYED_WITHIN_US - 8 * world->weather.delay_max_us;
     return sim_world_runs(client) && client->paused_until_us < since_us && wire != NULL &&
-           wire->is_open && wire->opened_us < since_us && wire->node == world->master &&
+           wire->is_open && wire->opened_us < since_us && wire->node == world->holders[0] &&
            wire->node->stopped_until_us < since_us && !wire->to_server.swallows &&
            !wire->to_client.swallows;
 }
 
+/* From then on nothing moves for a client that has seen where everything lies. */
+enum { SEEN_US = 1000 * 1000, SENT_ELSEWHERE_MAX = 64, MAPS_A_SECOND = 2 };
+
+static void audit_routes(struct sim_world *world, struct sim_client *client)
+{
+    const rc_stats *stats = &client->engine.context.stats;
+    int64_t age_us = world->now_us - client->born_us, epoch = client->engine.cluster.epoch;
+    if (stats->map_refreshes > 2 + MAPS_A_SECOND * (uint64_t)(age_us / 1000000 + 1))
+        sim_violation(world, "G8: client %d has asked for its map %d times within %.3f ms",
+                      client->number, (int)stats->map_refreshes, ms(age_us));
+    if (epoch < client->epoch)
+        sim_violation(world, "G8: client %d takes a map of epoch %d, though it had one of %d",
+                      client->number, (int)epoch, (int)client->epoch);
+    client->epoch = epoch;
+    if (client->settled_us != world->settled_us) {
+        client->redirections = stats->redirections;
+        if (world->settled_us != INT64_MAX && world->now_us < world->settled_us + SEEN_US)
+            return;
+        client->settled_us = world->settled_us;
+    } else if (world->settled_us != INT64_MAX &&
+               stats->redirections - client->redirections > SENT_ELSEWHERE_MAX) {
+        sim_violation(world, "G8: client %d was sent elsewhere %d times, and nothing moves",
+                      client->number, (int)(stats->redirections - client->redirections));
+    }
+}
+
 /* A delete was acknowledged, and a failover has brought back what it deleted. The client that
    deleted it does it again, if it knows which version that was. */
-void sim_oracle_audit(struct sim_world *world)
+static void audit_deletes(struct sim_world *world)
 {
     for (int key = 0; key < SIM_KEYS; key++) {
         const struct sim_delete *delete = &world->oracle.deletes[key];
@@ -495,12 +558,21 @@ void sim_oracle_audit(struct sim_world *world)
         const struct sim_client *client = &world->clients[delete->client];
         const struct sim_value *value = sim_oracle_value(world, truth->id);
         if (delete->acked_us == INT64_MIN || !delete->is_known ||
-            delete->acked_us > world->failed_over_us || client->births != delete->birth ||
-            !is_value_kind(truth->kind) || truth->changed_us < world->failed_over_us ||
+            delete->acked_us > world->lost_us[key] || client->births != delete->birth ||
+            !is_value_kind(truth->kind) || truth->changed_us < world->lost_us[key] ||
             !has_told(world, client))
             continue;
         if (memcmp(value->nonce, delete->version, RC_NONCE_SIZE) == 0)
             sim_violation(world, "G3: k%d: #%zu is back, though it was deleted at %.3f ms", key,
                           truth->id, ms(delete->acked_us));
     }
+}
+
+void sim_oracle_audit(struct sim_world *world)
+{
+    if (!world->is_cluster)
+        audit_deletes(world);
+    for (int i = 0; i < SIM_CLIENTS && world->is_cluster; i++)
+        if (sim_world_runs(&world->clients[i]))
+            audit_routes(world, &world->clients[i]);
 }

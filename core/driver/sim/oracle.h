@@ -8,17 +8,20 @@
  *              G1  a value is whole, of that key, made by somebody; never a placeholder
  *              G2  a near read was current within maxStale; a copy was current at its horizon
  *              G3  nothing is stored by a load whose lease was void; nothing is taken away by a
- *                  delete that was done before it was written
+ *                  delete that was done before it was written; nothing is written twice
  *              G4  what this machine has written is seen by all who ask behind its acknowledgement
  *              G5  one loader per lease; a running load keeps it; a dead one is replaced
  *              G6  every call ends by its deadline
  *              G7  without a fault no call fails
+ *              G8  a client of a cluster asks for its map twice a second at most, takes none that
+ *                  is older than its own, and is sent elsewhere a few times where nothing moves
  *              G9  a lock knows that it is lost before another can own it
  * Threads: the run's.
  * Memory:  owns the list of values; the rest is of fixed size, in the world.
  * Errors:  sim_violation.
  * Not:     excuses are few and stand where they are made: a failover may lose writes, a step of the
- *          servers' clock may end leases and locks early.
+ *          servers' clock may end leases and locks early. While two nodes of a cluster own one
+ *          place, what one of them takes and tells is not true.
  */
 #ifndef RC_SIM_ORACLE_H
 #define RC_SIM_ORACLE_H
@@ -34,6 +37,7 @@
 enum { SIM_KEYS = 4, SIM_LOCKS = 2, SIM_VALUE_ROOM = 512, SIM_ORACLE_CLIENTS = 3 };
 
 struct sim_world;
+struct sim_node;
 
 /* A value somebody made, by its number. */
 struct sim_value {
@@ -95,10 +99,12 @@ struct sim_oracle {
 void sim_oracle_init(struct sim_world *world);
 void sim_oracle_deinit(struct sim_world *world);
 
-/* The master's key has changed. */
-void sim_oracle_change(struct sim_world *world, const struct rc_store_change *change);
-/* What the new master holds is true from now on. */
-void sim_oracle_fail_over(struct sim_world *world);
+/* A key of this node has changed. What it does not hold is not true. */
+void sim_oracle_change(struct sim_world *world, const struct sim_node *node,
+                       const struct rc_store_change *change);
+/* The places of these bits have other holders, and what those have is true from now on: writes may
+   have been lost. */
+void sim_oracle_lose(struct sim_world *world, unsigned places);
 
 /* A new value, which belongs into that key. Its text is written to `text`, returns its length. */
 size_t sim_oracle_make(struct sim_world *world, int key, size_t *id, char text[SIM_VALUE_ROOM]);

@@ -19,12 +19,6 @@ struct change {
     struct rc_buf bytes; /* key, then value */
 };
 
-static struct sim_node *other(struct sim_node *node)
-{
-    struct sim_world *world = node->world;
-    return node == &world->nodes[0] ? &world->nodes[1] : &world->nodes[0];
-}
-
 /* ---- replication ----------------------------------------------------------------------------- */
 
 static void free_change(struct change *change)
@@ -34,7 +28,7 @@ static void free_change(struct change *change)
     free(change);
 }
 
-static void lose_changes(struct sim_node *node)
+void sim_server_lose_changes(struct sim_node *node)
 {
     RC_LIST_EACH(place, following, &node->changes)
         free_change(RC_CONTAINER(place, struct change, place));
@@ -81,18 +75,28 @@ static void on_replicate(void *context, struct rc_timer *timer)
             sim_world_at(world, &node->replicate, change->at_us);
             return;
         }
-        apply(other(node), change);
+        apply(sim_world_pair(node), change);
         free_change(change);
     }
+}
+
+void sim_server_catch_up(struct sim_node *node)
+{
+    RC_LIST_EACH(place, following, &node->changes) {
+        struct change *change = RC_CONTAINER(place, struct change, place);
+        apply(sim_world_pair(node), change);
+        free_change(change);
+    }
+    sim_world_forget(node->world, &node->replicate);
 }
 
 static void on_change(void *owner, const struct rc_store_change *change)
 {
     struct sim_node *node = owner;
-    if (node != node->world->master)
-        return;
-    sim_oracle_change(node->world, change);
-    send_change(node, change);
+    if (!node->world->is_moving)
+        sim_oracle_change(node->world, node, change);
+    if (sim_world_is_master(node) && !node->is_cut_off && sim_world_pair(node)->stranger == NULL)
+        send_change(node, change);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -101,7 +105,7 @@ static void on_sweep(void *context, struct rc_timer *timer)
 {
     struct sim_node *node = RC_CONTAINER(timer, struct sim_node, sweep);
     struct sim_world *world = context;
-    if (node == world->master && !node->refuses && node->stopped_until_us <= world->now_us) {
+    if (sim_world_is_master(node) && !node->refuses && node->stopped_until_us <= world->now_us) {
         rc_store_set_time(node->store, sim_world_unix_us(world));
         rc_store_sweep(node->store, SWEEP_KEYS);
         sim_wire_collect(node);
@@ -117,48 +121,56 @@ static void make_store(struct sim_node *node)
     options.seed.words[1] = sim_dice_roll(&world->dice);
     sim_must(rc_store_new(&node->store, &options));
     rc_store_set_time(node->store, sim_world_unix_us(world));
-    rc_store_set_role(node->store, node == world->master ? RC_STORE_MASTER : RC_STORE_REPLICA);
+    rc_store_set_role(node->store, sim_world_is_master(node) ? RC_STORE_MASTER : RC_STORE_REPLICA);
 }
 
 static void on_promotion(void *context, struct rc_timer *timer);
 
 void sim_servers_init(struct sim_world *world)
 {
-    world->promotion.fire = on_promotion;
-    world->master = &world->nodes[0];
-    for (int i = 0; i < SIM_NODES; i++) {
+    for (int i = 0; i < world->shard_count; i++) {
+        world->shards[i].master = &world->nodes[2 * i];
+        world->shards[i].promotion.fire = on_promotion;
+    }
+    for (int i = 0; i < 2 * world->shard_count; i++) {
         struct sim_node *node = &world->nodes[i];
         node->world = world;
+        node->number = i;
+        node->shard = i / 2;
         node->replicate.fire = on_replicate;
         node->sweep.fire = on_sweep;
         rc_list_init(&node->wires);
         rc_list_init(&node->changes);
         make_store(node);
         sim_world_in(world, &node->sweep, world->weather.sweep_every_us);
+        if (sim_world_is_master(node))
+            sim_must(rc_store_connect(node->store, &node->stranger));
     }
-    sim_must(rc_store_connect(world->master->store, &world->stranger));
+    for (int place = 0; place < SIM_PLACES; place++)
+        world->holders[place] = &world->nodes[0];
 }
 
 void sim_servers_deinit(struct sim_world *world)
 {
-    for (int i = 0; i < SIM_NODES; i++) {
-        lose_changes(&world->nodes[i]);
+    for (int i = 0; i < 2 * world->shard_count; i++) {
+        sim_server_lose_changes(&world->nodes[i]);
         rc_store_free(world->nodes[i].store);
     }
 }
 
 /* ---- a foreign client ------------------------------------------------------------------------ */
 
-static void do_command(struct sim_world *world, const struct rc_buf *command)
+static void do_command(struct sim_node *node, const struct rc_buf *command)
 {
-    rc_store_set_time(world->master->store, sim_world_unix_us(world));
-    sim_must(rc_store_feed(world->stranger, rc_buf_head(command), rc_buf_len(command)));
-    rc_buf_clear(&world->stranger->output);
-    sim_wire_collect(world->master);
+    rc_store_set_time(node->store, sim_world_unix_us(node->world));
+    sim_must(rc_store_feed(node->stranger, rc_buf_head(command), rc_buf_len(command)));
+    rc_buf_clear(&node->stranger->output);
+    sim_wire_collect(node);
 }
 
-void sim_server_set(struct sim_world *world, int key, const char *value, size_t len, int64_t ttl_ms)
+void sim_server_set(struct sim_node *node, int key, const char *value, size_t len, int64_t ttl_ms)
 {
+    const struct sim_world *world = node->world;
     char name[4];
     struct rc_buf command;
     snprintf(name, sizeof(name), "k%d", key % 10);
@@ -172,11 +184,11 @@ void sim_server_set(struct sim_world *world, int key, const char *value, size_t 
         sim_must(rc_command_text(&command, "PX"));
         sim_must(rc_command_int(&command, ttl_ms));
     }
-    do_command(world, &command);
+    do_command(node, &command);
     rc_buf_deinit(&command);
 }
 
-void sim_server_command(struct sim_world *world, const char *format, ...)
+void sim_server_command(struct sim_node *node, const char *format, ...)
 {
     char line[64], *word, *rest = line;
     uint32_t count = 0;
@@ -185,7 +197,7 @@ void sim_server_command(struct sim_world *world, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(line, sizeof(line), format, arguments);
     va_end(arguments);
-    sim_trace(world, "somebody: %s", line);
+    sim_trace(node->world, "somebody: %s", line);
     rc_buf_init(&words);
     rc_buf_init(&command);
     while ((word = strsep(&rest, " ")) != NULL) {
@@ -194,7 +206,7 @@ void sim_server_command(struct sim_world *world, const char *format, ...)
     }
     sim_must(rc_command_head(&command, count));
     sim_must(rc_buf_append(&command, rc_buf_head(&words), rc_buf_len(&words)));
-    do_command(world, &command);
+    do_command(node, &command);
     rc_buf_deinit(&words);
     rc_buf_deinit(&command);
 }
@@ -203,7 +215,8 @@ void sim_server_command(struct sim_world *world, const char *format, ...)
 
 void sim_server_stop(struct sim_node *node, int64_t for_us)
 {
-    sim_trace(node->world, "the master is stopped for %.1f ms", (double)for_us / 1000);
+    sim_trace(node->world, "the master%s is stopped for %.1f ms", node->name,
+              (double)for_us / 1000);
     int64_t until_us = node->world->now_us + for_us;
     if (until_us > node->stopped_until_us)
         node->stopped_until_us = until_us;
@@ -216,39 +229,67 @@ static void copy_change(void *owner, const struct rc_store_change *change)
     sim_must(rc_store_apply(node->store, change));
 }
 
+void sim_server_promote(struct sim_node *node)
+{
+    struct sim_world *world = node->world;
+    struct sim_node *old = sim_world_pair(node);
+    world->shards[node->shard].master = node;
+    for (int place = 0; place < SIM_PLACES; place++)
+        if (world->holders[place] == old)
+            world->holders[place] = node;
+    rc_store_set_role(node->store, RC_STORE_MASTER);
+    rc_store_set_time(node->store, sim_world_unix_us(world));
+    sim_must(rc_store_connect(node->store, &node->stranger));
+}
+
+void sim_server_restart(struct sim_node *node)
+{
+    sim_wire_lose_node(node);
+    rc_store_free(node->store);
+    node->stranger = NULL;
+    node->refuses = node->is_silent = false;
+    node->stopped_until_us = 0;
+    make_store(node);
+    rc_store_each(sim_world_pair(node)->store, copy_change, node);
+}
+
+void sim_server_retire(struct sim_node *node)
+{
+    rc_store_disconnect(node->stranger);
+    node->stranger = NULL;
+    rc_store_set_role(node->store, RC_STORE_REPLICA);
+}
+
+void sim_server_follow(struct sim_node *node)
+{
+    struct rc_store_change gone = {.database = RC_STORE_DATABASES, .expires_ms = RC_STORE_NEVER};
+    sim_server_retire(node);
+    rc_store_set_time(node->store, sim_world_unix_us(node->world));
+    sim_must(rc_store_apply(node->store, &gone));
+    rc_store_each(sim_world_pair(node)->store, copy_change, node);
+    sim_wire_collect(node);
+}
+
 /* What was the master comes back empty, as the replica of the new one. */
 static void on_promotion(void *context, struct rc_timer *timer)
 {
     struct sim_world *world = context;
-    struct sim_node *old = world->master, *new = other(old);
-    (void)timer;
-    world->master = new;
-    sim_trace(world, "the replica is promoted, %s", "what was on its way to it is lost");
-    sim_wire_lose_node(old);
-    lose_changes(old);
-    rc_store_free(old->store);
-    old->refuses = old->is_silent = false;
-    old->stopped_until_us = 0;
-    make_store(old);
-    rc_store_set_role(new->store, RC_STORE_MASTER);
-    rc_store_set_time(new->store, sim_world_unix_us(world));
-    rc_store_each(new->store, copy_change, old);
-    sim_must(rc_store_connect(new->store, &world->stranger));
-    sim_oracle_fail_over(world);
-    world->failed_over_us = world->now_us;
+    struct sim_shard *shard = RC_CONTAINER(timer, struct sim_shard, promotion);
+    struct sim_node *old = shard->master;
+    sim_trace(world, "the replica is promoted, what was on its way to it is lost");
+    sim_server_lose_changes(old);
+    sim_server_promote(sim_world_pair(old));
+    sim_server_restart(old);
+    sim_oracle_lose(world, (1U << SIM_PLACES) - 1);
 }
 
-void sim_server_fail_over(struct sim_world *world)
+void sim_server_die(struct sim_node *node, bool is_silent)
 {
-    struct sim_node *node = world->master;
-    bool is_silent = sim_dice_falls(&world->dice, 400);
-    int64_t gap_us = sim_dice_between(&world->dice, PROMOTION_MIN_US, PROMOTION_MAX_US);
-    if (rc_timer_is_set(&world->promotion))
-        return;
-    sim_trace(world, "the master dies%s", is_silent ? " without a word" : "");
+    struct sim_world *world = node->world;
+    sim_trace(world, "the master%s dies%s", node->name, is_silent ? " without a word" : "");
     node->refuses = true;
     node->is_silent = is_silent;
-    lose_changes(node);
+    sim_server_lose_changes(node);
     RC_LIST_EACH(at_node, following, &node->wires) {
         struct sim_wire *wire = RC_CONTAINER(at_node, struct sim_wire, at_node);
         if (is_silent) {
@@ -259,6 +300,17 @@ void sim_server_fail_over(struct sim_world *world)
         /* Whatever it has said before arrives in part of the cases. */
         sim_wire_cut(wire, sim_dice_falls(&world->dice, 500) ? SIM_CUT_CLOSE : SIM_CUT_RESET);
     }
-    sim_world_in(world, &world->promotion, gap_us);
+}
+
+void sim_server_fail_over(struct sim_shard *shard)
+{
+    struct sim_node *node = shard->master;
+    struct sim_world *world = node->world;
+    bool is_silent = sim_dice_falls(&world->dice, 400);
+    int64_t gap_us = sim_dice_between(&world->dice, PROMOTION_MIN_US, PROMOTION_MAX_US);
+    if (rc_timer_is_set(&shard->promotion))
+        return;
+    sim_server_die(node, is_silent);
+    sim_world_in(world, &shard->promotion, gap_us);
     sim_world_hurt(world, gap_us);
 }

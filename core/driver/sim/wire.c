@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "driver/sim/gate.h"
+
 enum { LATE_MAX_US = 1500000 };
 
 struct sim_chunk {
@@ -23,6 +25,8 @@ static void free_wire(struct sim_wire *wire)
     sim_world_forget(wire->world, &wire->opening);
     free_pipe(wire->world, &wire->to_server);
     free_pipe(wire->world, &wire->to_client);
+    rc_request_deinit(&wire->request);
+    rc_buf_deinit(&wire->input);
     rc_list_remove(&wire->place);
     rc_list_remove(&wire->at_node);
     free(wire);
@@ -158,7 +162,10 @@ static void on_server_arrival(void *context, struct rc_timer *timer)
     if (len > 0 && wire->peer != NULL) {
         rc_store_set_time(node->store, sim_world_unix_us(world));
         world->speaking = wire;
-        sim_must(rc_store_feed(wire->peer, rc_buf_head(&pipe->bytes), len));
+        if (world->is_cluster)
+            sim_gate_feed(wire, rc_buf_head(&pipe->bytes), len);
+        else
+            sim_must(rc_store_feed(wire->peer, rc_buf_head(&pipe->bytes), len));
         world->speaking = NULL;
     }
     rc_buf_consume(&pipe->bytes, len);
@@ -233,7 +240,7 @@ static void on_opened(void *context, struct rc_timer *timer)
         sim_world_at(world, &wire->opening, client->paused_until_us);
         return;
     }
-    wire->node = world->master;
+    wire->node = sim_gate_find(world, wire->link->address);
     if (wire->node->is_silent)
         return; /* the link gives up by itself */
     if (wire->node->refuses) {
@@ -266,7 +273,9 @@ static void open_wire(struct sim_client *client, struct rc_link *link)
     wire->client = client;
     wire->number = client->number;
     wire->link = link;
-    wire->node = client->world->master;
+    wire->node = sim_gate_find(client->world, link->address);
+    rc_request_init(&wire->request);
+    rc_buf_init(&wire->input);
     wire->opening.fire = on_opened;
     init_pipe(wire, &wire->to_server, on_server_arrival);
     init_pipe(wire, &wire->to_client, on_client_arrival);
@@ -278,8 +287,25 @@ static void open_wire(struct sim_client *client, struct rc_link *link)
 
 /* ---- the client's side ----------------------------------------------------------------------- */
 
+static bool is_half_open(const struct sim_wire *wire)
+{
+    return wire->is_open && (wire->to_server.swallows || wire->to_client.swallows);
+}
+
+bool sim_wire_hides_loss(const struct sim_client *client, int64_t since_us)
+{
+    RC_LIST_EACH(place, following, &client->world->wires) {
+        const struct sim_wire *wire = RC_CONTAINER(place, struct sim_wire, place);
+        if (wire->client == client && is_half_open(wire))
+            return true;
+    }
+    return client->half_open_us >= since_us;
+}
+
 static void close_client(struct sim_wire *wire)
 {
+    if (is_half_open(wire))
+        wire->client->half_open_us = wire->world->now_us;
     detach_client(wire);
     if (wire->peer != NULL)
         end_pipe(&wire->to_server);

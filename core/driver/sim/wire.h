@@ -25,6 +25,9 @@ enum sim_cut {
 /* Does what the link wants, and takes its output. */
 void sim_wire_open_or_close(struct sim_client *client, struct rc_link *link);
 
+/* A connection of this client is half-open, or was then: it does not know before it uses it. */
+bool sim_wire_hides_loss(const struct sim_client *client, int64_t since_us);
+
 /* Nothing arrives any more, and nobody is told. */
 void sim_wire_swallow(struct sim_pipe *pipe);
 void sim_wire_cut(struct sim_wire *wire, enum sim_cut cut);

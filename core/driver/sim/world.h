@@ -4,7 +4,9 @@
  *
  * What:    the real engine and the real embedded store; only bytes, time and chance are made here.
  *          Events lie in one heap by their time; between two of them nothing happens, so the same
- *          seed gives the same run. oracle.h says after each event what must hold.
+ *          seed gives the same run. oracle.h says after each event what must hold. There is one
+ *          server with its replica, or a cluster of some: then each key and each lock lies in a
+ *          range of slots of its own, a place, and places go from server to server.
  *
  *              caller -> client (engine) -> wire -> server (store) -> replica
  *                             machine (near cache)
@@ -24,29 +26,75 @@
 #include "driver/sim/oracle.h"
 #include "engine/engine.h"
 #include "near/near.h"
+#include "store/request.h"
 #include "store/store.h"
 
 enum {
     SIM_MACHINES = 2,
     SIM_CLIENTS = SIM_ORACLE_CLIENTS, /* two of them on the first machine, with one near cache */
     SIM_CALLERS = 9,                  /* three per client */
-    SIM_NODES = 2
+    SIM_SHARDS = 4,                   /* masters of a cluster, at most */
+    SIM_NODES = 2 * SIM_SHARDS,       /* each with a replica, which stands beside it */
+    SIM_PLACES = SIM_KEYS + SIM_LOCKS /* the keys', then the locks' */
 };
 
 struct sim_world;
 struct sim_caller;
 
-/* A Redis server: the master, or the replica that may be promoted. */
+enum { SIM_NOBODY = -1 };
+
+/* Who owns a place: the number of a node, or SIM_NOBODY; since that epoch of the cluster. */
+struct sim_belief {
+    int owner;
+    int64_t epoch;
+};
+
+/* What a node will believe of a place when it hears of it. */
+struct sim_rumour {
+    struct rc_timer timer;
+    struct sim_node *node;
+    struct sim_belief news;
+};
+
+/* A Redis server: a master, or the replica that may be promoted. */
 struct sim_node {
     struct sim_world *world;
+    int number;
+    int shard;     /* which is its master's and its replica's */
+    char name[16]; /* for traces, behind a blank; "" where there is but one master */
     struct rc_store *store;
-    struct rc_list wires;      /* with a connection to it, by `at_node` */
-    struct rc_list changes;    /* on their way to the other one */
-    struct rc_timer replicate; /* the first of them arrives */
-    struct rc_timer sweep;     /* its own search for what has expired */
-    int64_t stopped_until_us;  /* accepts connections, reads nothing */
-    bool refuses;              /* is not there */
-    bool is_silent;            /* a packet to it is lost without a word */
+    struct rc_store_conn *stranger; /* the foreign writer's connection; NULL: a replica's */
+    struct rc_list wires;           /* with a connection to it, by `at_node` */
+    struct rc_list changes;         /* on their way to the other one */
+    struct rc_timer replicate;      /* the first of them arrives */
+    struct rc_timer sweep;          /* its own search for what has expired */
+    int64_t stopped_until_us;       /* accepts connections, reads nothing */
+    bool refuses;                   /* is not there */
+    bool is_silent;                 /* a packet to it is lost without a word */
+
+    /* In a cluster. */
+    struct sim_belief beliefs[SIM_PLACES];
+    struct sim_rumour rumours[SIM_PLACES];
+    struct rc_timer trims[SIM_PLACES]; /* when it deletes the keys of a place that has left */
+    int64_t epoch;                     /* of the cluster, as far as it knows */
+    bool is_cut_off;                   /* by the other nodes, not by the clients */
+    bool is_down;                      /* it says so: it sees no majority */
+    struct rc_timer down;
+    struct rc_timer heal;
+};
+
+/* A master that is about to be replaced by its replica. */
+struct sim_shard {
+    struct sim_node *master;
+    struct rc_timer promotion;
+};
+
+/* A place that goes from one master to another. */
+struct sim_move {
+    struct sim_node *target; /* NULL: it does not */
+    struct sim_node *heir;   /* the same, while keys go there one by one; else NULL */
+    struct rc_timer timer;   /* the next key, or the end */
+    int64_t step_us;
 };
 
 /* One direction of a connection. */
@@ -75,6 +123,10 @@ struct sim_wire {
     struct sim_pipe to_client;
     bool is_open; /* the client thinks so */
     int64_t opened_us;
+    /* In a cluster: what its node has read. */
+    struct rc_request request;
+    struct rc_buf input;
+    bool asks; /* ASKING, for the next command */
 };
 
 struct sim_machine {
@@ -91,8 +143,15 @@ struct sim_client {
     struct rc_timer reaper; /* dead: when somebody takes its place, and its owner slot */
     int64_t paused_until_us;
     bool is_alive;
-    bool wants_turn; /* by sim_world_wake */
+    bool wants_turn;      /* by sim_world_wake */
+    int64_t half_open_us; /* when it last found out that a connection was */
     unsigned births;
+    int64_t born_us;
+    /* In a cluster: the newest epoch whose map it has taken; and when the nodes had come to agree,
+       how often it had been sent elsewhere. */
+    int64_t epoch;
+    int64_t settled_us;
+    uint64_t redirections;
 };
 
 /* What this link's bytes travel over now. NULL: nothing. */
@@ -112,6 +171,10 @@ struct sim_weather {
     int64_t lag_max_us;     /* of the replica */
     int64_t sweep_every_us; /* how soon the server finds what has expired */
     int64_t lease_ttl_ms, max_stale_ms, lock_ttl_ms, command_timeout_ms;
+    int64_t bus_delay_max_us; /* from node to node of a cluster */
+    int64_t node_timeout_us;  /* then a node that hears of no majority says so */
+    int64_t move_max_us;      /* how long a place is between two masters */
+    bool trims_silently;      /* nobody is told of keys that leave with their slots, as by 7.0 */
 };
 
 struct sim_world {
@@ -124,8 +187,17 @@ struct sim_world {
     int64_t end_us;        /* callers begin nothing new */
     uint64_t events;
     struct sim_weather weather;
-    struct sim_node nodes[SIM_NODES];
-    struct sim_node *master;
+    bool is_cluster;
+    int shard_count; /* without a cluster: one */
+    struct sim_shard shards[SIM_SHARDS];
+    struct sim_node nodes[SIM_NODES];     /* a shard's are neighbours */
+    struct sim_node *holders[SIM_PLACES]; /* who has each place in truth */
+    struct sim_move moves[SIM_PLACES];
+    uint16_t last_slots[SIM_PLACES]; /* of the places in the order of `sorted` */
+    int sorted[SIM_PLACES];
+    bool is_moving;     /* keys go from store to store: nothing changes in truth */
+    int64_t epoch;      /* the highest that the cluster has had */
+    int64_t settled_us; /* since when all nodes believe the same; INT64_MAX: they do not */
     struct rc_list wires;
     const struct sim_wire *speaking; /* whose bytes a server is reading */
     struct sim_machine machines[SIM_MACHINES];
@@ -133,13 +205,12 @@ struct sim_world {
     struct sim_caller *callers; /* SIM_CALLERS */
     struct rc_timer foreign;    /* somebody else writes */
     struct rc_timer fault;
-    struct rc_timer promotion;
     struct rc_timer audit;
-    struct rc_store_conn *stranger; /* the foreign writer's connection */
-    int64_t healthy_since_us;       /* INT64_MAX: not now */
-    int64_t failed_over_us;
-    int64_t stepped_us; /* the servers' clock was set */
-    uint64_t version;   /* of the data behind the cache: grows with every write */
+    int64_t healthy_since_us;     /* INT64_MAX: not now */
+    int64_t lost_us[SIM_PLACES];  /* when acknowledged writes were last lost */
+    int64_t split_us[SIM_PLACES]; /* when two nodes last took commands for it, as its owners */
+    int64_t stepped_us;           /* the servers' clock was set */
+    uint64_t version;             /* of the data behind the cache: grows with every write */
     struct sim_oracle oracle;
     bool is_traced;
 };
@@ -151,6 +222,27 @@ static inline void sim_world_in(struct sim_world *world, struct rc_timer *timer,
 }
 void sim_world_forget(struct sim_world *world, struct rc_timer *timer);
 int64_t sim_world_unix_us(const struct sim_world *world);
+
+/* The other one of its shard. */
+static inline struct sim_node *sim_world_pair(struct sim_node *node)
+{
+    return &node->world->nodes[node->number ^ 1];
+}
+static inline bool sim_world_is_master(const struct sim_node *node)
+{
+    return node == node->world->shards[node->shard].master;
+}
+/* It has the place, or takes it over. */
+static inline bool sim_world_has(const struct sim_node *node, int place)
+{
+    return node->world->holders[place] == node || node->world->moves[place].heir == node;
+}
+/* When acknowledged writes of a place were last lost, or may have been. */
+static inline int64_t sim_world_lost_us(const struct sim_world *world, int place)
+{
+    int64_t lost_us = world->lost_us[place], split_us = world->split_us[place];
+    return lost_us > split_us ? lost_us : split_us;
+}
 
 /* Something has happened to the client: it is turned when the event is over. */
 static inline void sim_world_wake(struct sim_client *client)
