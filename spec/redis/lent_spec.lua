@@ -218,7 +218,7 @@ end)
 local function in_loop(one)
     local loop = require("spec.support.event_loop").new(one.params.name)
     local cache = require("redcache").new({ url = one.params.url, scheduler = one.params.name,
-        near = false })
+        near = false, commandTimeout = 10 })
     local result
     loop.go(function()
         result = require("spec.support.lent_cases")[one.params.case](cache, loop.go, loop.sleep)
@@ -234,7 +234,7 @@ local function run_case(scheduler, case)
         return worker.start({ main = in_loop,
             params = { name = scheduler, case = case, url = redis:url() } }):join()
     end
-    local cache = open({ scheduler = "coroutine" })
+    local cache = open({ scheduler = "coroutine", commandTimeout = 10 })
     return redcache.run(function()
         return lent_cases[case](cache, redcache.spawn, function() coroutine.yield() end)
     end)

@@ -18,6 +18,8 @@ local is_near, source, warm = reads.is_near, reads.source, reads.warm
 local BYTES = 1024 * 1024
 -- maxStale where the question is another: a busy machine must not make a copy too old.
 local CALM = 60
+-- And so long it may take to answer.
+local PATIENCE = 10
 -- Where Linux keeps shared memory that has a name.
 local SHARED_MEMORY = "/dev/shm/redcache-"
 
@@ -48,6 +50,7 @@ local function open(options)
     options = options or {}
     options.url, options.near = options.url or redis:url(), options.near or near()
     options.maxStale = options.maxStale or CALM
+    options.commandTimeout = options.commandTimeout or PATIENCE
     opened[#opened + 1] = redcache.new(options)
     return opened[#opened]
 end
@@ -185,7 +188,7 @@ describe("a region with a name", function()
 
     it("is refused when it is of another size, or another server's", function()
         local cache = open()
-        cache:set("k", "v")
+        assert(cache:set("k", "v"))
         warm(cache, "k")
         expect_refused({ group = "size", near = near({ bytes = 2 * BYTES }) }, "size")
         expect_refused({ group = "size", near = near({ bytes = 65536 }) }, "size")
