@@ -93,7 +93,7 @@ describe("a sentinels' user with the least rights", function()
         .. "&+switch-master"
     local bed
 
-    setup(function() bed = sentinel.start({ replicas = 1, sentinels = 1 }) end)
+    setup(function() bed = sentinel.start({ replicas = 1, sentinels = 1, down_ms = 5000 }) end)
     teardown(function() bed:stop() end)
 
     local function open(rights)
@@ -125,7 +125,7 @@ describe("a sentinels' user with the least rights", function()
                     and tostring(new:call("GET", "k")):find("at " .. new.port, 1, true)
             end, 5, "a write at the new master")
             assert.equal(0, count_listeners())
-            bed:wait_settled(new)
+            bed:wait_settled()
         end)
     end
 

@@ -1,7 +1,7 @@
 --- Failovers of a set under load, each of them measured; a program, and a part of
 -- sentinel_spec.lua.
 --
---     script/lua spec/cluster/sentinel_failovers.lua [planned] [killed] [paused]
+--     script/lua spec/cluster/sentinel_failovers.lua [planned] [killed] [paused] [deaf]
 --
 -- What:   a set of real servers with a foreign writer, a reader of near copies, a client that
 --         writes, one that takes locks and leases, and a watcher (sentinel_load.lua). Of each
@@ -10,7 +10,8 @@
 --         foreign writer's; by how much near hits and all reads were behind at most; what the
 --         clients still did at the old master behind the majority's word.
 -- Kinds:  planned (ordered at a sentinel), killed (kill -9 of the master), paused (it stands still,
---         and goes on).
+--         and goes on), deaf (planned, and the clients may not hear of +switch-master: what they
+--         know they have asked for).
 -- Env:    REDCACHE_SERVER. REDCACHE_SENTINEL_FAILOVERS: of each kind (50; in the spec 1).
 -- Answer: a line per failover, and per kind the medians and the largest; the status is 0 where all
 --         bounds hold.
@@ -45,13 +46,15 @@ local function ports_of(servers)
     return ports
 end
 
---- Starts the processes of these roles (all) on the set of that url. :stop() returns their results
--- by role.
-function failovers.load(bed, url, roles)
+--- Starts the processes of these roles (all) on the set of that url. login: {user =, password =},
+-- of the clients at the sentinels (none). :stop() returns the processes' results by role.
+function failovers.load(bed, url, roles, login)
+    login = login or {}
     local load = setmetatable({ roles = roles or ROLES, workers = {} }, Load)
     for _, role in ipairs(load.roles) do
         load.workers[role] = worker.start({ file = "spec/cluster/sentinel_load.lua", params = {
-            role = role, url = url, sentinels = ports_of(bed.sentinels),
+            role = role, url = url, user = login.user, password = login.password,
+            sentinels = ports_of(bed.sentinels),
             nodes = ports_of(bed.nodes), maxStale = MAX_STALE,
         } })
         load.workers[role]:event("working", 20)
@@ -79,6 +82,17 @@ local KINDS = {
         return bed:wait_other(old), function() bed:resume(old) end
     end,
 }
+
+KINDS.deaf = KINDS.planned
+
+-- The login of one who may only ask.
+local function add_deaf_user(bed)
+    for _, one in ipairs(bed.sentinels) do
+        one:call("ACL", "SETUSER", "deaf", "reset", "on", ">deaf", "+ping",
+            "+sentinel|get-master-addr-by-name")
+    end
+    return { user = "deaf", password = "deaf" }
+end
 
 local function fail_over(bed, kind)
     local old = bed:wait_settled()
@@ -205,9 +219,9 @@ end
 -- them: problem (a text, or nil), lost, writes, near, reads, locks, loads, errors. An event: kind,
 -- changed (another one was chosen behind it), promotion (since it began); named, back, control
 -- (since then); after_word (service since the majority's word); near_lag, lag, late (seconds),
--- late_count, gap.
-function failovers.run(bed, kinds, count)
-    local load, events, cut_short = failovers.load(bed, bed:url()), {}, nil
+-- late_count, gap. login: as of load().
+function failovers.run(bed, kinds, count, login)
+    local load, events, cut_short = failovers.load(bed, bed:url(), nil, login), {}, nil
     for _, kind in ipairs(kinds) do
         for _ = 1, count do
             local ok, event = pcall(fail_over, bed, kind)
@@ -263,7 +277,7 @@ end
 local COLUMNS = {
     { "promotion", "promoted" }, { "named", "+named" }, { "back", "+back" },
     { "control", "+foreign" }, { "after_word", "of word" }, { "near_lag", "near lag" },
-    { "lag", "read lag" }, { "late", "late" },
+    { "lag", "read lag" }, { "late", "late" }, { "gap", "watcher" },
 }
 
 local function line(title, value_of)
@@ -312,7 +326,8 @@ local function main()
     local count = tonumber(os.getenv("REDCACHE_SENTINEL_FAILOVERS")) or 50
     local status, bed = 0, sentinel.start()
     for _, kind in ipairs(#arg > 0 and arg or { "planned", "killed" }) do
-        local events, all = failovers.run(bed, { kind }, count)
+        local login = kind == "deaf" and add_deaf_user(bed) or nil
+        local events, all = failovers.run(bed, { kind }, count, login)
         local problems = { all.problem }
         for i, event in ipairs(events) do
             local problem = failovers.judge(event)

@@ -3,8 +3,8 @@
 -- for worker.lua: works until it is sent anything.
 --
 -- params: role ("writer", "reader", "setter", "holder", "watcher"), url (of the set; for the
---         clients), sentinels (their ports), nodes (theirs; for the watcher), maxStale (for the
---         reader).
+--         clients), user and password (who they are to the sentinels; nil), sentinels (their
+--         ports), nodes (theirs; for the watcher), maxStale (for the reader).
 -- Result: writer: acked = {{number, when}, ...} and kept = {{number, when}, ...}: at each change of
 --         master, what the new one had. reader: runs = {{number, the last time that a read of it
 --         began, the last time that a near hit of it began, or 0}, ...}. setter: acked = {{key,
@@ -86,6 +86,7 @@ end
 
 local function open(options)
     options.url, options.codec, options.commandTimeout = params.url, "raw", 1
+    options.sentinelUser, options.sentinelPassword = params.user, params.password
     return redcache.new(options)
 end
 

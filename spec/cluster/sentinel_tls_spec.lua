@@ -13,7 +13,7 @@ describe("a rediss+sentinel:// url", function()
     setup(function()
         files = certificates.make("IP:127.0.0.1,DNS:set.example")
         bed = sentinel.start({
-            replicas = 1, tls = files,
+            replicas = 1, tls = files, down_ms = 5000,
             users = { "default off", "app on >secret ~* &* +@all" },
             sentinel_users = {
                 "default off",
@@ -81,7 +81,7 @@ describe("a rediss+sentinel:// url", function()
             return cache:set("k", "after", 60) and tostring(new:call("GET", "k")):find("after$")
         end, 5, "a write at the new master")
         assert.equal(("127.0.0.1:%d/0"):format(new.tls_port), cache:health().address)
-        bed:wait_settled(new)
+        bed:wait_settled()
     end)
 
     it("takes one name for all their certificates", function()
