@@ -79,32 +79,10 @@ static int write_ping(const struct rc_link *link, struct rc_buf *out)
 
 /* ---- what is answered ------------------------------------------------------------------------ */
 
-static void remember_server(struct rc_link *link, const struct rc_reply *reply)
+static enum rc_greeting refuse(struct rc_link *link, const char *cause)
 {
-    const rc_node *name = NULL, *version = NULL;
-    for (uint32_t i = 1; i + 1 < reply->count; i++) {
-        const rc_node *key = &reply->nodes[i];
-        if (key->type != '$')
-            continue;
-        if (key->len == 6 && memcmp(key->str, "server", 6) == 0 && name == NULL)
-            name = key + 1;
-        if (key->len == 7 && memcmp(key->str, "version", 7) == 0 && version == NULL)
-            version = key + 1;
-    }
-    if (name != NULL && version != NULL && name->type == '$' && version->type == '$')
-        snprintf(link->server, sizeof link->server, "%.*s %.*s",
-                 (int)(name->len < 30 ? name->len : 30), name->str,
-                 (int)(version->len < 30 ? version->len : 30), version->str);
-}
-
-/* A server that does not tell its version is taken for a new one. */
-static bool is_at_least(const struct rc_link *link, unsigned a, unsigned b, unsigned c)
-{
-    unsigned major = 0, minor = 0, patch = 0;
-    const char *version = strrchr(link->server, ' ');
-    if (version == NULL || sscanf(version, " %u.%u.%u", &major, &minor, &patch) < 3)
-        return true;
-    return major != a ? major > a : minor != b ? minor > b : patch >= c;
+    snprintf(link->cause, sizeof link->cause, "%s", cause);
+    return RC_GREETING_REFUSED;
 }
 
 /* What a server's error means for the connection, where that cannot live with it. */
@@ -112,6 +90,8 @@ static enum rc_greeting read_error(struct rc_link *link, enum rc_link_step step,
                                    const rc_node *error)
 {
     rc_node_text(error, link->cause);
+    if (step == RC_STEP_SELECT)
+        rc_server_read_answer(&link->server, RC_SERVER_SELECTS, error);
     link->turned_away = rc_reply_is_error(error, "ERR max number of clients");
     if (link->turned_away)
         return RC_GREETING_TURNED_AWAY;
@@ -119,9 +99,7 @@ static enum rc_greeting read_error(struct rc_link *link, enum rc_link_step step,
         return RC_GREETING_FAILED;
     if (step == RC_STEP_HELLO &&
         (rc_reply_is_error(error, "NOPROTO") || rc_reply_is_error(error, "ERR unknown command"))) {
-        snprintf(link->cause, sizeof link->cause,
-                 "this server does not know HELLO 3: Redis 7.0 or newer is needed");
-        return RC_GREETING_REFUSED;
+        return refuse(link, "this server does not know HELLO 3: Redis 7.0 or newer is needed");
     }
     if (rc_reply_is_error(error, "WRONGPASS") && rc_handshake_has_login(link) &&
         link->context->login->asks)
@@ -134,39 +112,39 @@ static enum rc_greeting read_error(struct rc_link *link, enum rc_link_step step,
 
 static enum rc_greeting read_hello(struct rc_link *link, const struct rc_reply *reply)
 {
-    const char *cause = NULL;
+    char label[RC_SERVER_LABEL];
     memset(&link->identity, 0, sizeof link->identity);
-    remember_server(link, reply);
+    rc_server_read_hello(&link->server, reply);
     rc_identity_read(&link->identity, reply, 0);
     bool is_sentinel = link->identity.mode == RC_SERVER_SENTINEL;
-    if (link->role == RC_LINK_S) {
-        if (!is_sentinel)
-            cause = "this is no sentinel: redis+sentinel:// names the sentinels, and behind '/' "
-                    "the master";
-    } else if (is_sentinel) {
-        cause = "this is a sentinel, which keeps no data: use the address of a server, or "
-                "redis+sentinel://host:port/master";
-    } else if (!is_at_least(link, 7, 0, 0)) {
-        snprintf(link->cause, sizeof link->cause, "%s is too old: Redis 7.0 or newer is needed",
-                 link->server);
-        return RC_GREETING_REFUSED;
-    }
-    if (cause != NULL)
-        snprintf(link->cause, sizeof link->cause, "%s", cause);
-    return cause != NULL ? RC_GREETING_REFUSED : RC_GREETING_GOES_ON;
+    const char *lack = rc_server_lacks(&link->server, RC_SERVER_SERVES);
+    if (link->role == RC_LINK_S && !is_sentinel)
+        return refuse(link, "this is no sentinel: redis+sentinel:// names the sentinels, and "
+                            "behind '/' the master");
+    if (link->role != RC_LINK_S && is_sentinel)
+        return refuse(link, "this is a sentinel, which keeps no data: use the address of a "
+                            "server, or redis+sentinel://host:port/master");
+    if (link->role == RC_LINK_S || lack == NULL)
+        return RC_GREETING_GOES_ON;
+    rc_server_label(&link->server, label, sizeof label);
+    snprintf(link->cause, sizeof link->cause, "%s is too old: %s", label, lack);
+    return RC_GREETING_REFUSED;
 }
 
+static enum rc_greeting read_select(struct rc_link *link, const struct rc_reply *reply)
+{
+    rc_server_read_answer(&link->server, RC_SERVER_SELECTS, &reply->nodes[0]);
+    return RC_GREETING_GOES_ON;
+}
+
+/* Without tracking, waiters look from time to time. */
 static enum rc_greeting read_tracking(struct rc_link *link, const struct rc_reply *reply)
 {
-    const rc_node *answer = &reply->nodes[0];
-    link->tracking = answer->type != '-';
-    if (!link->tracking) { /* waiters then look from time to time */
-        rc_node_text(answer, link->cause);
-    } else if (!is_at_least(link, 7, 0, 5)) {
-        /* A push may stand in the middle of another answer (redis/redis#8935). */
-        link->tracking = false;
-        snprintf(link->cause, sizeof link->cause, "client tracking needs Redis 7.0.5 or newer");
-    }
+    rc_server_read_answer(&link->server, RC_SERVER_TRACKS, &reply->nodes[0]);
+    const char *lack = rc_server_lacks(&link->server, RC_SERVER_TRACKS);
+    link->tracking = lack == NULL;
+    if (lack != NULL)
+        snprintf(link->cause, sizeof link->cause, "%s", lack);
     return RC_GREETING_GOES_ON;
 }
 
@@ -245,6 +223,7 @@ static bool is_misconf(const struct rc_link *link, const rc_node *error)
 
 static enum rc_greeting read_info(struct rc_link *link, const struct rc_reply *reply)
 {
+    rc_server_read_answer(&link->server, RC_SERVER_IDENTIFIES, &reply->nodes[0]);
     rc_identity_read(&link->identity, reply, 0);
     return RC_GREETING_GOES_ON;
 }
@@ -266,7 +245,7 @@ static const struct step {
 } steps[RC_LINK_STEPS] = {
     [RC_STEP_RESET] = {"RESET", write_reset, is_reset, NULL, NULL},
     [RC_STEP_HELLO] = {"HELLO", write_hello, is_map, NULL, read_hello},
-    [RC_STEP_SELECT] = {"SELECT", write_select, is_ok, is_first_database, NULL},
+    [RC_STEP_SELECT] = {"SELECT", write_select, is_ok, is_first_database, read_select},
     [RC_STEP_TRACKING] = {"CLIENT TRACKING", write_tracking, is_ok, is_any_error, read_tracking},
     /* Who may not ask INFO does not learn which server this is. */
     [RC_STEP_INFO] = {"INFO", write_info, is_long_text, is_any_error, read_info},

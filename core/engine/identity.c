@@ -26,6 +26,12 @@ static void read_mode(struct rc_identity *identity, const rc_node *mode)
         identity->mode = RC_SERVER_CLUSTER;
 }
 
+const char *rc_identity_mode_name(enum rc_server_mode mode)
+{
+    static const char *const NAMES[] = {"standalone", "sentinel", "cluster"};
+    return NAMES[mode];
+}
+
 void rc_identity_read_hello(struct rc_identity *identity, const struct rc_reply *reply, size_t at)
 {
     uint32_t end = rc_reply_skip(reply, (uint32_t)at);

@@ -32,6 +32,8 @@ struct rc_identity {
     char earlier[RC_SERVER_ID_SIZE]; /* master_replid2: the history this one goes on with */
 };
 
+/* As HELLO names it: "standalone", "sentinel", "cluster". */
+const char *rc_identity_mode_name(enum rc_server_mode mode);
 /* Takes what HELLO's map says: role and mode. */
 void rc_identity_read_hello(struct rc_identity *identity, const struct rc_reply *reply, size_t at);
 /* Takes what the text of INFO says; what it does not speak of stays. */

@@ -28,6 +28,7 @@
 #include "engine/context.h"
 #include "engine/identity.h"
 #include "engine/resp.h"
+#include "engine/server.h"
 
 struct rc_server_node;
 struct rc_line; /* the driver's */
@@ -118,9 +119,9 @@ struct rc_link {
     uint64_t output_sent;   /* bytes the driver has written */
     struct rc_list queue;   /* requests not yet written to output */
     struct rc_list in_flight;
-    uint32_t request_count; /* in both */
-    size_t held_bytes;      /* theirs; bounded, but one request may be larger */
-    char server[64];
+    uint32_t request_count;   /* in both */
+    size_t held_bytes;        /* theirs; bounded, but one request may be larger */
+    struct rc_server server;  /* what it is and can, or what the last one was */
     char cause[RC_TEXT_SIZE]; /* why it is not ready, or not tracking */
 };
 

@@ -406,8 +406,12 @@ void rc_node_get_health(struct rc_server_node *node, rc_health *health)
     const struct rc_link *asked = health->ready || w->state == RC_LINK_IDLE ? t : w;
     if (!health->ready && asked->down_since_us != 0)
         health->down_ms = (node->context->now_us - asked->down_since_us) / 1000;
-    snprintf(health->server, sizeof health->server, "%s",
-             w->server[0] != '\0' ? w->server : t->server);
+    const struct rc_link *known = w->server.is_known ? w : t;
+    rc_server_label(&known->server, health->server, sizeof health->server);
+    if (known->server.is_known)
+        snprintf(health->mode, sizeof health->mode, "%s",
+                 rc_identity_mode_name(known->identity.mode));
+    rc_server_tell_off(&w->server, &t->server, health->off, sizeof health->off);
     snprintf(health->address, sizeof health->address, "%s", node->address.label);
     snprintf(health->cause, sizeof health->cause, "%s",
              !health->ready && is_silent(w) ? "the server does not answer" : asked->cause);

@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 9
+#define RC_ABI 10
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -423,8 +423,12 @@ typedef struct rc_health {
     int32_t tracking;        /* 1 on; 0 not connected yet, not allowed, or no sentinels' word */
     int64_t down_ms;         /* since when not ready; 0 when ready */
     char server[64];         /* "redis 7.0.15", "" when not known yet */
+    char mode[16];           /* "standalone", "cluster", "" when not known yet */
     char address[128];       /* without user and password */
     char cause[256];         /* why not ready or not tracking; "" when all is well or unknown */
+    /* what this server, or our user there, cannot do, a line each: "tracking: why\n", "identity"
+       (another server at the same address is told by its role alone), "databases"; "" nothing */
+    char off[512];
 } rc_health;
 
 int rc_abi(void);

@@ -114,6 +114,7 @@ static void tells_how_it_is(void)
     CHECK(!health.ready && !health.tracking && health.down_ms == 300);
     CHECK(strcmp(health.cause, "Connection refused") == 0);
     CHECK(strcmp(health.address, "127.0.0.1:6379/0") == 0 && health.server[0] == '\0');
+    CHECK(health.mode[0] == '\0' && health.off[0] == '\0');
     server.refuses = false;
     server.no_tracking = true;
     peer_sleep(&server, 1001);
@@ -123,6 +124,8 @@ static void tells_how_it_is(void)
     CHECK(health.ready && !health.tracking && health.down_ms == 0);
     CHECK(strncmp(health.cause, "NOPERM", 6) == 0);
     CHECK(strcmp(health.server, "redis 7.0.15") == 0);
+    CHECK(strncmp(health.off, "tracking: NOPERM", 16) == 0);
+    CHECK(strcmp(strchr(health.off, '\n'), "\n") == 0);
     take_down();
 }
 

@@ -71,7 +71,8 @@ static void connects_with_the_first_request_only(void)
     CHECK(server.hellos == 0);
     set(0, "one");
     CHECK(peer_ended(&ops[0], 0, RC_DONE) && server.hellos == 1);
-    CHECK(strcmp(w->link->server, "redis 7.0.15") == 0);
+    CHECK(strcmp(w->link->server.name, "redis") == 0);
+    CHECK(strcmp(w->link->server.version, "7.0.15") == 0);
     get(1);
     CHECK(has_value(1, "one"));
     take_down();

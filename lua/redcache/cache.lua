@@ -507,8 +507,10 @@ end
 ---How the connections are, and what their server would do now. It asks the server, too, where that
 ---is a quarter of a second ago: the next call knows the answer.
 ---@return table|nil health ready (a read and a write would work now: false before the first use),
----tracking (copies can be kept near), down (seconds since there is no connection), server, address,
----cause (texts; why it is not ready or not tracking, "" where there is nothing to say)
+---tracking (copies can be kept near), down (seconds since there is no connection), server ("redis
+---7.0.15"), mode ("standalone", "cluster"), address, cause (texts; why it is not ready or not
+---tracking, "" where there is nothing to say), off (what this server, or our user there, cannot do:
+---"tracking", "identity", "databases" = why)
 ---@return redcache.Error|nil err closed
 function Cache:health()
     local err = core_client.closed(self._client, "read health")

@@ -78,7 +78,17 @@ describe("a client of a cluster", function()
             end
             local health = cache:health()
             assert.is_true(health.ready, health.cause)
+            assert.same({ "cluster", {} }, { health.mode, health.off })
         end
+    end)
+
+    it("is refused a numbered database where the cluster has none, and told why", function()
+        local cache = redcache.new({ url = url_of(bed.nodes[1]) .. "/1", near = false })
+        caches[#caches + 1] = cache
+        local ok, err = cache:set("k", 1)
+        assert.is_nil(ok)
+        assert.is_true(#cache:health().off.databases > 0)
+        assert.matches(cache:health().off.databases, err.message, 1, true)
     end)
 
     it("asks for the map once, and each master for its own keys in one write", function()

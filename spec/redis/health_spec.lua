@@ -89,6 +89,54 @@ describe("health", function()
     end)
 end)
 
+-- What health says of the server, once its tracked connection has shaken hands.
+local function server_of(url)
+    local cache = redcache.new({ url = url })
+    assert.is_nil((cache:get("k")))
+    clock.wait_until(function()
+        local health = cache:health()
+        return health.ready and (health.tracking or health.off.tracking)
+    end, 5)
+    local health = cache:health()
+    cache:close()
+    return health
+end
+
+describe("health().server, mode and off", function()
+    it("tell name and version, and nothing is off", function()
+        local info, health = redis:info("server"), server_of(redis:url())
+        local name = info.server_name or "redis" -- Valkey's own, beside a redis_version of 7.2.4
+        assert.equal(name .. " " .. (info[name .. "_version"]), health.server)
+        assert.same({ "standalone", {} }, { health.mode, health.off })
+    end)
+
+    it("tell what a user may not do, in the server's words", function()
+        redis:call("ACL", "SETUSER", "ann", "reset", "on", ">one", "~*", "+get", "+ping", "+pttl")
+        local off = server_of(redis:url("ann:one")).off
+        redis:call("ACL", "DELUSER", "ann")
+        for _, name in ipairs({ "tracking", "identity", "databases" }) do
+            assert.matches("^NOPERM", off[name])
+            off[name] = nil
+        end
+        assert.same({}, off)
+    end)
+
+    it("tell of a server that is too old to track", function()
+        local line = proxy.start(redis)
+        line:rule({ command = "hello", reply = "%4\r\n$6\r\nserver\r\n$5\r\nredis\r\n"
+            .. "$7\r\nversion\r\n$5\r\n7.0.4\r\n$5\r\nproto\r\n:3\r\n"
+            .. "$4\r\nmode\r\n$10\r\nstandalone\r\n" })
+        local cache = redcache.new({ url = line:url() })
+        -- The real server has not heard HELLO, and answers in RESP2: what stands here is the same.
+        cache:exists("k")
+        local off = clock.wait_until(function() return cache:health().off.tracking end, 5)
+        assert.equal("client tracking needs Redis 7.0.5 or newer", off)
+        assert.same({ "redis 7.0.4", false }, { cache:health().server, cache:health().tracking })
+        cache:close()
+        line:stop()
+    end)
+end)
+
 describe("a server without room for the second connection", function()
     it("is told, and no call waits for it", function()
         local cache = open({ group = "crowded", commandTimeout = 5 })

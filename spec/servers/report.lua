@@ -36,12 +36,14 @@ Found by asking.
 %s
 ]]
 
--- "works", or the error of the first call.
+-- "works", or the error of the first call; and what is off there: {[name] = why}.
 local function greet(bed)
     local cache = assert(require("redcache").new({ url = bed:url(), scheduler = "blocking" }))
     local ok, err = cache:set("greeting", "hello")
+    cache:get("greeting") -- over the tracked connection
+    local off = cache:health().off
     cache:close()
-    return ok and "works" or (err.message:gsub("^could not .-: ", ""))
+    return ok and "works" or (err.message:gsub("^could not .-: ", "")), off
 end
 
 local function mark(answer)
@@ -65,8 +67,10 @@ local function ask(bed, program)
 end
 
 -- "310 of 312", and the names of the files in which something failed.
-local function tell_specs(path, answers)
+local function tell_specs(path, answers, off)
     local passed, failed, files = 0, 0, {}
+    for name, why in pairs(off) do files[#files + 1] = name .. ": " .. why end
+    table.sort(files)
     for file, good, bad in temp.read(path):gmatch("(%S+) (%d+) (%d+)\n") do
         if file == "redis/tls_spec" and answers[TLS] == "no" then
             files[#files + 1] = "TLS: this program is built without it"
@@ -83,11 +87,12 @@ local function look_at(name, version, specs, program)
     local one = { name = name, version = version, specs = "", off = "cannot be had here" }
     if program == "-" then return one end
     local bed = server.start({ program = program })
-    one.off = greet(bed)
+    local off
+    one.off, off = greet(bed)
     one.answers = ask(bed, program)
     bed:stop()
     if one.off == "works" then
-        one.specs, one.off = tell_specs(specs, one.answers)
+        one.specs, one.off = tell_specs(specs, one.answers, off)
     end
     return one
 end
@@ -121,7 +126,7 @@ end
 
 if arg[1] == "--greet" then
     local bed = server.start({ program = arg[2] })
-    print(greet(bed))
+    print((greet(bed)))
     bed:stop()
 else
     local list = {}

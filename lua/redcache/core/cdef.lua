@@ -391,8 +391,12 @@ typedef struct rc_health {
     int32_t tracking;        /* 1 on; 0 not connected yet, not allowed, or no sentinels' word */
     int64_t down_ms;         /* since when not ready; 0 when ready */
     char server[64];         /* "redis 7.0.15", "" when not known yet */
+    char mode[16];           /* "standalone", "cluster", "" when not known yet */
     char address[128];       /* without user and password */
     char cause[256];         /* why not ready or not tracking; "" when all is well or unknown */
+    /* what this server, or our user there, cannot do, a line each: "tracking: why\n", "identity"
+       (another server at the same address is told by its role alone), "databases"; "" nothing */
+    char off[512];
 } rc_health;
 
 int rc_abi(void);

@@ -135,6 +135,15 @@ function core_client.stats(client)
     return out
 end
 
+-- "tracking: why\n..." as {tracking = "why", ...}
+local function read_off(text)
+    local off = {}
+    for what, why in string.gmatch(text, "([^:\n]+): ([^\n]*)\n") do
+        off[what] = why
+    end
+    return off
+end
+
 ---@return table health
 function core_client.health(client)
     local health = ffi.new("rc_health")
@@ -144,6 +153,8 @@ function core_client.health(client)
         tracking = health.tracking ~= 0,
         down = tonumber(health.down_ms) / 1000,
         server = ffi.string(health.server),
+        mode = ffi.string(health.mode),
+        off = read_off(ffi.string(health.off)),
         address = ffi.string(health.address),
         cause = ffi.string(health.cause),
     }
