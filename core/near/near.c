@@ -127,6 +127,11 @@ void rc_near_forget_need(struct rc_near_owner *owner)
 
 /* ---- handing over ---------------------------------------------------------------------------- */
 
+void rc_near_name_owner(struct rc_near_owner *owner, uint64_t server)
+{
+    atomic_store_explicit(&owner->server, server, memory_order_relaxed);
+}
+
 void rc_near_offer(struct rc_near *near, struct rc_near_owner *owner)
 {
     atomic_store_explicit(&owner->offer, RC_OFFER_OPEN, memory_order_relaxed);
@@ -141,10 +146,12 @@ uint32_t rc_near_offers(const struct rc_near *near)
 
 struct rc_near_owner *rc_near_take_offer(struct rc_near *near, const struct rc_near_owner *taker)
 {
+    uint64_t server = atomic_load_explicit(&taker->server, memory_order_relaxed);
     for (uint32_t slot = 0; slot < near->region.owner_count; slot++) {
         struct rc_near_owner *owner = &near->region.owners[slot];
         uint32_t open = RC_OFFER_OPEN;
         if (owner != taker && atomic_load_explicit(&owner->pid, memory_order_relaxed) != 0 &&
+            atomic_load_explicit(&owner->server, memory_order_relaxed) == server &&
             atomic_compare_exchange_strong(&owner->offer, &open, RC_OFFER_TAKEN))
             return owner;
     }

@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/slot.h"
 #include "redcache.h"
 
 enum {
@@ -89,13 +90,17 @@ int64_t rc_near_read_us(const struct rc_near_owner *owner);
 int64_t rc_near_need_us(const struct rc_near_owner *owner); /* INT64_MAX: nobody has read */
 void rc_near_forget_need(struct rc_near_owner *owner);
 
+/* Of several servers' owners in one region: which of them it reads. The same number in every
+   process; 0: there is but one. */
+void rc_near_name_owner(struct rc_near_owner *owner, uint64_t server);
+
 /* Handing over: a connection that is about to end offers what it has read to those that stay. One
    of them takes the offer, confirms each entry over its own connection (below), and ends the
    offer. */
 void rc_near_offer(struct rc_near *near, struct rc_near_owner *owner);
 /* How many were ever made: whether it is worth looking for one. */
 uint32_t rc_near_offers(const struct rc_near *near);
-/* Of somebody else who still lives; NULL: none that nobody has taken. */
+/* Of somebody else who still lives and reads the same server; NULL: none that nobody has taken. */
 struct rc_near_owner *rc_near_take_offer(struct rc_near *near, const struct rc_near_owner *taker);
 void rc_near_end_offer(struct rc_near_owner *owner);
 bool rc_near_is_offer_ended(const struct rc_near_owner *owner);
@@ -148,6 +153,11 @@ uint8_t rc_near_group(struct rc_near *near, const char *prefix, size_t len, size
 /* Removes entries whose time is over, from `cursor` on, looking at up to `buckets` of them. Returns
    where to go on; 0 after the end. */
 uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets);
+
+/* Drops the entries of those slots, whichever owner has filled them, from `cursor` on, looking at
+   up to `buckets` buckets. Returns where to go on; 0 after the end. */
+uint32_t rc_near_drop_slots(struct rc_near *near, const struct rc_slot_set *slots, uint32_t cursor,
+                            uint32_t buckets);
 
 /* ---- revalidation after a reconnect, and handing over ---------------------------------------- */
 

@@ -47,6 +47,11 @@ static inline _Atomic uint32_t *rc_near_write_version_of(const struct rc_near *n
     return &near->region.write_versions[(uint32_t)(hash >> 20) & near->region.write_versions_mask];
 }
 
+/* Nobody gives the stripe's mutex back: it is damaged, or its holder stands still, perhaps in the
+   middle of putting an entry. What is there goes out of sight, and whatever has a stamp by now is
+   not served any more: what cannot be removed must not be read. */
+void rc_near_give_up(struct rc_near *near, struct rc_stripe *stripe);
+
 /* False: no block with a header, a key and a value can be there. */
 static inline bool rc_near_peek(const struct rc_stripe *stripe, uint32_t ref,
                                 struct rc_near_peek *peek)

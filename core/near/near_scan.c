@@ -53,6 +53,55 @@ uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets)
     return cursor < total ? cursor : 0;
 }
 
+/* ---- slots that left ------------------------------------------------------------------------- */
+
+static bool is_empty(const struct rc_index_bucket *bucket)
+{
+    for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++)
+        if (rc_index_ref(bucket, slot) != 0)
+            return false;
+    return true;
+}
+
+/* Under the mutex. */
+static void drop_slots_of(struct rc_stripe *stripe, struct rc_index_bucket *bucket,
+                          const struct rc_slot_set *slots)
+{
+    for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++) {
+        uint32_t ref = rc_index_ref(bucket, slot);
+        if (ref == 0)
+            continue;
+        if (!rc_stripe_has(stripe, ref)) /* damaged: it has emptied itself */
+            return;
+        struct rc_block *block = rc_block_at(stripe->arena, ref);
+        if (!rc_slot_set_has(slots, rc_slot(rc_block_key(block), block->key_len)))
+            continue;
+        rc_stripe_haunt(stripe, rc_stripe_hash(stripe, ref)); /* it is not cold for it */
+        rc_stripe_remove(stripe, (struct rc_index_spot){bucket, slot});
+        rc_stripe_count(stripe, RC_STRIPE_INVALIDATIONS);
+    }
+}
+
+uint32_t rc_near_drop_slots(struct rc_near *near, const struct rc_slot_set *slots, uint32_t cursor,
+                            uint32_t buckets)
+{
+    uint32_t total = bucket_total(near), per_stripe = near->region.shape.bucket_count;
+    for (; buckets > 0 && cursor < total; buckets--, cursor++) {
+        struct rc_stripe *stripe;
+        struct rc_index_bucket *bucket = bucket_at(near, cursor, &stripe);
+        if (is_empty(bucket))
+            continue;
+        if (rc_stripe_lock(stripe)) {
+            drop_slots_of(stripe, bucket, slots);
+            rc_stripe_unlock(stripe);
+        } else {
+            rc_near_give_up(near, stripe);
+            cursor += per_stripe - 1 - cursor % per_stripe; /* nothing of it is served any more */
+        }
+    }
+    return cursor < total ? cursor : 0;
+}
+
 /* ---- revalidation ---------------------------------------------------------------------------- */
 
 /* Whose entries are claimed: by their stamps. */

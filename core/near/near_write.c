@@ -173,10 +173,7 @@ static bool remove_key(struct rc_near *near, struct rc_stripe *stripe, uint64_t 
     return is_known;
 }
 
-/* Nobody gives the stripe's mutex back: it is damaged, or its holder stands still, perhaps in the
-   middle of putting an entry of the key. What is there goes out of sight, and whatever has a stamp
-   by now is not served any more. */
-static void give_up(struct rc_near *near, struct rc_stripe *stripe)
+void rc_near_give_up(struct rc_near *near, struct rc_stripe *stripe)
 {
     rc_stripe_abandon(stripe);
     rc_region_renew_all(&near->region);
@@ -215,7 +212,7 @@ static bool drop(struct rc_near *near, const char *key, size_t len, enum rc_near
         is_known = remove_key(near, stripe, hash, key, len, cause, version);
         rc_stripe_unlock(stripe);
     } else { /* what cannot be removed must not be read */
-        give_up(near, stripe);
+        rc_near_give_up(near, stripe);
     }
     return is_known;
 }

@@ -45,7 +45,8 @@ struct rc_near_owner {
     _Atomic int32_t pid;                /* 0: free. Changed under the region's mutex */
     uint64_t started;                   /* of the process, against a pid's reuse; as pid */
     _Atomic int64_t asof_us;
-    _Atomic uint32_t offer; /* RC_OFFER_*: moves on from one to the next, and back with the pid */
+    _Atomic uint32_t offer;  /* RC_OFFER_*: moves on from one to the next, and back with the pid */
+    _Atomic uint64_t server; /* rc_near_name_owner */
     alignas(64) _Atomic int64_t read_us;
     _Atomic int64_t need_us;
 };

@@ -334,8 +334,54 @@ static void leaves_plain_values_to_the_owner_that_offers(void)
     close_bed(&bed);
 }
 
+static void takes_over_what_is_offered_of_the_same_server_alone(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    struct rc_near_owner *leaving = bed.owner, *stays = rc_near_add_owner(bed.near);
+    rc_near_name_owner(leaving, 7001);
+    rc_near_name_owner(stays, 7002);
+    rc_near_offer(bed.near, leaving);
+    CHECK(rc_near_take_offer(bed.near, stays) == NULL);
+    rc_near_name_owner(stays, 7001);
+    CHECK(rc_near_take_offer(bed.near, stays) == leaving);
+    rc_near_remove_owner(bed.near, stays);
+    close_bed(&bed);
+}
+
+static void drops_the_entries_of_slots(void)
+{
+    enum { KEYS = 500 };
+    static struct rc_slot_set slots;
+    struct bed bed;
+    char key[40];
+    int wrong = 0, gone = 0;
+    if (!open_bed(&bed, 1 << 20))
+        return;
+    fill_keys(&bed, "key:", KEYS, 0);
+    memset(&slots, 0, sizeof slots);
+    for (uint32_t slot = 0; slot < RC_SLOT_COUNT; slot += 3)
+        rc_slot_set_add(&slots, slot);
+    uint32_t cursor = 0, turns = 0;
+    do
+        cursor = rc_near_drop_slots(bed.near, &slots, cursor, 16);
+    while (cursor != 0 && ++turns < 10000);
+    CHECK(cursor == 0 && turns > 1);
+    for (int i = 0; i < KEYS; i++) {
+        snprintf(key, sizeof key, "key:%d", i);
+        bool is_gone = look(&bed, key) == RC_NEAR_MISS;
+        wrong += is_gone != (rc_slot(key, strlen(key)) % 3 == 0);
+        gone += is_gone;
+    }
+    CHECK(wrong == 0 && gone > KEYS / 6 && gone < KEYS / 2);
+    close_bed(&bed);
+}
+
 int main(void)
 {
+    TEST(takes_over_what_is_offered_of_the_same_server_alone);
+    TEST(drops_the_entries_of_slots);
     TEST(finds_a_group_by_its_prefix);
     TEST(holds_a_group_to_its_most_bytes);
     TEST(keeps_a_groups_least_bytes_while_others_press);
