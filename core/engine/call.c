@@ -396,10 +396,11 @@ void rc_call_start(struct rc_calls *calls, struct rc_op *op)
 void rc_call_start_barrier(struct rc_calls *calls, struct rc_op *op)
 {
     struct rc_server_node *node = rc_topology_node(calls->topology, RC_SLOT_ANY);
-    struct rc_req *req = node->near != NULL ? rc_horizon_ping(&node->horizon) : NULL;
+    /* In a cluster an answer of one node proves nothing: the caller reads. */
+    bool is_possible = node->near != NULL && rc_topology_owners(calls->topology) == NULL;
+    struct rc_req *req = is_possible ? rc_horizon_ping(&node->horizon) : NULL;
     if (req == NULL) {
-        rc_context_fail(calls->context, op, node->near != NULL ? RC_ERR_NOMEM : RC_ERR_ARGUMENT,
-                        NULL);
+        rc_context_fail(calls->context, op, is_possible ? RC_ERR_NOMEM : RC_ERR_ARGUMENT, NULL);
         return;
     }
     req->done = on_answer;

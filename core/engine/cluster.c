@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/command.h"
 #include "engine/redirect.h"
+#include "engine/slot_word.h"
 
 enum {
     REFRESH_GAP_MS = 500,  /* and half as much again by chance */
@@ -58,7 +58,7 @@ static void wait_for_server(struct rc_cluster *cluster, struct rc_req *req, cons
 
 /* ---- the map --------------------------------------------------------------------------------- */
 
-static void want(struct rc_cluster *cluster)
+void rc_cluster_want(struct rc_cluster *cluster)
 {
     struct rc_context *context = cluster->context;
     cluster->is_wanted = true;
@@ -69,31 +69,6 @@ static void want(struct rc_cluster *cluster)
     int64_t at_us = cluster->asked_us == 0 ? 0 : cluster->asked_us + gap_us;
     rc_context_set_timer(context, &cluster->refresh,
                          at_us > context->now_us ? at_us : context->now_us);
-}
-
-/* Reads "name:number" from the text of CLUSTER INFO; -1: it is not there. */
-static int64_t read_field(const rc_node *info, const char *name)
-{
-    size_t len = strlen(name);
-    for (size_t at = 0; info->str != NULL && at + len < info->len; at++) {
-        if ((at > 0 && info->str[at - 1] != '\n') || memcmp(info->str + at, name, len) != 0)
-            continue;
-        int64_t number = 0;
-        for (at += len; at < info->len && info->str[at] >= '0' && info->str[at] <= '9'; at++)
-            number = 10 * number + (info->str[at] - '0');
-        return number;
-    }
-    return -1;
-}
-
-static bool has_line(const rc_node *info, const char *line)
-{
-    size_t len = strlen(line);
-    for (size_t at = 0; info->str != NULL && at + len <= info->len; at++) {
-        if (memcmp(info->str + at, line, len) == 0)
-            return true;
-    }
-    return false;
 }
 
 /* Gives each slot to the node that the map names. A slot of nobody keeps the node it had, which
@@ -113,8 +88,10 @@ static void install(struct rc_cluster *cluster, const struct rc_link *asked)
             int number = rc_topology_find(
                 topology, server->host[0] != '\0' ? server->host : asked->address->host,
                 server->port);
-            if (number >= 0) /* else there is no memory: a MOVED will say it again */
+            if (number >= 0) { /* else there is no memory: a MOVED will say it again */
                 rc_topology_assign(topology, (uint16_t)first, (uint16_t)last, number);
+                rc_node_name(rc_topology_at(topology, (uint16_t)number), server->id);
+            }
         }
         first = last + 1;
     }
@@ -150,64 +127,32 @@ static bool is_new_enough(struct rc_cluster *cluster, int64_t epoch)
     return now_us - cluster->older_us > (int64_t)OLDER_MS * 1000;
 }
 
-/* The question's error, of SLOTS or of INFO; NULL: there is none. */
-static const rc_node *find_refusal(const rc_node *info, const struct rc_reply *reply)
-{
-    if (info == NULL)
-        return NULL;
-    return reply->nodes[0].type == '-' ? &reply->nodes[0] : info->type == '-' ? info : NULL;
-}
-
 static void on_map(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
     struct rc_cluster *cluster = req->owner;
+    struct rc_slot_word word;
     (void)text;
     cluster->req = NULL;
-    const rc_node *info = status == 0 ? &reply->nodes[rc_reply_skip(reply, 0)] : NULL;
-    int64_t epoch = info != NULL ? read_field(info, "cluster_current_epoch:") : -1;
+    rc_slot_word_read(&word, cluster->map, status, reply);
     /* A node that sees no majority says so after a while; until then its map may be an old one. */
-    bool is_good = info != NULL && epoch >= 0 && has_line(info, "cluster_state:ok") &&
-                   is_new_enough(cluster, epoch) && rc_slot_map_read(cluster->map, reply, 0) == 0 &&
-                   cluster->map->covered > 0;
+    bool is_good = word.is_answer && word.epoch >= 0 && word.is_ok &&
+                   is_new_enough(cluster, word.epoch) && cluster->map->covered > 0;
     if (is_good) {
-        cluster->epoch = epoch;
+        cluster->epoch = word.epoch;
         cluster->older_us = 0;
         cluster->is_wanted = false;
         install(cluster, req->link);
-    } else if (cluster->epoch < 0 && info != NULL &&
-               rc_slot_map_read(cluster->map, reply, 0) == 0) {
+    } else if (cluster->epoch < 0 && word.is_answer) {
         install(cluster, req->link); /* the first: better than none */
     }
-    const rc_node *refusal = find_refusal(info, reply);
-    bool is_refused = refusal != NULL; /* asking again does not help */
-    if (refusal != NULL)
-        rc_node_text(refusal, cluster->refusal);
+    if (word.refusal != NULL)
+        rc_node_text(word.refusal, cluster->refusal);
     else if (is_good)
         cluster->refusal[0] = '\0';
+    bool is_refused = word.refusal != NULL; /* asking again does not help */
     /* As long as a master is away it may have an heir. */
     if (cluster->is_wanted || (!is_good && !is_refused) || find_lost(cluster) != NULL)
-        want(cluster);
-}
-
-static struct rc_req *take_question(struct rc_cluster *cluster)
-{
-    struct rc_req *req = rc_req_take(cluster->context);
-    if (req == NULL)
-        return NULL;
-    int error = rc_command_head(&req->bytes, 2);
-    error |= rc_command_text(&req->bytes, "CLUSTER");
-    error |= rc_command_text(&req->bytes, "SLOTS");
-    error |= rc_command_head(&req->bytes, 2);
-    error |= rc_command_text(&req->bytes, "CLUSTER");
-    error |= rc_command_text(&req->bytes, "INFO");
-    if (error != 0) {
-        rc_req_give(req);
-        return NULL;
-    }
-    req->expect = 2;
-    req->done = on_map;
-    req->owner = cluster;
-    return req;
+        rc_cluster_want(cluster);
 }
 
 static void ask(struct rc_cluster *cluster)
@@ -216,12 +161,14 @@ static void ask(struct rc_cluster *cluster)
     if (context->closing)
         return;
     struct rc_server_node *node = rc_topology_any(cluster->topology, rc_context_random(context));
-    struct rc_req *req = take_question(cluster);
+    struct rc_req *req = rc_slot_word_ask(context);
     cluster->asked_us = context->now_us;
     if (req == NULL) {
-        want(cluster);
+        rc_cluster_want(cluster);
         return;
     }
+    req->done = on_map;
+    req->owner = cluster;
     cluster->req = req;
     cluster->is_wanted = false;
     context->stats.map_refreshes++;
@@ -234,21 +181,23 @@ void rc_cluster_on_ready(struct rc_cluster *cluster, struct rc_link *link)
     bool is_first = !cluster->is_on;
     if (link->identity.mode != RC_SERVER_CLUSTER)
         return;
+    if (rc_topology_expect_many(cluster->topology) != 0)
+        return; /* the next connection tries again */
     if (cluster->map == NULL) {
         cluster->map = malloc(sizeof *cluster->map);
         if (cluster->map == NULL)
-            return; /* the next connection tries again */
+            return;
         rc_slot_map_init(cluster->map);
     }
     cluster->is_on = true;
     if (is_first)
-        want(cluster);
+        rc_cluster_want(cluster);
 }
 
 void rc_cluster_on_down(struct rc_cluster *cluster, const struct rc_link *link)
 {
     if (cluster->is_on && link->state == RC_LINK_BACKOFF) /* it was lost, and not closed by us */
-        want(cluster);
+        rc_cluster_want(cluster);
 }
 
 /* ---- following ------------------------------------------------------------------------------- */
@@ -281,7 +230,7 @@ bool rc_cluster_resolve(struct rc_cluster *cluster, const struct rc_link *link, 
     if (redirect.kind == RC_REDIRECT_NONE)
         return false;
     if (redirect.kind != RC_REDIRECT_ASK)
-        want(cluster);
+        rc_cluster_want(cluster);
     if (redirect.kind == RC_REDIRECT_WAIT)
         return true;
     int number = rc_topology_find(
@@ -300,7 +249,7 @@ bool rc_cluster_follow(struct rc_cluster *cluster, struct rc_req *req, const str
 {
     const rc_node *said;
     struct rc_cluster_way way;
-    if (req == cluster->req || req->hops >= RC_HOPS_MAX || !is_undone(req, reply, &said) ||
+    if (req->stays || req->hops >= RC_HOPS_MAX || !is_undone(req, reply, &said) ||
         !rc_cluster_resolve(cluster, req->link, said, &way))
         return false;
     req->is_asking = way.kind == RC_REDIRECT_ASK;

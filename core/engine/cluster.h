@@ -50,6 +50,8 @@ void rc_cluster_deinit(struct rc_cluster *cluster); /* after rc_cluster_shutdown
 /* Fails what waits. Before the links' shutdown. */
 void rc_cluster_shutdown(struct rc_cluster *cluster);
 
+/* Asks for the map again, now or when it is time. */
+void rc_cluster_want(struct rc_cluster *cluster);
 /* A link has shaken hands; it was lost, or could not be made. */
 void rc_cluster_on_ready(struct rc_cluster *cluster, struct rc_link *link);
 void rc_cluster_on_down(struct rc_cluster *cluster, const struct rc_link *link);

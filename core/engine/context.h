@@ -44,6 +44,7 @@ struct rc_req {
     bool is_held;      /* it waits until the server can do it: `link->cause` says why */
     bool needs_word;   /* it is sent only while others say that this is the right server */
     bool is_asking;    /* each of its commands goes behind ASKING: the slot is on its way there */
+    bool stays;        /* it concerns its link's server: a redirection is an answer like others */
     bool is_tracked;   /* Redis shall tell us when what it reads changes */
     int16_t script;    /* its number, of a request that is one; or -1 */
     bool may_retry;    /* harmless to send twice */

@@ -84,6 +84,24 @@ static int64_t unvouched_since(void *owner, char why[RC_TEXT_SIZE])
     return rc_sentinel_unvouched_since(&engine->sentinel, why);
 }
 
+static void on_watch(void *owner, struct rc_server_node *node)
+{
+    struct rc_engine *engine = owner;
+    rc_ownership_watch(&engine->ownership, node);
+}
+
+static bool may_keep(void *owner, const struct rc_server_node *node, const char *key, size_t len)
+{
+    struct rc_engine *engine = owner;
+    return rc_topology_may_keep(&engine->topology, node, key, len);
+}
+
+static void on_doubt(void *owner)
+{
+    struct rc_engine *engine = owner;
+    rc_cluster_want(&engine->cluster);
+}
+
 /* What knows more than one server. Where that fails nothing is left of the lends either. */
 static int init_many(struct rc_engine *engine)
 {
@@ -94,6 +112,13 @@ static int init_many(struct rc_engine *engine)
         error = rc_sentinel_init(&engine->sentinel, context, topology, &engine->lends);
         if (error != 0)
             rc_cluster_deinit(&engine->cluster);
+    }
+    if (error == 0) {
+        error = rc_ownership_init(&engine->ownership, context, topology, on_doubt, engine);
+        if (error != 0) {
+            rc_sentinel_deinit(&engine->sentinel);
+            rc_cluster_deinit(&engine->cluster);
+        }
     }
     if (error != 0)
         rc_lends_deinit(&engine->lends);
@@ -113,6 +138,8 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
                                       .on_answer = on_answer,
                                       .on_push = on_push,
                                       .on_silence = on_silence,
+                                      .on_watch = on_watch,
+                                      .may_keep = may_keep,
                                       .may_open = has_sentinels ? may_open : NULL,
                                       .unvouched_since = has_sentinels ? unvouched_since : NULL};
     struct rc_context *context = &engine->context;
@@ -159,6 +186,7 @@ void rc_engine_deinit(struct rc_engine *engine)
     rc_locks_deinit(&engine->locks);
     rc_track_deinit(&engine->track);
     rc_fetches_deinit(&engine->fetches);
+    rc_ownership_deinit(&engine->ownership);
     rc_sentinel_deinit(&engine->sentinel);
     rc_lends_deinit(&engine->lends);
     rc_cluster_deinit(&engine->cluster);
@@ -521,22 +549,45 @@ void rc_engine_close(struct rc_engine *engine)
 
 void rc_engine_warm(struct rc_engine *engine)
 {
-    rc_node_warm(rc_topology_node(&engine->topology, RC_SLOT_ANY));
+    rc_topology_warm(&engine->topology);
 }
 
 bool rc_engine_offer(struct rc_engine *engine)
 {
-    return rc_node_offer(rc_topology_node(&engine->topology, RC_SLOT_ANY));
+    bool has_offered = false;
+    RC_TOPOLOGY_NODES(node, &engine->topology)
+    {
+        has_offered |= rc_node_offer(node);
+    }
+    return has_offered;
 }
 
-bool rc_engine_is_offer_ended(const struct rc_engine *engine)
+bool rc_engine_is_offer_ended(struct rc_engine *engine)
 {
-    return rc_near_is_offer_ended(engine->topology.node.owner);
+    bool is_ended = true;
+    RC_TOPOLOGY_NODES(node, &engine->topology)
+    {
+        is_ended &= !node->revalidate.is_leaving || rc_near_is_offer_ended(node->owner);
+    }
+    return is_ended;
 }
 
-int64_t rc_engine_asof_us(const struct rc_engine *engine)
+/* Of a cluster: the oldest of those whose copies are read. */
+int64_t rc_engine_asof_us(struct rc_engine *engine)
 {
-    return engine->near != NULL ? rc_near_asof(engine->topology.node.owner) : 0;
+    const struct rc_topology *topology = &engine->topology;
+    int64_t asof_us = INT64_MAX;
+    if (engine->near == NULL)
+        return 0;
+    if (topology->owners == NULL)
+        return rc_near_asof(topology->node.owner);
+    RC_TOPOLOGY_NODES(node, &engine->topology)
+    {
+        bool is_read = node->near != NULL && node->slots > 0 && node->horizon.is_watching;
+        if (is_read && rc_near_asof(node->owner) < asof_us)
+            asof_us = rc_near_asof(node->owner);
+    }
+    return asof_us < INT64_MAX ? asof_us : 0;
 }
 
 bool rc_engine_is_drained(const struct rc_engine *engine)

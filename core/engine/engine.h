@@ -19,6 +19,7 @@
 #include "engine/lease.h"
 #include "engine/lend.h"
 #include "engine/lock.h"
+#include "engine/ownership.h"
 #include "engine/login.h"
 #include "engine/sentinel.h"
 #include "engine/topology.h"
@@ -36,6 +37,7 @@ struct rc_engine {
     struct rc_locks locks;
     struct rc_lends lends;
     struct rc_sentinel sentinel;
+    struct rc_ownership ownership;
     struct rc_near *near; /* NULL: none. The client's; outlives the engine */
     struct rc_fetches fetches;
     struct rc_list running; /* ops by their `active` link */
@@ -91,10 +93,10 @@ void rc_engine_warm(struct rc_engine *engine);
 /* This engine is about to end: others on this machine may take over what it has read, until
    rc_engine_is_offer_ended. False: it has nothing that could be handed over. */
 bool rc_engine_offer(struct rc_engine *engine);
-bool rc_engine_is_offer_ended(const struct rc_engine *engine);
+bool rc_engine_is_offer_ended(struct rc_engine *engine);
 
 /* Up to when the near copies are known coherent; 0: none are, or there is no near cache. */
-int64_t rc_engine_asof_us(const struct rc_engine *engine);
+int64_t rc_engine_asof_us(struct rc_engine *engine);
 
 /* Closing: first give everything back, then, when is_drained or the patience is over, end. */
 void rc_engine_close(struct rc_engine *engine);

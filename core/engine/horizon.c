@@ -39,7 +39,7 @@ static int64_t need_us(const struct rc_horizon *horizon)
 }
 
 /* A quarter: an answer that takes as long as that again still comes in time. */
-static int64_t period_us(const struct rc_horizon *horizon)
+int64_t rc_horizon_period_us(const struct rc_horizon *horizon)
 {
     int64_t period = need_us(horizon) / 4;
     return period > TICK_MIN_US ? period : TICK_MIN_US;
@@ -47,7 +47,7 @@ static int64_t period_us(const struct rc_horizon *horizon)
 
 static void set_timer(struct rc_horizon *horizon)
 {
-    int64_t period = period_us(horizon);
+    int64_t period = rc_horizon_period_us(horizon);
     int64_t after_us = horizon->pace_us < period ? horizon->pace_us : period;
     horizon->pace_us = 2 * after_us;
     rc_context_set_timer(horizon->context, &horizon->timer, horizon->context->now_us + after_us);
@@ -81,7 +81,7 @@ static void heartbeat_if_due(struct rc_horizon *horizon)
     struct rc_link *link = horizon->link;
     int64_t last_us =
         horizon->heartbeat_us > link->confirmed_us ? horizon->heartbeat_us : link->confirmed_us;
-    bool is_due = context->now_us - last_us >= period_us(horizon) - TICK_MIN_US;
+    bool is_due = context->now_us - last_us >= rc_horizon_period_us(horizon) - TICK_MIN_US;
     if (!rc_link_is_ready(link) || horizon->heartbeat != NULL || !is_due)
         return;
     struct rc_req *req = rc_link_question(link);
@@ -121,7 +121,7 @@ struct rc_req *rc_horizon_ping(struct rc_horizon *horizon)
 
 int64_t rc_horizon_reach(const struct rc_horizon *horizon, int64_t sent_us)
 {
-    int64_t bound_us = horizon->link->confirmed_us + period_us(horizon);
+    int64_t bound_us = horizon->link->confirmed_us + rc_horizon_period_us(horizon);
     return sent_us < bound_us ? sent_us : bound_us;
 }
 
@@ -146,7 +146,7 @@ static void on_tick(void *context, struct rc_timer *timer)
     if (horizon->on_watch != NULL)
         horizon->on_watch(horizon);
     /* Readers tell of themselves once in an eighth of what they need. */
-    if (horizon->is_offered || now_us - read_us <= period_us(horizon) + need / 8) {
+    if (horizon->is_offered || now_us - read_us <= rc_horizon_period_us(horizon) + need / 8) {
         heartbeat_if_due(horizon);
     } else if (!horizon->stays && now_us - rc_near_asof(horizon->owner) > need) {
         horizon->is_watching = false; /* a read now goes to Redis, and we watch again */

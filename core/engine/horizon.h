@@ -50,6 +50,8 @@ void rc_horizon_offer(struct rc_horizon *horizon);
 /* A PING whose answer brings all that was acknowledged before it was sent; with the heartbeat's
    question where the last one is too old. `done` as rc_req says. NULL: no memory. */
 struct rc_req *rc_horizon_ping(struct rc_horizon *horizon);
+/* How often a heartbeat is sent while somebody reads: a quarter of what the readers need. */
+int64_t rc_horizon_period_us(const struct rc_horizon *horizon);
 /* T has answered a request that was sent at sent_us: up to when it is known coherent. */
 int64_t rc_horizon_reach(const struct rc_horizon *horizon, int64_t sent_us);
 

@@ -24,14 +24,6 @@ static struct rc_link *link_t(struct rc_server_node *node)
     return &node->links[RC_LINK_T];
 }
 
-/* A slot that leaves takes its pushes along, at some time: what we have read of it is not known
-   coherent, however often the node answers. So nothing is kept near. */
-static bool is_in_cluster(const struct rc_server_node *node)
-{
-    return node->links[RC_LINK_W].identity.mode == RC_SERVER_CLUSTER ||
-           node->links[RC_LINK_T].identity.mode == RC_SERVER_CLUSTER;
-}
-
 /* ---- do both links lead to one server? ------------------------------------------------------- */
 
 /* Of two links to two servers, the one to be made again. One and the same for some tries, or a
@@ -40,7 +32,7 @@ static bool is_in_cluster(const struct rc_server_node *node)
 static struct rc_link *wrong_of(struct rc_server_node *node, struct rc_link *younger,
                                 struct rc_link *older)
 {
-    if (younger->identity.role != older->identity.role && !is_in_cluster(node)) {
+    if (younger->identity.role != older->identity.role && !node->is_in_cluster) {
         if (younger->identity.role == RC_SERVER_REPLICA)
             return younger;
         if (older->identity.role == RC_SERVER_REPLICA)
@@ -63,6 +55,18 @@ static const char *judge_role(const struct rc_link *link)
     return is_wrong ? "the server is a replica: the sentinels will name the master" : NULL;
 }
 
+/* A slot that leaves takes its pushes along, at some time: of what a cluster's node says nothing is
+   known coherent, however often it answers, until others have vouched for it. */
+static void learn_mode(struct rc_server_node *node, const struct rc_link *link)
+{
+    bool is_in_cluster = link->identity.mode == RC_SERVER_CLUSTER;
+    if (is_in_cluster == node->is_in_cluster)
+        return;
+    node->is_in_cluster = is_in_cluster;
+    if (!node->only_master)
+        node->vouched_us = is_in_cluster ? 0 : INT64_MAX;
+}
+
 /* This link has shaken hands: compares its server with the other link's. NULL: they are one, as far
    as is known, or the other link was the wrong one and is down now; else why this one must go. */
 static const char *on_link_greeted(struct rc_link *link)
@@ -70,6 +74,7 @@ static const char *on_link_greeted(struct rc_link *link)
     struct rc_server_node *node = link->node;
     struct rc_link *other = link->role == RC_LINK_W ? link_t(node) : link_w(node);
     const char *objection = judge_role(link);
+    learn_mode(node, link);
     if (objection != NULL || !rc_link_is_ready(other))
         return objection;
     if (!rc_identity_differs(&link->identity, &other->identity)) {
@@ -155,7 +160,7 @@ static void on_link_missed(struct rc_link *link)
 static void on_link_answered(struct rc_link *link, int64_t sent_us)
 {
     struct rc_server_node *node = link->node;
-    if (!link->tracking || is_in_cluster(node))
+    if (!link->tracking)
         return;
     node->reached_us = rc_horizon_reach(&node->horizon, sent_us);
     move_horizon(node);
@@ -186,7 +191,16 @@ static void on_link_push(struct rc_link *link, const struct rc_reply *push)
 
 static void on_watch(struct rc_horizon *horizon)
 {
-    rc_revalidate_adopt(&RC_CONTAINER(horizon, struct rc_server_node, horizon)->revalidate);
+    struct rc_server_node *node = RC_CONTAINER(horizon, struct rc_server_node, horizon);
+    rc_revalidate_adopt(&node->revalidate);
+    if (node->is_in_cluster)
+        node->news.on_watch(node->news.owner, node);
+}
+
+static bool may_confirm(const struct rc_link *link, const char *key, size_t len)
+{
+    const struct rc_server_node *node = link->node;
+    return !node->is_in_cluster || node->news.may_keep(node->news.owner, node, key, len);
 }
 
 static int init_near(struct rc_server_node *node, struct rc_near *near)
@@ -202,9 +216,29 @@ static int init_near(struct rc_server_node *node, struct rc_near *near)
     if (error == 0 &&
         (error = rc_revalidate_init(&node->revalidate, node->context, t, near, node->owner)) != 0)
         rc_horizon_deinit(&node->horizon);
-    if (error != 0)
+    if (error != 0) {
         rc_near_remove_owner(near, node->owner);
+        node->owner = NULL;
+        node->near = NULL;
+    } else {
+        node->revalidate.may_confirm = may_confirm;
+    }
     return error;
+}
+
+/* One number for one server, in every process of the machine. */
+static uint64_t number_of(const struct rc_address *address)
+{
+    static const struct rc_seed NO_SEED;
+    return rc_siphash(&NO_SEED, address->label, strlen(address->label));
+}
+
+void rc_node_keep(struct rc_server_node *node, struct rc_near *near)
+{
+    if (node->near == NULL && near != NULL)
+        (void)init_near(node, near); /* without memory: without near copies */
+    if (node->near != NULL)
+        rc_near_name_owner(node->owner, number_of(&node->address));
 }
 
 static int init_links(struct rc_server_node *node)
@@ -244,6 +278,9 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
     node->address = *address;
     node->news = *news;
     node->slots = 0;
+    node->id[0] = '\0';
+    node->is_in_cluster = false;
+    node->voice = (struct rc_voice){.epoch = -1};
     node->only_master = false;
     node->vouched_us = INT64_MAX;
     node->reached_us = 0;
@@ -268,6 +305,23 @@ void rc_node_deinit(struct rc_server_node *node)
         rc_near_remove_owner(node->near, node->owner);
     }
     deinit_links(node);
+}
+
+void rc_node_name(struct rc_server_node *node, const char id[RC_SLOT_ID_SIZE])
+{
+    if (id[0] != '\0')
+        memcpy(node->id, id, sizeof node->id);
+}
+
+void rc_node_reuse(struct rc_server_node *node, const struct rc_address *address)
+{
+    node->address = *address;
+    node->suspect = NULL;
+    node->id[0] = '\0';
+    node->voice = (struct rc_voice){.epoch = -1};
+    if (node->is_in_cluster)
+        node->vouched_us = 0; /* of this one nobody has spoken yet */
+    rc_node_begin_epoch(node);
 }
 
 void rc_node_move(struct rc_server_node *node, const struct rc_address *address)
@@ -306,7 +360,7 @@ bool rc_node_offer(struct rc_server_node *node)
 bool rc_node_can_keep(const struct rc_server_node *node)
 {
     const struct rc_link *t = &node->links[RC_LINK_T];
-    if (node->near == NULL || t->refused || t->ended || is_in_cluster(node))
+    if (node->near == NULL || t->refused || t->ended)
         return false;
     /* Not yet connected: the first read pays for it as it would on W. Lost: W may be alive. */
     return rc_link_is_ready(t) ? t->tracking : t->attempts == 0;

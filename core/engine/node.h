@@ -23,6 +23,7 @@
 #include "engine/link.h"
 #include "engine/replay.h"
 #include "engine/revalidate.h"
+#include "engine/slot_map.h"
 #include "near/near.h"
 
 struct rc_server_node;
@@ -46,6 +47,21 @@ struct rc_node_news {
     /* As rc_link's. NULL: the address is known, and stays. */
     bool (*may_open)(void *owner, struct rc_link *link);
     int64_t (*unvouched_since)(void *owner, char why[RC_TEXT_SIZE]);
+    /* Near copies of a cluster's node are being read. Said several times within maxStale. */
+    void (*on_watch)(void *owner, struct rc_server_node *node);
+    /* Whether what this node says of the key may be kept near: it is the key's owner. */
+    bool (*may_keep)(void *owner, const struct rc_server_node *node, const char *key, size_t len);
+};
+
+/* What one node of a cluster says of who owns which slots: ownership.h. */
+struct rc_voice {
+    struct rc_req *req; /* the question under way, or NULL */
+    int64_t heard_us;   /* when the last one was sent that it has answered as a member of a cluster
+                           that works; 0: never */
+    int64_t epoch;      /* the node's own, as it said last; -1: never */
+    uint32_t round;     /* of the question */
+    int64_t ready_us;   /* up to when it is vouched for, once the copies of slots that left are
+                           gone */
 };
 
 /* The links that a node has from its beginning; by their roles, which come first. */
@@ -60,16 +76,22 @@ struct rc_server_node {
     struct rc_near *near; /* NULL: none. The client's; outlives the engine */
     struct rc_near_owner *owner;
 
+    uint16_t number; /* among the topology's */
+
     /* Engine only. */
     struct rc_link links[RC_NODE_LINKS]; /* index: enum rc_link_role */
     struct rc_horizon horizon;
     struct rc_revalidate revalidate;
     struct rc_replay replay;
-    uint32_t slots; /* that are its own, where there are several nodes: topology's */
+    uint32_t slots;           /* that are its own, where there are several nodes: topology's */
+    char id[RC_SLOT_ID_SIZE]; /* its name in a cluster; "": not known */
+    bool is_in_cluster;
+    struct rc_voice voice;
     /* What others say of the server, beside itself. */
     bool only_master; /* as a replica it is not the one that was meant */
-    int64_t
-        vouched_us; /* up to when they say that it is the right one; INT64_MAX: nobody is asked */
+    /* Up to when they say that it is the right one, and a cluster's masters that its slots are its
+       own; INT64_MAX: nobody is asked. */
+    int64_t vouched_us;
     int64_t reached_us;   /* up to when T says that it is coherent; 0: T is down */
     struct rc_req *check; /* asks W's server how it is, for rc_node_get_health; or NULL */
     /* While the links lead to two servers. */
@@ -118,14 +140,20 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
                  const struct rc_address *address, struct rc_near *near,
                  const struct rc_node_news *news);
 void rc_node_deinit(struct rc_server_node *node); /* after the links' shutdown */
+/* Near copies of what it says are kept from now on, if they are not yet and there is room. */
+void rc_node_keep(struct rc_server_node *node, struct rc_near *near);
 
 /* Readies a link to this node that may be lent: on_down and on_gone are the caller's to set. */
 int rc_node_init_spare(struct rc_server_node *node, struct rc_link *link);
 
+/* Its name in the cluster; "": not told. */
+void rc_node_name(struct rc_server_node *node, const char id[RC_SLOT_ID_SIZE]);
+/* It stands for another server from now on. Only where nobody uses it. */
+void rc_node_reuse(struct rc_server_node *node, const struct rc_address *address);
 /* The server is at another address now: its links are made again there. */
 void rc_node_move(struct rc_server_node *node, const struct rc_address *address);
-/* Others have said that this is the right server, in answer to what was sent then. What waited for
-   that is sent. */
+/* Others have said that this is the right server, or that its slots are its own, in answer to what
+   was sent then. What waited for that is sent. */
 void rc_node_vouch(struct rc_server_node *node, int64_t vouched_us);
 
 /* Changes may have passed us by: nothing that was read up to now is known coherent. */

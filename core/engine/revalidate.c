@@ -100,7 +100,8 @@ static bool confirm(struct batch *batch, const struct rc_near_claim *claim, cons
     const char *key = rc_buf_head(&batch->keys) + claim->key_at;
     rc_result entry = {.ttl_ms = ttl->type == ':' ? ttl->integer : -2};
     rc_entry_read(&entry, header->type == '$' ? header->str : NULL, header->len);
-    return (entry.kind == RC_KIND_VALUE || entry.kind == RC_KIND_NEGATIVE) &&
+    return revalidate->may_confirm(revalidate->link, key, claim->key_len) &&
+           (entry.kind == RC_KIND_VALUE || entry.kind == RC_KIND_NEGATIVE) &&
            memcmp(entry.version, claim->version, sizeof entry.version) == 0 &&
            rc_near_confirm(revalidate->near, revalidate->owner, revalidate->source, key,
                            claim->key_len, claim->version, rc_entry_deadline(&entry, sent_us));
@@ -163,6 +164,7 @@ static bool ask(struct rc_revalidate *revalidate, struct batch *batch)
     req->expect = (uint32_t)(2 * batch->count);
     req->done = on_answer;
     req->owner = batch;
+    req->stays = true; /* what another server says is not this owner's to vouch for */
     batch->round = revalidate->round;
     revalidate->under_way++;
     rc_link_send(revalidate->link, req,

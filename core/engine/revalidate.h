@@ -25,6 +25,8 @@ struct rc_revalidate {
     struct rc_link *link; /* T */
     struct rc_near *near;
     struct rc_near_owner *owner;
+    /* Whether what the link's server says of the key may be kept. */
+    bool (*may_confirm)(const struct rc_link *link, const char *key, size_t len);
 
     /* Engine only. */
     struct rc_timer timer;        /* goes on looking for claims */

@@ -22,6 +22,11 @@ int rc_topology_init(struct rc_topology *topology, struct rc_context *context,
     topology->others = NULL;
     topology->other_count = 0;
     topology->owners = NULL;
+    topology->near = near;
+    topology->is_warm = topology->has_moved = false;
+    memset(&topology->moved, 0, sizeof topology->moved);
+    memset(&topology->unsure, 0xff, sizeof topology->unsure);
+    topology->node.number = 0;
     int error = rc_node_init(&topology->node, context, address, near, news);
     return error == 0 ? add_links(topology, &topology->node) : error;
 }
@@ -81,7 +86,19 @@ void rc_topology_release(struct rc_topology *topology, struct rc_link *link)
 
 /* ---- nodes that come ------------------------------------------------------------------------- */
 
-/* Room for one more node, and the list of slots, whose owner is the first so far. */
+/* The owner of all is the first so far. */
+int rc_topology_expect_many(struct rc_topology *topology)
+{
+    if (topology->owners != NULL)
+        return 0;
+    topology->owners = calloc(RC_SLOT_COUNT, sizeof *topology->owners);
+    if (topology->owners == NULL)
+        return RC_ERR_NOMEM;
+    topology->node.slots = RC_SLOT_COUNT;
+    return 0;
+}
+
+/* Room for one more node. */
 static int make_room(struct rc_topology *topology)
 {
     size_t count = topology->other_count + (size_t)1;
@@ -91,11 +108,7 @@ static int make_room(struct rc_topology *topology)
     if (others == NULL)
         return RC_ERR_NOMEM;
     topology->others = others;
-    if (topology->owners != NULL)
-        return 0;
-    topology->owners = calloc(RC_SLOT_COUNT, sizeof *topology->owners);
-    topology->node.slots = RC_SLOT_COUNT;
-    return topology->owners == NULL ? RC_ERR_NOMEM : 0;
+    return rc_topology_expect_many(topology);
 }
 
 int rc_topology_add_node(struct rc_topology *topology, const struct rc_address *address)
@@ -106,13 +119,13 @@ int rc_topology_add_node(struct rc_topology *topology, const struct rc_address *
     struct rc_server_node *node = calloc(1, sizeof *node); /* it must not move */
     if (node == NULL)
         return RC_ERR_NOMEM;
-    /* Without near copies: see is_in_cluster in node.c. */
     int error = rc_node_init(node, first->context, address, NULL, &first->news);
     if (error != 0) {
         free(node);
         return error;
     }
     topology->others[topology->other_count++] = node;
+    node->number = topology->other_count;
     /* Where the driver has no memory for its links the node stays, without slots. */
     return add_links(topology, node) == 0 ? topology->other_count : RC_ERR_NOMEM;
 }
@@ -122,11 +135,44 @@ void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t l
     assert(last < RC_SLOT_COUNT && number >= 0 && number <= topology->other_count);
     if (topology->owners == NULL) /* there is but one node */
         return;
+    struct rc_server_node *node = rc_topology_at(topology, (uint16_t)number);
     for (uint32_t slot = first; slot <= last; slot++) {
+        if (topology->owners[slot] == number)
+            continue;
         rc_topology_at(topology, topology->owners[slot])->slots--;
         topology->owners[slot] = (uint16_t)number;
+        node->slots++;
+        /* Of one that was in doubt there are no copies. */
+        if (!rc_slot_set_has(&topology->unsure, slot)) {
+            rc_slot_set_add(&topology->moved, slot);
+            topology->has_moved = true;
+        }
     }
-    rc_topology_at(topology, (uint16_t)number)->slots += last + 1U - first;
+    if (node->slots == 0)
+        return;
+    if (node->near == NULL || node == &topology->node)
+        rc_node_keep(node, topology->near);
+    if (topology->is_warm)
+        rc_node_warm(node);
+}
+
+bool rc_topology_may_keep(const struct rc_topology *topology, const struct rc_server_node *node,
+                          const char *key, size_t len)
+{
+    if (topology->owners == NULL)
+        return false;
+    uint16_t slot = rc_slot(key, len);
+    return topology->owners[slot] == node->number && !rc_slot_set_has(&topology->unsure, slot);
+}
+
+void rc_topology_warm(struct rc_topology *topology)
+{
+    topology->is_warm = true;
+    RC_TOPOLOGY_NODES(node, topology)
+    {
+        if (node->slots > 0 || topology->owners == NULL)
+            rc_node_warm(node);
+    }
 }
 
 static bool is_at_rest(const struct rc_topology *topology, const struct rc_server_node *node)
@@ -150,22 +196,29 @@ static int find_unused(struct rc_topology *topology)
     return -1;
 }
 
-int rc_topology_find(struct rc_topology *topology, const char *host, uint16_t port)
+int rc_topology_look_up(struct rc_topology *topology, const char *host, uint16_t port)
 {
-    struct rc_address address;
     for (uint32_t i = 0; i <= topology->other_count; i++) {
         const struct rc_address *each = &rc_topology_at(topology, (uint16_t)i)->address;
         if (each->port == port && !each->is_unix && strcmp(each->host, host) == 0)
             return (int)i;
     }
+    return RC_ERR_ARGUMENT;
+}
+
+int rc_topology_find(struct rc_topology *topology, const char *host, uint16_t port)
+{
+    struct rc_address address;
+    int known = rc_topology_look_up(topology, host, port);
+    if (known >= 0)
+        return known;
     if (!rc_address_elsewhere(&address, &topology->node.address, host, port))
         return RC_ERR_ARGUMENT;
     int unused = find_unused(topology);
     if (unused < 0)
         return rc_topology_add_node(topology, &address);
     struct rc_server_node *node = rc_topology_at(topology, (uint16_t)unused);
-    node->address = address;
-    node->suspect = NULL;
+    rc_node_reuse(node, &address);
     return unused;
 }
 

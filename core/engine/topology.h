@@ -28,7 +28,13 @@ struct rc_topology {
     struct rc_server_node node;     /* the server of the url: number 0 */
     struct rc_server_node **others; /* numbers 1, 2, ... */
     uint16_t other_count;
-    uint16_t *owners;   /* by slot: the number of its node; NULL: there is but one */
+    uint16_t *owners;     /* by slot: the number of its node; NULL: there is but one */
+    struct rc_near *near; /* nodes that have slots keep copies there; NULL: none does */
+    bool is_warm;         /* and connect for it before anything is asked for */
+    /* Where there are several nodes. */
+    bool has_moved;
+    struct rc_slot_set moved;  /* got another node since ownership has last dropped their copies */
+    struct rc_slot_set unsure; /* no copies are kept of these: who owns them is not agreed */
     struct rc_list all; /* links by `place`, in the order of their numbers: RC_TOPOLOGY_EACH */
     uint32_t numbers;   /* given so far: a number is never given twice */
     uint32_t leaving;   /* links of `all` that only the driver still has to do with */
@@ -45,6 +51,10 @@ void rc_topology_deinit(struct rc_topology *topology);
 int rc_topology_add_node(struct rc_topology *topology, const struct rc_address *address);
 /* Of one cluster, at one time: its specification names 1,000. */
 enum { RC_NODES_MAX = 1024 };
+/* There may be several nodes: slots are told apart from now on. RC_ERR_NOMEM: they are not. */
+int rc_topology_expect_many(struct rc_topology *topology);
+/* The number of the server at that address; negative: it is not known. */
+int rc_topology_look_up(struct rc_topology *topology, const char *host, uint16_t port);
 /* The server at that address, which is added where it is new: its number. Negative: an error. One
    without slots that nobody talks to gives its place to the next new one: the number is good until
    it has slots or is talked to, or the next call. */
@@ -53,6 +63,17 @@ int rc_topology_find(struct rc_topology *topology, const char *host, uint16_t po
 void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t last, int number);
 /* Those without slots that cannot be reached are tried again only when somebody asks for them. */
 void rc_topology_rest_unused(struct rc_topology *topology);
+
+/* For every node there is, in the order of their numbers. */
+#define RC_TOPOLOGY_NODES(each, topology)                                                          \
+    for (struct rc_server_node *each = &(topology)->node; each != NULL;                            \
+         each = rc_topology_next(topology, each))
+
+static inline struct rc_server_node *rc_topology_next(const struct rc_topology *topology,
+                                                      const struct rc_server_node *node)
+{
+    return node->number < topology->other_count ? topology->others[node->number] : NULL;
+}
 
 /* For every link there is, in the order of their numbers; none may be released in the body, others
    may come. Only the engine cares which of them has which role. */
@@ -121,6 +142,14 @@ static inline uint16_t rc_topology_owner(const struct rc_topology *topology, int
 {
     return topology->owners == NULL || slot < 0 ? 0 : topology->owners[slot];
 }
+
+/* Whether what the cluster's node says of the key may be kept near: nobody doubts that it is the
+   key's owner. */
+bool rc_topology_may_keep(const struct rc_topology *topology, const struct rc_server_node *node,
+                          const char *key, size_t len);
+
+/* Near copies are read in this process: their nodes connect, before anything is asked for. */
+void rc_topology_warm(struct rc_topology *topology);
 
 /* The node of that number. */
 static inline struct rc_server_node *rc_topology_at(struct rc_topology *topology, uint16_t number)

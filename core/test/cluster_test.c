@@ -24,6 +24,7 @@ struct node {
     bool fails;   /* says that the cluster is down */
     bool denies;  /* our user may not ask it for the map */
     int epoch;
+    int own_epoch;
     int map_questions;
     int commands; /* but for those of the handshake, and CLUSTER */
     int asking;
@@ -38,6 +39,8 @@ struct conn {
 };
 
 static int64_t now_us;
+static _Atomic int64_t near_clock;
+static struct rc_near *near; /* NULL: a test without near copies */
 static struct node nodes[NODES];
 static struct conn conns[CONNS];
 static struct rc_engine engine;
@@ -110,9 +113,10 @@ static void say_map(const struct node *node, struct conn *conn)
 
 static void say_info(const struct node *node, struct conn *conn)
 {
-    char info[100], text[160];
-    snprintf(info, sizeof info, "cluster_state:%s\r\ncluster_current_epoch:%d\r\n",
-             node->fails ? "fail" : "ok", node->epoch);
+    char info[160], text[200];
+    snprintf(info, sizeof info,
+             "cluster_state:%s\r\ncluster_current_epoch:%d\r\ncluster_my_epoch:%d\r\n",
+             node->fails ? "fail" : "ok", node->epoch, node->own_epoch);
     snprintf(text, sizeof text, "$%zu\r\n%s\r\n", strlen(info), info);
     say(conn, text);
 }
@@ -146,6 +150,9 @@ static bool answer(struct node *node, struct conn *conn, const struct words *wor
         return true;
     }
     if (is_word(words, 0, "HELLO")) {
+        static const char RESP3[] = "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n";
+        must(rc_store_feed(conn->conn, RESP3, sizeof RESP3 - 1));
+        rc_buf_clear(&conn->conn->output);
         say(conn, "%4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n"
                   "$4\r\nmode\r\n$7\r\ncluster\r\n$4\r\nrole\r\n$6\r\nmaster\r\n");
         return true;
@@ -267,6 +274,11 @@ static bool move(struct rc_link *link)
         serve(node, conn);
         moved = true;
     }
+    if (rc_buf_len(&conn->conn->output) > 0) { /* pushes */
+        must(rc_buf_append(&conn->output, rc_buf_head(&conn->conn->output),
+                           rc_buf_len(&conn->conn->output)));
+        rc_buf_clear(&conn->conn->output);
+    }
     if (rc_buf_len(&conn->output) > 0 && !node->mute) {
         struct rc_buf output = conn->output;
         rc_buf_init(&conn->output);
@@ -298,6 +310,7 @@ static void pass(int64_t ms)
 {
     for (int64_t i = 0; i < ms; i++) {
         now_us += 1000;
+        near_clock = now_us;
         run();
     }
 }
@@ -331,10 +344,11 @@ static void begin(void)
     rc_scripts_init();
     memset(nodes, 0, sizeof nodes);
     must(rc_address_parse(&address, url, strlen(url), &why));
-    must(rc_engine_init(&engine, &options, &address, NULL, &seed, now_us));
+    must(rc_engine_init(&engine, &options, &address, near, &seed, now_us));
     for (int i = 0; i < NODES; i++) {
         must(rc_store_new(&nodes[i].store, &store_options));
         nodes[i].epoch = 1;
+        nodes[i].own_epoch = i + 1;
         give(i * RC_SLOT_COUNT / NODES, (i + 1) * RC_SLOT_COUNT / NODES - 1, i);
     }
     for (int i = 0; i < OPS; i++)
@@ -359,6 +373,9 @@ static void end(void)
         rc_op_deinit(&ops[i]);
     for (int i = 0; i < NODES; i++)
         rc_store_free(nodes[i].store);
+    if (near != NULL)
+        rc_near_close(near);
+    near = NULL;
 }
 
 /* A key of that node, as begin() has given the slots. */
@@ -836,8 +853,188 @@ static void a_caller_that_leaves_takes_back_what_waits(void)
     end();
 }
 
+/* ---- near copies ----------------------------------------------------------------------------- */
+
+enum { STALE_US = 200 * 1000 };
+
+static void begin_near(void)
+{
+    const struct rc_near_options options = {
+        .bytes = 1 << 20, .server = 1, .stripes = 1, .clock = &near_clock};
+    const char *why;
+    near_clock = INT64_C(1000) * 1000 * 1000;
+    if (!CHECK(rc_near_open(&near, &options, &why) == 0))
+        exit(1);
+    begin();
+}
+
+static bool is_near(const char *key)
+{
+    static char buffer[100];
+    rc_near_value value = {.buffer = buffer, .capacity = sizeof buffer};
+    return rc_near_lookup(near, "", 0, key, strlen(key), STALE_US, &value) == RC_NEAR_HIT;
+}
+
+static struct rc_op *get(int number, const char *key)
+{
+    struct rc_op *op = &ops[number];
+    if (op->run.is_running)
+        exit(1);
+    rc_op_reset(op, RC_OP_GET);
+    op->ask.near = true;
+    op->ask.expect = 2;
+    rc_buf_clear(&op->ask.key);
+    must(rc_buf_append(&op->ask.key, key, strlen(key)));
+    submit(op);
+    return op;
+}
+
+/* Somebody else writes at that node, whatever the client thinks of it. */
+static void write_at(int node, const char *key)
+{
+    struct rc_store_conn *conn;
+    struct rc_buf request;
+    rc_buf_init(&request);
+    must(rc_store_connect(nodes[node].store, &conn));
+    must(rc_command_head(&request, 3));
+    must(rc_command_text(&request, "SET"));
+    must(rc_command_text(&request, key));
+    must(rc_command_text(&request, "value"));
+    must(rc_store_feed(conn, rc_buf_head(&request), rc_buf_len(&request)));
+    rc_store_disconnect(conn);
+    rc_buf_deinit(&request);
+}
+
+/* Reads the key, at its node, until its copy is served. */
+static bool becomes_near(int node, const char *key)
+{
+    write_at(node, key);
+    for (int i = 0; i < 100 && !is_near(key); i++) {
+        get(0, key);
+        pass(5);
+    }
+    return is_near(key);
+}
+
+/* Reads it as somebody does who wants it near. */
+static bool stays_near(const char *key, int64_t ms)
+{
+    bool stays = true;
+    for (int64_t i = 0; i < ms; i++) {
+        stays &= is_near(key);
+        pass(1);
+    }
+    return stays;
+}
+
+static void is_kept_near_once_the_masters_agree(void)
+{
+    begin_near();
+    const char *key = key_of(0, 0);
+    write_at(0, key);
+    get(0, key);
+    CHECK(!is_near(key)); /* nobody was asked yet */
+    CHECK(becomes_near(0, key) && becomes_near(1, key_of(1, 0)) && becomes_near(2, key_of(2, 0)));
+    CHECK(stays_near(key, 1000));
+    write_at(0, key); /* a push */
+    pass(1);
+    CHECK(!is_near(key));
+    end();
+}
+
+static void a_slot_that_another_node_claims_is_not_served(void)
+{
+    begin_near();
+    const char *lost = key_of(0, 0), *other = key_of(0, 1);
+    CHECK(becomes_near(0, lost) && becomes_near(0, other));
+    /* The old owner knows nothing of it, and answers what it is asked. */
+    nodes[1].answers[slot_of(lost)] = OWNS;
+    int64_t since_us = now_us;
+    while (is_near(lost) && now_us - since_us < 1000000) {
+        (void)is_near(other);
+        pass(1);
+    }
+    CHECK(now_us - since_us <= STALE_US / 2);
+    CHECK(is_near(other));
+    get(0, lost);
+    CHECK(!is_near(lost));
+    CHECK(is_near(other) && stays_near(other, 1000));
+    CHECK(engine.context.stats.map_refreshes >= 2);
+    /* All agree again. */
+    give(slot_of(lost), slot_of(lost), 0);
+    pass(500);
+    CHECK(becomes_near(0, lost));
+    end();
+}
+
+static void a_slot_that_we_are_sent_elsewhere_for_is_dropped(void)
+{
+    begin_near();
+    const char *key = key_of(0, 0), *neighbour = key_of(0, 1);
+    CHECK(becomes_near(0, key) && becomes_near(0, neighbour));
+    give(slot_of(key), slot_of(key), 1);
+    CHECK(is_number(start(1, 0, "EXISTS", key), 0)); /* a MOVED */
+    int64_t since_us = now_us;
+    while (is_near(key) && now_us - since_us < 1000000) {
+        (void)is_near(neighbour);
+        pass(1);
+    }
+    CHECK(now_us - since_us <= STALE_US / 2 && is_near(neighbour));
+    CHECK(becomes_near(1, key));
+    end();
+}
+
+static void a_majority_must_agree(void)
+{
+    begin_near();
+    const char *key = key_of(0, 0);
+    CHECK(becomes_near(0, key) && stays_near(key, 300));
+    nodes[2].mute = true; /* one of three may be silent */
+    CHECK(stays_near(key, 1000));
+    nodes[1].mute = true;
+    int64_t since_us = now_us;
+    while (is_near(key) && now_us - since_us < 1000000)
+        pass(1);
+    CHECK(now_us - since_us <= STALE_US + 1000);
+    end();
+}
+
+static void a_node_that_sees_no_majority_is_no_voice(void)
+{
+    begin_near();
+    const char *key = key_of(0, 0);
+    CHECK(becomes_near(0, key) && stays_near(key, 300));
+    nodes[1].fails = nodes[2].fails = true;
+    int64_t since_us = now_us;
+    while (is_near(key) && now_us - since_us < 1000000)
+        pass(1);
+    CHECK(now_us - since_us <= STALE_US + 1000);
+    end();
+}
+
+static void a_node_that_took_slots_over_is_read_again(void)
+{
+    begin_near();
+    const char *key = key_of(0, 0);
+    CHECK(becomes_near(0, key) && stays_near(key, 300));
+    /* A slot has left and come back between two questions. */
+    nodes[0].own_epoch = 9;
+    int64_t since_us = now_us;
+    while (is_near(key) && now_us - since_us < 1000000)
+        pass(1);
+    CHECK(now_us - since_us <= STALE_US / 2);
+    CHECK(becomes_near(0, key));
+    end();
+}
+
 int main(void)
 {
+    TEST(is_kept_near_once_the_masters_agree);
+    TEST(a_slot_that_another_node_claims_is_not_served);
+    TEST(a_slot_that_we_are_sent_elsewhere_for_is_dropped);
+    TEST(a_majority_must_agree);
+    TEST(a_node_that_sees_no_majority_is_no_voice);
+    TEST(a_node_that_took_slots_over_is_read_again);
     TEST(learns_the_map_with_its_first_connection);
     TEST(a_moved_corrects_its_slot_at_once_and_refreshes_once);
     TEST(many_that_are_sent_elsewhere_are_no_storm);
