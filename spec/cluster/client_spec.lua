@@ -104,23 +104,6 @@ describe("a client of a cluster", function()
         assert.equal(before.connects, after.connects)
     end)
 
-    it("keeps nothing near: who owns a slot is not known all the time", function()
-        local cache = open(bed.nodes[1], { near = true, namespace = "near" })
-        for _ = 1, 3 do
-            for _, key in ipairs(many(20)) do
-                local value, _, source = cache:remember(key, 60, function() return key end)
-                assert.equal(key, value)
-                assert.is_true(source == "redis" or source == "loader", source)
-            end
-        end
-        for _, key in ipairs(many(20)) do
-            local _, _, source = cache:get(key)
-            assert.equal("redis", source)
-        end
-        bed:owner("near:k1"):call("DEL", "near:k1")
-        assert.is_nil((cache:get("k1")))
-    end)
-
     it("follows a slot that is on its way, for reads, writes, batches and scripts", function()
         local from, to = bed.nodes[1], bed.nodes[2]
         local slot = 77

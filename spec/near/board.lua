@@ -9,7 +9,7 @@ local clock = require("spec.support.clock")
 -- So many versions of a key remember when they were acknowledged. Who is further behind is told the
 -- time of the oldest of them: later than the truth, so nobody is blamed for nothing.
 local RING = 4096
-local STOP, HOLD, ACKED = 0, 1, 8
+local STOP, HOLD, EVENT, VICTIM, CHECKS, ACKED = 0, 1, 2, 3, 3, 8
 
 local board = {}
 local Board = {}
@@ -62,6 +62,36 @@ end
 
 function Board:is_held()
     return self.all[HOLD] == 1
+end
+
+--- What happens to the servers, by number; 0: nothing.
+function Board:set_event(number)
+    self.all[EVENT] = number
+end
+
+function Board:event()
+    return self.all[EVENT]
+end
+
+--- The port of a server whose word does not count, for it will lose what it acknowledges; 0: none.
+function Board:set_victim(port)
+    self.all[VICTIM] = port
+end
+
+function Board:victim()
+    return self.all[VICTIM]
+end
+
+--- A reader, one of 4, says how many checks it has made.
+function Board:count_checks(reader, checks)
+    self.all[CHECKS + reader] = checks
+end
+
+--- What the readers, at most 4, have said together.
+function Board:checks(readers)
+    local sum = 0
+    for reader = 1, readers do sum = sum + self.all[CHECKS + reader] end
+    return sum
 end
 
 function Board:is_stopped()

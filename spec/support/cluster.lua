@@ -297,6 +297,14 @@ function Cluster:is_master(node) -- luacheck: ignore self
     return node:call("ROLE")[1] == "master"
 end
 
+--- True when the node says that slots are its own.
+function Cluster:owns_slots(node)
+    for _, range in ipairs(self:map(node)) do
+        if range.id == node.id then return true end
+    end
+    return false
+end
+
 -- ---- Moving slots.
 
 --- The steps of "migrate", for those who want to look between them. A slot that is open answers ASK
@@ -425,6 +433,7 @@ end
 
 --- Starts a killed node again, empty, with the map it had.
 function Cluster:restart(node)
+    os.remove(node.dir .. "/dump.rdb") -- what a replica has been sent, some time ago
     node:restart()
     self.away[node] = nil
 end
