@@ -36,7 +36,7 @@ local function call(n)
 end
 
 local function use(sleep)
-    local deadline, n = clock.deadline(params.seconds), 0
+    local ends, n = clock.now() + params.seconds, 0
     call(n)
     if params.idle then
         sleep(params.idle)
@@ -45,7 +45,7 @@ local function use(sleep)
         n = n + 1
         call(n)
         sleep(PAUSE)
-    until clock.now() > deadline
+    until clock.now() > ends
 end
 
 if scheduler == "blocking" then
