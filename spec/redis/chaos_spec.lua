@@ -3,7 +3,7 @@
 -- is good again everything works within a moment.
 --
 -- Env: REDCACHE_CHAOS_SEED: the seed of the first run; every failure tells its own (else random).
---      REDCACHE_CHAOS_SECONDS: how long each kind of line is bad (5).
+--      REDCACHE_CHAOS_SECONDS: how long each kind of line is bad (5; 3 under sanitizers).
 
 local board_of = require("spec.near.board")
 local chaos = require("spec.support.chaos")
@@ -16,7 +16,7 @@ local server = require("spec.support.server")
 local temp = require("spec.support.temp")
 local worker = require("spec.support.worker")
 
-local SECONDS = tonumber(os.getenv("REDCACHE_CHAOS_SECONDS")) or 5
+local SECONDS = tonumber(os.getenv("REDCACHE_CHAOS_SECONDS")) or clock.scale == 1 and 5 or 3
 local SEED = tonumber(os.getenv("REDCACHE_CHAOS_SEED")) or (os.time() + posix.C.getpid()) % 1000000
 local CLIENTS, COUNTERS, LOADED = 3, 10, 10
 -- A half-open connection is given up after a second without an answer; then a new one is made.

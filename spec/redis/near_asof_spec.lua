@@ -1,12 +1,12 @@
 -- The as-of checker (spec/near/asof.lua), as long as a run of all specs bears; and it can fail.
 --
--- Env: REDCACHE_ASOF_CHECKS: how many reads are checked (1e7; 3e5 under sanitizers).
+-- Env: REDCACHE_ASOF_CHECKS: how many reads are checked (4e6; 3e5 under sanitizers).
 
 local clock = require("spec.support.clock")
 local process = require("spec.support.process")
 
 -- A sanitizer makes a read ten to thirty times slower, and looks for something else.
-local CHECKS = os.getenv("REDCACHE_ASOF_CHECKS") or clock.scale == 1 and "1e7" or "3e5"
+local CHECKS = os.getenv("REDCACHE_ASOF_CHECKS") or clock.scale == 1 and "4e6" or "3e5"
 local SECONDS, LIMIT = 20, 240
 
 local function run(...)
