@@ -184,6 +184,17 @@ local function last_lost(lost, event, at)
     return last
 end
 
+-- The longest time without a processor of a client that writes, between two instants.
+local function longest_pause(results, from, to)
+    local longest = 0
+    for _, role in ipairs({ "setter", "holder" }) do
+        for _, one in ipairs(results[role].pauses) do
+            if one[1] >= from and one[1] - one[2] <= to then longest = math.max(longest, one[2]) end
+        end
+    end
+    return longest
+end
+
 local function describe(event, results, kept, lost)
     local promoted = seen_of(results.watcher.promoted, event.port, event.began)[2]
     local named = seen_of(results.watcher.named, event.port, event.began)
@@ -193,23 +204,31 @@ local function describe(event, results, kept, lost)
     event.back = old - promoted + back_after(kept, 3, old)
     event.control = back_after(event.kept_writes, 2, promoted)
     event.after_word = back_after(kept, 3, named[2]) -- in any case one by the new master
-    event.late_count, event.gap = named[3], named[5]
+    event.late_count = named[3]
     event.late = named[3] > 0 and named[4] - named[2] or 0
+    event.gap = math.max(named[5], longest_pause(results, named[2], named[2] + event.late))
     local runs = results.reader.runs
     event.near_lag = failovers.largest_lag(results.writer, runs, 3, event.began, event.ends)
     event.lag = failovers.largest_lag(results.writer, runs, 2, event.began, event.ends)
 end
 
--- Each lost key was acknowledged before a majority's word could be heard.
+-- Whether a write was sent before the word of one of that failover's majorities could be heard.
+local function is_in_time(ack, event, results)
+    if ack[3] < event.began or ack[2] >= event.ends then return false end
+    for _, named in ipairs(results.watcher.named) do
+        local by = named[2] + failovers.PERIOD + failovers.SLACK
+        if named[2] >= event.began and named[2] < event.ends and (ack[2] <= by
+            or ack[2] <= by + longest_pause(results, named[2], ack[2])) then return true end
+    end
+    return false
+end
+
+-- What the set has lost without an excuse; nil: nothing.
 local function check_lost(lost, events, results)
     for _, ack in ipairs(lost) do
         local excused = false
-        for _, named in ipairs(results.watcher.named) do
-            for _, event in ipairs(events) do
-                excused = excused or (named[2] >= event.began and named[2] < event.ends
-                    and ack[3] >= event.began
-                    and ack[2] <= named[2] + failovers.PERIOD + failovers.SLACK)
-            end
+        for _, event in ipairs(events) do
+            excused = excused or is_in_time(ack, event, results)
         end
         if not excused then return ack[1] .. " is missing" end
     end
@@ -219,7 +238,7 @@ end
 -- them: problem (a text, or nil), lost, writes, near, reads, locks, loads, errors. An event: kind,
 -- changed (another one was chosen behind it), promotion (since it began); named, back, control
 -- (since then); after_word (service since the majority's word); near_lag, lag, late (seconds),
--- late_count, gap. login: as of load().
+-- late_count, gap (so long the watcher or a client had no processor). login: as of load().
 function failovers.run(bed, kinds, count, login)
     local load, events, cut_short = failovers.load(bed, bed:url(), nil, login), {}, nil
     for _, kind in ipairs(kinds) do
@@ -255,7 +274,8 @@ function failovers.run(bed, kinds, count, login)
 end
 
 --- What is wrong with a failover; nil: nothing. The foreign writer asks all sentinels all the time,
--- and the watcher may itself come late: what these two suffer from the machine is not the client's.
+-- and watcher and clients may have no processor (gap): what these suffer from the machine is not
+-- the client's fault.
 -- A master that stood still does late what it was sent in time. And where sentinels that are short
 -- of processor time change their minds once more, service is not back for good.
 function failovers.judge(event)
@@ -277,7 +297,7 @@ end
 local COLUMNS = {
     { "promotion", "promoted" }, { "named", "+named" }, { "back", "+back" },
     { "control", "+foreign" }, { "after_word", "of word" }, { "near_lag", "near lag" },
-    { "lag", "read lag" }, { "late", "late" }, { "gap", "watcher" },
+    { "lag", "read lag" }, { "late", "late" }, { "gap", "paused" },
 }
 
 local function line(title, value_of)

@@ -8,7 +8,8 @@
 -- Result: writer: acked = {{number, when}, ...} and kept = {{number, when}, ...}: at each change of
 --         master, what the new one had. reader: runs = {{number, the last time that a read of it
 --         began, the last time that a near hit of it began, or 0}, ...}. setter: acked = {{key,
---         sent, when}, ...}, errors = {text = count}. holder: locks, loads, errors. watcher:
+--         sent, when}, ...}, errors = {text = count}, pauses = {{when it ended, how long}, ...}:
+--         in which the process had no processor. holder: locks, loads, errors, pauses. watcher:
 --         promoted = {{port, when}, ...}, named = {{port, when, late, until, gap}, ...}: a majority
 --         has named that port; how many SETs the master before it, as long as it was one, has done
 --         since, when the last of them was seen, and the longest time between two looks.
@@ -19,7 +20,7 @@ local redcache = require("redcache")
 local resp = require("spec.support.resp")
 
 local params = worker.params
-local KEY, PAUSE = "counter", 0.002
+local KEY, PAUSE, LONG_PAUSE = "counter", 0.002, 0.02
 
 local function stopped()
     return worker:receive(0) ~= nil
@@ -117,9 +118,18 @@ local function read()
     return { runs = runs, near = near, reads = reads }
 end
 
+-- Sleeps, and notes where the machine has made that longer: what a client does first then it does
+-- before it can have heard any news.
+local function pause(seconds, pauses)
+    local began = clock.now()
+    clock.sleep(seconds)
+    local took = clock.now() - began
+    if took > seconds + LONG_PAUSE then pauses[#pauses + 1] = { began + took, took } end
+end
+
 local function set()
     local cache = open({ near = false })
-    local result = { acked = {}, errors = {}, calls = 0 }
+    local result = { acked = {}, errors = {}, calls = 0, pauses = {} }
     repeat
         result.calls = result.calls + 1
         local key, sent = "w" .. result.calls, clock.now()
@@ -130,7 +140,7 @@ local function set()
         else
             result.errors[err.code] = (result.errors[err.code] or 0) + 1
         end
-        clock.sleep(0.001)
+        pause(0.001, result.pauses)
     until stopped()
     cache:close()
     return result
@@ -139,7 +149,7 @@ end
 -- Locks and leases alike: scripts whose inner SET the watcher sees.
 local function hold()
     local cache = open({ near = false })
-    local result = { locks = 0, loads = 0, errors = {} }
+    local result = { locks = 0, loads = 0, errors = {}, pauses = {} }
     worker:emit("working")
     repeat
         local number = result.locks + result.loads
@@ -151,7 +161,7 @@ local function hold()
             return number
         end)
         cache:delete("load" .. number % 100)
-        clock.sleep(0.005)
+        pause(0.005, result.pauses)
     until stopped()
     cache:close()
     return result
