@@ -23,6 +23,7 @@ end)
 local function open(options)
     options = options or {}
     options.url = redis:url()
+    options.commandTimeout = 10 -- what comes back is asked here, and not when
     local cache = redcache.new(options)
     caches[#caches + 1] = cache
     return cache

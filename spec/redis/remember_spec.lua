@@ -8,6 +8,9 @@ local redcache = require("redcache")
 local server = require("spec.support.server")
 local threads = require("spec.support.threads")
 
+-- Threads that ask at once; ThreadSanitizer needs 50 s for 400, and sees no more in them.
+local MANY = clock.scale == 1 and 400 or 100
+
 local redis, cache
 
 setup(function() redis = server.start() end)
@@ -57,9 +60,9 @@ describe("remember for many callers", function()
         assert.equal(1, loaders)
     end)
 
-    it("runs the loader once for 400 threads with Lua states of their own (2)", function()
+    it("runs the loader once for " .. MANY .. " threads with their own Lua states (2)", function()
         local results = threads.run({
-            count = 400, params = { url = redis:url() },
+            count = MANY, params = { url = redis:url() },
             main = function(thread)
                 local mine = require("redcache").new({
                     near = false,
@@ -75,7 +78,7 @@ describe("remember for many callers", function()
                 return { value = value, err = tostring(err), runs = thread.tally(1, 0) }
             end,
         })
-        for i = 1, 400 do
+        for i = 1, MANY do
             assert.equal("nil", results[i].err)
             assert.equal(results[1].value, results[i].value)
         end
@@ -114,9 +117,9 @@ describe("remember for many callers", function()
         assert.is_true(total >= 1 and total <= lives, total .. " runs in " .. lives .. " lives")
     end)
 
-    it("gives 400 callers on 4 clients the value with a lease of 100 ms (11)", function()
+    it("gives " .. MANY .. " callers on 4 clients the value with a lease of 100 ms (11)", function()
         local results = threads.run({
-            count = 400, params = { url = redis:url() },
+            count = MANY, params = { url = redis:url() },
             main = function(thread)
                 local mine = require("redcache").new({
                     near = false,
@@ -131,7 +134,7 @@ describe("remember for many callers", function()
                 return { value = value, err = tostring(err) }
             end,
         })
-        for i = 1, 400 do
+        for i = 1, MANY do
             assert.same({ value = "v", err = "nil" }, results[i])
         end
     end)

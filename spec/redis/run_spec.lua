@@ -312,7 +312,7 @@ end
 
 describe("with a server", function()
     it("1,000 coroutines share two connections", function()
-        local cache = open()
+        local cache = open({ commandTimeout = 10 })
         local most = 0
         run(function()
             for i = 1, 1000 do
