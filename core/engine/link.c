@@ -250,7 +250,7 @@ void rc_link_want(struct rc_link *link)
 }
 
 /* Counts it as the link's. False: it is one too many. */
-static bool take_in(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
+static inline bool take_in(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
 {
     struct rc_context *context = link->context;
     size_t len = rc_buf_len(req->read_key != NULL ? req->read_key : &req->bytes);
