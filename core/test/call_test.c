@@ -6,9 +6,9 @@
 
 #include "base/slot.h"
 #include "engine/command.h"
-#include "engine/engine.h"
 #include "engine/script.h"
 #include "store/store.h"
+#include "test/bed.h"
 #include "test/test.h"
 
 enum { SERVERS = 3, CONNS = SERVERS * RC_NODE_LINKS, TIMEOUT_MS = 500 };
@@ -20,22 +20,12 @@ struct server {
     bool deaf;    /* does what it is told, but its answers do not arrive */
 };
 
-static int64_t now_us;
+static struct bed bed;
 static struct server servers[SERVERS];
 static struct rc_store_conn *conns[CONNS];
-static struct rc_engine engine;
 static struct rc_op op;
-static int finished;
 
 /* ---- the bed --------------------------------------------------------------------------------- */
-
-static void must(int error)
-{
-    if (error < 0) {
-        fprintf(stderr, "the bed has no memory\n");
-        exit(1);
-    }
-}
 
 static struct server *server_of(const struct rc_link *link)
 {
@@ -64,7 +54,7 @@ static bool open_or_close(struct rc_link *link)
     if (server->refuses) {
         rc_link_lost(link, "connection refused");
     } else {
-        must(rc_store_connect(server->store, &conns[link->number]));
+        bed_must(rc_store_connect(server->store, &conns[link->number]));
         rc_link_opened(link);
     }
     return true;
@@ -79,85 +69,39 @@ static bool move(struct rc_link *link)
     if (conn == NULL || server->mute)
         return moved;
     if (len > 0) {
-        must(rc_store_feed(conn, rc_buf_head(&link->output), len));
+        bed_must(rc_store_feed(conn, rc_buf_head(&link->output), len));
         rc_link_sent(link, len);
         moved = true;
     }
-    if (rc_buf_len(&conn->output) > 0 && !server->deaf) {
-        struct rc_buf answer = conn->output;
-        rc_buf_init(&conn->output);
-        rc_link_feed(link, rc_buf_head(&answer), rc_buf_len(&answer));
-        rc_buf_deinit(&answer);
-        moved = true;
-    }
-    return moved;
-}
-
-/* Until nothing moves; no time passes. */
-static void run(void)
-{
-    bool moved = true;
-    for (int i = 0; moved && CHECK(i < 1000); i++) {
-        rc_engine_set_time(&engine, now_us);
-        moved = rc_engine_deadline(&engine) <= now_us;
-        rc_engine_run(&engine);
-        while (rc_engine_take_finished(&engine) != NULL) {
-            finished++;
-            moved = true;
-        }
-        RC_TOPOLOGY_EACH(link, &engine.topology) {
-            moved |= move(link);
-        }
-    }
-}
-
-static void pass(int64_t ms)
-{
-    for (int64_t i = 0; i < ms; i++) {
-        now_us += 1000;
-        run();
-    }
+    return (!server->deaf && bed_deliver(link, &conn->output)) || moved;
 }
 
 /* The slots of one server are every third: a key's server is its slot's remainder. */
 static void begin(int count)
 {
-    const rc_options options = {.connect_timeout_ms = 1000,
-                                .command_timeout_ms = TIMEOUT_MS,
-                                .max_value_bytes = 1 << 20,
-                                .max_key_bytes = 65536,
-                                .max_queue = 1000,
-                                .degraded_ttl_ms = 1000};
+    rc_options options = bed_options();
     const struct rc_store_options store_options = {.seed = {{1, 2}}};
-    const struct rc_seed seed = {{3, 4}};
-    struct rc_address address;
-    const char *why, url[] = "redis://127.0.0.1:6379";
-    now_us = INT64_C(1000) * 1000 * 1000;
-    finished = 0;
-    rc_scripts_init();
+    options.command_timeout_ms = TIMEOUT_MS;
     memset(servers, 0, sizeof servers);
-    must(rc_address_parse(&address, url, strlen(url), &why));
-    must(rc_engine_init(&engine, &options, &address, NULL, &seed, now_us));
+    bed_init(&bed, move, "redis://127.0.0.1:6379", &options, NULL);
+    const struct rc_address *address = &bed.engine.topology.node.address;
     for (int i = 0; i < count; i++) {
-        must(rc_store_new(&servers[i].store, &store_options));
+        bed_must(rc_store_new(&servers[i].store, &store_options));
         if (i > 0)
-            must(rc_topology_add_node(&engine.topology, &address));
+            bed_must(rc_topology_add_node(&bed.engine.topology, address));
     }
     for (uint32_t slot = 0; slot < RC_SLOT_COUNT && count > 1; slot++)
-        rc_topology_assign(&engine.topology, (uint16_t)slot, (uint16_t)slot, (int)slot % count);
-    must(rc_op_init(&op));
+        rc_topology_assign(&bed.engine.topology, (uint16_t)slot, (uint16_t)slot, (int)slot % count);
+    bed_must(rc_op_init(&op));
 }
 
 static void end(void)
 {
-    rc_engine_close(&engine);
-    run();
-    rc_engine_end(&engine);
-    run();
-    RC_TOPOLOGY_EACH(link, &engine.topology) {
+    bed_close(&bed);
+    RC_TOPOLOGY_EACH(link, &bed.engine.topology) {
         hang_up(link);
     }
-    rc_engine_deinit(&engine);
+    bed_deinit(&bed);
     rc_op_deinit(&op);
     for (int i = 0; i < SERVERS && servers[i].store != NULL; i++)
         rc_store_free(servers[i].store);
@@ -186,7 +130,7 @@ static void begin_op(enum rc_op_kind kind)
     if (op.run.is_running) /* for want of memory the last one waits still */
         exit(1);
     rc_op_reset(&op, kind);
-    finished = 0;
+    bed.finished = 0;
 }
 
 static void begin_call(uint32_t flags)
@@ -203,37 +147,36 @@ static void ask(const char *const *words)
     while (words[count] != NULL)
         count++;
     op.ask.expect++;
-    must(rc_command_head(&op.ask.request, count));
+    bed_must(rc_command_head(&op.ask.request, count));
     for (uint32_t i = 0; i < count; i++)
-        must(rc_command_text(&op.ask.request, words[i]));
+        bed_must(rc_command_text(&op.ask.request, words[i]));
 }
 
 static void ask_script(int script, const char *key, const char *argument)
 {
     op.ask.expect++;
     op.ask.script = (int16_t)script;
-    must(rc_script_begin(&op.ask.request, script, 1, 1));
-    must(rc_command_text(&op.ask.request, key));
-    must(rc_command_text(&op.ask.request, argument));
+    bed_must(rc_script_begin(&op.ask.request, script, 1, 1));
+    bed_must(rc_command_text(&op.ask.request, key));
+    bed_must(rc_command_text(&op.ask.request, argument));
 }
 
 static void submit(void)
 {
-    rc_engine_set_time(&engine, now_us);
-    rc_engine_submit(&engine, &op);
+    bed_submit(&bed, &op);
 }
 
 static void call(void)
 {
     submit();
-    run();
+    bed_run(&bed);
 }
 
 static bool ended(int status)
 {
-    if (finished != 1 || op.result.status != status)
-        fprintf(stderr, "finished %d times, status %d\n", finished, op.result.status);
-    return finished == 1 && op.result.status == status;
+    if (bed.finished != 1 || op.result.status != status)
+        fprintf(stderr, "finished %d times, status %d\n", bed.finished, op.result.status);
+    return bed.finished == 1 && op.result.status == status;
 }
 
 /* Of the answer; one without a type where there is none. */
@@ -283,7 +226,7 @@ static void a_call_goes_to_the_servers_of_its_keys(void)
     begin(3);
     write_three();
     uint64_t before[] = {commands_of(0), commands_of(1), commands_of(2)};
-    uint64_t requests = engine.context.stats.requests;
+    uint64_t requests = bed.engine.context.stats.requests;
     begin_call(RC_RETRY);
     ASK("MGET", key_of(2, 0), key_of(0, 0), key_of(2, 1), key_of(1, 0));
     ASK("EXISTS", key_of(0, 0), key_of(1, 0), key_of(1, 1));
@@ -296,14 +239,14 @@ static void a_call_goes_to_the_servers_of_its_keys(void)
     /* Keys of one server are of many slots: a command each, in one write. */
     CHECK(commands_of(0) == before[0] + 2 && commands_of(1) == before[1] + 3 &&
           commands_of(2) == before[2] + 2);
-    CHECK(engine.context.stats.requests == requests + 7);
+    CHECK(bed.engine.context.stats.requests == requests + 7);
     end();
 }
 
 static void keep_key(const char *key)
 {
     rc_buf_clear(&op.ask.key);
-    must(rc_buf_append(&op.ask.key, key, strlen(key)));
+    bed_must(rc_buf_append(&op.ask.key, key, strlen(key)));
 }
 
 static void reads_writes_and_deletes_go_to_the_server_of_their_key(void)
@@ -341,7 +284,7 @@ static void a_delete_of_many_keys_counts_those_of_all_servers(void)
     CHECK(ended(0) && op.result.number == 3 && op.result.nodes == 1);
     write_three();
     servers[1].refuses = true;
-    RC_TOPOLOGY_EACH(link, &engine.topology) {
+    RC_TOPOLOGY_EACH(link, &bed.engine.topology) {
         if (server_of(link) == &servers[1] && conns[link->number] != NULL) {
             hang_up(link);
             rc_link_lost(link, "reset");
@@ -350,7 +293,7 @@ static void a_delete_of_many_keys_counts_those_of_all_servers(void)
     begin_op(RC_OP_DELETE);
     ASK("UNLINK", key_of(0, 0), key_of(1, 0), key_of(2, 0));
     call();
-    pass(TIMEOUT_MS + 1);
+    bed_pass(&bed, TIMEOUT_MS + 1);
     CHECK(ended(RC_ERR_UNAVAILABLE) && op.result.len > 0);
     end();
 }
@@ -364,7 +307,7 @@ static void a_server_that_is_away_fails_its_own_keys_alone(void)
     ASK("SET", key_of(1, 0), "one");
     ASK("MGET", key_of(1, 0), key_of(0, 0));
     call();
-    pass(TIMEOUT_MS + 1);
+    bed_pass(&bed, TIMEOUT_MS + 1);
     CHECK(ended(0) && op.result.nodes == 5);
     CHECK(node_is(0, '+', "OK") && node_failed(1, RC_ERR_UNAVAILABLE) &&
           node_is(1, '-', "connection refused"));
@@ -381,14 +324,14 @@ static void what_may_have_been_done_is_said_of_its_part_alone(void)
     ASK("INCR", key_of(0, 1));
     ASK("INCR", key_of(2, 1));
     call();
-    CHECK(finished == 0);
-    RC_TOPOLOGY_EACH(link, &engine.topology) {
+    CHECK(bed.finished == 0);
+    RC_TOPOLOGY_EACH(link, &bed.engine.topology) {
         if (server_of(link) == &servers[2] && conns[link->number] != NULL) {
             hang_up(link);
             rc_link_lost(link, "reset");
         }
     }
-    run();
+    bed_run(&bed);
     CHECK(ended(0) && node_failed(1, RC_ERR_UNKNOWN));
     CHECK(node_counts(0, 1));
     end();
@@ -403,7 +346,7 @@ static void a_call_fails_where_all_its_servers_do(void)
     ASK("GET", key_of(0, 0));
     ASK("GET", key_of(1, 0));
     call();
-    pass(TIMEOUT_MS + 1);
+    bed_pass(&bed, TIMEOUT_MS + 1);
     CHECK(ended(RC_ERR_TIMEOUT) && op.result.nodes == 0);
     end();
 }
@@ -418,11 +361,11 @@ static void a_call_that_is_cancelled_takes_none_of_its_answers(void)
     ASK("GET", key_of(0, 0));
     ASK("GET", key_of(1, 0));
     call();
-    CHECK(finished == 0 && rc_engine_cancel(&engine, 7) == 1);
-    run();
+    CHECK(bed.finished == 0 && rc_engine_cancel(&bed.engine, 7) == 1);
+    bed_run(&bed);
     CHECK(ended(RC_ERR_CANCELLED));
     servers[1].mute = false;
-    run();
+    bed_run(&bed);
     op.ask.tag = 0;
     begin_call(RC_RETRY);
     ASK("GET", key_of(1, 0));
@@ -441,7 +384,7 @@ static void a_client_that_is_closed_ends_its_calls(void)
     ASK("GET", key_of(0, 0));
     ASK("GET", key_of(1, 0));
     call();
-    CHECK(finished == 0);
+    CHECK(bed.finished == 0);
     end();
     CHECK(ended(RC_ERR_CLOSED));
 }
@@ -463,7 +406,7 @@ static void a_script_is_one_command_of_a_batch(void)
 {
     begin(1);
     for (int round = 0; round < 2; round++) {
-        uint64_t noscript = engine.context.stats.noscript;
+        uint64_t noscript = bed.engine.context.stats.noscript;
         begin_call(0);
         ASK("SET", "a", "x");
         ask_script(SCRIPT, "a", "x");
@@ -473,7 +416,7 @@ static void a_script_is_one_command_of_a_batch(void)
         CHECK(ended(0) && op.result.nodes == 4 && node_is(0, '+', "OK"));
         CHECK(node_counts(1, 1) && node_counts(3, 0));
         CHECK(node_counts(2, round + 1));
-        CHECK(engine.context.stats.noscript == noscript + (round == 0 ? 2 : 0));
+        CHECK(bed.engine.context.stats.noscript == noscript + (round == 0 ? 2 : 0));
     }
     end();
 }
@@ -511,7 +454,7 @@ static void scripts_are_mended_at_each_server(void)
     ASK("EXISTS", key_of(0, 0), key_of(1, 0), key_of(2, 0));
     ask_script(SCRIPT, key_of(1, 0), "other");
     call();
-    CHECK(ended(0) && op.result.nodes == 4 && engine.context.stats.noscript == 3);
+    CHECK(ended(0) && op.result.nodes == 4 && bed.engine.context.stats.noscript == 3);
     CHECK(node_counts(0, 1) && node_counts(1, 1) && node_counts(2, 3) && node_counts(3, 0));
     end();
 }
@@ -527,13 +470,13 @@ static void a_repetition_that_gets_no_answer_ends_by_the_deadline(void)
     ASK("GET", "a");
     ask_script(SCRIPT, "a", "x");
     submit();
-    RC_TOPOLOGY_EACH(link, &engine.topology) {
+    RC_TOPOLOGY_EACH(link, &bed.engine.topology) {
         move(link); /* one answer, and not the next */
     }
     servers[0].mute = true;
-    run();
-    CHECK(finished == 0);
-    pass(TIMEOUT_MS + 1);
+    bed_run(&bed);
+    CHECK(bed.finished == 0);
+    bed_pass(&bed, TIMEOUT_MS + 1);
     CHECK(ended(0) && node_is(0, '$', "x") && node_failed(1, RC_ERR_TIMEOUT));
     end();
 }

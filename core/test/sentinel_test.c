@@ -1,15 +1,14 @@
 /* A client of three scripted sentinels, and of masters that are embedded stores. */
 #include "engine/sentinel.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "engine/command.h"
-#include "engine/engine.h"
 #include "engine/script.h"
 #include "store/store.h"
+#include "test/bed.h"
 #include "test/test.h"
 
 enum {
@@ -46,29 +45,19 @@ struct conn {
     struct rc_buf input, output;
 };
 
-static _Atomic int64_t now_us;
+static struct bed bed;
 static struct voter voters[VOTERS];
 static struct node nodes[NODES];
 static struct conn conns[CONNS];
-static struct rc_engine engine;
 static struct rc_near *near;
 static struct rc_op ops[OPS];
 static struct rc_lent lent;
-static int finished;
-
-static void must(int error)
-{
-    if (error < 0) {
-        fprintf(stderr, "the bed has no memory\n");
-        exit(1);
-    }
-}
 
 /* ---- servers --------------------------------------------------------------------------------- */
 
 static void say(struct conn *conn, const char *text)
 {
-    must(rc_buf_append(&conn->output, text, strlen(text)));
+    bed_must(rc_buf_append(&conn->output, text, strlen(text)));
 }
 
 /* Of the first command there; it is whole, and has been encoded by us. */
@@ -120,7 +109,7 @@ static void answer_as_node(struct node *node, struct conn *conn, const char *com
 {
     node->commands += !has(command, "HELLO") && !has(command, "INFO") && !has(command, "PING") &&
                       !has(command, "SELECT") && !has(command, "TRACKING");
-    must(rc_store_feed(conn->conn, command, len));
+    bed_must(rc_store_feed(conn->conn, command, len));
 }
 
 static struct voter *voter_at(int place)
@@ -154,8 +143,8 @@ static void serve(struct conn *conn)
     }
     if (voter != NULL)
         return;
-    must(rc_buf_append(&conn->output, rc_buf_head(&conn->conn->output),
-                       rc_buf_len(&conn->conn->output)));
+    bed_must(rc_buf_append(&conn->output, rc_buf_head(&conn->conn->output),
+                           rc_buf_len(&conn->conn->output)));
     rc_buf_clear(&conn->conn->output);
 }
 
@@ -182,7 +171,7 @@ static void connect_link(struct rc_link *link, struct conn *conn)
     conn->place = place;
     if (voter == NULL) {
         node_at(place)->connects++;
-        must(rc_store_connect(node_at(place)->store, &conn->conn));
+        bed_must(rc_store_connect(node_at(place)->store, &conn->conn));
     }
     rc_link_opened(link);
 }
@@ -203,56 +192,12 @@ static bool move(struct rc_link *link)
     if (conn->place == 0)
         return moved;
     if (len > 0) {
-        must(rc_buf_append(&conn->input, rc_buf_head(&link->output), len));
+        bed_must(rc_buf_append(&conn->input, rc_buf_head(&link->output), len));
         rc_link_sent(link, len);
         moved = true;
     }
     serve(conn);
-    if (rc_buf_len(&conn->output) > 0) {
-        struct rc_buf output = conn->output;
-        rc_buf_init(&conn->output);
-        rc_link_feed(link, rc_buf_head(&output), rc_buf_len(&output));
-        rc_buf_deinit(&output);
-        moved = true;
-    }
-    return moved;
-}
-
-static void release_gone(void)
-{
-    struct rc_list *place = engine.topology.all.next;
-    while (place != &engine.topology.all) {
-        struct rc_link *link = RC_CONTAINER(place, struct rc_link, place);
-        place = place->next;
-        if (link->is_leaving && !link->wants_close)
-            rc_topology_release(&engine.topology, link);
-    }
-}
-
-static void run(void)
-{
-    bool moved = true;
-    for (int i = 0; moved && CHECK(i < 1000); i++) {
-        rc_engine_set_time(&engine, now_us);
-        moved = rc_engine_deadline(&engine) <= now_us;
-        rc_engine_run(&engine);
-        while (rc_engine_take_finished(&engine) != NULL) {
-            finished++;
-            moved = true;
-        }
-        RC_TOPOLOGY_EACH(link, &engine.topology) {
-            moved |= move(link);
-        }
-        release_gone();
-    }
-}
-
-static void pass(int64_t ms)
-{
-    for (int64_t i = 0; i < ms; i++) {
-        now_us += 1000;
-        run();
-    }
+    return bed_deliver(link, &conn->output) || moved;
 }
 
 static void name_all(int number)
@@ -266,46 +211,33 @@ static const char HELLO[] = "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\
 
 static void begin(void)
 {
-    const rc_options options = {.connect_timeout_ms = 1000,
-                                .command_timeout_ms = TIMEOUT_MS,
-                                .max_value_bytes = 1 << 20,
-                                .max_key_bytes = 65536,
-                                .max_queue = 1000,
-                                .max_lent = 2,
-                                .degraded_ttl_ms = 1000};
-    const struct rc_seed seed = {{3, 4}};
-    struct rc_near_options near_options = {.bytes = 1 << 20, .clock = &now_us};
-    struct rc_address address;
+    rc_options options = bed_options();
+    struct rc_near_options near_options = {.bytes = 1 << 20, .clock = &bed.now_us};
     const char *why, url[] = "redis+sentinel://127.0.0.1:26381,127.0.0.1,127.0.0.1:26380/mymaster";
-    now_us = INT64_C(1000) * 1000 * 1000;
-    finished = 0;
-    rc_scripts_init();
+    options.command_timeout_ms = TIMEOUT_MS;
+    options.max_lent = 2;
     memset(nodes, 0, sizeof nodes);
     memset(voters, 0, sizeof voters);
     memset(&lent, 0, sizeof lent);
-    must(rc_address_parse(&address, url, strlen(url), &why));
-    must(rc_near_open(&near, &near_options, &why));
+    bed_must(rc_near_open(&near, &near_options, &why));
     for (int i = 0; i < VOTERS; i++)
         voters[i].hello = HELLO;
     for (int i = 0; i < NODES; i++) {
         const struct rc_store_options store_options = {.seed = {{1, (uint64_t)i}}};
-        must(rc_store_new(&nodes[i].store, &store_options));
+        bed_must(rc_store_new(&nodes[i].store, &store_options));
     }
     rc_store_set_role(nodes[1].store, RC_STORE_REPLICA);
-    must(rc_engine_init(&engine, &options, &address, near, &seed, now_us));
+    bed_init(&bed, move, url, &options, near);
     for (int i = 0; i < OPS; i++)
-        must(rc_op_init(&ops[i]));
+        bed_must(rc_op_init(&ops[i]));
 }
 
 static void end(void)
 {
-    rc_engine_close(&engine);
-    run();
-    rc_engine_end(&engine);
-    run();
+    bed_close(&bed);
     for (int i = 0; i < CONNS; i++)
         hang_up(&conns[i]);
-    rc_engine_deinit(&engine);
+    bed_deinit(&bed);
     rc_near_close(near);
     for (int i = 0; i < CONNS; i++) {
         rc_buf_deinit(&conns[i].input);
@@ -331,20 +263,19 @@ static struct rc_op *begin_op(int number, enum rc_op_kind kind)
 
 static struct rc_op *submit(struct rc_op *op)
 {
-    rc_engine_set_time(&engine, now_us);
-    rc_engine_submit(&engine, op);
-    run();
+    bed_submit(&bed, op);
+    bed_run(&bed);
     return op;
 }
 
 static struct rc_op *command(int number, const char *verb, const char *key, const char *value)
 {
     struct rc_op *op = begin_op(number, RC_OP_COMMAND);
-    must(rc_command_head(&op->ask.request, value != NULL ? 3 : 2));
-    must(rc_command_text(&op->ask.request, verb));
-    must(rc_command_text(&op->ask.request, key));
+    bed_must(rc_command_head(&op->ask.request, value != NULL ? 3 : 2));
+    bed_must(rc_command_text(&op->ask.request, verb));
+    bed_must(rc_command_text(&op->ask.request, key));
     if (value != NULL)
-        must(rc_command_text(&op->ask.request, value));
+        bed_must(rc_command_text(&op->ask.request, value));
     op->ask.expect = 1;
     return submit(op);
 }
@@ -358,7 +289,7 @@ static struct rc_op *set(int number, const char *value)
 static struct rc_op *read_near(int number)
 {
     struct rc_op *op = begin_op(number, RC_OP_GET);
-    must(rc_buf_append(&op->ask.key, "k", 1));
+    bed_must(rc_buf_append(&op->ask.key, "k", 1));
     op->ask.expect = 2;
     op->ask.near = true;
     return submit(op);
@@ -382,7 +313,7 @@ static bool has_failed(const struct rc_op *op, int status, const char *why)
 static const char *cause(void)
 {
     static rc_health health;
-    rc_engine_get_health(&engine, &health);
+    rc_engine_get_health(&bed.engine, &health);
     return health.cause;
 }
 
@@ -396,7 +327,7 @@ static int questions(void)
 static void asks_nobody_until_somebody_needs_it(void)
 {
     begin();
-    pass(2000);
+    bed_pass(&bed, 2000);
     CHECK(questions() == 0 && nodes[0].connects == 0 && cause()[0] == '\0');
     CHECK(is_good(set(0, "one")) && questions() == 3 && nodes[0].connects > 0);
     CHECK(nodes[1].connects == 0 && cause()[0] == '\0');
@@ -418,9 +349,9 @@ static void needs_a_majority_of_all_that_the_url_names(void)
     begin();
     voters[1].refuses = voters[2].refuses = true;
     struct rc_op *op = set(0, "one");
-    pass(TIMEOUT_MS - 10);
+    bed_pass(&bed, TIMEOUT_MS - 10);
     CHECK(op->run.is_running && nodes[0].connects == 0);
-    pass(20);
+    bed_pass(&bed, 20);
     CHECK(has_failed(op, RC_ERR_UNAVAILABLE,
                      "1 of 3 sentinels answer, and 2 have to; "
                      "'127.0.0.1:2638"));
@@ -428,7 +359,7 @@ static void needs_a_majority_of_all_that_the_url_names(void)
     /* Away for longer than the next one would wait. */
     CHECK(has_failed(set(1, "two"), RC_ERR_UNAVAILABLE, "1 of 3"));
     voters[1].refuses = false;
-    pass(1000);
+    bed_pass(&bed, 1000);
     CHECK(is_good(set(2, "three")) && cause()[0] == '\0');
     end();
 }
@@ -439,7 +370,7 @@ static void says_that_they_do_not_agree(void)
     voters[1].names = 1;
     voters[2].mute = true;
     struct rc_op *op = set(0, "one");
-    pass(TIMEOUT_MS + 10);
+    bed_pass(&bed, TIMEOUT_MS + 10);
     CHECK(has_failed(op, RC_ERR_UNAVAILABLE, "do not agree on the master 'mymaster'"));
     CHECK(nodes[0].connects == 0 && nodes[1].connects == 0);
     end();
@@ -452,7 +383,7 @@ static void says_at_once_that_they_know_no_such_master(void)
     CHECK(has_failed(set(0, "one"), RC_ERR_REDIS, "the sentinels know no master 'mymaster'"));
     CHECK(strstr(cause(), "know no master") != NULL);
     name_all(0);
-    pass(300);
+    bed_pass(&bed, 300);
     CHECK(is_good(set(1, "two")));
     end();
 }
@@ -463,13 +394,13 @@ static void says_within_a_period_that_they_refuse_us(void)
     for (int i = 0; i < VOTERS; i++)
         voters[i].hello = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
     (void)set(0, "one");
-    pass(251);
+    bed_pass(&bed, 251);
     CHECK(has_failed(&ops[0], RC_ERR_REDIS, "3 of 3 sentinels refuse us, as '127.0.0.1:"));
     CHECK(has_failed(&ops[0], RC_ERR_REDIS, "WRONGPASS"));
     for (int i = 0; i < VOTERS; i++)
         voters[i].hello = HELLO;
     name_all(NO_RIGHT);
-    pass(3000);
+    bed_pass(&bed, 3000);
     CHECK(has_failed(set(1, "two"), RC_ERR_REDIS, "NOPERM"));
     end();
 }
@@ -480,7 +411,7 @@ static void says_that_one_is_no_sentinel(void)
     for (int i = 0; i < VOTERS; i++)
         voters[i].hello = "%1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n";
     (void)set(0, "one");
-    pass(251);
+    bed_pass(&bed, 251);
     CHECK(has_failed(&ops[0], RC_ERR_REDIS, "this is no sentinel"));
     end();
 }
@@ -491,9 +422,9 @@ static void does_without_news_where_it_may_not_subscribe(void)
     for (int i = 0; i < VOTERS; i++)
         voters[i].no_news = true;
     struct rc_op *op = set(0, "one");
-    pass(100);
+    bed_pass(&bed, 100);
     CHECK(is_good(op) && voters[0].subscriptions == 1);
-    pass(3000);
+    bed_pass(&bed, 3000);
     CHECK(voters[0].subscriptions == 1 && voters[0].questions > 10);
     end();
 }
@@ -503,10 +434,10 @@ static void takes_no_replica_for_the_master(void)
     begin();
     name_all(1);
     struct rc_op *op = set(0, "one");
-    pass(200);
+    bed_pass(&bed, 200);
     CHECK(op->run.is_running && nodes[1].connects > 1 && nodes[1].commands == 0);
     rc_store_set_role(nodes[1].store, RC_STORE_MASTER);
-    pass(300);
+    bed_pass(&bed, 300);
     CHECK(is_good(op));
     end();
 }
@@ -523,9 +454,9 @@ static void moves_within_a_period(void)
 {
     begin();
     CHECK(is_good(set(0, "one")));
-    pass(10);
+    bed_pass(&bed, 10);
     promote();
-    pass(251);
+    bed_pass(&bed, 251);
     int before = nodes[0].commands;
     CHECK(is_good(set(1, "two")) && nodes[0].commands == before && nodes[1].commands == 1);
     end();
@@ -535,14 +466,14 @@ static void moves_at_once_with_news(void)
 {
     begin();
     CHECK(is_good(set(0, "one")));
-    pass(10);
+    bed_pass(&bed, 10);
     promote();
-    RC_TOPOLOGY_EACH(link, &engine.topology) {
+    RC_TOPOLOGY_EACH(link, &bed.engine.topology) {
         if (link->role == RC_LINK_S && link->address->port == VOTER_PORT)
             say(&conns[link->number], ">3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n"
                                       "$40\r\nmymaster 127.0.0.1 7000 127.0.0.1 7001 .\r\n");
     }
-    run();
+    bed_run(&bed);
     CHECK(is_good(set(1, "two")) && nodes[1].commands == 1);
     end();
 }
@@ -554,7 +485,7 @@ static void does_not_move_for_one_of_three(void)
     rc_store_set_role(nodes[1].store, RC_STORE_MASTER);
     voters[0].names = 1;
     voters[1].mute = true;
-    pass(5000);
+    bed_pass(&bed, 5000);
     CHECK(is_good(set(1, "two")) && nodes[1].connects == 0);
     end();
 }
@@ -568,7 +499,7 @@ static void tells_what_it_does_not_know(void)
     struct rc_op *sent = set(0, "two");
     CHECK(sent->run.is_running);
     promote();
-    pass(251);
+    bed_pass(&bed, 251);
     CHECK(has_failed(sent, RC_ERR_UNKNOWN, "") && nodes[1].commands == 0);
     CHECK(is_good(set(1, "three")));
     end();
@@ -579,17 +510,17 @@ static void what_waits_goes_to_the_new_one(void)
     begin();
     CHECK(is_good(set(0, "one")));
     nodes[0].refuses = true;
-    RC_TOPOLOGY_EACH(link, &engine.topology) {
+    RC_TOPOLOGY_EACH(link, &bed.engine.topology) {
         if (link->role != RC_LINK_S) {
             hang_up(&conns[link->number]);
             rc_link_lost(link, "connection reset");
         }
     }
     struct rc_op *op = set(0, "two");
-    pass(100);
+    bed_pass(&bed, 100);
     CHECK(op->run.is_running);
     promote();
-    pass(251);
+    bed_pass(&bed, 251);
     CHECK(is_good(op) && nodes[1].commands == 1);
     end();
 }
@@ -601,13 +532,13 @@ static void a_lent_connection_does_not_move(void)
     op->ask.lent = &lent;
     CHECK(is_good(submit(op)) && lent.spare != NULL);
     promote();
-    pass(300);
+    bed_pass(&bed, 300);
     CHECK(lent.spare == NULL && strstr(lent.cause, "another master") != NULL);
-    rc_engine_take_back(&engine, &lent);
+    rc_engine_take_back(&bed.engine, &lent);
     op = begin_op(1, RC_OP_BORROW);
     op->ask.lent = &lent;
     CHECK(is_good(submit(op)) && lent.spare != NULL);
-    rc_engine_take_back(&engine, &lent);
+    rc_engine_take_back(&bed.engine, &lent);
     CHECK(nodes[1].connects > 0);
     end();
 }
@@ -616,10 +547,10 @@ static void a_rested_client_asks_before_it_connects(void)
 {
     begin();
     CHECK(is_good(set(0, "one")));
-    pass(10);
-    CHECK(rc_engine_rest(&engine));
+    bed_pass(&bed, 10);
+    CHECK(rc_engine_rest(&bed.engine));
     int asked = questions();
-    pass(5000);
+    bed_pass(&bed, 5000);
     CHECK(questions() == asked);
     promote();
     int before = nodes[0].connects;
@@ -631,7 +562,7 @@ static void a_rested_client_asks_before_it_connects(void)
 
 static int64_t age_ms(void)
 {
-    return (now_us - rc_engine_asof_us(&engine)) / 1000;
+    return (bed.now_us - rc_engine_asof_us(&bed.engine)) / 1000;
 }
 
 static int look(void)
@@ -647,7 +578,7 @@ static void read_for(int64_t ms)
     for (int64_t i = 0; i < ms; i += 10) {
         if (look() != RC_NEAR_HIT)
             (void)read_near(3);
-        pass(10);
+        bed_pass(&bed, 10);
     }
 }
 
@@ -694,7 +625,7 @@ static void copies_of_the_old_master_are_void(void)
     CHECK(is_good(set(0, "one")) && is_good(read_near(1)));
     read_for(1000);
     CHECK(look() == RC_NEAR_HIT);
-    const struct rc_link *t = rc_node_tracked_link(&engine.topology.node);
+    const struct rc_link *t = rc_node_tracked_link(&bed.engine.topology.node);
     uint64_t epoch = t->epoch;
     promote();
     read_for(300);
@@ -720,7 +651,7 @@ static struct rc_op *acquire(int number, struct rc_lock *lock)
 static struct rc_op *load(int number, uint32_t flags)
 {
     struct rc_op *op = begin_op(number, RC_OP_LOAD);
-    must(rc_buf_append(&op->ask.key, "loaded", 6));
+    bed_must(rc_buf_append(&op->ask.key, "loaded", 6));
     op->ask.load = (rc_load_options){flags, 1000, 1000, 1000};
     op->ask.purpose = RC_FLIGHT_LOAD;
     op->ask.expect = 1;
@@ -738,28 +669,28 @@ static void begin_with_one_for(int64_t ms)
     begin();
     CHECK(is_good(set(0, "one")) && is_good(read_near(1)));
     mute_two(true);
-    pass(ms);
+    bed_pass(&bed, ms);
 }
 
 static void a_lock_waits_for_the_word_within_its_deadline(void)
 {
     struct rc_lock lock;
-    must(rc_lock_init(&lock, "job", 3));
+    bed_must(rc_lock_init(&lock, "job", 3));
     begin_with_one_for(900);
     CHECK(is_good(acquire(1, &lock)));
-    rc_engine_drop_lock(&engine, &lock);
-    pass(350);
+    rc_engine_drop_lock(&bed.engine, &lock);
+    bed_pass(&bed, 350);
     int before = nodes[0].commands;
     CHECK(acquire(1, &lock)->run.is_running);
-    pass(TIMEOUT_MS - 10);
+    bed_pass(&bed, TIMEOUT_MS - 10);
     CHECK(ops[1].run.is_running && nodes[0].commands == before);
     CHECK(is_good(set(0, "two"))); /* what is no lock goes on */
-    pass(20);
+    bed_pass(&bed, 20);
     CHECK(has_failed(&ops[1], RC_ERR_UNAVAILABLE, "1 of 3 sentinels answer, and 2 have to"));
     CHECK(has_failed(acquire(1, &lock), RC_ERR_UNAVAILABLE, "1 of 3")); /* for longer than that */
     CHECK(nodes[0].commands == before + 1);
     mute_two(false);
-    pass(251);
+    bed_pass(&bed, 251);
     CHECK(is_good(acquire(1, &lock)) && nodes[0].commands > before + 1);
     end();
     rc_lock_deinit(&lock);
@@ -768,11 +699,11 @@ static void a_lock_waits_for_the_word_within_its_deadline(void)
 static void a_lock_is_granted_with_the_word(void)
 {
     struct rc_lock lock;
-    must(rc_lock_init(&lock, "job", 3));
+    bed_must(rc_lock_init(&lock, "job", 3));
     begin_with_one_for(1250);
     CHECK(acquire(1, &lock)->run.is_running);
     voters[1].mute = false;
-    pass(251);
+    bed_pass(&bed, 251);
     CHECK(is_good(&ops[1]) && nodes[1].commands == 0);
     end();
     rc_lock_deinit(&lock);
@@ -781,13 +712,13 @@ static void a_lock_is_granted_with_the_word(void)
 static void a_lock_that_waits_is_the_new_masters(void)
 {
     struct rc_lock lock;
-    must(rc_lock_init(&lock, "job", 3));
+    bed_must(rc_lock_init(&lock, "job", 3));
     begin_with_one_for(1250);
     int before = nodes[0].commands;
     CHECK(acquire(1, &lock)->run.is_running);
     promote();
     mute_two(false);
-    pass(251);
+    bed_pass(&bed, 251);
     CHECK(is_good(&ops[1]) && nodes[0].commands == before && nodes[1].commands > 0);
     end();
     rc_lock_deinit(&lock);
@@ -797,15 +728,15 @@ static void a_lock_that_waits_is_the_new_masters(void)
 static void a_lock_is_not_renewed_without_the_word(void)
 {
     struct rc_lock lock;
-    must(rc_lock_init(&lock, "job", 3));
+    bed_must(rc_lock_init(&lock, "job", 3));
     begin();
     CHECK(is_good(acquire(1, &lock)));
-    pass(LOCK_TTL_MS);
+    bed_pass(&bed, LOCK_TTL_MS);
     CHECK(atomic_load(&lock.state) == RC_LOCK_HELD);
     mute_two(true);
-    pass(1300);
+    bed_pass(&bed, 1300);
     int before = nodes[0].commands;
-    pass(LOCK_TTL_MS);
+    bed_pass(&bed, LOCK_TTL_MS);
     CHECK(atomic_load(&lock.state) == RC_LOCK_LOST && nodes[0].commands == before);
     end();
     rc_lock_deinit(&lock);
@@ -817,7 +748,7 @@ static void a_lease_waits_for_the_word_as_well(void)
     int before = nodes[0].commands;
     CHECK(load(1, RC_STRICT)->run.is_running && nodes[0].commands == before + 1); /* GET */
     voters[0].mute = false;
-    pass(251);
+    bed_pass(&bed, 251);
     CHECK(is_good(&ops[1]) && ops[1].result.outcome == RC_LOAD);
     CHECK((ops[1].result.flags & RC_DEGRADED) == 0);
     end();
@@ -828,7 +759,7 @@ static void without_a_lease_the_value_is_loaded_all_the_same(void)
     begin_with_one_for(1250);
     int before = nodes[0].commands;
     (void)load(1, 0);
-    pass(TIMEOUT_MS + 10);
+    bed_pass(&bed, TIMEOUT_MS + 10);
     CHECK(is_good(&ops[1]) && ops[1].result.outcome == RC_LOAD);
     CHECK((ops[1].result.flags & RC_DEGRADED) != 0 && nodes[0].commands == before + 1);
     end();
@@ -838,17 +769,17 @@ static void without_a_lease_the_value_is_loaded_all_the_same(void)
 static void one_that_turns_away_keeps_locks_from_the_old_master(void)
 {
     struct rc_lock lock;
-    must(rc_lock_init(&lock, "job", 3));
+    bed_must(rc_lock_init(&lock, "job", 3));
     begin();
     CHECK(is_good(set(0, "one")) && is_good(read_near(1)));
-    pass(500);
+    bed_pass(&bed, 500);
     rc_store_set_role(nodes[1].store, RC_STORE_MASTER);
     voters[2].names = 1;
-    pass(1300);
+    bed_pass(&bed, 1300);
     int before = nodes[0].commands;
     CHECK(acquire(1, &lock)->run.is_running && nodes[0].commands == before);
     voters[1].names = 1;
-    pass(251);
+    bed_pass(&bed, 251);
     CHECK(is_good(&ops[1]) && nodes[0].commands == before && nodes[1].commands > 0);
     end();
     rc_lock_deinit(&lock);
@@ -858,14 +789,14 @@ static void one_that_turns_away_keeps_locks_from_the_old_master(void)
 static void a_pause_of_our_own_is_no_silence(void)
 {
     struct rc_lock lock;
-    must(rc_lock_init(&lock, "job", 3));
+    bed_must(rc_lock_init(&lock, "job", 3));
     begin();
     CHECK(is_good(set(0, "one")) && is_good(read_near(1)));
     mute_two(true);
-    now_us += INT64_C(10) * 1000 * 1000;
+    bed.now_us += INT64_C(10) * 1000 * 1000;
     CHECK(acquire(1, &lock)->run.is_running);
     mute_two(false);
-    pass(1);
+    bed_pass(&bed, 1);
     CHECK(is_good(&ops[1]));
     end();
     rc_lock_deinit(&lock);
