@@ -41,7 +41,8 @@ local redcache = {
 ---Caches of one process with equal url, group and connection numbers share one client.
 ---
 ---Connection: url ("memory://": a store in this process, see below; or
----redis://[user:password@]host[:port][/db], the same with rediss:// for TLS, or
+---redis://[user:password@]host[:port][/db], the same with rediss:// for TLS; with several
+---host[:port] and commas between them up to 15 nodes of one cluster; or
 ---unix://[user:password@]/path[?db=n], or
 ---redis+sentinel://[user:password@]host[:26379],host,.../master[/db], the same with
 ---rediss+sentinel:// for TLS: the master of that name, as a majority of these 1 to 15 sentinels

@@ -166,47 +166,144 @@ static const char *parse_db(struct rc_address *address, const char *text, const 
     return NULL;
 }
 
+/* ---- lists ----------------------------------------------------------------------------------- */
+
+/* Hosts with commas between them, each once, in the order of their bytes: who lists the same ones
+   in another order speaks of the same servers. */
+struct list {
+    int64_t port; /* where none is written */
+    const char *too_many, *twice;
+    uint32_t count;
+    char entries[RC_LISTED][sizeof((struct rc_address *)0)->host + 8]; /* "host port" */
+};
+
+static const char *add_listed(struct rc_address *address, struct list *list, const char *rest,
+                              const char *end)
+{
+    uint32_t at = list->count;
+    if (at == RC_LISTED)
+        return list->too_many;
+    const char *why = parse_host(address, rest, end, list->port);
+    if (why != NULL)
+        return why;
+    char entry[sizeof list->entries[0]];
+    snprintf(entry, sizeof entry, "%s %u", address->host, (unsigned)address->port);
+    for (; at > 0 && strcmp(list->entries[at - 1], entry) >= 0; at--) {
+        if (strcmp(list->entries[at - 1], entry) == 0)
+            return list->twice;
+        memcpy(list->entries[at], list->entries[at - 1], sizeof entry);
+    }
+    memcpy(list->entries[at], entry, sizeof entry);
+    list->count++;
+    return NULL;
+}
+
+/* Reads host[:port],... into address->server, with room behind it for the master's name and the
+   database. */
+static const char *parse_list(struct rc_address *address, struct list *list, const char *rest,
+                              const char *end)
+{
+    while (rest <= end) {
+        const char *comma = find(rest, end, ',');
+        const char *entry_end = comma != NULL ? comma : end;
+        const char *why = add_listed(address, list, rest, entry_end);
+        if (why != NULL)
+            return why;
+        rest = entry_end + 1;
+    }
+    size_t len = 0;
+    for (uint32_t i = 0; i < list->count; i++) {
+        int more = snprintf(address->server + len, sizeof address->server - len, "%s%s",
+                            i > 0 ? "," : "", list->entries[i]);
+        len += (size_t)more;
+        if (len + RC_MASTER_NAME + 16 > sizeof address->server)
+            return "the names of the hosts are too long together";
+    }
+    memset(address->host, 0, sizeof address->host); /* the last one's */
+    address->port = 0;
+    return NULL;
+}
+
+/* Reads the host and port of one entry of address->server. */
+static void read_listed(struct rc_address *address, const struct rc_address *list, uint32_t which)
+{
+    const char *entry = list->server;
+    for (uint32_t i = 0; i < which; i++)
+        entry = strchr(entry, ',') + 1;
+    size_t len = strcspn(entry, " ");
+    memcpy(address->host, entry, len);
+    address->host[len] = '\0';
+    address->port = (uint16_t)strtoul(entry + len, NULL, 10);
+}
+
+/* ---- one server, or nodes of one cluster ----------------------------------------------------- */
+
+/* Known by all that are listed, whichever of them answers. */
+static const char *parse_nodes(struct rc_address *address, const char *rest, const char *end)
+{
+    struct list list = {.port = DEFAULT_PORT,
+                        .too_many = "more than 15 addresses are listed: the cluster tells of the "
+                                    "nodes that are not",
+                        .twice = "an address is listed twice"};
+    const char *why = parse_list(address, &list, rest, end);
+    if (why != NULL)
+        return why;
+    size_t len = strlen(address->server);
+    address->node_count = list.count;
+    snprintf(address->server + len, sizeof address->server - len, "/%d", (int)address->db);
+    len = strcspn(address->server, " ");
+    snprintf(address->label, sizeof address->label, "%.*s and %u more/%d",
+             (int)(len < 90 ? len : 90), address->server, (unsigned)list.count - 1,
+             (int)address->db);
+    return NULL;
+}
+
+/* Not its label, which is cut where a host is long, and without the database of a socket's path. */
+static void name_server(struct rc_address *address)
+{
+    snprintf(address->server, sizeof address->server, "%s %u/%d", address->host,
+             (unsigned)address->port, (int)address->db);
+}
+
+static bool holds_scheme(const char *rest, const char *end)
+{
+    for (; end - rest >= 3; rest++) {
+        if (memcmp(rest, "://", 3) == 0)
+            return true;
+    }
+    return false;
+}
+
 static const char *parse_tcp(struct rc_address *address, const char *rest, const char *end)
 {
     if (find(rest, end, '?') != NULL)
         return "nothing may follow '?' but for unix://: the database is written as in "
                "redis://host:port/3";
-    if (find(rest, end, ',') != NULL)
-        return "one server only: a list with commas is not understood";
+    if (holds_scheme(rest, end))
+        return "redis:// stands once, before the first address: redis://h1:7000,h2:7000";
     const char *slash = find(rest, end, '/');
     const char *why = slash != NULL ? parse_db(address, slash + 1, end) : NULL;
+    const char *host_end = slash != NULL ? slash : end;
+    if (why == NULL && find(rest, host_end, ',') != NULL)
+        return parse_nodes(address, rest, host_end);
     if (why == NULL)
-        why = parse_host(address, rest, slash != NULL ? slash : end, DEFAULT_PORT);
-    if (why == NULL)
-        set_label(address);
-    return why;
+        why = parse_host(address, rest, host_end, DEFAULT_PORT);
+    if (why != NULL)
+        return why;
+    set_label(address);
+    name_server(address);
+    return NULL;
+}
+
+void rc_address_listed(struct rc_address *address, const struct rc_address *list, uint32_t which)
+{
+    *address = *list;
+    read_listed(address, list, which);
+    set_label(address);
+    name_server(address);
 }
 
 /* ---- sentinels ------------------------------------------------------------------------------- */
-
-/* Puts "host port" behind the others, in the order of their bytes: who names the same sentinels in
-   another order speaks of the same set. */
-static const char *add_sentinel(struct rc_address *address,
-                                char entries[][sizeof address->host + 8], const char *rest,
-                                const char *end)
-{
-    uint32_t at = address->sentinel_count;
-    if (at == RC_SENTINELS)
-        return "more than 15 sentinels are named";
-    const char *why = parse_host(address, rest, end, DEFAULT_SENTINEL_PORT);
-    if (why != NULL)
-        return why;
-    char entry[sizeof address->host + 8];
-    snprintf(entry, sizeof entry, "%s %u", address->host, (unsigned)address->port);
-    for (; at > 0 && strcmp(entries[at - 1], entry) >= 0; at--) {
-        if (strcmp(entries[at - 1], entry) == 0)
-            return "a sentinel is named twice: each has one voice";
-        memcpy(entries[at], entries[at - 1], sizeof entry);
-    }
-    memcpy(entries[at], entry, sizeof entry);
-    address->sentinel_count++;
-    return NULL;
-}
 
 /* As Redis has it. */
 static bool is_master_name(const char *name, size_t len)
@@ -214,33 +311,13 @@ static bool is_master_name(const char *name, size_t len)
     return len > 0 && len <= RC_MASTER_NAME && rc_is_name(name, len);
 }
 
-static const char *parse_set(struct rc_address *address, const char *rest, const char *slash,
-                             char entries[][sizeof address->host + 8])
-{
-    while (rest <= slash) {
-        const char *comma = find(rest, slash, ',');
-        const char *end = comma != NULL ? comma : slash;
-        const char *why = add_sentinel(address, entries, rest, end);
-        if (why != NULL)
-            return why;
-        rest = end + 1;
-    }
-    size_t len = 0;
-    for (uint32_t i = 0; i < address->sentinel_count; i++) {
-        int more = snprintf(address->server + len, sizeof address->server - len, "%s%s",
-                            i > 0 ? "," : "", entries[i]);
-        len += (size_t)more;
-        if (len + RC_MASTER_NAME + 16 > sizeof address->server)
-            return "the names of the sentinels are too long";
-    }
-    return NULL;
-}
-
 /* host[:port],.../master[/db]: the set is known by its sentinels and the master's name, wherever
    that master is. */
 static const char *parse_sentinels(struct rc_address *address, const char *rest, const char *end)
 {
-    char entries[RC_SENTINELS][sizeof address->host + 8];
+    struct list list = {.port = DEFAULT_SENTINEL_PORT,
+                        .too_many = "more than 15 sentinels are named",
+                        .twice = "a sentinel is named twice: each has one voice"};
     const char *slash = find(rest, end, '/');
     if (find(rest, end, '?') != NULL)
         return "nothing may follow '?': the database is written as in redis+sentinel://host/name/3";
@@ -248,7 +325,7 @@ static const char *parse_sentinels(struct rc_address *address, const char *rest,
         return "the master's name is missing: redis+sentinel://host:26379,host/name";
     const char *name = slash + 1;
     const char *name_end = find(name, end, '/');
-    const char *why = parse_set(address, rest, slash, entries);
+    const char *why = parse_list(address, &list, rest, slash);
     if (why == NULL && name_end != NULL)
         why = parse_db(address, name_end + 1, end);
     if (name_end == NULL)
@@ -260,8 +337,7 @@ static const char *parse_sentinels(struct rc_address *address, const char *rest,
         return why;
     memcpy(address->master, name, len);
     address->master[len] = '\0';
-    memset(address->host, 0, sizeof address->host); /* the last sentinel's */
-    address->port = 0;
+    address->sentinel_count = list.count;
     size_t at = strlen(address->server);
     snprintf(address->server + at, sizeof address->server - at, " %s/%d", address->master,
              (int)address->db);
@@ -271,13 +347,8 @@ static const char *parse_sentinels(struct rc_address *address, const char *rest,
 
 void rc_address_sentinel(struct rc_address *address, const struct rc_address *set, uint32_t which)
 {
-    const char *entry = set->server;
     memset(address, 0, sizeof *address);
-    for (uint32_t i = 0; i < which; i++)
-        entry = strchr(entry, ',') + 1;
-    size_t len = strcspn(entry, " ");
-    memcpy(address->host, entry, len);
-    address->port = (uint16_t)strtoul(entry + len, NULL, 10);
+    read_listed(address, set, which);
     address->is_tls = set->is_tls;
     address->has_user = set->sentinel_user_len > 0;
     address->has_password = set->sentinel_password_len > 0;
@@ -317,13 +388,6 @@ static const char *parse_memory(struct rc_address *address, const char *rest, co
     return NULL;
 }
 
-/* Not its label, which is cut where a host is long, and without the database of a socket's path. */
-static void name_server(struct rc_address *address)
-{
-    snprintf(address->server, sizeof address->server, "%s %u/%d", address->host,
-             (unsigned)address->port, (int)address->db);
-}
-
 static const char CREDENTIALS[] = "the part before '@' must be user:password or :password";
 
 int rc_address_parse(struct rc_address *address, const char *url, size_t len, const char **why)
@@ -360,7 +424,8 @@ int rc_address_parse(struct rc_address *address, const char *url, size_t len, co
         *why = CREDENTIALS;
     if (*why == NULL)
         *why = is_unix ? parse_unix(address, rest, end) : parse_tcp(address, rest, end);
-    name_server(address);
+    if (is_unix)
+        name_server(address);
     return *why == NULL ? 0 : RC_ERR_ARGUMENT;
 }
 

@@ -198,9 +198,22 @@ static bool is_this_machine(const struct rc_address *address)
     return inet_pton(AF_INET6, address->host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
+/* The cluster may name others; who lists nodes of this machine alone speaks of a bed on it. */
+static bool are_this_machine(const struct rc_address *list)
+{
+    for (uint32_t i = 0; i < list->node_count; i++) {
+        struct rc_address address;
+        rc_address_listed(&address, list, i);
+        if (!is_this_machine(&address))
+            return false;
+    }
+    return list->node_count > 0;
+}
+
 bool rc_options_is_private(const rc_options *options, const struct rc_address *address)
 {
-    return address->is_tls || options->tls == RC_TLS_OFF || is_this_machine(address);
+    return address->is_tls || options->tls == RC_TLS_OFF || is_this_machine(address) ||
+           are_this_machine(address);
 }
 
 bool rc_options_check_auth(const rc_options *options, const struct rc_address *address,

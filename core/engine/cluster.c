@@ -25,6 +25,16 @@ static void on_refresh(void *context, struct rc_timer *timer)
 
 /* ---- requests that wait ---------------------------------------------------------------------- */
 
+/* One without a slot was made when there was but one node, and that one has not done it: any that
+   answers tells where to, one after the other. */
+static struct rc_server_node *find_home(struct rc_cluster *cluster, const struct rc_req *req)
+{
+    struct rc_topology *topology = cluster->topology;
+    if (req->slot < 0 && rc_topology_owners(topology) != NULL)
+        return rc_topology_any(topology, ++cluster->turns);
+    return rc_topology_home(topology, req);
+}
+
 static void on_try_again(void *context, struct rc_timer *timer)
 {
     struct rc_cluster *cluster = RC_CONTAINER(timer, struct rc_cluster, try_again);
@@ -37,9 +47,7 @@ static void on_try_again(void *context, struct rc_timer *timer)
     cluster->tried_us = cluster->context->now_us;
     while (!rc_list_is_empty(&due)) {
         struct rc_req *req = RC_CONTAINER(due.next, struct rc_req, place);
-        rc_topology_move(cluster->topology, req,
-                         req->slot >= 0 ? rc_topology_node(cluster->topology, req->slot)
-                                        : req->link->node);
+        rc_topology_move(cluster->topology, req, find_home(cluster, req));
     }
 }
 
@@ -145,14 +153,29 @@ static void on_map(struct rc_req *req, int status, struct rc_reply *reply, const
     } else if (cluster->epoch < 0 && word.is_answer) {
         install(cluster, req->link); /* the first: better than none */
     }
+    bool is_refused = word.refusal != NULL; /* asking again does not help */
+    cluster->is_doubted = word.is_answer && !is_good && !is_refused;
     if (word.refusal != NULL)
         rc_node_text(word.refusal, cluster->refusal);
     else if (is_good)
         cluster->refusal[0] = '\0';
-    bool is_refused = word.refusal != NULL; /* asking again does not help */
     /* As long as a master is away it may have an heir. */
     if (cluster->is_wanted || (!is_good && !is_refused) || find_lost(cluster) != NULL)
         rc_cluster_want(cluster);
+}
+
+/* Whom to ask. A node that answers, as long as its kind tells a good map; else those that are known
+   and those that the url lists, in turns. */
+static struct rc_server_node *choose(struct rc_cluster *cluster)
+{
+    uint64_t chance = rc_context_random(cluster->context);
+    struct rc_server_node *known = rc_topology_any(cluster->topology, chance), *listed;
+    const struct rc_link *link = rc_node_command_link(known);
+    if (rc_link_is_ready(link) && !cluster->is_doubted)
+        return known;
+    listed = rc_roster_next(&cluster->roster);
+    bool is_waiting = link->state == RC_LINK_BACKOFF;
+    return listed != NULL && (is_waiting || cluster->is_doubted || chance % 2) ? listed : known;
 }
 
 static void ask(struct rc_cluster *cluster)
@@ -160,7 +183,7 @@ static void ask(struct rc_cluster *cluster)
     struct rc_context *context = cluster->context;
     if (context->closing)
         return;
-    struct rc_server_node *node = rc_topology_any(cluster->topology, rc_context_random(context));
+    struct rc_server_node *node = choose(cluster);
     struct rc_req *req = rc_slot_word_ask(context);
     cluster->asked_us = context->now_us;
     if (req == NULL) {
@@ -190,14 +213,31 @@ void rc_cluster_on_ready(struct rc_cluster *cluster, struct rc_link *link)
         rc_slot_map_init(cluster->map);
     }
     cluster->is_on = true;
-    if (is_first)
-        rc_cluster_want(cluster);
+    if (!is_first)
+        return;
+    rc_roster_on_ready(&cluster->roster);
+    rc_cluster_want(cluster);
 }
 
-void rc_cluster_on_down(struct rc_cluster *cluster, const struct rc_link *link)
+/* The question that waits for a lost link goes to a node that is not known to be lost. */
+static void pass_question_on(struct rc_cluster *cluster, const struct rc_link *link)
 {
-    if (cluster->is_on && link->state == RC_LINK_BACKOFF) /* it was lost, and not closed by us */
+    struct rc_req *req = cluster->req;
+    if (req == NULL || req->link != link || req->sent || req->error != 0)
+        return;
+    struct rc_server_node *node = choose(cluster);
+    if (rc_node_command_link(node)->state != RC_LINK_BACKOFF)
+        rc_topology_move(cluster->topology, req, node);
+}
+
+void rc_cluster_on_down(struct rc_cluster *cluster, struct rc_link *link)
+{
+    if (!cluster->is_on) {
+        rc_roster_on_missed(&cluster->roster, link);
+    } else if (link->state == RC_LINK_BACKOFF) { /* it was lost, and not closed by us */
+        pass_question_on(cluster, link);
         rc_cluster_want(cluster);
+    }
 }
 
 /* ---- following ------------------------------------------------------------------------------- */
@@ -300,6 +340,8 @@ int rc_cluster_init(struct rc_cluster *cluster, struct rc_context *context,
     if (error != 0)
         return error;
     error = rc_context_add_timer(context);
+    if (error == 0 && (error = rc_roster_init(&cluster->roster, context, topology)) != 0)
+        rc_context_remove_timer(context);
     if (error != 0)
         rc_context_remove_timer(context);
     return error;
@@ -316,6 +358,7 @@ void rc_cluster_shutdown(struct rc_cluster *cluster)
 void rc_cluster_deinit(struct rc_cluster *cluster)
 {
     rc_context_clear_timer(cluster->context, &cluster->refresh);
+    rc_roster_deinit(&cluster->roster);
     if (cluster->map != NULL)
         rc_slot_map_deinit(cluster->map);
     free(cluster->map);

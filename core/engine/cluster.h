@@ -6,7 +6,8 @@
  *          requests of which no command was run. One refresh at a time, and no two within
  *          REFRESH_GAP_MS, however many requests are sent elsewhere: a MOVED corrects its own slot
  *          at once. A map that is older than the last one, by the cluster's epoch, is not taken, as
- *          long as some node may have a newer one.
+ *          long as some node may have a newer one. Where the url lists nodes (roster), they are
+ *          asked, too, once none that is known answers with a good map.
  * Threads: the engine's owner.
  * Memory:  owns the map, once there is a cluster.
  * Errors:  none of its own: a request that cannot be followed ends with what the server has said,
@@ -20,6 +21,7 @@
 
 #include "engine/context.h"
 #include "engine/redirect.h"
+#include "engine/roster.h"
 #include "engine/slot_map.h"
 #include "engine/topology.h"
 
@@ -29,8 +31,10 @@ struct rc_cluster {
     struct rc_topology *topology;
 
     /* Engine only. */
+    struct rc_roster roster;
     bool is_on; /* a node has said that it is one of a cluster */
     bool is_wanted;
+    bool is_doubted;            /* the last answer was no good map: another node may have one */
     struct rc_slot_map *map;    /* the newest answer; NULL: there is no cluster */
     int64_t epoch;              /* of the cluster, when that was */
     int64_t older_us;           /* since when only older ones were told of; 0: they were not */
@@ -42,6 +46,7 @@ struct rc_cluster {
     struct rc_timer try_again;  /* for those, */
     int64_t pause_ms;           /* in so long */
     int64_t tried_us;           /* the last time */
+    uint64_t turns;             /* of the nodes, for those without a slot */
 };
 
 int rc_cluster_init(struct rc_cluster *cluster, struct rc_context *context,
@@ -54,7 +59,7 @@ void rc_cluster_shutdown(struct rc_cluster *cluster);
 void rc_cluster_want(struct rc_cluster *cluster);
 /* A link has shaken hands; it was lost, or could not be made. */
 void rc_cluster_on_ready(struct rc_cluster *cluster, struct rc_link *link);
-void rc_cluster_on_down(struct rc_cluster *cluster, const struct rc_link *link);
+void rc_cluster_on_down(struct rc_cluster *cluster, struct rc_link *link);
 /* Where an error of the link's server sends a command: to that node, or (RC_REDIRECT_WAIT) there
    again in a moment. False: nowhere. A MOVED is believed at once. */
 struct rc_cluster_way {

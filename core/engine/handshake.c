@@ -124,6 +124,11 @@ static enum rc_greeting read_hello(struct rc_link *link, const struct rc_reply *
     if (link->role != RC_LINK_S && is_sentinel)
         return refuse(link, "this is a sentinel, which keeps no data: use the address of a "
                             "server, or redis+sentinel://host:port/master");
+    if (link->address->node_count > 0 && link->identity.mode != RC_SERVER_CLUSTER)
+        return refuse(link,
+                      "this is no node of a cluster, as all addresses of a list must be: name "
+                      "one server alone, or its sentinels by "
+                      "redis+sentinel://host:port/master");
     if (link->role == RC_LINK_S || lack == NULL)
         return RC_GREETING_GOES_ON;
     rc_server_label(&link->server, label, sizeof label);

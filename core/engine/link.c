@@ -233,7 +233,9 @@ static void start_opening(struct rc_link *link)
     }
     /* As long as nobody has told who we are there is no use in it. */
     bool is_usable = !rc_handshake_has_login(link) || rc_login_is_usable(login);
-    int32_t wait_ms = is_usable ? context->options.connect_timeout_ms : LOGIN_LOOK_MS;
+    int32_t wait_ms = link->connect_ms > 0 ? link->connect_ms : context->options.connect_timeout_ms;
+    if (!is_usable)
+        wait_ms = LOGIN_LOOK_MS;
     link->state = is_usable ? RC_LINK_OPENING : RC_LINK_BACKOFF;
     link->wants_open = is_usable;
     if (!is_usable)

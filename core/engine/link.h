@@ -108,6 +108,7 @@ struct rc_link {
     int64_t down_since_us;
     int64_t received_us;   /* when an answer, or a piece of one, last came in */
     int64_t sent_us;       /* when the newest request was written to the output */
+    int32_t connect_ms;    /* so long it may take to be ready; 0: as the options have it */
     struct rc_timer timer; /* opening: give up; backoff: try again; ready: is it still answering? */
     struct rc_resp resp;
     uint32_t answers;            /* of the first request in flight, already read */

@@ -433,7 +433,9 @@ int rc_node_init_spare(struct rc_server_node *node, struct rc_link *link)
     link->on_ready = on_spare_ready;
     link->on_push = ignore_push;
     link->on_greeted = on_spare_greeted;
+    link->on_missed = on_link_missed;
     link->may_open = link_w(node)->may_open;
+    link->connect_ms = link_w(node)->connect_ms;
     link->on_quiet = on_spare_quiet;
     return 0;
 }

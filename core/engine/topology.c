@@ -271,6 +271,15 @@ struct rc_server_node *rc_topology_find_owner(struct rc_topology *topology, cons
     return rc_topology_find_node(topology, rc_slot(key, len));
 }
 
+struct rc_server_node *rc_topology_home(struct rc_topology *topology, const struct rc_req *req)
+{
+    struct rc_server_node *node = req->link->node;
+    bool has_left = topology->owners != NULL && node->slots == 0 && !req->asks && !req->stays &&
+                    rc_node_is_own(node, req->link);
+    return req->slot >= 0 || has_left ? rc_topology_node(topology, req->slot >= 0 ? req->slot : 0)
+                                      : node;
+}
+
 void rc_topology_send_to(struct rc_topology *topology, struct rc_req *req,
                          struct rc_server_node *node, int32_t slot, int64_t deadline_us)
 {
@@ -289,8 +298,7 @@ static void reroute_queue(struct rc_topology *topology, struct rc_link *link)
 {
     RC_LIST_EACH(place, following, &link->queue) {
         struct rc_req *req = RC_CONTAINER(place, struct rc_req, place);
-        struct rc_server_node *node =
-            req->slot >= 0 ? rc_topology_node(topology, req->slot) : link->node;
+        struct rc_server_node *node = rc_topology_home(topology, req);
         if (node != link->node && req->error == 0 && !req->is_asking)
             rc_topology_move(topology, req, node);
     }

@@ -137,6 +137,10 @@ static inline struct rc_server_node *rc_topology_node_of(struct rc_topology *top
     return topology->owners == NULL ? &topology->node : rc_topology_find_owner(topology, key, len);
 }
 
+/* Where a request that waits has to go. One without a slot was made when there was but one node: if
+   that has no slots any more, any other tells where to. */
+struct rc_server_node *rc_topology_home(struct rc_topology *topology, const struct rc_req *req);
+
 /* The number of a slot's node; of any slot: of the first. */
 static inline uint16_t rc_topology_owner(const struct rc_topology *topology, int32_t slot)
 {

@@ -201,7 +201,9 @@ typedef struct rc_entry {
    the default. */
 typedef struct rc_options {
     /* redis://[[user]:password@]host[:port][/db], the same with rediss:// for TLS,
-       unix://[[user]:password@]/path[?db=n],
+       unix://[[user]:password@]/path[?db=n];
+       redis://[[user]:password@]host[:port],host,...[/db], up to 15 nodes of one cluster, of which
+       one that answers is enough (rediss:// as well);
        redis+sentinel://[[user]:password@]host[:26379],host,.../master[/db], the master of that name
        as more than half of these sentinels (at most 15) tell where it is, rediss+sentinel:// with
        TLS to the sentinels and the master, each certificate valid for the host that is connected

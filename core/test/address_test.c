@@ -123,6 +123,53 @@ static void refuses_sets_that_are_none(void)
     CHECK(!parse(url) && strstr(why, "too long") != NULL);
 }
 
+static bool is_list(const char *url, uint32_t count, const char *server)
+{
+    return parse(url) && address.node_count == count && strcmp(address.server, server) == 0 &&
+           address.host[0] == '\0' && address.port == 0 && address.sentinel_count == 0;
+}
+
+static void reads_the_nodes_of_a_cluster_in_any_order(void)
+{
+    struct rc_address node;
+    CHECK(is_list("redis://h2:7001,h1:7000", 2, "h1 7000,h2 7001/0"));
+    CHECK(strcmp(address.label, "h1 and 1 more/0") == 0 && !address.is_tls);
+    CHECK(is_list("redis://h1:7000,h2:7001/", 2, "h1 7000,h2 7001/0"));
+    CHECK(is_list("rediss://me:a,b@[::1]:7,h,[fe80::2]/3", 3, "::1 7,fe80::2 6379,h 6379/3"));
+    CHECK(address.is_tls && address.db == 3 && strcmp(address.password, "a,b") == 0);
+    rc_address_listed(&node, &address, 0);
+    CHECK(strcmp(node.host, "::1") == 0 && node.port == 7 && node.is_tls && node.node_count == 3);
+    CHECK(strcmp(node.user, "me") == 0 && node.has_password && node.db == 3);
+    CHECK(strcmp(node.label, "::1:7/3") == 0 && strcmp(node.server, "::1 7/3") == 0);
+    rc_address_listed(&node, &address, 2);
+    CHECK(strcmp(node.host, "h") == 0 && node.port == 6379);
+    CHECK(parse("redis://h") && address.node_count == 0);
+}
+
+static void refuses_lists_that_are_none(void)
+{
+    char url[4096] = "redis://";
+    CHECK(!parse("redis://h,") && strstr(why, "host name") != NULL);
+    CHECK(!parse("redis://,h") && strstr(why, "host name") != NULL);
+    CHECK(!parse("redis://h:1,h:0") && strstr(why, "port") != NULL);
+    CHECK(!parse("redis://h, i") && strstr(why, "blank") != NULL);
+    CHECK(!parse("redis://h,i,h:6379") && strstr(why, "twice") != NULL);
+    CHECK(!parse("redis://h,i/x") && strstr(why, "database") != NULL);
+    CHECK(!parse("redis://h/0,i/0") && strstr(why, "database") != NULL);
+    CHECK(!parse("redis://h,redis://i") && strstr(why, "stands once") != NULL);
+    CHECK(!parse("redis://h,i?db=1") && strstr(why, "'?'") != NULL);
+    CHECK(!parse("redis://me@h,i") && strstr(why, "user:password") != NULL);
+    for (int i = 0; i < 15; i++)
+        sprintf(url + strlen(url), "%sh%d", i > 0 ? "," : "", i);
+    CHECK(parse(url) && address.node_count == 15);
+    strcat(url, ",more");
+    CHECK(!parse(url) && strstr(why, "15") != NULL);
+    strcpy(url, "redis://");
+    for (int i = 0; i < 6; i++)
+        sprintf(url + strlen(url), "%s%0200d", i > 0 ? "," : "", i);
+    CHECK(!parse(url) && strstr(why, "too long") != NULL);
+}
+
 static void reads_the_name_of_a_store(void)
 {
     CHECK(parse("memory://") && address.is_memory && strcmp(address.host, "") == 0);
@@ -212,7 +259,7 @@ static void stands_any_bytes(void)
 {
     static const char *const parts[] = {
         "redis://", "unix://", "rediss://", ":",    "@",  "memory://", "/", "[",
-        "]",        "%",       "41",        "?db=", "\0", "h",         "1", "::"};
+        "]",        "%",       "41",        "?db=", "\0", "h",         "1", ","};
     uint64_t random = 5;
     for (int round = 0; round < 20000; round++) {
         char url[200];
@@ -229,7 +276,8 @@ static void stands_any_bytes(void)
         free(copy);
         if (error == 0)
             CHECK(strlen(address.label) > 0 &&
-                  (address.is_memory || address.sentinel_count > 0 || strlen(address.host) > 0));
+                  (address.is_memory || address.sentinel_count > 0 || address.node_count > 0 ||
+                   strlen(address.host) > 0));
     }
 }
 
@@ -240,6 +288,8 @@ int main(void)
     TEST(reads_the_sentinels_of_a_set_in_any_order);
     TEST(keeps_the_logins_of_master_and_sentinels_apart);
     TEST(refuses_sets_that_are_none);
+    TEST(reads_the_nodes_of_a_cluster_in_any_order);
+    TEST(refuses_lists_that_are_none);
     TEST(reads_the_name_of_a_store);
     TEST(reads_the_path_of_a_socket);
     TEST(refuses_what_it_can_not_mean);

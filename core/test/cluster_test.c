@@ -23,6 +23,9 @@ struct node {
     bool mute;    /* does what it is told, and answers nothing */
     bool fails;   /* says that the cluster is down */
     bool denies;  /* our user may not ask it for the map */
+    bool silent;  /* links connect for ever */
+    bool alone;   /* it is no node of a cluster */
+    int opened;
     int epoch;
     int own_epoch;
     int map_questions;
@@ -154,7 +157,8 @@ static bool answer(struct node *node, struct conn *conn, const struct words *wor
         must(rc_store_feed(conn->conn, RESP3, sizeof RESP3 - 1));
         rc_buf_clear(&conn->conn->output);
         say(conn, "%4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n"
-                  "$4\r\nmode\r\n$7\r\ncluster\r\n$4\r\nrole\r\n$6\r\nmaster\r\n");
+                  "$4\r\nrole\r\n$6\r\nmaster\r\n$4\r\nmode\r\n");
+        say(conn, node->alone ? "$10\r\nstandalone\r\n" : "$7\r\ncluster\r\n");
         return true;
     }
     if (is_word(words, 0, "ASKING")) {
@@ -251,6 +255,9 @@ static bool open_or_close(struct rc_link *link)
         return false;
     link->wants_open = false;
     hang_up(link);
+    node->opened++;
+    if (node->silent)
+        return true;
     if (node->refuses) {
         rc_link_lost(link, "connection refused");
     } else {
@@ -325,8 +332,8 @@ static void give(int first, int last, int owner)
     }
 }
 
-/* Three nodes with a third of the slots each; the url is the first one's. */
-static void begin(void)
+/* Three nodes with a third of the slots each; nobody may connect to those of `lost`. */
+static void begin_at(const char *url, uint64_t chance, unsigned lost)
 {
     const rc_options options = {.connect_timeout_ms = 1000,
                                 .command_timeout_ms = TIMEOUT_MS,
@@ -336,9 +343,9 @@ static void begin(void)
                                 .max_lent = 4,
                                 .degraded_ttl_ms = 1000};
     const struct rc_store_options store_options = {.seed = {{1, 2}}};
-    const struct rc_seed seed = {{3, 4}};
+    const struct rc_seed seed = {{3, chance}};
     struct rc_address address;
-    const char *why, url[] = "redis://127.0.0.1:7000";
+    const char *why;
     now_us = INT64_C(1000) * 1000 * 1000;
     finished = 0;
     rc_scripts_init();
@@ -349,10 +356,17 @@ static void begin(void)
         must(rc_store_new(&nodes[i].store, &store_options));
         nodes[i].epoch = 1;
         nodes[i].own_epoch = i + 1;
+        nodes[i].refuses = lost >> i & 1;
         give(i * RC_SLOT_COUNT / NODES, (i + 1) * RC_SLOT_COUNT / NODES - 1, i);
     }
     for (int i = 0; i < OPS; i++)
         must(rc_op_init(&ops[i]));
+}
+
+/* The url is the first one's. */
+static void begin(void)
+{
+    begin_at("redis://127.0.0.1:7000", 4, 0);
 }
 
 static void end(void)
@@ -437,6 +451,12 @@ static struct rc_op *start(int number, uint32_t flags, const char *verb, const c
 static bool is_number(const struct rc_op *op, int64_t number)
 {
     return !op->run.is_running && op->result.status == 0 && op->result.number == number;
+}
+
+/* Without memory there may be no text. */
+static bool says(const struct rc_op *op, const char *text)
+{
+    return op->result.data != NULL && strstr(op->result.data, text) != NULL;
 }
 
 static int questions(void)
@@ -554,6 +574,144 @@ static void takes_no_map_that_is_older_or_of_a_minority(void)
 }
 
 /* ---- slots on their way ---------------------------------------------------------------------- */
+
+/* ---- several addresses ----------------------------------------------------------------------- */
+
+static const char ALL[] = "redis://127.0.0.1:7000,127.0.0.1:7001,127.0.0.1:7002";
+
+static void begins_at_a_listed_node_by_chance(void)
+{
+    int firsts[NODES] = {0};
+    for (int i = 0; i < 60; i++) {
+        begin_at(ALL, (uint64_t)i, 0);
+        firsts[engine.topology.node.address.port - FIRST_PORT]++;
+        for (int j = 0; j < NODES; j++)
+            CHECK(is_number(start(0, 0, "INCR", key_of(j, 0)), 1));
+        CHECK(questions() == 1 && engine.topology.other_count == 2);
+        end();
+    }
+    for (int i = 0; i < NODES; i++)
+        CHECK(firsts[i] > 5);
+}
+
+static void passes_over_those_that_refuse_at_once(void)
+{
+    rc_health health;
+    for (uint64_t chance = 0; chance < 20; chance++) {
+        begin_at(ALL, chance, 3);
+        CHECK(is_number(start(0, 0, "INCR", key_of(2, 0)), 1)); /* no time has passed */
+        rc_engine_get_health(&engine, &health);
+        CHECK(engine.topology.node.address.port == FIRST_PORT + 2);
+        CHECK(engine.topology.node.links[RC_LINK_W].connect_ms == 0);
+        end();
+    }
+}
+
+static void those_that_are_silent_share_the_time(void)
+{
+    for (uint64_t chance = 0; chance < 10; chance++) {
+        begin_at(ALL, chance, 0);
+        nodes[0].silent = nodes[1].silent = true;
+        struct rc_op *op = start(0, 0, "INCR", key_of(2, 0));
+        pass(700); /* of 1,000 a third for each */
+        CHECK(is_number(op, 1));
+        end();
+    }
+}
+
+static void tells_which_address_fails_and_does_not_hurry_round(void)
+{
+    rc_health health;
+    begin_at(ALL, 1, 7);
+    struct rc_op *op = start(0, 0, "INCR", "k");
+    pass(TIMEOUT_MS + 10);
+    CHECK(op->result.status == RC_ERR_UNAVAILABLE);
+    CHECK(says(op, "of the url: connection refused"));
+    rc_engine_get_health(&engine, &health);
+    CHECK(!health.ready && strncmp(health.address, "127.0.0.1:700", 13) == 0);
+    int opened = nodes[0].opened + nodes[1].opened + nodes[2].opened;
+    pass(10 * 1000);
+    opened = nodes[0].opened + nodes[1].opened + nodes[2].opened - opened;
+    CHECK(opened >= 3 * 20 && opened <= 3 * 41); /* a round in 250 to 500 ms */
+    nodes[1].refuses = false;
+    pass(600);
+    CHECK(is_number(start(0, 0, "INCR", key_of(1, 0)), 1));
+    end();
+}
+
+static void refuses_a_listed_server_that_is_alone(void)
+{
+    begin_at(ALL, 1, 6);
+    nodes[0].alone = true;
+    struct rc_op *op = start(0, 0, "INCR", "k");
+    pass(10);
+    CHECK(op->result.status == RC_ERR_REDIS);
+    CHECK(says(op, "'127.0.0.1:7000/0' of the url: this is no node of a cluster"));
+    nodes[1].refuses = false;
+    pass(600);
+    CHECK(is_number(start(0, 0, "INCR", key_of(1, 0)), 1));
+    end();
+    begin(); /* who is named alone may be */
+    nodes[0].alone = true;
+    CHECK(is_number(start(0, 0, "INCR", key_of(0, 0)), 1));
+    end();
+}
+
+static void asks_the_listed_once_all_that_it_knows_are_lost(void)
+{
+    begin_at("redis://127.0.0.1:7000,127.0.0.1:7001", 2, 0);
+    give(0, RC_SLOT_COUNT - 1, 0);
+    CHECK(is_number(start(0, 0, "INCR", "k"), 1));
+    pass(1000);
+    /* All moves to the second and third while we do not look. */
+    give(0, RC_SLOT_COUNT - 1, 2);
+    nodes[0].epoch = nodes[1].epoch = nodes[2].epoch = 5;
+    nodes[0].refuses = true;
+    RC_TOPOLOGY_EACH(link, &engine.topology) {
+        if (link->address->port == FIRST_PORT && rc_link_is_ready(link)) {
+            hang_up(link);
+            rc_link_lost(link, "gone");
+        }
+    }
+    struct rc_op *op = start(0, 0, "INCR", "k");
+    pass(900);
+    CHECK(is_number(op, 1));
+    end();
+}
+
+static void asks_the_listed_where_one_knows_no_good_map(void)
+{
+    for (uint64_t chance = 0; chance < 10; chance++) {
+        begin_at(ALL, chance, 0);
+        nodes[0].fails = true; /* it was made a cluster of its own, without slots */
+        for (int slot = 0; slot < RC_SLOT_COUNT; slot++)
+            nodes[0].answers[slot] = IS_DOWN;
+        give(0, 0, 1);
+        nodes[0].answers[0] = IS_DOWN;
+        struct rc_op *op = start(0, 0, "INCR", key_of(2, 0));
+        pass(1900);
+        CHECK(is_number(op, 1));
+        end();
+    }
+}
+
+static void a_borrowed_connection_looks_for_a_node_too(void)
+{
+    struct rc_lent lent = {0};
+    for (uint64_t chance = 0; chance < 10; chance++) {
+        begin_at(ALL, chance, 3);
+        struct rc_op *op = &ops[0];
+        rc_op_reset(op, RC_OP_BORROW);
+        op->ask.lent = &lent;
+        submit(op);
+        pass(100);
+        CHECK(!op->run.is_running && op->result.status == 0);
+        rc_engine_take_back(&engine, &lent);
+        end();
+    }
+}
+
+/* ---- asking ---------------------------------------------------------------------------------- */
 
 static void asks_where_it_is_told_to_and_the_owner_stays(void)
 {
@@ -1040,6 +1198,14 @@ int main(void)
     TEST(many_that_are_sent_elsewhere_are_no_storm);
     TEST(who_may_not_see_the_map_is_told_so);
     TEST(takes_no_map_that_is_older_or_of_a_minority);
+    TEST(begins_at_a_listed_node_by_chance);
+    TEST(passes_over_those_that_refuse_at_once);
+    TEST(those_that_are_silent_share_the_time);
+    TEST(tells_which_address_fails_and_does_not_hurry_round);
+    TEST(refuses_a_listed_server_that_is_alone);
+    TEST(asks_the_listed_once_all_that_it_knows_are_lost);
+    TEST(asks_the_listed_where_one_knows_no_good_map);
+    TEST(a_borrowed_connection_looks_for_a_node_too);
     TEST(asks_where_it_is_told_to_and_the_owner_stays);
     TEST(sends_of_a_batch_what_was_not_done);
     TEST(waits_where_a_slot_is_not_whole);

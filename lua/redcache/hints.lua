@@ -18,6 +18,7 @@ hints.TLS = TLS .. ', and verification is never switched off (see tlsCa); "off" 
     .. " that change in the clear"
 local SOCKET = 'it stands in the url, as in url = "unix:///run/redis/redis.sock"'
 local SENTINELS = 'they stand in the url, as in url = "redis+sentinel://s1:26379,s2,s3/mymaster"'
+local CLUSTER = 'its nodes stand in the url, as in url = "redis://h1:7000,h2:7000"; one is enough'
 local TIMEOUT = "for all calls of a cache it is commandTimeout, for connecting connectTimeout"
 local POOL = "there is no pool: all callers share two connections"
 local TTL = "the option is ttl, in seconds"
@@ -51,7 +52,7 @@ local MEANT = {
     sentinel = SENTINELS, sentinels = SENTINELS, mastername = SENTINELS, master = SENTINELS,
     sentinelusername = "the option is sentinelUser",
     sentinelpass = "the option is sentinelPassword",
-    cluster = "clusters are not supported", nodes = "clusters are not supported",
+    cluster = CLUSTER, nodes = CLUSTER, seeds = CLUSTER, startupnodes = CLUSTER,
 }
 
 local function plain(name)

@@ -41,6 +41,18 @@ static size_t put_host(char *out, size_t at, const struct rc_address *address)
     return put_text(out, at, text);
 }
 
+/* The nodes of a cluster, in the order that the address has them in. */
+static size_t put_nodes(char *out, size_t at, const struct rc_address *address)
+{
+    struct rc_address node;
+    for (uint32_t i = 0; i < address->node_count; i++) {
+        rc_address_listed(&node, address, i);
+        at = put_text(out, at, i > 0 ? "," : "");
+        at = put_host(out, at, &node);
+    }
+    return at;
+}
+
 /* The sentinels' and the master's names, in the order that the address has them in. */
 static size_t put_set(char *out, size_t at, const struct rc_address *address)
 {
@@ -76,7 +88,10 @@ static size_t write_url(char out[URL_MAX], const struct rc_address *address, con
         snprintf(rest, sizeof rest, "?db=%d", (int)address->db);
         return put_text(out, at, rest);
     }
-    at = is_set ? put_set(out, at, address) : put_host(out, at, address);
+    if (is_set)
+        at = put_set(out, at, address);
+    else
+        at = address->node_count > 0 ? put_nodes(out, at, address) : put_host(out, at, address);
     snprintf(rest, sizeof rest, "/%d", (int)address->db);
     return put_text(out, at, rest);
 }
@@ -85,7 +100,8 @@ static void check_ends(const struct rc_address *address)
 {
     FUZZ_CHECK(memchr(address->host, '\0', sizeof address->host) != NULL);
     FUZZ_CHECK(memchr(address->label, '\0', sizeof address->label) != NULL);
-    bool is_named = address->is_memory || address->sentinel_count > 0;
+    bool is_named = address->is_memory || address->sentinel_count > 0 || address->node_count > 0;
+    FUZZ_CHECK(address->node_count != 1 && address->node_count <= RC_LISTED);
     FUZZ_CHECK((address->host[0] != '\0' || is_named) && address->label[0] != '\0');
     FUZZ_CHECK(address->user_len < sizeof address->user && address->user[address->user_len] == 0);
     FUZZ_CHECK(address->password_len < sizeof address->password &&

@@ -77,7 +77,8 @@ describe("the url option", function()
 
     it("that other clients would take is refused with what to write", function()
         for url, told in pairs({
-            ["redis://a,b"] = "one server only", ["redis://a:1,b:2/3"] = "one server only",
+            ["redis://a,a:6379"] = "listed twice", ["redis://a,/3"] = "host name is missing",
+            ["redis://a,redis://b"] = "stands once, before the first address",
             ["redis://h?db=3"] = "redis://host:port/3", ["redis://h "] = "holds a blank",
             ["redis://h/3?x=1"] = "nothing may follow '?'", ["redis://"] = "host name is missing",
             ["127.0.0.1:6379"] = "as in redis://127.0.0.1:6379",

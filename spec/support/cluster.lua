@@ -76,9 +76,18 @@ local function start_node(options, bus_port, announced)
         "repl-diskless-sync-delay 0", "repl-ping-replica-period 1", "enable-debug-command yes",
     }
     if announced then config[#config + 1] = "cluster-announce-bus-port " .. announced end
+    local tls, tls_port = options.tls, nil
+    if tls then
+        tls_port = socket.free_port()
+        for _, line in ipairs({ "port " .. tls_port, "cert-file " .. tls.cert,
+            "key-file " .. tls.key, "ca-cert-file " .. tls.ca, "auth-clients no", "cluster yes",
+        }) do
+            config[#config + 1] = "tls-" .. line
+        end
+    end
     for _, line in ipairs(options.config or {}) do config[#config + 1] = line end
     local node = server.start({ program = options.program, config = config })
-    node.bus_port = announced or bus_port
+    node.bus_port, node.tls_port = announced or bus_port, tls_port
     node.id = node:call("CLUSTER", "MYID")
     return node
 end
@@ -111,7 +120,7 @@ local function join(self)
     for i, node in ipairs(self.nodes) do
         for j = i + 1, #self.nodes do
             local other = self.nodes[j]
-            node:call("CLUSTER", "MEET", "127.0.0.1", other.port, other.bus_port)
+            node:call("CLUSTER", "MEET", "127.0.0.1", other.tls_port or other.port, other.bus_port)
         end
     end
     clock.wait_until(function()
@@ -144,8 +153,9 @@ end
 
 --- Starts a cluster. Options: masters (3); replicas of each (1); program; timeout_ms
 -- (cluster-node-timeout, 1000); full_coverage (true: a slot without a master stops all);
--- partitions (false: split() is wanted); config (further lines for every node). .nodes holds the
--- masters, then the replicas: node i + masters is a replica of node i.
+-- partitions (false: split() is wanted); tls (certificates.lua: nodes have a .tls_port, too, and
+-- speak TLS with each other); config (further lines for every node). .nodes holds the masters, then
+-- the replicas: node i + masters is a replica of node i.
 function cluster.start(options)
     options = options or {}
     local masters = options.masters or 3
@@ -173,11 +183,13 @@ function Cluster:stop()
     if self.bus then self.bus:stop() end
 end
 
---- redis://127.0.0.1:port,127.0.0.1:port,...
-function Cluster:url()
-    local addresses = {}
-    for i, node in ipairs(self.nodes) do addresses[i] = "127.0.0.1:" .. node.port end
-    return "redis://" .. table.concat(addresses, ",")
+--- redis://127.0.0.1:port,127.0.0.1:port,...; with TLS rediss://host:port,...
+function Cluster:url(host)
+    local addresses, tls = {}, self.nodes[1].tls_port ~= nil
+    for i, node in ipairs(self.nodes) do
+        addresses[i] = (host or "127.0.0.1") .. ":" .. (node.tls_port or node.port)
+    end
+    return (tls and "rediss://" or "redis://") .. table.concat(addresses, ",")
 end
 
 -- ---- What the nodes say.
