@@ -383,12 +383,25 @@ static bool is_alive(const struct rc_region *region, const struct rc_near_owner 
                             : rc_process_is_alive(pid, owner->started);
 }
 
+/* A process has many slots side by side, one for each server that it reads, and to look whether it
+   lives takes microseconds: it is asked once for all of them. A named region asks for each slot's
+   lock, for process numbers of other namespaces mean nothing here. */
 static void reap(struct rc_region *region)
 {
+    const struct rc_near_owner *last = NULL;
+    int32_t last_pid = 0;
+    bool lives = false;
     for (uint32_t slot = 0; slot < region->owner_count; slot++) {
         struct rc_near_owner *owner = &region->owners[slot];
         int32_t pid = atomic_load_explicit(&owner->pid, memory_order_relaxed);
-        if (pid != 0 && !is_alive(region, owner, pid))
+        if (pid == 0)
+            continue;
+        bool is_known =
+            last != NULL && !is_named(region) && pid == last_pid && owner->started == last->started;
+        lives = is_known ? lives : is_alive(region, owner, pid);
+        last = owner;
+        last_pid = pid;
+        if (!lives)
             set_free(region, owner);
     }
 }
