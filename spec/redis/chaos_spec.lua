@@ -46,12 +46,15 @@ describe("the proxy's chaos", function()
 
     local function connect() return resp.connect(line, { resp = 2 }) end
 
+    local COMES = 10
+
     -- What comes back for a PING, until the line ends or nothing comes any more; and how it ends.
-    local function hear(client)
+    -- first: how long to wait where something comes, rest: where the line ends, too (0.1 s each).
+    local function hear(client, first, rest)
         client:send({ { "PING" } })
         local heard = {}
         while true do
-            local bytes, err = client.connection:receive(0.1)
+            local bytes, err = client.connection:receive(#heard == 0 and first or rest or 0.1)
             if not bytes then return table.concat(heard), err end
             heard[#heard + 1] = bytes
         end
@@ -110,7 +113,7 @@ describe("the proxy's chaos", function()
                 line:calm()
                 local client = connect()
                 always(direction, { [what] = 1 })
-                local heard, err = hear(client)
+                local heard, err = hear(client, COMES, COMES)
                 assert.equal(ending, err)
                 assert.is_true(#heard < #"+PONG\r\n" and ("+PONG\r\n"):find(heard, 1, true) == 1)
             end
@@ -121,7 +124,7 @@ describe("the proxy's chaos", function()
     it("closes one half: what was said before still arrives", function()
         local client = connect()
         always("down", { finish = 1 })
-        assert.same({ "+PONG\r\n", "closed" }, { hear(client) })
+        assert.same({ "+PONG\r\n", "closed" }, { hear(client, COMES, COMES) })
     end)
 
     it("replaces bytes so that nobody takes them for an answer or a command", function()
@@ -129,12 +132,12 @@ describe("the proxy's chaos", function()
             line:calm()
             local client = connect()
             always("down", { garbage = 1 })
-            assert.equal("x", hear(client):sub(1, 1))
+            assert.equal("x", hear(client, COMES):sub(1, 1))
             line:calm()
             client = connect()
             always("up", { garbage = 1 })
             client:send({ { "SET", "spoilt", "v" } })
-            assert.matches("^%-ERR Protocol error", (hear(client)))
+            assert.matches("^%-ERR Protocol error", (hear(client, COMES, COMES)))
             client.connection:close()
         end
         assert.equal(0, redis:call("EXISTS", "spoilt"))
