@@ -26,7 +26,13 @@
     X(REPLAY_LATE_EPOCH, "a delete's server is noted too late, when it is another one")            \
     X(REPLAY_ANY, "a delete is sent again over a newer value")                                     \
     X(NOLOOP, "tracking with NOLOOP")                                                              \
-    X(LATE_HEARTBEAT, "a lease is renewed a little later than it ends")
+    X(LATE_HEARTBEAT, "a lease is renewed a little later than it ends")                            \
+    X(RETRY_WRITES, "a write that may have been done is sent again")                               \
+    X(ASK_WITHOUT_ASKING, "a cluster: what ASK sends elsewhere goes without ASKING")               \
+    X(MAP_STORM, "a cluster: each MOVED asks for the map, without a pause")                        \
+    X(MAP_OLDER, "a cluster: a map of an older epoch is taken")                                    \
+    X(MAP_OF_MINORITY, "a cluster: a map of a node that sees no majority is taken")                \
+    X(RENEWED_ELSEWHERE, "a cluster: a lock's renewal that is sent elsewhere counts as done")
 
 #ifdef RC_MUTANTS
 

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mutant.h"
 #include "engine/redirect.h"
+#include "engine/script.h"
 #include "engine/slot_word.h"
 
 enum {
@@ -72,7 +74,7 @@ void rc_cluster_want(struct rc_cluster *cluster)
     cluster->is_wanted = true;
     if (context->closing || cluster->req != NULL || rc_timer_is_set(&cluster->refresh))
         return;
-    int64_t gap_us = (int64_t)REFRESH_GAP_MS * 1000;
+    int64_t gap_us = RC_MUTANT(MAP_STORM) ? 2 : (int64_t)REFRESH_GAP_MS * 1000;
     gap_us += (int64_t)(rc_context_random(context) % (uint64_t)(gap_us / 2));
     int64_t at_us = cluster->asked_us == 0 ? 0 : cluster->asked_us + gap_us;
     rc_context_set_timer(context, &cluster->refresh,
@@ -128,7 +130,7 @@ static const struct rc_link *find_lost(const struct rc_cluster *cluster)
 static bool is_new_enough(struct rc_cluster *cluster, int64_t epoch)
 {
     int64_t now_us = cluster->context->now_us;
-    if (epoch >= cluster->epoch)
+    if (epoch >= cluster->epoch || RC_MUTANT(MAP_OLDER))
         return true;
     if (cluster->older_us == 0)
         cluster->older_us = now_us;
@@ -143,7 +145,8 @@ static void on_map(struct rc_req *req, int status, struct rc_reply *reply, const
     cluster->req = NULL;
     rc_slot_word_read(&word, cluster->map, status, reply);
     /* A node that sees no majority says so after a while; until then its map may be an old one. */
-    bool is_good = word.is_answer && word.epoch >= 0 && word.is_ok &&
+    bool is_good = word.is_answer && word.epoch >= 0 &&
+                   (word.is_ok || RC_MUTANT(MAP_OF_MINORITY)) &&
                    is_new_enough(cluster, word.epoch) && cluster->map->covered > 0;
     if (is_good) {
         cluster->epoch = word.epoch;
@@ -289,10 +292,12 @@ bool rc_cluster_follow(struct rc_cluster *cluster, struct rc_req *req, const str
 {
     const rc_node *said;
     struct rc_cluster_way way;
+    if (RC_MUTANT(RENEWED_ELSEWHERE) && req->script == RC_SCRIPT_LOCK_RENEW)
+        return false;
     if (req->stays || req->hops >= RC_HOPS_MAX || !is_undone(req, reply, &said) ||
         !rc_cluster_resolve(cluster, req->link, said, &way))
         return false;
-    req->is_asking = way.kind == RC_REDIRECT_ASK;
+    req->is_asking = way.kind == RC_REDIRECT_ASK && !RC_MUTANT(ASK_WITHOUT_ASKING);
     if (way.kind == RC_REDIRECT_WAIT) { /* its deadline is the bound */
         wait_for_server(cluster, req, said);
         return true;

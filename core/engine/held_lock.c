@@ -2,8 +2,10 @@
 
 #include <string.h>
 
+#include "base/mutant.h"
 #include "engine/command.h"
 #include "engine/lock_request.h"
+#include "engine/redirect.h"
 
 enum { TRUST_MARGIN_MIN_MS = 50 };
 
@@ -84,6 +86,8 @@ static void on_check_answer(struct rc_req *req, int status, struct rc_reply *rep
     bool is_doomed = lock->is_check_doomed;
     (void)text;
     lock->check = NULL;
+    if (RC_MUTANT(RENEWED_ELSEWHERE) && status == 0 && rc_redirect_is(&reply->nodes[0]))
+        trust(lock, req->sent_us, lock->ttl_ms);
     if (status != 0 || reply->nodes[0].type == '-')
         return; /* nothing learnt: the next renewal or the end of trust decides */
     const rc_node *node = &reply->nodes[0];

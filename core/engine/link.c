@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mutant.h"
 #include "engine/command.h"
 #include "engine/handshake.h"
 #include "engine/login.h"
@@ -436,7 +437,7 @@ static void requeue(struct rc_link *link)
         bool untouched = req->output_start >= link->output_sent;
         if (link->is_lent && untouched) {
             complete(req, RC_ERR_UNAVAILABLE, NULL, link->cause);
-        } else if (is_wanted(req) && (req->may_retry || untouched)) {
+        } else if (is_wanted(req) && (req->may_retry || untouched || RC_MUTANT(RETRY_WRITES))) {
             rc_list_remove(&req->place);
             rc_list_append(&again, &req->place);
             req->sent = false;

@@ -73,6 +73,14 @@ local MUTANTS = {
     "BLIND_SET", "PUBLISH_ANY", "TOKEN_PER_CLIENT", "SEPARATE_LOCK", "REFRESH_ANY",
     "COVER_ABSENT", "NO_LOCAL_TIMER", "NO_FLUSH_ON_RECONNECT", "FILL_AFTER_INVALIDATION",
     "NO_PURGE_AT_ACK", "REPLAY_LATE_EPOCH", "REPLAY_ANY", "NOLOOP", "LATE_HEARTBEAT",
+    "RETRY_WRITES", "ASK_WITHOUT_ASKING", "MAP_STORM", "MAP_OLDER", "MAP_OF_MINORITY",
+    "RENEWED_ELSEWHERE",
+}
+
+-- Those that can only be made in a cluster.
+local IN_CLUSTER = {
+    ASK_WITHOUT_ASKING = true, MAP_STORM = true, MAP_OLDER = true, MAP_OF_MINORITY = true,
+    RENEWED_ELSEWHERE = true,
 }
 
 -- Only the plain build has them: a sanitizer finds nothing in a bug that is meant.
@@ -92,7 +100,7 @@ describe("a planted bug", function()
             local found
             for from = 1, MUTANT_SEEDS, MUTANT_STEP do
                 local result = run("redcache-sim-mutants", "--mutant", mutant, "--from", from,
-                    "--seeds", MUTANT_STEP)
+                    "--seeds", MUTANT_STEP, IN_CLUSTER[mutant] and "--cluster")
                 local _, _, violations = verdict(result)
                 found = violations > 0
                 if found then break end

@@ -7,7 +7,7 @@
 #include "driver/sim/server.h"
 #include "driver/sim/wire.h"
 
-enum { ELECTIONS_MAX = 3 /* that a minority holds and nobody wins: each raises its epoch */ };
+enum { ELECTIONS_MAX = 20 /* that a minority holds and nobody wins: each raises its epoch */ };
 
 /* ---- keys that leave ------------------------------------------------------------------------- */
 
@@ -196,7 +196,7 @@ static void on_down(void *context, struct rc_timer *timer)
     struct sim_world *world = context;
     struct sim_node *node = RC_CONTAINER(timer, struct sim_node, down);
     sim_trace(world, "n%d says that the cluster is down", node->number);
-    node->epoch += sim_dice_between(&world->dice, 0, ELECTIONS_MAX);
+    node->epoch += sim_dice_between(&world->dice, 1, ELECTIONS_MAX);
     world->epoch = node->epoch > world->epoch ? node->epoch : world->epoch;
     set_down(node, true);
 }

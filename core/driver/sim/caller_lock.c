@@ -30,8 +30,11 @@ void sim_caller_end_lock(struct sim_caller *caller)
               caller->lock.token);
     caller->state = SIM_HOLDING;
     caller->granted_us = caller->began_us;
+    /* In a cluster longer than a lock lives: its place may move meanwhile. */
+    int64_t ttl_us = world->weather.lock_ttl_ms * 1000;
     sim_world_in(world, &caller->timer,
-                 sim_dice_spread(&world->dice, 1000, 2000 * world->weather.lock_ttl_ms));
+                 world->is_cluster ? sim_dice_between(&world->dice, 1000, 4 * ttl_us)
+                                   : sim_dice_spread(&world->dice, 1000, 2 * ttl_us));
 }
 
 void sim_caller_begin_unlock(struct sim_caller *caller)

@@ -525,6 +525,17 @@ static bool has_told(const struct sim_world *world, const struct sim_client *cli
 /* From then on nothing moves for a client that has seen where everything lies. */
 enum { SEEN_US = 1000 * 1000, SENT_ELSEWHERE_MAX = 64, MAPS_A_SECOND = 2 };
 
+/* What the nodes that see a majority know. */
+static int64_t best_epoch(const struct sim_world *world)
+{
+    int64_t best = 0;
+    for (int i = 0; i < 2 * world->shard_count; i++) {
+        const struct sim_node *node = &world->nodes[i];
+        best = !node->is_down && node->epoch > best ? node->epoch : best;
+    }
+    return best;
+}
+
 static void audit_routes(struct sim_world *world, struct sim_client *client)
 {
     const rc_stats *stats = &client->engine.context.stats;
@@ -535,6 +546,9 @@ static void audit_routes(struct sim_world *world, struct sim_client *client)
     if (epoch < client->epoch)
         sim_violation(world, "G8: client %d takes a map of epoch %d, though it had one of %d",
                       client->number, (int)epoch, (int)client->epoch);
+    if (epoch > client->epoch && epoch > best_epoch(world))
+        sim_violation(world, "G8: client %d takes the map of a minority, of epoch %d",
+                      client->number, (int)epoch);
     client->epoch = epoch;
     if (client->settled_us != world->settled_us) {
         client->redirections = stats->redirections;

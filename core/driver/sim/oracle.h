@@ -14,7 +14,8 @@
  *              G6  every call ends by its deadline
  *              G7  without a fault no call fails
  *              G8  a client of a cluster asks for its map twice a second at most, takes none that
- *                  is older than its own, and is sent elsewhere a few times where nothing moves
+ *                  is older than its own or a minority's, and is sent elsewhere a few times where
+ *                  nothing moves
  *              G9  a lock knows that it is lost before another can own it
  * Threads: the run's.
  * Memory:  owns the list of values; the rest is of fixed size, in the world.

@@ -269,7 +269,7 @@ void sim_reshard_init(struct sim_world *world)
     struct sim_weather *weather = &world->weather;
     world->is_cluster = true;
     world->shard_count = (int)sim_dice_between(dice, 2, SIM_SHARDS);
-    weather->bus_delay_max_us = sim_dice_spread(dice, 1000, 500000);
+    weather->bus_delay_max_us = sim_dice_spread(dice, 1000, 2000000);
     weather->node_timeout_us = sim_dice_between(dice, 100000, 600000);
     weather->move_max_us = weather->is_nice ? 40000 : sim_dice_spread(dice, 10000, 400000);
     weather->trims_silently = sim_dice_falls(dice, 500);
