@@ -777,6 +777,24 @@ static bool resend_as_eval(struct rc_link *link, struct rc_req *req, const rc_no
     return true;
 }
 
+/* A node of a cluster whose role has changed says itself where its slots are: what is under way
+   goes there, and need not be lost with the connection. T's copies are another matter. */
+static bool may_stay(const struct rc_link *link, const struct rc_identity *now)
+{
+    return link->role != RC_LINK_T && now->mode == RC_SERVER_CLUSTER &&
+           now->role != link->identity.role && !rc_identity_differs(&link->identity, now);
+}
+
+bool rc_link_hear_change(struct rc_link *link, const struct rc_identity *now, const char *change)
+{
+    if (!may_stay(link, now)) {
+        go_down(link, change);
+        return false;
+    }
+    link->identity = *now;
+    return true;
+}
+
 /* The answer to "are you still the one I was connected to?". False: it is not, the link is down. */
 static bool hear_identity(struct rc_link *link, const struct rc_req *req,
                           const struct rc_reply *reply)
@@ -784,10 +802,8 @@ static bool hear_identity(struct rc_link *link, const struct rc_req *req,
     struct rc_identity now = link->identity;
     rc_identity_read(&now, reply, rc_reply_skip(reply, 0));
     const char *change = rc_identity_change(&link->identity, &now);
-    if (change != NULL) {
-        go_down(link, change);
+    if (change != NULL && !rc_link_hear_change(link, &now, change))
         return false;
-    }
     link->identity = now;
     link->confirmed_us = req->sent_us;
     rc_handshake_judge_writes(link, &reply->nodes[0]);

@@ -168,6 +168,9 @@ void rc_link_want(struct rc_link *link);
 void rc_link_redial(struct rc_link *link, const char *cause);
 /* Why it may not open, for those who wait. refused: waiting does not help, and they end. */
 void rc_link_explain(struct rc_link *link, const char *cause, bool refused);
+/* Its server has changed, as another connection or an answer tells: closes it, as rc_link_give_up.
+   True: it stays, for a node of a cluster says in each role where its slots are. */
+bool rc_link_hear_change(struct rc_link *link, const struct rc_identity *now, const char *change);
 /* Drops the connection, which is of no use, and makes a new one. Not from inside a `done`. */
 void rc_link_give_up(struct rc_link *link, const char *cause);
 

@@ -67,6 +67,14 @@ static void learn_mode(struct rc_server_node *node, const struct rc_link *link)
         node->vouched_us = is_in_cluster ? 0 : INT64_MAX;
 }
 
+/* What a master that was none in between has lost is done again, as after a reconnect. */
+static void hear_change(struct rc_server_node *node, struct rc_link *other,
+                        const struct rc_identity *now, const char *change)
+{
+    if (rc_link_hear_change(other, now, change) && other == link_w(node))
+        rc_replay_send(&node->replay, other);
+}
+
 /* This link has shaken hands: compares its server with the other link's. NULL: they are one, as far
    as is known, or the other link was the wrong one and is down now; else why this one must go. */
 static const char *on_link_greeted(struct rc_link *link)
@@ -81,7 +89,7 @@ static const char *on_link_greeted(struct rc_link *link)
         const char *change = rc_identity_change(&other->identity, &link->identity);
         node->suspect = NULL;
         if (change != NULL) /* it would find out with its next heartbeat */
-            rc_link_give_up(other, change);
+            hear_change(node, other, &link->identity, change);
         return NULL;
     }
     if (wrong_of(node, link, other) == link)

@@ -861,6 +861,26 @@ static void a_node_that_comes_back_as_a_replica_is_asked(void)
     end();
 }
 
+static void what_is_under_way_outlives_a_change_of_role(void)
+{
+    begin();
+    CHECK(is_number(start(0, 0, "INCR", key_of(1, 0)), 1));
+    struct rc_server_node *node = rc_topology_node(&engine.topology, slot_of(key_of(1, 0)));
+    struct rc_link *w = rc_node_link(node, RC_LINK_W);
+    struct rc_identity now = w->identity;
+    nodes[1].mute = true;
+    struct rc_op *op = start(1, 0, "INCR", key_of(1, 0));
+    now.role = RC_SERVER_REPLICA;
+    CHECK(rc_link_hear_change(w, &now, "another role") && w->identity.role == now.role);
+    nodes[1].mute = false;
+    run();
+    CHECK(is_number(op, 2));
+    now.run_id[0] = now.run_id[0] == '0' ? '1' : '0';
+    now.role = RC_SERVER_MASTER;
+    CHECK(!rc_link_hear_change(w, &now, "another server") && !rc_link_is_ready(w));
+    end();
+}
+
 static void nobody_calls_a_node_that_left(void)
 {
     begin();
@@ -1213,6 +1233,7 @@ int main(void)
     TEST(what_waits_for_a_lost_master_goes_to_its_heir);
     TEST(a_master_that_was_never_reached_has_an_heir_too);
     TEST(a_node_that_comes_back_as_a_replica_is_asked);
+    TEST(what_is_under_way_outlives_a_change_of_role);
     TEST(nobody_calls_a_node_that_left);
     TEST(addresses_that_change_do_not_pile_up);
     TEST(there_is_a_bound_to_addresses);
