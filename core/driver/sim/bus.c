@@ -73,6 +73,30 @@ static void on_trim(void *context, struct rc_timer *timer)
 
 /* ---- beliefs --------------------------------------------------------------------------------- */
 
+static void set_until(int64_t *until_us, bool goes_on, int64_t now_us)
+{
+    if (goes_on)
+        *until_us = INT64_MAX;
+    else if (*until_us == INT64_MAX)
+        *until_us = now_us;
+}
+
+/* So many masters, those included that are none any more, that a majority may not know it. */
+static bool is_unknown(const struct sim_world *world, int place)
+{
+    int count = 0;
+    for (int i = 0; i < 2 * world->shard_count; i += 2) {
+        bool knows = true;
+        for (int j = i; j < i + 2; j++) {
+            const struct sim_node *node = &world->nodes[j];
+            knows &= node->stranger == NULL ||
+                     node->beliefs[place].owner == world->holders[place]->number;
+        }
+        count += !knows;
+    }
+    return count > world->shard_count / 2;
+}
+
 static void look_around(struct sim_world *world, int place)
 {
     const struct sim_node *holder = world->holders[place];
@@ -81,10 +105,8 @@ static void look_around(struct sim_world *world, int place)
         const struct sim_node *node = &world->nodes[i];
         is_split |= node != holder && node->beliefs[place].owner == i && !node->is_down;
     }
-    if (is_split)
-        world->split_us[place] = INT64_MAX;
-    else if (world->split_us[place] == INT64_MAX)
-        world->split_us[place] = world->now_us;
+    set_until(&world->split_us[place], is_split, world->now_us);
+    set_until(&world->unknown_us[place], is_unknown(world, place), world->now_us);
 }
 
 static void look_for_peace(struct sim_world *world)

@@ -37,9 +37,9 @@ void sim_caller_claim(struct sim_caller *caller, int64_t allowance_us, const cha
 {
     struct sim_world *world = sim_caller_world(caller);
     caller->began_us = world->now_us;
-    caller->claim =
-        (struct sim_claim){caller->key, world->now_us - allowance_us,
-                           world->oracle.floors[sim_caller_machine(caller)][caller->key], how};
+    caller->claim = (struct sim_claim){
+        caller->key, world->now_us - allowance_us,
+        world->oracle.floors[sim_caller_machine(caller)][caller->key], how, false};
 }
 
 struct rc_op *sim_caller_op(struct sim_caller *caller, enum rc_op_kind kind)
@@ -101,6 +101,7 @@ static bool look_in_l0(struct sim_caller *caller)
                           sim_caller_max_stale_us(caller)))
         return false;
     sim_caller_claim(caller, sim_caller_max_stale_us(caller), "l0");
+    caller->claim.is_near = true;
     sim_oracle_saw(sim_caller_world(caller), &caller->claim, caller->kept_text, caller->kept_len);
     return true;
 }
@@ -117,6 +118,7 @@ bool sim_caller_look_near(struct sim_caller *caller)
                        sim_caller_max_stale_us(caller), &value) != RC_NEAR_HIT)
         return false;
     sim_caller_claim(caller, sim_caller_max_stale_us(caller), "near");
+    caller->claim.is_near = true;
     sim_oracle_saw(sim_caller_world(caller), &caller->claim, value.data, value.len);
     caller->kept_key = caller->key;
     caller->kept = value.handle;

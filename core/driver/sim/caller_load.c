@@ -123,7 +123,7 @@ void sim_caller_end_publish(struct sim_caller *caller)
 {
     const rc_result *result = &caller->op.result;
     struct sim_world *world = sim_caller_world(caller);
-    struct sim_claim claim = {caller->key, caller->began_us, INT64_MIN, "a publish"};
+    struct sim_claim claim = {caller->key, caller->began_us, INT64_MIN, "a publish", false};
     if (result->outcome == RC_STORED)
         sim_oracle_stored(world, sim_caller_machine(caller), caller->key, caller->id,
                           caller->began_us);

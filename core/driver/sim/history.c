@@ -79,7 +79,7 @@ void sim_history_init(struct sim_world *world, const struct sim_history_options 
     world->stepped_us = INT64_MIN;
     world->shard_count = 1;
     for (int place = 0; place < SIM_PLACES; place++)
-        world->lost_us[place] = world->split_us[place] = INT64_MIN;
+        world->lost_us[place] = world->split_us[place] = world->unknown_us[place] = INT64_MIN;
     atomic_store(&world->clock, world->now_us);
     rc_heap_init(&world->agenda);
     rc_list_init(&world->wires);

@@ -74,6 +74,8 @@ void sim_oracle_deinit(struct sim_world *world)
    can say when its time is over; then it ends when it is gone. */
 static int64_t end_of(const struct sim_world *world, const struct sim_value *value)
 {
+    if (world->is_cluster && value->since_us == INT64_MAX) /* one that owned its place no longer */
+        return world->lost_us[value->key];                 /* took it, which had lost it then */
     if (value->dated_us > world->stepped_us && value->dies_us < value->until_us)
         return value->dies_us > world->now_us ? INT64_MAX : value->dies_us;
     return value->until_us;
@@ -112,8 +114,9 @@ void sim_oracle_saw(struct sim_world *world, const struct sim_claim *claim, cons
         return;
     int64_t end_us = end_of(world, sim_oracle_value(world, id));
     sim_trace(world, "  %s of k%d: #%zu", claim->how, claim->key, id);
-    if (world->split_us[claim->key] >= claim->since_us)
-        return; /* it may have come from one that is no master any more */
+    /* It may have come from one that is no master any more. */
+    if ((claim->is_near ? world->unknown_us : world->split_us)[claim->key] >= claim->since_us)
+        return;
     if (end_us < claim->since_us)
         sim_violation(world,
                       "G2: %s of k%d gave #%zu, gone since %.3f ms; it had to be current at "
@@ -495,7 +498,7 @@ static void look_at(struct sim_world *world, const struct sim_machine *machine, 
         return; /* of an earlier epoch: nobody is told that it is current */
     size_t id = sim_oracle_read(world, &claim, value.data, value.len);
     int64_t end_us = id != 0 ? end_of(world, sim_oracle_value(world, id)) : INT64_MAX;
-    if (end_us < rc_near_asof(owner))
+    if (end_us < rc_near_asof(owner) && world->unknown_us[key] < rc_near_asof(owner))
         sim_violation(world,
                       "G2: machine %d keeps #%zu of k%d as of %.3f ms, but it was gone at "
                       "%.3f ms",

@@ -117,6 +117,7 @@ struct sim_claim {
     int64_t since_us;
     int64_t floor_us;
     const char *how;
+    bool is_near; /* nobody was asked */
 };
 void sim_oracle_saw(struct sim_world *world, const struct sim_claim *claim, const char *text,
                     size_t len);

@@ -154,13 +154,23 @@ static void move_at_once(struct sim_world *world, int place)
         sim_world_in(world, &old->trims[place], sim_dice_between(&world->dice, 0, TRIM_MAX_US));
 }
 
+/* Each master keeps a place: one without counts for no majority. */
+static bool is_last(const struct sim_node *from)
+{
+    const struct sim_world *world = from->world;
+    int count = 0;
+    for (int place = 0; place < SIM_PLACES; place++)
+        count += world->holders[place] == from && world->moves[place].target == NULL;
+    return count < 2;
+}
+
 void sim_reshard_move(struct sim_world *world, enum sim_move_kind kind)
 {
     static const char *const names[] = {"key by key", "at once", "by gossip", "over nobody"};
     int place = (int)sim_dice_between(&world->dice, 0, SIM_PLACES - 1);
     struct sim_node *from = world->holders[place], *to = some_master(world);
     struct sim_move *move = &world->moves[place];
-    if (move->target != NULL || from == to || !is_well(from) || !is_well(to) ||
+    if (move->target != NULL || from == to || !is_well(from) || !is_well(to) || is_last(from) ||
         from->beliefs[place].owner != from->number || to->beliefs[place].owner != from->number)
         return;
     sim_trace(world, "place %d goes from n%d to n%d, %s", place, from->number, to->number,
@@ -287,7 +297,7 @@ void sim_reshard_begin(struct sim_world *world)
     for (int i = 0; i < world->shard_count; i++)
         world->shards[i].promotion.fire = on_promotion;
     for (int place = 0; place < SIM_PLACES; place++) {
-        world->holders[place] = some_master(world);
+        world->holders[place] = world->shards[place % world->shard_count].master;
         world->moves[place].timer.fire = on_move;
     }
     sim_bus_init(world);

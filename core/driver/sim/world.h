@@ -209,8 +209,10 @@ struct sim_world {
     int64_t healthy_since_us;     /* INT64_MAX: not now */
     int64_t lost_us[SIM_PLACES];  /* when acknowledged writes were last lost */
     int64_t split_us[SIM_PLACES]; /* when two nodes last took commands for it, as its owners */
-    int64_t stepped_us;           /* the servers' clock was set */
-    uint64_t version;             /* of the data behind the cache: grows with every write */
+    int64_t
+        unknown_us[SIM_PLACES]; /* when a majority of masters last did not know its holder yet */
+    int64_t stepped_us;         /* the servers' clock was set */
+    uint64_t version;           /* of the data behind the cache: grows with every write */
     struct sim_oracle oracle;
     bool is_traced;
 };
