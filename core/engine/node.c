@@ -155,7 +155,7 @@ static void on_link_down(struct rc_link *link)
 /* The older of what T has said and what others say. */
 static void move_horizon(struct rc_server_node *node)
 {
-    int64_t vouched_us = node->vouched_us;
+    int64_t vouched_us = RC_MUTANT(OWNED_BY_PONG) ? INT64_MAX : node->vouched_us;
     rc_near_set_asof(node->owner, node->reached_us < vouched_us ? node->reached_us : vouched_us);
 }
 
