@@ -144,6 +144,7 @@ static void on_map(struct rc_req *req, int status, struct rc_reply *reply, const
     (void)text;
     cluster->req = NULL;
     rc_slot_word_read(&word, cluster->map, status, reply);
+    req->link->node->is_lonely = word.is_answer && !word.is_ok;
     /* A node that sees no majority says so after a while; until then its map may be an old one. */
     bool is_good = word.is_answer && word.epoch >= 0 &&
                    (word.is_ok || RC_MUTANT(MAP_OF_MINORITY)) &&

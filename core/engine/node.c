@@ -287,7 +287,7 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
     node->news = *news;
     node->slots = 0;
     node->id[0] = '\0';
-    node->is_in_cluster = false;
+    node->is_in_cluster = node->is_lonely = false;
     node->voice = (struct rc_voice){.epoch = -1};
     node->only_master = false;
     node->vouched_us = INT64_MAX;
@@ -326,6 +326,7 @@ void rc_node_reuse(struct rc_server_node *node, const struct rc_address *address
     node->address = *address;
     node->suspect = NULL;
     node->id[0] = '\0';
+    node->is_lonely = false;
     node->voice = (struct rc_voice){.epoch = -1};
     if (node->is_in_cluster)
         node->vouched_us = 0; /* of this one nobody has spoken yet */

@@ -86,6 +86,7 @@ struct rc_server_node {
     uint32_t slots;           /* that are its own, where there are several nodes: topology's */
     char id[RC_SLOT_ID_SIZE]; /* its name in a cluster; "": not known */
     bool is_in_cluster;
+    bool is_lonely; /* it has last said that it sees no majority of the masters */
     struct rc_voice voice;
     /* What others say of the server, beside itself. */
     bool only_master; /* as a replica it is not the one that was meant */

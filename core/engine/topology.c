@@ -238,15 +238,18 @@ struct rc_server_node *rc_topology_any(struct rc_topology *topology, uint64_t ch
 {
     uint32_t count = topology->other_count + 1U;
     struct rc_server_node *best = NULL;
+    int best_rank = -1;
     for (uint32_t i = 0; i < count; i++) {
         struct rc_server_node *node = rc_topology_at(topology, (uint16_t)((chance + i) % count));
         const struct rc_link *link = rc_node_command_link(node);
-        if (rc_link_is_ready(link))
-            return node;
-        if (best == NULL && link->state != RC_LINK_BACKOFF)
+        bool may_answer = link->state != RC_LINK_BACKOFF;
+        int rank = rc_link_is_ready(link) + may_answer + (may_answer && !node->is_lonely) * 2;
+        if (rank > best_rank) {
             best = node;
+            best_rank = rank;
+        }
     }
-    return best != NULL ? best : rc_topology_at(topology, (uint16_t)(chance % count));
+    return best;
 }
 
 struct rc_link *rc_topology_numbered(const struct rc_topology *topology, uint32_t number)

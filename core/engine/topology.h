@@ -162,7 +162,7 @@ static inline struct rc_server_node *rc_topology_at(struct rc_topology *topology
 }
 
 /* A node that can be asked what all know, chosen by chance: one that is connected, else one that
-   may be, else any. */
+   may be, else one of both kinds that sees no majority, else any. */
 struct rc_server_node *rc_topology_any(struct rc_topology *topology, uint64_t chance);
 
 /* The link of the slot's node that has what the request needs. */

@@ -516,6 +516,22 @@ static void many_that_are_sent_elsewhere_are_no_storm(void)
     end();
 }
 
+static void asks_another_one_than_who_sees_no_majority(void)
+{
+    begin();
+    const char *key = key_of(0, 0);
+    start(0, 0, "INCR", key);
+    pass(1000); /* nobody else is connected */
+    give(slot_of(key), slot_of(key), 1);
+    nodes[1].epoch = nodes[2].epoch = 2;
+    nodes[0].answers[slot_of(key)] = IS_DOWN;
+    nodes[0].fails = true;
+    struct rc_op *op = start(0, 0, "INCR", key);
+    pass(TIMEOUT_MS - 100);
+    CHECK(is_number(op, 1) && nodes[0].map_questions <= 3);
+    end();
+}
+
 static void who_may_not_see_the_map_is_told_so(void)
 {
     rc_health health;
@@ -1218,6 +1234,7 @@ int main(void)
     TEST(learns_the_map_with_its_first_connection);
     TEST(a_moved_corrects_its_slot_at_once_and_refreshes_once);
     TEST(many_that_are_sent_elsewhere_are_no_storm);
+    TEST(asks_another_one_than_who_sees_no_majority);
     TEST(who_may_not_see_the_map_is_told_so);
     TEST(takes_no_map_that_is_older_or_of_a_minority);
     TEST(begins_at_a_listed_node_by_chance);
