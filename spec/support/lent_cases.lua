@@ -106,10 +106,9 @@ function cases.bounded(cache, go, sleep)
             local _, count = assert(own:call({ "CLIENT", "LIST" })):gsub("name=redcache%-X", "")
             connections = math.max(connections, count)
             full = full or inside == 16
-            for _ = 1, 1000 do
-                if full then break end
-                sleep(0.01)
-            end
+            -- By the clock: among coroutines sleep() may come back at once.
+            local deadline = clock.deadline(PATIENCE / 2)
+            while not full and clock.left(deadline) > 0 do sleep(0.01) end
             sleep(0.01)
             inside = inside - 1
             own:give()
