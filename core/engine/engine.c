@@ -555,8 +555,7 @@ void rc_engine_warm(struct rc_engine *engine)
 bool rc_engine_offer(struct rc_engine *engine)
 {
     bool has_offered = false;
-    RC_TOPOLOGY_NODES(node, &engine->topology)
-    {
+    RC_TOPOLOGY_NODES(node, &engine->topology) {
         has_offered |= rc_node_offer(node);
     }
     return has_offered;
@@ -565,8 +564,7 @@ bool rc_engine_offer(struct rc_engine *engine)
 bool rc_engine_is_offer_ended(struct rc_engine *engine)
 {
     bool is_ended = true;
-    RC_TOPOLOGY_NODES(node, &engine->topology)
-    {
+    RC_TOPOLOGY_NODES(node, &engine->topology) {
         is_ended &= !node->revalidate.is_leaving || rc_near_is_offer_ended(node->owner);
     }
     return is_ended;
@@ -581,8 +579,7 @@ int64_t rc_engine_asof_us(struct rc_engine *engine)
         return 0;
     if (topology->owners == NULL)
         return rc_near_asof(topology->node.owner);
-    RC_TOPOLOGY_NODES(node, &engine->topology)
-    {
+    RC_TOPOLOGY_NODES(node, &engine->topology) {
         bool is_read = node->near != NULL && node->slots > 0 && node->horizon.is_watching;
         if (is_read && rc_near_asof(node->owner) < asof_us)
             asof_us = rc_near_asof(node->owner);

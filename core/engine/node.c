@@ -278,6 +278,14 @@ static void deinit_links(struct rc_server_node *node)
         rc_link_deinit(&node->links[role]);
 }
 
+/* What it has said as one of a cluster: nothing yet. */
+static void forget_word(struct rc_server_node *node)
+{
+    node->id[0] = '\0';
+    node->is_lonely = false;
+    node->voice = (struct rc_voice){.epoch = -1};
+}
+
 int rc_node_init(struct rc_server_node *node, struct rc_context *context,
                  const struct rc_address *address, struct rc_near *near,
                  const struct rc_node_news *news)
@@ -286,9 +294,8 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
     node->address = *address;
     node->news = *news;
     node->slots = 0;
-    node->id[0] = '\0';
-    node->is_in_cluster = node->is_lonely = false;
-    node->voice = (struct rc_voice){.epoch = -1};
+    node->is_in_cluster = false;
+    forget_word(node);
     node->only_master = false;
     node->vouched_us = INT64_MAX;
     node->reached_us = 0;
@@ -325,9 +332,7 @@ void rc_node_reuse(struct rc_server_node *node, const struct rc_address *address
 {
     node->address = *address;
     node->suspect = NULL;
-    node->id[0] = '\0';
-    node->is_lonely = false;
-    node->voice = (struct rc_voice){.epoch = -1};
+    forget_word(node);
     if (node->is_in_cluster)
         node->vouched_us = 0; /* of this one nobody has spoken yet */
     rc_node_begin_epoch(node);

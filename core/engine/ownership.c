@@ -18,37 +18,31 @@ enum {
 /* When the last question was sent that a majority of the masters has answered; 0: never. */
 static int64_t majority_us(struct rc_topology *topology)
 {
-    uint32_t masters = 0, best = 0;
+    uint32_t masters = 0;
     int64_t us = 0;
-    RC_TOPOLOGY_NODES(node, topology)
-    {
+    RC_TOPOLOGY_NODES(node, topology) {
         masters += node->slots > 0;
     }
     /* The greatest time that more than half of them have reached. */
-    RC_TOPOLOGY_NODES(candidate, topology)
-    {
+    RC_TOPOLOGY_NODES(candidate, topology) {
         uint32_t count = 0;
         int64_t at_us = candidate->voice.heard_us;
         if (candidate->slots == 0 || at_us <= us)
             continue;
-        RC_TOPOLOGY_NODES(node, topology)
-        {
+        RC_TOPOLOGY_NODES(node, topology) {
             count += node->slots > 0 && node->voice.heard_us >= at_us;
         }
-        if (count > masters / 2) {
+        if (count > masters / 2)
             us = at_us;
-            best = count;
-        }
     }
-    return best > 0 ? us : 0;
+    return us;
 }
 
 /* Says of each node up to when it may be vouched for, as far as the answers go. */
 static void ready(struct rc_topology *topology)
 {
     int64_t us = majority_us(topology);
-    RC_TOPOLOGY_NODES(node, topology)
-    {
+    RC_TOPOLOGY_NODES(node, topology) {
         int64_t heard_us = node->voice.heard_us;
         node->voice.ready_us = heard_us < us ? heard_us : us;
     }
@@ -56,8 +50,7 @@ static void ready(struct rc_topology *topology)
 
 static void vouch(struct rc_topology *topology)
 {
-    RC_TOPOLOGY_NODES(node, topology)
-    {
+    RC_TOPOLOGY_NODES(node, topology) {
         if (node->slots > 0 && node->is_in_cluster)
             rc_node_vouch(node, node->voice.ready_us);
     }
@@ -228,8 +221,7 @@ void rc_ownership_watch(struct rc_ownership *ownership, const struct rc_server_n
     ownership->missing = 0;
     ownership->round_us = now_us;
     memset(&ownership->contested, 0, sizeof ownership->contested);
-    RC_TOPOLOGY_NODES(each, topology)
-    {
+    RC_TOPOLOGY_NODES(each, topology) {
         if (each->slots == 0)
             continue;
         bool is_ready = rc_link_is_ready(rc_node_command_link(each));

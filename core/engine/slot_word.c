@@ -18,11 +18,11 @@ static const char *find_field(const rc_node *info, const char *name)
 
 static int64_t read_number(const rc_node *info, const char *name)
 {
-    const char *at = find_field(info, name), *end = info->str + info->len;
+    const char *at = find_field(info, name);
     int64_t number = 0;
     if (at == NULL)
         return -1;
-    for (; at < end && *at >= '0' && *at <= '9'; at++)
+    for (const char *end = info->str + info->len; at < end && *at >= '0' && *at <= '9'; at++)
         number = 10 * number + (*at - '0');
     return number;
 }

@@ -150,8 +150,7 @@ void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t l
     }
     if (node->slots == 0)
         return;
-    if (node->near == NULL || node == &topology->node)
-        rc_node_keep(node, topology->near);
+    rc_node_keep(node, topology->near);
     if (topology->is_warm)
         rc_node_warm(node);
 }
@@ -168,8 +167,7 @@ bool rc_topology_may_keep(const struct rc_topology *topology, const struct rc_se
 void rc_topology_warm(struct rc_topology *topology)
 {
     topology->is_warm = true;
-    RC_TOPOLOGY_NODES(node, topology)
-    {
+    RC_TOPOLOGY_NODES(node, topology) {
         if (node->slots > 0 || topology->owners == NULL)
             rc_node_warm(node);
     }
@@ -196,7 +194,7 @@ static int find_unused(struct rc_topology *topology)
     return -1;
 }
 
-int rc_topology_look_up(struct rc_topology *topology, const char *host, uint16_t port)
+static int look_up(struct rc_topology *topology, const char *host, uint16_t port)
 {
     for (uint32_t i = 0; i <= topology->other_count; i++) {
         const struct rc_address *each = &rc_topology_at(topology, (uint16_t)i)->address;
@@ -209,7 +207,7 @@ int rc_topology_look_up(struct rc_topology *topology, const char *host, uint16_t
 int rc_topology_find(struct rc_topology *topology, const char *host, uint16_t port)
 {
     struct rc_address address;
-    int known = rc_topology_look_up(topology, host, port);
+    int known = look_up(topology, host, port);
     if (known >= 0)
         return known;
     if (!rc_address_elsewhere(&address, &topology->node.address, host, port))

@@ -53,8 +53,6 @@ int rc_topology_add_node(struct rc_topology *topology, const struct rc_address *
 enum { RC_NODES_MAX = 1024 };
 /* There may be several nodes: slots are told apart from now on. RC_ERR_NOMEM: they are not. */
 int rc_topology_expect_many(struct rc_topology *topology);
-/* The number of the server at that address; negative: it is not known. */
-int rc_topology_look_up(struct rc_topology *topology, const char *host, uint16_t port);
 /* The server at that address, which is added where it is new: its number. Negative: an error. One
    without slots that nobody talks to gives its place to the next new one: the number is good until
    it has slots or is talked to, or the next call. */
