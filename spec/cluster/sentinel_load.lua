@@ -46,10 +46,11 @@ local function word_of(port)
     return type(address) == "table" and tonumber(address[2]) or nil
 end
 
-local function find_master()
+-- The port that most sentinels name, of what word() says for each of them.
+local function majority(word)
     local votes = {}
     for _, port in ipairs(params.sentinels) do
-        local named = word_of(port)
+        local named = word(port)
         if named then
             votes[named] = (votes[named] or 0) + 1
             if votes[named] > #params.sentinels / 2 then return named end
@@ -61,7 +62,7 @@ local function write()
     local result = { acked = {}, kept = {} }
     local number, master = 0, nil
     repeat
-        local named = find_master()
+        local named = majority(word_of)
         if named and named ~= master then
             local kept = ask(named, "GET", KEY)
             -- A master that has just been promoted, or is away, answers later.
@@ -177,17 +178,6 @@ local function look_at(port)
         tonumber(info:match("cmdstat_set:calls=(%d+)") or 0)
 end
 
-local function count_votes(words)
-    local votes = {}
-    for _, port in ipairs(params.sentinels) do
-        local named = words[port]
-        if named then
-            votes[named] = (votes[named] or 0) + 1
-            if votes[named] > #params.sentinels / 2 then return named end
-        end
-    end
-end
-
 local function watch()
     local result = { promoted = {}, named = {} }
     local masters, sets, words, last = {}, {}, {}, nil
@@ -210,7 +200,7 @@ local function watch()
             if is_master ~= nil then masters[port], sets[port] = is_master, count end
         end
         for _, port in ipairs(params.sentinels) do words[port] = word_of(port) or words[port] end
-        local named, now = count_votes(words), clock.now()
+        local named, now = majority(function(port) return words[port] end), clock.now()
         if change then change[5] = math.max(change[5], now - looked) end
         looked = now
         if named and named ~= last then
