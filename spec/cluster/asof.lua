@@ -3,14 +3,15 @@
 --
 --     script/lua spec/cluster/asof.lua [--checks N] [--readers P] [--limit S] [--server PROGRAM]
 --                                      [--events migrate,atomic,...] [--rounds N] [--seed N]
---                                      [--slots N]
+--                                      [--slots N] [--fill N]
 --
 -- What:   a cluster of six nodes, two foreign writers, and readers that share one region and have
 --         one each of their own, through events in turns; asof_reader.lua says what is wrong.
 -- Events: migrate, atomic (where the server can), failover, force, takeover, kill, stop, split,
 --         restart (all nodes); and keyless, by name and with moves alone: Redis 7.0 leaves keys of
 --         such a slot in replicas, which come back with a failover. --slots: so many move at once
---         (100).
+--         (100), the first of them with a key that is watched. --fill: the slot of the first key
+--         has so many more, and it is the one that moves.
 -- Ends:   after N checks and N rounds of all events; in any case after --limit seconds.
 -- Answer: the last line is "N checks, N violations"; the status is 0 without violations, 1 with, 2
 --         where fewer checks or rounds were made than asked for.
@@ -32,16 +33,18 @@ local EVENTS = "migrate,atomic,failover,force,takeover,kill,stop,split,restart"
 local MOVES = { migrate = true, keyless = true, atomic = true }
 
 local USAGE = "usage: script/lua spec/cluster/asof.lua [--checks N] [--readers P] [--limit S]"
-    .. " [--server PROGRAM] [--events " .. EVENTS .. "] [--rounds N] [--seed N] [--slots N]\n"
+    .. " [--server PROGRAM] [--events " .. EVENTS .. "] [--rounds N] [--seed N] [--slots N]"
+    .. " [--fill N]\n"
 
 local function read_arguments(words)
     local options = {
         checks = 1e6, readers = 2, limit = 600, seed = os.time() % 100000, events = EVENTS,
-        rounds = 1, slots = 100,
+        rounds = 1, slots = 100, fill = 0,
     }
     local known = {
         checks = tonumber, readers = tonumber, limit = tonumber, seed = tonumber,
         server = tostring, events = tostring, rounds = tonumber, slots = tonumber,
+        fill = tonumber,
     }
     for i = 1, #words, 2 do
         local name = words[i]:match("^%-%-(%a+)$")
@@ -81,22 +84,40 @@ local function pair_of(bed)
     error("no master has a replica")
 end
 
-local function two_masters(bed)
-    local list = masters_of(bed)
-    local from = table.remove(list, math.random(#list))
-    return from, list[math.random(#list)]
+local function name_of(number) return "as" .. number end
+
+-- What all moves together have taken along.
+local moved = { slots = 0, keys = 0 }
+
+local function note_moved(from, first, last)
+    moved.slots = moved.slots + last - first + 1
+    for slot = first, last do
+        moved.keys = moved.keys + from:call("CLUSTER", "COUNTKEYSINSLOT", slot)
+    end
+end
+
+-- The end of what `node` owns from there on, `count` slots at most.
+local function last_of(bed, node, first, count)
+    for _, range in ipairs(bed:map(node)) do
+        if range.id == node.id and first >= range.first and first <= range.last then
+            return math.min(range.last, first + count - 1)
+        end
+    end
+    error("the owner of a slot does not know it")
 end
 
 local function move(how)
     return function(bed, options)
-        local from, to = two_masters(bed)
-        for _, range in ipairs(bed:map(from)) do
-            if range.id == from.id then
-                local last = math.min(range.last, range.first + options.slots - 1)
-                bed:move(range.first, last, from, to, how)
-                return
-            end
+        local is_filled = options.fill > 0
+        local first = cluster.slot(name_of(is_filled and 1 or math.random(KEYS)))
+        bed:agree()
+        local from, others = bed:owner(first), {}
+        for _, node in ipairs(masters_of(bed)) do
+            if node ~= from then others[#others + 1] = node end
         end
+        local last = last_of(bed, from, first, is_filled and 1 or options.slots)
+        note_moved(from, first, last)
+        bed:move(first, last, from, others[math.random(#others)], how)
     end
 end
 
@@ -176,7 +197,7 @@ end
 
 local function names_of()
     local names = {}
-    for i = 1, KEYS do names[i] = "as" .. i end
+    for i = 1, KEYS do names[i] = name_of(i) end
     return names
 end
 
@@ -190,6 +211,18 @@ local function kinds_of(bed, options)
         end
     end
     return kinds, strict
+end
+
+local FILL_AT_ONCE = 1000
+local FILL = "for i = ARGV[1], ARGV[2] do redis.call('SET', KEYS[1] .. i, i) end"
+
+-- So many more keys in the slot of the first that is watched.
+local function fill(bed, count)
+    local slot = cluster.slot(name_of(1))
+    local owner, prefix = bed:owner(slot), "{" .. cluster.tag(slot) .. "}:"
+    for first = 1, count, FILL_AT_ONCE do
+        owner:call("EVAL", FILL, 1, prefix, first, math.min(count, first + FILL_AT_ONCE - 1))
+    end
 end
 
 local function with(common, more)
@@ -248,6 +281,7 @@ local function tell(bed, sum, writers, rounds, kinds)
     local info = bed:present()[1]:info("server")
     say("%s %s, %.0f s, %d rounds of %d events", info.valkey_version and "valkey" or "redis",
         info.valkey_version or info.redis_version, sum.seconds, rounds, #kinds)
+    say("moved: %d slots, %d keys", moved.slots, moved.keys)
     for i, writer in ipairs(writers) do
         say("writer %d: %d writes, %d not acknowledged, sent elsewhere %d", i, writer.writes,
             writer.unsure, writer.moved)
@@ -269,6 +303,7 @@ local function main()
     local bed = cluster.start({ program = options.server,
         partitions = options.events:find("split", 1, true) ~= nil })
     local kinds, strict = kinds_of(bed, options)
+    fill(bed, options.fill)
     local path, names = temp.dir() .. "/board", names_of()
     local board = board_of.map(path, #names)
     local region = "casof-" .. posix.C.getpid() -- nobody else's region
