@@ -22,23 +22,21 @@ if here then package.path = here .. "?.lua;" .. package.path end
 local board_of = require("spec.near.board")
 local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
+local events = require("spec.cluster.events")
 local herd = require("spec.support.herd")
 local posix = require("spec.support.posix")
 local temp = require("spec.support.temp")
 
 local KEYS = 120
 local REGION_BYTES = 4 * 1024 * 1024
-local EVENTS = "migrate,atomic,failover,force,takeover,kill,stop,split,restart"
--- What moves slots alone: then Redis itself answers nothing old.
-local MOVES = { migrate = true, keyless = true, atomic = true }
 
 local USAGE = "usage: script/lua spec/cluster/asof.lua [--checks N] [--readers P] [--limit S]"
-    .. " [--server PROGRAM] [--events " .. EVENTS .. "] [--rounds N] [--seed N] [--slots N]"
+    .. " [--server PROGRAM] [--events " .. events.ALL .. "] [--rounds N] [--seed N] [--slots N]"
     .. " [--fill N]\n"
 
 local function read_arguments(words)
     local options = {
-        checks = 1e6, readers = 2, limit = 600, seed = os.time() % 100000, events = EVENTS,
+        checks = 1e6, readers = 2, limit = 600, seed = os.time() % 100000, events = events.ALL,
         rounds = 1, slots = 100, fill = 0,
     }
     local known = {
@@ -60,165 +58,28 @@ end
 
 local function say(text, ...) print(text:format(...)) io.stdout:flush() end
 
--- ---- Events. Each leaves a cluster that is whole and of one mind.
-
-local events = {}
-
-local function masters_of(bed)
-    local list = {}
-    for _, node in ipairs(bed.nodes) do
-        if bed:is_master(node) and bed:owns_slots(node) then list[#list + 1] = node end
-    end
-    return list
-end
-
--- A master, one of its replicas, and one of its slots, by chance.
-local function pair_of(bed)
-    local list = masters_of(bed)
-    local master = list[math.random(#list)]
-    for _, range in ipairs(bed:map(master)) do
-        if range.id == master.id and range.replicas[1] then
-            return master, bed:node(range.replicas[math.random(#range.replicas)]), range.first
-        end
-    end
-    error("no master has a replica")
-end
-
-local function name_of(number) return "as" .. number end
-
--- What all moves together have taken along.
-local moved = { slots = 0, keys = 0 }
-
-local function note_moved(from, first, last)
-    moved.slots = moved.slots + last - first + 1
-    for slot = first, last do
-        moved.keys = moved.keys + from:call("CLUSTER", "COUNTKEYSINSLOT", slot)
-    end
-end
-
--- The end of what `node` owns from there on, `count` slots at most.
-local function last_of(bed, node, first, count)
-    for _, range in ipairs(bed:map(node)) do
-        if range.id == node.id and first >= range.first and first <= range.last then
-            return math.min(range.last, first + count - 1)
-        end
-    end
-    error("the owner of a slot does not know it")
-end
-
-local function move(how)
-    return function(bed, options)
-        local is_filled = options.fill > 0
-        local first = cluster.slot(name_of(is_filled and 1 or math.random(KEYS)))
-        bed:agree()
-        local from, others = bed:owner(first), {}
-        for _, node in ipairs(masters_of(bed)) do
-            if node ~= from then others[#others + 1] = node end
-        end
-        local last = last_of(bed, from, first, is_filled and 1 or options.slots)
-        note_moved(from, first, last)
-        bed:move(first, last, from, others[math.random(#others)], how)
-    end
-end
-
-events.migrate, events.keyless, events.atomic = move("migrate"), move("keyless"), move("atomic")
-
--- From now on what the master acknowledges may be lost, and before that the replica has it.
-local function give_up(master, board)
-    board:set_victim(master.port)
-    clock.sleep(0.2)
-end
-
-local function failover(how)
-    return function(bed, _, board)
-        local master, replica = pair_of(bed)
-        if how then give_up(master, board) end
-        bed:failover(replica, how)
-    end
-end
-
-events.failover, events.force, events.takeover = failover(nil), failover("force"),
-    failover("takeover")
-
--- Until another node owns what the master owned, in the eyes of those that are left.
-local function wait_heir(bed, master, slot)
-    clock.wait_until(function()
-        local owner = bed:owner(slot)
-        return owner and owner ~= master
-    end, 30, "the heir")
-end
-
-local function whole_again(bed, node)
-    bed:agree(30)
-    bed:wait_replica(node)
-end
-
-function events.kill(bed, _, board)
-    local master, _, slot = pair_of(bed)
-    give_up(master, board)
-    bed:kill(master)
-    wait_heir(bed, master, slot)
-    clock.sleep(0.5)
-    bed:restart(master)
-    whole_again(bed, master)
-end
-
--- Its first answers come before it has heard of its heir.
-function events.stop(bed, _, board)
-    local master, _, slot = pair_of(bed)
-    give_up(master, board)
-    bed:pause(master)
-    wait_heir(bed, master, slot)
-    clock.sleep(0.5)
-    bed:resume(master)
-    whole_again(bed, master)
-end
-
-function events.split(bed, _, board)
-    local master, _, slot = pair_of(bed)
-    give_up(master, board)
-    bed:split({ master })
-    wait_heir(bed, master, slot)
-    clock.sleep(1.5)
-    bed:heal()
-    whole_again(bed, master)
-end
-
-function events.restart(bed)
-    for _, node in ipairs(bed.nodes) do bed:kill(node) end
-    for _, node in ipairs(bed.nodes) do bed:restart(node) end
-    bed:agree(30)
-    for _, node in ipairs(bed.nodes) do
-        if not bed:is_master(node) then bed:wait_replica(node) end
-    end
-end
-
 -- ---- The run.
 
 local function names_of()
     local names = {}
-    for i = 1, KEYS do names[i] = name_of(i) end
+    for i = 1, KEYS do names[i] = "as" .. i end
     return names
 end
 
-local function kinds_of(bed, options)
-    local kinds, strict = {}, true
-    for kind in options.events:gmatch("%a+") do
-        assert(events[kind], "no such event: " .. kind)
-        if kind ~= "atomic" or bed:is_atomic() then
-            kinds[#kinds + 1] = kind
-            strict = strict and MOVES[kind]
-        end
+-- Where nothing but slots moves Redis itself answers nothing old.
+local function is_strict(kinds)
+    for _, kind in ipairs(kinds) do
+        if not events.is_move(kind) then return false end
     end
-    return kinds, strict
+    return true
 end
 
 local FILL_AT_ONCE = 1000
 local FILL = "for i = ARGV[1], ARGV[2] do redis.call('SET', KEYS[1] .. i, i) end"
 
 -- So many more keys in the slot of the first that is watched.
-local function fill(bed, count)
-    local slot = cluster.slot(name_of(1))
+local function fill(bed, name, count)
+    local slot = cluster.slot(name)
     local owner, prefix = bed:owner(slot), "{" .. cluster.tag(slot) .. "}:"
     for first = 1, count, FILL_AT_ONCE do
         owner:call("EVAL", FILL, 1, prefix, first, math.min(count, first + FILL_AT_ONCE - 1))
@@ -257,24 +118,45 @@ local function is_enough(board_checks, rounds, options)
     return board_checks >= options.checks and rounds >= options.rounds
 end
 
--- The events in turns, until there are enough of them and of checks. Returns the rounds.
-local function go_through(bed, board, kinds, options)
-    local ends, rounds = clock.now() + options.limit, 0
-    while clock.now() < ends and not is_enough(board:checks(options.readers), rounds, options) do
-        for code, kind in ipairs(kinds) do
-            local began = clock.now()
-            board:set_event(code)
-            events[kind](bed, options, board)
-            board:set_victim(0)
-            clock.sleep(0.3) -- what comes late belongs to it
-            board:set_event(0)
-            if rounds == 0 then say("%-9s %.1f s", kind, clock.now() - began) end
-            clock.sleep(0.5)
-            if clock.now() > ends then break end
-        end
-        rounds = rounds + 1
+-- What all moves together have taken along.
+local moved = { slots = 0, keys = 0 }
+
+local function note_moved(from, first, last)
+    moved.slots = moved.slots + last - first + 1
+    for slot = first, last do
+        moved.keys = moved.keys + from:call("CLUSTER", "COUNTKEYSINSLOT", slot)
     end
-    return rounds
+end
+
+-- The slots that move begin at one of these.
+local function watched_slots(names, options)
+    local slots = {}
+    for i = 1, options.fill > 0 and 1 or #names do slots[i] = cluster.slot(names[i]) end
+    return slots
+end
+
+-- The events in turns, until there are enough of them and of checks. Returns the rounds.
+local function go_through(bed, board, kinds, options, names)
+    local is_told = {}
+    return events.go_through(bed, kinds, {
+        limit = options.limit, slots = options.fill > 0 and 1 or options.slots,
+        among = watched_slots(names, options), moves = note_moved,
+        done = function(rounds)
+            return is_enough(board:checks(options.readers), rounds, options)
+        end,
+        begin = function(code) board:set_event(code) end,
+        -- From now on what the master acknowledges may be lost, and before that the replica has it.
+        give_up = function(master)
+            board:set_victim(master.port)
+            clock.sleep(0.2)
+        end,
+        finish = function(_, kind, seconds)
+            board:set_victim(0)
+            board:set_event(0)
+            if not is_told[kind] then say("%-9s %.1f s", kind, seconds) end
+            is_told[kind] = true
+        end,
+    })
 end
 
 local function tell(bed, sum, writers, rounds, kinds)
@@ -302,15 +184,15 @@ local function main()
     math.randomseed(options.seed)
     local bed = cluster.start({ program = options.server,
         partitions = options.events:find("split", 1, true) ~= nil })
-    local kinds, strict = kinds_of(bed, options)
-    fill(bed, options.fill)
+    local kinds = events.kinds(bed, options.events)
     local path, names = temp.dir() .. "/board", names_of()
+    fill(bed, names[1], options.fill)
     local board = board_of.map(path, #names)
     local region = "casof-" .. posix.C.getpid() -- nobody else's region
     local ports = {}
     for i, node in ipairs(bed.nodes) do ports[i] = node.port end
     local common = {
-        names = names, board = path, ports = ports, strict = strict, events = kinds,
+        names = names, board = path, ports = ports, strict = is_strict(kinds), events = kinds,
         url = "redis://127.0.0.1:" .. bed.nodes[1].port, limit = options.limit + 120,
         near = { shared = region, bytes = REGION_BYTES },
         near_raw = { shared = region, bytes = REGION_BYTES, l0 = false },
@@ -330,7 +212,7 @@ local function main()
         params = function(i) return with(common, { seed = options.seed + 100 + i, number = i }) end,
     })
     readers:wait_events("reading", options.readers, 60)
-    local ok, rounds = pcall(go_through, bed, board, kinds, options)
+    local ok, rounds = pcall(go_through, bed, board, kinds, options, names)
     board:stop()
     local joined, cause = pcall(readers.join, readers)
     if not ok then say("the cluster: %s", rounds) end
