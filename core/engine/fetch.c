@@ -42,11 +42,13 @@ void rc_fetches_deinit(struct rc_fetches *fetches)
     rc_table_deinit(&fetches->open);
 }
 
-/* What a node of a cluster says is kept as long as nobody doubts that the key is its own. */
-static bool is_agreed(const struct rc_fetches *fetches, const struct rc_server_node *node,
-                      const char *key, size_t len)
+/* What a replica says is not kept; what a node of a cluster says is, as long as nobody doubts that
+   the key is its own. */
+static bool may_keep(const struct rc_fetches *fetches, const struct rc_server_node *node,
+                     const char *key, size_t len)
 {
-    return !node->is_in_cluster || rc_topology_may_keep(fetches->topology, node, key, len);
+    return node->is_in_cluster ? rc_topology_may_keep(fetches->topology, node, key, len)
+                               : !rc_node_is_replica(node);
 }
 
 bool rc_fetch_is_possible(const struct rc_fetches *fetches, const struct rc_op *op)
@@ -57,9 +59,9 @@ bool rc_fetch_is_possible(const struct rc_fetches *fetches, const struct rc_op *
     struct rc_server_node *node = rc_topology_node(fetches->topology, slot);
     if (len > RC_NEAR_MAX_KEY || !rc_node_can_keep(node))
         return false;
-    bool is_possible = is_agreed(fetches, node, key, len);
-    if (!is_possible)
-        rc_horizon_watch(&node->horizon); /* the masters are asked whether they agree */
+    bool is_possible = may_keep(fetches, node, key, len);
+    if (!is_possible) /* the masters are asked whether they agree, and a replica what it is now */
+        rc_horizon_watch(&node->horizon);
     return is_possible;
 }
 
@@ -103,7 +105,7 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
     const rc_node *value = &reply->nodes[0];
     if (reply->count < 2 || value->type != '$' || reply->nodes[1].type != ':' ||
         !rc_node_can_keep(req->link->node) ||
-        !is_agreed(fetches, req->link->node, rc_buf_head(req->read_key), rc_buf_len(req->read_key)))
+        !may_keep(fetches, req->link->node, rc_buf_head(req->read_key), rc_buf_len(req->read_key)))
         return false;
     if (fetch->doomed) {
         rc_near_count_doom(fetches->near);

@@ -94,15 +94,27 @@ static struct rc_server_node *node_of(struct rc_lends *lends, const struct rc_op
     return rc_topology_node(lends->topology, slot);
 }
 
+/* Commands go to another server behind the same address meanwhile. */
+static bool is_left_behind(const struct rc_spare *spare)
+{
+    const struct rc_link *w = rc_node_command_link(spare->link.node);
+    return rc_link_is_ready(w) && rc_link_is_ready(&spare->link) &&
+           rc_identity_differs(&spare->link.identity, &w->identity);
+}
+
 /* One that is ready, or else one that is being reset. NULL: none. */
 static struct rc_spare *find_idle(struct rc_lends *lends, const struct rc_server_node *node)
 {
     struct rc_spare *found = NULL;
     RC_LIST_EACH(place, following, &lends->idle) {
         struct rc_spare *spare = RC_CONTAINER(place, struct rc_spare, place);
-        if (spare->link.node == node && rc_link_is_ready(&spare->link))
+        if (spare->link.node != node)
+            continue;
+        if (is_left_behind(spare))
+            end(spare, "");
+        else if (rc_link_is_ready(&spare->link))
             return spare;
-        if (spare->link.node == node && found == NULL)
+        else if (found == NULL)
             found = spare;
     }
     return found;

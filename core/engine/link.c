@@ -18,6 +18,7 @@ enum {
     MAX_ELEMENTS = 1 << 20, /* of one answer */
     MAX_HELD = 64 * 1024 * 1024, /* bytes of all requests without an answer */
     LOGIN_LOOK_MS = 500,         /* so often one looks that waits for credentials; they hurry it */
+    MASTER_LOOK_MS = 500,        /* and one at a replica, whether the master is found now */
     KEEP_BYTES = 1024 * 1024,    /* room the empty output keeps */
     ANSWER_SLACK = 64 * 1024 *
                    1024 /* answers over max_value_bytes that are still read, to refuse them alone */
@@ -676,6 +677,7 @@ static void become_ready(struct rc_link *link)
     link->down_since_us = 0;
     link->context->stats.connects += !link->is_cleaning;
     link->is_cleaning = link->is_silent = false;
+    link->ready_us = link->context->now_us;
     rc_context_clear_timer(link->context, &link->timer);
     if ((link->role != RC_LINK_T || link->tracking) && !link->is_read_only)
         link->cause[0] = '\0';
@@ -795,7 +797,18 @@ bool rc_link_hear_change(struct rc_link *link, const struct rc_identity *now, co
     return true;
 }
 
-/* The answer to "are you still the one I was connected to?". False: it is not, the link is down. */
+/* A balancer or a name may lead to the master by now, and only a new connection finds it. A node of
+   a cluster says itself where its slots are; of X its caller knows. */
+static bool may_lead_to_master(const struct rc_link *link)
+{
+    int64_t since_us = link->context->now_us - link->ready_us;
+    return (link->role == RC_LINK_W || link->role == RC_LINK_T) &&
+           link->identity.role == RC_SERVER_REPLICA && link->identity.mode != RC_SERVER_CLUSTER &&
+           since_us >= MASTER_LOOK_MS * 1000;
+}
+
+/* The answer to "are you still the one I was connected to?". False: it is not, or it is a replica
+   still; the link is down. */
 static bool hear_identity(struct rc_link *link, const struct rc_req *req,
                           const struct rc_reply *reply)
 {
@@ -807,7 +820,39 @@ static bool hear_identity(struct rc_link *link, const struct rc_req *req,
     link->identity = now;
     link->confirmed_us = req->sent_us;
     rc_handshake_judge_writes(link, &reply->nodes[0]);
-    return true;
+    if (!may_lead_to_master(link))
+        return true;
+    go_down(link, link->cause);
+    return false;
+}
+
+static void on_doubt_over(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_link *link = req->owner;
+    (void)status;
+    (void)reply;
+    (void)text;
+    link->is_doubted = false;
+}
+
+/* A write was refused as a replica does it. The question stands behind what is under way, which is
+   answered before the answer takes the link down. */
+static void doubt(struct rc_link *link)
+{
+    struct rc_context *context = link->context;
+    struct rc_req *req = link->is_doubted ? NULL : rc_link_question(link);
+    if (req == NULL)
+        return;
+    req->done = on_doubt_over;
+    req->owner = link;
+    link->is_doubted = true;
+    rc_link_send(link, req, rc_context_after_ms(context, context->options.command_timeout_ms));
+}
+
+static bool is_doubtful(const struct rc_link *link, const rc_node *first)
+{
+    return rc_reply_is_error(first, "READONLY") && link->identity.mode != RC_SERVER_CLUSTER &&
+           (link->role == RC_LINK_W || link->role == RC_LINK_T);
 }
 
 static void read_answer(struct rc_link *link)
@@ -834,6 +879,8 @@ static void read_answer(struct rc_link *link)
     if (link->on_answered != NULL)
         link->on_answered(link, req->sent_us);
     const rc_node *first = &reply->nodes[0];
+    if (is_doubtful(link, first))
+        doubt(link);
     if (rc_reply_is_error(first, "LOADING") && req->done != NULL) {
         rc_node_text(first, link->cause);
         complete(req, RC_ERR_UNAVAILABLE, NULL, link->cause);

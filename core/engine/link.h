@@ -102,10 +102,12 @@ struct rc_link {
     bool is_cleaning;  /* rc_link_clean: it stands in a handshake of its own */
     bool is_silent;    /* it was given up because no answer came */
     bool is_read_only; /* it answers reads and refuses writes; `cause` says why */
+    bool is_doubted;   /* it has refused a write as a replica does: it is asked what it is */
     uint64_t login;    /* the credentials that the connection was told last; 0: the address's */
     uint64_t epoch;    /* grows with every connection that ended */
     uint32_t attempts; /* failed since it was last ready */
     int64_t down_since_us;
+    int64_t ready_us;      /* when it was last made */
     int64_t received_us;   /* when an answer, or a piece of one, last came in */
     int64_t sent_us;       /* when the newest request was written to the output */
     int32_t connect_ms;    /* so long it may take to be ready; 0: as the options have it */

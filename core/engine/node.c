@@ -126,7 +126,7 @@ static void on_link_ready(struct rc_link *link)
     /* Reads and writes must lead to the same server, and health() tells of both. */
     rc_link_want(link_w(node));
     node->news.on_tracked(node->news.owner, node);
-    if (node->near != NULL && link->tracking && link->epoch > 0)
+    if (node->near != NULL && link->tracking && link->epoch > 0 && !rc_node_is_replica(node))
         rc_revalidate_start(&node->revalidate);
 }
 
@@ -168,7 +168,7 @@ static void on_link_missed(struct rc_link *link)
 static void on_link_answered(struct rc_link *link, int64_t sent_us)
 {
     struct rc_server_node *node = link->node;
-    if (!link->tracking)
+    if (!link->tracking || rc_node_is_replica(node))
         return;
     node->reached_us = rc_horizon_reach(&node->horizon, sent_us);
     move_horizon(node);
@@ -200,7 +200,8 @@ static void on_link_push(struct rc_link *link, const struct rc_reply *push)
 static void on_watch(struct rc_horizon *horizon)
 {
     struct rc_server_node *node = RC_CONTAINER(horizon, struct rc_server_node, horizon);
-    rc_revalidate_adopt(&node->revalidate);
+    if (!rc_node_is_replica(node))
+        rc_revalidate_adopt(&node->revalidate);
     if (node->is_in_cluster)
         node->news.on_watch(node->news.owner, node);
 }
@@ -471,7 +472,7 @@ void rc_node_get_health(struct rc_server_node *node, rc_health *health)
     memset(health, 0, sizeof *health);
     check(node);
     health->ready = rc_link_is_ready(w) && !w->is_read_only && !is_silent(w);
-    health->tracking = rc_link_is_ready(t) && t->tracking;
+    health->tracking = rc_link_is_ready(t) && t->tracking && !rc_node_is_replica(node);
     /* A client that has only read near so far knows what is wrong from T. */
     const struct rc_link *asked = health->ready || w->state == RC_LINK_IDLE ? t : w;
     if (!health->ready && asked->down_since_us != 0)

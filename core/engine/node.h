@@ -124,6 +124,13 @@ static inline const struct rc_link *rc_node_tracked_link(const struct rc_server_
     return &node->links[RC_LINK_T];
 }
 
+/* Who reads there does not know how far it is behind its master. In a cluster others say who owns
+   which slots. */
+static inline bool rc_node_is_replica(const struct rc_server_node *node)
+{
+    return !node->is_in_cluster && node->links[RC_LINK_T].identity.role == RC_SERVER_REPLICA;
+}
+
 /* One of its own two; others to the same server are lent (lend.h). */
 static inline bool rc_node_is_own(const struct rc_server_node *node, const struct rc_link *link)
 {

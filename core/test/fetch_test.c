@@ -320,6 +320,33 @@ static void serves_nothing_of_a_lost_connection_until_it_is_confirmed(void)
     take_down();
 }
 
+/* Nobody knows how far it is behind. */
+static void keeps_nothing_of_a_replica(void)
+{
+    rc_health health;
+    set_up();
+    put("key", "one", -1);
+    warm("key");
+    CHECK(is_near("key", "one"));
+    server.is_replica = true;
+    peer_sleep(&server, 300); /* the heartbeat, and another connection */
+    CHECK(look("key") != RC_NEAR_HIT);
+    for (int i = 0; i < 4; i++) {
+        warm("key");
+        CHECK(peer_says(&ops[0], "one") && look("key") != RC_NEAR_HIT);
+        peer_sleep(&server, 250);
+    }
+    rc_engine_get_health(&client.engine, &health);
+    CHECK(!health.ready && !health.tracking && strstr(health.cause, "replica") != NULL);
+    server.is_replica = false;
+    peer_sleep(&server, 300);
+    warm("key");
+    CHECK(is_near("key", "one"));
+    rc_engine_get_health(&client.engine, &health);
+    CHECK(health.tracking);
+    take_down();
+}
+
 static void forgets_everything_at_a_flush(void)
 {
     static const char push[] = ">2\r\n$10\r\ninvalidate\r\n_\r\n";
@@ -540,6 +567,7 @@ int main(void)
     TEST(a_write_of_another_engine_on_the_machine_dooms_it_too);
     TEST(an_own_write_is_gone_from_the_start_and_at_its_end);
     TEST(serves_nothing_of_a_lost_connection_until_it_is_confirmed);
+    TEST(keeps_nothing_of_a_replica);
     TEST(forgets_everything_at_a_flush);
     TEST(asks_for_a_sign_of_life_only_while_somebody_reads);
     TEST(what_is_read_past_it_takes_older_copies_out);

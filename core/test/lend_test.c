@@ -393,6 +393,25 @@ static void reaches_the_same_server_as_the_shared_connection(void)
     take_down();
 }
 
+/* The shared connection was made again meanwhile, and leads elsewhere. */
+static void lends_none_that_was_left_behind(void)
+{
+    set_up();
+    peer_set(&client, &calls[0], "key", "one", -1);
+    CHECK(borrows(0));
+    give_back(0);
+    server.run = 2; /* behind the same address */
+    peer_cut(client.conns[RC_LINK_W], false);
+    peer_sleep(&server, 100);
+    CHECK(client.conns[RC_LINK_W]->run == 2);
+    CHECK(borrows(1));
+    CHECK(count_open() == 1);
+    for (int i = 0; i < PEER_LINKS - RC_NODE_LINKS; i++)
+        CHECK(!spare(i)->is_open || spare(i)->run == 2);
+    give_back(1);
+    take_down();
+}
+
 /* ---- the end --------------------------------------------------------------------------------- */
 
 static void closing_ends_what_is_lent_and_those_who_wait(void)
@@ -448,6 +467,7 @@ int main(void)
     TEST(a_server_that_has_gone_silent_ends_the_wait);
     TEST(a_borrower_hears_why_there_is_none);
     TEST(reaches_the_same_server_as_the_shared_connection);
+    TEST(lends_none_that_was_left_behind);
     TEST(closing_ends_what_is_lent_and_those_who_wait);
     TEST(a_lent_connection_keeps_the_others_from_resting);
     return test_result();

@@ -463,6 +463,49 @@ static void does_not_run_a_script_for_somebody_who_left(void)
     rc_lock_deinit(&lock);
 }
 
+static void set_refused(int i)
+{
+    server.error = "-READONLY You can't write against a read only replica.";
+    server.errors = 1;
+    set(i, "one");
+    CHECK(failed(i, RC_ERR_REDIS, server.error + 1));
+}
+
+/* Behind the same address is another server by now, which only a new connection finds. */
+static void looks_for_the_master_where_a_write_was_refused(void)
+{
+    set_up();
+    get(0);
+    server.is_replica = true;
+    set_refused(0);
+    CHECK(server.questions == 2 && server.hellos == 1); /* of the handshake, and this one */
+    peer_sleep(&server, 30); /* it has become a replica: asked again who is there */
+    CHECK(server.hellos == 2 && strstr(w->link->cause, "replica") != NULL);
+    set_refused(1); /* this soon nothing will have changed */
+    peer_sleep(&server, 100);
+    CHECK(server.questions == 4 && server.hellos == 2);
+    peer_sleep(&server, 500);
+    server.run = 2;
+    server.is_replica = false;
+    set_refused(2);
+    peer_sleep(&server, 30);
+    CHECK(server.hellos == 3 && w->run == 2);
+    set(3, "one");
+    CHECK(peer_ended(&ops[3], 0, RC_DONE) && w->link->cause[0] == '\0');
+    take_down();
+}
+
+static void a_refused_write_is_no_sign_where_the_server_is_a_master(void)
+{
+    set_up();
+    get(0);
+    set_refused(0);
+    set_refused(1);
+    peer_sleep(&server, 1000);
+    CHECK(server.hellos == 1 && server.questions == 3);
+    take_down();
+}
+
 static void gives_the_room_of_a_large_output_back(void)
 {
     static char large[900000];
@@ -640,6 +683,8 @@ int main(void)
     TEST(an_answer_over_the_limit_fails_alone);
     TEST(sends_a_script_whole_when_redis_has_forgotten_it);
     TEST(does_not_run_a_script_for_somebody_who_left);
+    TEST(looks_for_the_master_where_a_write_was_refused);
+    TEST(a_refused_write_is_no_sign_where_the_server_is_a_master);
     TEST(gives_the_room_of_a_large_output_back);
     TEST(says_who_it_is_and_selects_its_database);
     TEST(selects_the_first_database_too);
