@@ -45,13 +45,22 @@ local function start(kind, text, arguments)
 end
 
 --- HAProxy in front of servers, which get connections in turns. Options: idle ("30s": after so much
--- silence a connection is cut).
+-- silence a connection is cut), checks ("40ms": so often it asks each for its role, and new
+-- connections go to the one that is a master; those that exist stay).
 function front.haproxy(servers, options)
     local idle = options and options.idle or "30s"
     local lines = {
         "defaults", "mode tcp", "timeout connect 2s", "timeout client " .. idle,
         "timeout server " .. idle, "listen redis", "bind 127.0.0.1:PORT", "balance roundrobin",
     }
+    local checks = options and options.checks
+    if checks then
+        lines[#lines + 1] = "option tcp-check"
+        lines[#lines + 1] = "tcp-check connect"
+        lines[#lines + 1] = "tcp-check send info\\ replication\\r\\n"
+        lines[#lines + 1] = "tcp-check expect string role:master"
+        lines[#lines + 1] = "default-server fall 1 rise 1 check inter " .. checks
+    end
     for i, one in ipairs(servers) do
         lines[#lines + 1] = ("server s%d 127.0.0.1:%d"):format(i, one.port)
     end

@@ -25,8 +25,9 @@ server.USER, server.PASSWORD = BED_USER, BED_PASSWORD
 
 local function config_lines(self)
     local lines = {
-        "bind 127.0.0.1", "port " .. self.port, "unixsocket " .. self.path, "dir " .. self.dir,
-        'save ""', "appendonly no", "daemonize no", "logfile " .. self.dir .. "/log",
+        "bind 127.0.0." .. self.loopback, "port " .. self.port, "unixsocket " .. self.path,
+        "dir " .. self.dir, 'save ""', "appendonly no", "daemonize no",
+        "logfile " .. self.dir .. "/log",
         ("user %s on >%s allkeys allchannels allcommands"):format(BED_USER, BED_PASSWORD),
     }
     if self.password then lines[#lines + 1] = "requirepass " .. self.password end
@@ -77,9 +78,9 @@ local function launch(self)
 end
 
 --- Starts a server. Options: config (extra lines), password (requirepass), users (ACL lines: "ann
--- on >pw ~* +@all"), port, program, arguments (behind the configuration's path), rewrites (it
--- writes its configuration itself, and starts again with that). The server has .port .path .pid
--- .dir.
+-- on >pw ~* +@all"), port, loopback (1; 2: it listens on 127.0.0.2, and so on), program, arguments
+-- (behind the configuration's path), rewrites (it writes its configuration itself, and starts again
+-- with that). The server has .port .path .pid .dir .loopback.
 function server.start(options)
     options = options or {}
     -- A sentinel that promises something writes it down first and waits for the disk, as does a
@@ -89,6 +90,7 @@ function server.start(options)
         dir = dir, path = dir .. "/redis.sock", password = options.password,
         users = options.users or {}, config = options.config or {},
         arguments = options.arguments or {}, rewrites = options.rewrites,
+        loopback = options.loopback or 1,
         program = options.program or os.getenv("REDCACHE_SERVER") or "redis-server",
     }, Server)
     for _ = 1, options.port and 1 or START_TRIES do

@@ -45,7 +45,7 @@ local function address(where)
     end
     local inet = ffi.new("struct rcbed_in", AF_INET)
     inet.port = bit.bor(bit.lshift(bit.band(where.port, 0xff), 8), bit.rshift(where.port, 8))
-    inet.addr[0], inet.addr[3] = 127, 1
+    inet.addr[0], inet.addr[3] = 127, where.loopback or 1
     return AF_INET, inet, ffi.sizeof(inet)
 end
 
@@ -54,7 +54,7 @@ local function connection(fd, domain)
     return setmetatable({ fd = fd, sent = 0, received = 0 }, Connection)
 end
 
---- Connects to {port = n} on 127.0.0.1 or {path = "..."}.
+--- Connects to {port = n} on 127.0.0.1 (loopback = 2: on 127.0.0.2, and so on) or {path = "..."}.
 function socket.connect(where, timeout)
     local domain, addr, len = address(where)
     local fd = C.socket(domain, STREAM, 0)
