@@ -16,6 +16,7 @@ local QUIET = "quiet"
 local TOLD = 10
 -- With so many holds before it each hold is compared: those of that many processes at a time.
 local REACH = 64
+local NEARBY = 5 -- seconds from an event to what it may be the cause of, in a story
 
 -- The event at that instant, or the last one that ended up to `behind` before it.
 local function event_at(events, instant, behind)
@@ -56,6 +57,21 @@ local function last_end(events, instant)
         if event.to <= instant then last = math.max(last, event.to) end
     end
     return last
+end
+
+-- The hold beside the events around it, for who looks for the cause.
+local function story_of(events, hold)
+    local slot, ends = cluster.slot(hold[1]), math.max(hold[4], hold[5])
+    local parts = { ("slot %d, fence %.0f, held for %.3f s, known %.3f s later, %s"):format(slot,
+        hold[2], hold[4] - hold[3], math.max(0, hold[5] - hold[4]), hold[6]) }
+    for _, event in ipairs(events) do
+        if event.to > hold[3] - NEARBY and event.from < ends + NEARBY then
+            parts[#parts + 1] = ("%s%s from %.3f to %.3f"):format(event.kind,
+                event.lost and event.lost(slot) and " (lost it)" or "", event.from - hold[3],
+                event.to - hold[3])
+        end
+    end
+    return table.concat(parts, "; ")
 end
 
 local function tell(sum, text, ...)
@@ -100,9 +116,11 @@ local function judge_overlap(sum, events, older, newer, ttl)
     count(sum.overlaps, kind)
     sum.longest[kind] = math.max(sum.longest[kind] or 0, ended - began)
     if not is_excused(events, began, ttl, cluster.slot(older[1])) then
-        tell(sum, "%s was held twice for %.3f s, during %s", older[1], ended - began, kind)
+        tell(sum, "%s was held twice for %.3f s, during %s (%s)", older[1], ended - began, kind,
+            story_of(events, older))
     elseif ended - began > ttl then
-        tell(sum, "%s was lost, and its holder did not know for %.3f s", older[1], ended - began)
+        tell(sum, "%s was lost, and its holder did not know for %.3f s (%s)", older[1],
+            ended - began, story_of(events, older))
     elseif older[5] == 0 then
         sum.unaware = sum.unaware + 1
     end
@@ -113,7 +131,7 @@ local function judge_loss(sum, events, hold, ttl)
     local kind = event and event.kind or QUIET
     count(sum.losses, kind)
     if not is_excused(events, hold[5], ttl, cluster.slot(hold[1])) then
-        tell(sum, "%s was lost, during %s", hold[1], kind)
+        tell(sum, "%s was lost, during %s (%s)", hold[1], kind, story_of(events, hold))
     end
 end
 
