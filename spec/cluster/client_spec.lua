@@ -104,6 +104,50 @@ describe("a client of a cluster", function()
         assert.equal(before.connects, after.connects)
     end)
 
+    -- What the masters were sent while fn ran: {command = how often}; how often they found
+    -- something to read, and how often they had to at least: so many bytes they read at once.
+    local READ_BYTES = 16384
+
+    local function sent(fn)
+        local masters, before, counts, reads, least = {}, {}, {}, 0, 0
+        for _, node in ipairs(bed.nodes) do
+            if bed:is_master(node) then masters[#masters + 1] = node end
+        end
+        for i, node in ipairs(masters) do
+            before[i] = { node:commandstats(), node:info("stats") }
+        end
+        fn()
+        for i, node in ipairs(masters) do
+            local stats, old, commands = node:info("stats"), before[i][2], node:commandstats()
+            for name, command in pairs(commands) do
+                local more = command.calls - (before[i][1][name] or { calls = 0 }).calls
+                if more > 0 then counts[name] = (counts[name] or 0) + more end
+            end
+            reads = reads + stats.total_reads_processed - old.total_reads_processed - 1 -- INFO
+            local bytes = stats.total_net_input_bytes - old.total_net_input_bytes
+            least = least + math.ceil(bytes / READ_BYTES)
+        end
+        return counts, reads - (counts.replconf or 0), least
+    end
+
+    it("sends a batch of 1,000 keys to each master once, with a command per key", function()
+        local cache = open(bed.nodes[2], { plain = true })
+        local keys, values = many(1000), {}
+        for _, key in ipairs(keys) do values[key] = key end
+        assert(cache:setMulti(values, 60)) -- connects to all
+        for _, step in ipairs({
+            { "set", function() assert(cache:setMulti(values, 60)) end },
+            { "mget", function() assert.same(values, (cache:getMulti(keys))) end },
+            { "unlink", function() assert.equal(1000, cache:deleteMulti(keys)) end },
+        }) do
+            local counts, reads, least = sent(step[2])
+            assert.equal(1000, counts[step[1]], step[1])
+            -- A server may wake up in the middle of a write.
+            assert.is_true(reads <= 2 * least, ("%s: %d reads, not %d"):format(step[1], reads,
+                least))
+        end
+    end)
+
     it("follows a slot that is on its way, for reads, writes, batches and scripts", function()
         local from, to = bed.nodes[1], bed.nodes[2]
         local slot = 77
