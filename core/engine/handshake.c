@@ -85,6 +85,16 @@ static enum rc_greeting refuse(struct rc_link *link, const char *cause)
     return RC_GREETING_REFUSED;
 }
 
+/* The server's words tell a user of a cluster that SELECT is wrong, not that the url is. */
+static void explain_database(struct rc_link *link, const rc_node *error)
+{
+    char text[RC_TEXT_SIZE];
+    snprintf(link->cause, sizeof link->cause,
+             "the cluster has no database %d: %.100s (it has 0 alone, or on Valkey 9 and newer as "
+             "many as its cluster-databases says)",
+             link->address->db, rc_node_text(error, text));
+}
+
 /* What a server's error means for the connection, where that cannot live with it. */
 static enum rc_greeting read_error(struct rc_link *link, enum rc_link_step step,
                                    const rc_node *error)
@@ -92,6 +102,9 @@ static enum rc_greeting read_error(struct rc_link *link, enum rc_link_step step,
     rc_node_text(error, link->cause);
     if (step == RC_STEP_SELECT)
         rc_server_read_answer(&link->server, RC_SERVER_SELECTS, error);
+    if (step == RC_STEP_SELECT && link->identity.mode == RC_SERVER_CLUSTER &&
+        rc_reply_is_error(error, "ERR"))
+        explain_database(link, error);
     link->turned_away = rc_reply_is_error(error, "ERR max number of clients");
     if (link->turned_away)
         return RC_GREETING_TURNED_AWAY;

@@ -623,6 +623,22 @@ static void tells_at_once_that_there_is_no_such_database(void)
     take_down();
 }
 
+static void tells_of_a_cluster_that_it_has_no_such_database(void)
+{
+    static const char answers[] = "%1\r\n$4\r\nmode\r\n$7\r\ncluster\r\n"
+                                  "-ERR SELECT is not allowed in cluster mode\r\n";
+    set_up();
+    peer_use(&client, "redis://127.0.0.1/3");
+    w->mute = true;
+    get(0);
+    peer_say(w, answers, sizeof answers - 1);
+    peer_run(&server);
+    CHECK(failed(0, RC_ERR_REDIS,
+                 "the cluster has no database 3: ERR SELECT is not allowed in cluster mode (it has "
+                 "0 alone, or on Valkey 9 and newer as many as its cluster-databases says)"));
+    take_down();
+}
+
 static void does_not_trust_the_tracking_of_an_old_server(void)
 {
     set_up();
@@ -691,6 +707,7 @@ int main(void)
     TEST(lives_with_a_user_who_may_not_choose_a_database);
     TEST(refuses_answers_that_are_not_those_of_a_handshake);
     TEST(tells_at_once_that_there_is_no_such_database);
+    TEST(tells_of_a_cluster_that_it_has_no_such_database);
     TEST(does_not_trust_the_tracking_of_an_old_server);
     TEST(a_value_over_the_limit_is_refused_and_the_line_goes_on);
     return test_result();

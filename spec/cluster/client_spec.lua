@@ -89,6 +89,7 @@ describe("a client of a cluster", function()
         assert.is_nil(ok)
         assert.is_true(#cache:health().off.databases > 0)
         assert.matches(cache:health().off.databases, err.message, 1, true)
+        assert.matches("the cluster has no database 1: ", err.message, 1, true)
     end)
 
     it("asks for the map once, and each master for its own keys in one write", function()

@@ -62,6 +62,15 @@ return {
     { "tracking: BCAST with a prefix", function(bed, client)
         return pushes(bed, { "BCAST", "PREFIX", "b:" }, function() client:call("SET", "b:1", 1) end)
     end },
+    { "tracking: a push is for that name in all databases", function(bed, client)
+        local pushed = pushes(bed, {}, function(reader)
+            reader:call("GET", "k")
+            client:call("SELECT", 1)
+            client:call("SET", "k", 1)
+        end)
+        client:call("SELECT", 0)
+        return pushed
+    end },
     { "tracking: a script tracks keys", function(bed, client)
         local declared = pushes(bed, {}, function(reader)
             reader:call("EVAL", "return redis.call('GET', KEYS[1])", 2, "s1", "s2")

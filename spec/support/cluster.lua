@@ -326,18 +326,19 @@ function Cluster:open_slot(slot, from, to) -- luacheck: ignore self
     from:call("CLUSTER", "SETSLOT", slot, "MIGRATING", to.id)
 end
 
---- Moves at most `limit` keys (all); returns how many.
-function Cluster:move_keys(slot, from, to, limit) -- luacheck: ignore self
-    local moved = 0
+--- Moves at most `limit` keys (all) of a database (0); returns how many.
+function Cluster:move_keys(slot, from, to, limit, db) -- luacheck: ignore self
+    local moved, client = 0, from:client({ db = db ~= 0 and db })
     repeat
         local count = math.min(KEYS_AT_ONCE, (limit or math.huge) - moved)
-        local keys = count > 0 and from:call("CLUSTER", "GETKEYSINSLOT", slot, count) or {}
+        local keys = count > 0 and client:call("CLUSTER", "GETKEYSINSLOT", slot, count) or {}
         if #keys > 0 then
-            from:call("MIGRATE", "127.0.0.1", to.port, "", 0, MIGRATE_MS, "AUTH2", "bed", "bed",
-                "KEYS", unpack(keys))
+            client:call("MIGRATE", "127.0.0.1", to.port, "", db or 0, MIGRATE_MS, "AUTH2", "bed",
+                "bed", "KEYS", unpack(keys))
         end
         moved = moved + #keys
     until #keys == 0
+    client:close()
     return moved
 end
 
