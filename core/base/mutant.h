@@ -33,7 +33,8 @@
     X(MAP_OLDER, "a cluster: a map of an older epoch is taken")                                    \
     X(MAP_OF_MINORITY, "a cluster: a map of a node that sees no majority is taken")                \
     X(RENEWED_ELSEWHERE, "a cluster: a lock's renewal that is sent elsewhere counts as done")      \
-    X(OWNED_BY_PONG, "a cluster: a node that answers is taken for its slots' owner")
+    X(OWNED_BY_PONG, "a cluster: a node that answers is taken for its slots' owner")               \
+    X(NOTE_OF_ANY_MAP, "a cluster: a word that another process got counts for any map")
 
 #ifdef RC_MUTANTS
 

@@ -46,6 +46,14 @@ static inline bool rc_slot_set_join(struct rc_slot_set *set, const struct rc_slo
     return any != 0;
 }
 
+static inline bool rc_slot_set_is_empty(const struct rc_slot_set *set)
+{
+    uint64_t any = 0;
+    for (uint32_t i = 0; i < RC_SLOT_COUNT / 64; i++)
+        any |= set->bits[i];
+    return any == 0;
+}
+
 uint16_t rc_crc16(const char *bytes, size_t len);
 uint16_t rc_slot(const char *key, size_t len);
 /* Appends to `out` a key that is different for every (key, suffix) and lies in the slot of `key`.

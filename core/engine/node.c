@@ -235,11 +235,10 @@ static int init_near(struct rc_server_node *node, struct rc_near *near)
     return error;
 }
 
-/* One number for one server, in every process of the machine. */
-static uint64_t number_of(const struct rc_address *address)
+uint64_t rc_node_number(const struct rc_server_node *node)
 {
     static const struct rc_seed NO_SEED;
-    return rc_siphash(&NO_SEED, address->label, strlen(address->label));
+    return rc_siphash(&NO_SEED, node->address.label, strlen(node->address.label));
 }
 
 void rc_node_keep(struct rc_server_node *node, struct rc_near *near)
@@ -247,7 +246,7 @@ void rc_node_keep(struct rc_server_node *node, struct rc_near *near)
     if (node->near == NULL && near != NULL)
         (void)init_near(node, near); /* without memory: without near copies */
     if (node->near != NULL)
-        rc_near_name_owner(node->owner, number_of(&node->address));
+        rc_near_name_owner(node->owner, rc_node_number(node));
 }
 
 static int init_links(struct rc_server_node *node)

@@ -148,6 +148,8 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
                  const struct rc_address *address, struct rc_near *near,
                  const struct rc_node_news *news);
 void rc_node_deinit(struct rc_server_node *node); /* after the links' shutdown */
+/* One number for one server, in every process of the machine. */
+uint64_t rc_node_number(const struct rc_server_node *node);
 /* Near copies of what it says are kept from now on, if they are not yet and there is room. */
 void rc_node_keep(struct rc_server_node *node, struct rc_near *near);
 

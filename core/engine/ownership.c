@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mutant.h"
 #include "engine/slot_word.h"
 
@@ -105,13 +106,15 @@ static bool is_same(const struct rc_server_node *node, const struct rc_slot_serv
     return server->port == node->address.port && strcmp(host, node->address.host) == 0;
 }
 
-/* Compares the map with ours, slot by slot. Returns how many it gives to the one that was asked. */
-static uint32_t compare(struct rc_ownership *ownership, const struct rc_server_node *asked)
+/* Compares the map with ours, slot by slot. Returns whether they are the same; `own`: how many it
+   gives to the one that was asked. */
+static bool compare(struct rc_ownership *ownership, const struct rc_server_node *asked,
+                    uint32_t *own)
 {
     struct rc_topology *topology = ownership->topology;
     const struct rc_slot_map *map = ownership->map;
-    uint32_t own = 0;
     bool agrees = false, is_own = false, has_doubt = false;
+    *own = 0;
     for (uint32_t slot = 0; slot < RC_SLOT_COUNT; slot++) {
         uint16_t theirs = map->owner[slot], ours = topology->owners[slot];
         if (slot == 0 || theirs != map->owner[slot - 1] || ours != topology->owners[slot - 1]) {
@@ -120,7 +123,7 @@ static uint32_t compare(struct rc_ownership *ownership, const struct rc_server_n
             agrees = server != NULL && is_same(rc_topology_at(topology, ours), server, asked);
             is_own = server != NULL && is_same(asked, server, asked);
         }
-        own += is_own;
+        *own += is_own;
         if (agrees)
             continue;
         has_doubt = true;
@@ -133,8 +136,65 @@ static uint32_t compare(struct rc_ownership *ownership, const struct rc_server_n
     }
     if (has_doubt)
         ownership->on_doubt(ownership->owner);
-    return own;
+    return !has_doubt;
 }
+
+/* ---- what other processes were told ---------------------------------------------------------- */
+
+/* A number that stands for the map we follow, the same for all who follow the same. */
+static uint64_t number_map(struct rc_ownership *ownership)
+{
+    static const struct rc_seed NO_SEED;
+    struct rc_topology *topology = ownership->topology;
+    struct {
+        uint64_t before, server, first;
+    } range = {0};
+    if (ownership->map_changes == topology->changes)
+        return ownership->map_number;
+    for (uint32_t slot = 0; slot < RC_SLOT_COUNT; slot++) {
+        if (slot > 0 && topology->owners[slot] == topology->owners[slot - 1])
+            continue;
+        range.server = rc_node_number(rc_topology_at(topology, topology->owners[slot]));
+        range.first = slot;
+        range.before = rc_siphash(&NO_SEED, &range, sizeof range);
+    }
+    ownership->map_changes = topology->changes;
+    ownership->map_number = range.before;
+    return range.before;
+}
+
+/* Stands for "the server of that name and epoch is in a cluster that works, has slots, and follows
+   the same map as we do". */
+static uint64_t number_word(struct rc_ownership *ownership, const struct rc_server_node *node)
+{
+    static const struct rc_seed NO_SEED;
+    struct {
+        uint64_t map;
+        int64_t epoch;
+        char id[48]; /* a multiple of 8: no padding is hashed */
+    } word = {.map = RC_MUTANT(NOTE_OF_ANY_MAP) ? 0 : number_map(ownership),
+              .epoch = node->voice.epoch};
+    memcpy(word.id, node->id, strlen(node->id));
+    return rc_siphash(&NO_SEED, &word, sizeof word);
+}
+
+/* Takes what another process was told for the answer, if it is at most half a period old. Older
+   ones would add up with the time until we look again. */
+static bool take_note(struct rc_ownership *ownership, struct rc_server_node *node)
+{
+    struct rc_voice *voice = &node->voice;
+    if (node->near == NULL || node->id[0] == '\0' || voice->epoch < 0)
+        return false;
+    int64_t now_us = ownership->context->now_us;
+    int64_t at_us =
+        rc_near_noted_us(node->near, rc_node_number(node), number_word(ownership, node));
+    if (at_us <= voice->heard_us || at_us > now_us || at_us < now_us - ownership->period_us / 2)
+        return false;
+    voice->heard_us = at_us;
+    return true;
+}
+
+/* ---- answers --------------------------------------------------------------------------------- */
 
 /* It may have taken slots over since it was last asked: one that it had lost for a moment may be
    among them, which nobody else has noticed. */
@@ -152,8 +212,13 @@ static void hear(struct rc_ownership *ownership, struct rc_server_node *node,
     if (word->own_epoch != voice->epoch)
         begin_epoch(node);
     voice->epoch = word->own_epoch;
-    if (compare(ownership, node) > 0 && word->is_ok)
-        voice->heard_us = sent_us;
+    uint32_t own;
+    bool is_same_map = compare(ownership, node, &own);
+    if (own == 0 || !word->is_ok)
+        return;
+    voice->heard_us = sent_us;
+    if ((is_same_map || RC_MUTANT(NOTE_OF_ANY_MAP)) && node->near != NULL)
+        rc_near_note(node->owner, number_word(ownership, node), sent_us);
 }
 
 /* Nobody doubts any more what nobody has doubted in a round that a majority has answered. */
@@ -208,24 +273,26 @@ static bool has_map(struct rc_ownership *ownership)
     return true;
 }
 
-void rc_ownership_watch(struct rc_ownership *ownership, const struct rc_server_node *node)
+static void begin_round(struct rc_ownership *ownership)
 {
     struct rc_topology *topology = ownership->topology;
-    int64_t now_us = ownership->context->now_us;
-    if (ownership->context->closing || topology->owners == NULL || !has_map(ownership) ||
-        (ownership->has_majority &&
-         now_us - ownership->round_us < rc_horizon_period_us(&node->horizon) - SLACK_US))
-        return;
+    /* What is in doubt only answers to ourselves can settle: end_round. */
+    bool may_take = rc_slot_set_is_empty(&topology->unsure), has_taken = false;
     uint32_t masters = 0, deaf = 0;
+    ownership->is_due = false;
     ownership->round++;
     ownership->missing = 0;
-    ownership->round_us = now_us;
+    ownership->round_us = ownership->context->now_us;
     memset(&ownership->contested, 0, sizeof ownership->contested);
     RC_TOPOLOGY_NODES(each, topology) {
         if (each->slots == 0)
             continue;
-        bool is_ready = rc_link_is_ready(rc_node_command_link(each));
         masters++;
+        if (may_take && take_note(ownership, each)) {
+            has_taken = true;
+            continue;
+        }
+        bool is_ready = rc_link_is_ready(rc_node_command_link(each));
         deaf += !is_ready;
         if (is_ready)
             ask(ownership, each);
@@ -233,6 +300,35 @@ void rc_ownership_watch(struct rc_ownership *ownership, const struct rc_server_n
             rc_node_want(each);
     }
     ownership->has_majority = 2 * deaf < masters;
+    if (has_taken)
+        settle(ownership);
+}
+
+static void on_due(void *context, struct rc_timer *timer)
+{
+    struct rc_ownership *ownership = RC_CONTAINER(timer, struct rc_ownership, due);
+    (void)context;
+    if (!ownership->context->closing)
+        begin_round(ownership);
+}
+
+void rc_ownership_watch(struct rc_ownership *ownership, const struct rc_server_node *node)
+{
+    struct rc_context *context = ownership->context;
+    int64_t period_us = rc_horizon_period_us(&node->horizon);
+    int64_t age_us = context->now_us - ownership->round_us;
+    if (context->closing || ownership->is_due || ownership->topology->owners == NULL ||
+        !has_map(ownership) || (ownership->has_majority && age_us < period_us - SLACK_US))
+        return;
+    ownership->period_us = period_us;
+    if (!ownership->has_majority || age_us > 2 * period_us) {
+        begin_round(ownership);
+        return;
+    }
+    /* Processes that began together would all ask together: who is first by chance asks for all. */
+    int64_t wait_us = (int64_t)(rc_context_random(context) % (uint64_t)(period_us / 8 + 1));
+    ownership->is_due = true;
+    rc_context_set_timer(context, &ownership->due, context->now_us + wait_us);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -246,12 +342,19 @@ int rc_ownership_init(struct rc_ownership *ownership, struct rc_context *context
     ownership->on_doubt = on_doubt;
     ownership->owner = owner;
     ownership->drop.fire = on_drop;
-    return rc_context_add_timer(context);
+    ownership->due.fire = on_due;
+    ownership->map_changes = UINT32_MAX;
+    int error = rc_context_add_timer(context);
+    if (error == 0 && (error = rc_context_add_timer(context)) != 0)
+        rc_context_remove_timer(context);
+    return error;
 }
 
 void rc_ownership_deinit(struct rc_ownership *ownership)
 {
     rc_context_clear_timer(ownership->context, &ownership->drop);
+    rc_context_clear_timer(ownership->context, &ownership->due);
+    rc_context_remove_timer(ownership->context);
     rc_context_remove_timer(ownership->context);
     if (ownership->map != NULL)
         rc_slot_map_deinit(ownership->map);

@@ -11,6 +11,9 @@
  *          engine drops their copies, and keeps none until a whole round has not doubted them. It
  *          also drops the copies of a slot that it gives to another node itself, as a MOVED or a
  *          map says. It vouches for nobody while copies are still to be dropped.
+ *          The processes that share a near cache share the answers, too: an answer that agrees with
+ *          the whole map is noted in the region, and a process that has the same map takes a note
+ *          that is young enough for an answer to itself.
  * Threads: the engine's owner.
  * Memory:  owns a map, from the first round on.
  * Errors:  none: where nobody can be asked copies grow stale, and reads go to Redis.
@@ -41,6 +44,11 @@ struct rc_ownership {
     uint32_t missing;             /* answers of it still to come */
     int64_t round_us;             /* when it began */
     bool has_majority;            /* so many could be asked; else the next one may begin at once */
+    bool is_due;                  /* it begins in a moment, */
+    struct rc_timer due;          /* then */
+    int64_t period_us;            /* between two of them */
+    uint64_t map_number;          /* stands for the map that the topology follows, */
+    uint32_t map_changes;         /* after so many changes of it */
     struct rc_slot_set contested; /* in this round */
     bool has_doubted;             /* slots whose copies are to be dropped, */
     struct rc_slot_set doubted;   /* these */

@@ -141,6 +141,7 @@ void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t l
             continue;
         rc_topology_at(topology, topology->owners[slot])->slots--;
         topology->owners[slot] = (uint16_t)number;
+        topology->changes++;
         node->slots++;
         /* Of one that was in doubt there are no copies. */
         if (!rc_slot_set_has(&topology->unsure, slot)) {

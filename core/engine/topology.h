@@ -29,6 +29,7 @@ struct rc_topology {
     struct rc_server_node **others; /* numbers 1, 2, ... */
     uint16_t other_count;
     uint16_t *owners;     /* by slot: the number of its node; NULL: there is but one */
+    uint32_t changes;     /* of owners so far */
     struct rc_near *near; /* nodes that have slots keep copies there; NULL: none does */
     bool is_warm;         /* and connect for it before anything is asked for */
     /* Where there are several nodes. */

@@ -89,6 +89,31 @@ void rc_near_renew_owner(struct rc_near_owner *owner)
     rc_region_renew(owner, stamp & (RC_NEAR_OWNERS - 1));
 }
 
+void rc_near_note(struct rc_near_owner *owner, uint64_t note, int64_t at_us)
+{
+    /* Only the owner's own thread stores it. Who reads the same time before and after the note has
+       read the note of that time: times only grow. Sequentially consistent: it is seldom. */
+    atomic_store(&owner->noted_us, 0);
+    atomic_store(&owner->note, note);
+    atomic_store(&owner->noted_us, at_us);
+}
+
+int64_t rc_near_noted_us(const struct rc_near *near, uint64_t server, uint64_t note)
+{
+    const struct rc_region *region = &near->region;
+    int64_t latest_us = 0;
+    for (uint32_t slot = 0; slot < region->owner_count; slot++) {
+        const struct rc_near_owner *owner = &region->owners[slot];
+        if (atomic_load_explicit(&owner->server, memory_order_relaxed) != server)
+            continue;
+        int64_t at_us = atomic_load(&owner->noted_us);
+        if (at_us > latest_us && atomic_load(&owner->note) == note &&
+            atomic_load(&owner->noted_us) == at_us)
+            latest_us = at_us;
+    }
+    return latest_us;
+}
+
 void rc_near_set_asof(struct rc_near_owner *owner, int64_t asof_us)
 {
     /* Only the owner's own thread stores it, and what it has not said itself (a time to come) does

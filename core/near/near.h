@@ -93,6 +93,11 @@ void rc_near_forget_need(struct rc_near_owner *owner);
 /* Of several servers' owners in one region: which of them it reads. The same number in every
    process; 0: there is but one. */
 void rc_near_name_owner(struct rc_near_owner *owner, uint64_t server);
+/* What processes that read the same server tell each other about it, so that each need not ask: a
+   number that stands for what was so at that time (microseconds). Only the last is kept. */
+void rc_near_note(struct rc_near_owner *owner, uint64_t note, int64_t at_us);
+/* The latest time for which any process has noted that of the server; 0: none. */
+int64_t rc_near_noted_us(const struct rc_near *near, uint64_t server, uint64_t note);
 
 /* Handing over: a connection that is about to end offers what it has read to those that stay. One
    of them takes the offer, confirms each entry over its own connection (below), and ends the

@@ -19,7 +19,7 @@
 #define TIME_SPACE "/proc/self/ns/time"
 #define PID_SPACE  "/proc/self/ns/pid"
 
-enum { LAYOUT = 4, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
+enum { LAYOUT = 5, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
 
 static size_t align(size_t bytes)
 {
@@ -439,6 +439,7 @@ struct rc_near_owner *rc_region_add_owner(struct rc_region *region)
         atomic_store_explicit(&owner->asof_us, 0, memory_order_relaxed);
         atomic_store_explicit(&owner->offer, RC_OFFER_NONE, memory_order_relaxed);
         atomic_store_explicit(&owner->server, 0, memory_order_relaxed);
+        atomic_store_explicit(&owner->noted_us, 0, memory_order_relaxed);
         atomic_store_explicit(&owner->read_us, 0, memory_order_relaxed);
         atomic_store_explicit(&owner->need_us, INT64_MAX, memory_order_relaxed);
         rc_region_renew(owner, slot_of(region, owner));

@@ -47,6 +47,9 @@ struct rc_near_owner {
     _Atomic int64_t asof_us;
     _Atomic uint32_t offer;  /* RC_OFFER_*: moves on from one to the next, and back with the pid */
     _Atomic uint64_t server; /* rc_near_name_owner */
+    /* rc_near_note: the note, and when it was true; 0 while it changes. */
+    _Atomic uint64_t note;
+    _Atomic int64_t noted_us;
     alignas(64) _Atomic int64_t read_us;
     _Atomic int64_t need_us;
 };

@@ -7,6 +7,8 @@
 
 local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
+local herd = require("spec.support.herd")
+local posix = require("spec.support.posix")
 local process = require("spec.support.process")
 local redcache = require("redcache")
 
@@ -14,6 +16,9 @@ local EVENTS, LIMIT = "migrate,atomic,failover,takeover,stop", 3600
 local CHECKS = os.getenv("REDCACHE_CLUSTER_CHECKS") or "100000"
 local ROUNDS = os.getenv("REDCACHE_CLUSTER_ROUNDS") or "1"
 local MAX_STALE, MEASURING = 0.25, 0.05
+
+-- Of the test that counts questions: a period is a quarter of maxStale.
+local SHARING, SHARED_STALE, SECONDS = 6, 1, 2
 
 local bed, caches
 
@@ -165,6 +170,78 @@ describe("the near cache in a cluster", function()
         if not ok then error(err, 0) end
         bed:agree(30)
         bed:wait_replica(master)
+    end)
+
+    -- Questions for the map that the masters have answered.
+    local function questions()
+        local calls = 0
+        for _, node in ipairs(bed.nodes) do
+            local stats = node:commandstats()["cluster|slots"]
+            calls = calls + (stats and stats.calls or 0)
+        end
+        return calls
+    end
+
+    local function count_questions(processes)
+        local region = "near-spec-" .. posix.C.getpid()
+        local readers = herd.start({
+            count = processes,
+            params = function(i)
+                -- Who reads what others have filled asks for nothing.
+                local keys = {}
+                for n, slot in ipairs({ 10, 6000, 12000 }) do keys[n] = key_of(slot, "own" .. i) end
+                return {
+                    keys = keys, seconds = SECONDS,
+                    options = { url = "redis://127.0.0.1:" .. bed.nodes[3].port,
+                        maxStale = SHARED_STALE, near = { shared = region, l0 = false } },
+                }
+            end,
+            main = function(one)
+                local time = require("spec.support.clock")
+                local cache = require("redcache").new(one.params.options)
+                local near = {}
+                for _, key in ipairs(one.params.keys) do cache:set(key, "1") end
+                local function read()
+                    for _, key in ipairs(one.params.keys) do
+                        local _, _, source = cache:get(key)
+                        near[key] = source == "near" or nil
+                    end
+                    time.sleep(0.01)
+                end
+                local function is_warm() return near[one.params.keys[3]] end
+                local ends = time.now() + 10
+                repeat read() until is_warm() or time.now() > ends
+                one:ready()
+                ends = time.now() + 0.5 * one.params.seconds -- until they have found their turns
+                repeat read() until time.now() > ends
+                one:ready()
+                one:emit("counting")
+                ends = time.now() + one.params.seconds
+                repeat read() until time.now() > ends
+                one:emit("counted")
+                one:ready()
+                cache:close()
+                return { warm = is_warm() }
+            end,
+        })
+        readers:wait_events("counting", processes, 30)
+        local before = questions()
+        readers:wait_events("counted", processes, 30)
+        local calls = questions() - before
+        readers:join()
+        os.remove("/dev/shm/redcache-" .. region)
+        for _, result in ipairs(readers.results) do assert.is_true(result.warm) end
+        return calls
+    end
+
+    it("asks for all processes that share it, not for each", function()
+        local alone, together = count_questions(1), count_questions(SHARING)
+        print(("questions in %d s: %d of one process, %d of %d"):format(SECONDS, alone, together,
+            SHARING))
+        -- A process takes an answer that another one got at most half a period ago: two of them
+        -- ask in each.
+        assert.is_true(alone > 0)
+        assert.is_true(together <= 3 * alone, together / alone)
     end)
 
     it("serves nothing older than promised through every event at once", function()
