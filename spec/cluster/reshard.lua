@@ -1,0 +1,182 @@
+--- What does a load lose while 1,000 slots move?
+--
+--     script/lua spec/cluster/reshard.lua [--rounds N] [--slots N] [--callers N] [--keys N]
+--                                         [--seconds S] [--server PROGRAM] [--how migrate|atomic]
+--                                         [--rate N]
+--
+-- What:   a cluster of six nodes with N keys. Slots move, there and back again, and a load goes on;
+--         in turns that is callers of redcache on all keys; the same on keys of other slots alone
+--         ("apart"); and redis-benchmark ("plain"). The servers, who moves the slots and the load
+--         share this machine's processors: what "apart" loses is no matter of following slots, and
+--         what "plain" loses is none of the client. Calls that the masters have done are counted
+--         for some seconds before, during the move, and for some seconds behind it. --rate: the
+--         callers make so many calls per second, as far as they can, and not as many as they can
+--         ("plain" cannot do that).
+-- Answer: the last line is "N errors; during the move redcache X x of before and after, apart Y x,
+--         plain Z x", medians of the rounds; the status is 0 where there are no errors, and X is at
+--         least 0.8 x of Y.
+
+local here = (arg and arg[0] or ""):match("^(.*)spec/cluster/reshard%.lua$")
+if here then package.path = here .. "?.lua;" .. package.path end
+
+local clock = require("spec.support.clock")
+local cluster = require("spec.support.cluster")
+local process = require("spec.support.process")
+local worker = require("spec.support.worker")
+
+local AT_ONCE = 1000
+local VALUE = ("x"):rep(100)
+local SETTLE = 0.5
+local KEPT = 0.8 -- of the throughput, besides what the machine takes
+local LOADS, PACED = { "redcache", "apart", "plain" }, { "redcache", "apart" }
+
+local USAGE = "usage: script/lua spec/cluster/reshard.lua [--rounds N] [--slots N] [--callers N]"
+    .. " [--keys N] [--seconds S] [--server PROGRAM] [--how migrate|atomic]"
+    .. " [--rate N]\n"
+
+local function read_arguments(words)
+    local options = { rounds = 5, slots = 1000, callers = 16, keys = 50000, seconds = 2,
+        how = "migrate" }
+    local known = {
+        rounds = tonumber, slots = tonumber, callers = tonumber, keys = tonumber,
+        seconds = tonumber, server = tostring, how = tostring,
+        rate = tonumber,
+    }
+    for i = 1, #words, 2 do
+        local name = words[i]:match("^%-%-(%a+)$")
+        local value = name and known[name] and words[i + 1] and known[name](words[i + 1])
+        if not value then
+            io.stderr:write(USAGE)
+            os.exit(2)
+        end
+        options[name] = value
+    end
+    return options
+end
+
+local function say(text, ...) print(text:format(...)) io.stdout:flush() end
+
+-- All keys, each at its owner.
+local function fill(bed, count)
+    local batches = {}
+    local function send(node)
+        node.filler:pipeline(batches[node])
+        batches[node] = nil
+    end
+    local map = bed:map()
+    for i = 1, count do
+        local key = "key:" .. i
+        local slot, owner = cluster.slot(key), nil
+        for _, range in ipairs(map) do
+            if slot >= range.first and slot <= range.last then owner = bed:node(range.id) end
+        end
+        owner.filler = owner.filler or owner:client()
+        batches[owner] = batches[owner] or {}
+        table.insert(batches[owner], { "SET", key, VALUE })
+        if #batches[owner] == AT_ONCE then send(owner) end
+    end
+    for _, node in ipairs(bed.nodes) do
+        if batches[node] then send(node) end
+    end
+end
+
+local function calls_done(bed)
+    local sum = 0
+    for i = 1, bed.masters do
+        local stats = bed.nodes[i]:commandstats()
+        for _, name in ipairs({ "get", "mget", "set" }) do
+            sum = sum + (stats[name] and stats[name].calls or 0)
+        end
+    end
+    return sum
+end
+
+-- Calls per second while fn runs.
+local function rate(bed, fn)
+    local began, before = clock.now(), calls_done(bed)
+    fn()
+    return (calls_done(bed) - before) / (clock.now() - began), clock.now() - began
+end
+
+local loads = {}
+
+function loads.redcache(bed, options, first_slot)
+    local callers = worker.start({ file = "spec/cluster/reshard_load.lua", params = {
+        url = bed:url(), callers = options.callers, keys = options.keys,
+        first_slot = first_slot or 0, rate = options.rate } })
+    callers:event("working")
+    return function()
+        callers:send({ stop = true })
+        return callers:join(60)
+    end
+end
+
+function loads.apart(bed, options) return loads.redcache(bed, options, options.slots) end
+
+function loads.plain(bed, options)
+    local child = process.spawn({ "redis-benchmark", "--cluster", "-h", "127.0.0.1", "-p",
+        bed.nodes[1].port, "-c", options.callers, "-t", "get", "-n", 1000000000,
+        "-r", options.keys, "-q", stdout = "/dev/null", stderr = "/dev/null" })
+    return function()
+        local ended = child:poll()
+        child:kill()
+        if ended then error("redis-benchmark ended before it was asked to", 0) end
+    end
+end
+
+-- The rates before, during and behind a move, and what the load told at its end.
+local function measure(bed, options, load, from, to)
+    local stop = loads[load](bed, options)
+    clock.sleep(SETTLE)
+    local function wait() clock.sleep(options.seconds) end
+    local before = rate(bed, wait)
+    local during, seconds = rate(bed, function()
+        bed:move(0, options.slots - 1, from, to, options.how)
+    end)
+    bed:agree()
+    local after = rate(bed, wait)
+    return { before = before, during = during, after = after, seconds = seconds,
+        kept = 2 * during / (before + after), told = stop() }
+end
+
+local function median(list)
+    table.sort(list)
+    return list[math.ceil(#list / 2)]
+end
+
+local function tell(load, round, one)
+    say("%d %-8s before %6.0f/s, during %6.0f/s (%.1f s), after %6.0f/s: %.2f x%s", round, load,
+        one.before, one.during, one.seconds, one.after, one.kept,
+        one.told and ("; slowest %.3f s, sent elsewhere %d"):format(one.told.slowest,
+            one.told.redirections) or "")
+end
+
+local function main()
+    local options = read_arguments(arg)
+    local bed = cluster.start({ program = options.server })
+    fill(bed, options.keys)
+    local info = bed.nodes[1]:info("server")
+    say("%s %s, %d keys, %d slots, %d callers", info.valkey_version and "valkey" or "redis",
+        info.valkey_version or info.redis_version, options.keys, options.slots, options.callers)
+    local kept, errors = { redcache = {}, apart = {}, plain = {} }, 0
+    local here_now, there = bed.nodes[1], bed.nodes[2]
+    for round = 1, options.rounds do
+        for _, load in ipairs(options.rate and PACED or LOADS) do
+            local one = measure(bed, options, load, here_now, there)
+            here_now, there = there, here_now
+            tell(load, round, one)
+            table.insert(kept[load], one.kept)
+            for code, count in pairs(one.told and one.told.errors or {}) do
+                say("  errors: %s %d", code, count)
+                errors = errors + count
+            end
+        end
+    end
+    bed:stop()
+    local ours, apart = median(kept.redcache), median(kept.apart)
+    say("%d errors; during the move redcache %.2f x of before and after, apart %.2f x, plain %s",
+        errors, ours, apart, options.rate and "-" or ("%.2f x"):format(median(kept.plain)))
+    return errors == 0 and ours >= KEPT * apart and 0 or 1
+end
+
+os.exit(main(), true)
