@@ -52,6 +52,7 @@ describe("the checker of loads and locks", function()
         assert.equal(1, locks({ "lost", 1, 20, 24, 24, "notHeld" },
             { "lost", 2, 21, 25, 0, "released" }).violations)
         assert.equal(1, locks({ "l", 1, 20, 21, 21, "notHeld" }).violations)
+        assert.equal(0, locks({ "l", 1, 20, 21, 22, "notHeld" }).violations) -- its ttl was over
         assert.equal(1, locks({ "lost", 1, 1, 2, 2, "notHeld" }).violations)
     end)
 

@@ -1,7 +1,7 @@
 --- Callers that read and write in a cluster, for their number. A chunk for worker.lua: works until
 -- it is sent anything.
 --
--- params: url, callers, keys (so many: "key:1" and so on), first_slot (of those that are used), rate
+-- params: url, callers, keys (so many: "key:1" and so on), first_slot (of those in use), rate
 --         (calls per second of all callers, evenly; nil: as many as there can be).
 -- Result: errors = {code = count}; slowest (seconds); redirections.
 
