@@ -3,10 +3,13 @@
 --
 --     script/lua spec/cluster/asof.lua [--checks N] [--readers P] [--limit S] [--server PROGRAM]
 --                                      [--events migrate,atomic,...] [--rounds N] [--seed N]
---                                      [--slots N] [--fill N]
+--                                      [--slots N] [--fill N] [--settle S]
 --
--- What:   a cluster of six nodes, two foreign writers, and readers that share one region and have
---         one each of their own, through events in turns; asof_reader.lua says what is wrong.
+-- What:   a cluster of six nodes, two foreign writers, a writer through redcache, and readers that
+--         share its region and have one each of their own, through events in turns; asof_reader.lua
+--         says what is wrong. Behind each event nobody writes for --settle seconds (0.6), and the
+--         owners say what they have: readers have to give that, and nothing acknowledged may be
+--         missing there, unless the cluster may have lost it.
 -- Events: migrate, atomic (where the server can), failover, force, takeover, kill, stop, split,
 --         restart (all nodes); and keyless, by name and with moves alone: Redis 7.0 leaves keys of
 --         such a slot in replicas, which come back with a failover. --slots: so many move at once
@@ -24,25 +27,29 @@ local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
 local events = require("spec.cluster.events")
 local herd = require("spec.support.herd")
+local kept_of = require("spec.cluster.kept")
 local posix = require("spec.support.posix")
 local temp = require("spec.support.temp")
 
-local KEYS = 120
+local KEYS, OWN = 120, 40 -- of the foreign writers, and of ours
+local FOREIGN_WRITERS, OWN_TIMEOUT = 2, 0.5
+local HOLD_SECONDS = 10 -- the longest that a writer tries to write
+local TOLD = 10
 local REGION_BYTES = 4 * 1024 * 1024
 
 local USAGE = "usage: script/lua spec/cluster/asof.lua [--checks N] [--readers P] [--limit S]"
     .. " [--server PROGRAM] [--events " .. events.ALL .. "] [--rounds N] [--seed N] [--slots N]"
-    .. " [--fill N]\n"
+    .. " [--fill N] [--settle S]\n"
 
 local function read_arguments(words)
     local options = {
         checks = 1e6, readers = 2, limit = 600, seed = os.time() % 100000, events = events.ALL,
-        rounds = 1, slots = 100, fill = 0,
+        rounds = 1, slots = 100, fill = 0, settle = 0.6,
     }
     local known = {
         checks = tonumber, readers = tonumber, limit = tonumber, seed = tonumber,
         server = tostring, events = tostring, rounds = tonumber, slots = tonumber,
-        fill = tonumber,
+        fill = tonumber, settle = tonumber,
     }
     for i = 1, #words, 2 do
         local name = words[i]:match("^%-%-(%a+)$")
@@ -62,7 +69,7 @@ local function say(text, ...) print(text:format(...)) io.stdout:flush() end
 
 local function names_of()
     local names = {}
-    for i = 1, KEYS do names[i] = "as" .. i end
+    for i = 1, KEYS + OWN do names[i] = "as" .. i end
     return names
 end
 
@@ -93,8 +100,17 @@ local function with(common, more)
     return more
 end
 
+-- The program's own findings, as the readers' tallies have them.
+local found = { violations = 0, told = {}, lost = 0 }
+
+local function violate(text, ...)
+    found.violations = found.violations + 1
+    if #found.told < TOLD then found.told[#found.told + 1] = text:format(...) end
+end
+
 local function add_up(results)
-    local sum = { told = {}, errors = {}, worst = {}, slowest = 0, refreshes = 0, seconds = 0 }
+    local sum = { errors = {}, worst = {}, slowest = 0, refreshes = 0, seconds = 0,
+        overrun = -math.huge, violations = found.violations, told = found.told }
     for _, result in ipairs(results) do
         for _, text in ipairs(result.told) do sum.told[#sum.told + 1] = text end
         for code, count in pairs(result.errors) do
@@ -103,11 +119,11 @@ local function add_up(results)
         for event, age in pairs(result.worst) do
             sum.worst[event] = math.max(sum.worst[event] or 0, age)
         end
-        for _, name in ipairs({ "slowest", "refreshes", "seconds" }) do
+        for _, name in ipairs({ "slowest", "refreshes", "seconds", "overrun" }) do
             sum[name] = math.max(sum[name], result[name])
         end
         for _, name in ipairs({ "checks", "violations", "near", "redis", "missing", "outdated",
-            "old_in_redis" }) do
+            "old_in_redis", "own", "kept" }) do
             sum[name] = (sum[name] or 0) + result[name]
         end
     end
@@ -135,8 +151,52 @@ local function watched_slots(names, options)
     return slots
 end
 
+local LOSES_ALL = { restart = true, keyless = true }
+
+-- Of these keys (all) the cluster may lose what it acknowledges from now on.
+local function give_up_keys(kept, names, is_one)
+    for i = KEYS + 1, #names do
+        if not is_one or is_one(cluster.slot(names[i])) then kept:give_up(i) end
+    end
+end
+
+-- What was acknowledged has to be there, but for what the cluster may have lost.
+local function compare(board, kept, names, versions, kind)
+    for i, name in ipairs(names) do
+        local acked = board.acked[i]
+        local is_lost = versions[i] < acked
+        if is_lost and (LOSES_ALL[kind] or kept:is_excused(i, acked)) then
+            found.lost = found.lost + 1
+        elseif is_lost then
+            violate("%s: %d was acknowledged, its owner has %d, behind %s", name, acked,
+                versions[i], kind)
+        end
+        kept:settle(i, is_lost and acked or 0)
+    end
+end
+
+-- Nobody writes: what the owners have is held against what was acknowledged, and readers are held
+-- to it.
+local function settle(bed, board, kept, options, names, kind)
+    board:hold()
+    clock.wait_until(function() return kept:are_idle(FOREIGN_WRITERS + 1) end, HOLD_SECONDS,
+        "the writers' pause")
+    local versions = kept_of.ask(bed, names)
+    compare(board, kept, names, versions, kind)
+    kept:tell(versions)
+    clock.sleep(options.settle)
+    kept:clear()
+    for i, version in ipairs(kept_of.ask(bed, names)) do
+        if version ~= versions[i] then
+            violate("%s: the owner had %d, and then %d, and nobody wrote", names[i], versions[i],
+                version)
+        end
+    end
+    board:release()
+end
+
 -- The events in turns, until there are enough of them and of checks. Returns the rounds.
-local function go_through(bed, board, kinds, options, names)
+local function go_through(bed, board, kept, kinds, options, names)
     local is_told = {}
     return events.go_through(bed, kinds, {
         limit = options.limit, slots = options.fill > 0 and 1 or options.slots,
@@ -144,13 +204,18 @@ local function go_through(bed, board, kinds, options, names)
         done = function(rounds)
             return is_enough(board:checks(options.readers), rounds, options)
         end,
-        begin = function(code) board:set_event(code) end,
+        begin = function(code, kind)
+            if LOSES_ALL[kind] then give_up_keys(kept, names) end
+            board:set_event(code)
+        end,
         -- From now on what the master acknowledges may be lost, and before that the replica has it.
         give_up = function(master)
+            give_up_keys(kept, names, function(slot) return bed:owner(slot, master) == master end)
             board:set_victim(master.port)
             clock.sleep(0.2)
         end,
         finish = function(_, kind, seconds)
+            settle(bed, board, kept, options, names, kind)
             board:set_victim(0)
             board:set_event(0)
             if not is_told[kind] then say("%-9s %.1f s", kind, seconds) end
@@ -168,9 +233,12 @@ local function tell(bed, sum, writers, rounds, kinds)
         say("writer %d: %d writes, %d not acknowledged, sent elsewhere %d", i, writer.writes,
             writer.unsure, writer.moved)
     end
-    say("reads: near %d, redis %d, nothing there %d; slowest %.2f s; refreshes %d (%.2f a second)",
-        sum.near, sum.redis, sum.missing, sum.slowest, sum.refreshes,
-        sum.refreshes / sum.seconds)
+    say("reads: near %d, redis %d, nothing there %d; refreshes %d (%.2f a second)", sum.near,
+        sum.redis, sum.missing, sum.refreshes, sum.refreshes / sum.seconds)
+    say("slowest read %.2f s; behind the deadline, less what the machine took: %.3f s",
+        sum.slowest, sum.overrun)
+    say("reads of what this machine wrote: %d; reads while nobody wrote: %d; acknowledged, and lost"
+        .. " where the cluster may: %d", sum.own, sum.kept, found.lost)
     for code, count in pairs(sum.errors) do say("errors: %s %d", code, count) end
     say("near although something newer was acknowledged: %d; old in Redis itself: %d",
         sum.outdated, sum.old_in_redis)
@@ -187,38 +255,47 @@ local function main()
     local kinds = events.kinds(bed, options.events)
     local path, names = temp.dir() .. "/board", names_of()
     fill(bed, names[1], options.fill)
-    local board = board_of.map(path, #names)
+    local board, kept = board_of.map(path, #names), kept_of.map(path .. "-kept", #names)
     local region = "casof-" .. posix.C.getpid() -- nobody else's region
     local ports = {}
     for i, node in ipairs(bed.nodes) do ports[i] = node.port end
     local common = {
-        names = names, board = path, ports = ports, strict = is_strict(kinds), events = kinds,
+        names = names, keys = #names, own = KEYS + 1, board = path, kept = path .. "-kept",
+        ports = ports, timeout = OWN_TIMEOUT,
+        strict = is_strict(kinds), events = kinds,
         url = "redis://127.0.0.1:" .. bed.nodes[1].port, limit = options.limit + 120,
         near = { shared = region, bytes = REGION_BYTES },
         near_raw = { shared = region, bytes = REGION_BYTES, l0 = false },
     }
     local writers = herd.start({
-        count = 2, timeout = options.limit + 240,
-        main = function(one) return require("spec.cluster.asof_writer")(one) end,
+        count = FOREIGN_WRITERS + 1, timeout = options.limit + 240,
+        main = function(one)
+            return require(one.params.is_own and "spec.cluster.asof_own"
+                or "spec.cluster.asof_writer")(one)
+        end,
         params = function(i)
-            return with(common, { seed = options.seed + i,
-                first = i == 1 and 1 or KEYS / 2 + 1, last = i == 1 and KEYS / 2 or KEYS })
+            local each, is_own = KEYS / FOREIGN_WRITERS, i > FOREIGN_WRITERS
+            return with(common, { seed = options.seed + i, number = i, is_own = is_own,
+                first = (i - 1) * each + 1, last = is_own and #names or i * each })
         end,
     })
-    writers:wait_events("writing", 2, 60)
+    writers:wait_events("writing", FOREIGN_WRITERS + 1, 60)
     local readers = herd.start({
         count = options.readers, timeout = options.limit + 240,
         main = function(one) return require("spec.cluster.asof_reader")(one) end,
         params = function(i) return with(common, { seed = options.seed + 100 + i, number = i }) end,
     })
     readers:wait_events("reading", options.readers, 60)
-    local ok, rounds = pcall(go_through, bed, board, kinds, options, names)
+    local ok, rounds = pcall(go_through, bed, board, kept, kinds, options, names)
     board:stop()
     local joined, cause = pcall(readers.join, readers)
     if not ok then say("the cluster: %s", rounds) end
     os.remove("/dev/shm/redcache-" .. region) -- Linux keeps shared memory there
     if not joined then error(cause, 0) end
     writers:join(60)
+    local own = writers.results[FOREIGN_WRITERS + 1]
+    for _, text in ipairs(own.told) do violate("%s", text) end
+    found.violations = found.violations + own.violations - #own.told
     local sum = add_up(readers.results)
     tell(bed, sum, writers.results, ok and rounds or 0, kinds)
     bed:stop()

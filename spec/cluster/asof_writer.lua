@@ -6,6 +6,7 @@
 
 local board_of = require("spec.near.board")
 local clock = require("spec.support.clock")
+local kept_of = require("spec.cluster.kept")
 local resp = require("spec.support.resp")
 
 local PATIENCE = 0.005   -- between two tries of a write
@@ -13,7 +14,8 @@ local STORM, PAUSE = 16, 0.003
 
 return function(one)
     local params = one.params
-    local board = board_of.map(params.board, #params.names)
+    local board = board_of.map(params.board, params.keys)
+    local kept = kept_of.map(params.kept, params.keys)
     math.randomseed(params.seed)
     local lines, owner_of, versions = {}, {}, {}
     local told = { writes = 0, unsure = 0, moved = 0 }
@@ -77,7 +79,10 @@ return function(one)
     one:emit("writing")
     local ends = clock.now() + params.limit
     while not board:is_stopped() and clock.now() < ends do
-        for _ = 1, math.random(STORM) do write(math.random(params.first, params.last)) end
+        kept:set_idle(params.number, board:is_held())
+        if not board:is_held() then
+            for _ = 1, math.random(STORM) do write(math.random(params.first, params.last)) end
+        end
         clock.sleep(math.random() * PAUSE)
     end
     return told

@@ -126,8 +126,8 @@ local function judge_overlap(sum, events, older, newer, ttl)
     end
 end
 
--- A handle that calls itself valid does so a tenth of its ttl before the key can end. Who learns
--- the loss later than that may have lost it to the ttl: where a master is away, in whose slots ever,
+-- A handle calls itself valid until a tenth of its ttl before the key can end. Who learns the loss
+-- later than that may have lost it to the ttl: where a master is away, whatever its slots,
 -- the whole cluster refuses renewals and releases.
 local MARGIN = 0.1
 
