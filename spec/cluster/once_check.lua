@@ -39,6 +39,18 @@ local function is_excused(events, instant, behind, slot)
     return false
 end
 
+-- An event then, or up to RECOVERY before, in which masters changed. A client asks for
+-- the map 0.75 s after its last question at the latest and waits for 0.2 s between two tries of a
+-- call; an event's end is told 0.3 s late.
+local RECOVERY = 0.7
+
+local function change_at(events, instant, is_move)
+    for _, event in ipairs(events) do
+        local is_then = event.from <= instant and instant <= event.to + RECOVERY
+        if is_then and not is_move(event.kind) then return event end
+    end
+end
+
 local function count(counts, kind) counts[kind] = (counts[kind] or 0) + 1 end
 
 local function group(list)
@@ -89,14 +101,15 @@ function check.loads(events, loads, is_move)
         table.sort(list, function(a, b) return a[2] < b[2] end)
         local is_loaded = false
         for _, load in ipairs(list) do
-            local event = event_at(events, load[2])
+            local change = change_at(events, load[2], is_move)
+            local event = change or event_at(events, load[2])
             local kind, is_degraded = event and event.kind or QUIET, load[4] == "degraded"
             if is_degraded then
                 count(sum.degraded, kind)
             elseif is_loaded then
                 count(sum.again, kind)
             end
-            if (is_degraded or is_loaded) and (not event or is_move(kind)) then
+            if (is_degraded or is_loaded) and not change then
                 tell(sum, "%s was loaded %s, during %s, %s", key,
                     is_degraded and "without Redis" or "again", kind,
                     since_event(events, load[2]))

@@ -33,6 +33,8 @@ describe("the checker of loads and locks", function()
         assert.equal(1, loads({ "a", 1, 2, "" }, { "a", 3, 4, "" }).violations)
         assert.equal(1, loads({ "a", 9, 10, "" }, { "a", 10.5, 11, "" }).violations)
         assert.equal(1, loads({ "a", 10.5, 11, "degraded" }).violations)
+        assert.equal(0, loads({ "a", 23.5, 24, "degraded" }).violations) -- it recovers
+        assert.equal(1, loads({ "a", 24, 25, "degraded" }).violations)
     end)
 
     it("wants one holder of a lock, but where the cluster lost it", function()
