@@ -215,8 +215,8 @@ local function go_through(bed, board, kept, kinds, options, names)
             clock.sleep(0.2)
         end,
         finish = function(_, kind, seconds)
-            settle(bed, board, kept, options, names, kind)
             board:set_victim(0)
+            settle(bed, board, kept, options, names, kind)
             board:set_event(0)
             if not is_told[kind] then say("%-9s %.1f s", kind, seconds) end
             is_told[kind] = true

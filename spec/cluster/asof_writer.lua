@@ -80,8 +80,9 @@ return function(one)
     local ends = clock.now() + params.limit
     while not board:is_stopped() and clock.now() < ends do
         kept:set_idle(params.number, board:is_held())
-        if not board:is_held() then
-            for _ = 1, math.random(STORM) do write(math.random(params.first, params.last)) end
+        for _ = 1, math.random(STORM) do
+            if board:is_held() then break end
+            write(math.random(params.first, params.last))
         end
         clock.sleep(math.random() * PAUSE)
     end
