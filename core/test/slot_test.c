@@ -20,6 +20,30 @@ static void gives_the_slots_redis_gives(void)
     CHECK(rc_slot(NULL, 0) == 0);
 }
 
+/* As it is defined: bit by bit. */
+static uint16_t remainder_of(const char *bytes, size_t len)
+{
+    unsigned crc = 0;
+    for (size_t i = 0; i < len; i++) {
+        crc ^= (unsigned)(unsigned char)bytes[i] << 8;
+        for (int bit = 0; bit < 8; bit++)
+            crc = (crc << 1 ^ ((crc & 0x8000) != 0 ? 0x1021 : 0)) & 0xffff;
+    }
+    return (uint16_t)crc;
+}
+
+static void hashes_any_bytes_of_any_length(void)
+{
+    char bytes[64];
+    uint64_t random = 1;
+    for (int round = 0; round < 4000; round++) {
+        size_t len = (size_t)round % sizeof bytes;
+        for (size_t i = 0; i < len; i++)
+            bytes[i] = (char)test_below(&random, 256);
+        CHECK(rc_crc16(bytes, len) == remainder_of(bytes, len));
+    }
+}
+
 static void hashes_only_the_first_tag(void)
 {
     CHECK(slot_of("{user1000}.following") == slot_of("user1000"));
@@ -184,6 +208,7 @@ static void keeps_the_empty_key_apart_from_its_number(void)
 int main(void)
 {
     TEST(gives_the_slots_redis_gives);
+    TEST(hashes_any_bytes_of_any_length);
     TEST(hashes_only_the_first_tag);
     TEST(hashes_the_whole_key_where_the_tag_is_empty_or_open);
     TEST(writes_readable_helper_keys);
