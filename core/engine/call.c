@@ -5,6 +5,8 @@
 
 #include "engine/plan.h"
 
+enum { KEEP_BYTES = 1024 * 1024 }; /* room that waits for the next call in parts */
+
 /* A call of several parts while it runs. */
 struct rc_gather {
     struct rc_calls *calls;
@@ -23,6 +25,7 @@ void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc
     calls->topology = topology;
     calls->cluster = cluster;
     calls->fetched.take = on_fetched;
+    calls->spare = NULL;
 }
 
 int64_t rc_call_timeout_ms(const struct rc_context *context, const struct rc_op *op)
@@ -109,19 +112,39 @@ static bool may_retry(const struct rc_op *op)
 
 static void free_gather(struct rc_gather *gather)
 {
+    struct rc_calls *calls = gather->calls;
     gather->op->run.gather = NULL;
+    if (calls->spare == NULL && rc_plan_room(&gather->plan) <= KEEP_BYTES) {
+        rc_plan_clear(&gather->plan);
+        calls->spare = gather;
+        return;
+    }
     rc_plan_deinit(&gather->plan);
     free(gather);
 }
 
+void rc_calls_deinit(struct rc_calls *calls)
+{
+    if (calls->spare == NULL)
+        return;
+    rc_plan_deinit(&calls->spare->plan);
+    free(calls->spare);
+    calls->spare = NULL;
+}
+
 static struct rc_gather *new_gather(struct rc_calls *calls, struct rc_op *op)
 {
-    struct rc_gather *gather = calloc(1, sizeof *gather);
-    if (gather == NULL)
-        return NULL;
-    gather->calls = calls;
+    struct rc_gather *gather = calls->spare;
+    calls->spare = NULL;
+    if (gather == NULL) {
+        gather = calloc(1, sizeof *gather);
+        if (gather == NULL)
+            return NULL;
+        gather->calls = calls;
+        rc_plan_init(&gather->plan);
+    }
     gather->op = op;
-    rc_plan_init(&gather->plan);
+    gather->pending = 0;
     op->run.gather = gather;
     return gather;
 }

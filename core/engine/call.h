@@ -31,10 +31,14 @@ struct rc_calls {
     struct rc_topology *topology;
     struct rc_cluster *cluster;
     struct rc_receiver fetched; /* takes what was fetched for a read */
+
+    /* Engine only. */
+    struct rc_gather *spare; /* of a call that has ended, for its room; NULL: none */
 };
 
 void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc_topology *topology,
                    struct rc_cluster *cluster);
+void rc_calls_deinit(struct rc_calls *calls); /* no op runs any more */
 
 /* How long an answer to the op may take. */
 int64_t rc_call_timeout_ms(const struct rc_context *context, const struct rc_op *op);

@@ -186,6 +186,7 @@ void rc_engine_deinit(struct rc_engine *engine)
     rc_locks_deinit(&engine->locks);
     rc_track_deinit(&engine->track);
     rc_fetches_deinit(&engine->fetches);
+    rc_calls_deinit(&engine->calls);
     rc_ownership_deinit(&engine->ownership);
     rc_sentinel_deinit(&engine->sentinel);
     rc_lends_deinit(&engine->lends);

@@ -145,13 +145,28 @@ void rc_plan_init(struct rc_plan *plan)
 
 void rc_plan_deinit(struct rc_plan *plan)
 {
-    for (uint32_t i = 0; i < plan->part_count; i++) {
+    for (uint32_t i = 0; i < plan->made; i++) {
         rc_buf_deinit(&plan->parts[i].bytes);
         rc_reply_deinit(&plan->parts[i].reply);
     }
     free(plan->parts);
     free(plan->steps);
     rc_plan_init(plan);
+}
+
+void rc_plan_clear(struct rc_plan *plan)
+{
+    plan->part_count = plan->step_count = 0;
+}
+
+size_t rc_plan_room(const struct rc_plan *plan)
+{
+    size_t room = plan->part_room * sizeof *plan->parts + plan->step_room * sizeof *plan->steps;
+    for (uint32_t i = 0; i < plan->made; i++) {
+        const struct rc_plan_part *part = &plan->parts[i];
+        room += part->bytes.room + part->reply.arena.room + part->reply.room * sizeof(rc_node);
+    }
+    return room;
 }
 
 /* Room for one more of `size` bytes each. The list, or NULL without memory. */
@@ -175,9 +190,17 @@ static int add_part(struct rc_plan *plan, struct rc_plan_place place, uint32_t *
     plan->parts = parts;
     *number = plan->part_count++;
     struct rc_plan_part *part = &parts[*number];
-    *part = (struct rc_plan_part){.place = place};
-    rc_buf_init(&part->bytes);
-    rc_reply_init(&part->reply);
+    if (*number == plan->made) {
+        rc_buf_init(&part->bytes);
+        rc_reply_init(&part->reply);
+        plan->made++;
+    }
+    rc_buf_clear(&part->bytes);
+    rc_reply_clear(&part->reply);
+    part->place = place;
+    part->expect = 0;
+    part->req = NULL;
+    part->status = 0;
     return 0;
 }
 
@@ -218,23 +241,13 @@ static int add_piece(struct rc_plan *plan, uint32_t part, const char *bytes, siz
     return add_step(plan, step);
 }
 
-/* The command with one of its keys. A server refuses keys of two slots in one command, and of a
-   thousand keys hardly two are of one. */
-static int add_key(struct rc_plan *plan, uint32_t part, const struct rc_command *asked,
-                   struct rc_command_word key, struct rc_plan_step step)
-{
-    struct rc_buf *bytes = &plan->parts[part].bytes;
-    int error = rc_command_head(bytes, 2);
-    error |= rc_command_bytes(bytes, asked->name.bytes, asked->name.len);
-    error |= rc_command_bytes(bytes, key.bytes, key.len);
-    return error == 0 ? add_piece(plan, part, NULL, 0, step) : RC_ERR_NOMEM;
-}
-
-/* A command for each key. `first`: of the parts it may go into. */
-static int add_keys(struct rc_plan *plan, uint32_t first, const struct sorter *sorter,
-                    const struct rc_command *asked, enum rc_plan_how how)
+/* A command for each key, as it is encoded: a server refuses keys of two slots in one, and of a
+   thousand keys hardly two are of one. `head`: all of it but the key. */
+static int add_each(struct rc_plan *plan, uint32_t first, const struct sorter *sorter,
+                    const struct rc_command *asked, enum rc_plan_how how, const struct rc_buf *head)
 {
     struct rc_command_reader rest = asked->rest;
+    const char *start = rest.at;
     struct rc_command_word key;
     int error = 0;
     while (error == 0 && rest.at < rest.end && rc_command_next_word(&rest, &key)) {
@@ -242,9 +255,26 @@ static int add_keys(struct rc_plan *plan, uint32_t first, const struct sorter *s
         struct rc_plan_step step = {.how = (uint8_t)how, .is_last = rest.at == rest.end};
         error = find_part(plan, first, place_of(sorter, key), &part);
         if (error == 0)
-            error = add_key(plan, part, asked, key, step);
+            error = rc_buf_append(&plan->parts[part].bytes, rc_buf_head(head), rc_buf_len(head));
+        if (error == 0)
+            error = add_piece(plan, part, start, (size_t)(rest.at - start), step);
+        start = rest.at;
     }
     return error;
+}
+
+/* `first`: of the parts it may go into. */
+static int add_keys(struct rc_plan *plan, uint32_t first, const struct sorter *sorter,
+                    const struct rc_command *asked, enum rc_plan_how how)
+{
+    struct rc_buf head;
+    rc_buf_init(&head);
+    int error = rc_command_head(&head, 2);
+    error |= rc_command_bytes(&head, asked->name.bytes, asked->name.len);
+    if (error == 0)
+        error = add_each(plan, first, sorter, asked, how, &head);
+    rc_buf_deinit(&head);
+    return error == 0 ? 0 : RC_ERR_NOMEM;
 }
 
 int rc_plan_split(struct rc_plan *plan, const char *bytes, size_t len, const uint16_t *owners)
@@ -442,15 +472,6 @@ static int repeat_steps(struct repeat *repeat)
     return error;
 }
 
-static void drop_parts(struct rc_plan *plan, uint32_t first)
-{
-    while (plan->part_count > first) {
-        struct rc_plan_part *part = &plan->parts[--plan->part_count];
-        rc_buf_deinit(&part->bytes);
-        rc_reply_deinit(&part->reply);
-    }
-}
-
 uint32_t rc_plan_repeat(struct rc_plan *plan, uint32_t part, const char *bytes, size_t len,
                         const struct rc_plan_guide *guide)
 {
@@ -469,7 +490,7 @@ uint32_t rc_plan_repeat(struct rc_plan *plan, uint32_t part, const char *bytes, 
         free(before);
         return repeat.first;
     }
-    drop_parts(plan, repeat.first);
+    plan->part_count = repeat.first;
     free(plan->steps);
     plan->steps = before;
     plan->step_count = count;

@@ -53,6 +53,8 @@ struct rc_plan_step {
 struct rc_plan {
     struct rc_plan_part *parts;
     uint32_t part_count, part_room;
+    uint32_t
+        made; /* parts whose buffers are ready: behind the last part wait those of earlier ones */
     struct rc_plan_step *steps;
     uint32_t step_count, step_room;
 };
@@ -74,6 +76,10 @@ bool rc_plan_is_whole(const char *bytes, size_t len, const uint16_t *owners, int
 
 void rc_plan_init(struct rc_plan *plan);
 void rc_plan_deinit(struct rc_plan *plan);
+/* Empties it, for another call: it keeps its room. */
+void rc_plan_clear(struct rc_plan *plan);
+/* Bytes of all that room. */
+size_t rc_plan_room(const struct rc_plan *plan);
 /* Makes the parts. */
 int rc_plan_split(struct rc_plan *plan, const char *bytes, size_t len, const uint16_t *owners);
 /* One part, for what was sent as it is. */

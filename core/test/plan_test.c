@@ -206,6 +206,29 @@ static void a_list_of_keys_comes_back_in_its_order(void)
     end();
 }
 
+static void the_next_call_gets_the_room_and_nothing_else_of_the_last_one(void)
+{
+    begin();
+    ask("MGET a b c");
+    CHECK(split());
+    answer(0, "*1\r\n$3\r\nold\r\n");
+    fail(1, RC_ERR_TIMEOUT, "old");
+    answer(2, "*1\r\n$3\r\nold\r\n");
+    size_t room = rc_plan_room(&plan);
+    for (int round = 0; round < 3; round++) {
+        rc_plan_clear(&plan);
+        rc_buf_clear(&asked);
+        ask("MGET b c");
+        CHECK(split() && plan.part_count == 2 && plan.step_count == 2);
+        CHECK(asks(1, "MGET b", 1) && asks(2, "MGET c", 1));
+        answer(1, "*1\r\n$1\r\n1\r\n");
+        answer(2, "*1\r\n_\r\n");
+        CHECK(joins("*2 $1 _"));
+        CHECK(rc_plan_room(&plan) <= room);
+    }
+    end();
+}
+
 static void two_lists_in_one_call_are_read_one_after_the_other(void)
 {
     begin();
@@ -613,6 +636,7 @@ int main(void)
     TEST(commands_of_one_server_stay_in_one_piece);
     TEST(each_server_gets_its_commands_in_their_order);
     TEST(a_list_of_keys_comes_back_in_its_order);
+    TEST(the_next_call_gets_the_room_and_nothing_else_of_the_last_one);
     TEST(two_lists_in_one_call_are_read_one_after_the_other);
     TEST(counts_are_added_up);
     TEST(a_part_that_failed_fails_its_own_commands_alone);
