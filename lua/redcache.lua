@@ -73,14 +73,14 @@ local redcache = {
 ---that was opened before the fork has no near cache there. clock (of redcache.clock(), for specs):
 ---the cache goes by it alone, in a store that only caches with that clock share.
 ---
----Entries: ttl (300), codec ("msgpack"; "json", "raw" or a codec table), plain (false; true stores
----values without a header, for other programs; but one whose first byte is 251, as that of a
----header, gets one, so that any bytes come back as they went in), grace (0: how long after its ttl
----a value may be served when the loader or Redis fails), decodeErrors ("miss": what this version
----cannot read - broken bytes, an unknown codec, flag, kind or newer header - is a miss for get and
----getMulti, counted in stats().decodeErrors and left alone; remember loads it again, and only it,
----set and put replace it; "error": get, getMulti and remember return the error decode, and it
----stays).
+---Entries: ttl (300), codec ("msgpack"; "json", "raw", "number" or a codec table; "number" is what
+---counters are read with, and implies plain), plain (false; true stores values without a header,
+---for other programs; but one whose first byte is 251, as that of a header, gets one, so that any
+---bytes come back as they went in), grace (0: how long after its ttl a value may be served when the
+---loader or Redis fails), decodeErrors ("miss": what this version cannot read - broken bytes, an
+---unknown codec, flag, kind or newer header - is a miss for get and getMulti, counted in
+---stats().decodeErrors and left alone; remember loads it again, and only it, set and put replace
+---it; "error": get, getMulti and remember return the error decode, and it stays).
 ---Both codecs hold tables up to 32 levels deep; msgpack, so that foreign bytes cannot unfold
 ---without end, up to 65,536 tables in a value and one more per 4 bytes of it.
 ---

@@ -133,6 +133,8 @@ static const char *const COMMANDS[] = {
     "getrange",
     "hello",
     "incr",
+    "incrby",
+    "incrbyfloat",
     "info",
     "mget",
     "mset",
@@ -158,7 +160,7 @@ static const char LEFT_OUT[] = " (its text is left out: it may repeat what was s
 /* Redis 7.0 does not say which one is missing. */
 static const char SCRIPTS_NEED[] =
     " (in a script; redcache's need get, set, unlink, pttl, pexpire, "
-    "psetex, exists, rename, getrange, incr, time)";
+    "psetex, exists, rename, getrange, incr, incrby, incrbyfloat, time)";
 
 static char lower(char c)
 {

@@ -24,6 +24,7 @@ errors.CODES = {
     outcomeUnknown = "outcomeUnknown", -- the connection broke: Redis may or may not have done it
     overload = "overload",             -- a bounded queue is full, or memory is short
     badTtl = "badTtl",                 -- a time to live that is no number above 0 and not FOREVER
+    bound = "bound",                   -- the counter would leave min or max: see `value`
     tooLarge = "tooLarge",             -- key over maxKey or value over maxValue
     cannotWait = "cannotWait",         -- not near, and this phase of nginx cannot wait for it
     closed = "closed",                 -- the cache is closed
@@ -37,6 +38,7 @@ errors.CODES = {
 ---@field message string "could not <do what> '<key>': <cause>"
 ---@field key? string the key or lock name as the caller gave it
 ---@field cause? any loaderFailed: the loader's own error; its text if the loader ran elsewhere
+---@field value? number|ffi.cdata* bound: the counter
 ---@field traceback? string loaderFailed: where the loader threw
 ---tostring(err) and "text " .. err give the message; ngx.say and ngx.log take tostring(err).
 local Error = {}

@@ -47,7 +47,8 @@ function namespace.namespace(self, name, opts)
         ok, message = false, "bad option 'near' to namespace: the cache was opened without one"
     end
     if ok then
-        message = options.grace_fault(opts and opts.grace, settings.plain, "namespace")
+        message = options.complete_plain(settings, opts, outer, "namespace")
+            or options.grace_fault(opts and opts.grace, settings.plain, "namespace")
         ok = message == nil
         settings.grace = settings.plain and 0 or settings.grace
     end

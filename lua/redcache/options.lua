@@ -22,6 +22,8 @@ local FOREVER = options.FOREVER
 local MAX_TTL = 3155760000
 -- The C side counts waits in 32-bit milliseconds; a day is far below that.
 local DAY = 86400
+-- Whole numbers up to here are exact.
+local EXACT = 2 ^ 53 - 1
 
 ---@param ttl any
 ---@return boolean good a number of seconds above 0, or FOREVER
@@ -31,7 +33,8 @@ end
 
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls
 -- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
---       remember, rememberForever), write (set, setMulti), call (all that talk to Redis), lock
+--       remember, rememberForever), write (set, setMulti), count (incr, decr, incrFloat), call
+--       (all that talk to Redis), lock
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -65,10 +68,16 @@ local DECLARED = {
 
     -- Entries.
     { "ttl", "ttl", 300, at = "namespace" },
+    { "ttl", "ttl", nil, at = "count" },
     { "codec", "codec", "msgpack", at = "namespace" },
     { "plain", "boolean", false, at = "namespace" },
     { "grace", "number", 0, at = "namespace load write", min = 0, max = 30 * DAY },
     { "decodeErrors", "choice", "miss", at = "namespace", among = { "miss", "error" } },
+
+    -- Counters.
+    { "init", "number", 0, at = "count", min = -EXACT, max = EXACT },
+    { "min", "number", nil, at = "count", min = -EXACT, max = EXACT },
+    { "max", "number", nil, at = "count", min = -EXACT, max = EXACT },
 
     -- The near cache.
     { "near", "near", nil, at = "namespace" },
@@ -114,6 +123,7 @@ local ACCEPTED = {
     put = { "load", "call" },
     read = { "read", "call" },
     write = { "write", "call" },
+    count = { "count", "call" },
     call = { "call" },
     lock = { "lock" },
 }
@@ -176,7 +186,7 @@ local CHECKS = {
     end,
     codec = function(_, value)
         local codec, reason = serializer.resolve(value)
-        return codec, '"msgpack", "json", "raw" or a codec table', codec, reason
+        return codec, '"msgpack", "json", "raw", "number" or a codec table', codec, reason
     end,
 }
 
@@ -351,6 +361,25 @@ function options.grace_fault(grace, plain, method)
     end
 end
 
+---Settles the option plain: a codec may have no use for a header (number).
+---@param settings table with a codec that is resolved
+---@param given table|nil what the caller gave
+---@param outer table|nil the settings around: their codec may have decided it
+---@param method string
+---@return string|nil message for error()
+function options.complete_plain(settings, given, outer, method)
+    local own = given and given.plain
+    if settings.codec.plain then
+        if own == false then
+            return "bad option 'plain' to " .. method .. ": codec '" .. settings.codec.name
+                .. "' stores without a header"
+        end
+        settings.plain = true
+    elseif own == nil and outer and outer.codec.plain then
+        settings.plain = false
+    end
+end
+
 ---A full set of settings: the defaults of `place`, over them `given`.
 ---@param given table|nil
 ---@param place string
@@ -363,15 +392,16 @@ function options.complete(given, place, method)
         settings[name] = row.default
     end
     local ok, message = options.read(settings, given, place, method)
-    if ok and place == "new" then
-        message = options.grace_fault(settings.grace, settings.plain, method)
-        ok = message == nil
-        options.complete_near(settings, nil, "")
-    end
     if ok and type(settings.codec) == "string" then
         -- The default is resolved only when it is used: its codec may need an optional module.
         settings.codec, message = serializer.resolve(settings.codec)
         ok = settings.codec
+    end
+    if ok and place == "new" then
+        message = options.complete_plain(settings, given, nil, method)
+            or options.grace_fault(settings.grace, settings.plain, method)
+        ok = message == nil
+        options.complete_near(settings, nil, "")
     end
     return ok and settings or nil, message
 end

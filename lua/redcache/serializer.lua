@@ -14,8 +14,9 @@ local MODULES = {
     raw = "redcache.serializer.raw",
     json = "redcache.serializer.json",
     msgpack = "redcache.serializer.msgpack",
+    number = "redcache.serializer.number",
 }
-local NAMES = { "raw", "json", "msgpack" } -- by id
+local NAMES = { "raw", "json", "msgpack", "number" } -- by id
 local FIRST_CUSTOM_ID, LAST_ID = 64, 255
 
 local function load_builtin(name)
@@ -73,7 +74,7 @@ function serializer.resolve(option)
     elseif type(option) ~= "string" then
         return nil, "a serializer is a name or a table, not a " .. type(option)
     elseif not MODULES[option] then
-        local text = "unknown serializer '%s': raw, json, msgpack or a table expected"
+        local text = "unknown serializer '%s': raw, json, msgpack, number or a table expected"
         return nil, text:format(option)
     end
     return load_builtin(option)

@@ -66,6 +66,18 @@ describe("a user with the least rights", function()
         clock.wait_until(function() return cache:get("k") == "foreign" end, 5)
     end)
 
+    it("counts", function()
+        open(KEYS .. " +ping +evalsha +eval +get +set +pttl +unlink +incrby +incrbyfloat")
+        assert.equal(2, (cache:incr("n", 1, { init = 1, max = 5 })))
+        assert.equal("bound", select(2, cache:incr("n", 4, { max = 5 })).code)
+        assert.equal(2.5, (cache:incrFloat("n", 0.5)))
+        local huge = 2LL ^ 62
+        assert.equal("bound", select(2, cache:incr("new", huge, { max = 5 })).code)
+        admin:call("SET", "app:n", "4611686018427387904")
+        assert.equal("bound", select(2, cache:incr("n", 1, { max = 5 })).code)
+        assert.equal("4611686018427387904", admin:call("GET", "app:n"))
+    end)
+
     it("remembers, refreshes, renews leases, fails and puts", function()
         open(KEYS .. " " .. HELPERS .. " +ping +client|tracking " .. LOADS, { near = true,
             leaseTtl = 0.3, errorTtl = 1, negativeTtl = 1 })
@@ -130,7 +142,8 @@ describe("a user with the least rights", function()
         clock.wait_until(function() return cache:health().cause ~= "" end, 5)
         return { message = cache:health().cause }
     end
-    local ALL = table.concat({ KEYS, HELPERS, "+ping +client|tracking +mget +incr +time", LOADS },
+    local ALL = table.concat({ KEYS, HELPERS, "+ping +client|tracking +mget +incr +time",
+        "+incrby +incrbyfloat", LOADS },
         " ")
 
     -- One right missing each, what is done without it, and how the error names it.
@@ -148,6 +161,9 @@ describe("a user with the least rights", function()
         { "+set", load_strictly, "set" },
         { "+evalsha", load_strictly, "'evalsha'" },
         { "+eval", load_strictly, "'eval'" },
+        { "+incrby", call("incr", "n"), "incrby" },
+        { "+incrbyfloat", call("incrFloat", "n"), "incrbyfloat" },
+        { "+evalsha", call("decr", "n"), "'evalsha'" },
         { "+get", with_lock, "get" },
         { "+set", with_lock, "set" },
         { "+incr", with_lock, "incr" },

@@ -33,6 +33,7 @@ local function use_all(one)
         assert(cache:setMulti({ a = 1, b = 2 }))
         assert(cache:getMulti({ "a", "b" }).b == 2)
         assert(cache:put("a", 60, function() return 3 end) == 3)
+        assert(cache:incr("n", 2) == 2 and cache:decr("n") == 1)
         ended = ended + 1
     end)
     for _ = 1, 400 do

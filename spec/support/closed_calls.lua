@@ -32,6 +32,9 @@ local CACHE = {
         return ok, failed.k
     end,
     deleteMulti = function(o) return o:deleteMulti({ "k" }) end,
+    incr = function(o) return o:incr("n") end,
+    decr = function(o) return o:decr("n") end,
+    incrFloat = function(o) return o:incrFloat("n", 0.5) end,
     tryLock = function(o) return o:tryLock("other") end,
     withLock = function(o) return o:withLock("other", nil, unused) end,
     namespace = function(o) return o:namespace("below") end,

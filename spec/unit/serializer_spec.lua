@@ -459,7 +459,7 @@ describe("serializer.resolve", function()
 
     it("tells what is wrong with a name or a table", function()
         for message, option in pairs({
-            ["unknown serializer 'yaml': raw, json, msgpack or a table expected"] = "yaml",
+            ["unknown serializer 'yaml': raw, json, msgpack, number or a table expected"] = "yaml",
             ["a serializer is a name or a table, not a number"] = 7,
             ["a custom serializer needs a name"] = { id = 64 },
             ["serializer 'x' needs an integer id from 64 to 255"] = reverse("x", 63),

@@ -1,0 +1,120 @@
+/* The script of counters, done natively, as lua/redcache/count.lua has it. */
+#include "store/run.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/entry.h"
+
+/* Arguments of the script. */
+enum { COMMAND = 1, BY, INIT, TTL, MIN, MAX };
+
+static const long double EXACT = 9007199254740992.0L; /* 2^53 */
+
+static bool number_of(struct rc_text text, double *number)
+{
+    long double wide;
+    if (text.bytes == NULL || !rc_text_to_float(text, &wide))
+        return false;
+    *number = (double)wide;
+    return true;
+}
+
+/* As the script finds out what both it and Redis take for a number. */
+static bool is_decimal(struct rc_text text)
+{
+    size_t at = text.len > 0 && text.bytes[0] == '-';
+    if (at == text.len || memchr("0123456789.", text.bytes[at], 11) == NULL)
+        return false;
+    while (++at < text.len) {
+        if (memchr("0123456789e.+-", text.bytes[at], 14) == NULL)
+            return false;
+    }
+    return true;
+}
+
+static bool is_outside(const struct rc_run *run, double number)
+{
+    double bound;
+    return (number_of(rc_run_arg(run, MIN), &bound) && number < bound) ||
+           (number_of(rc_run_arg(run, MAX), &bound) && number > bound);
+}
+
+static void answer(struct rc_run *run, int64_t code, struct rc_text text)
+{
+    rc_run_answer_list(run, 2, code);
+    rc_run_answer_text(run, text);
+}
+
+/* Nothing that counts stands there: no key, a remembered "no such thing", a load or its end. */
+static bool is_fresh(struct rc_run *run, struct rc_value v)
+{
+    struct rc_text text = rc_run_text(run, v);
+    if (v.type != '$')
+        return true;
+    if (text.len < 3 || (uint8_t)text.bytes[0] != RC_ENTRY_MAGIC ||
+        text.bytes[1] != RC_ENTRY_VERSION)
+        return false;
+    uint8_t kind = (uint8_t)text.bytes[2];
+    return kind == RC_KIND_NEGATIVE ||
+           ((kind == RC_KIND_ERROR || kind == RC_KIND_LEASE) &&
+            RC_RUN_CALL(run, RC_WORD("PTTL"), rc_run_key(run, 1)).number >= 0);
+}
+
+static void begin(struct rc_run *run)
+{
+    if (rc_text_equal(rc_run_arg(run, TTL), RC_WORD("-1")))
+        RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 1), rc_run_arg(run, INIT));
+    else
+        RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 1), rc_run_arg(run, INIT), RC_WORD("PX"),
+                    rc_run_arg(run, TTL));
+}
+
+/* An integer that was added to, and is out of its bounds, becomes again what it was. */
+static void take_back(struct rc_run *run, bool is_new, const char *before, size_t len)
+{
+    if (is_new) {
+        RC_RUN_CALL(run, RC_WORD("UNLINK"), rc_run_key(run, 1));
+        answer(run, 0, RC_WORD(""));
+        return;
+    }
+    RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 1), (struct rc_text){before, len},
+                RC_WORD("KEEPTTL"));
+    answer(run, 0, (struct rc_text){before, len});
+}
+
+static void add(struct rc_run *run)
+{
+    struct rc_value v = RC_RUN_CALL(run, RC_WORD("GET"), rc_run_key(run, 1));
+    bool is_new = is_fresh(run, v), is_whole;
+    struct rc_text old = is_new ? rc_run_arg(run, INIT) : rc_run_text(run, v);
+    double base = 0, by = 0;
+    /* The texts of the script move while it runs. Longer ones are no numbers. */
+    char before[RC_TEXT_FLOAT_MAX];
+    size_t before_len = old.len < sizeof before ? old.len : 0;
+    if (before_len > 0)
+        memcpy(before, old.bytes, before_len);
+    bool has_base = is_decimal(old) && number_of(old, &base);
+    (void)number_of(rc_run_arg(run, BY), &by);
+    is_whole = rc_text_equal(rc_run_arg(run, COMMAND), RC_WORD("INCRBY"));
+    bool is_exact = has_base && (!is_whole || (fabs(base) < EXACT && fabs(by) < EXACT));
+    if (is_exact && is_outside(run, base + by)) {
+        answer(run, 0, is_new ? RC_WORD("") : old);
+        return;
+    }
+    if (is_new)
+        begin(run);
+    RC_RUN_CALL(run, rc_run_arg(run, COMMAND), rc_run_key(run, 1), rc_run_arg(run, BY));
+    struct rc_value sum = RC_RUN_CALL(run, RC_WORD("GET"), rc_run_key(run, 1));
+    double total = 0;
+    if (is_exact || !number_of(rc_run_text(run, sum), &total) || !is_outside(run, total))
+        answer(run, 1, rc_run_text(run, sum));
+    else
+        take_back(run, is_new, before, before_len);
+}
+
+const struct rc_twin rc_count_twins[] = {
+    {"f07d9a8fb28ac01fd2b49c86fd9e11a8139967b6", add},
+    {"", NULL},
+};
