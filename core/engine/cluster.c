@@ -105,6 +105,7 @@ static void install(struct rc_cluster *cluster, const struct rc_link *asked)
         }
         first = last + 1;
     }
+    rc_topology_hand_over(topology);
     rc_topology_reroute(topology);
     rc_topology_rest_unused(topology);
 }
@@ -284,8 +285,11 @@ bool rc_cluster_resolve(struct rc_cluster *cluster, const struct rc_link *link, 
     way->number = (uint16_t)number;
     rc_node_want(rc_topology_at(topology, way->number)); /* it stays */
     cluster->context->stats.redirections++;
-    if (redirect.kind == RC_REDIRECT_MOVED && rc_topology_owner(topology, redirect.slot) != number)
+    bool is_moved = redirect.kind == RC_REDIRECT_MOVED;
+    if (is_moved && rc_topology_owner(topology, redirect.slot) != number) {
         rc_topology_assign(topology, (uint16_t)redirect.slot, (uint16_t)redirect.slot, number);
+        rc_topology_hand_over(topology);
+    }
     return true;
 }
 

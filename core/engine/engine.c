@@ -238,9 +238,19 @@ static const struct kind kinds[RC_OP_KINDS];
    read past it: another process of this machine may hold an older copy whose push is still on its
    way, and a reader who saw the newer value must not find that. */
 
-static struct rc_replay *replay_of(struct rc_engine *engine, const char *key, size_t len)
+/* Between the beginning and the end of a write the slot may have gone to another node: what was
+   noted there has gone along (rc_topology_hand_over). */
+static struct rc_server_node *node_of(struct rc_engine *engine, const char *key, size_t len)
 {
-    return &rc_topology_node_of(&engine->topology, key, len)->replay;
+    return rc_topology_node_of(&engine->topology, key, len);
+}
+
+static void note_version(struct rc_engine *engine, const char *key, size_t len,
+                         const char version[RC_NONCE_SIZE])
+{
+    int32_t slot = rc_topology_slot(&engine->topology, key, len);
+    struct rc_server_node *node = rc_topology_node(&engine->topology, slot);
+    rc_replay_saw(&node->replay, slot, key, len, version);
 }
 
 static void begin_write(struct rc_engine *engine, const struct rc_op *op, const char *key,
@@ -248,8 +258,11 @@ static void begin_write(struct rc_engine *engine, const struct rc_op *op, const 
 {
     char version[RC_NONCE_SIZE];
     bool is_known = engine->near != NULL && rc_near_drop_known(engine->near, key, len, version);
-    if (kinds[op->ask.kind].effect == DELETES)
-        rc_replay_begin(replay_of(engine, key, len), key, len, is_known ? version : NULL);
+    if (kinds[op->ask.kind].effect != DELETES)
+        return;
+    int32_t slot = rc_topology_slot(&engine->topology, key, len);
+    struct rc_server_node *node = rc_topology_node(&engine->topology, slot);
+    rc_replay_begin(&node->replay, slot, key, len, is_known ? version : NULL);
 }
 
 static void end_write(struct rc_engine *engine, const struct rc_op *op, const char *key, size_t len)
@@ -260,12 +273,15 @@ static void end_write(struct rc_engine *engine, const struct rc_op *op, const ch
     bool is_value = effect == STORES && op->result.outcome != RC_UNSTORED;
     if (engine->near != NULL && !RC_MUTANT(NO_PURGE_AT_ACK))
         rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
-    if (effect == DELETES)
-        rc_replay_end(replay_of(engine, key, len), key, len, is_done);
-    else if (is_done && (is_value || effect == WRITES))
-        rc_replay_overrule(replay_of(engine, key, len), key, len);
+    if (effect == DELETES) {
+        struct rc_server_node *node = node_of(engine, key, len);
+        if (rc_replay_end(&node->replay, key, len, is_done))
+            rc_node_replay(node);
+    } else if (is_done && (is_value || effect == WRITES)) {
+        rc_replay_overrule(&node_of(engine, key, len)->replay, key, len);
+    }
     if (is_done && is_value && !op->ask.is_plain)
-        rc_replay_saw(replay_of(engine, key, len), key, len, op->run.nonce);
+        note_version(engine, key, len, op->run.nonce);
 }
 
 /* Of the keys that the caller has named among the arguments. False: there are none. */
@@ -310,7 +326,7 @@ static void end_read(struct rc_engine *engine, const struct rc_op *op)
     if (op->run.bypassed_near && is_told && engine->near != NULL)
         rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
     if (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE)
-        rc_replay_saw(replay_of(engine, key, len), key, len, result->version);
+        note_version(engine, key, len, result->version);
 }
 
 /* ---- the life of an op ----------------------------------------------------------------------- */

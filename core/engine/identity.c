@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/hash.h"
 #include "engine/command.h"
 
 static bool is_text(const rc_node *node, const char *text)
@@ -124,18 +125,41 @@ bool rc_identity_differs(const struct rc_identity *a, const struct rc_identity *
     return a->role != RC_SERVER_UNKNOWN && b->role != RC_SERVER_UNKNOWN && a->role != b->role;
 }
 
+static uint64_t short_of(const char id[RC_SERVER_ID_SIZE])
+{
+    static const struct rc_seed NO_SEED;
+    return is_known(id) ? rc_siphash(&NO_SEED, id, strlen(id)) : 0;
+}
+
+struct rc_identity_mark rc_identity_mark(const struct rc_identity *identity)
+{
+    return (struct rc_identity_mark){short_of(identity->run_id), short_of(identity->history)};
+}
+
+static bool marks_differ(uint64_t a, uint64_t b)
+{
+    return a != 0 && b != 0 && a != b;
+}
+
 /* A master begins a new history of its own accord, too: with its first replica, and an hour after
    the last one left (repl-backlog-ttl). Then it goes on with no earlier one, and has all its
    data. */
-static bool has_other_data(const struct rc_identity *before, const struct rc_identity *now)
+static bool may_have_other_data(const struct rc_identity *now)
 {
-    return differ(before->history, now->history) &&
-           (now->role != RC_SERVER_MASTER || is_known(now->earlier));
+    return now->role != RC_SERVER_MASTER || is_known(now->earlier);
 }
 
-bool rc_identity_is_loss(const struct rc_identity *before, const struct rc_identity *now)
+bool rc_identity_is_loss(const struct rc_identity_mark *before, const struct rc_identity *now)
 {
-    return differ(before->run_id, now->run_id) || has_other_data(before, now);
+    struct rc_identity_mark mark = rc_identity_mark(now);
+    return marks_differ(before->run, mark.run) ||
+           (marks_differ(before->history, mark.history) && may_have_other_data(now));
+}
+
+bool rc_identity_is_heir(const struct rc_identity_mark *before, const struct rc_identity *now)
+{
+    return before->history != 0 &&
+           (short_of(now->history) == before->history || short_of(now->earlier) == before->history);
 }
 
 const char *rc_identity_change(const struct rc_identity *before, const struct rc_identity *now)
@@ -146,7 +170,8 @@ const char *rc_identity_change(const struct rc_identity *before, const struct rc
         return "the server has become a replica";
     if (before->role == RC_SERVER_REPLICA && now->role == RC_SERVER_MASTER)
         return "the server has become a master";
-    return has_other_data(before, now) ? "the server has taken over other data" : NULL;
+    bool has_other_data = differ(before->history, now->history) && may_have_other_data(now);
+    return has_other_data ? "the server has taken over other data" : NULL;
 }
 
 int rc_identity_ask(struct rc_buf *out, const struct rc_identity *known)

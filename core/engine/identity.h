@@ -15,6 +15,7 @@
 #define RC_IDENTITY_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 #include "engine/resp.h"
@@ -32,6 +33,12 @@ struct rc_identity {
     char earlier[RC_SERVER_ID_SIZE]; /* master_replid2: the history this one goes on with */
 };
 
+/* What is kept of a server, to tell later whether another one has all that it had: a hash of each
+   of its ids. 0: not known. */
+struct rc_identity_mark {
+    uint64_t run, history;
+};
+
 /* As HELLO names it: "standalone", "sentinel", "cluster". */
 const char *rc_identity_mode_name(enum rc_server_mode mode);
 /* Takes what HELLO's map says: role and mode. */
@@ -41,9 +48,12 @@ void rc_identity_read_info(struct rc_identity *identity, const char *text, size_
 
 /* These are two different servers. */
 bool rc_identity_differs(const struct rc_identity *a, const struct rc_identity *b);
+struct rc_identity_mark rc_identity_mark(const struct rc_identity *identity);
 /* Writes that `before` acknowledged may be missing in `now`: it is another process, or it has taken
    over another's data meanwhile. */
-bool rc_identity_is_loss(const struct rc_identity *before, const struct rc_identity *now);
+bool rc_identity_is_loss(const struct rc_identity_mark *before, const struct rc_identity *now);
+/* `now` goes on with the data of `before`: it was its replica. */
+bool rc_identity_is_heir(const struct rc_identity_mark *before, const struct rc_identity *now);
 /* The server of an open connection is no longer what it was. NULL: it is; else what has changed. */
 const char *rc_identity_change(const struct rc_identity *before, const struct rc_identity *now);
 

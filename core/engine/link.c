@@ -779,12 +779,13 @@ static bool resend_as_eval(struct rc_link *link, struct rc_req *req, const rc_no
     return true;
 }
 
-/* A node of a cluster whose role has changed says itself where its slots are: what is under way
-   goes there, and need not be lost with the connection. T's copies are another matter. */
+/* A node of a cluster whose role has changed, be it there and back, says itself where its slots
+   are: what is under way goes there, and need not be lost with the connection. T's copies are
+   another matter. */
 static bool may_stay(const struct rc_link *link, const struct rc_identity *now)
 {
     return link->role != RC_LINK_T && now->mode == RC_SERVER_CLUSTER &&
-           now->role != link->identity.role && !rc_identity_differs(&link->identity, now);
+           !rc_identity_differs(&link->identity, now);
 }
 
 bool rc_link_hear_change(struct rc_link *link, const struct rc_identity *now, const char *change)

@@ -197,6 +197,8 @@ static void on_link_push(struct rc_link *link, const struct rc_reply *push)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+static void on_again(void *context, struct rc_timer *timer);
+
 static void on_watch(struct rc_horizon *horizon)
 {
     struct rc_server_node *node = RC_CONTAINER(horizon, struct rc_server_node, horizon);
@@ -294,17 +296,20 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
     node->address = *address;
     node->news = *news;
     node->slots = 0;
-    node->is_in_cluster = false;
+    node->has_lost_slots = node->is_in_cluster = false;
     forget_word(node);
     node->only_master = false;
     node->vouched_us = INT64_MAX;
     node->reached_us = 0;
-    int error = init_links(node);
+    node->again.fire = on_again;
+    int error = rc_context_add_timer(context);
     if (error != 0)
         return error;
-    error = init_near(node, near);
-    if (error != 0) {
+    error = init_links(node);
+    if (error == 0 && (error = init_near(node, near)) != 0)
         deinit_links(node);
+    if (error != 0) {
+        rc_context_remove_timer(context);
         return error;
     }
     rc_replay_init(&node->replay, context);
@@ -313,6 +318,8 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
 
 void rc_node_deinit(struct rc_server_node *node)
 {
+    rc_context_clear_timer(node->context, &node->again);
+    rc_context_remove_timer(node->context);
     rc_replay_deinit(&node->replay);
     if (node->near != NULL) {
         rc_revalidate_deinit(&node->revalidate);
@@ -333,6 +340,7 @@ void rc_node_reuse(struct rc_server_node *node, const struct rc_address *address
     node->address = *address;
     node->suspect = NULL;
     forget_word(node);
+    rc_replay_forget(&node->replay);
     if (node->is_in_cluster)
         node->vouched_us = 0; /* of this one nobody has spoken yet */
     rc_node_begin_epoch(node);
@@ -385,18 +393,18 @@ bool rc_node_can_keep(const struct rc_server_node *node)
 static void on_check(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
     struct rc_server_node *node = req->owner;
-    (void)status;
     (void)reply;
     (void)text;
     node->check = NULL; /* the link has read what it says */
+    if (status == 0)
+        rc_replay_send(&node->replay, link_w(node));
 }
 
-static void check(struct rc_server_node *node)
+static void ask(struct rc_server_node *node)
 {
     struct rc_context *context = node->context;
     struct rc_link *w = link_w(node);
-    if (!rc_link_is_ready(w) || node->check != NULL || context->closing ||
-        context->now_us - w->confirmed_us < CHECK_EVERY_US)
+    if (!rc_link_is_ready(w) || node->check != NULL || context->closing)
         return;
     struct rc_req *req = rc_link_question(w);
     if (req == NULL)
@@ -405,6 +413,32 @@ static void check(struct rc_server_node *node)
     req->owner = node;
     node->check = req;
     rc_link_send(w, req, rc_context_after_ms(context, context->options.command_timeout_ms));
+}
+
+static void check(struct rc_server_node *node)
+{
+    if (node->context->now_us - link_w(node)->confirmed_us >= CHECK_EVERY_US)
+        ask(node);
+}
+
+static void on_again(void *context, struct rc_timer *timer)
+{
+    struct rc_server_node *node = RC_CONTAINER(timer, struct rc_server_node, again);
+    struct rc_link *w = link_w(node);
+    (void)context;
+    if (node->context->closing)
+        return;
+    if (!rc_link_is_ready(w))
+        rc_link_want(w); /* ready, it does the same */
+    else if (w->identity.role == RC_SERVER_REPLICA)
+        ask(node); /* it was one, and is said to have slots */
+    else
+        rc_replay_send(&node->replay, w);
+}
+
+void rc_node_replay(struct rc_server_node *node)
+{
+    rc_context_set_timer(node->context, &node->again, 0);
 }
 
 /* ---- links that may be lent ------------------------------------------------------------------ */

@@ -85,6 +85,8 @@ struct rc_server_node {
     struct rc_replay replay;
     uint32_t slots;           /* that are its own, where there are several nodes: topology's */
     char id[RC_SLOT_ID_SIZE]; /* its name in a cluster; "": not known */
+    bool has_lost_slots;      /* and what is noted of their keys still lies here */
+    struct rc_timer again;    /* rc_node_replay, in this turn */
     bool is_in_cluster;
     bool is_lonely; /* it has last said that it sees no majority of the masters */
     struct rc_voice voice;
@@ -155,6 +157,9 @@ void rc_node_keep(struct rc_server_node *node, struct rc_near *near);
 
 /* Readies a link to this node that may be lent: on_down and on_gone are the caller's to set. */
 int rc_node_init_spare(struct rc_server_node *node, struct rc_link *link);
+
+/* Its server may have lost deletes: they are done again as soon as it can be reached. */
+void rc_node_replay(struct rc_server_node *node);
 
 /* Its name in the cluster; "": not told. */
 void rc_node_name(struct rc_server_node *node, const char id[RC_SLOT_ID_SIZE]);

@@ -139,7 +139,9 @@ void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t l
     for (uint32_t slot = first; slot <= last; slot++) {
         if (topology->owners[slot] == number)
             continue;
-        rc_topology_at(topology, topology->owners[slot])->slots--;
+        struct rc_server_node *before = rc_topology_at(topology, topology->owners[slot]);
+        before->slots--;
+        before->has_lost_slots = true;
         topology->owners[slot] = (uint16_t)number;
         topology->changes++;
         node->slots++;
@@ -310,6 +312,26 @@ void rc_topology_reroute(struct rc_topology *topology)
 {
     RC_TOPOLOGY_EACH(link, topology) {
         reroute_queue(topology, link);
+    }
+}
+
+static struct rc_replay *find_replay(void *owner, uint16_t slot)
+{
+    return &rc_topology_find_node(owner, slot)->replay;
+}
+
+void rc_topology_hand_over(struct rc_topology *topology)
+{
+    const struct rc_replay_homes homes = {topology, find_replay};
+    RC_TOPOLOGY_NODES(node, topology) {
+        if (node->has_lost_slots)
+            rc_replay_carry(&node->replay, &homes);
+        node->has_lost_slots = false;
+    }
+    RC_TOPOLOGY_NODES(node, topology) {
+        if (node->replay.has_come)
+            rc_node_replay(node);
+        node->replay.has_come = false;
     }
 }
 

@@ -195,6 +195,9 @@ void rc_topology_move(struct rc_topology *topology, struct rc_req *req,
                       struct rc_server_node *node);
 /* Slots have other owners: what still waits to be sent goes there. */
 void rc_topology_reroute(struct rc_topology *topology);
+/* Slots have been assigned: deletes that were noted of their keys go along, and those that the new
+   owner may not have are done again. Before anybody looks a key's node up. */
+void rc_topology_hand_over(struct rc_topology *topology);
 /* The same, behind what `earlier` may still do: rc_link_send_after. */
 void rc_topology_send_after(struct rc_topology *topology, struct rc_req *req, int32_t slot,
                             struct rc_req *earlier);

@@ -25,6 +25,7 @@ struct node {
     bool denies;  /* our user may not ask it for the map */
     bool silent;  /* links connect for ever */
     bool alone;   /* it is no node of a cluster */
+    bool is_replica;
     int opened;
     int epoch;
     int own_epoch;
@@ -157,7 +158,9 @@ static bool answer(struct node *node, struct conn *conn, const struct words *wor
         must(rc_store_feed(conn->conn, RESP3, sizeof RESP3 - 1));
         rc_buf_clear(&conn->conn->output);
         say(conn, "%4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n"
-                  "$4\r\nrole\r\n$6\r\nmaster\r\n$4\r\nmode\r\n");
+                  "$4\r\nrole\r\n");
+        say(conn, node->is_replica ? "$7\r\nreplica\r\n" : "$6\r\nmaster\r\n");
+        say(conn, "$4\r\nmode\r\n");
         say(conn, node->alone ? "$10\r\nstandalone\r\n" : "$7\r\ncluster\r\n");
         return true;
     }
@@ -342,7 +345,6 @@ static void begin_at(const char *url, uint64_t chance, unsigned lost)
                                 .max_queue = 1000,
                                 .max_lent = 4,
                                 .degraded_ttl_ms = 1000};
-    const struct rc_store_options store_options = {.seed = {{1, 2}}};
     const struct rc_seed seed = {{3, chance}};
     struct rc_address address;
     const char *why;
@@ -353,6 +355,7 @@ static void begin_at(const char *url, uint64_t chance, unsigned lost)
     must(rc_address_parse(&address, url, strlen(url), &why));
     must(rc_engine_init(&engine, &options, &address, near, &seed, now_us));
     for (int i = 0; i < NODES; i++) {
+        const struct rc_store_options store_options = {.seed = {{1, (uint64_t)i}}};
         must(rc_store_new(&nodes[i].store, &store_options));
         nodes[i].epoch = 1;
         nodes[i].own_epoch = i + 1;
@@ -439,6 +442,8 @@ static void submit(struct rc_op *op)
     rc_engine_submit(&engine, op);
     run();
 }
+
+static void write_at(int node, const char *key);
 
 static struct rc_op *start(int number, uint32_t flags, const char *verb, const char *key)
 {
@@ -899,6 +904,228 @@ static void what_is_under_way_outlives_a_change_of_role(void)
     end();
 }
 
+/* ---- deletes that a failover has lost -------------------------------------------------------- */
+
+/* Somebody else puts an entry with that version there. */
+static void put(int node, const char *key, char version)
+{
+    char value[RC_ENTRY_SIZE + 1], nonce[RC_NONCE_SIZE];
+    const rc_entry entry = {.kind = RC_KIND_VALUE};
+    memset(nonce, version, sizeof nonce);
+    rc_entry_write(value, &entry, nonce);
+    value[RC_ENTRY_SIZE] = 'v';
+    const struct rc_store_change change = {.key = key,
+                                           .key_len = strlen(key),
+                                           .value = value,
+                                           .value_len = sizeof value,
+                                           .expires_ms = RC_STORE_NEVER};
+    must(rc_store_apply(nodes[node].store, &change));
+}
+
+struct search {
+    const char *key;
+    bool is_there;
+};
+
+static void compare_key(void *owner, const struct rc_store_change *change)
+{
+    struct search *search = owner;
+    search->is_there |= change->key_len == strlen(search->key) &&
+                        memcmp(change->key, search->key, change->key_len) == 0;
+}
+
+static bool has(int node, const char *key)
+{
+    struct search search = {key, false};
+    rc_store_each(nodes[node].store, compare_key, &search);
+    return search.is_there;
+}
+
+static struct rc_op *start_of(int number, enum rc_op_kind kind, const char *verb, const char *key)
+{
+    struct rc_op *op = &ops[number];
+    if (op->run.is_running)
+        exit(1);
+    rc_op_reset(op, kind);
+    op->ask.near = false;
+    rc_buf_clear(&op->ask.key);
+    must(rc_buf_append(&op->ask.key, key, strlen(key)));
+    if (verb != NULL)
+        ASK(op, verb, key);
+    else
+        op->ask.expect = 1;
+    submit(op);
+    return op;
+}
+
+static bool reads(const char *key)
+{
+    const struct rc_op *op = start_of(0, RC_OP_GET, NULL, key);
+    pass(5);
+    return !op->run.is_running && op->result.status == 0 && op->result.outcome == RC_HIT;
+}
+
+static bool deletes(const char *key)
+{
+    const struct rc_op *op = start_of(0, RC_OP_DELETE, "UNLINK", key);
+    pass(5);
+    return is_number(op, 1);
+}
+
+static uint64_t lost(void)
+{
+    return engine.context.stats.deletes_lost;
+}
+
+/* The node's slots are that one's from now on, as all say who are left. */
+static void take_over(int node, int heir)
+{
+    for (int slot = 0; slot < RC_SLOT_COUNT; slot++)
+        if (nodes[heir].target[slot] == node || (nodes[node].answers[slot] == OWNS))
+            give(slot, slot, heir);
+    for (int i = 0; i < NODES; i++)
+        nodes[i].epoch++;
+}
+
+static void a_lost_delete_is_done_again_at_the_heir(void)
+{
+    begin();
+    const char *key = key_of(1, 0), *other = key_of(0, 0);
+    put(1, key, 'a');
+    put(0, other, 'b');
+    CHECK(reads(key) && reads(other));
+    pass(1000);
+    CHECK(deletes(key) && deletes(other));
+    put(2, key, 'a');   /* the replica of node 1 had it, and not heard of the delete */
+    put(0, other, 'b'); /* nothing has happened to this one: somebody has put it back */
+    lose(1);
+    take_over(1, 2);
+    pass(1500);
+    CHECK(!has(2, key) && has(0, other) && lost() == 0);
+    put(2, key, 'a');
+    pass(1000);
+    CHECK(has(2, key)); /* it is done once */
+    end();
+}
+
+/* Nobody calls the new owner for anything else. */
+static void connects_to_the_heir_for_it(void)
+{
+    begin();
+    const char *key = key_of(1, 0);
+    put(1, key, 'a');
+    CHECK(reads(key) && deletes(key));
+    pass(1000);
+    put(2, key, 'a');
+    lose(1);
+    give(slot_of(key), slot_of(key), 2);
+    nodes[0].epoch = nodes[2].epoch = 2;
+    pass(1500);
+    CHECK(!has(2, key) && lost() == 0);
+    end();
+}
+
+static void a_newer_value_at_the_heir_stays(void)
+{
+    begin();
+    const char *key = key_of(1, 0), *plain = key_of(1, 1);
+    put(1, key, 'a');
+    write_at(1, plain);
+    CHECK(reads(key) && reads(plain));
+    CHECK(deletes(key) && deletes(plain));
+    pass(1000);
+    put(2, key, 'c');
+    write_at(2, plain);
+    lose(1);
+    take_over(1, 2);
+    pass(1500);
+    CHECK(has(2, key) && has(2, plain));
+    CHECK(lost() == 0); /* the heir was no replica of the other one: nothing says they are lost */
+    end();
+}
+
+/* The delete is under way when its slot goes. Which node has done it is not known: it is done at
+   the heir again. */
+static void a_delete_whose_slot_moves_meanwhile_is_done_at_both(void)
+{
+    begin();
+    const char *key = key_of(1, 0);
+    put(1, key, 'a');
+    CHECK(reads(key));
+    pass(1000);
+    nodes[1].mute = true;
+    struct rc_op *op = start_of(0, RC_OP_DELETE, "UNLINK", key);
+    CHECK(op->run.is_running && !has(1, key));
+    put(2, key, 'a');
+    give(slot_of(key), slot_of(key), 2);
+    rc_cluster_want(&engine.cluster);
+    pass(1000);
+    CHECK(op->run.is_running && has(2, key));
+    nodes[1].mute = false;
+    pass(200);
+    CHECK(is_number(op, 1) && !has(2, key) && lost() == 0);
+    end();
+}
+
+/* It goes there and back, and each time it has another server. */
+static void notes_follow_a_slot_that_moves_on(void)
+{
+    begin();
+    const char *key = key_of(1, 0);
+    put(1, key, 'a');
+    CHECK(reads(key) && deletes(key));
+    for (int heir = 2; heir >= 0; heir--) {
+        pass(1000);
+        put(heir, key, 'a');
+        give(slot_of(key), slot_of(key), heir);
+        (void)reads(key); /* is sent elsewhere, and may be faster */
+        pass(100);
+        CHECK(!has(heir, key));
+    }
+    CHECK(lost() == 0);
+    end();
+}
+
+/* What was seen of a key before its slot has moved is known behind it. */
+static void versions_go_along(void)
+{
+    begin();
+    const char *key = key_of(1, 0);
+    put(1, key, 'a');
+    CHECK(reads(key));
+    pass(1000);
+    put(2, key, 'a');
+    give(slot_of(key), slot_of(key), 2);
+    CHECK(deletes(key));
+    put(0, key, 'a');
+    give(slot_of(key), slot_of(key), 0);
+    (void)reads(key); /* is sent elsewhere, and may be faster */
+    pass(100);
+    CHECK(!has(0, key));
+    end();
+}
+
+/* A replica that we were connected to is a master now, and is asked first whether it is. */
+static void an_heir_that_was_connected_as_a_replica_is_asked(void)
+{
+    begin();
+    const char *key = key_of(1, 0);
+    put(1, key, 'a');
+    rc_store_set_role(nodes[2].store, RC_STORE_REPLICA);
+    nodes[2].is_replica = true;
+    CHECK(!reads(key_of(2, 0)));
+    CHECK(reads(key) && deletes(key));
+    pass(1000);
+    put(2, key, 'a');
+    rc_store_set_role(nodes[2].store, RC_STORE_MASTER);
+    nodes[2].is_replica = false;
+    lose(1);
+    take_over(1, 2);
+    pass(1500);
+    CHECK(!has(2, key));
+    end();
+}
+
 static void nobody_calls_a_node_that_left(void)
 {
     begin();
@@ -1253,6 +1480,13 @@ int main(void)
     TEST(a_master_that_was_never_reached_has_an_heir_too);
     TEST(a_node_that_comes_back_as_a_replica_is_asked);
     TEST(what_is_under_way_outlives_a_change_of_role);
+    TEST(a_lost_delete_is_done_again_at_the_heir);
+    TEST(connects_to_the_heir_for_it);
+    TEST(a_newer_value_at_the_heir_stays);
+    TEST(a_delete_whose_slot_moves_meanwhile_is_done_at_both);
+    TEST(notes_follow_a_slot_that_moves_on);
+    TEST(versions_go_along);
+    TEST(an_heir_that_was_connected_as_a_replica_is_asked);
     TEST(nobody_calls_a_node_that_left);
     TEST(addresses_that_change_do_not_pile_up);
     TEST(there_is_a_bound_to_addresses);

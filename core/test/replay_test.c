@@ -339,11 +339,11 @@ static void is_bounded_in_number_and_bytes(void)
         CHECK(rc_buf_append(&op.op.ask.key, key, strlen(key)) == 0);
         peer_run(&server);
     }
-    rc_replay_begin(&client.engine.topology.node.replay, "one", 3, NULL);
+    rc_replay_begin(&client.engine.topology.node.replay, -1, "one", 3, NULL);
     memset(key, 'k', sizeof key - 1);
     for (int i = 0; i < 1000; i++) {
         memcpy(key, &i, sizeof i);
-        rc_replay_begin(&client.engine.topology.node.replay, key, sizeof key - 1, NULL);
+        rc_replay_begin(&client.engine.topology.node.replay, -1, key, sizeof key - 1, NULL);
         rc_replay_end(&client.engine.topology.node.replay, key, sizeof key - 1, true);
         if (!CHECK(client.engine.topology.node.replay.bytes <= RC_REPLAY_BYTES))
             break;
@@ -352,6 +352,50 @@ static void is_bounded_in_number_and_bytes(void)
     CHECK(kept > 400 && kept <= RC_REPLAY_ENTRIES);
     fail_over();
     CHECK(sent_again() == 0 && lost() >= 1000);
+    take_down();
+}
+
+static struct rc_replay *find_home(void *owner, uint16_t slot)
+{
+    (void)slot;
+    return owner;
+}
+
+/* What is carried makes room as what is new does, the oldest of both first; and what found none is
+   told of once its server is lost. */
+static void what_is_carried_is_bounded_too(void)
+{
+    struct rc_replay from, to;
+    const struct rc_replay_homes homes = {&to, find_home};
+    char key[16];
+    set_up();
+    set("a", "a");
+    struct rc_context *context = &client.engine.context;
+    rc_replay_init(&from, context);
+    rc_replay_init(&to, context);
+    from.server = w->link->identity;
+    for (int i = 0; i < 2 * RC_REPLAY_ENTRIES; i++) {
+        struct rc_replay *at = i % 4 != 3 ? &from : &to; /* 1,536 and 512 */
+        snprintf(key, sizeof key, "key%d", i);
+        context->now_us++;
+        rc_replay_begin(at, 1, key, strlen(key), "version0");
+        rc_replay_end(at, key, strlen(key), true);
+    }
+    size_t kept = from.by_key.count, had = to.by_key.count;
+    rc_replay_carry(&from, &homes);
+    CHECK(from.by_key.count == 0 && from.bytes == 0 && to.has_come);
+    if (CHECK(kept == RC_REPLAY_ENTRIES && had == RC_REPLAY_ENTRIES / 2)) {
+        CHECK(to.by_key.count == RC_REPLAY_ENTRIES && to.squeezed == RC_REPLAY_ENTRIES);
+        for (int i = 2 * RC_REPLAY_ENTRIES - 1; i >= RC_REPLAY_ENTRIES; i--) {
+            snprintf(key, sizeof key, "key%d", i);
+            if (!CHECK(rc_replay_known(&to, key, strlen(key)) != NULL))
+                break;
+        }
+    }
+    rc_replay_forget(&to);
+    CHECK(to.by_key.count == 0 && to.bytes == 0);
+    rc_replay_deinit(&from);
+    rc_replay_deinit(&to);
     take_down();
 }
 
@@ -384,6 +428,7 @@ int main(void)
     TEST(a_delete_that_failed_behind_another_changes_nothing);
     TEST(a_delete_whose_slot_goes_away_is_not_noted);
     TEST(is_bounded_in_number_and_bytes);
+    TEST(what_is_carried_is_bounded_too);
     TEST(a_very_long_key_is_not_noted);
     return test_result();
 }

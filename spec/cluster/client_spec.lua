@@ -294,3 +294,44 @@ describe("under load, a client of a cluster", function()
         for _, key in ipairs(many(50)) do assert(cache:set(key, 1, 60)) end
     end)
 end)
+
+describe("a delete in a cluster", function()
+    local function pair_of(slot)
+        local master = bed:owner(slot)
+        for _, range in ipairs(bed:map(master)) do
+            if range.id == master.id then return master, bed:node(range.replicas[1]) end
+        end
+    end
+
+    it("stays done where its master dies before the replica has heard of it", function()
+        local slot = 9000
+        local master, heir = pair_of(slot)
+        local other = bed:present()[1] == master and bed:present()[2] or bed:present()[1]
+        local cache = open(other, { commandTimeout = 10 })
+        local read, written, late, foreign = key_of(slot, "read"), key_of(slot, "written"),
+            key_of(slot, "late"), key_of(slot, "foreign")
+        for _, key in ipairs({ read, written, late, foreign }) do
+            assert(cache:set(key, "old", 60))
+        end
+        assert.equal("old", (cache:get(read)))
+        clock.wait_until(function() return master:call("WAIT", 1, 1000) == 1 end, 10, "the replica")
+        master:call("ACL", "SETUSER", "default", "-psync", "-sync")
+        master:call("CLIENT", "KILL", "TYPE", "replica")
+        assert.is_true((cache:delete(read)))
+        assert.equal(1, (cache:deleteMulti({ written })))
+        assert.equal(1, master:call("DEL", foreign)) -- nobody does this one again
+        bed:kill(master)
+        -- What nobody can have done yet goes to the heir itself.
+        assert.is_true((cache:delete(late)))
+        assert.is_true(bed:is_master(heir))
+        clock.wait_until(function()
+            return heir:call("EXISTS", read, written, late) == 0
+        end, 5, "the deletes at the heir")
+        assert.equal(1, heir:call("EXISTS", foreign))
+        assert.is_nil((cache:get(read)))
+        assert.equal(0, cache:stats().deletesLost)
+        bed:restart(master)
+        bed:agree()
+        bed:wait_replica(master)
+    end)
+end)

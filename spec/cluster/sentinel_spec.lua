@@ -10,6 +10,7 @@ local nginx = require("spec.support.nginx")
 local proxy = require("spec.support.proxy")
 local redcache = require("redcache")
 local sentinel = require("spec.support.sentinel")
+local server = require("spec.support.server")
 
 local FAILOVERS = tonumber(os.getenv("REDCACHE_SENTINEL_FAILOVERS")) or 1
 local SLACK = failovers.SLACK
@@ -194,6 +195,32 @@ describe("near copies of a set", function()
         assert.is_true(near > 100)
         assert.equal(1, (cache:withLock("job", { wait = 0 }, function() return 1 end)))
         settled()
+    end)
+end)
+
+describe("a delete that the master's death has lost", function()
+    it("is done again at the next one", function()
+        local master = settled()
+        local cache = redcache.new({ url = bed:url(), near = false, commandTimeout = 10 })
+        caches[#caches + 1] = cache
+        for _, key in ipairs({ "read", "late", "foreign" }) do assert(cache:set(key, "old", 60)) end
+        clock.wait_until(function()
+            return master:call("WAIT", #bed.nodes - 1, 1000) == #bed.nodes - 1
+        end, 10, "the replicas")
+        master:call("ACL", "SETUSER", server.USER, "-psync", "-sync")
+        master:call("CLIENT", "KILL", "TYPE", "replica")
+        assert.is_true((cache:delete("read")))
+        assert.equal(1, master:call("DEL", "foreign")) -- nobody does this one again
+        bed:kill(master)
+        assert.is_true((cache:delete("late"))) -- what nobody can have done yet goes there itself
+        local new = bed:master()
+        assert.are_not.equal(master, new)
+        clock.wait_until(function() return new:call("EXISTS", "read", "late") == 0 end, 5,
+            "the deletes at the new master")
+        assert.equal(1, new:call("EXISTS", "foreign"))
+        assert.equal(0, cache:stats().deletesLost)
+        bed:restart(master)
+        bed:wait_settled(new)
     end)
 end)
 
