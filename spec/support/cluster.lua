@@ -319,11 +319,22 @@ end
 
 -- ---- Moving slots.
 
+-- Valkey asks its replicas first, and refuses where it has not heard of them for a while, as on a
+-- machine that has no processor for them.
+local function set_slot(node, ...)
+    local words = { "CLUSTER", "SETSLOT", ... }
+    clock.wait_until(function()
+        local ok, cause = pcall(node.call, node, unpack(words))
+        if not ok and not tostring(cause):find("NOREPLICAS", 1, true) then error(cause, 0) end
+        return ok
+    end, MOVE_SECONDS, "CLUSTER SETSLOT")
+end
+
 --- The steps of "migrate", for those who want to look between them. A slot that is open answers ASK
 -- at `from` for keys it does not have, TRYAGAIN for commands whose keys are in both.
 function Cluster:open_slot(slot, from, to) -- luacheck: ignore self
-    to:call("CLUSTER", "SETSLOT", slot, "IMPORTING", from.id)
-    from:call("CLUSTER", "SETSLOT", slot, "MIGRATING", to.id)
+    set_slot(to, slot, "IMPORTING", from.id)
+    set_slot(from, slot, "MIGRATING", to.id)
 end
 
 --- Moves at most `limit` keys (all) of a database (0); returns how many.
@@ -344,11 +355,11 @@ end
 
 --- The new owner is told first, as redis-cli does: a master that knows more is believed.
 function Cluster:close_slot(slot, from, to)
-    to:call("CLUSTER", "SETSLOT", slot, "NODE", to.id)
-    from:call("CLUSTER", "SETSLOT", slot, "NODE", to.id)
+    set_slot(to, slot, "NODE", to.id)
+    set_slot(from, slot, "NODE", to.id)
     for _, node in ipairs(self:present()) do
         if node ~= from and node ~= to and self:is_master(node) then
-            node:call("CLUSTER", "SETSLOT", slot, "NODE", to.id)
+            set_slot(node, slot, "NODE", to.id)
         end
     end
 end
@@ -368,8 +379,8 @@ end
 -- away.
 function ways.keyless(_, first, last, from, to)
     for slot = first, last do
-        to:call("CLUSTER", "SETSLOT", slot, "IMPORTING", from.id)
-        to:call("CLUSTER", "SETSLOT", slot, "NODE", to.id)
+        set_slot(to, slot, "IMPORTING", from.id)
+        set_slot(to, slot, "NODE", to.id)
     end
 end
 
