@@ -225,9 +225,7 @@ local function go_through(bed, board, kept, kinds, options, names)
 end
 
 local function tell(bed, sum, writers, rounds, kinds)
-    local info = bed:present()[1]:info("server")
-    say("%s %s, %.0f s, %d rounds of %d events", info.valkey_version and "valkey" or "redis",
-        info.valkey_version or info.redis_version, sum.seconds, rounds, #kinds)
+    say("%s, %.0f s, %d rounds of %d events", bed.version, sum.seconds, rounds, #kinds)
     say("moved: %d slots, %d keys", moved.slots, moved.keys)
     for i, writer in ipairs(writers) do
         say("writer %d: %d writes, %d not acknowledged, sent elsewhere %d", i, writer.writes,

@@ -176,9 +176,7 @@ local function main()
     for _, one in ipairs(clients.workers) do one:send({ stop = true }) end
     clients:join()
     if not ok then say("the cluster: %s", rounds) end
-    local info = bed:present()[1]:info("server")
-    say("%s %s, %.0f s, %d rounds of %d events, %d processes, seed %d",
-        info.valkey_version and "valkey" or "redis", info.valkey_version or info.redis_version,
+    say("%s, %.0f s, %d rounds of %d events, %d processes, seed %d", bed.version,
         clock.now() - began, ok and rounds or 0, #kinds, options.clients, options.seed)
     local violations = judge(add_up(clients.results), history)
     bed:stop()

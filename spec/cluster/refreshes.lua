@@ -168,9 +168,7 @@ local function main()
     watcher:send({ stop = true })
     local looks = watcher:join().looks
     if not ok then say("the cluster: %s", cause) end
-    local info = bed:present()[1]:info("server")
-    say("%s %s", info.valkey_version and "valkey" or "redis",
-        info.valkey_version or info.redis_version)
+    say("%s", bed.version)
     tell_nodes(bed, looks, own, seconds)
     local is_good = tell_clients(clients.results)
     bed:stop()

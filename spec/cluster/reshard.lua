@@ -155,9 +155,8 @@ local function main()
     local options = read_arguments(arg)
     local bed = cluster.start({ program = options.server })
     fill(bed, options.keys)
-    local info = bed.nodes[1]:info("server")
-    say("%s %s, %d keys, %d slots, %d callers", info.valkey_version and "valkey" or "redis",
-        info.valkey_version or info.redis_version, options.keys, options.slots, options.callers)
+    say("%s, %d keys, %d slots, %d callers", bed.version, options.keys, options.slots,
+        options.callers)
     local kept, errors = { redcache = {}, apart = {}, plain = {} }, 0
     local here_now, there = bed.nodes[1], bed.nodes[2]
     for round = 1, options.rounds do

@@ -155,7 +155,7 @@ end
 -- (cluster-node-timeout, 1000); full_coverage (true: a slot without a master stops all);
 -- partitions (false: split() is wanted); tls (certificates.lua: nodes have a .tls_port, too, and
 -- speak TLS with each other); config (further lines for every node). .nodes holds the masters, then
--- the replicas: node i + masters is a replica of node i.
+-- the replicas: node i + masters is a replica of node i. .version: "redis 7.0.15", "valkey 9.1.2".
 function cluster.start(options)
     options = options or {}
     local masters = options.masters or 3
@@ -174,6 +174,9 @@ function cluster.start(options)
         end
         return true
     end, JOIN_SECONDS, "that every map names the replicas")
+    local info = self.nodes[1]:info("server")
+    self.version = info.valkey_version and "valkey " .. info.valkey_version
+        or "redis " .. info.redis_version
     return self
 end
 

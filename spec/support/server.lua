@@ -126,12 +126,19 @@ local function forget_client(self)
     self.bed = nil
 end
 
+-- The answer that did not come in time may still come, and is none to the next command.
+local function pass(self, ok, ...)
+    if ok then return ... end
+    if tostring((...)):find("timeout", 1, true) then forget_client(self) end
+    error((...), 2) -- behind a tail call: where call() was called
+end
+
 --- One command through the bed's own client; throws at an error answer. Sentinels and CLIENT KILL
--- end its connection: then it has a new one.
+-- end its connection, as does an answer that does not come in time: then it has a new one.
 function Server:call(...)
     if self.bed and self.bed:is_ended() then forget_client(self) end
     if not self.bed then self.bed = self:client() end
-    return self.bed:call(...)
+    return pass(self, pcall(self.bed.call, self.bed, ...))
 end
 
 function Server:is_alive()
