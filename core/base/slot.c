@@ -59,14 +59,16 @@ static inline uint16_t add_byte(uint16_t crc, char byte)
     return (uint16_t)(crc << 8 ^ REMAINDERS[0][(crc >> 8 ^ (unsigned char)byte) & 0xff]);
 }
 
-/* `count` bytes at once, at least 2: a constant where it is called. */
-static inline uint16_t add_bytes(uint16_t crc, const unsigned char *bytes, int count)
+static inline uint16_t add_four(uint16_t crc, const unsigned char *bytes)
 {
-    uint16_t sum =
-        REMAINDERS[count - 1][bytes[0] ^ crc >> 8] ^ REMAINDERS[count - 2][bytes[1] ^ (crc & 0xff)];
-    for (int i = 2; i < count; i++)
-        sum ^= REMAINDERS[count - 1 - i][bytes[i]];
-    return sum;
+    return REMAINDERS[3][bytes[0] ^ crc >> 8] ^ REMAINDERS[2][bytes[1] ^ (crc & 0xff)] ^
+           REMAINDERS[1][bytes[2]] ^ REMAINDERS[0][bytes[3]];
+}
+
+static inline uint16_t add_eight(uint16_t crc, const unsigned char *bytes)
+{
+    return REMAINDERS[7][bytes[0] ^ crc >> 8] ^ REMAINDERS[6][bytes[1] ^ (crc & 0xff)] ^
+           REMAINDERS[5][bytes[2]] ^ REMAINDERS[4][bytes[3]] ^ add_four(0, bytes + 4);
 }
 
 uint16_t rc_crc16(const char *bytes, size_t len)
@@ -74,9 +76,9 @@ uint16_t rc_crc16(const char *bytes, size_t len)
     const unsigned char *at = (const unsigned char *)bytes;
     uint16_t crc = 0;
     for (; len >= STRIDE; at += STRIDE, len -= STRIDE)
-        crc = add_bytes(crc, at, STRIDE);
+        crc = add_eight(crc, at);
     if (len >= SHORT_STRIDE) {
-        crc = add_bytes(crc, at, SHORT_STRIDE);
+        crc = add_four(crc, at);
         at += SHORT_STRIDE;
         len -= SHORT_STRIDE;
     }

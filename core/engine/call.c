@@ -398,7 +398,7 @@ __attribute__((noinline)) static void start_somewhere(struct rc_calls *calls, st
 {
     int32_t slot = RC_SLOT_ANY;
     if (op->ask.kind == RC_OP_GET || op->ask.kind == RC_OP_SET)
-        slot = rc_slot(rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key));
+        slot = rc_topology_slot_of(calls->topology, op);
     else if (!rc_plan_is_whole(rc_buf_head(&op->ask.request), rc_buf_len(&op->ask.request), owners,
                                &slot)) {
         start_parts(calls, op, owners);

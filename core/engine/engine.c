@@ -93,7 +93,7 @@ static void on_watch(void *owner, struct rc_server_node *node)
 static bool may_keep(void *owner, const struct rc_server_node *node, const char *key, size_t len)
 {
     struct rc_engine *engine = owner;
-    return rc_topology_may_keep(&engine->topology, node, key, len);
+    return rc_topology_may_keep(&engine->topology, node, rc_slot(key, len));
 }
 
 static void on_doubt(void *owner)
@@ -245,10 +245,9 @@ static struct rc_server_node *node_of(struct rc_engine *engine, const char *key,
     return rc_topology_node_of(&engine->topology, key, len);
 }
 
-static void note_version(struct rc_engine *engine, const char *key, size_t len,
+static void note_version(struct rc_engine *engine, int32_t slot, const char *key, size_t len,
                          const char version[RC_NONCE_SIZE])
 {
-    int32_t slot = rc_topology_slot(&engine->topology, key, len);
     struct rc_server_node *node = rc_topology_node(&engine->topology, slot);
     rc_replay_saw(&node->replay, slot, key, len, version);
 }
@@ -277,11 +276,14 @@ static void end_write(struct rc_engine *engine, const struct rc_op *op, const ch
         struct rc_server_node *node = node_of(engine, key, len);
         if (rc_replay_end(&node->replay, key, len, is_done))
             rc_node_replay(node);
-    } else if (is_done && (is_value || effect == WRITES)) {
-        rc_replay_overrule(&node_of(engine, key, len)->replay, key, len);
+        return;
     }
-    if (is_done && is_value && !op->ask.is_plain)
-        note_version(engine, key, len, op->run.nonce);
+    if (!is_done || !(is_value || effect == WRITES))
+        return;
+    int32_t slot = rc_topology_slot(&engine->topology, key, len);
+    rc_replay_overrule(&rc_topology_node(&engine->topology, slot)->replay, key, len);
+    if (is_value && !op->ask.is_plain)
+        note_version(engine, slot, key, len, op->run.nonce);
 }
 
 /* Of the keys that the caller has named among the arguments. False: there are none. */
@@ -315,7 +317,7 @@ static void each_written(struct rc_engine *engine, const struct rc_op *op,
 
 /* Of a kind that reads. What it has brought past the near cache must not be followed by an older
    copy; and a delete of the version that it has seen may have to be sent again. */
-static void end_read(struct rc_engine *engine, const struct rc_op *op)
+static void end_read(struct rc_engine *engine, struct rc_op *op)
 {
     const rc_result *result = &op->result;
     const char *key = rc_buf_head(&op->ask.key);
@@ -326,7 +328,7 @@ static void end_read(struct rc_engine *engine, const struct rc_op *op)
     if (op->run.bypassed_near && is_told && engine->near != NULL)
         rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
     if (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE)
-        note_version(engine, key, len, result->version);
+        note_version(engine, rc_topology_slot_of(&engine->topology, op), key, len, result->version);
 }
 
 /* ---- the life of an op ----------------------------------------------------------------------- */
@@ -406,6 +408,7 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
     op->run.req = NULL;
     op->run.fetch = NULL;
     op->run.gather = NULL;
+    op->run.slot = 0;
     op->run.bypassed_near = false;
     op->run.answer_by_us = op->run.wait_until_us = 0;
     op->run.tag = op->ask.tag;

@@ -45,21 +45,19 @@ void rc_fetches_deinit(struct rc_fetches *fetches)
 /* What a replica says is not kept; what a node of a cluster says is, as long as nobody doubts that
    the key is its own. */
 static bool may_keep(const struct rc_fetches *fetches, const struct rc_server_node *node,
-                     const char *key, size_t len)
+                     int32_t slot)
 {
-    return node->is_in_cluster ? rc_topology_may_keep(fetches->topology, node, key, len)
+    return node->is_in_cluster ? rc_topology_may_keep(fetches->topology, node, slot)
                                : !rc_node_is_replica(node);
 }
 
-bool rc_fetch_is_possible(const struct rc_fetches *fetches, const struct rc_op *op)
+bool rc_fetch_is_possible(const struct rc_fetches *fetches, struct rc_op *op)
 {
-    const char *key = rc_buf_head(&op->ask.key);
-    size_t len = rc_buf_len(&op->ask.key);
-    int32_t slot = rc_topology_slot(fetches->topology, key, len);
+    int32_t slot = rc_topology_slot_of(fetches->topology, op);
     struct rc_server_node *node = rc_topology_node(fetches->topology, slot);
-    if (len > RC_NEAR_MAX_KEY || !rc_node_can_keep(node))
+    if (rc_buf_len(&op->ask.key) > RC_NEAR_MAX_KEY || !rc_node_can_keep(node))
         return false;
-    bool is_possible = may_keep(fetches, node, key, len);
+    bool is_possible = may_keep(fetches, node, slot);
     if (!is_possible) /* the masters are asked whether they agree, and a replica what it is now */
         rc_horizon_watch(&node->horizon);
     return is_possible;
@@ -104,8 +102,7 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
     struct rc_fetches *fetches = fetch->fetches;
     const rc_node *value = &reply->nodes[0];
     if (reply->count < 2 || value->type != '$' || reply->nodes[1].type != ':' ||
-        !rc_node_can_keep(req->link->node) ||
-        !may_keep(fetches, req->link->node, rc_buf_head(req->read_key), rc_buf_len(req->read_key)))
+        !rc_node_can_keep(req->link->node) || !may_keep(fetches, req->link->node, req->slot))
         return false;
     if (fetch->doomed) {
         rc_near_count_doom(fetches->near);
@@ -249,7 +246,7 @@ void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, struct rc_rece
     size_t len = rc_buf_len(&op->ask.key);
     uint64_t hash = rc_near_hash(fetches->near, key, len);
     int64_t until_us = rc_context_after_ms(context, timeout_ms);
-    int32_t slot = rc_topology_slot(fetches->topology, key, len);
+    int32_t slot = rc_topology_slot_of(fetches->topology, op);
     op->run.receiver = receiver;
     rc_horizon_watch(&rc_topology_node(fetches->topology, slot)->horizon);
     struct rc_fetch *fetch = op->ask.flags & RC_FRESH ? NULL : find(fetches, key, len, hash);

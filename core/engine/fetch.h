@@ -36,7 +36,7 @@ void rc_fetches_init(struct rc_fetches *fetches, struct rc_context *context,
 void rc_fetches_deinit(struct rc_fetches *fetches); /* after the links' shutdown */
 
 /* Whether an answer can be kept: the connection is tracked, or will be. */
-bool rc_fetch_is_possible(const struct rc_fetches *fetches, const struct rc_op *op);
+bool rc_fetch_is_possible(const struct rc_fetches *fetches, struct rc_op *op);
 /* Starts or joins the read of the op's key. With RC_FRESH in its flags it joins nothing. */
 void rc_fetch_start(struct rc_fetches *fetches, struct rc_op *op, struct rc_receiver *receiver,
                     int64_t timeout_ms);

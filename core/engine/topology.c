@@ -159,12 +159,10 @@ void rc_topology_assign(struct rc_topology *topology, uint16_t first, uint16_t l
 }
 
 bool rc_topology_may_keep(const struct rc_topology *topology, const struct rc_server_node *node,
-                          const char *key, size_t len)
+                          int32_t slot)
 {
-    if (topology->owners == NULL)
-        return false;
-    uint16_t slot = rc_slot(key, len);
-    return topology->owners[slot] == node->number && !rc_slot_set_has(&topology->unsure, slot);
+    return topology->owners != NULL && slot >= 0 && topology->owners[slot] == node->number &&
+           !rc_slot_set_has(&topology->unsure, (uint16_t)slot);
 }
 
 void rc_topology_warm(struct rc_topology *topology)

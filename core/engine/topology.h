@@ -119,6 +119,16 @@ static inline int32_t rc_topology_slot(const struct rc_topology *topology, const
     return topology->owners == NULL ? RC_SLOT_ANY : rc_slot(key, len);
 }
 
+/* Of an op's own key: hashed once, however often it is asked for while the op runs. */
+static inline int32_t rc_topology_slot_of(const struct rc_topology *topology, struct rc_op *op)
+{
+    if (topology->owners == NULL)
+        return RC_SLOT_ANY;
+    if (op->run.slot == 0)
+        op->run.slot = (uint16_t)(rc_slot(rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key)) + 1);
+    return op->run.slot - 1;
+}
+
 /* Where there are several nodes: of a slot, of a key. */
 struct rc_server_node *rc_topology_find_node(struct rc_topology *topology, int32_t slot);
 struct rc_server_node *rc_topology_find_owner(struct rc_topology *topology, const char *key,
@@ -146,10 +156,10 @@ static inline uint16_t rc_topology_owner(const struct rc_topology *topology, int
     return topology->owners == NULL || slot < 0 ? 0 : topology->owners[slot];
 }
 
-/* Whether what the cluster's node says of the key may be kept near: nobody doubts that it is the
-   key's owner. */
+/* Whether what the cluster's node says of a key of that slot may be kept near: nobody doubts that
+   it is the slot's owner. */
 bool rc_topology_may_keep(const struct rc_topology *topology, const struct rc_server_node *node,
-                          const char *key, size_t len);
+                          int32_t slot);
 
 /* Near copies are read in this process: their nodes connect, before anything is asked for. */
 void rc_topology_warm(struct rc_topology *topology);
