@@ -65,6 +65,7 @@ static int write_name(struct rc_buf *name, const rc_options *options)
     error |= rc_buf_append(name, options->password, options->password_len);
     error |= rc_buf_append(name, options->sentinel_user, options->sentinel_user_len);
     error |= rc_buf_append(name, options->sentinel_password, options->sentinel_password_len);
+    error |= rc_buf_append(name, options->zone, options->zone_len);
     return error | rc_buf_append(name, options->near_name, options->near_name_len);
 }
 
@@ -117,6 +118,9 @@ static bool prepare(struct rc_client *client, const rc_options *options, rc_refu
 {
     if (write_name(&client->name, options) != 0)
         return !rc_refuse(refusal, RC_OPTION_NONE, "no memory");
+    /* The engine reads it for as long as there are replicas. */
+    client->options.zone = rc_buf_head(&client->name) + rc_buf_len(&client->name) -
+                           options->near_name_len - options->zone_len;
     return !client->address.is_tls || prepare_tls(client, options, refusal);
 }
 

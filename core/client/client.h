@@ -36,7 +36,7 @@ struct rc_client_login {
 struct rc_client {
     /* Fixed after init. */
     rc_options options; /* strings: `name` */
-    struct rc_buf name; /* url, group, tls_*, the logins, near_name */
+    struct rc_buf name; /* url, group, tls_*, the logins, zone, near_name */
     struct rc_address address;
     struct rc_tls_context *tls_context; /* rediss:// only */
     struct rc_near *near;               /* NULL: none */

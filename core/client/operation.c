@@ -243,6 +243,7 @@ int rc_get_under(rc_op *op, const char *prefix, size_t prefix_len, const char *k
         error = set_key_under(op, prefix, prefix_len, key, key_len);
     if (error != 0)
         return error;
+    op->ask.flags = flags & RC_REPLICA;
     return submit_read(op, flags & RC_WANT_TTL);
 }
 
@@ -490,7 +491,7 @@ static int start_load(rc_op *op, const struct rc_view *view, const char *key, si
         return rc_operation_submit(op);
     if (view != NULL)
         keep_near(op, view);
-    op->ask.flags = options->flags & RC_FRESH;
+    op->ask.flags = options->flags & (RC_FRESH | RC_REPLICA);
     return submit_read(op, view != NULL || options->flags & RC_WANT_TTL);
 }
 

@@ -10,7 +10,7 @@
 
 #define DEFAULT_URL "memory://"
 
-enum { MINUTE_MS = 60 * 1000, HOUR_MS = 60 * MINUTE_MS, MIB = 1024 * 1024 };
+enum { MINUTE_MS = 60 * 1000, HOUR_MS = 60 * MINUTE_MS, MIB = 1024 * 1024, ZONE_MAX = 4096 };
 
 /* Every number that rc_open takes: the only table of their ranges and defaults.
    lua/redcache/options.lua says the same in Lua's names and in seconds; spec/unit/options_spec.lua
@@ -106,6 +106,8 @@ bool rc_options_complete(rc_options *options, rc_refusal *refusal)
         else if (value < number->min || value > number->max)
             return !rc_refuse(refusal, option, "it is out of range");
     }
+    if (options->zone_len > ZONE_MAX)
+        return !rc_refuse(refusal, RC_OPTION_ZONE, "it is too long");
     if (options->driver != RC_DRIVER_REACTOR && options->clock != NULL)
         return !rc_refuse(refusal, RC_OPTION_CLOCK, "it has no driver but the default one");
     return true;

@@ -102,9 +102,10 @@ static bool is_same(const struct rc_client *client, const struct rc_client *want
            a->command_timeout_ms == b->command_timeout_ms &&
            a->max_value_bytes == b->max_value_bytes && a->max_key_bytes == b->max_key_bytes &&
            a->sentinel_user_len == b->sentinel_user_len &&
-           a->sentinel_password_len == b->sentinel_password_len && a->max_queue == b->max_queue &&
-           a->max_lent == b->max_lent && a->degraded_ttl_ms == b->degraded_ttl_ms &&
-           a->spin == b->spin && a->driver == b->driver && a->auth == b->auth && a->tls == b->tls &&
+           a->sentinel_password_len == b->sentinel_password_len && a->zone_len == b->zone_len &&
+           a->max_queue == b->max_queue && a->max_lent == b->max_lent &&
+           a->degraded_ttl_ms == b->degraded_ttl_ms && a->spin == b->spin &&
+           a->driver == b->driver && a->auth == b->auth && a->tls == b->tls &&
            rc_buf_is(&client->name, rc_buf_head(&wanted->name), rc_buf_len(&wanted->name));
 }
 

@@ -19,11 +19,12 @@ static void on_fetched(struct rc_receiver *receiver, struct rc_op *op, int statu
                        struct rc_reply *reply, const char *text);
 
 void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc_topology *topology,
-                   struct rc_cluster *cluster)
+                   struct rc_cluster *cluster, struct rc_replicas *replicas)
 {
     calls->context = context;
     calls->topology = topology;
     calls->cluster = cluster;
+    calls->replicas = replicas;
     calls->fetched.take = on_fetched;
     calls->spare = NULL;
 }
@@ -213,6 +214,25 @@ static int32_t slot_of(int32_t slot)
     return slot != RC_SLOT_ANY ? slot : 0;
 }
 
+static void on_replica_part(struct rc_req *req, int status, struct rc_reply *reply,
+                            const char *text);
+
+/* A part that is sent for the first time goes to a replica, if one may answer. NULL: none. */
+static struct rc_link *replica_for(const struct rc_gather *gather, const struct rc_req *req,
+                                   int32_t slot)
+{
+    bool may_answer = (gather->op->ask.flags & RC_REPLICA) && req->hops == 0;
+    return may_answer ? rc_replicas_choose(gather->calls->replicas, slot) : NULL;
+}
+
+static void send_to_replica(struct rc_calls *calls, struct rc_link *link, struct rc_req *req,
+                            int32_t slot, int64_t deadline_us)
+{
+    req->slot = slot;
+    req->may_retry = false; /* not over the next connection: the master is asked */
+    rc_link_send(link, req, rc_replicas_until_us(calls->replicas, deadline_us));
+}
+
 static void send_parts(struct rc_gather *gather, uint32_t first)
 {
     const struct rc_plan *plan = &gather->plan;
@@ -221,8 +241,12 @@ static void send_parts(struct rc_gather *gather, uint32_t first)
     for (uint32_t i = first; i < plan->part_count; i++) {
         const struct rc_plan_place *place = &plan->parts[i].place;
         struct rc_req *req = plan->parts[i].req;
+        struct rc_link *replica = replica_for(gather, req, slot_of(place->slot));
         gather->pending++;
-        if (place->is_asking)
+        if (replica != NULL) {
+            req->done = on_replica_part;
+            send_to_replica(gather->calls, replica, req, slot_of(place->slot), deadline_us);
+        } else if (place->is_asking)
             rc_topology_send_to(topology, req, rc_topology_at(topology, place->owner), place->slot,
                                 deadline_us);
         else
@@ -300,6 +324,37 @@ static void on_part(struct rc_req *req, int status, struct rc_reply *reply, cons
         finish_gather(gather);
 }
 
+/* The same commands for the master. NULL: no memory. */
+static struct rc_req *ask_again(struct rc_req *req)
+{
+    struct rc_req *again = rc_req_take(req->context);
+    if (again == NULL)
+        return NULL;
+    rc_buf_swap(&again->bytes, &req->bytes);
+    again->expect = req->expect;
+    again->may_retry = true; /* it only reads */
+    again->owner = req->owner;
+    again->detail = req->detail;
+    return again;
+}
+
+static void on_replica_part(struct rc_req *req, int status, struct rc_reply *reply,
+                            const char *text)
+{
+    struct rc_gather *gather = req->owner;
+    struct rc_calls *calls = gather->calls;
+    uint32_t number = (uint32_t)(uintptr_t)req->detail;
+    struct rc_req *again =
+        rc_replicas_hear(calls->replicas, req, status, reply) ? NULL : ask_again(req);
+    if (again == NULL) {
+        on_part(req, status, reply, text);
+        return;
+    }
+    again->done = on_part;
+    gather->plan.parts[number].req = again;
+    rc_topology_send(calls->topology, again, req->slot, gather->op->run.call_until_us);
+}
+
 static void start_parts(struct rc_calls *calls, struct rc_op *op, const uint16_t *owners)
 {
     struct rc_gather *gather = new_gather(calls, op);
@@ -362,24 +417,29 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
     rc_context_finish(req->context, op);
 }
 
-static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req, int32_t slot)
+static void begin(struct rc_calls *calls, struct rc_op *op, struct rc_req *req)
 {
     req->owner = op;
     req->detail = calls;
     op->run.req = req;
     op->run.call_until_us =
         rc_context_after_ms(calls->context, rc_call_timeout_ms(calls->context, op));
+}
+
+static void send(struct rc_calls *calls, struct rc_op *op, struct rc_req *req, int32_t slot)
+{
+    begin(calls, op, req);
     rc_topology_send(calls->topology, req, slot, op->run.call_until_us);
 }
 
-/* One request with all that the op has encoded. */
-static inline void start_whole(struct rc_calls *calls, struct rc_op *op, int32_t slot)
+/* One request with all that the op has encoded. NULL: no memory, and the op is over. */
+static inline struct rc_req *make_whole(struct rc_calls *calls, struct rc_op *op)
 {
     bool reads = op->ask.kind == RC_OP_GET;
     struct rc_req *req = reads ? rc_req_take_read(calls->context, op) : rc_req_take(calls->context);
     if (req == NULL) {
         rc_context_fail(calls->context, op, RC_ERR_NOMEM, NULL);
-        return;
+        return NULL;
     }
     if (!reads) {
         rc_buf_swap(&req->bytes, &op->ask.request);
@@ -389,7 +449,82 @@ static inline void start_whole(struct rc_calls *calls, struct rc_op *op, int32_t
     if (!reads && op->ask.script >= 0 && req->expect == 1)
         req->script = op->ask.script;
     req->done = reads ? on_read_answer : on_answer;
-    send(calls, op, req, slot);
+    return req;
+}
+
+static inline void start_whole(struct rc_calls *calls, struct rc_op *op, int32_t slot)
+{
+    struct rc_req *req = make_whole(calls, op);
+    if (req != NULL)
+        send(calls, op, req, slot);
+}
+
+/* A replica was asked for all of the op. */
+static void on_replica_answer(struct rc_req *req, int status, struct rc_reply *reply,
+                              const char *text)
+{
+    struct rc_op *op = req->owner;
+    struct rc_calls *calls = req->detail;
+    bool reads = op->ask.kind == RC_OP_GET;
+    struct rc_req *again = NULL;
+    op->run.from_replica = rc_replicas_hear(calls->replicas, req, status, reply);
+    if (!op->run.from_replica)
+        again = reads ? rc_req_take_read(calls->context, op) : ask_again(req);
+    if (again == NULL) {
+        (reads ? on_read_answer : on_answer)(req, status, reply, text);
+        return;
+    }
+    again->done = reads ? on_read_answer : on_answer;
+    again->owner = op;
+    again->detail = calls;
+    op->run.req = again;
+    rc_topology_send(calls->topology, again, req->slot, op->run.call_until_us);
+}
+
+/* To a replica, or to the master where none can be asked. */
+static void start_at_replica(struct rc_calls *calls, struct rc_op *op, int32_t slot)
+{
+    struct rc_link *replica = rc_replicas_choose(calls->replicas, slot);
+    struct rc_req *req = make_whole(calls, op);
+    if (req == NULL)
+        return;
+    if (replica == NULL) {
+        send(calls, op, req, slot);
+        return;
+    }
+    req->done = on_replica_answer;
+    begin(calls, op, req);
+    send_to_replica(calls, replica, req, slot, op->run.call_until_us);
+}
+
+static void on_replica_read(struct rc_req *req, int status, struct rc_reply *reply,
+                            const char *text)
+{
+    struct rc_op *op = req->owner;
+    struct rc_calls *calls = req->detail;
+    op->run.req = NULL;
+    if (rc_replicas_hear(calls->replicas, req, status, reply))
+        op->run.receiver->take(op->run.receiver, op, status, reply, text);
+    else
+        op->run.receiver->take(op->run.receiver, op, RC_ERR_UNAVAILABLE, NULL, NULL);
+}
+
+bool rc_call_ask_replica(struct rc_calls *calls, struct rc_op *op, struct rc_receiver *receiver,
+                         int64_t deadline_us)
+{
+    const struct rc_buf *key = &op->ask.key;
+    int32_t slot = rc_topology_slot(calls->topology, rc_buf_head(key), rc_buf_len(key));
+    struct rc_link *replica = rc_replicas_choose(calls->replicas, slot);
+    struct rc_req *req = replica != NULL ? rc_req_take_read(calls->context, op) : NULL;
+    if (req == NULL)
+        return false;
+    req->done = on_replica_read;
+    req->owner = op;
+    req->detail = calls;
+    op->run.req = req;
+    op->run.receiver = receiver;
+    send_to_replica(calls, replica, req, slot, deadline_us);
+    return true;
 }
 
 /* Where there are several servers. Not a part of what everybody runs. */
@@ -404,13 +539,18 @@ __attribute__((noinline)) static void start_somewhere(struct rc_calls *calls, st
         start_parts(calls, op, owners);
         return;
     }
-    start_whole(calls, op, slot_of(slot));
+    if (op->ask.flags & RC_REPLICA)
+        start_at_replica(calls, op, slot_of(slot));
+    else
+        start_whole(calls, op, slot_of(slot));
 }
 
 void rc_call_start(struct rc_calls *calls, struct rc_op *op)
 {
     const uint16_t *owners = rc_topology_owners(calls->topology);
-    if (owners == NULL)
+    if (owners == NULL && (op->ask.flags & RC_REPLICA))
+        start_at_replica(calls, op, RC_SLOT_ANY);
+    else if (owners == NULL)
         start_whole(calls, op, RC_SLOT_ANY);
     else
         start_somewhere(calls, op, owners);

@@ -11,7 +11,8 @@
  *          not run, nor was a command whose slot is elsewhere: it is sent again, with its source or
  *          there, behind the commands of its batch, so what stood behind it has run before it. What
  *          depends on such an order belongs into one script. Several of them keep their order. A
- *          transaction goes as a whole.
+ *          transaction goes as a whole. What a replica may answer goes to one, if one can be asked;
+ *          what that has not answered in its time, or with an error, goes to the master.
  * Threads: the engine's owner.
  * Memory:  what the op has encoded moves into its request; owns what is gathered of several.
  * Errors:  through the op: those of rc_link_send, RC_ERR_NOMEM, RC_ERR_REDIS, RC_ERR_TOOLARGE. Of
@@ -23,6 +24,7 @@
 
 #include "engine/cluster.h"
 #include "engine/context.h"
+#include "engine/replicas.h"
 #include "engine/topology.h"
 
 struct rc_calls {
@@ -30,6 +32,7 @@ struct rc_calls {
     struct rc_context *context;
     struct rc_topology *topology;
     struct rc_cluster *cluster;
+    struct rc_replicas *replicas;
     struct rc_receiver fetched; /* takes what was fetched for a read */
 
     /* Engine only. */
@@ -37,13 +40,17 @@ struct rc_calls {
 };
 
 void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc_topology *topology,
-                   struct rc_cluster *cluster);
+                   struct rc_cluster *cluster, struct rc_replicas *replicas);
 void rc_calls_deinit(struct rc_calls *calls); /* no op runs any more */
 
 /* How long an answer to the op may take. */
 int64_t rc_call_timeout_ms(const struct rc_context *context, const struct rc_op *op);
 /* Sends what the op has encoded; of a read, what reads its key. */
 void rc_call_start(struct rc_calls *calls, struct rc_op *op);
+/* Sends what reads the op's key to a replica. What that says goes to the receiver; where it has not
+   answered in its time, or with an error, as RC_ERR_UNAVAILABLE. False: none can be asked. */
+bool rc_call_ask_replica(struct rc_calls *calls, struct rc_op *op, struct rc_receiver *receiver,
+                         int64_t deadline_us);
 /* Forgets what was sent in parts for the op: it ends. */
 void rc_call_leave(struct rc_op *op);
 /* Reads the answers to the op's commands into its result; swaps them away. */

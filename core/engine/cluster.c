@@ -11,6 +11,7 @@
 
 enum {
     REFRESH_GAP_MS = 500,  /* and half as much again by chance */
+    REPLICAS_MS = 5000,    /* the map is not older than that where its replicas are asked */
     ANSWER_MS = 1000,      /* a node that is alive answers within this; another one is asked then */
     OLDER_MS = 20 * 1000,  /* longer than a node alone says that all is well: 15 s by default */
     TRY_AGAIN_MS = 20,     /* a slot that moves is whole again in a moment */
@@ -81,6 +82,39 @@ void rc_cluster_want(struct rc_cluster *cluster)
                          at_us > context->now_us ? at_us : context->now_us);
 }
 
+static const char *host_of(const struct rc_cluster *cluster, const struct rc_slot_server *server)
+{
+    return server->host[0] != '\0' ? server->host : cluster->asked;
+}
+
+/* Behind install: the masters are known. */
+static void tell_replicas(struct rc_cluster *cluster)
+{
+    const struct rc_slot_map *map = cluster->map;
+    rc_replicas_begin(cluster->replicas);
+    for (uint32_t i = 0; i < map->count; i++) {
+        const struct rc_slot_server *server = &map->servers[i];
+        const struct rc_slot_server *master = &map->servers[server->master];
+        int number = server->master != i ? rc_topology_find(cluster->topology,
+                                                            host_of(cluster, master), master->port)
+                                         : -1;
+        if (number >= 0)
+            rc_replicas_tell(cluster->replicas, rc_topology_at(cluster->topology, (uint16_t)number),
+                             host_of(cluster, server), server->port);
+    }
+    rc_replicas_end(cluster->replicas);
+}
+
+void rc_cluster_want_replicas(struct rc_cluster *cluster, bool is_wrong)
+{
+    int64_t age_us = cluster->context->now_us - cluster->asked_us;
+    if (!cluster->tells_replicas && cluster->map->covered > 0)
+        tell_replicas(cluster);
+    cluster->tells_replicas = true;
+    if (is_wrong || age_us >= (int64_t)REPLICAS_MS * 1000)
+        rc_cluster_want(cluster);
+}
+
 /* Gives each slot to the node that the map names. A slot of nobody keeps the node it had, which
    says what is wrong. */
 static void install(struct rc_cluster *cluster, const struct rc_link *asked)
@@ -88,6 +122,7 @@ static void install(struct rc_cluster *cluster, const struct rc_link *asked)
     struct rc_topology *topology = cluster->topology;
     const struct rc_slot_map *map = cluster->map;
     uint32_t first = 0;
+    snprintf(cluster->asked, sizeof cluster->asked, "%s", asked->address->host);
     while (first < RC_SLOT_COUNT) {
         uint16_t owner = map->owner[first];
         uint32_t last = first;
@@ -95,9 +130,7 @@ static void install(struct rc_cluster *cluster, const struct rc_link *asked)
             last++;
         if (owner != RC_SLOT_NOBODY) {
             const struct rc_slot_server *server = &map->servers[owner];
-            int number = rc_topology_find(
-                topology, server->host[0] != '\0' ? server->host : asked->address->host,
-                server->port);
+            int number = rc_topology_find(topology, host_of(cluster, server), server->port);
             if (number >= 0) { /* else there is no memory: a MOVED will say it again */
                 rc_topology_assign(topology, (uint16_t)first, (uint16_t)last, number);
                 rc_node_name(rc_topology_at(topology, (uint16_t)number), server->id);
@@ -108,6 +141,8 @@ static void install(struct rc_cluster *cluster, const struct rc_link *asked)
     rc_topology_hand_over(topology);
     rc_topology_reroute(topology);
     rc_topology_rest_unused(topology);
+    if (cluster->tells_replicas)
+        tell_replicas(cluster);
 }
 
 /* A slot's node that cannot be reached, as far as we know. NULL: there is none. */
@@ -337,11 +372,12 @@ void rc_cluster_get_health(const struct rc_cluster *cluster, rc_health *health)
 /* ---- life ------------------------------------------------------------------------------------ */
 
 int rc_cluster_init(struct rc_cluster *cluster, struct rc_context *context,
-                    struct rc_topology *topology)
+                    struct rc_topology *topology, struct rc_replicas *replicas)
 {
     memset(cluster, 0, sizeof *cluster);
     cluster->context = context;
     cluster->topology = topology;
+    cluster->replicas = replicas;
     cluster->epoch = -1;
     cluster->refresh.fire = on_refresh;
     cluster->try_again.fire = on_try_again;

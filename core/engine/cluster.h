@@ -21,6 +21,7 @@
 
 #include "engine/context.h"
 #include "engine/redirect.h"
+#include "engine/replicas.h"
 #include "engine/roster.h"
 #include "engine/slot_map.h"
 #include "engine/topology.h"
@@ -29,6 +30,7 @@ struct rc_cluster {
     /* Fixed after init. */
     struct rc_context *context;
     struct rc_topology *topology;
+    struct rc_replicas *replicas;
 
     /* Engine only. */
     struct rc_roster roster;
@@ -36,6 +38,8 @@ struct rc_cluster {
     bool is_wanted;
     bool is_doubted;            /* the last answer was no good map: another node may have one */
     struct rc_slot_map *map;    /* the newest answer; NULL: there is no cluster */
+    char asked[256];            /* the host that the map which was taken last has come from */
+    bool tells_replicas;        /* the map's replicas are wanted */
     int64_t epoch;              /* of the cluster, when that was */
     int64_t older_us;           /* since when only older ones were told of; 0: they were not */
     char refusal[RC_TEXT_SIZE]; /* why a node told no map, the last time; "": it did */
@@ -50,13 +54,16 @@ struct rc_cluster {
 };
 
 int rc_cluster_init(struct rc_cluster *cluster, struct rc_context *context,
-                    struct rc_topology *topology);
+                    struct rc_topology *topology, struct rc_replicas *replicas);
 void rc_cluster_deinit(struct rc_cluster *cluster); /* after rc_cluster_shutdown */
 /* Fails what waits. Before the links' shutdown. */
 void rc_cluster_shutdown(struct rc_cluster *cluster);
 
 /* Asks for the map again, now or when it is time. */
 void rc_cluster_want(struct rc_cluster *cluster);
+/* The map's replicas are told from now on. Asks for the map again where what it says of them
+   is_wrong, or it is some seconds old: one that comes back is found. */
+void rc_cluster_want_replicas(struct rc_cluster *cluster, bool is_wrong);
 /* A link has shaken hands; it was lost, or could not be made. */
 void rc_cluster_on_ready(struct rc_cluster *cluster, struct rc_link *link);
 void rc_cluster_on_down(struct rc_cluster *cluster, struct rc_link *link);

@@ -66,7 +66,7 @@ struct rc_req {
 
 struct rc_context {
     /* Fixed after init. */
-    rc_options options; /* defaults filled in; its strings are not used */
+    rc_options options; /* defaults filled in; of its strings `zone` alone is used: the client's */
     struct rc_seed seed;
     struct rc_login *login; /* the engine's */
 

@@ -102,22 +102,41 @@ static void on_doubt(void *owner)
     rc_cluster_want(&engine->cluster);
 }
 
+/* Who the replicas are: others know. */
+static void on_old_replicas(void *owner, bool is_wrong)
+{
+    struct rc_engine *engine = owner;
+    if (engine->cluster.is_on)
+        rc_cluster_want_replicas(&engine->cluster, is_wrong);
+    else
+        rc_scout_ask(&engine->scout);
+}
+
 /* What knows more than one server. Where that fails nothing is left of the lends either. */
 static int init_many(struct rc_engine *engine)
 {
     struct rc_context *context = &engine->context;
     struct rc_topology *topology = &engine->topology;
-    int error = rc_cluster_init(&engine->cluster, context, topology);
+    struct rc_replicas *replicas = &engine->replicas;
+    int error = rc_replicas_init(replicas, context, topology, on_old_replicas, engine);
     if (error == 0) {
-        error = rc_sentinel_init(&engine->sentinel, context, topology, &engine->lends);
+        error = rc_cluster_init(&engine->cluster, context, topology, replicas);
         if (error != 0)
+            rc_replicas_deinit(replicas);
+    }
+    if (error == 0) {
+        error = rc_sentinel_init(&engine->sentinel, context, topology, &engine->lends, replicas);
+        if (error != 0) {
             rc_cluster_deinit(&engine->cluster);
+            rc_replicas_deinit(replicas);
+        }
     }
     if (error == 0) {
         error = rc_ownership_init(&engine->ownership, context, topology, on_doubt, engine);
         if (error != 0) {
             rc_sentinel_deinit(&engine->sentinel);
             rc_cluster_deinit(&engine->cluster);
+            rc_replicas_deinit(replicas);
         }
     }
     if (error != 0)
@@ -173,7 +192,8 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
     }
     engine->near = rc_topology_node(topology, RC_SLOT_ANY)->near;
     rc_fetches_init(&engine->fetches, context, topology, engine->near);
-    rc_calls_init(&engine->calls, context, topology, &engine->cluster);
+    rc_scout_init(&engine->scout, context, topology, &engine->replicas, &engine->sentinel);
+    rc_calls_init(&engine->calls, context, topology, &engine->cluster, &engine->replicas);
     rc_track_init(&engine->track, seed);
     rc_leases_init(&engine->leases, context, topology, &engine->track);
     rc_locks_init(&engine->locks, context, topology, &engine->track);
@@ -191,6 +211,7 @@ void rc_engine_deinit(struct rc_engine *engine)
     rc_sentinel_deinit(&engine->sentinel);
     rc_lends_deinit(&engine->lends);
     rc_cluster_deinit(&engine->cluster);
+    rc_replicas_deinit(&engine->replicas);
     rc_topology_deinit(&engine->topology);
     rc_login_deinit(&engine->login);
     rc_context_deinit(&engine->context);
@@ -316,14 +337,15 @@ static void each_written(struct rc_engine *engine, const struct rc_op *op,
 }
 
 /* Of a kind that reads. What it has brought past the near cache must not be followed by an older
-   copy; and a delete of the version that it has seen may have to be sent again. */
+   copy; and a delete of the version that it has seen may have to be sent again. What a replica has
+   said is about neither: it may be older than a delete that stands. */
 static void end_read(struct rc_engine *engine, struct rc_op *op)
 {
     const rc_result *result = &op->result;
     const char *key = rc_buf_head(&op->ask.key);
     size_t len = rc_buf_len(&op->ask.key);
     bool is_told = result->outcome == RC_HIT || result->outcome == RC_MISS;
-    if (result->status != 0)
+    if (result->status != 0 || op->run.from_replica)
         return;
     if (op->run.bypassed_near && is_told && engine->near != NULL)
         rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
@@ -409,7 +431,7 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
     op->run.fetch = NULL;
     op->run.gather = NULL;
     op->run.slot = 0;
-    op->run.bypassed_near = false;
+    op->run.bypassed_near = op->run.from_replica = false;
     op->run.answer_by_us = op->run.wait_until_us = 0;
     op->run.tag = op->ask.tag;
     rc_list_append(&engine->running, &op->run.active);
@@ -564,6 +586,7 @@ void rc_engine_close(struct rc_engine *engine)
     rc_leases_shutdown(&engine->leases);
     rc_locks_shutdown(&engine->locks);
     rc_lends_shutdown(&engine->lends);
+    rc_replicas_shutdown(&engine->replicas);
     rc_sentinel_shutdown(&engine->sentinel);
 }
 
@@ -660,6 +683,8 @@ void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
     if (engine->cluster.is_on)
         rc_cluster_get_health(&engine->cluster, health);
     rc_sentinel_get_health(&engine->sentinel, health);
+    rc_replicas_get_health(&engine->replicas, health);
+    rc_scout_get_health(&engine->scout, health);
     if (health->ready && is_refused(&engine->context)) {
         health->ready = 0; /* what is loaded cannot be stored */
         snprintf(health->cause, sizeof health->cause, "%s", engine->context.refusal);
@@ -709,6 +734,12 @@ static void start_load(struct rc_engine *engine, struct rc_op *op)
 {
     set_deadlines(engine, op, op->ask.load.wait_timeout_ms);
     if (start_fetch(engine, op, &engine->leases.fetched))
+        return;
+    op->run.flight = NULL; /* it is in none yet */
+    if ((op->ask.flags & RC_REPLICA) &&
+        rc_call_ask_replica(
+            &engine->calls, op, &engine->leases.from_replica,
+            rc_context_after_ms(&engine->context, rc_call_timeout_ms(&engine->context, op))))
         return;
     op->run.bypassed_near = op->ask.near;
     rc_leases_load(&engine->leases, op);

@@ -21,6 +21,8 @@
 #include "engine/lock.h"
 #include "engine/ownership.h"
 #include "engine/login.h"
+#include "engine/replicas.h"
+#include "engine/scout.h"
 #include "engine/sentinel.h"
 #include "engine/topology.h"
 #include "engine/track.h"
@@ -30,6 +32,7 @@ struct rc_engine {
     struct rc_context context;
     struct rc_login login;
     struct rc_topology topology;
+    struct rc_replicas replicas;
     struct rc_cluster cluster;
     struct rc_track track;
     struct rc_calls calls;
@@ -37,6 +40,7 @@ struct rc_engine {
     struct rc_locks locks;
     struct rc_lends lends;
     struct rc_sentinel sentinel;
+    struct rc_scout scout;
     struct rc_ownership ownership;
     struct rc_near *near; /* NULL: none. The client's; outlives the engine */
     struct rc_fetches fetches;

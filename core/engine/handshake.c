@@ -61,6 +61,13 @@ static int write_tracking(const struct rc_link *link, struct rc_buf *out)
     return RC_MUTANT(NOLOOP) ? error | rc_command_text(out, "NOLOOP") : error;
 }
 
+static int write_readonly(const struct rc_link *link, struct rc_buf *out)
+{
+    (void)link;
+    int error = rc_command_head(out, 1);
+    return error | rc_command_text(out, "READONLY");
+}
+
 static int write_info(const struct rc_link *link, struct rc_buf *out)
 {
     (void)link;
@@ -171,7 +178,9 @@ void rc_handshake_judge_writes(struct rc_link *link, const rc_node *ping)
     bool was_read_only = link->is_read_only;
     bool is_well = link->role != RC_LINK_T || link->tracking;
     link->is_read_only = true;
-    if (rc_reply_is_error(ping, "MISCONF"))
+    if (link->role == RC_LINK_R)
+        link->is_read_only = false; /* it carries no writes */
+    else if (rc_reply_is_error(ping, "MISCONF"))
         rc_node_text(ping, link->cause);
     else if (link->identity.role == RC_SERVER_REPLICA)
         snprintf(link->cause, sizeof link->cause,
@@ -246,6 +255,13 @@ static enum rc_greeting read_info(struct rc_link *link, const struct rc_reply *r
     return RC_GREETING_GOES_ON;
 }
 
+/* Outside of a cluster every replica answers reads. */
+static bool is_no_cluster(const struct rc_link *link, const rc_node *error)
+{
+    (void)error;
+    return link->identity.mode != RC_SERVER_CLUSTER;
+}
+
 /* ---- the steps ------------------------------------------------------------------------------- */
 
 /* What a step asks, and what it makes of the answer. */
@@ -265,6 +281,7 @@ static const struct step {
     [RC_STEP_HELLO] = {"HELLO", write_hello, is_map, NULL, read_hello},
     [RC_STEP_SELECT] = {"SELECT", write_select, is_ok, is_first_database, read_select},
     [RC_STEP_TRACKING] = {"CLIENT TRACKING", write_tracking, is_ok, is_any_error, read_tracking},
+    [RC_STEP_READONLY] = {"READONLY", write_readonly, is_ok, is_no_cluster, NULL},
     /* Who may not ask INFO does not learn which server this is. */
     [RC_STEP_INFO] = {"INFO", write_info, is_long_text, is_any_error, read_info},
     [RC_STEP_PING] = {"PING", write_ping, is_pong, is_misconf, read_ping},
@@ -286,6 +303,9 @@ static const struct role {
                     {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_TRACKING, RC_STEP_INFO, RC_STEP_PING}}},
     [RC_LINK_X] = {"X", {4, {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_INFO, RC_STEP_PING}}},
     [RC_LINK_S] = {"S", {2, {RC_STEP_HELLO, RC_STEP_PING}}},
+    [RC_LINK_R] = {"R",
+                   {5,
+                    {RC_STEP_HELLO, RC_STEP_SELECT, RC_STEP_READONLY, RC_STEP_INFO, RC_STEP_PING}}},
 };
 
 /* Of one that was in use. */

@@ -38,7 +38,7 @@ int rc_handshake_write_auth(const struct rc_link *link, struct rc_buf *out);
 /* Whether the server would take a write, as its role and its answer to PING tell. */
 void rc_handshake_judge_writes(struct rc_link *link, const rc_node *ping);
 
-/* "W", "T", "X" or "S". */
+/* "W", "T", "X", "S" or "R". */
 const char *rc_handshake_role_name(enum rc_link_role role);
 
 /* It says who the client is; sentinels have users of their own, which never change. */

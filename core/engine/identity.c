@@ -88,6 +88,8 @@ static void read_line(struct rc_identity *identity, const char *line, size_t len
         read_id(identity->history, value, value_len);
     } else if ((value = value_in(line, len, "master_replid2", &value_len)) != NULL) {
         read_id(identity->earlier, value, value_len);
+    } else if ((value = value_in(line, len, "master_link_status", &value_len)) != NULL) {
+        identity->is_cut_off = value_len != 2 || memcmp(value, "up", 2) != 0;
     } else if ((value = value_in(line, len, "role", &value_len)) != NULL) {
         rc_node role = {.type = '$', .str = value, .len = value_len};
         read_role(identity, &role);

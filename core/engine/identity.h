@@ -28,6 +28,7 @@ enum { RC_SERVER_ID_SIZE = 41 }; /* 40 hex digits; "": not known */
 struct rc_identity {
     enum rc_server_role role;
     enum rc_server_mode mode;
+    bool is_cut_off; /* a replica that does not hear its master now */
     char run_id[RC_SERVER_ID_SIZE];
     char history[RC_SERVER_ID_SIZE]; /* master_replid */
     char earlier[RC_SERVER_ID_SIZE]; /* master_replid2: the history this one goes on with */

@@ -22,6 +22,8 @@ static void acquire(struct rc_flight *flight);
 static void on_flight_timer(void *context, struct rc_timer *timer);
 static void on_fetched(struct rc_receiver *receiver, struct rc_op *op, int status,
                        struct rc_reply *reply, const char *text);
+static void on_replica(struct rc_receiver *receiver, struct rc_op *op, int status,
+                       struct rc_reply *reply, const char *text);
 
 void rc_leases_init(struct rc_leases *leases, struct rc_context *context,
                     struct rc_topology *topology, struct rc_track *track)
@@ -31,6 +33,7 @@ void rc_leases_init(struct rc_leases *leases, struct rc_context *context,
     leases->topology = topology;
     leases->track = track;
     leases->fetched.take = on_fetched;
+    leases->from_replica.take = on_replica;
     rc_table_init(&leases->flights, &context->seed);
     rc_list_init(&leases->leading);
 }
@@ -355,6 +358,30 @@ void rc_leases_load(struct rc_leases *leases, struct rc_op *op)
     op->run.req = req;
     send(leases, req, rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key),
          answer_by_us(leases->context, op));
+}
+
+/* Whether what a replica says is a value that needs no newer one. */
+static bool is_whole_hit(const struct rc_leases *leases, const struct rc_reply *reply)
+{
+    const rc_node *value = &reply->nodes[0];
+    bool has_ttl = reply->count > 1 && reply->nodes[1].type == ':';
+    rc_result found = {.ttl_ms = has_ttl ? reply->nodes[1].integer : -2};
+    if (value->type != '$' ||
+        rc_entry_is_too_large(value->len, leases->context->options.max_value_bytes))
+        return false;
+    rc_entry_read(&found, value->str, value->len);
+    return !rc_entry_is_absent(found.kind) && !is_soft_expired(&found);
+}
+
+static void on_replica(struct rc_receiver *receiver, struct rc_op *op, int status,
+                       struct rc_reply *reply, const char *text)
+{
+    struct rc_leases *leases = RC_CONTAINER(receiver, struct rc_leases, from_replica);
+    op->run.from_replica = status == 0 && is_whole_hit(leases, reply);
+    if (op->run.from_replica)
+        rc_leases_first_answer(leases, op, 0, reply, text);
+    else
+        rc_leases_load(leases, op);
 }
 
 /* ---- acquiring ------------------------------------------------------------------------------- */

@@ -42,6 +42,8 @@ struct rc_leases {
     struct rc_topology *topology;
     struct rc_track *track;
     struct rc_receiver fetched; /* takes the first read of a load, where a fetch has made it */
+    struct rc_receiver
+        from_replica; /* or a replica was asked: its hit is an answer, nothing else */
 
     /* Engine only. */
     struct rc_table flights; /* by key; a key may have one of each purpose */

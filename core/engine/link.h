@@ -2,10 +2,10 @@
  * link - the protocol state of one connection: handshake, requests in order, answers in order,
  * pushes.
  *
- * What:    four kinds. W carries commands; T has client tracking on and carries what must be told
+ * What:    five kinds. W carries commands; T has client tracking on and carries what must be told
  *          of changes; X is lent to one caller after the other (lend.h); S leads to a sentinel
- *          (sentinel.h). A link is ready when its
- *          PING was answered with PONG: a server that loads its data answers everything before.
+ *          (sentinel.h); R leads to a replica, and carries reads (replicas.h). A link is ready when
+ *          its PING was answered with PONG: a server that loads its data answers everything before.
  *          Requests wait while it is not ready; what may be repeated is sent again on the next
  *          connection, but not over X.
  * Threads: the engine's owner.
@@ -33,7 +33,7 @@
 struct rc_server_node;
 struct rc_line; /* the driver's */
 
-enum rc_link_role { RC_LINK_W, RC_LINK_T, RC_LINK_X, RC_LINK_S, RC_LINK_ROLES };
+enum rc_link_role { RC_LINK_W, RC_LINK_T, RC_LINK_X, RC_LINK_S, RC_LINK_R, RC_LINK_ROLES };
 
 /* The steps of handshakes; each is one command and one answer. */
 enum rc_link_step {
@@ -41,7 +41,8 @@ enum rc_link_step {
     RC_STEP_HELLO,
     RC_STEP_SELECT,
     RC_STEP_TRACKING,
-    RC_STEP_INFO, /* which server it is */
+    RC_STEP_READONLY, /* a replica in a cluster shall answer reads, and not send them elsewhere */
+    RC_STEP_INFO,     /* which server it is */
     RC_STEP_PING,
     RC_LINK_STEPS
 };
@@ -66,7 +67,7 @@ struct rc_link {
     void (*on_gone)(struct rc_link *link);
     /* The driver's own: what moves this link's bytes. The engine never looks at it. */
     struct rc_line *line;
-    struct rc_server_node *node; /* the server at the other end */
+    struct rc_server_node *node; /* the server at the other end; of S and R: its master */
     /* News for the node. */
     void (*on_ready)(struct rc_link *link);
     void (*on_down)(struct rc_link *link);
@@ -193,7 +194,7 @@ void rc_link_lost(struct rc_link *link, const char *cause); /* connect failed, E
 void rc_link_feed(struct rc_link *link, const char *bytes, size_t len);
 void rc_link_sent(struct rc_link *link, size_t len);
 
-/* Of its role: "W", "T", "X" or "S". */
+/* Of its role: "W", "T", "X", "S" or "R". */
 const char *rc_link_name(const struct rc_link *link);
 
 /* Waiting for it makes no sense: the server does not let us in. */

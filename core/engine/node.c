@@ -297,6 +297,7 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
     node->news = *news;
     node->slots = 0;
     node->has_lost_slots = node->is_in_cluster = false;
+    rc_list_init(&node->replicas);
     forget_word(node);
     node->only_master = false;
     node->vouched_us = INT64_MAX;

@@ -90,6 +90,7 @@ struct rc_server_node {
     bool is_in_cluster;
     bool is_lonely; /* it has last said that it sees no majority of the masters */
     struct rc_voice voice;
+    struct rc_list replicas; /* servers that hold its data: replicas.h */
     /* What others say of the server, beside itself. */
     bool only_master; /* as a replica it is not the one that was meant */
     /* Up to when they say that it is the right one, and a cluster's masters that its slots are its

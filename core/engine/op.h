@@ -97,6 +97,7 @@ struct rc_run {
     struct rc_receiver *receiver; /* then: of its answer */
     uint16_t slot;      /* of ask.key, plus 1; 0: nobody has asked yet. rc_topology_slot_of's */
     bool bypassed_near; /* its answer comes past the near cache, which may hold an older one */
+    bool from_replica;  /* its answer is a replica's */
     bool is_running;
     uint64_t tag; /* as it was when submitted; stays while it leads */
     struct rc_flight *flight;

@@ -188,6 +188,7 @@ static void move(struct rc_sentinel *sentinel, const struct rc_voter *winner)
         sentinel->voters[i].turned_us = 0;
     rc_node_move(node, &address);
     rc_lends_on_move(sentinel->lends, node);
+    rc_replicas_forget(sentinel->replicas);
 }
 
 static bool is_word_good(const struct rc_sentinel *sentinel)
@@ -385,6 +386,16 @@ int64_t rc_sentinel_unvouched_since(struct rc_sentinel *sentinel, char why[RC_TE
     return sentinel->unvouched_us != 0 ? sentinel->unvouched_us : now_us;
 }
 
+struct rc_link *rc_sentinel_find_witness(const struct rc_sentinel *sentinel)
+{
+    for (uint32_t i = 0; i < sentinel->count; i++) {
+        struct rc_voter *voter = &sentinel->voters[i];
+        if (rc_link_is_ready(&voter->link) && is_fresh(voter) && names_node(voter))
+            return &voter->link;
+    }
+    return NULL;
+}
+
 /* ---- news of their links --------------------------------------------------------------------- */
 
 static struct rc_voter *voter_of(struct rc_link *link)
@@ -439,12 +450,14 @@ static int init_voter(struct rc_sentinel *sentinel, struct rc_voter *voter, uint
 }
 
 int rc_sentinel_init(struct rc_sentinel *sentinel, struct rc_context *context,
-                     struct rc_topology *topology, struct rc_lends *lends)
+                     struct rc_topology *topology, struct rc_lends *lends,
+                     struct rc_replicas *replicas)
 {
     memset(sentinel, 0, sizeof *sentinel);
     sentinel->context = context;
     sentinel->topology = topology;
     sentinel->lends = lends;
+    sentinel->replicas = replicas;
     sentinel->timer.fire = on_tick;
     struct rc_server_node *node = node_of(sentinel);
     uint32_t count = node->address.sentinel_count;

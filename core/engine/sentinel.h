@@ -16,14 +16,15 @@
  * Memory:  owns the links to the sentinels.
  * Errors:  RC_ERR_NOMEM from init. Why there is no master: to those who wait for it, as the cause
  *          of the node's links, and in health.
- * Not:     does not elect, and does not look at replicas. Does not know servers that the sentinels
- *          have not named, nor sentinels that the url does not name.
+ * Not:     does not elect, and does not look at replicas: scout asks for them. Does not know
+ *          servers that the sentinels have not named, nor sentinels that the url does not name.
  */
 #ifndef RC_SENTINEL_H
 #define RC_SENTINEL_H
 
 #include "engine/context.h"
 #include "engine/lend.h"
+#include "engine/replicas.h"
 #include "engine/topology.h"
 
 struct rc_voter; /* one sentinel */
@@ -33,6 +34,7 @@ struct rc_sentinel {
     struct rc_context *context;
     struct rc_topology *topology;
     struct rc_lends *lends;
+    struct rc_replicas *replicas;
     struct rc_voter *voters;
     uint32_t count; /* 0: the url names a server */
 
@@ -44,7 +46,8 @@ struct rc_sentinel {
 };
 
 int rc_sentinel_init(struct rc_sentinel *sentinel, struct rc_context *context,
-                     struct rc_topology *topology, struct rc_lends *lends);
+                     struct rc_topology *topology, struct rc_lends *lends,
+                     struct rc_replicas *replicas);
 void rc_sentinel_deinit(struct rc_sentinel *sentinel); /* after the links' shutdown */
 /* The client is closed: nobody is asked any longer. */
 void rc_sentinel_shutdown(struct rc_sentinel *sentinel);
@@ -53,6 +56,8 @@ void rc_sentinel_shutdown(struct rc_sentinel *sentinel);
 bool rc_sentinel_may_open(struct rc_sentinel *sentinel);
 /* rc_link's unvouched_since, of the node's links. */
 int64_t rc_sentinel_unvouched_since(struct rc_sentinel *sentinel, char why[RC_TEXT_SIZE]);
+/* A link to one that names the master, and has been heard of lately. NULL: there is none. */
+struct rc_link *rc_sentinel_find_witness(const struct rc_sentinel *sentinel);
 /* Adds to what the node says of itself what the sentinels say of it. */
 void rc_sentinel_get_health(const struct rc_sentinel *sentinel, rc_health *health);
 

@@ -85,12 +85,14 @@ local function fail_all(failed, list, first, last, slot, status, action)
     end
 end
 
--- Writes keys first..last as MGETs.
-local function write_mgets(cache, slot, list, first, last)
+-- Writes keys first..last as MGETs. reads: of calls.reads.
+local function write_mgets(cache, slot, list, first, last, reads)
     local prefix = cache._prefix
-    -- What comes past the near cache takes older copies out of it, as a write does.
-    local add = cache._view and core_command.argument_written or core_command.argument
-    local status = core_command.begin(slot, constants.RETRY)
+    -- What comes past the near cache takes older copies out of it, as a write does; what a replica
+    -- says is no reason.
+    local add = cache._view and reads == 0 and core_command.argument_written
+        or core_command.argument
+    local status = core_command.begin(slot, constants.RETRY + reads)
     while status == 0 and first <= last do
         local chunk_last = math.min(first + KEYS_PER_MGET - 1, last)
         status = core_command.command(slot, chunk_last - first + 2)
@@ -245,11 +247,12 @@ local function read_mget(cache, list, count, own, found)
         fail_all(found.failed, list, 1, count, nil, reason, "read")
         return
     end
-    local deadline = deadline_of(cache, own, count, KEYS_PER_WRITE)
+    local deadline, reads = deadline_of(cache, own, count, KEYS_PER_WRITE), calls.reads(cache, own)
     for first = 1, count, KEYS_PER_WRITE do
         local last = math.min(first + KEYS_PER_WRITE - 1, count)
         local status = has_time(cache, slot, own, deadline)
-            and send(cache, slot, write_mgets(cache, slot, list, first, last)) or constants.TIMEOUT
+            and send(cache, slot, write_mgets(cache, slot, list, first, last, reads))
+            or constants.TIMEOUT
         if status == 0 then
             read_mgets(cache, slot, list, first, last, found)
         else
@@ -279,7 +282,7 @@ end
 ---Reads many keys: those that are not near in one round trip. Never runs a loader. A value within
 ---its grace window counts as a value.
 ---@param keys string[] doubles are asked for once; an empty list sends nothing
----@param opts? table timeout, cancelTag, near, maxStale, fresh, copy (as Cache:get)
+---@param opts? table timeout, cancelTag, near, maxStale, fresh, copy, reads (as Cache:get)
 ---@return table<string, any> values by key; a miss has none
 ---@return table<string, redcache.Error> errors by key; empty when all went well
 ---@return table<string, boolean> negatives true for keys that are remembered as "no such thing"
@@ -294,7 +297,8 @@ function batch.getMulti(self, keys, opts)
     end
     local found = new_found()
     local list, count = distinct(self, keys, found.failed, "read")
-    local use_near = self._view and not (own and (own.fresh or own.near == false))
+    local use_near = self._view
+        and not (own and (own.fresh or own.near == false or own.reads == "replica"))
     if use_near then
         list, count = read_near(self, list, count, own or {}, found)
     end

@@ -33,6 +33,7 @@ local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local take, await, fail = calls.take, calls.await, calls.fail
 local give = core_slot.give
 local HIT, WANT_TTL, NOT_WAITED = constants.HIT, constants.WANT_TTL, constants.NOT_WAITED
+local REPLICA = constants.REPLICA
 local KIND_NEGATIVE = constants.KIND_NEGATIVE
 local KIND_PLAIN = constants.KIND_PLAIN
 
@@ -68,7 +69,8 @@ local function make(client, prefix, settings)
         _scheduler = scheduler,
         _wait = scheduler.wait,
         _make = make,
-        _read_flags = settings.grace > 0 and WANT_TTL or 0,
+        _read_flags = (settings.grace > 0 and WANT_TTL or 0)
+            + (settings.reads == "replica" and REPLICA or 0),
         -- Starts low: a read that hits is the cheapest first guess.
         _miss_ratio = 0,
         _counters = {
@@ -152,12 +154,12 @@ local function take_for(self, opts, place, method, action, key)
 end
 
 -- The slow end of get: anything but a plain hit.
-local function get_other(self, slot, status, key)
+local function get_other(self, slot, status, key, own)
     local result, counters = slot.result, self._counters
     if status ~= 0 then
         local err = fail(slot, status, "read", key)
         if err.code == "unavailable" or err.code == "timeout" or err.code == "cannotWait" then
-            local found, value = near.stale(self, key)
+            local found, value = near.stale(self, key, own)
             if found then
                 counters.stale = counters.stale + 1
                 return value, nil, "stale"
@@ -201,16 +203,22 @@ local function get_other(self, slot, status, key)
     return nil
 end
 
+-- The flags of a read with options of its own.
+local function own_flags(self, own)
+    return (self._settings.grace > 0 and WANT_TTL or 0) + calls.reads(self, own)
+end
+
 -- Reads from Redis. own: the checked options of the call, or nil.
 local function get_redis(self, slot, key, own)
     local counters = self._counters
     local view = self._view
     local status
-    if view ~= nil and not (own and own.near == false) then
+    if view ~= nil and not (own and (own.near == false or own.reads == "replica")) then
         counters.nearMisses = counters.nearMisses + 1
         status = core_near.view_read(view, slot, key, own and own.fresh and constants.FRESH or 0)
     else
-        status = core_entry.get(slot, self._prefix, key, self._read_flags)
+        status = core_entry.get(slot, self._prefix, key, own and own_flags(self, own)
+            or self._read_flags)
     end
     status = await(self, slot, status)
     local codec = self._settings.codec
@@ -227,14 +235,16 @@ local function get_redis(self, slot, key, own)
         counters.hits = counters.hits + 1
         return value, nil, "redis"
     end
-    return get_other(self, slot, status, key)
+    return get_other(self, slot, status, key, own)
 end
 
 ---Reads a value. Never runs a loader. Tables from "l0" and "near" are shared by all readers of this
 ---Lua state: treat them as read-only, or ask for a copy.
 ---@param key string
 ---@param opts? table timeout (seconds), cancelTag, near (false: ask Redis), maxStale (seconds),
----fresh (true: nothing older than a write acknowledged before this call), copy
+---fresh (true: nothing older than a write acknowledged before this call), copy, reads ("replica": a
+---replica may answer, whose answer is older than the master's by its replication lag, which has no
+---bound; the near cache is left alone; "master")
 ---@return any value nil with a source: "no such thing" is remembered; nil without: a miss or err
 ---@return redcache.Error|nil err decode (with decodeErrors = "error"), tooLarge, timeout,
 ---cancelled, unavailable, overload, closed, redis, cannotWait
@@ -283,10 +293,11 @@ end
 
 -- Reads a key for what surrounds its value; the caller gives the slot back.
 local function read(self, key, flags, opts, method, action)
-    local slot, reason, fault = take_for(self, opts, "call", method, action, key)
+    local slot, own, fault = take_for(self, opts, "look", method, action, key)
     if slot == nil then
-        return nil, reason, fault
+        return nil, own, fault
     end
+    flags = flags + calls.reads(self, own)
     local status = await(self, slot, core_entry.get(slot, self._prefix, key, flags))
     if status ~= 0 then
         return nil, fail(slot, status, action, key)
@@ -297,7 +308,7 @@ end
 ---Whether a value stands under the key. "No such thing" entries and running loads count as absent,
 ---and so does what this version does not know how to read (its payload is not decoded here).
 ---@param key string
----@param opts? table timeout, cancelTag
+---@param opts? table timeout, cancelTag, reads (as Cache:get)
 ---@return boolean|nil exists
 ---@return redcache.Error|true|nil err or, with false, true where "no such thing" is remembered
 function Cache:exists(key, opts)
@@ -326,7 +337,7 @@ end
 
 ---How long a value still lives.
 ---@param key string
----@param opts? table timeout, cancelTag
+---@param opts? table timeout, cancelTag, reads (as Cache:get)
 ---@return number|redcache.Forever|nil ttl seconds, exact to the millisecond; 0 within the grace
 ---window; FOREVER without expiry; nil where there is no value
 ---@return redcache.Error|nil err
@@ -514,7 +525,8 @@ end
 ---tracking (copies can be kept near), down (seconds since there is no connection), server ("redis
 ---7.0.15"), mode ("standalone", "cluster"), address, cause (texts; why it is not ready or not
 ---tracking, "" where there is nothing to say), off (what this server, or our user there, cannot do:
----"tracking", "identity", "databases" = why)
+---"tracking", "identity", "databases", "replicas" = why), replicas (once reads were meant for them:
+---by address, "" for one that is asked, else why it is not)
 ---@return redcache.Error|nil err closed
 function Cache:health()
     local err = core_client.closed(self._client, "read health")

@@ -11,6 +11,7 @@
 -- Not:    no closure, no table: these stand on the way of every hit. What may throw while a slot
 --         holds a lease or lock runs protected (remember.lua, lock.lua).
 
+local constants = require("redcache.core.constants")
 local core_command = require("redcache.core.command")
 local core_slot = require("redcache.core.slot")
 
@@ -36,6 +37,15 @@ function calls.take(client, own, action, key)
         customize(slot, own.timeout, own.cancelTag)
     end
     return slot
+end
+
+---What a read asks the core for, under the options of its call: REPLICA where a replica may answer.
+---@param cache redcache.Cache
+---@param own table|nil options: reads, fresh
+---@return integer flags
+function calls.reads(cache, own)
+    local reads = own and own.reads or cache._settings.reads
+    return reads == "replica" and not (own and own.fresh) and constants.REPLICA or 0
 end
 
 ---Waits for what was started in the slot.

@@ -259,14 +259,15 @@ local function barrier(cache, deadline, tag)
 end
 
 ---near.hit under the options of a call.
----@param opts table near, maxStale, fresh, copy, cancelTag; nil fields: the cache's
+---@param opts table near, maxStale, fresh, copy, reads, cancelTag; nil fields: the cache's
 ---@param deadline number|nil as core_clock.deadline: with fresh, until when the answer has to be
 ---there
 ---@return string|nil source
 ---@return any value
 function near.find(cache, key, opts, deadline)
     local view = cache._view
-    if view == nil or opts.near == false or cache._client.handle == nil then
+    if view == nil or opts.near == false or opts.reads == "replica"
+        or cache._client.handle == nil then
         return nil
     end
     local copy = opts.copy
@@ -288,11 +289,13 @@ function near.find(cache, key, opts, deadline)
 end
 
 ---Where Redis cannot be reached and the cache has a grace window: a copy that is not known
----coherent is better than nothing.
+---coherent is better than nothing. Not for who reads from replicas.
+---@param opts table|nil of the call: reads
 ---@return boolean found
 ---@return any value
-function near.stale(cache, key)
-    if cache._view == nil or cache._settings.grace <= 0 or cache._client.handle == nil then
+function near.stale(cache, key, opts)
+    if cache._view == nil or (opts and opts.reads == "replica")
+        or cache._settings.grace <= 0 or cache._client.handle == nil then
         return false
     end
     local outcome = view_get(cache._view, key, cache._max_stale)
@@ -345,7 +348,7 @@ function near.attach(cache, prefix, settings)
     cache._max_stale = core_near.stale_us(settings.maxStale)
     cache._copy, cache._guard = settings.copy, settings.guard
     cache.near = setmetatable({ _cache = cache }, Near)
-    if not with then
+    if not with or settings.reads == "replica" then
         return
     end
     cache._view = core_near.new_view(client, prefix, with)

@@ -31,10 +31,11 @@ function options.is_ttl(ttl)
     return ttl == FOREVER or (type(ttl) == "number" and ttl > 0 and ttl <= MAX_TTL)
 end
 
--- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls
+-- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls |
+--       near | zone
 -- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
---       remember, rememberForever), write (set, setMulti), count (incr, decr, incrFloat), call
---       (all that talk to Redis), lock
+--       remember, rememberForever), look (those, exists, ttl), write (set, setMulti), count (incr,
+--       decr, incrFloat), call (all that talk to Redis), lock
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -65,6 +66,11 @@ local DECLARED = {
         among = { "blocking", "resty", "coroutine", "luv", "cqueues", "copas" } },
     { "driver", "choice", "loop", at = "new", among = { "loop", "thread" } },
     { "namespace", "string", "", at = "new", min = 0, max = 4096 },
+
+    -- Replicas.
+    { "zone", "zone", nil, at = "new" },
+    { "reads", "choice", nil, at = "look", among = { "master", "replica" } },
+    { "reads", "choice", "master", at = "namespace", among = { "master", "replica" } },
 
     -- Entries.
     { "ttl", "ttl", 300, at = "namespace" },
@@ -119,9 +125,10 @@ local DECLARED = {
 local ACCEPTED = {
     new = { "new", "namespace" },
     namespace = { "namespace" },
-    load = { "load", "read", "call" },
+    load = { "load", "read", "look", "call" },
     put = { "load", "call" },
-    read = { "read", "call" },
+    read = { "read", "look", "call" },
+    look = { "look", "call" },
     write = { "write", "call" },
     count = { "count", "call" },
     call = { "call" },
@@ -141,6 +148,9 @@ local L0 = {
     { "entries", "integer", 8192, min = 1, max = 2 ^ 20, region = true },
     { "bytes", "integer", 16 * 1024 * 1024, min = 1024, max = 2 ^ 36, region = true },
 }
+
+-- What the option zone may hold, in all.
+local ZONE_BYTES = 4096
 
 local function range(row, unit)
     return unit .. " from " .. string.format("%.14g", row.min) .. " to "
@@ -174,6 +184,17 @@ local CHECKS = {
     end,
     tls = function(_, value)
         return value == "off", nil, nil, hints.TLS
+    end,
+    zone = function(_, value)
+        local expected = 'list of addresses ("10.0.1.7", "10.0.1.7:7003", "10.0.1.*")'
+        for _, address in ipairs(type(value) == "table" and value or {}) do
+            if type(address) ~= "string" or not string.find(address, "^[^%s%c,*]*%*?$")
+                or address == "" then
+                return false, expected
+            end
+        end
+        local text = type(value) == "table" and value[1] and table.concat(value, ",")
+        return text and #text <= ZONE_BYTES, expected, text
     end,
     ["function"] = function(_, value)
         return type(value) == "function", "function"
@@ -345,6 +366,10 @@ function options.read(into, given, place, method)
             value = resolved
         end
         into[name] = value
+    end
+    if given.reads == "replica" and given.fresh then
+        return nil, "bad option 'reads' to " .. method .. ": with fresh = true the master answers:"
+            .. " leave one of the two out"
     end
     return into
 end

@@ -41,7 +41,8 @@ local remember = {}
 local function load_flags(settings)
     return bor(settings.grace > 0 and constants.WANT_TTL or 0,
         settings.strict and constants.STRICT or 0,
-        settings.renew and 0 or constants.NO_RENEW)
+        settings.renew and 0 or constants.NO_RENEW,
+        settings.reads == "replica" and not settings.fresh and constants.REPLICA or 0)
 end
 
 ---Prepares settings for loads: once per cache, and per call where a call brings options.
@@ -60,6 +61,9 @@ local function call_settings(cache, opts, method)
         message = options.grace_fault(opts.grace, settings.plain, method)
         if message then
             return nil, message
+        end
+        if opts.reads == "replica" then
+            settings.near = false
         end
         remember.prepare(settings)
     end
@@ -158,7 +162,7 @@ local function timed_out(cache, slot, fn, settings)
         local found, value
         if band(slot.result.flags, constants.WAITED) == 0 then
             -- Redis itself is silent: it is not asked again.
-            found, value = near.stale(cache, slot.key)
+            found, value = near.stale(cache, slot.key, settings)
         else
             found, value = read_again(cache, slot, settings)
         end
@@ -193,7 +197,7 @@ local function lead(cache, slot, ttl, fn, settings)
     counters.misses = counters.misses + 1
     cache._miss_ratio = cache._miss_ratio + (1 - cache._miss_ratio) * NEWEST
     if band(slot.result.flags, DEGRADED) ~= 0 then
-        local found, stale = near.stale(cache, slot.key)
+        local found, stale = near.stale(cache, slot.key, settings)
         if found then
             load.release(cache, slot)
             counters.stale = counters.stale + 1
@@ -262,8 +266,8 @@ end
 
 -- Where nothing can be waited for there is no lease either: the loader's value is the caller's
 -- alone.
-local function load_at_once(cache, key, fn)
-    local found, stale = near.stale(cache, key)
+local function load_at_once(cache, key, fn, settings)
+    local found, stale = near.stale(cache, key, settings)
     if found then
         cache._counters.stale = cache._counters.stale + 1
         return stale, nil, "stale"
@@ -278,7 +282,7 @@ local function ask(cache, key, ttl, fn, settings, left)
     if err then
         return nil, err
     elseif not cache._scheduler.can_wait() then
-        return load_at_once(cache, key, fn)
+        return load_at_once(cache, key, fn, settings)
     end
     local reloads = settings.reloads
     local deadline, slot, value, source, flag, began
@@ -348,7 +352,8 @@ end
 ---@param ttl number|redcache.Forever|nil seconds above 0; nil: the cache's ttl
 ---@param fn fun(key: string, ctx: redcache.Context): any, any, any
 ---@param opts? table timeout, waitTimeout, leaseTtl, maxLoadTime, negativeTtl, errorTtl, grace,
----onTimeout, strict, renew, reloads, cancelTag, near, maxStale, fresh, copy (as Cache:get)
+---onTimeout, strict, renew, reloads, cancelTag, near, maxStale, fresh, copy, reads (as Cache:get; a
+---value that a replica has is a hit, all else is decided at the master)
 ---@return any value nil with a source: there is no such thing; nil without: see err
 ---@return redcache.Error|nil err badTtl, loaderFailed, recursive, timeout, cancelled, encode,
 ---decode, tooLarge (the key), overload, closed, redis; unavailable only with strict

@@ -78,6 +78,28 @@ describe("a user of a cluster with the least rights", function()
         end)
     end
 
+    for _, missing in ipairs({ "+readonly", "" }) do
+        it("reads from replicas, with all rights but " .. missing, function()
+            local pair = cluster.start({ masters = 1, replicas = 1 })
+            local ok, err = pcall(function()
+                give_rights(pair.nodes, without(RIGHTS .. " +readonly", missing))
+                cache = redcache.new({ url = pair.nodes[1]:url("ann:one"), near = false,
+                    commandTimeout = 2, reads = "replica" })
+                local replica = ("127.0.0.1:%d/0"):format(pair.nodes[2].port)
+                clock.wait_until(function()
+                    assert.is_nil((select(2, cache:get("k"))))
+                    local why = cache:health().replicas[replica]
+                    return why and (missing == "" and why == "" or why:find("'readonly'", 1, true))
+                end, 10, "the replica's word")
+                local before = cache:stats().replicaReads
+                assert.is_nil((select(2, cache:get("k"))))
+                assert.equal(missing == "" and 1 or 0, cache:stats().replicaReads - before)
+            end)
+            pair:stop()
+            assert(ok, err)
+        end)
+    end
+
     it("is told that +asking is missing, where it is needed", function()
         open(without(RIGHTS, "+asking"))
         assert(cache:set("k", 1, 60))
@@ -113,6 +135,21 @@ describe("a sentinels' user with the least rights", function()
         clock.wait_until(function() return count_listeners() == 1 end, 5, "the subscription")
         assert.equal("", cache:health().cause)
     end)
+
+    for _, right in ipairs({ "+sentinel|replicas", "" }) do
+        it("tells of replicas" .. (right == "" and ", but not without a right" or ""), function()
+            give_rights(bed.sentinels, RIGHTS .. " " .. right)
+            cache = redcache.new({ url = bed:url(), sentinelUser = "ann", sentinelPassword = "one",
+                commandTimeout = 2, near = false, reads = "replica" })
+            clock.wait_until(function()
+                assert.is_nil((select(2, cache:get("k"))))
+                local off = cache:health().off.replicas
+                return right == "" and off and off:find("'sentinel|replicas'", 1, true)
+                    or right ~= "" and cache:stats().replicaReads > 0
+            end, 10, "the sentinel's word")
+            assert.equal(right ~= "", cache:stats().replicaReads > 0)
+        end)
+    end
 
     for _, missing in ipairs({ "+subscribe", "&+switch-master" }) do
         it(("goes without news where %s is missing"):format(missing), function()

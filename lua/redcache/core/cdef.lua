@@ -114,7 +114,12 @@ enum {
     /* rc_load, rc_view_load: the caller cannot read what this slot's last result has found, and
        wants it loaded again. The lease takes its place if it still stands there; anything else that
        stands there is a hit */
-    RC_REPLACE = 1024
+    RC_REPLACE = 1024,
+    /* rc_get, rc_get_under, rc_begin (every command of the batch only reads): a replica may answer.
+       Its answer is older than the master's by its replication lag, which has no bound. Where none
+       answers within half of the time that is left, or with an error, the master is asked. rc_load:
+       a value that a replica has is a hit; anything else it says is left to the master */
+    RC_REPLICA = 2048
 };
 
 /* States of a lock handle. */
@@ -234,6 +239,10 @@ typedef struct rc_options {
     size_t sentinel_password_len;
     int32_t auth;                /* 1: who we are is asked for, and changes: see rc_authenticate */
     int32_t tls;                 /* RC_TLS_BY_URL; RC_TLS_OFF: credentials may go in the clear */
+    /* "host,host:port,10.0.1.*", at most 4096 bytes: replicas at these addresses (a "*" ends a
+       beginning) are asked before others. As the cluster, the sentinels or the master name them */
+    const char *zone;
+    size_t zone_len;
 } rc_options;
 
 /* Where credentials change, they go to a host that is not this machine over TLS alone, unless
@@ -274,7 +283,8 @@ enum {
     RC_OPTION_SENTINEL_USER = 21,
     RC_OPTION_SENTINEL_PASSWORD = 22,
     RC_OPTION_AUTH = 23,
-    RC_OPTION_TLS = 24
+    RC_OPTION_TLS = 24,
+    RC_OPTION_ZONE = 25
 };
 typedef struct rc_refusal {
     int32_t option;    /* RC_OPTION_* */
@@ -366,6 +376,8 @@ typedef struct rc_stats {
     uint64_t noscript;       /* scripts Redis had forgotten */
     uint64_t redirections;   /* MOVED and ASK of a cluster, that were followed */
     uint64_t map_refreshes;  /* questions for a cluster's slot map */
+    uint64_t replica_reads;  /* requests that a replica has answered */
+    uint64_t replica_fallbacks; /* requests that one was asked, and then the master */
     uint64_t timeouts;
     uint64_t leases;         /* leases acquired */
     uint64_t lease_waits;    /* times a load was found running elsewhere */
@@ -399,6 +411,10 @@ typedef struct rc_health {
     /* what this server, or our user there, cannot do, a line each: "tracking: why\n", "identity"
        (another server at the same address is told by its role alone), "databases"; "" nothing */
     char off[512];
+    /* replicas that reads were meant for, a line each: "127.0.0.1:7003\n" is connected, else why it
+       is not asked behind a tab; as many as there is room for. "" none, or nobody has asked for
+       one */
+    char replicas[2048];
 } rc_health;
 
 int rc_abi(void);

@@ -112,6 +112,7 @@ local STATS = {
     requests = "requests", bytesOut = "bytes_out", bytesIn = "bytes_in", pushes = "pushes",
     connects = "connects", disconnects = "disconnects", retries = "retries",
     noscript = "noscript", redirections = "redirections", mapRefreshes = "map_refreshes",
+    replicaReads = "replica_reads", replicaFallbacks = "replica_fallbacks",
     timeouts = "timeouts", leases = "leases", leaseWaits = "lease_waits",
     leasesLost = "leases_lost", heartbeats = "heartbeats", shared = "shared",
     degradedLoads = "degraded", locks = "locks", locksLost = "locks_lost",
@@ -144,6 +145,15 @@ local function read_off(text)
     return off
 end
 
+-- "address\twhy\n..." as {address = "why", ...}
+local function read_replicas(text)
+    local replicas = {}
+    for address, why in string.gmatch(text, "([^\t\n]+)\t?([^\n]*)\n") do
+        replicas[address] = why
+    end
+    return replicas
+end
+
 ---@return table health
 function core_client.health(client)
     local health = ffi.new("rc_health")
@@ -155,6 +165,7 @@ function core_client.health(client)
         server = ffi.string(health.server),
         mode = ffi.string(health.mode),
         off = read_off(ffi.string(health.off)),
+        replicas = read_replicas(ffi.string(health.replicas)),
         address = ffi.string(health.address),
         cause = ffi.string(health.cause),
     }

@@ -44,6 +44,7 @@ local OPTIONS = {
     [C.RC_OPTION_MAX_BYTES] = "maxBytes",
     [C.RC_OPTION_CLOCK] = "clock",
     [C.RC_OPTION_DRIVER] = "scheduler",
+    [C.RC_OPTION_ZONE] = "zone",
 }
 
 ---The ranges of the core's numbers, in its own units (times: milliseconds).
@@ -80,6 +81,8 @@ function core_handle.open(settings, driver)
     o.sentinel_user, o.sentinel_user_len = settings.sentinelUser, #settings.sentinelUser
     o.sentinel_password = settings.sentinelPassword
     o.sentinel_password_len = #settings.sentinelPassword
+    local zone = settings.zone or ""
+    o.zone, o.zone_len = zone, #zone
     o.connect_timeout_ms = milliseconds(settings.connectTimeout)
     o.command_timeout_ms = milliseconds(settings.commandTimeout)
     o.max_value_bytes = settings.maxValue
