@@ -47,6 +47,15 @@ describe("redcache-sim", function()
         assert.is_true(events > 500 * seeds, "histories in which nothing happens: " .. result.out)
     end)
 
+    it("finds none where replicas answer some of a cluster's reads", function()
+        local result = run("redcache-sim", "--cluster", "--replicas", "--seeds",
+            math.ceil(SEEDS / 4))
+        local _, _, violations = verdict(result)
+        assert.equal(0, violations, result.out)
+        local trace = run("redcache-sim", "--cluster", "--replicas", "--seeds", "3", "--trace").out
+        assert.is_truthy(trace:find("a replica's word of k", 1, true))
+    end)
+
     it("tells the same history for the same seed, and another for another", function()
         local first = run("redcache-sim", "--seeds", "1", "--from", "7", "--trace").out
         assert.is_true(#first > 10000)
@@ -59,7 +68,8 @@ describe("redcache-sim", function()
     end)
 
     it("refuses arguments it does not know, and tells which it does", function()
-        local wrong = { { "--seeds" }, { "--seeds", "-3" }, { "--from", "x" }, { "more" } }
+        local wrong = { { "--replicas" }, { "--seeds" }, { "--seeds", "-3" }, { "--from", "x" },
+            { "more" } }
         for _, arguments in ipairs(wrong) do
             local result = run("redcache-sim", unpack(arguments))
             assert.equal(2, result.exit)

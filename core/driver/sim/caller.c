@@ -9,9 +9,24 @@
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+/* A replica's answer may be of any age; the master's, where it has to answer, may not. */
+static void begin_replica_read(struct sim_caller *caller)
+{
+    struct rc_op *op = sim_caller_op(caller, RC_OP_GET);
+    sim_caller_keep_key(caller);
+    op->ask.flags = RC_REPLICA;
+    op->ask.expect = 2;
+    sim_caller_claim(caller, 0, "a get for replicas");
+    sim_caller_submit(caller, sim_caller_timeout_ms(caller));
+}
+
 static void begin_read(struct sim_caller *caller)
 {
     struct sim_world *world = sim_caller_world(caller);
+    if (world->asks_replicas && sim_dice_falls(&world->dice, 400)) {
+        begin_replica_read(caller);
+        return;
+    }
     bool is_near = !sim_dice_falls(&world->dice, 100);
     bool is_fresh = is_near && sim_dice_falls(&world->dice, 100);
     if (is_near && !is_fresh && sim_caller_look_near(caller)) {
@@ -35,9 +50,11 @@ static void begin_read(struct sim_caller *caller)
 static void end_read(struct sim_caller *caller)
 {
     const rc_result *result = &caller->op.result;
-    if (result->outcome == RC_HIT)
+    if (caller->op.run.from_replica && result->outcome == RC_HIT)
+        sim_oracle_once(sim_caller_world(caller), &caller->claim, result->data, result->len);
+    else if (result->outcome == RC_HIT)
         sim_oracle_saw(sim_caller_world(caller), &caller->claim, result->data, result->len);
-    else if (result->outcome == RC_MISS)
+    else if (result->outcome == RC_MISS && !caller->op.run.from_replica)
         sim_oracle_saw_nothing(sim_caller_world(caller), &caller->claim);
     sim_caller_rest(caller);
 }

@@ -25,7 +25,10 @@ void sim_caller_begin_load(struct sim_caller *caller)
         .lease_ttl_ms = (int32_t)world->weather.lease_ttl_ms,
         .max_load_ms = MAX_LOAD_MS,
         .wait_timeout_ms = (int32_t)sim_dice_between(&world->dice, 300, WAIT_MAX_MS)};
-    op->ask.near = (op->ask.load.flags & RC_SCRIPT_FIRST) == 0;
+    bool is_for_replicas = world->asks_replicas && !(op->ask.load.flags & RC_SCRIPT_FIRST) &&
+                           sim_dice_falls(&world->dice, 300);
+    op->ask.flags = is_for_replicas ? RC_REPLICA : 0;
+    op->ask.near = (op->ask.load.flags & RC_SCRIPT_FIRST) == 0 && !is_for_replicas;
     op->ask.near_group = 0;
     op->ask.near_ttl_us = 0;
     op->ask.expect = 2; /* its first read: with the TTL */
@@ -111,6 +114,8 @@ void sim_caller_end_load(struct sim_caller *caller)
     }
     if (result->outcome == RC_HIT && (result->flags & RC_DEGRADED))
         sim_oracle_read(world, &caller->claim, result->data, result->len);
+    else if (result->outcome == RC_HIT && caller->op.run.from_replica)
+        sim_oracle_once(world, &caller->claim, result->data, result->len);
     else if (result->outcome == RC_HIT)
         sim_oracle_saw(world, &caller->claim, result->data, result->len);
     else if (result->outcome == RC_FAILED &&

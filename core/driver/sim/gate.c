@@ -100,6 +100,21 @@ __attribute__((format(printf, 2, 3))) static void say(const struct sim_wire *wir
     sim_must(rc_buf_append(&wire->peer->output, text, (size_t)len));
 }
 
+static void tell_server(const struct sim_wire *wire, int number)
+{
+    say(wire, "*3\r\n$9\r\nsimulated\r\n:%d\r\n$40\r\n%040d\r\n", FIRST_PORT + number, number + 1);
+}
+
+/* The other one of a master's shard is taken for its replica, whatever it is now. */
+static void tell_range(const struct sim_wire *wire, int first, int last, int owner)
+{
+    bool names_replica = wire->world->asks_replicas;
+    say(wire, "*%d\r\n:%d\r\n:%d\r\n", names_replica ? 4 : 3, first, last);
+    tell_server(wire, owner);
+    if (names_replica)
+        tell_server(wire, owner ^ 1);
+}
+
 /* Ranges of one owner that lie side by side are told as one. */
 static void tell_slots(const struct sim_wire *wire)
 {
@@ -116,8 +131,7 @@ static void tell_slots(const struct sim_wire *wire)
                 i++;
             count += owner != SIM_NOBODY && pass == 0;
             if (owner != SIM_NOBODY && pass == 1)
-                say(wire, "*3\r\n:%d\r\n:%d\r\n*3\r\n$9\r\nsimulated\r\n:%d\r\n$40\r\n%040d\r\n",
-                    first, world->last_slots[i], FIRST_PORT + owner, owner + 1);
+                tell_range(wire, first, world->last_slots[i], owner);
         }
     }
 }
@@ -169,7 +183,7 @@ struct keys {
 static struct keys keys_of(const struct sim_wire *wire)
 {
     static const char without[] = " auth client command config dbsize echo flushall flushdb hello "
-                                  "info ping quit reset script select time wait ";
+                                  "info ping quit readonly reset script select time wait ";
     static const char many[] = " del exists mget touch unlink ";
     const struct rc_text *args = wire->request.args;
     uint32_t count = wire->request.count;
@@ -205,6 +219,11 @@ static struct look look_at(const struct sim_node *node, struct keys keys)
     return look;
 }
 
+static bool is_read(const struct sim_wire *wire)
+{
+    return rc_text_is_among(" exists get mget pttl ", wire->request.args[0]);
+}
+
 /* Whether the node itself does a command with these keys. Else it has said what is to be done. */
 static bool takes(const struct sim_wire *wire, struct keys keys, bool asks)
 {
@@ -214,6 +233,8 @@ static bool takes(const struct sim_wire *wire, struct keys keys, bool asks)
     const struct sim_node *heir = wire->world->moves[place].heir;
     bool leaves = heir != NULL && wire->world->holders[place] == node;
     int owner = node->beliefs[place].owner;
+    bool is_replicas = wire->is_readonly && !sim_world_is_master(node) &&
+                       owner == (node->number ^ 1) && is_read(wire);
     if (!look.is_one_slot)
         say(wire, "-CROSSSLOT Keys in request don't hash to the same slot\r\n");
     else if (node->is_down)
@@ -225,7 +246,7 @@ static bool takes(const struct sim_wire *wire, struct keys keys, bool asks)
         say(wire, "-TRYAGAIN Multiple keys request during rehashing of slot\r\n");
     else if (owner == node->number && leaves && look.missing > 0)
         say(wire, "-ASK %d simulated:%d\r\n", look.slot, FIRST_PORT + heir->number);
-    else if (owner != node->number && !(heir == node && asks))
+    else if (owner != node->number && !is_replicas && !(heir == node && asks))
         say(wire, "-MOVED %d simulated:%d\r\n", look.slot, FIRST_PORT + owner);
     else
         return true;
@@ -242,6 +263,11 @@ static void do_command(struct sim_wire *wire, const char *bytes, size_t len)
     wire->asks = false;
     if (wire->request.count > 0 && rc_text_is(args[0], "ASKING")) {
         wire->asks = true;
+        say(wire, "+OK\r\n");
+        return;
+    }
+    if (wire->request.count > 0 && rc_text_is(args[0], "READONLY")) {
+        wire->is_readonly = true;
         say(wire, "+OK\r\n");
         return;
     }

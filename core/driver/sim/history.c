@@ -74,6 +74,7 @@ void sim_history_init(struct sim_world *world, const struct sim_history_options 
     world->seed = seed;
     world->dice.state = seed * UINT64_C(0x2545f4914f6cdd1d) + 1;
     world->is_traced = options->is_traced;
+    world->asks_replicas = options->is_cluster && options->asks_replicas;
     world->now_us = 1000000;
     world->unix_us = INT64_C(1700000000000000);
     world->stepped_us = INT64_MIN;

@@ -17,6 +17,7 @@ struct sim_history_options {
     uint64_t seed;
     bool is_cluster;
     bool is_traced;
+    bool asks_replicas; /* some reads are for replicas */
 };
 
 void sim_history_init(struct sim_world *world, const struct sim_history_options *options);

@@ -11,10 +11,12 @@
 #include "base/mutant.h"
 #include "driver/sim/history.h"
 
-static const char USAGE[] = "usage: redcache-sim [--seeds N] [--from S] [--cluster] [--trace]\n"
+static const char USAGE[] = "usage: redcache-sim [--seeds N] [--from S] [--cluster [--replicas]]\n"
+                            "                    [--trace]\n"
                             "  --seeds N  runs N histories, one per seed; default 1000\n"
                             "  --from S   the first seed; default 1\n"
                             "  --cluster  of a cluster; else of one master\n"
+                            "  --replicas some reads are for the cluster's replicas\n"
                             "  --trace    prints what happens in them\n"
 #ifdef RC_MUTANTS
                             "  --mutant X plants this bug:\n"
@@ -55,6 +57,7 @@ struct arguments {
     uint64_t from;
     bool is_cluster;
     bool is_traced;
+    bool asks_replicas;
 };
 
 static bool read_number(const char *text, uint64_t *number)
@@ -73,6 +76,8 @@ static bool read_arguments(struct arguments *arguments, int count, char **words)
             arguments->is_traced = true;
         else if (strcmp(words[i], "--cluster") == 0)
             arguments->is_cluster = true;
+        else if (strcmp(words[i], "--replicas") == 0)
+            arguments->asks_replicas = true;
         else if (strcmp(words[i], "--seeds") == 0 && read_number(next, &arguments->seeds))
             i++;
         else if (strcmp(words[i], "--from") == 0 && read_number(next, &arguments->from))
@@ -82,7 +87,7 @@ static bool read_arguments(struct arguments *arguments, int count, char **words)
         else
             return false;
     }
-    return true;
+    return arguments->is_cluster || !arguments->asks_replicas;
 }
 
 static unsigned run(const struct sim_history_options *options, uint64_t *events)
@@ -108,11 +113,13 @@ int main(int count, char **words)
     time_t reported = time(NULL);
     for (uint64_t i = 0; i < arguments.seeds; i++) {
         uint64_t seed = arguments.from + i;
-        struct sim_history_options options = {seed, arguments.is_cluster, arguments.is_traced};
+        struct sim_history_options options = {seed, arguments.is_cluster, arguments.is_traced,
+                                              arguments.asks_replicas};
         if (run(&options, &events) != 0) {
             violations++;
-            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 "%s --trace\n", seed,
-                   options.is_cluster ? " --cluster" : "");
+            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 "%s%s --trace\n", seed,
+                   options.is_cluster ? " --cluster" : "",
+                   options.asks_replicas ? " --replicas" : "");
         }
         if (time(NULL) - reported >= PROGRESS_SECONDS) {
             reported = time(NULL);

@@ -101,6 +101,20 @@ size_t sim_oracle_read(struct sim_world *world, const struct sim_claim *claim, c
     return id;
 }
 
+void sim_oracle_once(struct sim_world *world, const struct sim_claim *claim, const char *text,
+                     size_t len)
+{
+    size_t id = sim_oracle_read(world, claim, text, len);
+    if (id == 0)
+        return;
+    sim_trace(world, "  a replica's word of k%d: #%zu", claim->key, id);
+    /* A replica of one that is no master any more has what that one has taken meanwhile. */
+    bool was_split = sim_world_lost_us(world, claim->key) != INT64_MIN;
+    if (sim_oracle_value(world, id)->since_us == INT64_MAX && !was_split)
+        sim_violation(world, "G1: %s of k%d gave #%zu, which has never stood there", claim->how,
+                      claim->key, id);
+}
+
 static double ms(int64_t us)
 {
     return (double)us / 1000;

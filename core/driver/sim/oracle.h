@@ -126,6 +126,10 @@ void sim_oracle_saw_nothing(struct sim_world *world, const struct sim_claim *cla
 size_t sim_oracle_read(struct sim_world *world, const struct sim_claim *claim, const char *text,
                        size_t len);
 
+/* It has stood in a master at some time. */
+void sim_oracle_once(struct sim_world *world, const struct sim_claim *claim, const char *text,
+                     size_t len);
+
 /* A write of this machine was acknowledged. */
 void sim_oracle_stored(struct sim_world *world, int machine, int key, size_t id, int64_t began_us);
 void sim_oracle_deleted(struct sim_world *world, int client, int key, int64_t began_us);

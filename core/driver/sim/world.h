@@ -126,7 +126,8 @@ struct sim_wire {
     /* In a cluster: what its node has read. */
     struct rc_request request;
     struct rc_buf input;
-    bool asks; /* ASKING, for the next command */
+    bool asks;        /* ASKING, for the next command */
+    bool is_readonly; /* READONLY: a replica answers reads */
 };
 
 struct sim_machine {
@@ -188,7 +189,8 @@ struct sim_world {
     uint64_t events;
     struct sim_weather weather;
     bool is_cluster;
-    int shard_count; /* without a cluster: one */
+    bool asks_replicas; /* some reads are for replicas */
+    int shard_count;    /* without a cluster: one */
     struct sim_shard shards[SIM_SHARDS];
     struct sim_node nodes[SIM_NODES];     /* a shard's are neighbours */
     struct sim_node *holders[SIM_PLACES]; /* who has each place in truth */
