@@ -140,7 +140,9 @@ static const char *const COMMANDS[] = {
     "mset",
     "ping",
     "psetex",
+    "persist",
     "pexpire",
+    "pexpireat",
     "pttl",
     "readonly",
     "rename",
@@ -162,7 +164,7 @@ static const char LEFT_OUT[] = " (its text is left out: it may repeat what was s
 /* Redis 7.0 does not say which one is missing. */
 static const char SCRIPTS_NEED[] =
     " (in a script; redcache's need get, set, unlink, pttl, pexpire, "
-    "psetex, exists, rename, getrange, incr, incrby, incrbyfloat, time)";
+    "psetex, exists, rename, getrange, incr, incrby, incrbyfloat, persist, pexpireat, time)";
 
 static char lower(char c)
 {

@@ -26,8 +26,8 @@ struct rc_twin {
 };
 
 /* Each ends with one that runs nothing. A new file of twins adds its table to both lists. */
-extern const struct rc_twin rc_count_twins[], rc_lease_twins[], rc_lock_twins[];
-#define RC_TWIN_TABLES rc_count_twins, rc_lease_twins, rc_lock_twins
+extern const struct rc_twin rc_count_twins[], rc_lease_twins[], rc_life_twins[], rc_lock_twins[];
+#define RC_TWIN_TABLES rc_count_twins, rc_lease_twins, rc_life_twins, rc_lock_twins
 
 struct rc_run {
     struct rc_call *call;

@@ -14,6 +14,8 @@ local ARGUMENTS = {
         rememberForever = "key, fn, opts", put = "key, ttl, fn, opts", getMulti = "keys, opts",
         setMulti = "map, ttl, opts", deleteMulti = "keys, opts", lock = "name, opts",
         tryLock = "name, opts", withLock = "name, opts, fn", namespace = "name, opts",
+        touch = "key, ttl, opts", expire = "key, ttl, opts", expireAt = "key, at, opts",
+        persist = "key, opts",
         incr = "key, n, opts", decr = "key, n, opts", incrFloat = "key, n, opts",
         cancel = "tag", authenticate = "user, password, ttl", close = "timeout", stats = "",
         health = "", metrics = "", request = "",

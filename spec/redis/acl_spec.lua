@@ -66,6 +66,17 @@ describe("a user with the least rights", function()
         clock.wait_until(function() return cache:get("k") == "foreign" end, 5)
     end)
 
+    it("changes lives", function()
+        open(KEYS .. " +set +ping +evalsha +eval +getrange +exists +pttl +pexpire +persist"
+            .. " +pexpireat")
+        assert.is_true(cache:set("k", 1, 60))
+        for _, method in ipairs({ "touch", "expire", "expireAt", "persist" }) do
+            local at = method ~= "persist" and 2e9 or nil
+            assert.is_true(cache[method](cache, "k", at))
+            assert.is_false((cache[method](cache, "none", at)))
+        end
+    end)
+
     it("counts", function()
         open(KEYS .. " +ping +evalsha +eval +get +set +pttl +unlink +incrby +incrbyfloat")
         assert.equal(2, (cache:incr("n", 1, { init = 1, max = 5 })))
@@ -120,6 +131,13 @@ describe("a user with the least rights", function()
     local function with_lock()
         return select(2, cache:withLock("job", {}, function() return 1 end))
     end
+    local function of_value(method, ...)
+        local arguments = { "k", ... }
+        return function()
+            assert.is_true(cache:set("k", 1, 60))
+            return select(2, cache[method](cache, unpack(arguments)))
+        end
+    end
     local function call(method, ...)
         local arguments = { ... }
         return function()
@@ -143,7 +161,7 @@ describe("a user with the least rights", function()
         return { message = cache:health().cause }
     end
     local ALL = table.concat({ KEYS, HELPERS, "+ping +client|tracking +mget +incr +time",
-        "+incrby +incrbyfloat", LOADS },
+        "+incrby +incrbyfloat +persist +pexpireat", LOADS },
         " ")
 
     -- One right missing each, what is done without it, and how the error names it.
@@ -161,6 +179,8 @@ describe("a user with the least rights", function()
         { "+set", load_strictly, "set" },
         { "+evalsha", load_strictly, "'evalsha'" },
         { "+eval", load_strictly, "'eval'" },
+        { "+persist", of_value("persist"), "persist" },
+        { "+pexpireat", of_value("expireAt", 2e9), "pexpireat" },
         { "+incrby", call("incr", "n"), "incrby" },
         { "+incrbyfloat", call("incrFloat", "n"), "incrbyfloat" },
         { "+evalsha", call("decr", "n"), "'evalsha'" },

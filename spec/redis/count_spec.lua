@@ -1,5 +1,6 @@
 -- Counters: what several processes add is counted once, also where they are killed; and the
--- embedded store counts as Redis does. What single calls promise: spec/support/api_cases.lua.
+-- embedded store counts, and changes lives, as Redis does. What single calls promise:
+-- spec/support/api_cases.lua.
 --
 -- Env: REDCACHE_COUNTS: how often each of the 8 processes adds (500; 20,000 in a note).
 
@@ -125,6 +126,11 @@ describe("counters", function()
                 for _, cache in ipairs({ there, here }) do
                     cache:remember(key, 60, function() return nil end)
                 end
+            elseif what == 4 then
+                local method = pick({ "touch", "expire", "persist", "expireAt" })
+                both(method, key, ({ touch = 100, expire = 50, expireAt = os.time() + 40 })[method])
+                local a, b = there:ttl(key), here:ttl(key)
+                assert.is_true(a == b or math.abs(a - b) < 5, ("seed %d: ttl"):format(seed))
             else
                 local opts = { init = maybe({ 0, 5, -5 }), min = maybe(BOUNDS), max = maybe(BOUNDS),
                     ttl = maybe({ 60, redcache.FOREVER }) }

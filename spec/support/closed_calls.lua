@@ -32,6 +32,10 @@ local CACHE = {
         return ok, failed.k
     end,
     deleteMulti = function(o) return o:deleteMulti({ "k" }) end,
+    touch = function(o) return o:touch("k") end,
+    expire = function(o) return o:expire("k", 60) end,
+    expireAt = function(o) return o:expireAt("k", os.time() + 60) end,
+    persist = function(o) return o:persist("k") end,
     incr = function(o) return o:incr("n") end,
     decr = function(o) return o:decr("n") end,
     incrFloat = function(o) return o:incrFloat("n", 0.5) end,

@@ -30,7 +30,9 @@ local function classes()
         getMulti = { { "k" } },
     }
     local whole = {
-        exists = { "k" }, ttl = { "k" }, incr = { "n" }, decr = { "n" }, incrFloat = { "n" },
+        exists = { "k" }, ttl = { "k" }, touch = { "k" }, expire = { "k", 60 },
+        expireAt = { "k", 60 }, persist = { "k" }, incr = { "n" }, decr = { "n" },
+        incrFloat = { "n" },
         setMulti = { { k = 1 }, 60 }, deleteMulti = { { "k" } }, lock = { "l" },
         tryLock = { "l" }, withLock = { "l", {}, fn }, namespace = { "n" }, cancel = { 1 },
         authenticate = { "u", "p" },
