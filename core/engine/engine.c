@@ -28,6 +28,8 @@ static void drop_pushed(void *owner, const char *key, size_t len)
 {
     struct rc_link *link = owner;
     struct rc_engine *engine = link->node->news.owner;
+    if (RC_MUTANT(PUSH_BY_KEY))
+        link = rc_node_link(rc_topology_node_of(&engine->topology, key, len), RC_LINK_T);
     rc_held_lock_push(link, key, len);
     if (link->node->near == NULL)
         return;

@@ -129,7 +129,9 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
                                  .group = fetch->group,
                                  .deadline_us = deadline_us};
     memcpy(kept.version, entry.version, sizeof kept.version);
-    rc_near_fill(fetches->near, req->link->node->owner, &kept, fetch->write_version);
+    struct rc_near_owner *owner =
+        RC_MUTANT(EPOCH_PER_CLIENT) ? fetches->topology->node.owner : req->link->node->owner;
+    rc_near_fill(fetches->near, owner, &kept, fetch->write_version);
     return true;
 }
 

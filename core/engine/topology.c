@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mutant.h"
+
 static int add_links(struct rc_topology *topology, struct rc_server_node *node)
 {
     int error = 0;
@@ -321,6 +323,8 @@ static struct rc_replay *find_replay(void *owner, uint16_t slot)
 void rc_topology_hand_over(struct rc_topology *topology)
 {
     const struct rc_replay_homes homes = {topology, find_replay};
+    if (RC_MUTANT(REPLAY_ELSEWHERE))
+        return;
     RC_TOPOLOGY_NODES(node, topology) {
         if (node->has_lost_slots)
             rc_replay_carry(&node->replay, &homes);

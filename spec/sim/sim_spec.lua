@@ -84,13 +84,15 @@ local MUTANTS = {
     "COVER_ABSENT", "NO_LOCAL_TIMER", "NO_FLUSH_ON_RECONNECT", "FILL_AFTER_INVALIDATION",
     "NO_PURGE_AT_ACK", "REPLAY_LATE_EPOCH", "REPLAY_ANY", "NOLOOP", "LATE_HEARTBEAT",
     "RETRY_WRITES", "ASK_WITHOUT_ASKING", "MAP_STORM", "MAP_OLDER", "MAP_OF_MINORITY",
-    "RENEWED_ELSEWHERE", "OWNED_BY_PONG", "NOTE_OF_ANY_MAP",
+    "RENEWED_ELSEWHERE", "OWNED_BY_PONG", "NOTE_OF_ANY_MAP", "REPLAY_ELSEWHERE", "PUSH_BY_KEY",
+    "EPOCH_PER_CLIENT",
 }
 
 -- Those that can only be made in a cluster.
 local IN_CLUSTER = {
     ASK_WITHOUT_ASKING = true, MAP_STORM = true, MAP_OLDER = true, MAP_OF_MINORITY = true,
     RENEWED_ELSEWHERE = true, OWNED_BY_PONG = true, NOTE_OF_ANY_MAP = true,
+    REPLAY_ELSEWHERE = true, PUSH_BY_KEY = true, EPOCH_PER_CLIENT = true,
 }
 
 -- Only the plain build has them: a sanitizer finds nothing in a bug that is meant.

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "driver/sim/caller_own.h"
+#include "driver/sim/reshard.h"
 #include "engine/command.h"
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -176,6 +177,7 @@ void sim_caller_finished(struct sim_world *world, struct rc_op *op)
         break;
     case RC_OP_DELETE:
         sim_oracle_deleted(world, caller->client->number, caller->key, caller->began_us);
+        sim_reshard_on_delete(world, caller->key);
         sim_caller_rest(caller);
         break;
     case RC_OP_LOCK_ACQUIRE: sim_caller_end_lock(caller); break;

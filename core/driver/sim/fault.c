@@ -32,7 +32,8 @@ static void on_foreign(void *context, struct rc_timer *timer)
     (void)timer;
     if (world->now_us >= world->end_us)
         return;
-    sim_world_in(world, &world->foreign, sim_dice_spread(&world->dice, 1, 2 * FOREIGN_EVERY_US));
+    sim_world_in(world, &world->foreign,
+                 sim_dice_spread(&world->dice, 1, 2 * world->weather.foreign_every_us));
     int lock = key % SIM_LOCKS;
     bool is_lock = what >= 950 && what < 985;
     struct sim_node *node = sim_gate_owner(world, is_lock ? SIM_KEYS + lock : key);
@@ -176,6 +177,7 @@ void sim_faults_init(struct sim_world *world)
     weather->max_stale_ms = sim_dice_spread(dice, 20, 400);
     weather->command_timeout_ms =
         sim_dice_between(dice, 150, 400) + 8 * weather->delay_max_us / 1000;
+    weather->foreign_every_us = FOREIGN_EVERY_US;
     world->foreign.fire = on_foreign;
     world->fault.fire = on_fault;
     world->end_us = world->now_us + (is_nice ? 2 : 6) * SECOND_US;

@@ -10,7 +10,7 @@
 #include "driver/sim/world.h"
 #include "near/near_own.h"
 
-enum { REPLAYED_WITHIN_US = 40000 }; /* of a new connection */
+enum { REPLAYED_WITHIN_US = 40000, /* of a new connection */ NOT_NOW_US = 400000 };
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
@@ -527,14 +527,47 @@ void sim_oracle_look(struct sim_world *world)
             look_at(world, &world->machines[machine], key);
 }
 
-/* Whether the client has been connected to this master for long enough to say what it has to. */
-static bool has_told(const struct sim_world *world, const struct sim_client *client)
+/* What the client's commands on that key travel over. NULL: nothing. */
+static const struct sim_wire *wire_of(const struct sim_client *client, int key)
 {
-    const struct rc_link *link = rc_topology_command_link(&client->engine.topology, RC_SLOT_ANY);
-    const struct sim_wire *wire = sim_wire_of(link);
-    int64_t since_us = world->now_us - REPLAYED_WITHIN_US - 8 * world->weather.delay_max_us;
+    const struct rc_topology *topology = &client->engine.topology;
+    char name[2] = {'k', (char)('0' + key)};
+    int32_t slot = rc_topology_slot(topology, name, sizeof(name));
+    return sim_wire_of(rc_topology_command_link(topology, slot));
+}
+
+static void note_routes(struct sim_world *world, struct sim_client *client)
+{
+    for (int key = 0; key < SIM_KEYS; key++) {
+        const struct sim_wire *wire = wire_of(client, key);
+        const struct sim_node *node = wire != NULL ? wire->node : NULL;
+        if (client->routes[key] == node)
+            continue;
+        client->routes[key] = node;
+        client->routed_us[key] = world->now_us;
+    }
+}
+
+/* Whether the key's place has lain with one node for long enough that a client could say there what
+   it has to. */
+static bool is_steady(const struct sim_world *world, int key, int64_t since_us)
+{
+    const struct sim_node *holder = world->holders[key];
+    return !world->is_cluster ||
+           (world->moves[key].target == NULL && !holder->is_down &&
+            holder->beliefs[key].owner == holder->number && world->lost_us[key] < since_us);
+}
+
+/* Whether the client has been connected to the key's master for long enough to say what it has to.
+   Where a node of a cluster says "not now" it says it again, in a moment. */
+static bool has_told(const struct sim_world *world, const struct sim_client *client, int key)
+{
+    const struct sim_wire *wire = wire_of(client, key);
+    int64_t since_us = world->now_us - REPLAYED_WITHIN_US - 8 * world->weather.delay_max_us -
+                       (world->is_cluster ? NOT_NOW_US : 0);
     return sim_world_runs(client) && client->paused_until_us < since_us && wire != NULL &&
-           wire->is_open && wire->opened_us < since_us && wire->node == world->holders[0] &&
+           wire->is_open && wire->opened_us < since_us && client->routed_us[key] < since_us &&
+           wire->node == world->holders[key] && is_steady(world, key, since_us) &&
            wire->node->stopped_until_us < since_us && !wire->to_server.swallows &&
            !wire->to_client.swallows;
 }
@@ -591,7 +624,7 @@ static void audit_deletes(struct sim_world *world)
         if (delete->acked_us == INT64_MIN || !delete->is_known ||
             delete->acked_us > world->lost_us[key] || client->births != delete->birth ||
             !is_value_kind(truth->kind) || truth->changed_us < world->lost_us[key] ||
-            !has_told(world, client))
+            !has_told(world, client, key))
             continue;
         if (memcmp(value->nonce, delete->version, RC_NONCE_SIZE) == 0)
             sim_violation(world, "G3: k%d: #%zu is back, though it was deleted at %.3f ms", key,
@@ -601,9 +634,13 @@ static void audit_deletes(struct sim_world *world)
 
 void sim_oracle_audit(struct sim_world *world)
 {
-    if (!world->is_cluster)
-        audit_deletes(world);
-    for (int i = 0; i < SIM_CLIENTS && world->is_cluster; i++)
-        if (sim_world_runs(&world->clients[i]))
-            audit_routes(world, &world->clients[i]);
+    for (int i = 0; i < SIM_CLIENTS; i++) {
+        struct sim_client *client = &world->clients[i];
+        if (!sim_world_runs(client))
+            continue;
+        note_routes(world, client);
+        if (world->is_cluster)
+            audit_routes(world, client);
+    }
+    audit_deletes(world);
 }

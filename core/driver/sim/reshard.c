@@ -13,7 +13,10 @@ enum {
     GAP_MIN_US = 20000, /* from a master's end to its heir's beginning */
     GAP_MAX_US = 400000,
     LIVES_MAX_US = 5000000, /* a master that is none any more does not hear of it for so long */
-    TRIM_MAX_US = 4000000   /* so late a node may tell of keys that have left it at once */
+    TRIM_MAX_US = 4000000,  /* so late a node may tell of keys that have left it at once */
+    LOSING_SEEDS = 8,       /* of so many histories one loses deletes: */
+    LAG_US = 100000,        /* its replicas hear late, */
+    CALM = 20               /* and what comes back with them stands there for a while */
 };
 
 /* ---- what can be done ------------------------------------------------------------------------ */
@@ -252,9 +255,9 @@ static bool is_in_trouble(const struct sim_world *world)
     return false;
 }
 
-void sim_reshard_fail_over(struct sim_world *world, enum sim_leave_kind kind)
+static void replace(struct sim_node *node, enum sim_leave_kind kind)
 {
-    struct sim_node *node = some_master(world);
+    struct sim_world *world = node->world;
     struct sim_shard *shard = &world->shards[node->shard];
     int64_t gap_us = sim_dice_between(&world->dice, GAP_MIN_US, GAP_MAX_US);
     int64_t lives_us = sim_dice_spread(&world->dice, 1, LIVES_MAX_US);
@@ -271,6 +274,22 @@ void sim_reshard_fail_over(struct sim_world *world, enum sim_leave_kind kind)
     sim_world_hurt(world, gap_us + world->weather.bus_delay_max_us);
 }
 
+void sim_reshard_fail_over(struct sim_world *world, enum sim_leave_kind kind)
+{
+    replace(some_master(world), kind);
+}
+
+void sim_reshard_on_delete(struct sim_world *world, int place)
+{
+    const struct sim_weather *weather = &world->weather;
+    if (!weather->loses_deletes || world->now_us >= weather->calm_from_us ||
+        sim_dice_falls(&world->dice, 700))
+        return;
+    int64_t kind = sim_dice_between(&world->dice, SIM_LEAVE_DEAD, SIM_LEAVE_CUT_OFF);
+    if (kind != SIM_LEAVE_ASKED && !world->holders[place]->refuses)
+        replace(world->holders[place], (enum sim_leave_kind)kind);
+}
+
 /* ---- the beginning --------------------------------------------------------------------------- */
 
 void sim_reshard_init(struct sim_world *world)
@@ -283,6 +302,12 @@ void sim_reshard_init(struct sim_world *world)
     weather->node_timeout_us = sim_dice_between(dice, 100000, 600000);
     weather->move_max_us = weather->is_nice ? 40000 : sim_dice_spread(dice, 10000, 400000);
     weather->trims_silently = sim_dice_falls(dice, 500);
+    weather->loses_deletes = !weather->is_nice && world->seed % LOSING_SEEDS == 0;
+    if (weather->loses_deletes) {
+        weather->lag_min_us = LAG_US;
+        weather->foreign_every_us *= CALM;
+        weather->think_max_us *= 2;
+    }
     /* What is sent elsewhere has to connect there first, and a place that moves takes its time. */
     weather->command_timeout_ms += 8 * weather->delay_max_us / 1000 + 200;
     weather->lease_ttl_ms += 300 + weather->move_max_us / 1000;

@@ -5,7 +5,8 @@
  *          keys seconds later, or never), by a claim that its owner has not heard of (its keys are
  *          lost), or over a time in which it is nobody's (DELSLOTS). A replica takes over from a
  *          master that is dead, asked to leave, stopped or cut off; the last two live on, and take
- *          commands as its slots' owners until they hear of it.
+ *          commands as its slots' owners until they hear of it. In every eighth rough history
+ *          replicas hear late, and masters are replaced right behind an acknowledged delete.
  * Threads: the run's.
  * Memory:  none.
  * Errors:  without memory the program ends (sim_must). What cannot be done now is not done.
@@ -28,5 +29,7 @@ void sim_reshard_move(struct sim_world *world, enum sim_move_kind kind);
 enum sim_leave_kind { SIM_LEAVE_DEAD, SIM_LEAVE_ASKED, SIM_LEAVE_STOPPED, SIM_LEAVE_CUT_OFF };
 /* Some master is replaced by its replica. */
 void sim_reshard_fail_over(struct sim_world *world, enum sim_leave_kind kind);
+/* A client was told that its delete of a key in that place is done. */
+void sim_reshard_on_delete(struct sim_world *world, int place);
 
 #endif

@@ -44,7 +44,8 @@ static void send_change(struct sim_node *node, const struct rc_store_change *mad
     rc_buf_init(&change->bytes);
     sim_must(rc_buf_append(&change->bytes, made->key, made->key_len));
     sim_must(rc_buf_append(&change->bytes, made->value, made->value_len));
-    change->at_us = world->now_us + sim_dice_spread(&world->dice, 0, world->weather.lag_max_us);
+    change->at_us = world->now_us + world->weather.lag_min_us +
+                    sim_dice_spread(&world->dice, 0, world->weather.lag_max_us);
     if (!rc_list_is_empty(&node->changes)) {
         struct change *last = RC_CONTAINER(node->changes.prev, struct change, place);
         change->at_us = change->at_us > last->at_us ? change->at_us : last->at_us;

@@ -153,6 +153,9 @@ struct sim_client {
     int64_t epoch;
     int64_t settled_us;
     uint64_t redirections;
+    const struct sim_node
+        *routes[SIM_KEYS];       /* where its commands went when it was last looked at */
+    int64_t routed_us[SIM_KEYS]; /* since when */
 };
 
 /* What this link's bytes travel over now. NULL: nothing. */
@@ -169,13 +172,16 @@ struct sim_weather {
     int64_t fault_every_us;
     int64_t calm_from_us; /* no faults from then on */
     int64_t think_max_us;
-    int64_t lag_max_us;     /* of the replica */
-    int64_t sweep_every_us; /* how soon the server finds what has expired */
+    int64_t foreign_every_us; /* on average */
+    int64_t lag_min_us;       /* of the replica; */
+    int64_t lag_max_us;       /* and so much more, at most */
+    int64_t sweep_every_us;   /* how soon the server finds what has expired */
     int64_t lease_ttl_ms, max_stale_ms, lock_ttl_ms, command_timeout_ms;
     int64_t bus_delay_max_us; /* from node to node of a cluster */
     int64_t node_timeout_us;  /* then a node that hears of no majority says so */
     int64_t move_max_us;      /* how long a place is between two masters */
     bool trims_silently;      /* nobody is told of keys that leave with their slots, as by 7.0 */
+    bool loses_deletes;       /* masters are replaced right behind a delete */
 };
 
 struct sim_world {
