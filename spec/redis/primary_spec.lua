@@ -68,6 +68,15 @@ local function write_for(seconds)
     until clock.now() >= ends
 end
 
+-- Until nobody is connected to the old primary any more, and a while longer.
+local function write_until_moved()
+    wait_for(function()
+        write()
+        return not first:call("CLIENT", "LIST"):find("name=redcache-", 1, true)
+    end, "that all have left the old primary")
+    write_for(0.4)
+end
+
 -- Until all clients do their work.
 local function warm_up()
     write()
@@ -209,9 +218,9 @@ describe("a balancer", function()
         check_words()
         line:lead(second)
         event.back = clock.now()
-        write_for(0.9)
-        ends()
         check_service()
+        write_until_moved()
+        ends()
         judge(event, stop_load())
     end)
 
@@ -224,9 +233,9 @@ describe("a balancer", function()
         warm_up()
         local event, ends = swap()
         event.back = clock.now() + clock.scaled(0.3) -- two looks, and a busy machine
-        write_for(1.2)
-        ends()
         check_service()
+        write_until_moved()
+        ends()
         judge(event, stop_load())
     end)
 end)
@@ -299,7 +308,7 @@ describe("a name", function()
         write_for(0.2)
         name:set("127.0.0.2")
         event.back = clock.now()
-        write_for(0.9)
+        write_until_moved()
         event.spent = watch:seconds() - before
         judge(event, stop_load())
     end)
