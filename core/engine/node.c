@@ -374,7 +374,7 @@ bool rc_node_offer(struct rc_server_node *node)
     const struct rc_link *t = link_t(node);
     if (node->near == NULL || !rc_link_is_ready(t) || !t->tracking)
         return false;
-    node->revalidate.is_leaving = true;
+    rc_revalidate_leave(&node->revalidate);
     rc_horizon_offer(&node->horizon);
     rc_near_offer(node->near, node->owner);
     return true;

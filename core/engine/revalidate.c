@@ -43,8 +43,17 @@ int rc_revalidate_init(struct rc_revalidate *revalidate, struct rc_context *cont
     return rc_context_add_timer(context);
 }
 
+/* What another owner offers, and is not yet ours, goes to a taker that can go on with it. */
+static void return_offer(struct rc_revalidate *revalidate)
+{
+    if (revalidate->source != NULL)
+        rc_near_return_offer(revalidate->near, revalidate->source);
+    revalidate->source = NULL;
+}
+
 void rc_revalidate_deinit(struct rc_revalidate *revalidate)
 {
+    return_offer(revalidate);
     rc_context_clear_timer(revalidate->context, &revalidate->timer);
     rc_context_remove_timer(revalidate->context);
 }
@@ -52,7 +61,7 @@ void rc_revalidate_deinit(struct rc_revalidate *revalidate)
 void rc_revalidate_stop(struct rc_revalidate *revalidate)
 {
     revalidate->round++;
-    revalidate->source = NULL;
+    return_offer(revalidate);
     revalidate->heat = -1;
     rc_context_clear_timer(revalidate->context, &revalidate->timer);
 }
@@ -70,6 +79,15 @@ void rc_revalidate_start(struct rc_revalidate *revalidate)
 {
     rc_revalidate_stop(revalidate);
     begin(revalidate, NULL);
+}
+
+/* An adoption that has begun must not go on: who takes what we offer looks for it but once, and
+   what becomes ours behind that would end with us. */
+void rc_revalidate_leave(struct rc_revalidate *revalidate)
+{
+    revalidate->is_leaving = true;
+    if (revalidate->source != NULL)
+        rc_revalidate_stop(revalidate);
 }
 
 void rc_revalidate_adopt(struct rc_revalidate *revalidate)
@@ -128,7 +146,12 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
     if (!is_current)
         return;
     revalidate->under_way--;
-    if (status != 0 || (revalidate->asked >= GIVE_UP_AFTER && revalidate->confirmed == 0))
+    bool is_vain = revalidate->asked >= GIVE_UP_AFTER && revalidate->confirmed == 0;
+    if (is_vain && revalidate->source != NULL) { /* nor would another taker find anything */
+        rc_near_end_offer(revalidate->source);
+        revalidate->source = NULL;
+    }
+    if (status != 0 || is_vain)
         rc_revalidate_stop(revalidate);
     else
         ask_for_next(revalidate);

@@ -46,6 +46,8 @@ int rc_revalidate_init(struct rc_revalidate *revalidate, struct rc_context *cont
 void rc_revalidate_deinit(struct rc_revalidate *revalidate); /* after the link's shutdown */
 void rc_revalidate_start(struct rc_revalidate *revalidate);  /* from the beginning */
 void rc_revalidate_stop(struct rc_revalidate *revalidate);
+/* Its own copies are offered from now on: it takes no offers, and returns one that it has taken. */
+void rc_revalidate_leave(struct rc_revalidate *revalidate);
 /* Takes an offer, if there is one and nothing else to do. From time to time. */
 void rc_revalidate_adopt(struct rc_revalidate *revalidate);
 

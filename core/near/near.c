@@ -184,6 +184,13 @@ struct rc_near_owner *rc_near_take_offer(struct rc_near *near, const struct rc_n
 }
 
 void rc_near_end_offer(struct rc_near_owner *owner)
+void rc_near_return_offer(struct rc_near *near, struct rc_near_owner *owner)
+{
+    uint32_t taken = RC_OFFER_TAKEN; /* no longer, where the slot has another owner */
+    if (atomic_compare_exchange_strong(&owner->offer, &taken, RC_OFFER_OPEN))
+        atomic_fetch_add_explicit(&near->region.head->offers, 1, memory_order_release);
+}
+
 {
     uint32_t taken = RC_OFFER_TAKEN; /* no longer, where the slot has another owner */
     atomic_compare_exchange_strong(&owner->offer, &taken, RC_OFFER_ENDED);

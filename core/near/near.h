@@ -109,6 +109,8 @@ uint32_t rc_near_offers(const struct rc_near *near);
 struct rc_near_owner *rc_near_take_offer(struct rc_near *near, const struct rc_near_owner *taker);
 void rc_near_end_offer(struct rc_near_owner *owner);
 bool rc_near_is_offer_ended(const struct rc_near_owner *owner);
+/* The taker cannot go on: somebody else may take it. */
+void rc_near_return_offer(struct rc_near *near, struct rc_near_owner *owner);
 
 /* ---- writing --------------------------------------------------------------------------------- */
 

@@ -290,15 +290,21 @@ static void an_own_write_is_gone_from_the_start_and_at_its_end(void)
     take_down();
 }
 
-static void serves_nothing_of_a_lost_connection_until_it_is_confirmed(void)
+/* "one", of that version. */
+static void put_entry(const char *key, const char nonce[RC_NONCE_SIZE])
 {
     char entry[RC_ENTRY_SIZE + 3];
     rc_entry header = {.kind = RC_KIND_VALUE};
-    set_up();
-    rc_entry_write(entry, &header, "nonce-1.");
+    rc_entry_write(entry, &header, nonce);
     memcpy(entry + RC_ENTRY_SIZE, "one", 3);
-    peer_put(&server, "kept", entry, sizeof entry, 60000);
-    peer_put(&server, "changed", entry, sizeof entry, 60000);
+    peer_put(&server, key, entry, sizeof entry, 60000);
+}
+
+static void serves_nothing_of_a_lost_connection_until_it_is_confirmed(void)
+{
+    set_up();
+    put_entry("kept", "nonce-1.");
+    put_entry("changed", "nonce-1.");
     put("plain", "one", 60000);
     warm("kept");
     warm("changed");
@@ -307,8 +313,7 @@ static void serves_nothing_of_a_lost_connection_until_it_is_confirmed(void)
     server.refuses = true;
     peer_cut(tracked(&client), true);
     CHECK(look("kept") == RC_NEAR_STALE && look("plain") == RC_NEAR_STALE);
-    rc_entry_write(entry, &header, "nonce-2.");
-    peer_put(&server, "changed", entry, sizeof entry, 60000);
+    put_entry("changed", "nonce-2.");
     server.refuses = false;
     unsigned gets = server.gets;
     peer_sleep(&server, 100);
@@ -553,6 +558,90 @@ static void a_barrier_needs_a_near_cache(void)
     take_down();
 }
 
+/* ---- handing over ---------------------------------------------------------------------------- */
+
+enum { HANDED = 20 };
+
+static const char *key_of(int number)
+{
+    static char key[16];
+    snprintf(key, sizeof key, "key:%d", number);
+    return key;
+}
+
+/* The first keys are read by `client`, the last five by `other`, and `client` offers its own. */
+static void offer_what_is_near(void)
+{
+    for (int i = 0; i < HANDED; i++) {
+        put_entry(key_of(i), "nonce-1.");
+        peer_read(i < HANDED - 5 ? &client : &other, &ops[0], key_of(i), 0);
+        peer_run(&server);
+        CHECK(is_near(key_of(i), "one"));
+    }
+    rc_engine_set_time(&client.engine, server.now_us);
+    CHECK(rc_engine_offer(&client.engine));
+}
+
+/* Without those who leave. */
+static int count_near(void)
+{
+    int count = 0;
+    rc_near_renew_owner(client.engine.topology.node.owner);
+    for (int i = 0; i < HANDED; i++)
+        count += is_near(key_of(i), "one");
+    return count;
+}
+
+/* Seen in nginx: of two workers that leave one has just begun to take what the other offers. */
+static void who_leaves_returns_what_it_has_begun_to_take_over(void)
+{
+    struct peer_client third;
+    set_up();
+    peer_open_near(&third, &server, NULL, near);
+    peer_read(&third, &ops[2], "its own", 0);
+    peer_run(&server);
+    tracked(&third)->mute = true; /* too busy to take anything */
+    peer_read(&third, &ops[2], "its own", RC_FRESH);
+    offer_what_is_near();
+    tracked(&other)->deaf = true;
+    for (int i = 0; i < 50 && other.engine.topology.node.revalidate.source == NULL; i++)
+        peer_sleep(&server, 10);
+    CHECK(other.engine.topology.node.revalidate.source == client.engine.topology.node.owner);
+    rc_engine_set_time(&other.engine, server.now_us);
+    CHECK(rc_engine_offer(&other.engine));
+    CHECK(other.engine.topology.node.revalidate.source == NULL);
+    tracked(&third)->mute = false;
+    for (int i = 0; i < 50; i++)
+        peer_sleep(&server, 10);
+    tracked(&other)->deaf = false; /* the answers to what it asked for come now */
+    for (int i = 0; i < 10; i++)
+        peer_sleep(&server, 10);
+    CHECK(rc_engine_is_offer_ended(&client.engine) && rc_engine_is_offer_ended(&other.engine));
+    rc_near_renew_owner(other.engine.topology.node.owner);
+    CHECK(count_near() == HANDED);
+    peer_close(&third);
+    take_down();
+}
+
+static void a_lost_connection_returns_what_it_has_begun_to_take_over(void)
+{
+    set_up();
+    offer_what_is_near();
+    tracked(&other)->deaf = true;
+    for (int i = 0; i < 50 && other.engine.topology.node.revalidate.source == NULL; i++)
+        peer_sleep(&server, 10);
+    CHECK(other.engine.topology.node.revalidate.source == client.engine.topology.node.owner);
+    tracked(&other)->deaf = false;
+    peer_cut(tracked(&other), false);
+    peer_run(&server);
+    CHECK(other.engine.topology.node.revalidate.source == NULL);
+    peer_read(&other, &ops[0], "connect", 0);
+    for (int i = 0; i < 50; i++)
+        peer_sleep(&server, 10);
+    CHECK(rc_engine_is_offer_ended(&client.engine) && count_near() == HANDED);
+    take_down();
+}
+
 int main(void)
 {
     TEST(keeps_what_it_reads_until_it_changes);
@@ -579,5 +668,7 @@ int main(void)
     TEST(waits_as_long_as_the_most_patient_of_those_who_ask);
     TEST(a_batch_takes_out_what_it_writes);
     TEST(a_barrier_needs_a_near_cache);
+    TEST(who_leaves_returns_what_it_has_begun_to_take_over);
+    TEST(a_lost_connection_returns_what_it_has_begun_to_take_over);
     return test_result();
 }

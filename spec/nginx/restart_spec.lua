@@ -296,9 +296,10 @@ describe("a reload of an nginx that nobody has asked anything for a while", func
         return tonumber((select(2, bed:get("/confirmed"))))
     end
 
-    it("costs no GET of what was in memory, behind the old workers' word", function()
-        start({ cache = "maxStale = " .. MAX_STALE })
+    -- What is read from Redis, and how long it took to ask for all keys of all workers.
+    local function reload_behind_a_pause()
         warm()
+        local known = confirmed()
         clock.sleep(IDLE_SECONDS)
         -- It really was idle: a word on coherence is asked for four times in maxStale.
         local before = pings()
@@ -308,8 +309,24 @@ describe("a reload of an nginx that nobody has asked anything for a while", func
         clock.wait_until(function() return pings() > before end, 5, "a word on coherence")
         -- This question may be out before the old workers have said what they hold.
         warm(1)
-        clock.wait_until(function() return confirmed() >= KEYS - 1 end, 10, "the others")
-        local calls = redis:count(warm)
+        -- They stay until all of it is taken over. What one of them has just begun to take from
+        -- another, before it heard that it is to leave itself, has to go to a third.
+        clock.wait_until(function() return #bed:old_workers() == 0 end, 10, "the end of workers")
+        assert.is_true(confirmed() - known >= KEYS - 1)
+        local calls
+        local took = clock.time(function() calls = redis:count(warm) end)
+        return calls, took
+    end
+
+    it("costs no GET of what was in memory, behind the old workers' word", function()
+        start({ cache = "maxStale = " .. MAX_STALE })
+        local calls, took
+        -- Where a machine stands still that long, copies rightly grow too old meanwhile (seen: 6 s,
+        -- on one core with four busy processes). That says nothing of the reload.
+        for _ = 1, 3 do
+            calls, took = reload_behind_a_pause()
+            if took < MAX_STALE / 2 then break end
+        end
         assert.is_nil(calls.get)
         assert.is_nil(calls.evalsha)
         redis:call("SET", "w1", "new")
@@ -401,9 +418,7 @@ describe("a new binary", function()
         end)
         assert.are_not.equal(before, bed.pid)
         expect_no_errors(load:join(), { "status", "bad", "connect", "read", "write", "timeout" })
-        -- A copy whose old worker is gone before the new one has confirmed it is read again: none
-        -- on a quiet machine, one in some runs of a busy one. Without the hand-over it is all.
-        assert.is_true((calls.get or 0) <= WORKERS, tostring(calls.get))
+        assert.is_nil(calls.get)
         assert.is_nil(calls.evalsha)
         redis:call("SET", "w1", "new")
         until_each("/remember?key=w1", function(body) return body == "new" end, 5, "the new value")

@@ -13,8 +13,9 @@ local sleepers = require("redcache.scheduler.resty.sleepers")
 local threads = require("redcache.scheduler.resty.threads")
 
 local ngx = ngx
--- An exiting worker hands over what it keeps near; others look for that several times a second.
-local HAND_OVER = 1
+-- An exiting worker hands over what it keeps near, and stays no longer for that. Others look for it
+-- several times a second; on a machine that is busy enough new ones come to it after 2 s.
+local HAND_OVER = 3
 -- How often an idle worker looks at itself; and while there is something to be found soon.
 local HEARTBEAT, SHORT_BEAT = 0.5, 0.05
 -- One timer per worker tells its keepers at once that the worker is to exit: nginx runs what is
