@@ -96,8 +96,11 @@ static void heartbeat_if_due(struct rc_horizon *horizon)
 
 void rc_horizon_watch(struct rc_horizon *horizon)
 {
-    if (horizon->is_watching)
+    if (horizon->is_watching) { /* since a time when somebody read; that may be over for long */
+        if (horizon->context->now_us - rc_near_asof(horizon->owner) > need_us(horizon))
+            heartbeat_if_due(horizon);
         return;
+    }
     horizon->is_watching = true;
     horizon->pace_us = FIRST_PACE_US;
     heartbeat_if_due(horizon); /* ahead of the read that made us watch */

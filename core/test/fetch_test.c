@@ -384,6 +384,27 @@ static void asks_for_a_sign_of_life_only_while_somebody_reads(void)
     take_down();
 }
 
+/* Of one that goes on watching, as in nginx. */
+static void the_first_read_after_a_pause_goes_behind_a_sign_of_life(void)
+{
+    set_up();
+    put("key", "one", -1);
+    rc_engine_warm(&client.engine);
+    warm("key");
+    peer_sleep(&server, 5000);
+    unsigned questions = server.questions;
+    peer_sleep(&server, 1000);
+    CHECK(server.questions == questions); /* nobody reads */
+    peer_read(&client, &ops[0], "key", RC_FRESH);
+    peer_run(&server);
+    CHECK(server.questions == questions + 1);
+    CHECK(rc_near_asof(client.engine.topology.node.owner) == server.now_us);
+    peer_read(&client, &ops[0], "key", RC_FRESH);
+    peer_run(&server);
+    CHECK(server.questions == questions + 1); /* it is known */
+    take_down();
+}
+
 /* The other engine's copy is older, and its push has not arrived yet: a caller that was handed the
    newer value must not find the older one afterwards. */
 static void what_is_read_past_it_takes_older_copies_out(void)
@@ -659,6 +680,7 @@ int main(void)
     TEST(keeps_nothing_of_a_replica);
     TEST(forgets_everything_at_a_flush);
     TEST(asks_for_a_sign_of_life_only_while_somebody_reads);
+    TEST(the_first_read_after_a_pause_goes_behind_a_sign_of_life);
     TEST(what_is_read_past_it_takes_older_copies_out);
     TEST(gives_a_connection_up_that_does_not_answer);
     TEST(a_barrier_tells_when_it_was_set);
