@@ -75,7 +75,7 @@ static void open_subject(struct subject *subject, size_t bytes)
     const char *why = "";
     if (rc_near_open(&subject->near, &options, &why) != 0)
         fail("could not open a near cache", why);
-    subject->owner = rc_near_add_owner(subject->near);
+    subject->owner = rc_near_add_owner(subject->near, NULL);
     if (subject->owner == NULL)
         fail("could not open a near cache", "no owner");
     rc_near_set_asof(subject->owner, rc_near_now_us());

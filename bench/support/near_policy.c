@@ -30,7 +30,7 @@ static struct near_state *open_near(size_t bytes, size_t value_len)
     const char *why = "";
     if (rc_near_open(&state->near, &options, &why) != 0)
         bench_fail("could not open a near cache", why);
-    state->owner = rc_near_add_owner(state->near);
+    state->owner = rc_near_add_owner(state->near, NULL);
     if (state->owner == NULL)
         bench_fail("could not open a near cache", "no owner");
     rc_near_set_asof(state->owner, rc_near_now_us());

@@ -192,7 +192,7 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
         rc_context_deinit(context);
         return error;
     }
-    engine->near = rc_topology_node(topology, RC_SLOT_ANY)->near;
+    engine->near = near; /* others may keep copies there while no node of ours can */
     rc_fetches_init(&engine->fetches, context, topology, engine->near);
     rc_scout_init(&engine->scout, context, topology, &engine->replicas, &engine->sentinel);
     rc_calls_init(&engine->calls, context, topology, &engine->cluster, &engine->replicas);
@@ -623,7 +623,7 @@ int64_t rc_engine_asof_us(struct rc_engine *engine)
     if (engine->near == NULL)
         return 0;
     if (topology->owners == NULL)
-        return rc_near_asof(topology->node.owner);
+        return topology->node.near != NULL ? rc_near_asof(topology->node.owner) : 0;
     RC_TOPOLOGY_NODES(node, &engine->topology) {
         bool is_read = node->near != NULL && node->slots > 0 && node->horizon.is_watching;
         if (is_read && rc_near_asof(node->owner) < asof_us)
@@ -679,6 +679,22 @@ static bool is_refused(const struct rc_context *context)
     return context->refusal[0] != '\0' && context->now_us - context->refused_us < NEWS_US;
 }
 
+/* Of the first server whose copies cannot be kept here: behind what that server cannot do. */
+static void tell_no_owner(struct rc_engine *engine, rc_health *health)
+{
+    size_t len = strlen(health->off), size = sizeof health->off;
+    RC_TOPOLOGY_NODES(node, &engine->topology) {
+        bool is_read = node->slots > 0 || engine->topology.owners == NULL;
+        const char *why = rc_node_no_owner(node);
+        if (!is_read || why == NULL)
+            continue;
+        int more = snprintf(health->off + len, size - len, "near: %s\n", why);
+        if (more < 0 || (size_t)more >= size - len)
+            health->off[len] = '\0'; /* no half of a line */
+        return;
+    }
+}
+
 void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
 {
     rc_node_get_health(rc_topology_node(&engine->topology, RC_SLOT_ANY), health);
@@ -687,6 +703,7 @@ void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
     rc_sentinel_get_health(&engine->sentinel, health);
     rc_replicas_get_health(&engine->replicas, health);
     rc_scout_get_health(&engine->scout, health);
+    tell_no_owner(engine, health);
     if (health->ready && is_refused(&engine->context)) {
         health->ready = 0; /* what is loaded cannot be stored */
         snprintf(health->cause, sizeof health->cause, "%s", engine->context.refusal);

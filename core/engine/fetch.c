@@ -55,6 +55,8 @@ bool rc_fetch_is_possible(const struct rc_fetches *fetches, struct rc_op *op)
 {
     int32_t slot = rc_topology_slot_of(fetches->topology, op);
     struct rc_server_node *node = rc_topology_node(fetches->topology, slot);
+    if (node->near == NULL)
+        rc_node_seek_owner(node);
     if (rc_buf_len(&op->ask.key) > RC_NEAR_MAX_KEY || !rc_node_can_keep(node))
         return false;
     bool is_possible = may_keep(fetches, node, slot);

@@ -8,7 +8,11 @@
 enum {
     TRIES = 4,                   /* with one link, before it is the other's turn */
     CHECK_EVERY_US = 250 * 1000, /* health: how old what W's server said of itself may be */
-    SILENT_US = 1000 * 1000      /* and how long it may take to answer */
+    SILENT_US = 1000 * 1000,     /* and how long it may take to answer */
+    /* Without an owner: how soon one is asked for again. Others may be at it, or there is no place:
+       then all who have one are looked at, which takes up to 10 ms in a region of 1024. */
+    SEEK_MIN_US = 1000 * 1000,
+    SEEK_MAX_US = 64 * SEEK_MIN_US
 };
 
 static const char TWO_SERVERS[] =
@@ -214,41 +218,67 @@ static bool may_confirm(const struct rc_link *link, const char *key, size_t len)
     return !node->is_in_cluster || node->news.may_keep(node->news.owner, node, key, len);
 }
 
-static int init_near(struct rc_server_node *node, struct rc_near *near)
-{
-    struct rc_link *t = link_t(node);
-    node->owner = near != NULL ? rc_near_add_owner(near) : NULL;
-    if (node->owner == NULL)
-        return 0;
-    node->near = near;
-    t->on_answered = on_link_answered;
-    int error = rc_horizon_init(&node->horizon, node->context, t, near, node->owner);
-    node->horizon.on_watch = on_watch;
-    if (error == 0 &&
-        (error = rc_revalidate_init(&node->revalidate, node->context, t, near, node->owner)) != 0)
-        rc_horizon_deinit(&node->horizon);
-    if (error != 0) {
-        rc_near_remove_owner(near, node->owner);
-        node->owner = NULL;
-        node->near = NULL;
-    } else {
-        node->revalidate.may_confirm = may_confirm;
-    }
-    return error;
-}
-
 uint64_t rc_node_number(const struct rc_server_node *node)
 {
     static const struct rc_seed NO_SEED;
     return rc_siphash(&NO_SEED, node->address.label, strlen(node->address.label));
 }
 
+/* What goes with the owner. */
+static int init_near(struct rc_server_node *node)
+{
+    struct rc_link *t = link_t(node);
+    struct rc_near *near = node->wanted;
+    int error = rc_horizon_init(&node->horizon, node->context, t, near, node->owner);
+    if (error != 0)
+        return error;
+    node->horizon.on_watch = on_watch;
+    error = rc_revalidate_init(&node->revalidate, node->context, t, near, node->owner);
+    if (error != 0) {
+        rc_horizon_deinit(&node->horizon);
+        return error;
+    }
+    node->revalidate.may_confirm = may_confirm;
+    t->on_answered = on_link_answered;
+    node->near = near;
+    if (node->is_one_of_many)
+        rc_near_name_owner(node->owner, rc_node_number(node));
+    return 0;
+}
+
+/* Behind a pause that grows with each time there was none. */
+static int take_owner(struct rc_server_node *node)
+{
+    if (node->wanted == NULL || node->near != NULL || node->context->now_us < node->seek_us)
+        return 0;
+    int error = 0;
+    node->owner = rc_near_add_owner(node->wanted, &node->no_owner);
+    if (node->owner != NULL && (error = init_near(node)) != 0) {
+        rc_near_remove_owner(node->wanted, node->owner);
+        node->owner = NULL;
+        node->no_owner = "there is no memory";
+    }
+    node->seek_us = node->context->now_us + node->seek_pace_us;
+    if (node->seek_pace_us < SEEK_MAX_US)
+        node->seek_pace_us *= 2;
+    return error;
+}
+
+void rc_node_seek_owner(struct rc_server_node *node)
+{
+    (void)take_owner(node); /* without memory: without near copies, for now */
+    if (node->near != NULL && node->is_warm)
+        rc_node_warm(node);
+}
+
 void rc_node_keep(struct rc_server_node *node, struct rc_near *near)
 {
-    if (node->near == NULL && near != NULL)
-        (void)init_near(node, near); /* without memory: without near copies */
+    node->wanted = near;
+    node->is_one_of_many = true;
     if (node->near != NULL)
         rc_near_name_owner(node->owner, rc_node_number(node));
+    else
+        rc_node_seek_owner(node);
 }
 
 static int init_links(struct rc_server_node *node)
@@ -302,12 +332,19 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
     node->only_master = false;
     node->vouched_us = INT64_MAX;
     node->reached_us = 0;
+    node->wanted = near;
+    node->near = NULL;
+    node->owner = NULL;
+    node->no_owner = NULL;
+    node->seek_us = 0;
+    node->seek_pace_us = SEEK_MIN_US;
+    node->is_one_of_many = node->is_warm = false;
     node->again.fire = on_again;
     int error = rc_context_add_timer(context);
     if (error != 0)
         return error;
     error = init_links(node);
-    if (error == 0 && (error = init_near(node, near)) != 0)
+    if (error == 0 && (error = take_owner(node)) != 0)
         deinit_links(node);
     if (error != 0) {
         rc_context_remove_timer(context);
@@ -362,6 +399,7 @@ void rc_node_move(struct rc_server_node *node, const struct rc_address *address)
 
 void rc_node_warm(struct rc_server_node *node)
 {
+    node->is_warm = true; /* where there is no owner yet, too */
     if (node->near == NULL)
         return;
     node->horizon.stays = true; /* the copies that are read may all be others', who will leave */

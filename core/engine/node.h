@@ -9,7 +9,8 @@
  *          backoff, until both lead to one.
  * Threads: the engine's owner.
  * Memory:  owns all of it but the near cache. Its links point back to it: it never moves.
- * Errors:  RC_ERR_NOMEM from init. Without room for another owner: no near copies, no error.
+ * Errors:  RC_ERR_NOMEM from init. Where the near cache has no place for its owner: no near copies
+ *          and no error; it is asked again as long as somebody reads.
  * Not:     does not choose among servers (topology), does not know keys, ops or locks. Does not
  *          know which of two servers is the right one. A replica is not; else the older connection
  *          is taken for the wrong one, for an address leads to where it was opened last.
@@ -73,15 +74,21 @@ struct rc_server_node {
     struct rc_context *context;
     struct rc_address address;
     struct rc_node_news news;
-    struct rc_near *near; /* NULL: none. The client's; outlives the engine */
-    struct rc_near_owner *owner;
-
     uint16_t number; /* among the topology's */
 
     /* Engine only. */
     struct rc_link links[RC_NODE_LINKS]; /* index: enum rc_link_role */
+    struct rc_near *wanted; /* where copies are to be kept: the client's, outlives the engine. NULL:
+                               nowhere */
+    struct rc_near *near;   /* the same, once there is an owner; the next three are good then */
+    struct rc_near_owner *owner;
     struct rc_horizon horizon;
     struct rc_revalidate revalidate;
+    const char *no_owner; /* why there is none, where one is wanted */
+    int64_t seek_us;      /* when it is asked for again, and how much later the time after that */
+    int64_t seek_pace_us;
+    bool is_one_of_many; /* the owner has a name: there are other servers' in that near cache */
+    bool is_warm;        /* rc_node_warm */
     struct rc_replay replay;
     uint32_t slots;           /* that are its own, where there are several nodes: topology's */
     char id[RC_SLOT_ID_SIZE]; /* its name in a cluster; "": not known */
@@ -153,8 +160,16 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
 void rc_node_deinit(struct rc_server_node *node); /* after the links' shutdown */
 /* One number for one server, in every process of the machine. */
 uint64_t rc_node_number(const struct rc_server_node *node);
-/* Near copies of what it says are kept from now on, if they are not yet and there is room. */
+/* It is one of many servers, and near copies of what it says are kept from now on, as soon as there
+   is room for another owner. near NULL: they are not. */
 void rc_node_keep(struct rc_server_node *node, struct rc_near *near);
+/* Somebody reads what would be kept, and there is no owner: asks for one again, if it is time. */
+void rc_node_seek_owner(struct rc_server_node *node);
+/* Why there are no near copies though they are wanted: a static text. NULL: there are, or not. */
+static inline const char *rc_node_no_owner(const struct rc_server_node *node)
+{
+    return node->wanted != NULL && node->near == NULL ? node->no_owner : NULL;
+}
 
 /* Readies a link to this node that may be lent: on_down and on_gone are the caller's to set. */
 int rc_node_init_spare(struct rc_server_node *node, struct rc_link *link);

@@ -441,7 +441,8 @@ typedef struct rc_health {
     char address[128];       /* without user and password */
     char cause[256];         /* why not ready or not tracking; "" when all is well or unknown */
     /* what this server, or our user there, cannot do, a line each: "tracking: why\n", "identity"
-       (another server at the same address is told by its role alone), "databases"; "" nothing */
+       (another server at the same address is told by its role alone), "databases"; and "near": the
+       near cache has no place for our connection for now. "" nothing */
     char off[512];
     /* replicas that reads were meant for, a line each: "127.0.0.1:7003\n" is connected, else why it
        is not asked behind a tab; as many as there is room for. "" none, or nobody has asked for

@@ -73,9 +73,10 @@ int64_t rc_near_now_us(void)
     return rc_clock_us();
 }
 
-struct rc_near_owner *rc_near_add_owner(struct rc_near *near)
+struct rc_near_owner *rc_near_add_owner(struct rc_near *near, const char **why)
 {
-    return rc_region_add_owner(&near->region);
+    const char *unasked;
+    return rc_region_add_owner(&near->region, why != NULL ? why : &unasked);
 }
 
 void rc_near_remove_owner(struct rc_near *near, struct rc_near_owner *owner)
@@ -183,7 +184,6 @@ struct rc_near_owner *rc_near_take_offer(struct rc_near *near, const struct rc_n
     return NULL;
 }
 
-void rc_near_end_offer(struct rc_near_owner *owner)
 void rc_near_return_offer(struct rc_near *near, struct rc_near_owner *owner)
 {
     uint32_t taken = RC_OFFER_TAKEN; /* no longer, where the slot has another owner */
@@ -191,6 +191,7 @@ void rc_near_return_offer(struct rc_near *near, struct rc_near_owner *owner)
         atomic_fetch_add_explicit(&near->region.head->offers, 1, memory_order_release);
 }
 
+void rc_near_end_offer(struct rc_near_owner *owner)
 {
     uint32_t taken = RC_OFFER_TAKEN; /* no longer, where the slot has another owner */
     atomic_compare_exchange_strong(&owner->offer, &taken, RC_OFFER_ENDED);

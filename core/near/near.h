@@ -75,8 +75,10 @@ int64_t rc_near_now_us(void);
 /* ---- owners: tracked connections ------------------------------------------------------------- */
 
 /* Takes a slot of this process; slots of processes that are gone are taken over. NULL: none is
-   free, or this process cannot have one (region.h). */
-struct rc_near_owner *rc_near_add_owner(struct rc_near *near);
+   free, this process cannot have one (region.h), or others are at it for longer than is waited for:
+   a second once, 5 ms from then on. `why` (NULL: not asked) is a static text then. Another time
+   there may be one. */
+struct rc_near_owner *rc_near_add_owner(struct rc_near *near, const char **why);
 /* Nothing it filled is coherent any more; the slot is free. */
 void rc_near_remove_owner(struct rc_near *near, struct rc_near_owner *owner);
 /* A new epoch: nothing it filled up to now is coherent any more. */
@@ -107,10 +109,10 @@ void rc_near_offer(struct rc_near *near, struct rc_near_owner *owner);
 uint32_t rc_near_offers(const struct rc_near *near);
 /* Of somebody else who still lives and reads the same server; NULL: none that nobody has taken. */
 struct rc_near_owner *rc_near_take_offer(struct rc_near *near, const struct rc_near_owner *taker);
-void rc_near_end_offer(struct rc_near_owner *owner);
-bool rc_near_is_offer_ended(const struct rc_near_owner *owner);
 /* The taker cannot go on: somebody else may take it. */
 void rc_near_return_offer(struct rc_near *near, struct rc_near_owner *owner);
+void rc_near_end_offer(struct rc_near_owner *owner);
+bool rc_near_is_offer_ended(const struct rc_near_owner *owner);
 
 /* ---- writing --------------------------------------------------------------------------------- */
 

@@ -345,11 +345,17 @@ int rc_region_unlink(const char *name, size_t name_len)
 /* ---- owners and groups ----------------------------------------------------------------------- */
 
 /* What a dead process left half done under this mutex: a group that is not counted yet, or a slot
-   without a pid. Neither needs a repair. */
+   without a pid. Neither needs a repair. After a wait that ran out, because a process was stopped
+   with the mutex, say, this process waits a short time only: an engine of many servers asks for a
+   slot for each. */
 static bool lock(struct rc_region *region)
 {
-    int error =
-        rc_stripe_take_mutex(&region->head->mutex, region->shape.mutex_kind, RC_STRIPE_PATIENCE_US);
+    enum { IMPATIENCE_US = 5000 };
+    /* Relaxed: advice. */
+    bool is_lost = atomic_load_explicit(&region->is_lost, memory_order_relaxed);
+    int error = rc_stripe_take_mutex(&region->head->mutex, region->shape.mutex_kind,
+                                     is_lost ? IMPATIENCE_US : RC_STRIPE_PATIENCE_US);
+    atomic_store_explicit(&region->is_lost, error == EBUSY, memory_order_relaxed);
     if (error == EOWNERDEAD)
         error = pthread_mutex_consistent(&region->head->mutex);
     return error == 0;
@@ -383,25 +389,31 @@ static bool is_alive(const struct rc_region *region, const struct rc_near_owner 
                             : rc_process_is_alive(pid, owner->started);
 }
 
-/* A process has many slots side by side, one for each server that it reads, and to look whether it
-   lives takes microseconds: it is asked once for all of them. A named region asks for each slot's
-   lock, for process numbers of other namespaces mean nothing here. */
-static void reap(struct rc_region *region)
+/* Frees slots of processes that are gone, and asks for `limit` of the taken ones whether theirs
+   lives: that takes microseconds each, under a mutex that others wait for. It begins where the last
+   time ended. Neighbours of one process are asked for once, but not in a named region: there each
+   slot has its own lock, for process numbers of other namespaces mean nothing here. */
+static void reap(struct rc_region *region, uint32_t limit)
 {
     const struct rc_near_owner *last = NULL;
     int32_t last_pid = 0;
     bool lives = false;
-    for (uint32_t slot = 0; slot < region->owner_count; slot++) {
+    for (uint32_t i = 0; i < region->owner_count; i++) {
+        uint32_t slot = region->reap_at;
         struct rc_near_owner *owner = &region->owners[slot];
         int32_t pid = atomic_load_explicit(&owner->pid, memory_order_relaxed);
-        if (pid == 0)
-            continue;
         bool is_known =
             last != NULL && !is_named(region) && pid == last_pid && owner->started == last->started;
-        lives = is_known ? lives : is_alive(region, owner, pid);
-        last = owner;
-        last_pid = pid;
-        if (!lives)
+        if (pid != 0 && !is_known) {
+            if (limit == 0)
+                return;
+            limit--;
+            lives = is_alive(region, owner, pid);
+            last = owner;
+            last_pid = pid;
+        }
+        region->reap_at = slot + 1 < region->owner_count ? slot + 1 : 0;
+        if (pid != 0 && !lives)
             set_free(region, owner);
     }
 }
@@ -424,16 +436,30 @@ static struct rc_near_owner *take_slot(struct rc_region *region)
     return NULL;
 }
 
-struct rc_near_owner *rc_region_add_owner(struct rc_region *region)
+/* Why there is no slot. */
+static const char BUSY[] = "another process has held the region's list of connections too long",
+                  FOREIGN[] = "the region is of another pid namespace, or its file cannot be "
+                              "opened again",
+                  FULL[] = "the region has no place for one more connection";
+
+struct rc_near_owner *rc_region_add_owner(struct rc_region *region, const char **why)
 {
+    enum { REAP_AT_ONCE = 32 }; /* 0.3 ms; all 1024 of a full region would be 10 ms */
     struct rc_near_owner *owner = NULL;
     int32_t pid = (int32_t)getpid();
     uint64_t started = rc_process_started(pid);
+    *why = BUSY;
     if (!lock(region))
         return NULL;
+    *why = FOREIGN;
     if (may_own(region)) {
-        reap(region);
+        *why = FULL;
+        reap(region, REAP_AT_ONCE);
         owner = take_slot(region);
+        if (owner == NULL) {
+            reap(region, UINT32_MAX);
+            owner = take_slot(region);
+        }
     }
     if (owner != NULL) {
         atomic_store_explicit(&owner->asof_us, 0, memory_order_relaxed);

@@ -90,6 +90,8 @@ struct rc_region {
     size_t bytes;
     struct rc_region_head *head;
     struct rc_lifeline lifeline;      /* named: guarded by head->mutex */
+    uint32_t reap_at;                 /* guarded by head->mutex */
+    _Atomic bool is_lost;             /* the last wait for head->mutex ran out */
     _Atomic uint32_t *write_versions; /* pairs: rc_near_drop */
     uint32_t write_versions_mask;
     uint32_t owner_count;
@@ -109,7 +111,7 @@ void rc_region_before_fork(struct rc_region *region);
 void rc_region_after_fork(struct rc_region *region);
 void rc_region_after_fork_in_child(struct rc_region *region);
 
-struct rc_near_owner *rc_region_add_owner(struct rc_region *region);
+struct rc_near_owner *rc_region_add_owner(struct rc_region *region, const char **why);
 void rc_region_remove_owner(struct rc_region *region, struct rc_near_owner *owner);
 uint8_t rc_region_group(struct rc_region *region, const char *prefix, size_t len, size_t min_bytes,
                         size_t max_bytes);

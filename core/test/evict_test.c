@@ -24,7 +24,7 @@ static void set_up(size_t bytes)
     atomic_store(&now_us, 1000 * INT64_C(1000000));
     if (!CHECK(rc_near_open(&near, &options, &why) == 0))
         exit(1);
-    owner = rc_near_add_owner(near);
+    owner = rc_near_add_owner(near, NULL);
     rc_near_set_asof(owner, atomic_load(&now_us));
 }
 

@@ -579,6 +579,81 @@ static void a_barrier_needs_a_near_cache(void)
     take_down();
 }
 
+/* ---- no place for an owner ------------------------------------------------------------------- */
+
+static bool is_told_off(void)
+{
+    rc_health health;
+    rc_engine_set_time(&client.engine, server.now_us);
+    rc_engine_get_health(&client.engine, &health);
+    return strstr(health.off, "near: the region has no place") != NULL;
+}
+
+/* A region of 16 owners, all of them somebody else's when the client comes. */
+static void asks_again_for_an_owner_while_somebody_reads(void)
+{
+    enum { OWNERS = 16 };
+    struct rc_near_options options = {.bytes = RC_NEAR_MIN_BYTES, .server = 1};
+    struct rc_near_owner *owners[OWNERS];
+    struct rc_near *full;
+    const char *why = NULL;
+    set_up();
+    peer_close(&other);
+    peer_close(&client);
+    if (!CHECK(rc_near_open(&full, &options, &why) == 0))
+        exit(1);
+    for (int i = 0; i < OWNERS; i++)
+        CHECK((owners[i] = rc_near_add_owner(full, NULL)) != NULL);
+    struct rc_near *before = near;
+    near = full;
+    peer_open_near(&client, &server, NULL, near);
+    put("key", "one", -1);
+    warm("key");
+    CHECK(peer_says(&ops[0], "one") && look("key") == RC_NEAR_MISS && is_told_off());
+    CHECK(rc_engine_asof_us(&client.engine) == 0);
+    rc_near_remove_owner(near, owners[3]);
+    warm("key");
+    CHECK(look("key") == RC_NEAR_MISS && is_told_off()); /* it has just asked */
+    peer_sleep(&server, 1000);
+    CHECK(is_told_off()); /* and does not where nobody reads */
+    warm("key");
+    CHECK(is_near("key", "one") && !is_told_off());
+    peer_close(&client);
+    for (int i = 0; i < OWNERS; i++) {
+        if (i != 3)
+            rc_near_remove_owner(near, owners[i]);
+    }
+    near = before;
+    rc_near_close(full);
+    peer_open_near(&client, &server, NULL, near);
+    peer_open_near(&other, &server, NULL, near);
+    take_down();
+}
+
+/* A client without a place near still writes what others keep there. */
+static void writes_are_seen_near_by_all_without_an_owner(void)
+{
+    enum { OWNERS = 256 }; /* of a region of 1 MiB */
+    struct rc_near_owner *owners[OWNERS];
+    int count = 0;
+    set_up();
+    peer_close(&other);
+    while (count < OWNERS && (owners[count] = rc_near_add_owner(near, NULL)) != NULL)
+        count++;
+    peer_open_near(&other, &server, NULL, near);
+    put("key", "one", -1);
+    warm("key");
+    CHECK(is_near("key", "one") && other.engine.topology.node.near == NULL);
+    tracked(&client)->deaf = true; /* the push is late */
+    peer_set(&other, &ops[1], "key", "two", -1);
+    peer_run(&server);
+    CHECK(peer_ended(&ops[1], 0, RC_DONE) && look("key") == RC_NEAR_MISS);
+    tracked(&client)->deaf = false;
+    while (count-- > 0)
+        rc_near_remove_owner(near, owners[count]);
+    take_down();
+}
+
 /* ---- handing over ---------------------------------------------------------------------------- */
 
 enum { HANDED = 20 };
@@ -690,6 +765,8 @@ int main(void)
     TEST(waits_as_long_as_the_most_patient_of_those_who_ask);
     TEST(a_batch_takes_out_what_it_writes);
     TEST(a_barrier_needs_a_near_cache);
+    TEST(asks_again_for_an_owner_while_somebody_reads);
+    TEST(writes_are_seen_near_by_all_without_an_owner);
     TEST(who_leaves_returns_what_it_has_begun_to_take_over);
     TEST(a_lost_connection_returns_what_it_has_begun_to_take_over);
     return test_result();

@@ -78,7 +78,7 @@ static bool fill(struct rc_near_owner *owner, uint32_t id, uint32_t write)
 
 static void run_writer(uint64_t seed)
 {
-    struct rc_near_owner *owner = rc_near_add_owner(near);
+    struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
     while (owner != NULL && !atomic_load(&board->is_over)) {
         char key[16];
         uint32_t id = test_below(&seed, KEYS);
@@ -120,7 +120,7 @@ static pid_t start(void (*run)(uint64_t seed), uint64_t seed)
 /* Each stripe takes entries and gives them back. */
 static bool is_usable(void)
 {
-    struct rc_near_owner *owner = rc_near_add_owner(near);
+    struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
     uint32_t stripes = 0;
     char key[16], buffer[LONGEST];
     rc_near_value value = {.buffer = buffer, .capacity = sizeof(buffer)};

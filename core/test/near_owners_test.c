@@ -19,7 +19,8 @@ enum {
     BYTES = 8 << 20,
     MAX_STALE_US = 100 * 1000,
     VALUE = 200,
-    WAIT_MS = 20000
+    WAIT_MS = 20000,
+    AGAIN_MS = 20
 };
 
 /* Who has filled an entry, and for which master: each value tells. */
@@ -96,11 +97,27 @@ static void pause_us(long us)
     nanosleep(&pause, NULL);
 }
 
+/* On a machine that is busy enough 15 others may be in front for longer than a process waits: then
+   it asks again a moment later, as the engine does. Any other refusal is one. */
+static struct rc_near_owner *add_owner(void)
+{
+    const char *why = "";
+    struct rc_near_owner *owner = rc_near_add_owner(near, &why);
+    for (int ms = 0; owner == NULL && strstr(why, "too long") != NULL && ms < WAIT_MS;
+         ms += AGAIN_MS) {
+        pause_us(AGAIN_MS * 1000);
+        owner = rc_near_add_owner(near, &why);
+    }
+    if (owner == NULL)
+        fprintf(stderr, "no owner: %s\n", why);
+    return owner;
+}
+
 static void run(uint32_t process, uint64_t seed)
 {
     static struct rc_near_owner *owners[MASTERS];
     for (uint32_t i = 0; i < MASTERS; i++) {
-        owners[i] = rc_near_add_owner(near);
+        owners[i] = add_owner();
         if (owners[i] == NULL) {
             atomic_fetch_add(&board->refused, 1);
             return;
@@ -140,10 +157,14 @@ static pid_t start(uint32_t process, uint64_t seed)
     return child;
 }
 
+/* False at once where one was refused: it never will be. */
 static bool become_ready(int count)
 {
-    for (int ms = 0; atomic_load(&board->ready) < count && ms < WAIT_MS; ms += 5)
+    for (int ms = 0; atomic_load(&board->ready) < count && ms < WAIT_MS; ms += 5) {
+        if (atomic_load(&board->refused) > 0)
+            return false;
         pause_us(5000);
+    }
     return atomic_load(&board->ready) >= count;
 }
 
@@ -162,18 +183,19 @@ static void sixty_masters_and_sixteen_processes_fit_a_region(void)
         return;
     for (uint32_t i = 0; i < PROCESSES; i++)
         processes[i] = start(i, test_random(&seed));
-    CHECK(become_ready(expected));
-    for (int i = 0; i < kills; i++) {
+    bool is_ready = CHECK(become_ready(expected));
+    for (int i = 0; i < kills && is_ready; i++) {
         uint32_t victim = test_below(&seed, PROCESSES);
         pause_us(20000);
         CHECK(kill(processes[victim], SIGKILL) == 0 && waitpid(processes[victim], NULL, 0) > 0);
         processes[victim] = start(victim, test_random(&seed)); /* takes over its owners' places */
-        CHECK(become_ready(++expected));
+        is_ready = CHECK(become_ready(++expected));
     }
     uint64_t before = atomic_load(&board->hits);
-    for (int ms = 0; atomic_load(&board->hits) < before + 1000 && ms < WAIT_MS; ms += 20)
+    for (int ms = 0; is_ready && atomic_load(&board->hits) < before + 1000 && ms < WAIT_MS;
+         ms += 20)
         pause_us(20000);
-    CHECK(atomic_load(&board->hits) >= before + 1000); /* it goes on to the end */
+    CHECK(!is_ready || atomic_load(&board->hits) >= before + 1000); /* it goes on to the end */
     atomic_store(&board->is_over, 1);
     for (uint32_t i = 0; i < PROCESSES; i++)
         CHECK(waitpid(processes[i], NULL, 0) > 0);

@@ -154,7 +154,7 @@ static void never_tears_or_mixes_up_values_that_change_while_they_are_read(void)
     rc_near_stats stats;
     if (!CHECK(rc_near_open(&bed.near, &options, &why) == 0))
         return;
-    bed.owner = rc_near_add_owner(bed.near);
+    bed.owner = rc_near_add_owner(bed.near, NULL);
     rc_near_set_asof(bed.owner, rc_near_now_us());
     atomic_store(&bed.writers, WRITERS);
     for (int i = 0; i < WRITERS + READERS; i++) {
@@ -221,7 +221,7 @@ static void leaves_nothing_that_was_asked_for_before_a_write(void)
     int hits = 0, older = 0;
     if (!CHECK(rc_near_open(&duel.near, &options, &why) == 0))
         return;
-    duel.owner = rc_near_add_owner(duel.near);
+    duel.owner = rc_near_add_owner(duel.near, NULL);
     rc_near_set_asof(duel.owner, rc_near_now_us());
     CHECK(pthread_create(&filler, NULL, fill_rounds, &duel) == 0);
     /* Short of processors, not all rounds are done; but for twenty seconds enough of them. */

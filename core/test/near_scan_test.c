@@ -22,7 +22,7 @@ static bool open_bed(struct bed *bed, size_t bytes)
     rc_buf_init(&bed->keys);
     if (!CHECK(rc_near_open(&bed->near, &options, &why) == 0))
         return false;
-    bed->owner = rc_near_add_owner(bed->near);
+    bed->owner = rc_near_add_owner(bed->near, NULL);
     rc_near_set_asof(bed->owner, rc_near_now_us());
     return CHECK(bed->owner != NULL);
 }
@@ -206,7 +206,7 @@ static void claims_what_an_earlier_epoch_filled_by_heat(void)
     collect(&bed, &claims);
     CHECK(claims.found[0] + claims.found[1] + claims.found[2] + claims.found[3] == 0);
     rc_near_renew_owner(bed.owner);
-    struct rc_near_owner *other = rc_near_add_owner(bed.near);
+    struct rc_near_owner *other = rc_near_add_owner(bed.near, NULL);
     struct rc_near_entry entry = entry_of(&bed, "other");
     CHECK(rc_near_fill(bed.near, other, &entry, rc_near_write_version(bed.near, entry.hash)));
     rc_near_renew_owner(other);
@@ -262,7 +262,7 @@ static void serves_again_what_is_confirmed(void)
           value.handle.deadline_us > deadline_us - SECOND);
     CHECK(stats_of(&bed)->revalidations == 1);
     /* Another owner's entries are not this one's to confirm. */
-    struct rc_near_owner *other = rc_near_add_owner(bed.near);
+    struct rc_near_owner *other = rc_near_add_owner(bed.near, NULL);
     CHECK(!rc_near_confirm(bed.near, other, NULL, "key:1", 5, version, INT64_MAX));
     close_bed(&bed);
 }
@@ -290,7 +290,7 @@ static void takes_over_what_another_owner_offers(void)
     struct claims claims;
     if (!open_bed(&bed, 1 << 20))
         return;
-    struct rc_near_owner *leaving = bed.owner, *stays = rc_near_add_owner(bed.near);
+    struct rc_near_owner *leaving = bed.owner, *stays = rc_near_add_owner(bed.near, NULL);
     rc_near_set_asof(stays, rc_near_now_us());
     fill_keys(&bed, "key:", 20, 0);
     bed.owner = stays;
@@ -323,7 +323,7 @@ static void leaves_plain_values_to_the_owner_that_offers(void)
     struct claims claims;
     if (!open_bed(&bed, 1 << 20))
         return;
-    struct rc_near_owner *leaving = bed.owner, *stays = rc_near_add_owner(bed.near);
+    struct rc_near_owner *leaving = bed.owner, *stays = rc_near_add_owner(bed.near, NULL);
     struct rc_near_entry entry = entry_of(&bed, "key:plain");
     entry.kind = RC_KIND_PLAIN;
     CHECK(fill_entry(&bed, &entry));
@@ -339,7 +339,7 @@ static void takes_over_what_is_offered_of_the_same_server_alone(void)
     struct bed bed;
     if (!open_bed(&bed, 1 << 20))
         return;
-    struct rc_near_owner *leaving = bed.owner, *stays = rc_near_add_owner(bed.near);
+    struct rc_near_owner *leaving = bed.owner, *stays = rc_near_add_owner(bed.near, NULL);
     rc_near_name_owner(leaving, 7001);
     rc_near_name_owner(stays, 7002);
     rc_near_offer(bed.near, leaving);

@@ -23,7 +23,7 @@ static bool open_bed(struct bed *bed, size_t bytes, uint32_t stripes)
     memset(bed, 0, sizeof(*bed));
     if (!CHECK(rc_near_open(&bed->near, &options, &why) == 0))
         return false;
-    bed->owner = rc_near_add_owner(bed->near);
+    bed->owner = rc_near_add_owner(bed->near, NULL);
     bed->value.buffer = bed->buffer;
     bed->value.capacity = sizeof(bed->buffer);
     rc_near_set_asof(bed->owner, rc_near_now_us());
@@ -346,7 +346,7 @@ static void is_stale_beyond_the_horizon(void)
     if (!open_bed(&bed, 1 << 20, 0))
         return;
     CHECK(fill(&bed, "key", "value"));
-    struct rc_near_owner *old = rc_near_add_owner(bed.near);
+    struct rc_near_owner *old = rc_near_add_owner(bed.near, NULL);
     rc_near_set_asof(old, rc_near_now_us() - 500000);
     struct rc_near_entry entry = entry_of(&bed, "old", "value");
     CHECK(rc_near_fill(bed.near, old, &entry, rc_near_write_version(bed.near, entry.hash)));
@@ -381,7 +381,7 @@ static void is_stale_once_the_owner_has_a_new_epoch(void)
     CHECK(!rc_near_is_valid(bed.near, &handle, SECOND));
     /* The slot's next owner does not vouch for what the last one filled. */
     rc_near_remove_owner(bed.near, bed.owner);
-    bed.owner = rc_near_add_owner(bed.near);
+    bed.owner = rc_near_add_owner(bed.near, NULL);
     rc_near_set_asof(bed.owner, rc_near_now_us());
     CHECK(look(&bed, "key") == RC_NEAR_STALE);
     close_bed(&bed);

@@ -153,7 +153,7 @@ static void look_around(struct bed *bed)
     case 2:
         rc_near_read_stats(bed->near, &stats);
         rc_near_group(bed->near, "a:", 2, 1000, test_below(&bed->seed, BYTES));
-        if ((owner = rc_near_add_owner(bed->near)) != NULL)
+        if ((owner = rc_near_add_owner(bed->near, NULL)) != NULL)
             rc_near_remove_owner(bed->near, owner);
         break;
     default:
@@ -267,7 +267,7 @@ static void open_bed(struct bed *bed, uint64_t seed)
     bed->groups[1] = rc_near_group(bed->near, "a:", 2, 1000, 30000);
     bed->groups[2] = rc_near_group(bed->near, "b:", 2, 0, 60000);
     for (int i = 0; i < OWNERS; i++) {
-        bed->owners[i] = rc_near_add_owner(bed->near);
+        bed->owners[i] = rc_near_add_owner(bed->near, NULL);
         rc_near_set_asof(bed->owners[i], now_us);
     }
     bed->pristine = malloc(BYTES);
@@ -362,7 +362,7 @@ static void open_damaged(struct bed *bed)
     if (rc_near_open(&near, &options, &why) == 0) {
         struct bed other = {.near = near, .seed = bed->seed, .pristine = malloc(BYTES)};
         for (int i = 0; i < OWNERS; i++)
-            if ((other.owners[i] = rc_near_add_owner(near)) == NULL)
+            if ((other.owners[i] = rc_near_add_owner(near, NULL)) == NULL)
                 other.owners[i] = &near->region.owners[i]; /* the head's mutex is damaged */
         for (int i = 0; i < STEPS; i++)
             step(&other);

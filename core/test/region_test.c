@@ -82,14 +82,14 @@ static void shares_entries_by_name(void)
 {
     struct rc_near_options options = named();
     struct rc_near *near = open_near(&options);
-    struct rc_near_owner *owner = rc_near_add_owner(near);
+    struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
     rc_near_set_asof(owner, rc_near_now_us());
     CHECK(fill(near, owner, "from the parent"));
     pid_t child = fork();
     if (child == 0) {
         struct rc_near *other = open_near(&options); /* another mapping */
         CHECK(other != NULL && look(other, "from the parent") == RC_NEAR_HIT);
-        struct rc_near_owner *its = rc_near_add_owner(other);
+        struct rc_near_owner *its = rc_near_add_owner(other, NULL);
         rc_near_set_asof(its, rc_near_now_us());
         CHECK(fill(other, its, "from the child"));
         rc_near_drop(other, "from the parent", 15, RC_NEAR_WRITE);
@@ -107,7 +107,7 @@ static void gives_a_name_anew_after_it_was_taken_away(void)
 {
     struct rc_near_options options = named();
     struct rc_near *old = open_near(&options);
-    struct rc_near_owner *owner = rc_near_add_owner(old);
+    struct rc_near_owner *owner = rc_near_add_owner(old, NULL);
     rc_near_set_asof(owner, rc_near_now_us());
     CHECK(fill(old, owner, "key") && rc_near_unlink(options.name, options.name_len) == 0);
     struct rc_near *new = open_near(&options);
@@ -158,7 +158,7 @@ static void refuses_names_and_sizes_that_cannot_be(void)
     CHECK(refuses(&options, "stripes"));
     options = (struct rc_near_options){.bytes = RC_NEAR_MIN_BYTES};
     struct rc_near *near = open_near(&options);
-    struct rc_near_owner *owner = rc_near_add_owner(near);
+    struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
     rc_near_set_asof(owner, rc_near_now_us());
     CHECK(fill(near, owner, "key") && look(near, "key") == RC_NEAR_HIT);
     rc_near_close(near);
@@ -188,7 +188,7 @@ static void makes_anew_what_its_maker_left_half_done(void)
     near->region.head->stripe_count = 0;
     rc_near_close(near);
     near = open_near(&options);
-    struct rc_near_owner *owner = rc_near_add_owner(near);
+    struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
     rc_near_set_asof(owner, rc_near_now_us());
     CHECK(fill(near, owner, "key") && look(near, "key") == RC_NEAR_HIT);
     rc_near_close(near);
@@ -199,7 +199,7 @@ static void leaves_its_memory_to_those_who_use_it_when_it_is_made_anew(void)
 {
     struct rc_near_options options = named();
     struct rc_near *near = open_near(&options);
-    struct rc_near_owner *owner = rc_near_add_owner(near);
+    struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
     rc_near_set_asof(owner, rc_near_now_us());
     CHECK(fill(near, owner, "key"));
     atomic_store(&near->region.head->is_ready, 0); /* damaged */
@@ -220,7 +220,7 @@ static void is_made_once_by_many_at_once(void)
         if ((children[i] = fork()) == 0) {
             char key[32];
             struct rc_near *near = open_near(&options);
-            struct rc_near_owner *owner = rc_near_add_owner(near);
+            struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
             rc_near_set_asof(owner, rc_near_now_us());
             snprintf(key, sizeof(key), "key:%d", i);
             CHECK(fill(near, owner, key));
@@ -244,14 +244,14 @@ static void is_inherited_by_a_child(void)
     struct rc_near *near = open_near(&options);
     pid_t child = fork();
     if (child == 0) {
-        struct rc_near_owner *owner = rc_near_add_owner(near);
+        struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
         rc_near_set_asof(owner, rc_near_now_us());
         CHECK(fill(near, owner, "key"));
         _exit(test_result());
     }
     CHECK(ends_well(child));
     CHECK(look(near, "key") == RC_NEAR_HIT); /* until the horizon, although its owner is gone */
-    CHECK(rc_near_add_owner(near) != NULL);  /* which is found out now, */
+    CHECK(rc_near_add_owner(near, NULL) != NULL); /* which is found out now, */
     CHECK(look(near, "key") == RC_NEAR_STALE);
     rc_near_close(near);
 }
@@ -262,15 +262,16 @@ static void has_a_slot_for_each_owner_alive(void)
     struct rc_near *near = open_near(&options);
     struct rc_near_owner *owners[16];
     for (int i = 0; i < 15; i++)
-        CHECK((owners[i] = rc_near_add_owner(near)) != NULL);
+        CHECK((owners[i] = rc_near_add_owner(near, NULL)) != NULL);
     pid_t child = fork();
     if (child == 0)
-        _exit(rc_near_add_owner(near) != NULL && rc_near_add_owner(near) == NULL ? 0 : 1);
+        _exit(rc_near_add_owner(near, NULL) != NULL && rc_near_add_owner(near, NULL) == NULL ? 0
+                                                                                             : 1);
     CHECK(ends_well(child));
-    CHECK((owners[15] = rc_near_add_owner(near)) != NULL); /* the dead child's */
-    CHECK(rc_near_add_owner(near) == NULL);
+    CHECK((owners[15] = rc_near_add_owner(near, NULL)) != NULL); /* the dead child's */
+    CHECK(rc_near_add_owner(near, NULL) == NULL);
     rc_near_remove_owner(near, owners[3]);
-    CHECK(rc_near_add_owner(near) == owners[3]);
+    CHECK(rc_near_add_owner(near, NULL) == owners[3]);
     rc_near_close(near);
 }
 
@@ -306,7 +307,7 @@ static uint32_t hear(int fd)
 
 static uint32_t add_owner(struct rc_near *near)
 {
-    struct rc_near_owner *owner = rc_near_add_owner(near);
+    struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
     return owner != NULL ? (uint32_t)(owner - near->region.owners) : UINT32_MAX;
 }
 
@@ -343,8 +344,8 @@ static void own_in_another_pid_namespace(void *context)
     struct rc_near *near = open_near(&container->options);
     uint32_t slot = add_owner(near);
     CHECK(slot != UINT32_MAX && slot != container->taken);
-    CHECK(has_owner(near, container->taken));          /* whose number means nothing here */
-    CHECK(rc_near_add_owner(container->near) == NULL); /* anonymous: told by numbers */
+    CHECK(has_owner(near, container->taken));                /* whose number means nothing here */
+    CHECK(rc_near_add_owner(container->near, NULL) == NULL); /* anonymous: told by numbers */
 }
 
 static void tells_who_lives_over_pid_namespaces(void)
@@ -378,6 +379,73 @@ static void is_refused_where_the_clock_is_another_one(void)
     rc_near_close(near);
     rc_near_unlink(options.name, options.name_len);
 #endif
+}
+
+static uint32_t count_owners(const struct rc_near *near)
+{
+    uint32_t count = 0;
+    for (uint32_t slot = 0; slot < near->region.owner_count; slot++)
+        count += has_owner(near, slot);
+    return count;
+}
+
+/* To ask who lives takes long where many have slots, and others wait for that. */
+static void looks_after_some_of_the_owners_at_a_time(void)
+{
+    enum { CHILDREN = 40, AT_ONCE = 32 };
+    struct rc_near_options options = {.bytes = SIZE};
+    struct rc_near *near = open_near(&options);
+    pid_t children[CHILDREN];
+    int says[2];
+    CHECK(pipe(says) == 0);
+    for (int i = 0; i < CHILDREN; i++) {
+        if ((children[i] = fork()) == 0) {
+            tell(says[1], add_owner(near));
+            pause();
+        }
+        CHECK(hear(says[0]) == (uint32_t)i);
+    }
+    for (int i = 0; i < CHILDREN; i++) {
+        kill(children[i], SIGKILL);
+        CHECK(waitpid(children[i], NULL, 0) == children[i]);
+    }
+    CHECK(add_owner(near) == 0 && count_owners(near) == CHILDREN - AT_ONCE + 1);
+    CHECK(add_owner(near) == 1 && count_owners(near) == 2);
+    close(says[0]);
+    close(says[1]);
+    rc_near_close(near);
+}
+
+/* By a process that was stopped with it. */
+static void waits_long_for_the_list_of_owners_but_once(void)
+{
+    enum { TRIES = 20 };
+    struct rc_near_options options = {.bytes = SIZE};
+    struct rc_near *near = open_near(&options);
+    const char *why = NULL;
+    int says[2];
+    CHECK(pipe(says) == 0);
+    pid_t holder = fork();
+    if (holder == 0) {
+        pthread_mutex_lock(&near->region.head->mutex);
+        tell(says[1], 0);
+        pause();
+    }
+    CHECK(hear(says[0]) == 0);
+    int64_t begun_us = rc_near_now_us();
+    CHECK(rc_near_add_owner(near, &why) == NULL && strstr(why, "too long") != NULL);
+    CHECK(rc_near_now_us() - begun_us >= RC_STRIPE_PATIENCE_US);
+    begun_us = rc_near_now_us();
+    for (int i = 0; i < TRIES; i++)
+        CHECK(rc_near_add_owner(near, NULL) == NULL);
+    /* A quarter of what it would be: nothing that a busy machine decides. */
+    CHECK(rc_near_now_us() - begun_us < (int64_t)TRIES * RC_STRIPE_PATIENCE_US / 4);
+    kill(holder, SIGKILL);
+    CHECK(waitpid(holder, NULL, 0) == holder);
+    CHECK(rc_near_add_owner(near, NULL) != NULL && !near->region.is_lost);
+    close(says[0]);
+    close(says[1]);
+    rc_near_close(near);
 }
 
 static void frees_the_slot_of_who_was_killed_while_its_child_lives(void)
@@ -454,7 +522,7 @@ static void empties_a_stripe_whose_writer_was_killed(void)
 {
     struct rc_near_options options = {.bytes = SIZE, .stripes = 2};
     struct rc_near *near = open_near(&options);
-    struct rc_near_owner *owner = rc_near_add_owner(near);
+    struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
     rc_near_stats stats;
     char key[32];
     rc_near_set_asof(owner, rc_near_now_us());
@@ -487,7 +555,7 @@ static void keeps_a_stripe_whose_writer_was_killed_between_changes(void)
 {
     struct rc_near_options options = {.bytes = SIZE, .stripes = 1};
     struct rc_near *near = open_near(&options);
-    struct rc_near_owner *owner = rc_near_add_owner(near);
+    struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
     rc_near_stats stats;
     rc_near_set_asof(owner, rc_near_now_us());
     CHECK(fill(near, owner, "key"));
@@ -521,7 +589,7 @@ static struct rc_near *open_with_entries(struct rc_near_owner **owner)
 {
     struct rc_near_options options = {.bytes = SIZE, .stripes = 1};
     struct rc_near *near = open_near(&options);
-    *owner = rc_near_add_owner(near);
+    *owner = rc_near_add_owner(near, NULL);
     rc_near_set_asof(*owner, rc_near_now_us());
     CHECK(fill(near, *owner, "key") && fill(near, *owner, "other"));
     return near;
@@ -668,7 +736,7 @@ static void takes_owners_after_one_was_killed_while_it_became_one(void)
         raise(SIGKILL);
     }
     waitpid(child, NULL, 0);
-    struct rc_near_owner *owner = rc_near_add_owner(near);
+    struct rc_near_owner *owner = rc_near_add_owner(near, NULL);
     if (CHECK(owner != NULL)) {
         rc_near_set_asof(owner, rc_near_now_us());
         CHECK(fill(near, owner, "key") && look(near, "key") == RC_NEAR_HIT);
@@ -690,6 +758,8 @@ int main(void)
     TEST(has_a_slot_for_each_owner_alive);
     TEST(tells_who_lives_over_pid_namespaces);
     TEST(is_refused_where_the_clock_is_another_one);
+    TEST(looks_after_some_of_the_owners_at_a_time);
+    TEST(waits_long_for_the_list_of_owners_but_once);
     TEST(frees_the_slot_of_who_was_killed_while_its_child_lives);
     TEST(gives_a_slot_to_a_child_that_may_not_open_the_file);
     TEST(takes_no_slot_with_locks_that_are_its_parents);

@@ -40,7 +40,7 @@ static void open_region(void)
     const char *why;
     now_us = 1000 * (int64_t)SECOND;
     FUZZ_CHECK(rc_near_open(&near, &options, &why) == 0);
-    owner = rc_near_add_owner(near);
+    owner = rc_near_add_owner(near, NULL);
     rc_near_set_asof(owner, now_us);
     for (uint32_t i = 0; i < 200; i++)
         fill((uint8_t)(i * 7), i * 37 % 900);
