@@ -530,8 +530,8 @@ end
 ---tracking (copies can be kept near), down (seconds since there is no connection), server ("redis
 ---7.0.15"), mode ("standalone", "cluster"), address, cause (texts; why it is not ready or not
 ---tracking, "" where there is nothing to say), off (what this server, or our user there, cannot do:
----"tracking", "identity", "databases", "replicas" = why; "near": the near cache has no place for our
----connection for now), replicas (once reads were meant for them: by address, "" for one that is
+---"tracking", "identity", "databases", "replicas" = why; "near": the near cache has no place for
+---our connection for now), replicas (once reads were meant for them: by address, "" for one that is
 ---asked, else why it is not)
 ---@return redcache.Error|nil err closed
 function Cache:health()
