@@ -1058,6 +1058,8 @@ static void a_delete_whose_slot_moves_meanwhile_is_done_at_both(void)
     CHECK(op->run.is_running && !has(1, key));
     put(2, key, 'a');
     give(slot_of(key), slot_of(key), 2);
+    if (!engine.cluster.is_on) /* no memory */
+        exit(1);
     rc_cluster_want(&engine.cluster);
     pass(1000);
     CHECK(op->run.is_running && has(2, key));
