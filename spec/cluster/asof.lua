@@ -22,6 +22,7 @@
 local here = (arg and arg[0] or ""):match("^(.*)spec/cluster/asof%.lua$")
 if here then package.path = here .. "?.lua;" .. package.path end
 
+local arguments = require("spec.support.arguments")
 local board_of = require("spec.near.board")
 local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
@@ -30,6 +31,8 @@ local herd = require("spec.support.herd")
 local kept_of = require("spec.cluster.kept")
 local posix = require("spec.support.posix")
 local temp = require("spec.support.temp")
+
+local say = arguments.say
 
 local KEYS, OWN = 120, 40 -- of the foreign writers, and of ours
 local FOREIGN_WRITERS, OWN_TIMEOUT = 2, 0.5
@@ -51,19 +54,8 @@ local function read_arguments(words)
         server = tostring, events = tostring, rounds = tonumber, slots = tonumber,
         fill = tonumber, settle = tonumber,
     }
-    for i = 1, #words, 2 do
-        local name = words[i]:match("^%-%-(%a+)$")
-        local value = name and known[name] and words[i + 1] and known[name](words[i + 1])
-        if not value then
-            io.stderr:write(USAGE)
-            os.exit(2)
-        end
-        options[name] = value
-    end
-    return options
+    return arguments.read(words, USAGE, options, known)
 end
-
-local function say(text, ...) print(text:format(...)) io.stdout:flush() end
 
 -- ---- The run.
 

@@ -5,10 +5,9 @@
 -- params, beside those of asof_writer: near (the readers'), timeout.
 
 local board_of = require("spec.near.board")
-local clock = require("spec.support.clock")
 local kept_of = require("spec.cluster.kept")
 
-local STORM, PAUSE, TOLD = 16, 0.003, 10
+local TOLD = 10
 
 return function(one)
     local redcache = require("redcache")
@@ -46,15 +45,7 @@ return function(one)
 
     for i = params.first, params.last do write(i) end
     one:emit("writing")
-    local ends = clock.now() + params.limit
-    while not board:is_stopped() and clock.now() < ends do
-        kept:set_idle(params.number, board:is_held())
-        for _ = 1, math.random(STORM) do
-            if board:is_held() then break end
-            write(math.random(params.first, params.last))
-        end
-        clock.sleep(math.random() * PAUSE)
-    end
+    kept:write_in_bursts(board, params, write)
     cache:close()
     return told
 end

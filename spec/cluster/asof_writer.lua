@@ -10,7 +10,6 @@ local kept_of = require("spec.cluster.kept")
 local resp = require("spec.support.resp")
 
 local PATIENCE = 0.005   -- between two tries of a write
-local STORM, PAUSE = 16, 0.003
 
 return function(one)
     local params = one.params
@@ -77,14 +76,6 @@ return function(one)
 
     for i = params.first, params.last do write(i) end
     one:emit("writing")
-    local ends = clock.now() + params.limit
-    while not board:is_stopped() and clock.now() < ends do
-        kept:set_idle(params.number, board:is_held())
-        for _ = 1, math.random(STORM) do
-            if board:is_held() then break end
-            write(math.random(params.first, params.last))
-        end
-        clock.sleep(math.random() * PAUSE)
-    end
+    kept:write_in_bursts(board, params, write)
     return told
 end

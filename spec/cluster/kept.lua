@@ -2,7 +2,7 @@
 -- all processes of the as-of checker at once.
 --
 -- What:   map; the program's side: ask, tell, clear, give_up, settle, are_idle; the writers' side:
---         set_idle; the readers' side: since, version, is_excused.
+--         write_in_bursts; the readers' side: since, version, is_excused.
 -- Keys:   numbered from 1, as on the board (spec/near/board.lua).
 
 local cells = require("spec.near.cells")
@@ -11,6 +11,7 @@ local cluster = require("spec.support.cluster")
 local resp = require("spec.support.resp")
 
 local SINCE, IDLE, FIRST = 0, 0, 8
+local BURST, PAUSE = 16, 0.003
 
 local kept = { NOTHING = -1 }
 local Kept = {}
@@ -71,8 +72,19 @@ function Kept:is_excused(i, version) return version <= self.excused[i] end
 -- cluster has lost; 0: none.
 function Kept:settle(i, lost) self.excused[i] = lost end
 
---- Writer `number` has stopped, or goes on.
-function Kept:set_idle(number, is_idle) self.all[IDLE + number] = is_idle and 1 or 0 end
+--- Writer params.number, which calls write(i) for its keys params.first to params.last, until the
+-- board ends it or params.limit seconds are over; while the board holds it, it is idle.
+function Kept:write_in_bursts(board, params, write)
+    local ends = clock.now() + params.limit
+    while not board:is_stopped() and clock.now() < ends do
+        self.all[IDLE + params.number] = board:is_held() and 1 or 0
+        for _ = 1, math.random(BURST) do
+            if board:is_held() then break end
+            write(math.random(params.first, params.last))
+        end
+        clock.sleep(math.random() * PAUSE)
+    end
+end
 
 function Kept:are_idle(writers)
     for number = 1, writers do

@@ -15,11 +15,14 @@
 local here = (arg and arg[0] or ""):match("^(.*)spec/cluster/once%.lua$")
 if here then package.path = here .. "?.lua;" .. package.path end
 
+local arguments = require("spec.support.arguments")
 local check = require("spec.cluster.once_check")
 local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
 local events = require("spec.cluster.events")
 local herd = require("spec.support.herd")
+
+local say = arguments.say
 
 local TAGS_EACH, APART = 8, 12 -- of each master's slots those so far from each other
 local LOCKS = 8
@@ -41,19 +44,8 @@ local function read_arguments(words)
         rounds = tonumber, limit = tonumber, clients = tonumber, seed = tonumber,
         server = tostring, events = tostring, slots = tonumber,
     }
-    for i = 1, #words, 2 do
-        local name = words[i]:match("^%-%-(%a+)$")
-        local value = name and known[name] and words[i + 1] and known[name](words[i + 1])
-        if not value then
-            io.stderr:write(USAGE)
-            os.exit(2)
-        end
-        options[name] = value
-    end
-    return options
+    return arguments.read(words, USAGE, options, known)
 end
-
-local function say(text, ...) print(text:format(...)) io.stdout:flush() end
 
 -- Slots of all masters, so near to each other that several move at once.
 local function chosen_slots(masters)

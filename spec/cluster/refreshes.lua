@@ -16,11 +16,14 @@
 local here = (arg and arg[0] or ""):match("^(.*)spec/cluster/refreshes%.lua$")
 if here then package.path = here .. "?.lua;" .. package.path end
 
+local arguments = require("spec.support.arguments")
 local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
 local events = require("spec.cluster.events")
 local herd = require("spec.support.herd")
 local worker = require("spec.support.worker")
+
+local say = arguments.say
 
 local ALLOWED, SECOND = 2, 1
 
@@ -35,19 +38,8 @@ local function read_arguments(words)
         clients = tonumber, processes = tonumber, server = tostring, events = tostring,
         near = tonumber, seed = tonumber,
     }
-    for i = 1, #words, 2 do
-        local name = words[i]:match("^%-%-(%a+)$")
-        local value = name and known[name] and words[i + 1] and known[name](words[i + 1])
-        if not value then
-            io.stderr:write(USAGE)
-            os.exit(2)
-        end
-        options[name] = value
-    end
-    return options
+    return arguments.read(words, USAGE, options, known)
 end
-
-local function say(text, ...) print(text:format(...)) io.stdout:flush() end
 
 -- The largest growth of a count between two of its samples, {before, after, count}, that surely lie
 -- within a second of each other. less(first, last): what does not count of that growth.

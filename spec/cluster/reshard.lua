@@ -19,10 +19,13 @@
 local here = (arg and arg[0] or ""):match("^(.*)spec/cluster/reshard%.lua$")
 if here then package.path = here .. "?.lua;" .. package.path end
 
+local arguments = require("spec.support.arguments")
 local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
 local process = require("spec.support.process")
 local worker = require("spec.support.worker")
+
+local say = arguments.say
 
 local AT_ONCE = 1000
 local VALUE = ("x"):rep(100)
@@ -42,19 +45,8 @@ local function read_arguments(words)
         seconds = tonumber, server = tostring, how = tostring,
         rate = tonumber,
     }
-    for i = 1, #words, 2 do
-        local name = words[i]:match("^%-%-(%a+)$")
-        local value = name and known[name] and words[i + 1] and known[name](words[i + 1])
-        if not value then
-            io.stderr:write(USAGE)
-            os.exit(2)
-        end
-        options[name] = value
-    end
-    return options
+    return arguments.read(words, USAGE, options, known)
 end
-
-local function say(text, ...) print(text:format(...)) io.stdout:flush() end
 
 -- All keys, each at its owner.
 local function fill(bed, count)

@@ -16,6 +16,7 @@
 local here = (arg and arg[0] or ""):match("^(.*)spec/near/alternate%.lua$")
 if here then package.path = here .. "?.lua;" .. package.path end
 
+local arguments = require("spec.support.arguments")
 local herd = require("spec.support.herd")
 local posix = require("spec.support.posix")
 local proxy = require("spec.support.proxy")
@@ -33,15 +34,7 @@ local function read_arguments(words)
         alternations = tonumber, seconds = tonumber, server = tostring, mutant = tostring,
         pushes = tostring,
     }
-    for i = 1, #words, 2 do
-        local name = words[i]:match("^%-%-(%a+)$")
-        local value = name and known[name] and words[i + 1] and known[name](words[i + 1])
-        if not value then
-            io.stderr:write(USAGE)
-            os.exit(2)
-        end
-        options[name] = value
-    end
+    arguments.read(words, USAGE, options, known)
     if options.mutant then options.pushes = "off" end
     return options
 end

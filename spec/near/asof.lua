@@ -14,12 +14,15 @@
 local here = (arg and arg[0] or ""):match("^(.*)spec/near/asof%.lua$")
 if here then package.path = here .. "?.lua;" .. package.path end
 
+local arguments = require("spec.support.arguments")
 local board_of = require("spec.near.board")
 local herd = require("spec.support.herd")
 local posix = require("spec.support.posix")
 local proxy = require("spec.support.proxy")
 local server = require("spec.support.server")
 local temp = require("spec.support.temp")
+
+local say = arguments.say
 
 local FOREIGN_KEYS, REDCACHE_KEYS = 40, 24
 local REGION_BYTES = 1024 * 1024
@@ -35,16 +38,7 @@ local function read_arguments(words)
         checks = tonumber, readers = tonumber, seconds = tonumber, limit = tonumber,
         seed = tonumber, server = tostring, mutant = tostring,
     }
-    for i = 1, #words, 2 do
-        local name = words[i]:match("^%-%-(%a+)$")
-        local value = name and known[name] and words[i + 1] and known[name](words[i + 1])
-        if not value then
-            io.stderr:write(USAGE)
-            os.exit(2)
-        end
-        options[name] = value
-    end
-    return options
+    return arguments.read(words, USAGE, options, known)
 end
 
 local function key_names()
@@ -130,8 +124,6 @@ local function quantile(histogram, part)
         if seen >= total * part then return total, 2 ^ b / 1000 end
     end
 end
-
-local function say(text, ...) print(text:format(...)) end
 
 local function tell(redis, options, sum, writers)
     local info = redis:info("server")
