@@ -75,6 +75,36 @@ function calls.send(cache, slot, status)
     return status
 end
 
+---Runs one script on one key, and waits for its answer.
+---@param cache redcache.Cache
+---@param own table options of the call: timeout, cancelTag
+---@param script integer of core_command.define()
+---@param flags integer RETRY where it may be done twice, or 0
+---@param key string
+---@param arguments (string|integer)[]
+---@param action string for the error, as the key
+---@return redcache.Slot|nil slot holds the answer, an error of Redis, too; the caller gives it back
+---@return redcache.Error|nil err why it was not answered
+---@return string|nil sent "sent", without an error: this phase of nginx cannot wait
+function calls.script(cache, own, script, flags, key, arguments, action)
+    local slot, err = calls.take(cache._client, own, action, key)
+    if slot == nil then
+        return nil, err
+    end
+    local status = core_command.begin(slot, flags)
+    if status == 0 then
+        status = core_command.script(slot, script, { cache._prefix .. key }, arguments)
+    end
+    status = calls.send(cache, slot, status)
+    if status == constants.NOT_WAITED then
+        core_slot.give(slot)
+        return nil, nil, "sent"
+    elseif status ~= 0 then
+        return nil, calls.fail(slot, status, action, key)
+    end
+    return slot
+end
+
 ---Ends a call that failed: gives the slot back.
 ---@param slot redcache.Slot
 ---@param status integer other than 0

@@ -8,7 +8,6 @@
 --         or a remembered "no such thing" counts as absent: the counter takes its place.
 
 local calls = require("redcache.calls")
-local constants = require("redcache.core.constants")
 local core_command = require("redcache.core.command")
 local core_entry = require("redcache.core.entry")
 local core_number = require("redcache.core.number")
@@ -17,7 +16,6 @@ local errors = require("redcache.errors")
 local options = require("redcache.options")
 
 local give = core_slot.give
-local NOT_WAITED = constants.NOT_WAITED
 
 local count = {}
 
@@ -130,25 +128,14 @@ local function add(self, kind, key, by, opts, method)
     if own == nil then
         error(message, 3)
     end
-    local slot, err = calls.take(self._client, own, "count", key)
-    if slot == nil then
-        return nil, err
-    end
     script = script or core_command.define(ADD)
     local ms = core_entry.life_ms(own.ttl or self._settings.ttl, 0)
-    local status = core_command.begin(slot, 0)
-    if status == 0 then
-        status = core_command.script(slot, script, { self._prefix .. key }, {
-            kind.command, core_number.format(by), core_number.format(own.init),
-            ("%.0f"):format(ms > 0 and ms or -1), text_of(own.min), text_of(own.max),
-        })
-    end
-    status = calls.send(self, slot, status)
-    if status == NOT_WAITED then
-        give(slot)
-        return true, nil, "sent"
-    elseif status ~= 0 then
-        return nil, calls.fail(slot, status, "count", key)
+    local slot, err, sent = calls.script(self, own, script, 0, key, {
+        kind.command, core_number.format(by), core_number.format(own.init),
+        ("%.0f"):format(ms > 0 and ms or -1), text_of(own.min), text_of(own.max),
+    }, "count")
+    if slot == nil then
+        return sent and true or nil, err, sent
     end
     local value
     value, err = read(slot, kind, "count", key)

@@ -15,7 +15,7 @@ local options = require("redcache.options")
 
 local is_ttl = options.is_ttl
 local give = core_slot.give
-local NOT_WAITED, RETRY = constants.NOT_WAITED, constants.RETRY
+local RETRY = constants.RETRY
 
 local life = {}
 
@@ -58,22 +58,11 @@ local function change(self, key, how, ms, opts, method)
     if own == nil then
         error(message, 3)
     end
-    local slot, err = calls.take(self._client, own, action, key)
-    if slot == nil then
-        return nil, err
-    end
     script = script or core_command.define(CHANGE)
-    local status = core_command.begin(slot, RETRY)
-    if status == 0 then
-        status = core_command.script(slot, script, { self._prefix .. key },
-            { how, ("%.0f"):format(ms) })
-    end
-    status = calls.send(self, slot, status)
-    if status == NOT_WAITED then
-        give(slot)
-        return true, nil, "sent"
-    elseif status ~= 0 then
-        return nil, calls.fail(slot, status, action, key)
+    local slot, err, sent = calls.script(self, own, script, RETRY, key,
+        { how, ("%.0f"):format(ms) }, action)
+    if slot == nil then
+        return sent and true or nil, err, sent
     end
     local node = core_command.nodes(slot)[0]
     local found = node.integer == 1
