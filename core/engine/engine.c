@@ -121,28 +121,24 @@ static int init_many(struct rc_engine *engine)
     struct rc_topology *topology = &engine->topology;
     struct rc_replicas *replicas = &engine->replicas;
     int error = rc_replicas_init(replicas, context, topology, on_old_replicas, engine);
-    if (error == 0) {
-        error = rc_cluster_init(&engine->cluster, context, topology, replicas);
-        if (error != 0)
-            rc_replicas_deinit(replicas);
-    }
-    if (error == 0) {
-        error = rc_sentinel_init(&engine->sentinel, context, topology, &engine->lends, replicas);
-        if (error != 0) {
-            rc_cluster_deinit(&engine->cluster);
-            rc_replicas_deinit(replicas);
-        }
-    }
-    if (error == 0) {
-        error = rc_ownership_init(&engine->ownership, context, topology, on_doubt, engine);
-        if (error != 0) {
-            rc_sentinel_deinit(&engine->sentinel);
-            rc_cluster_deinit(&engine->cluster);
-            rc_replicas_deinit(replicas);
-        }
-    }
     if (error != 0)
-        rc_lends_deinit(&engine->lends);
+        goto fail;
+    error = rc_cluster_init(&engine->cluster, context, topology, replicas);
+    if (error != 0)
+        goto fail_replicas;
+    error = rc_sentinel_init(&engine->sentinel, context, topology, &engine->lends, replicas);
+    if (error != 0)
+        goto fail_cluster;
+    error = rc_ownership_init(&engine->ownership, context, topology, on_doubt, engine);
+    if (error == 0)
+        return 0;
+    rc_sentinel_deinit(&engine->sentinel);
+fail_cluster:
+    rc_cluster_deinit(&engine->cluster);
+fail_replicas:
+    rc_replicas_deinit(replicas);
+fail:
+    rc_lends_deinit(&engine->lends);
     return error;
 }
 

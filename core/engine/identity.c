@@ -5,25 +5,19 @@
 #include "base/hash.h"
 #include "engine/command.h"
 
-static bool is_text(const rc_node *node, const char *text)
-{
-    size_t len = strlen(text);
-    return node->str != NULL && node->len == len && memcmp(node->str, text, len) == 0;
-}
-
 static void read_role(struct rc_identity *identity, const rc_node *role)
 {
-    if (is_text(role, "master"))
+    if (rc_reply_is_text(role, "master"))
         identity->role = RC_SERVER_MASTER;
-    else if (is_text(role, "replica") || is_text(role, "slave"))
+    else if (rc_reply_is_text(role, "replica") || rc_reply_is_text(role, "slave"))
         identity->role = RC_SERVER_REPLICA;
 }
 
 static void read_mode(struct rc_identity *identity, const rc_node *mode)
 {
-    if (is_text(mode, "sentinel"))
+    if (rc_reply_is_text(mode, "sentinel"))
         identity->mode = RC_SERVER_SENTINEL;
-    else if (is_text(mode, "cluster"))
+    else if (rc_reply_is_text(mode, "cluster"))
         identity->mode = RC_SERVER_CLUSTER;
 }
 
@@ -42,9 +36,9 @@ void rc_identity_read_hello(struct rc_identity *identity, const struct rc_reply 
         uint32_t value = rc_reply_skip(reply, i);
         if (value >= end)
             return;
-        if (is_text(key, "role"))
+        if (rc_reply_is_text(key, "role"))
             read_role(identity, &reply->nodes[value]);
-        else if (is_text(key, "mode"))
+        else if (rc_reply_is_text(key, "mode"))
             read_mode(identity, &reply->nodes[value]);
         i = rc_reply_skip(reply, value);
     }

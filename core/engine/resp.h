@@ -66,6 +66,12 @@ static inline int rc_reply_status(const rc_node *error)
     return error->integer != 0 ? (int)error->integer : RC_ERR_REDIS;
 }
 
+static inline bool rc_reply_is_text(const rc_node *node, const char *text)
+{
+    size_t len = strlen(text);
+    return node->str != NULL && node->len == len && memcmp(node->str, text, len) == 0;
+}
+
 /* `begin` is its code, or the code and what follows. */
 static inline bool rc_reply_is_error(const rc_node *node, const char *begin)
 {

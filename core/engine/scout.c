@@ -15,12 +15,6 @@ static struct rc_server_node *node_of(const struct rc_scout *scout)
 
 /* ---- what is told ---------------------------------------------------------------------------- */
 
-static bool is_text(const rc_node *node, const char *text)
-{
-    return node->str != NULL && node->len == strlen(text) &&
-           memcmp(node->str, text, node->len) == 0;
-}
-
 /* Whether the text, words with commas, has that one. */
 static bool has_word(const rc_node *node, const char *word)
 {
@@ -59,7 +53,7 @@ static void read_role(struct rc_scout *scout, const struct rc_reply *reply)
 {
     const rc_node *nodes = reply->nodes;
     uint32_t list = 3; /* behind the array, its name and the offset */
-    if (reply->count <= list || nodes[0].count < 3 || !is_text(&nodes[1], "master") ||
+    if (reply->count <= list || nodes[0].count < 3 || !rc_reply_is_text(&nodes[1], "master") ||
         nodes[list].type != '*')
         return;
     uint32_t at = list + 1;
@@ -79,17 +73,17 @@ static void read_described(struct rc_scout *scout, const struct rc_reply *reply,
     bool is_good = true;
     for (uint32_t i = at + 1; i + 1 < end; i += 2) {
         const rc_node *name = &reply->nodes[i], *value = name + 1;
-        if (is_text(name, "ip"))
+        if (rc_reply_is_text(name, "ip"))
             host = value;
-        else if (is_text(name, "port"))
+        else if (rc_reply_is_text(name, "port"))
             port = read_port(value);
-        else if (is_text(name, "flags"))
+        else if (rc_reply_is_text(name, "flags"))
             is_good &= !has_word(value, "s_down") && !has_word(value, "o_down") &&
                        !has_word(value, "disconnected");
-        else if (is_text(name, "role-reported"))
-            is_good &= is_text(value, "slave") || is_text(value, "replica");
-        else if (is_text(name, "replica-announced"))
-            is_good &= !is_text(value, "0");
+        else if (rc_reply_is_text(name, "role-reported"))
+            is_good &= rc_reply_is_text(value, "slave") || rc_reply_is_text(value, "replica");
+        else if (rc_reply_is_text(name, "replica-announced"))
+            is_good &= !rc_reply_is_text(value, "0");
     }
     if (is_good)
         tell(scout, host, port);
