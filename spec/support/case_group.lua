@@ -1,0 +1,38 @@
+--- A group of cases of spec/support/api_cases.lua, and the words that cases have in common.
+--
+-- What:   local cases = group.new()
+--         cases.case("name", function(bed) ... end)     runs under every scheduler
+--         cases.light("name", function(bed) ... end)    needs light threads (bed.together)
+--         return cases                                  .list, .light_list: { name, body } each
+
+local assert = require("luassert")
+local clock = require("spec.support.clock")
+
+local group = {}
+
+function group.new()
+    local cases = { list = {}, light_list = {} }
+
+    function cases.case(name, body) table.insert(cases.list, { name, body }) end
+
+    function cases.light(name, body) table.insert(cases.light_list, { name, body }) end
+
+    return cases
+end
+
+--- Loaders: one that nobody should call, and one of a record that does not exist.
+function group.never() error("the loader ran") end
+function group.nothing() return nil end
+
+--- Up to four results by name, so that a table has no holes; an error by its code.
+function group.report(value, err, source, flag)
+    return { value = value, code = err and err.code, source = source, flag = flag }
+end
+
+--- Time is real: a bound is for machines that do something else as well.
+function group.within(seconds, fn)
+    local took = clock.time(fn)
+    assert.is_true(took < clock.scaled(seconds), "it took " .. took)
+end
+
+return group
