@@ -313,12 +313,32 @@ for place, accepted in pairs(ACCEPTED) do
     end
     places[place] = rows
 end
+for place, declared in pairs({ near = NEAR, l0 = L0 }) do
+    local rows = {}
+    for _, row in ipairs(declared) do
+        rows[row[1]] = { name = row[1], kind = row[2], default = row[3], min = row.min,
+            max = row.max }
+    end
+    places[place] = rows
+end
 
 ---The rows of one place, by option name: what documentation and specs list.
----@param place string
+---@param place string new, namespace, load, ...; near, l0: the fields of that option
 ---@return table<string, table>
 function options.rows(place)
     return places[place]
+end
+
+---Whether any place takes an option of that name.
+---@param name string
+---@return boolean
+function options.is_known(name)
+    for _, rows in pairs(places) do
+        if rows[name] then
+            return true
+        end
+    end
+    return false
 end
 
 -- Never shows a string: it may be a URL with a password.

@@ -1,7 +1,7 @@
 -- usage - how the public methods are called, told to a caller that calls them otherwise.
 --
 -- What:   the arguments of each method, for the texts of argument errors; guard(), which answers a
---         method called with a dot.
+--         method called with a dot; and what docs/api is held to.
 -- Errors: raised at the line of the caller.
 
 local usage = {}
@@ -27,9 +27,20 @@ local ARGUMENTS = {
     near = { stats = "" },
     clock = { advance = "seconds", now = "" },
     task = { wait = "" },
+    -- Functions of the module, without a colon.
+    redcache = {
+        new = "opts", init = "opts", slot = "key", clock = "", run = "fn, ...", spawn = "fn, ...",
+    },
 }
 -- What a request remembers is asked for as the cache is.
 ARGUMENTS.request = ARGUMENTS.cache
+
+---Every public call: what documentation is held to.
+---@return table<string, table<string, string>> arguments by class ("redcache": the module's own
+---functions; "request" is "cache") and method
+function usage.calls()
+    return ARGUMENTS
+end
 
 ---How a method of the cache is called, as the end of an error text.
 ---@param method string
