@@ -19,6 +19,7 @@ local clock = require("redcache.clock")
 local core_command = require("redcache.core.command")
 local errors = require("redcache.errors")
 local fence = require("redcache.fence")
+local null = require("redcache.null")
 local options = require("redcache.options")
 local run = require("redcache.run")
 
@@ -32,6 +33,10 @@ local redcache = {
     ---`if not fenced(KEYS[2], ARGV[1]) then return false end` refuses a holder that lost the lock.
     ---Pass ("%.0f"):format(lock.fence), and a key of its own for what the lock protects.
     FENCED = fence,
+
+    ---What stands for Redis' null in the answers of cache:redis(), inside of lists and maps; as the
+    ---whole answer it is nil. It is cjson.null (in nginx ngx.null) where cjson is there.
+    NULL = null,
 
     ---The codes of error objects: err.code == redcache.errors.timeout.
     errors = errors.CODES,

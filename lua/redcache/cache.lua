@@ -26,6 +26,7 @@ local namespace = require("redcache.namespace")
 local near = require("redcache.near")
 local options = require("redcache.options")
 local put = require("redcache.put")
+local redis = require("redcache.redis")
 local remember = require("redcache.remember")
 local request = require("redcache.request")
 local usage = require("redcache.usage")
@@ -61,6 +62,7 @@ Cache.withLock = lock.withLock
 Cache.namespace = namespace.namespace
 Cache.metrics = metrics.metrics
 Cache.request = request.request
+Cache.redis = redis.redis
 
 -- A cache object over a client that is open.
 local function make(client, prefix, settings)

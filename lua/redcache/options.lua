@@ -35,7 +35,7 @@ end
 --       near | zone
 -- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
 --       remember, rememberForever), look (those, exists, ttl), write (set, setMulti), count (incr,
---       decr, incrFloat), call (all that talk to Redis), lock
+--       decr, incrFloat), call (all that talk to Redis), lock, raw (redis)
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -119,6 +119,7 @@ local DECLARED = {
     -- Single calls.
     { "timeout", "number", nil, at = "call lock", min = 0.001, max = 60 },
     { "cancelTag", "integer", nil, at = "call lock", min = 1, max = 2 ^ 53 },
+    { "retry", "boolean", nil, at = "raw" },
 }
 
 -- Which words of `at` each kind of call accepts.
@@ -132,6 +133,7 @@ local ACCEPTED = {
     write = { "write", "call" },
     count = { "count", "call" },
     call = { "call" },
+    raw = { "raw", "call" },
     lock = { "lock" },
 }
 

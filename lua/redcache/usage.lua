@@ -19,7 +19,12 @@ local ARGUMENTS = {
         incr = "key, n, opts", decr = "key, n, opts", incrFloat = "key, n, opts",
         cancel = "tag", authenticate = "user, password, ttl", close = "timeout", stats = "",
         health = "", metrics = "", request = "",
+        redis = "opts",
     },
+    redis = { command = "name, ...", pipeline = "fn, opts", publish = "channel, message",
+        key = "name",
+    },
+    pipeline = { command = "name, ..." },
     lock = {
         acquire = "wait", extend = "ttl", release = "", valid = "", held = "", lost = "", ttl = "",
         fenceText = "",

@@ -78,6 +78,7 @@ local function check_reads(phase)
     assert.same({}, values)
     assert.equal("cannotWait", failed[missing].code)
     assert.same({ "loaded", nil, "loader", "unstored" }, { cache:remember(missing, 60, loader) })
+    assert_code("cannotWait", cache:redis():command("GET", missing))
     assert_code("cannotWait", cache:put(missing, 60, never))
     assert_code("cannotWait", cache:tryLock("job"))
     assert_code("cannotWait", cache:lock("job"):acquire())
@@ -103,6 +104,7 @@ function cases.passes(phase, is_warm)
         assert.same({ true, {}, "sent" }, { cache:setMulti({ ["multi:" .. phase] = "v" }, 60) })
         assert.same({ true, nil, "sent" }, { cache:delete("old:" .. phase) })
         assert.same({ 1, nil, "sent" }, { cache:deleteMulti({ "older:" .. phase }) })
+        assert.same({ true, nil, "sent" }, { cache:redis():command("SET", "raw:" .. phase, "v") })
     end)
 end
 
@@ -113,6 +115,7 @@ function cases.begins()
         assert_code("cannotWait", cases.cache:set("set:init", "v", 60))
         assert_code("cannotWait", cases.cache:delete("old:init"))
         assert_code("cannotWait", cases.cache:deleteMulti({ "old:init" }))
+        assert_code("cannotWait", cases.cache:redis():command("SET", "raw:init", "v"))
     end)
 end
 

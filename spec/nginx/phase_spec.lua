@@ -119,6 +119,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
             clock.wait_until(function()
                 return redis:call("EXISTS", "p:set:" .. phase) == 1
                     and redis:call("EXISTS", "p:multi:" .. phase) == 1
+                    and redis:call("EXISTS", "raw:" .. phase) == 1
                     and redis:call("EXISTS", "p:old:" .. phase, "p:older:" .. phase) == 0
             end, 5, "what was sent in " .. phase)
             assert.equal(0, redis:call("EXISTS", "p:missing:" .. phase))

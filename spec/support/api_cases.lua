@@ -19,7 +19,8 @@ local posix = require("spec.support.posix")
 local resp = require("spec.support.resp")
 
 local GROUPS = {
-    "entries", "loads", "many", "lives", "counters", "near", "locks", "ends", "light_threads",
+    "entries", "loads", "many", "lives", "counters", "raw", "near", "locks", "ends",
+    "light_threads",
 }
 
 local cases = { light = {} }

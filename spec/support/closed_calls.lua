@@ -47,6 +47,7 @@ local CACHE = {
     stats = function(o) return o:stats() end,
     health = function(o) return o:health() end,
     metrics = function(o) return o:metrics() end,
+    redis = function(o) return o:redis() end,
     lock = false, request = false, close = false,
     -- Made by others.
     open = false, init = false,
@@ -57,6 +58,12 @@ local LOCK = {
     extend = function(o) return o:extend(5) end,
     held = function(o) return o:held() end,
     valid = false, lost = false, ttl = false, fenceText = false,
+}
+local REDIS = {
+    command = function(o) return o:command("GET", "k") end,
+    pipeline = function(o) return o:pipeline(function(p) p:command("GET", "k") end) end,
+    publish = function(o) return o:publish("c", "m") end,
+    key = false,
 }
 local NEAR = { stats = function(o) return o:stats() end }
 
@@ -123,6 +130,7 @@ end
 function closed_calls.check(open, close)
     local complaints, cache = {}, open()
     local below, memo = cache:namespace("below"), cache:request()
+    local raw = cache:redis()
     local held = assert(cache:tryLock("held", { ttl = 600 }))
     local free = cache:lock("free")
     for _, one in ipairs({ cache, below }) do
@@ -141,6 +149,7 @@ function closed_calls.check(open, close)
         try_all(complaints, name .. ":request", one:request(), CACHE)
     end
     try_all(complaints, "request", memo, CACHE)
+    try_all(complaints, "redis", raw, REDIS)
     try_all(complaints, "lock that was held", held, LOCK)
     try_all(complaints, "lock", free, LOCK)
     for _, lock in ipairs({ held, free }) do

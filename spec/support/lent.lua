@@ -18,14 +18,15 @@ Own.__index = Own
 
 local TEXT = { [("+"):byte()] = true, [("$"):byte()] = true, [("-"):byte()] = true,
     [("="):byte()] = true, [(","):byte()] = true, [("!"):byte()] = true }
-local LIST = { [("*"):byte()] = 1, [("~"):byte()] = 1, [(">"):byte()] = 1, [("%"):byte()] = 2 }
+local LIST = { [("*"):byte()] = true, [("~"):byte()] = true, [(">"):byte()] = true,
+    [("%"):byte()] = true }
 local INTEGER = (":"):byte()
 
 -- The element at that place, and the place behind it.
 local function read(nodes, at)
     local node = nodes[at]
     if LIST[node.type] then
-        local list, count = {}, node.count * LIST[node.type]
+        local list, count = {}, node.count -- of a map: keys and values
         at = at + 1
         for i = 1, count do list[i], at = read(nodes, at) end
         return list, at

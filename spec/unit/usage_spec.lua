@@ -36,8 +36,10 @@ local function classes()
         setMulti = { { k = 1 }, 60 }, deleteMulti = { { "k" } }, lock = { "l" },
         tryLock = { "l" }, withLock = { "l", {}, fn }, namespace = { "n" }, cancel = { 1 },
         authenticate = { "u", "p" },
-        close = {}, stats = {}, health = {}, metrics = {}, request = {},
+        close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
     }
+    local raw, queue = cache:redis(), nil
+    raw:pipeline(function(p) queue = p end)
     for name, arguments in pairs(keyed) do whole[name] = arguments end
     return {
         { name = "cache", object = cache, methods = whole },
@@ -46,6 +48,10 @@ local function classes()
             acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
             fenceText = {},
         } },
+        { name = "redis", object = raw, methods = {
+            command = { "GET", "k" }, pipeline = { fn }, publish = { "c", "m" }, key = { "k" },
+        } },
+        { name = "pipeline", object = queue, methods = { command = { "GET", "k" } } },
         { name = "near", object = cache.near, methods = { stats = {} } },
         { name = "clock", object = clock, methods = { advance = { 1 }, now = {} } },
         { name = "task", object = task, methods = { wait = {} } },

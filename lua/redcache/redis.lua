@@ -1,0 +1,135 @@
+-- redis - Redis' own commands, over the connections of a cache.
+--
+-- What:   cache:redis() gives the object; commands (redis/batch.lua), pipelines. Keys are the whole
+--         names in Redis: nothing is put in front of them. key() tells the name of a cache's key.
+-- Memory: an object holds nothing but its options; make as many as you like.
+-- Errors: as the cache's calls. Messages name commands, but no arguments: these may be passwords.
+-- Not:    values are what Redis keeps, with no codec: entries of the cache have a header.
+
+local batch = require("redcache.redis.batch")
+local core_client = require("redcache.core.client")
+local errors = require("redcache.errors")
+local NULL = require("redcache.null")
+local options = require("redcache.options")
+local pipeline = require("redcache.redis.pipeline")
+local usage = require("redcache.usage")
+
+local redis = {}
+
+---@class redcache.Redis
+---@field package _cache redcache.Cache
+---@field package _own table checked options: timeout, cancelTag, retry
+local Redis = {}
+Redis.__index = Redis
+
+-- The options of one call over those of the object. own | nil, message
+local function options_of(self, opts, place, method)
+    if opts == nil then
+        return self._own
+    end
+    local own = {}
+    for name, value in pairs(self._own) do
+        own[name] = value
+    end
+    return options.read(own, opts, place, method)
+end
+
+---Redis itself: commands, pipelines.
+---@param opts? table timeout (seconds; the cache's commandTimeout), cancelTag, retry (false; true:
+---every command may be done twice, so what a broken connection leaves open is sent again; commands
+---that only read are sent again in any case)
+---@return redcache.Redis|nil redis
+---@return redcache.Error|nil err closed
+function redis.redis(self, opts)
+    local own, message = options.read({}, opts, "raw", "redis")
+    if own == nil then
+        error(message, 2)
+    end
+    local err = core_client.closed(self._client, "open redis")
+    if err then
+        return nil, err
+    end
+    return setmetatable({ _cache = self, _own = own }, Redis)
+end
+
+---The whole name in Redis of a key of the cache.
+---@param name string
+---@return string key
+function Redis:key(name)
+    if type(name) ~= "string" then
+        error(errors.argument("name", "key", "string", name), 2)
+    end
+    return self._cache._prefix .. name
+end
+
+-- The answer to a command that was sent alone: value | nil, err
+local function only(answers, err, sent)
+    if type(answers) ~= "table" then
+        return answers, err, sent
+    end
+    local value = answers[1]
+    if errors.is(value) then
+        return nil, value
+    elseif value == NULL then
+        return nil
+    end
+    return value
+end
+
+---Runs a command. Near copies of the keys that it changes are void before it returns.
+---@param name string
+---@param ... string|number|ffi.cdata* arguments; an int64 is sent with all its digits
+---@return any value as redcache/redis/answer.lua tells; nil for null
+---@return redcache.Error|nil err redis, refused (what waits, or changes the connection for all who
+---share it), tooLarge, timeout, cancelled, unavailable, outcomeUnknown (it may have been done),
+---overload, closed, cannotWait
+---@return string|nil sent "sent": this phase of nginx cannot wait, so nobody knows how it ends
+function Redis:command(name, ...)
+    local message = usage.fault(self, "redis", "_own", "command")
+    if message then
+        error(message, 2)
+    end
+    local command = batch.command("command", name, ...)
+    return only(batch.send(self, self._own, { command }))
+end
+
+---Sends a message to all who have subscribed to the channel.
+---@param channel string
+---@param message string|number
+---@return integer|true|nil receivers of one node; in a cluster others have theirs
+---@return redcache.Error|nil err as command
+---@return string|nil sent as command
+function Redis:publish(channel, message)
+    local command = batch.command("publish", "PUBLISH", channel, message)
+    return only(batch.send(self, self._own, { command }))
+end
+
+---Sends what fn(p) queues by p:command(name, ...): one write per node, nothing in between is waited
+---for. Redis runs the commands of one node in order; others may run theirs in between.
+---@param fn fun(p: redcache.RedisPipeline) what it throws is thrown on, and nothing is sent
+---@param opts? table timeout, cancelTag, retry: as those of cache:redis, for this call
+---@return any[]|true|nil answers in order: redcache.NULL for null, an error object at the place of
+---a command that has failed
+---@return redcache.Error|nil err none was answered: as command
+---@return string|nil sent as command
+function Redis:pipeline(fn, opts)
+    if type(fn) ~= "function" then
+        error(errors.argument("fn", "pipeline", "function", fn), 2)
+    end
+    local own, message = options_of(self, opts, "raw", "pipeline")
+    if own == nil then
+        error(message, 2)
+    end
+    local commands = pipeline.collect(fn)
+    local err = core_client.closed(self._cache._client, batch.action(commands))
+    if err then
+        return nil, err
+    elseif #commands == 0 then
+        return {}
+    end
+    return batch.send(self, own, commands)
+end
+
+usage.guard("redis", Redis, "_own", { command = true })
+
+return redis

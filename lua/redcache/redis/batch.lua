@@ -1,0 +1,203 @@
+-- batch - commands as a caller names them: checked, written into a slot, sent together.
+--
+-- What:   a caller queues commands in a list; nothing is held meanwhile. send() takes a slot,
+--         writes them all, waits, and reads their answers.
+-- Errors: argument errors are raised where the public method was called; what fails at run time is
+--         an error object. Neither names an argument: it may be a password.
+
+local answer = require("redcache.redis.answer")
+local calls = require("redcache.calls")
+local constants = require("redcache.core.constants")
+local core_command = require("redcache.core.command")
+local core_number = require("redcache.core.number")
+local core_slot = require("redcache.core.slot")
+local errors = require("redcache.errors")
+local verbs = require("redcache.redis.verbs")
+
+local give = core_slot.give
+local NOT_WAITED, RETRY = constants.NOT_WAITED, constants.RETRY
+
+local batch = {}
+
+-- What a caller may give for an argument, as Redis reads it; nil: it is none.
+local function text_of(value)
+    local kind = type(value)
+    if kind == "string" then
+        return value
+    elseif (kind == "number" and value == value) or core_number.is_int64(value) then
+        return core_number.format(value)
+    end
+end
+
+local EXPECTED = "string or number expected, got "
+
+---Checks a command. Raises an argument error at the caller of the method.
+---@param method string
+---@param name any
+---@param ... any
+---@return redcache.redis.Command
+function batch.command(method, name, ...)
+    if type(name) ~= "string" or name == "" then
+        error(errors.argument("name", method, "string that is not empty", name), 3)
+    end
+    local command = { ... }
+    command.name, command.count = string.upper(name), select("#", ...)
+    for i = 1, command.count do
+        local text = text_of(command[i])
+        if text == nil then
+            error("bad argument #" .. i + 1 .. " to " .. method .. ": " .. EXPECTED
+                .. (command[i] ~= command[i] and "NaN" or type(command[i])), 3)
+        end
+        command[i] = text
+    end
+    return command
+end
+
+---Checks a list of texts and numbers, as a script's keys. Raises at the caller of the method.
+---@return string[]
+function batch.texts(method, name, list)
+    if type(list) ~= "table" then
+        error(errors.argument(name, method, "list", list), 3)
+    end
+    local texts = {}
+    for i = 1, #list do
+        texts[i] = text_of(list[i])
+        if texts[i] == nil then
+            error("bad argument '" .. name .. "' to " .. method .. ": " .. EXPECTED
+                .. type(list[i]) .. " at " .. i, 3)
+        end
+    end
+    return texts
+end
+
+-- Writes a command into the slot. status
+local function write(slot, command)
+    if command.script then
+        return core_command.script(slot, command.script._number, command.keys, command)
+    end
+    local status = core_command.command(slot, command.count + 1)
+    if status == 0 then
+        status = core_command.argument(slot, command.name)
+    end
+    local first, last, step = verbs.written(command)
+    for i = 1, command.count do
+        if status ~= 0 then
+            return status
+        end
+        local is_written = i >= first and i <= last and (i - first) % step == 0
+        status = (is_written and core_command.argument_written or core_command.argument)(slot,
+            command[i])
+    end
+    return status
+end
+
+local function is_too_large(commands, most)
+    for _, command in ipairs(commands) do
+        for i = 1, command.count do
+            if #command[i] > most then
+                return true
+            end
+        end
+        for _, key in ipairs(command.keys or {}) do
+            if #key > most then
+                return true
+            end
+        end
+    end
+    return false
+end
+
+local function all_read(commands)
+    for _, command in ipairs(commands) do
+        if not verbs.reads(command) then
+            return false
+        end
+    end
+    return true
+end
+
+-- The core names its own way to a connection of one's own; there is another one here.
+local WAYS = {
+    MULTI = ": see transaction()", EXEC = ": see transaction()", WATCH = ": see transaction()",
+    DISCARD = ": see transaction()", UNWATCH = ": see transaction()",
+}
+
+local function failure_of(slot, status, action, commands)
+    local err = calls.fail(slot, status, action)
+    if err.code == "refused" then
+        local way = ""
+        for _, command in ipairs(commands) do
+            way = WAYS[command.name] or way
+        end
+        err.message = string.gsub(err.message, ": it goes over a lent one %(rc_lent_begin%)", "")
+            .. way
+    end
+    return err
+end
+
+-- What a command is called in its error.
+local function action_of(command)
+    return command.script and "run the script" or "run " .. errors.printable(command.name)
+end
+
+---What all of them are called in their error.
+---@param commands redcache.redis.Command[]
+---@return string action
+function batch.action(commands)
+    return #commands == 1 and action_of(commands[1]) or "run the pipeline"
+end
+
+---Sends commands in one write, and waits for their answers.
+---@param redis redcache.Redis
+---@param own table checked options: timeout, cancelTag, retry
+---@param commands redcache.redis.Command[] at least one
+---@param begin fun(slot: redcache.Slot, flags: integer): integer
+---@return redcache.Slot|nil slot holds the answers; the caller gives it back
+---@return redcache.Error|nil err
+---@return string|nil sent "sent", without an error: this phase of nginx cannot wait
+local function send(redis, own, commands, begin)
+    local cache, action = redis._cache, batch.action(commands)
+    local client = cache._client
+    if is_too_large(commands, client.max_value) then
+        return nil, errors.new("tooLarge", action, nil, "an argument is over maxValue")
+    end
+    local slot, err = calls.take(client, own, action)
+    if slot == nil then
+        return nil, err
+    end
+    local reads = all_read(commands)
+    local status = begin(slot, (own.retry or reads) and RETRY or 0)
+    for i = 1, #commands do
+        if status ~= 0 then
+            break
+        end
+        status = write(slot, commands[i])
+    end
+    status = calls.send(cache, slot, status)
+    if status == NOT_WAITED and not reads then
+        give(slot)
+        return nil, nil, "sent"
+    elseif status ~= 0 then
+        return nil, failure_of(slot, status, action, commands)
+    end
+    return slot
+end
+
+---Sends commands over the shared connections.
+---@param redis redcache.Redis
+---@param own table checked options
+---@param commands redcache.redis.Command[]
+---@return any[]|true|nil answers in order
+---@return redcache.Error|nil err
+---@return string|nil sent
+function batch.send(redis, own, commands)
+    local slot, err, sent = send(redis, own, commands, core_command.begin)
+    if slot == nil then
+        return sent and true or nil, err, sent
+    end
+    local answers = answer.all(slot, commands, action_of)
+    give(slot)
+    return answers
+end
+
+return batch
