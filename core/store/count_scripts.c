@@ -1,11 +1,8 @@
 /* The script of counters, done natively, as lua/redcache/count.lua has it. */
-#include "store/run.h"
+#include "store/present.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include "engine/entry.h"
 
 /* Arguments of the script. */
 enum { COMMAND = 1, BY, INIT, TTL, MIN, MAX };
@@ -47,21 +44,6 @@ static void answer(struct rc_run *run, int64_t code, struct rc_text text)
     rc_run_answer_text(run, text);
 }
 
-/* Nothing that counts stands there: no key, a remembered "no such thing", a load or its end. */
-static bool is_fresh(struct rc_run *run, struct rc_value v)
-{
-    struct rc_text text = rc_run_text(run, v);
-    if (v.type != '$')
-        return true;
-    if (text.len < 3 || (uint8_t)text.bytes[0] != RC_ENTRY_MAGIC ||
-        text.bytes[1] != RC_ENTRY_VERSION)
-        return false;
-    uint8_t kind = (uint8_t)text.bytes[2];
-    return kind == RC_KIND_NEGATIVE ||
-           ((kind == RC_KIND_ERROR || kind == RC_KIND_LEASE) &&
-            RC_RUN_CALL(run, RC_WORD("PTTL"), rc_run_key(run, 1)).number >= 0);
-}
-
 static void begin(struct rc_run *run)
 {
     if (rc_text_equal(rc_run_arg(run, TTL), RC_WORD("-1")))
@@ -87,7 +69,7 @@ static void take_back(struct rc_run *run, bool is_new, const char *before, size_
 static void add(struct rc_run *run)
 {
     struct rc_value v = RC_RUN_CALL(run, RC_WORD("GET"), rc_run_key(run, 1));
-    bool is_new = is_fresh(run, v), is_whole;
+    bool is_new = rc_present_is_nothing(run, 1, rc_run_text(run, v)), is_whole;
     struct rc_text old = is_new ? rc_run_arg(run, INIT) : rc_run_text(run, v);
     double base = 0, by = 0;
     /* The texts of the script move while it runs. Longer ones are no numbers. */
@@ -115,6 +97,6 @@ static void add(struct rc_run *run)
 }
 
 const struct rc_twin rc_count_twins[] = {
-    {"f07d9a8fb28ac01fd2b49c86fd9e11a8139967b6", add},
+    {"38c698f75f1d3cb30c4a98400e2a2f22725c54cb", add},
     {"", NULL},
 };

@@ -4,7 +4,6 @@
 -- Memory: one slot per batch; what comes back is decoded before the slot is given back.
 
 local constants = require("redcache.core.constants")
-local core_clock = require("redcache.core.clock")
 local core_command = require("redcache.core.command")
 local core_entry = require("redcache.core.entry")
 local core_near = require("redcache.core.near")
@@ -12,6 +11,7 @@ local core_slot = require("redcache.core.slot")
 local calls = require("redcache.calls")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local many = require("redcache.many")
 local near = require("redcache.near")
 local options = require("redcache.options")
 local usage = require("redcache.usage")
@@ -23,8 +23,6 @@ local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
 
 -- Keys per MGET: Redis answers the first of them while the rest is still on its way.
 local KEYS_PER_MGET = 128
--- Commands per write: far below maxQueue, and no answer waits for ever in memory.
-local COMMANDS_PER_WRITE = 8192
 local KEYS_PER_WRITE = 65536
 local NOT_WAITED = constants.NOT_WAITED
 -- So many missing keys of one call are kept near: each takes a slot and a PTTL of its own. A call
@@ -32,58 +30,6 @@ local NOT_WAITED = constants.NOT_WAITED
 local KEPT_KEYS = 128
 
 local batch = {}
-
--- The deadline of a batch that takes more than one write, or nil.
-local function deadline_of(cache, own, count, per_write)
-    return count > per_write and core_clock.deadline(cache._client, own and own.timeout) or nil
-end
-
--- Whether there is time for the next write of a batch; what is left is the slot's.
-local function has_time(cache, slot, own, deadline)
-    if deadline == nil then
-        return true
-    end
-    core_slot.customize(slot, core_clock.left(cache._client, deadline), own and own.cancelTag)
-    return core_clock.now(cache._client) < deadline
-end
-
--- The first fault of a list, told as an argument error, or nil.
-local function list_fault(keys, method)
-    if type(keys) ~= "table" then
-        return errors.argument("keys", method, "list of strings", keys)
-    end
-    for i = 1, #keys do
-        if type(keys[i]) ~= "string" then
-            return "bad argument 'keys' to " .. method .. ": list of strings expected, got "
-                .. type(keys[i]) .. " at " .. i
-        end
-    end
-end
-
--- The keys of a list, each once, without those that are too long.
-local function distinct(cache, keys, failed, action)
-    local list, count, seen = {}, 0, {}
-    local max = cache._client.max_key - #cache._prefix
-    for i = 1, #keys do
-        local key = keys[i]
-        if not seen[key] then
-            seen[key] = true
-            if #key > max then
-                failed[key] = errors.new("tooLarge", action, key, "the key is over maxKey")
-            else
-                count = count + 1
-                list[count] = key
-            end
-        end
-    end
-    return list, count
-end
-
-local function fail_all(failed, list, first, last, slot, status, action)
-    for i = first, last do
-        failed[list[i]] = core_slot.failure(slot, status, action, list[i])
-    end
-end
 
 -- Writes keys first..last as MGETs. reads: of calls.reads.
 local function write_mgets(cache, slot, list, first, last, reads)
@@ -109,9 +55,10 @@ local function write_mgets(cache, slot, list, first, last, reads)
 end
 
 -- What getMulti has found out so far, each by key: `values`, `failed` (errors), `negatives`; and
--- `doubtful`, if there is such: the bytes of what has to be looked at again.
-local function new_found()
-    return { values = {}, failed = {}, negatives = {}, doubtful = nil }
+-- `doubtful`, if there is such: the bytes of what has to be looked at again. `take` reads what
+-- stands in the slot for a key.
+local function new_found(take_answer)
+    return { values = {}, failed = {}, negatives = {}, doubtful = nil, take = take_answer }
 end
 
 -- What decoding said: the value, or why it cannot be read.
@@ -166,7 +113,7 @@ local function read_answer(cache, slot, status, key, found)
 end
 
 -- Reads the answers to the MGETs of keys first..last.
-local function read_mgets(cache, slot, list, first, last, found)
+local function read_mgets(cache, slot, list, first, last, found, action)
     local nodes, count = core_command.nodes(slot)
     local at, failed = 0, found.failed
     while first <= last do
@@ -177,17 +124,17 @@ local function read_mgets(cache, slot, list, first, last, found)
         at = at + 1
         if type_byte == ERROR or type_byte == BULK_ERROR then
             for i = first, chunk_last do
-                failed[list[i]] = core_command.node_failure(head, "read", list[i])
+                failed[list[i]] = core_command.node_failure(head, action, list[i])
             end
         elseif head == nil or head.count ~= keys or at + keys > count then
             for i = first, last do
-                failed[list[i]] = errors.new("redis", "read", list[i],
+                failed[list[i]] = errors.new("redis", action, list[i],
                     "the answer has an unexpected form")
             end
             return
         else
             for i = first, chunk_last do
-                read_answer(cache, slot, core_command.node_entry(slot, at), list[i], found)
+                found.take(cache, slot, core_command.node_entry(slot, at), list[i], found)
                 at = at + 1
             end
         end
@@ -241,22 +188,23 @@ local function read_kept(cache, list, count, own, found)
 end
 
 -- Reads the keys by MGETs, in one write per 65,536.
-local function read_mget(cache, list, count, own, found)
-    local slot, _, reason = take(cache._client, own, "read")
+local function read_mget(cache, list, count, own, found, action)
+    local slot, _, reason = take(cache._client, own, action)
     if slot == nil then
-        fail_all(found.failed, list, 1, count, nil, reason, "read")
+        many.fail(found.failed, list, 1, count, nil, reason, action)
         return
     end
-    local deadline, reads = deadline_of(cache, own, count, KEYS_PER_WRITE), calls.reads(cache, own)
+    local deadline = many.deadline(cache, own, count, KEYS_PER_WRITE)
+    local reads = calls.reads(cache, own)
     for first = 1, count, KEYS_PER_WRITE do
         local last = math.min(first + KEYS_PER_WRITE - 1, count)
-        local status = has_time(cache, slot, own, deadline)
+        local status = many.has_time(cache, slot, own, deadline)
             and send(cache, slot, write_mgets(cache, slot, list, first, last, reads))
             or constants.TIMEOUT
         if status == 0 then
-            read_mgets(cache, slot, list, first, last, found)
+            read_mgets(cache, slot, list, first, last, found, action)
         else
-            fail_all(found.failed, list, first, last, slot, status, "read")
+            many.fail(found.failed, list, first, last, slot, status, action)
         end
     end
     give(slot)
@@ -287,7 +235,7 @@ end
 ---@return table<string, redcache.Error> errors by key; empty when all went well
 ---@return table<string, boolean> negatives true for keys that are remembered as "no such thing"
 function batch.getMulti(self, keys, opts)
-    local fault = list_fault(keys, "getMulti")
+    local fault = many.list_fault(keys, "getMulti")
     local own
     if not fault and opts ~= nil then
         own, fault = options.read({}, opts, "read", "getMulti")
@@ -295,8 +243,8 @@ function batch.getMulti(self, keys, opts)
     if fault then
         error(fault, 2)
     end
-    local found = new_found()
-    local list, count = distinct(self, keys, found.failed, "read")
+    local found = new_found(read_answer)
+    local list, count = many.distinct(self, keys, found.failed, "read")
     local use_near = self._view
         and not (own and (own.fresh or own.near == false or own.reads == "replica"))
     if use_near then
@@ -304,12 +252,60 @@ function batch.getMulti(self, keys, opts)
     end
     if count > 0 then
         local read = use_near and count <= KEPT_KEYS and read_kept or read_mget
-        read(self, list, count, own, found)
+        read(self, list, count, own, found, "read")
     end
     if found.doubtful then
         read_doubtful(self, own, found)
     end
     return found.values, found.failed, found.negatives
+end
+
+-- Reads whether a value stands under a key; its payload is not looked at.
+local function read_presence(cache, slot, status, key, found)
+    local result, settings = slot.result, cache._settings
+    if status ~= 0 then
+        found.failed[key] = core_slot.failure(slot, status, "look for", key)
+    elseif result.outcome == HIT then
+        found.values[key] = result.kind ~= KIND_NEGATIVE
+            and entry.is_known(settings, result.kind, result.codec, result.entry_flags) or nil
+    else
+        local bytes = entry.doubtful(settings, slot)
+        if bytes then
+            found.doubtful = found.doubtful or {}
+            found.doubtful[key] = bytes
+        end
+    end
+end
+
+---Cache:exists of many keys, whose options are checked.
+---@param keys string[]
+---@param own table|nil
+---@return integer|nil count nil: an error
+---@return redcache.Error|nil err
+function batch.count(self, keys, own)
+    local found = new_found(read_presence)
+    local list, count = many.distinct(self, keys, found.failed, "look for")
+    if count > 0 and next(found.failed) == nil then
+        read_mget(self, list, count, own, found, "look for")
+    end
+    local _, err = next(found.failed)
+    if err then
+        return nil, err
+    end
+    for key, bytes in pairs(found.doubtful or {}) do
+        local slot
+        slot, err = take(self._client, own, "look for", key)
+        if slot == nil then
+            return nil, err
+        end
+        found.values[key] = entry.is_plain(self, slot, self._prefix .. key, bytes) or nil
+        give(slot)
+    end
+    local present = 0
+    for _ in pairs(found.values) do
+        present = present + 1
+    end
+    return present
 end
 
 -- The life of one key of setMulti, or nil and an error.
@@ -431,10 +427,10 @@ function batch.setMulti(self, map, ttl, opts)
             return nil, failed
         end
         local grace = own.grace or self._settings.grace
-        local deadline = deadline_of(self, own, count, COMMANDS_PER_WRITE)
-        for first = 1, count, COMMANDS_PER_WRITE do
-            local last = math.min(first + COMMANDS_PER_WRITE - 1, count)
-            local status = has_time(self, slot, own, deadline)
+        local deadline = many.deadline(self, own, count, many.COMMANDS)
+        for first = 1, count, many.COMMANDS do
+            local last = math.min(first + many.COMMANDS - 1, count)
+            local status = many.has_time(self, slot, own, deadline)
                 and send(self, slot, write_sets(self, slot, items, first, last, grace))
                 or constants.TIMEOUT
             if status == 0 then
@@ -466,7 +462,7 @@ end
 ---@return redcache.Error|nil err tooLarge, unavailable, outcomeUnknown, timeout, cancelled,
 ---overload, closed, redis
 function batch.deleteMulti(self, keys, opts)
-    local fault = list_fault(keys, "deleteMulti")
+    local fault = many.list_fault(keys, "deleteMulti")
     local own
     if not fault and opts ~= nil then
         own, fault = options.read({}, opts, "call", "deleteMulti")
@@ -475,7 +471,7 @@ function batch.deleteMulti(self, keys, opts)
         error(fault, 2)
     end
     local failed = {}
-    local list, count = distinct(self, keys, failed, "delete")
+    local list, count = many.distinct(self, keys, failed, "delete")
     local _, err = next(failed)
     if err then
         return nil, err

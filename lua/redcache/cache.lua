@@ -21,6 +21,7 @@ local errors = require("redcache.errors")
 local is_nginx = require("redcache.nginx")
 local lives = require("redcache.life")
 local lock = require("redcache.lock")
+local many = require("redcache.many")
 local metrics = require("redcache.metrics")
 local namespace = require("redcache.namespace")
 local near = require("redcache.near")
@@ -53,6 +54,8 @@ Cache.touch = lives.touch
 Cache.expire = lives.expire
 Cache.expireAt = lives.expireAt
 Cache.persist = lives.persist
+Cache.touchMulti = lives.touchMulti
+Cache.expireMulti = lives.expireMulti
 Cache.incr = counter.incr
 Cache.decr = counter.decr
 Cache.incrFloat = counter.incrFloat
@@ -312,22 +315,8 @@ local function read(self, key, flags, opts, method, action)
     return slot
 end
 
----Whether a value stands under the key. "No such thing" entries and running loads count as absent,
----and so does what this version does not know how to read (its payload is not decoded here).
----@param key string
----@param opts? table timeout, cancelTag, reads (as Cache:get)
----@return boolean|nil exists
----@return redcache.Error|true|nil err or, with false, true where "no such thing" is remembered
-function Cache:exists(key, opts)
-    if type(key) ~= "string" then
-        error(errors.argument("key", "exists", "string", key), 2)
-    end
-    local slot, reason, fault = read(self, key, 0, opts, "exists", "look for")
-    if fault then
-        error(fault, 2)
-    elseif slot == nil then
-        return nil, reason
-    end
+-- Cache:exists of one key.
+local function exists(self, slot, key)
     local result = slot.result
     local hit, kind, codec, flags = result.outcome == HIT, result.kind, result.codec,
         result.entry_flags
@@ -340,6 +329,36 @@ function Cache:exists(key, opts)
         return false, true
     end
     return hit and entry.is_known(self._settings, kind, codec, flags)
+end
+
+---Whether a value stands under the key; of a list of keys, under how many of them. "No such thing"
+---entries and running loads count as absent, and so does what this version does not know how to
+---read (its payload is not decoded here, but it is on its way, as for get and getMulti).
+---@param key string|string[] doubles in a list count once; an empty list sends nothing
+---@param opts? table timeout, cancelTag, reads (as Cache:get)
+---@return boolean|integer|nil exists the count, of a list: one round trip to each server
+---@return redcache.Error|true|nil err of a list: of any of its keys; or, with false, true where "no
+---such thing" is remembered
+function Cache:exists(key, opts)
+    if type(key) == "table" then
+        local own, message = nil, many.list_fault(key, "exists")
+        if message == nil and opts ~= nil then
+            own, message = options.read({}, opts, "look", "exists")
+        end
+        if message then
+            error(message, 2)
+        end
+        return batch.count(self, key, own)
+    elseif type(key) ~= "string" then
+        error(errors.argument("key", "exists", "string or list of strings", key), 2)
+    end
+    local slot, reason, fault = read(self, key, 0, opts, "exists", "look for")
+    if fault then
+        error(fault, 2)
+    elseif slot == nil then
+        return nil, reason
+    end
+    return exists(self, slot, key)
 end
 
 ---How long a value still lives.

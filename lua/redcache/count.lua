@@ -14,6 +14,7 @@ local core_number = require("redcache.core.number")
 local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
 local options = require("redcache.options")
+local present = require("redcache.present")
 
 local give = core_slot.give
 
@@ -27,10 +28,9 @@ local EXACT = 2 ^ 53
 -- Integers from 2^53 on are not exact here, and Lua and Redis do not agree about every text (" 1",
 -- "0x10"): then Redis adds first, and the result, which the bounds are told from exactly, is taken
 -- back where it lies outside.
-local ADD = [[
+local ADD = present.NOTHING .. [[
 local v=redis.call('GET',KEYS[1])
-local head=v and string.sub(v,1,2)=='\251\1' and string.byte(v,3)
-local fresh=not v or head==2 or ((head==3 or head==4) and redis.call('PTTL',KEYS[1])>=0)
+local fresh=nothing(KEYS[1],v)
 local function out(x)
 return ARGV[5]~='' and x<tonumber(ARGV[5]) or ARGV[6]~='' and x>tonumber(ARGV[6])
 end

@@ -1,8 +1,8 @@
 -- life - how long entries live: changed, lengthened, taken away, without a look at their payload.
 --
--- What:   touch, expire, expireAt, persist. One script tells a value from a running load, its end,
---         and a remembered "no such thing", which all count as absent, and adds the grace window
---         that a header tells of. Its twin for memory:// is core/store/life_scripts.c.
+-- What:   touch, expire, expireAt, persist; touchMulti, expireMulti. One script tells a value from
+--         what counts as absent (present.lua), and adds the grace window that a header tells of.
+--         Its twin for memory:// is core/store/life_scripts.c.
 -- Not:    no version is changed: who holds one (a refresh, a put) still finds its value.
 
 local calls = require("redcache.calls")
@@ -11,7 +11,9 @@ local core_command = require("redcache.core.command")
 local core_entry = require("redcache.core.entry")
 local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
+local many = require("redcache.many")
 local options = require("redcache.options")
+local present = require("redcache.present")
 
 local is_ttl = options.is_ttl
 local give = core_slot.give
@@ -21,19 +23,11 @@ local life = {}
 
 -- K; what is done: "T" only lengthen, "E" set, "A" until, "P" for ever; milliseconds -> 1 there
 -- is a value | 0 there is none.
-local CHANGE = [[
-local h=redis.call('GETRANGE',KEYS[1],0,24)
-if h=='' and redis.call('EXISTS',KEYS[1])==0 then return 0 end
-local k=string.sub(h,1,2)=='\251\1' and #h>=24 and string.byte(h,3)
-if k==2 then return 0 end
-if (k==3 or k==4) and redis.call('PTTL',KEYS[1])>=0 then
-local bare=string.sub(h,4,4)..string.sub(h,6,8)..string.sub(h,17,24)
-if bare==string.rep('\0',12) and (k==3 or #h==24 and string.byte(h,5)==0) then return 0 end
-end
+local CHANGE = present.NOTHING .. present.HEAD .. present.GRACE .. [[
+local h=head(KEYS[1])
+if nothing(KEYS[1],h) then return 0 end
 if ARGV[1]=='P' then redis.call('PERSIST',KEYS[1]) return 1 end
-local a,b,c,d=0,0,0,0
-if k==1 then a,b,c,d=string.byte(h,17,20) end
-local ms=string.format('%.0f',ARGV[2]+a+256*(b+256*(c+256*d)))
+local ms=string.format('%.0f',ARGV[2]+grace(h))
 if ARGV[1]=='A' then redis.call('PEXPIREAT',KEYS[1],ms) return 1 end
 if ARGV[1]=='T' then
 local left=redis.call('PTTL',KEYS[1])
@@ -52,6 +46,16 @@ local ERROR = string.byte("-")
 -- The year 2286: beyond it a time is a slip of the pen, milliseconds, say.
 local LAST_SECOND = 1e10
 
+-- Milliseconds; -1: for ever. nil: ttl is no time to live.
+local function ms_of(ttl)
+    return is_ttl(ttl) and core_entry.life_ms(ttl, 0) or nil
+end
+
+-- The script's arguments; milliseconds of -1 are for ever.
+local function arguments(how, ms)
+    return { ms < 0 and "P" or how, ("%.0f"):format(ms) }
+end
+
 local function change(self, key, how, ms, opts, method)
     local action = ACTIONS[how]
     local own, message = options.read({}, opts, "call", method)
@@ -59,8 +63,7 @@ local function change(self, key, how, ms, opts, method)
         error(message, 3)
     end
     script = script or core_command.define(CHANGE)
-    local slot, err, sent = calls.script(self, own, script, RETRY, key,
-        { how, ("%.0f"):format(ms) }, action)
+    local slot, err, sent = calls.script(self, own, script, RETRY, key, arguments(how, ms), action)
     if slot == nil then
         return sent and true or nil, err, sent
     end
@@ -71,11 +74,6 @@ local function change(self, key, how, ms, opts, method)
     end
     give(slot)
     return found, err
-end
-
--- Milliseconds; -1: for ever. nil: ttl is no time to live.
-local function ms_of(ttl)
-    return is_ttl(ttl) and core_entry.life_ms(ttl, 0) or nil
 end
 
 ---Lengthens a value's life: it lives `ttl` from now, and its grace window behind that, or as long
@@ -96,7 +94,7 @@ function life.touch(self, key, ttl, opts)
     if ms == nil then
         return nil, errors.bad_ttl("touch", key, ttl, "touch")
     end
-    local found, err, sent = change(self, key, ms < 0 and "P" or "T", ms, opts, "touch")
+    local found, err, sent = change(self, key, "T", ms, opts, "touch")
     return found, err, sent
 end
 
@@ -116,7 +114,7 @@ function life.expire(self, key, ttl, opts)
     if ms == nil then
         return nil, errors.bad_ttl("expire", key, ttl, "expire")
     end
-    local found, err, sent = change(self, key, ms < 0 and "P" or "E", ms, opts, "expire")
+    local found, err, sent = change(self, key, "E", ms, opts, "expire")
     return found, err, sent
 end
 
@@ -151,6 +149,96 @@ function life.persist(self, key, opts)
     end
     local found, err, sent = change(self, key, "P", 0, opts, "persist")
     return found, err, sent
+end
+
+-- The keys of a list, or of a map of ttls; what is wrong with them, as an argument error.
+-- list | nil, message
+local function keys_of(keys, ttl, method)
+    if type(keys) ~= "table" or keys[1] ~= nil or next(keys) == nil then
+        local fault = many.list_fault(keys, method)
+        return not fault and keys or nil, fault
+    end
+    local list = {}
+    for key in pairs(keys) do
+        if type(key) ~= "string" then
+            return nil, errors.argument("keys", method, "list of strings or map of ttls by key",
+                key)
+        end
+        list[#list + 1] = key
+    end
+    if ttl ~= nil then
+        return nil, ("bad argument 'ttl' to %s: nil expected, for keys holds a ttl for each,"
+            .. " got %s"):format(method, type(ttl))
+    end
+    return list
+end
+
+-- Changes the lives of many keys. ttl: of those in a list.
+local function change_many(self, keys, how, ttl, opts, method)
+    local list, message = keys_of(keys, ttl, method)
+    local own
+    if list then
+        own, message = options.read({}, opts, "call", method)
+    end
+    if not own then
+        error(message, 3)
+    end
+    local is_map, action = list ~= keys, ACTIONS[how]
+    local found, failed, lives, good = {}, {}, {}, {}
+    local count
+    list, count = many.distinct(self, list, failed, action)
+    for i = 1, count do
+        local key = list[i]
+        local own_ttl = ttl
+        if is_map then
+            own_ttl = keys[key]
+        end
+        lives[key] = ms_of(own_ttl)
+        if lives[key] then
+            good[#good + 1] = key
+        else
+            failed[key] = errors.bad_ttl(action, key, own_ttl, method)
+        end
+    end
+    script = script or core_command.define(CHANGE)
+    local numbers, sent = many.script(self, own, script, RETRY, good, #good, function(key)
+        return arguments(how, lives[key])
+    end, action, failed)
+    for _, key in ipairs(good) do
+        if not failed[key] then
+            found[key] = sent ~= nil or numbers[key] == 1
+        end
+    end
+    return found, failed, sent
+end
+
+---touch for many keys: one round trip to each server (one per 8,192 keys).
+---@param keys string[]|table<string, number|redcache.Forever> a list, or a map of ttls by key;
+---doubles count once; an empty one sends nothing
+---@param ttl? number|redcache.Forever seconds above 0, for all keys of a list; nil: the cache's ttl
+---@param opts? table timeout, cancelTag
+---@return table<string, boolean> found by key, as touch; a key that failed has none
+---@return table<string, redcache.Error> failed by key, as touch; empty when all went well
+---@return string|nil sent "sent": this phase of nginx cannot wait; all are true, nobody knows
+function life.touchMulti(self, keys, ttl, opts)
+    local is_list = type(keys) == "table" and (keys[1] ~= nil or next(keys) == nil)
+    if ttl == nil and is_list then
+        ttl = self._settings.ttl
+    end
+    local found, failed, sent = change_many(self, keys, "T", ttl, opts, "touchMulti")
+    return found, failed, sent
+end
+
+---expire for many keys; as touchMulti in everything else.
+---@param keys string[]|table<string, number|redcache.Forever>
+---@param ttl number|redcache.Forever|nil seconds above 0, for all keys of a list; nil for a map
+---@param opts? table timeout, cancelTag
+---@return table<string, boolean> found
+---@return table<string, redcache.Error> failed
+---@return string|nil sent
+function life.expireMulti(self, keys, ttl, opts)
+    local found, failed, sent = change_many(self, keys, "E", ttl, opts, "expireMulti")
+    return found, failed, sent
 end
 
 return life

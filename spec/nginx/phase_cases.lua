@@ -73,6 +73,7 @@ local function check_reads(phase)
     local cache, missing = cases.cache, "missing:" .. phase
     assert_code("cannotWait", cache:get(missing))
     assert_code("cannotWait", cache:exists(missing))
+    assert_code("cannotWait", cache:exists({ missing }))
     assert_code("cannotWait", cache:ttl(missing))
     local values, failed = cache:getMulti({ missing })
     assert.same({}, values)
@@ -94,6 +95,43 @@ local function check_near()
     assert.same({ "v", nil, "stale" }, { graced:get("near") })
 end
 
+-- What was sent, or answered already: a reactor thread may be faster than its caller.
+local function assert_sent(answer, value, err, sent)
+    assert.is_nil(err)
+    if sent ~= nil then
+        assert.same({ true, "sent" }, { value, sent })
+    else
+        assert.equal(answer, value)
+    end
+end
+
+-- The same of calls with many keys.
+local function assert_all_sent(key, found, failed, sent)
+    assert.same({ { [key] = true }, {} }, { found, failed })
+    assert.is_true(sent == nil or sent == "sent")
+end
+
+-- Scripts of their own: counters and lives. A key each: one that Redis does not know yet is sent
+-- again behind others.
+local function check_sent(phase)
+    local cache = cases.cache
+    local function of(name, ttl)
+        local key = name .. ":" .. phase
+        assert_sent(true, cache:set(key, "v", ttl or 60))
+        return key
+    end
+    local many, all = of("touchMulti"), of("expireMulti")
+    assert_sent(true, cache:expire(of("expire"), 900))
+    assert_sent(true, cache:touch(of("touch"), 900))
+    assert_sent(true, cache:expireAt(of("expireAt"), ngx.time() + 900))
+    assert_sent(true, cache:persist(of("persist")))
+    assert_all_sent(many, cache:touchMulti({ many }, 900))
+    assert_all_sent(all, cache:expireMulti({ [all] = 900 }))
+    assert_sent(5, cache:incr("incr:" .. phase, 5))
+    assert_sent(-2, cache:decr("decr:" .. phase, 2))
+    assert_sent(0.5, cache:incrFloat("incrFloat:" .. phase, 0.5))
+end
+
 --- In a phase that cannot wait; without is_warm nothing is near yet.
 function cases.passes(phase, is_warm)
     keep(phase, function()
@@ -105,6 +143,7 @@ function cases.passes(phase, is_warm)
         assert.same({ true, nil, "sent" }, { cache:delete("old:" .. phase) })
         assert.same({ 1, nil, "sent" }, { cache:deleteMulti({ "older:" .. phase }) })
         assert.same({ true, nil, "sent" }, { cache:redis():command("SET", "raw:" .. phase, "v") })
+        check_sent(phase)
     end)
 end
 
@@ -116,6 +155,10 @@ function cases.begins()
         assert_code("cannotWait", cases.cache:delete("old:init"))
         assert_code("cannotWait", cases.cache:deleteMulti({ "old:init" }))
         assert_code("cannotWait", cases.cache:redis():command("SET", "raw:init", "v"))
+        assert_code("cannotWait", cases.cache:touch("old:init"))
+        assert_code("cannotWait", cases.cache:incr("count:init"))
+        local found, failed = cases.cache:touchMulti({ "old:init" })
+        assert.same({ {}, "cannotWait" }, { found, failed["old:init"].code })
     end)
 end
 

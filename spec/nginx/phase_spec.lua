@@ -123,6 +123,17 @@ for _, driver in ipairs({ "loop", "thread" }) do
                     and redis:call("EXISTS", "p:old:" .. phase, "p:older:" .. phase) == 0
             end, 5, "what was sent in " .. phase)
             assert.equal(0, redis:call("EXISTS", "p:missing:" .. phase))
+            clock.wait_until(function()
+                for _, name in ipairs({ "touch", "expire", "expireAt", "touchMulti",
+                    "expireMulti" }) do
+                    local left = redis:call("PTTL", "p:" .. name .. ":" .. phase)
+                    if left < 800000 or left > 900000 then return false end
+                end
+                return redis:call("PTTL", "p:persist:" .. phase) == -1
+                    and redis:call("GET", "p:incr:" .. phase) == "5"
+                    and redis:call("GET", "p:decr:" .. phase) == "-2"
+                    and redis:call("GET", "p:incrFloat:" .. phase) == "0.5"
+            end, 5, "the scripts sent in " .. phase)
         end
 
         for _, phase in ipairs({ "rewrite", "access", "content", "timer" }) do

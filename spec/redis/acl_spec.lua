@@ -45,6 +45,7 @@ describe("a user with the least rights", function()
         assert.is_true(cache:ttl("k") > 50)
         assert.is_true(cache:setMulti({ a = 1, b = 2 }, 60))
         assert.same({ a = 1, b = 2 }, (cache:getMulti({ "a", "b" })))
+        assert.equal(2, (cache:exists({ "a", "b", "none" })))
         assert.is_true(cache:delete("k"))
         assert.equal(2, (cache:deleteMulti({ "a", "b" })))
         assert.equal("", cache:health().cause)
@@ -75,6 +76,8 @@ describe("a user with the least rights", function()
             assert.is_true(cache[method](cache, "k", at))
             assert.is_false((cache[method](cache, "none", at)))
         end
+        assert.same({ k = true, none = false }, (cache:touchMulti({ "k", "none" }, 60)))
+        assert.same({ k = true }, (cache:expireMulti({ k = 60 })))
     end)
 
     it("counts", function()
@@ -179,6 +182,8 @@ describe("a user with the least rights", function()
         { "+set", load_strictly, "set" },
         { "+evalsha", load_strictly, "'evalsha'" },
         { "+eval", load_strictly, "'eval'" },
+        { "+mget", call("exists", { "k" }), "'mget'" },
+        { "+evalsha", first_of("touchMulti", { "k" }), "'evalsha'" },
         { "+persist", of_value("persist"), "persist" },
         { "+pexpireat", of_value("expireAt", 2e9), "pexpireat" },
         { "+incrby", call("incr", "n"), "incrby" },

@@ -36,6 +36,8 @@ local CACHE = {
     expire = function(o) return o:expire("k", 60) end,
     expireAt = function(o) return o:expireAt("k", os.time() + 60) end,
     persist = function(o) return o:persist("k") end,
+    touchMulti = function(o) return errors_of(o:touchMulti({ "k" })) end,
+    expireMulti = function(o) return errors_of(o:expireMulti({ k = 60 })) end,
     incr = function(o) return o:incr("n") end,
     decr = function(o) return o:decr("n") end,
     incrFloat = function(o) return o:incrFloat("n", 0.5) end,
@@ -86,6 +88,7 @@ local OTHERS = {
         for i = 1, 200 do keys[i] = "k" .. i end
         return errors_of(o:getMulti(keys))
     end,
+    ["exists of many"] = function(o) return o:exists({ "k", "absent" }) end,
     ["getMulti, fresh"] = function(o) return errors_of(o:getMulti({ "k" }, { fresh = true })) end,
 }
 

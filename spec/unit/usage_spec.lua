@@ -31,7 +31,9 @@ local function classes()
     }
     local whole = {
         exists = { "k" }, ttl = { "k" }, touch = { "k" }, expire = { "k", 60 },
-        expireAt = { "k", 60 }, persist = { "k" }, incr = { "n" }, decr = { "n" },
+        expireAt = { "k", 60 }, persist = { "k" },
+        touchMulti = { { "k" } }, expireMulti = { { k = 60 } },
+        incr = { "n" }, decr = { "n" },
         incrFloat = { "n" },
         setMulti = { { k = 1 }, 60 }, deleteMulti = { { "k" } }, lock = { "l" },
         tryLock = { "l" }, withLock = { "l", {}, fn }, namespace = { "n" }, cancel = { 1 },

@@ -77,6 +77,19 @@ case("a counter takes the place of a load and of nothing, never of a value", fun
     assert.equal("1", bed.redis:call("GET", "app:load"))
 end)
 
+case("what merely begins like a load or like nothing is a text, and stays", function(bed)
+    local head = "\251\1\4\0" .. ("\0"):rep(20)
+    for i, text in ipairs({ "\251\1\2", "\251\1\4", head .. "x", "\251\1\3\1" .. head:sub(5) }) do
+        bed.redis:call("SET", "app:k", text, "PX", 60000)
+        assert.equal("redis", report(bed.cache:incr("k")).code, i)
+        assert.equal(text, bed.redis:call("GET", "app:k"))
+    end
+    bed.redis:call("SET", "app:k", head)
+    assert.equal("redis", report(bed.cache:incr("k")).code)
+    bed.redis:call("SET", "app:k", head, "PX", 60000)
+    assert.equal(1, (bed.cache:incr("k")))
+end)
+
 case("wrong counts are errors that name the argument, and send nothing", function(bed)
     local cache, least = bed.cache, -0x7fffffffffffffffLL - 1LL
     local sent = cache:stats().requests

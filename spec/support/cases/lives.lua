@@ -67,6 +67,58 @@ case("a load, its end and 'no such thing' have no life to change", function(bed)
     assert.same({ true, true, true, true }, change_all("text"))
 end)
 
+case("touchMulti and expireMulti treat every key by itself", function(bed)
+    local cache, FOREVER = bed.cache, require("redcache").FOREVER
+    local function lives(key, from, to)
+        local left = cache:ttl(key)
+        assert.is_true(left > from and left <= to, key .. ": " .. tostring(left))
+    end
+    cache:setMulti({ a = 1, b = 2, c = 3 }, 20)
+    cache:remember("none", 60, nothing)
+    local found, failed = cache:touchMulti({ "a", "b", "missing", "none", "a" })
+    assert.same({ a = true, b = true, missing = false, none = false }, found)
+    assert.same({}, failed)
+    lives("a", 290, 300)
+    lives("c", 10, 20)
+    assert.same({ { a = true, c = true }, {} }, { cache:touchMulti({ "a", "c" }, 50) })
+    lives("a", 290, 300)
+    lives("c", 40, 50)
+    found, failed = cache:expireMulti({ a = 10, b = FOREVER, missing = 5, c = 0 })
+    assert.same({ a = true, b = true, missing = false }, found)
+    assert.same({ "badTtl", "c" }, { failed.c.code, failed.c.key })
+    lives("a", 0, 10)
+    lives("c", 40, 50)
+    assert.equal(FOREVER, cache:ttl("b"))
+    assert.same({ { b = true }, {} }, { cache:touchMulti({ b = 5 }) })
+    assert.equal(FOREVER, cache:ttl("b"))
+    assert.same({ { a = true }, {} }, { cache:expireMulti({ "a" }, FOREVER) })
+    assert.equal(FOREVER, cache:ttl("a"))
+    found, failed = cache:touchMulti({ "a", "b" }, -1)
+    assert.same({ {}, "badTtl", "badTtl" }, { found, failed.a.code, failed.b.code })
+    local long = ("x"):rep(70000)
+    found, failed = cache:touchMulti({ "a", long })
+    assert.same({ { a = true }, "tooLarge" }, { found, failed[long].code })
+    cache:remember("load", 60, function()
+        assert.same({ load = false }, (bed.other():expireMulti({ "load" }, 60)))
+        return 1
+    end)
+end)
+
+case("lives of thousands of keys are changed in one call", function(bed)
+    local cache, map, keys = bed.cache, {}, {}
+    for i = 1, 9000 do
+        keys[i] = "k" .. i
+        map[keys[i]] = i
+    end
+    assert.is_true((cache:setMulti(map, 10)))
+    local found, failed = cache:expireMulti(keys, 60)
+    assert.same({}, failed)
+    local count = 0
+    for _, one in pairs(found) do count = count + (one and 1 or 0) end
+    assert.equal(9000, count)
+    assert.is_true(cache:ttl("k1") > 10 and cache:ttl("k9000") > 10)
+end)
+
 case("wrong lives are told, and nothing is sent", function(bed)
     local cache = bed.cache
     local sent = cache:stats().requests
@@ -83,12 +135,27 @@ case("wrong lives are told, and nothing is sent", function(bed)
         ["bad argument 'at' to expireAt: seconds since 1970"] = function()
             cache:expireAt("k", os.time() * 1000)
         end,
+        ["bad argument 'keys' to touchMulti: list of strings"] = function()
+            cache:touchMulti("k")
+        end,
+        ["got number at 2"] = function() cache:expireMulti({ "k", 2 }, 60) end,
+        ["bad argument 'keys' to expireMulti: list of strings or map"] = function()
+            cache:expireMulti({ k = 1, [3] = 1 })
+        end,
+        ["bad argument 'ttl' to touchMulti: nil expected"] = function()
+            cache:touchMulti({ k = 1 }, 60)
+        end,
+        ["unknown option 'grace' to expireMulti"] = function()
+            cache:expireMulti({ "k" }, 60, { grace = 1 })
+        end,
         ["unknown option 'ttl' to persist"] = function() cache:persist("k", { ttl = 1 }) end,
     }) do
         local ok, message = pcall(fn)
         assert.is_false(ok)
         assert.is_truthy(tostring(message):find(text, 1, true), tostring(message))
     end
+    assert.same({ { {}, {} }, { {}, {} } },
+        { { cache:touchMulti({}) }, { cache:expireMulti({}, 60) } })
     assert.equal(sent, cache:stats().requests)
 end)
 
@@ -104,6 +171,9 @@ case("a near copy lives as long as its entry does now", function(bed)
     assert.is_true(other:touch("k", 60))
     bed.pause(0.6)
     assert.equal(1, (cache:get("k")))
+    bed.wait_until(is_near, 5, "a near copy")
+    assert.same({ k = true }, (other:expireMulti({ k = 0.1 })))
+    bed.wait_until(function() return cache:get("k") == nil end, 5, "its end")
 end)
 
 return cases

@@ -24,6 +24,42 @@ case("getMulti, setMulti and deleteMulti treat every key by itself", function(be
     assert.same({ {}, {}, {} }, { cache:getMulti({}) })
 end)
 
+case("exists counts the values under a list of keys", function(bed)
+    local cache = bed.cache
+    cache:setMulti({ a = 1, b = false, c = ("x"):rep(5000) }, 60)
+    cache:remember("none", 60, nothing)
+    bed.redis:call("SET", "app:text", "")
+    bed.redis:call("SET", "app:newer", "\251\1\1\99" .. ("\0"):rep(20) .. "x")
+    assert.equal(4, (cache:exists({ "a", "b", "c", "none", "text", "missing", "newer", "a" })))
+    assert.equal(0, (cache:exists({})))
+    assert.equal(1, (cache:exists({ "a" })))
+    assert.is_true((cache:exists("a")))
+    cache:remember("load", 60, function()
+        assert.equal(1, (bed.other():exists({ "load", "a" })))
+        return 1
+    end)
+    -- What never expires is no load, whatever it looks like.
+    bed.redis:call("SET", "app:k", "\251\1\4" .. ("\0"):rep(21))
+    assert.equal(0, (cache:exists({ "k" })))
+    assert.equal(1, (bed.open({ plain = true, codec = "raw" }):exists({ "k", "missing" })))
+    local sent = cache:stats().requests
+    local count, err = cache:exists({ "a", ("x"):rep(70000) })
+    assert.same({ code = "tooLarge" }, report(count, err))
+    for text, fn in pairs({
+        ["bad argument 'key' to exists: string or list"] = function() cache:exists(1) end,
+        ["list of strings expected, got number at 2"] = function() cache:exists({ "a", 2 }) end,
+        ["unknown option 'near' to exists"] = function()
+            cache:exists({ "a" }, { near = false })
+        end,
+        ["bad argument 'opts' to exists"] = function() cache:exists("a", "b") end,
+    }) do
+        local ok, message = pcall(fn)
+        assert.is_false(ok)
+        assert.is_truthy(tostring(message):find(text, 1, true), tostring(message))
+    end
+    assert.equal(sent, cache:stats().requests)
+end)
+
 case("thousands of keys go in one call, and come back near as well", function(bed)
     local cache, map, keys = bed.open({ near = true }), {}, {}
     for i = 1, 3000 do

@@ -1,0 +1,160 @@
+-- many - the parts that every call with many keys has.
+--
+-- What:   the list of keys, checked and without doubles; the time that several writes share; one
+--         script on each of many keys, in one round trip to each server.
+-- Errors: by key, as the callers give them.
+
+local calls = require("redcache.calls")
+local constants = require("redcache.core.constants")
+local core_clock = require("redcache.core.clock")
+local core_command = require("redcache.core.command")
+local core_slot = require("redcache.core.slot")
+local errors = require("redcache.errors")
+
+local NOT_WAITED = constants.NOT_WAITED
+local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
+
+local many = {}
+
+---Commands per write: far below maxQueue, and no answer waits for ever in memory.
+many.COMMANDS = 8192
+
+---The first fault of a list of keys, told as an argument error, or nil.
+---@param keys any
+---@param method string
+---@return string|nil message for error()
+function many.list_fault(keys, method)
+    if type(keys) ~= "table" then
+        return errors.argument("keys", method, "list of strings", keys)
+    end
+    for i = 1, #keys do
+        if type(keys[i]) ~= "string" then
+            return "bad argument 'keys' to " .. method .. ": list of strings expected, got "
+                .. type(keys[i]) .. " at " .. i
+        end
+    end
+end
+
+---The keys of a list, each once, without those that are too long.
+---@param keys string[]
+---@param failed table<string, redcache.Error> takes the errors of those
+---@param action string
+---@return string[] list
+---@return integer count
+function many.distinct(cache, keys, failed, action)
+    local list, count, seen = {}, 0, {}
+    local max = cache._client.max_key - #cache._prefix
+    for i = 1, #keys do
+        local key = keys[i]
+        if not seen[key] then
+            seen[key] = true
+            if #key > max then
+                failed[key] = errors.new("tooLarge", action, key, "the key is over maxKey")
+            else
+                count = count + 1
+                list[count] = key
+            end
+        end
+    end
+    return list, count
+end
+
+---The deadline of a call that takes more than one write, or nil.
+---@param own table|nil options of the call
+---@param count integer
+---@param per_write integer
+---@return number|nil
+function many.deadline(cache, own, count, per_write)
+    return count > per_write and core_clock.deadline(cache._client, own and own.timeout) or nil
+end
+
+---Whether there is time for the next write; what is left is the slot's.
+---@return boolean
+function many.has_time(cache, slot, own, deadline)
+    if deadline == nil then
+        return true
+    end
+    core_slot.customize(slot, core_clock.left(cache._client, deadline), own and own.cancelTag)
+    return core_clock.now(cache._client) < deadline
+end
+
+---The error of keys first to last.
+function many.fail(failed, list, first, last, slot, status, action)
+    for i = first, last do
+        failed[list[i]] = core_slot.failure(slot, status, action, list[i])
+    end
+end
+
+---Whether an answer is an error.
+---@param node ffi.cdata*
+---@return boolean
+function many.is_error(node)
+    return node.type == ERROR or node.type == BULK_ERROR
+end
+
+-- Writes one run of the script for each of keys first to last.
+local function write_scripts(cache, slot, script, flags, list, first, last, arguments)
+    local status = core_command.begin(slot, flags)
+    for i = first, last do
+        if status ~= 0 then
+            break
+        end
+        status = core_command.script(slot, script, { cache._prefix .. list[i] },
+            arguments(list[i]))
+    end
+    return status
+end
+
+local function read_numbers(slot, list, first, last, action, numbers, failed)
+    local nodes, count = core_command.nodes(slot)
+    for i = first, last do
+        local at, key = i - first, list[i]
+        if at >= count then
+            failed[key] = errors.new("redis", action, key, "the answer has an unexpected form")
+        elseif many.is_error(nodes[at]) then
+            failed[key] = core_command.node_failure(nodes[at], action, key)
+        else
+            numbers[key] = tonumber(nodes[at].integer)
+        end
+    end
+end
+
+---Runs one script on each of many keys, in one write per 8,192; it answers a number.
+---@param cache redcache.Cache
+---@param own table|nil options of the call: timeout, cancelTag
+---@param script integer of core_command.define()
+---@param flags integer RETRY where it may be done twice, or 0
+---@param list string[] of distinct()
+---@param count integer
+---@param arguments fun(key: string): (string|integer)[]
+---@param action string for errors
+---@param failed table<string, redcache.Error> takes the errors by key
+---@return table<string, integer> numbers by key
+---@return string|nil sent "sent": this phase of nginx cannot wait; there are no numbers
+function many.script(cache, own, script, flags, list, count, arguments, action, failed)
+    local numbers, sent = {}, nil
+    local deadline = many.deadline(cache, own, count, many.COMMANDS)
+    for first = 1, count, many.COMMANDS do
+        local last = math.min(first + many.COMMANDS - 1, count)
+        -- A slot each: where nobody waits the one before is still in use.
+        local slot, _, status = calls.take(cache._client, own, action)
+        if slot ~= nil then
+            status = many.has_time(cache, slot, own, deadline) and calls.send(cache, slot,
+                write_scripts(cache, slot, script, flags, list, first, last, arguments))
+                or constants.TIMEOUT
+        end
+        if slot ~= nil and status == 0 then
+            read_numbers(slot, list, first, last, action, numbers, failed)
+        elseif slot ~= nil and status == NOT_WAITED then
+            sent = "sent"
+        else
+            many.fail(failed, list, first, last, slot, status, action)
+        end
+        if slot ~= nil then
+            core_slot.give(slot)
+        end
+    end
+    return numbers, sent
+end
+
+return many

@@ -1,0 +1,140 @@
+-- Keys and conditional writes on the embedded store: the cases that run on Redis everywhere
+-- (spec/support/cases), and calls made up from a seed, which both must answer alike.
+--
+-- Env: REDCACHE_KEYS_SEED: the seed (random); REDCACHE_KEYS_CALLS: how many calls (2000).
+
+local api_cases = require("spec.support.api_cases")
+local clock = require("spec.support.clock")
+local redcache = require("redcache")
+local resp = require("spec.support.resp")
+local server = require("spec.support.server")
+local store_server = require("spec.support.store_server")
+
+local CALLS = tonumber(os.getenv("REDCACHE_KEYS_CALLS")) or 2000
+local SEED = tonumber(os.getenv("REDCACHE_KEYS_SEED")) or os.time() % 1000000
+local GROUPS = { "lives", "counters", "many" }
+
+local redis, store
+
+setup(function()
+    redis = server.start()
+    store = store_server.start()
+end)
+teardown(function()
+    redis:stop()
+    store:stop()
+end)
+
+describe("on the embedded store:", function()
+    for _, name in ipairs(GROUPS) do
+        for _, case in ipairs(require("spec.support.cases." .. name).list) do
+            it(case[1], function()
+                api_cases.run(case, {
+                    url = "redis://127.0.0.1:" .. store.port,
+                    other_url = "redis://localhost:" .. store.port,
+                    port = store.port, pid = store.process.pid,
+                    scheduler = "blocking", pause = clock.sleep,
+                })
+            end)
+        end
+    end
+end)
+
+-- Strings that only look like loads, their ends and nothing, and those that are.
+local HEAD = "\251\1\4" .. ("\0"):rep(5) .. "12345678" .. ("\0"):rep(8)
+local STRINGS = {
+    "", "text", "7", "\251\1\2", HEAD, HEAD .. "x", "\251\1\3\1" .. HEAD:sub(5),
+    "\251\1\3" .. HEAD:sub(4) .. "why", "\251\1\2" .. HEAD:sub(4), "\251\1\9" .. HEAD:sub(4),
+    "\251\1\1" .. HEAD:sub(4, 16) .. "\100\0\0\0" .. HEAD:sub(21) .. "\1",
+}
+local KEYS = { "a", "b", "c" }
+
+local function pick(list) return list[math.random(#list)] end
+
+-- What a call has answered, as text.
+local function told(...)
+    local parts = {}
+    for i = 1, select("#", ...) do
+        local part = select(i, ...)
+        if type(part) == "table" and part.code then
+            part = part.code .. " " .. tostring(part.value) -- texts differ between versions
+        elseif type(part) == "table" then
+            local names = {}
+            for name, value in pairs(part) do names[#names + 1] = name .. "=" .. told(value) end
+            table.sort(names)
+            part = "{" .. table.concat(names, ",") .. "}"
+        end
+        parts[i] = tostring(part)
+    end
+    return table.concat(parts, " ")
+end
+
+-- By name: the arguments of a call that is made up.
+local MADE = {
+    touch = function() return pick(KEYS), pick({ 5, 100, redcache.FOREVER }) end,
+    expire = function() return pick(KEYS), pick({ 5, 100, redcache.FOREVER }) end,
+    expireAt = function() return pick(KEYS), pick({ 1, os.time() + 40 }) end,
+    persist = function() return pick(KEYS) end,
+    touchMulti = function() return { pick(KEYS), pick(KEYS) }, 50 end,
+    expireMulti = function() return { [pick(KEYS)] = 9, [pick(KEYS)] = redcache.FOREVER } end,
+    exists = function() return pick({ "a", KEYS, { pick(KEYS) } }) end,
+    incr = function() return pick(KEYS), pick({ 1, -3 }), { max = 9 } end,
+    get = function() return pick(KEYS) end,
+    delete = function() return pick(KEYS) end,
+    set = function() return pick(KEYS), pick({ 1, "v", false }), pick({ 20, redcache.FOREVER }) end,
+}
+local NAMES = {}
+for name in pairs(MADE) do NAMES[#NAMES + 1] = name end
+table.sort(NAMES)
+
+describe("calls made up from a seed", function()
+    it("are answered alike by Redis and by the embedded store", function()
+        math.randomseed(SEED)
+        local sides = {}
+        for i, port in ipairs({ redis.port, store.port }) do
+            sides[i] = { client = resp.connect({ port = port }), cache = redcache.new({
+                url = "redis://127.0.0.1:" .. port, namespace = "app", near = false }) }
+            sides[i].client:call("FLUSHALL")
+        end
+        local there, here = sides[1], sides[2]
+        local function at(call) return ("seed %d, call %d"):format(SEED, call) end
+
+        -- Times are compared roughly: the servers are asked one after the other.
+        local function compare(key, call)
+            local full, texts, lives = "app:" .. key, {}, {}
+            for i, side in ipairs(sides) do
+                texts[i] = side.client:call("GET", full)
+                lives[i] = side.client:call("PTTL", full)
+                -- A version that was made for this value differs.
+                if type(texts[i]) == "string" and texts[i]:sub(1, 3) == "\251\1\1" then
+                    texts[i] = texts[i]:sub(1, 8) .. texts[i]:sub(17)
+                end
+            end
+            assert.equal(texts[1], texts[2], at(call))
+            assert.is_true(math.abs(lives[1] - lives[2]) < clock.scaled(2) * 1000
+                and (lives[1] < 0) == (lives[2] < 0), at(call))
+        end
+
+        for call = 1, CALLS do
+            local key = pick(KEYS)
+            if math.random() < 0.35 then
+                local words = { "SET", "app:" .. key, pick(STRINGS) }
+                if math.random() < 0.6 then
+                    words[4], words[5] = "PX", 60000
+                end
+                for _, side in ipairs(sides) do side.client:call(unpack(words)) end
+            else
+                local name = pick(NAMES)
+                local arguments = { MADE[name]() }
+                local a = told(there.cache[name](there.cache, unpack(arguments)))
+                local b = told(here.cache[name](here.cache, unpack(arguments)))
+                assert.equal(a, b, at(call) .. ": " .. name)
+                for _, one in ipairs(KEYS) do compare(one, call) end
+            end
+        end
+        for _, side in ipairs(sides) do
+            side.cache:close()
+            side.client:close()
+        end
+    end)
+end)
