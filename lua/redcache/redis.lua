@@ -9,9 +9,9 @@
 local batch = require("redcache.redis.batch")
 local core_client = require("redcache.core.client")
 local errors = require("redcache.errors")
-local NULL = require("redcache.null")
 local options = require("redcache.options")
 local pipeline = require("redcache.redis.pipeline")
+local script = require("redcache.redis.script")
 local usage = require("redcache.usage")
 
 local redis = {}
@@ -22,8 +22,11 @@ local redis = {}
 local Redis = {}
 Redis.__index = Redis
 
--- The options of one call over those of the object. own | nil, message
-local function options_of(self, opts, place, method)
+---The options of one call over those of the object.
+---@package
+---@return table|nil own
+---@return string|nil message for error()
+function Redis:_options(opts, place, method)
     if opts == nil then
         return self._own
     end
@@ -62,20 +65,6 @@ function Redis:key(name)
     return self._cache._prefix .. name
 end
 
--- The answer to a command that was sent alone: value | nil, err
-local function only(answers, err, sent)
-    if type(answers) ~= "table" then
-        return answers, err, sent
-    end
-    local value = answers[1]
-    if errors.is(value) then
-        return nil, value
-    elseif value == NULL then
-        return nil
-    end
-    return value
-end
-
 ---Runs a command. Near copies of the keys that it changes are void before it returns.
 ---@param name string
 ---@param ... string|number|ffi.cdata* arguments; an int64 is sent with all its digits
@@ -90,7 +79,7 @@ function Redis:command(name, ...)
         error(message, 2)
     end
     local command = batch.command("command", name, ...)
-    return only(batch.send(self, self._own, { command }))
+    return batch.only(batch.send(self, self._own, { command }))
 end
 
 ---Sends a message to all who have subscribed to the channel.
@@ -101,11 +90,22 @@ end
 ---@return string|nil sent as command
 function Redis:publish(channel, message)
     local command = batch.command("publish", "PUBLISH", channel, message)
-    return only(batch.send(self, self._own, { command }))
+    return batch.only(batch.send(self, self._own, { command }))
 end
 
----Sends what fn(p) queues by p:command(name, ...): one write per node, nothing in between is waited
----for. Redis runs the commands of one node in order; others may run theirs in between.
+---A script, which Redis runs. It is sent by its SHA; where Redis does not know it, with its source.
+---A script is a constant of the program: its source is kept, one of at most 1,024 in a process.
+---Begin it with redcache.FENCED where it writes what a lock protects.
+---@param source string Lua for Redis, with KEYS and ARGV
+---@return redcache.RedisScript script
+function Redis:script(source)
+    local one = script.new(self, source)
+    return one
+end
+
+---Sends what fn(p) queues by p:command(name, ...) and p:run(script, keys, args): one write per
+---node, nothing in between is waited for. Redis runs the commands of one node in order; others may
+---run theirs in between. A script that Redis does not know goes once more, behind them.
 ---@param fn fun(p: redcache.RedisPipeline) what it throws is thrown on, and nothing is sent
 ---@param opts? table timeout, cancelTag, retry: as those of cache:redis, for this call
 ---@return any[]|true|nil answers in order: redcache.NULL for null, an error object at the place of
@@ -116,7 +116,7 @@ function Redis:pipeline(fn, opts)
     if type(fn) ~= "function" then
         error(errors.argument("fn", "pipeline", "function", fn), 2)
     end
-    local own, message = options_of(self, opts, "raw", "pipeline")
+    local own, message = self:_options(opts, "raw", "pipeline")
     if own == nil then
         error(message, 2)
     end

@@ -23,9 +23,10 @@ local ARGUMENTS = {
         redis = "opts",
     },
     redis = { command = "name, ...", pipeline = "fn, opts", publish = "channel, message",
-        key = "name",
+        key = "name", script = "source",
     },
-    pipeline = { command = "name, ..." },
+    pipeline = { command = "name, ...", run = "script, keys, args" },
+    script = { run = "keys, args, opts" },
     lock = {
         acquire = "wait", extend = "ttl", release = "", valid = "", held = "", lost = "", ttl = "",
         fenceText = "",

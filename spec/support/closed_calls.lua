@@ -65,8 +65,9 @@ local REDIS = {
     command = function(o) return o:command("GET", "k") end,
     pipeline = function(o) return o:pipeline(function(p) p:command("GET", "k") end) end,
     publish = function(o) return o:publish("c", "m") end,
-    key = false,
+    key = false, script = false,
 }
+local SCRIPT = { run = function(o) return o:run({ "k" }) end }
 local NEAR = { stats = function(o) return o:stats() end }
 
 -- With the options that go other ways.
@@ -134,6 +135,7 @@ function closed_calls.check(open, close)
     local complaints, cache = {}, open()
     local below, memo = cache:namespace("below"), cache:request()
     local raw = cache:redis()
+    local script = raw:script("return 1")
     local held = assert(cache:tryLock("held", { ttl = 600 }))
     local free = cache:lock("free")
     for _, one in ipairs({ cache, below }) do
@@ -153,6 +155,7 @@ function closed_calls.check(open, close)
     end
     try_all(complaints, "request", memo, CACHE)
     try_all(complaints, "redis", raw, REDIS)
+    try_all(complaints, "script", script, SCRIPT)
     try_all(complaints, "lock that was held", held, LOCK)
     try_all(complaints, "lock", free, LOCK)
     for _, lock in ipairs({ held, free }) do

@@ -42,6 +42,7 @@ local function classes()
     }
     local raw, queue = cache:redis(), nil
     raw:pipeline(function(p) queue = p end)
+    local script = raw:script("return 1")
     for name, arguments in pairs(keyed) do whole[name] = arguments end
     return {
         { name = "cache", object = cache, methods = whole },
@@ -52,8 +53,11 @@ local function classes()
         } },
         { name = "redis", object = raw, methods = {
             command = { "GET", "k" }, pipeline = { fn }, publish = { "c", "m" }, key = { "k" },
+            script = { "return 1" },
         } },
-        { name = "pipeline", object = queue, methods = { command = { "GET", "k" } } },
+        { name = "pipeline", object = queue,
+            methods = { command = { "GET", "k" }, run = { script, {}, {} } } },
+        { name = "script", object = script, methods = { run = { {} } } },
         { name = "near", object = cache.near, methods = { stats = {} } },
         { name = "clock", object = clock, methods = { advance = { 1 }, now = {} } },
         { name = "task", object = task, methods = { wait = {} } },

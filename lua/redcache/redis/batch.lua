@@ -12,6 +12,7 @@ local core_command = require("redcache.core.command")
 local core_number = require("redcache.core.number")
 local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
+local NULL = require("redcache.null")
 local verbs = require("redcache.redis.verbs")
 
 local give = core_slot.give
@@ -53,18 +54,24 @@ function batch.command(method, name, ...)
     return command
 end
 
----Checks a list of texts and numbers, as a script's keys. Raises at the caller of the method.
----@return string[]
+---Checks a list of strings and numbers, as a script's keys.
+---@param method string
+---@param name string of the argument
+---@param list any nil: an empty one
+---@return string[]|nil texts
+---@return string|nil message for error()
 function batch.texts(method, name, list)
-    if type(list) ~= "table" then
-        error(errors.argument(name, method, "list", list), 3)
-    end
     local texts = {}
+    if list == nil then
+        return texts
+    elseif type(list) ~= "table" then
+        return nil, errors.argument(name, method, "list of strings and numbers", list)
+    end
     for i = 1, #list do
         texts[i] = text_of(list[i])
         if texts[i] == nil then
-            error("bad argument '" .. name .. "' to " .. method .. ": " .. EXPECTED
-                .. type(list[i]) .. " at " .. i, 3)
+            return nil, "bad argument '" .. name .. "' to " .. method .. ": " .. EXPECTED
+                .. type(list[i]) .. " at place " .. i
         end
     end
     return texts
@@ -181,6 +188,24 @@ local function send(redis, own, commands, begin)
         return nil, failure_of(slot, status, action, commands)
     end
     return slot
+end
+
+---What a command that was sent alone has answered.
+---@param answers any[]|true|nil of send()
+---@return any value nil for null
+---@return redcache.Error|nil err
+---@return string|nil sent
+function batch.only(answers, err, sent)
+    if type(answers) ~= "table" then
+        return answers, err, sent
+    end
+    local value = answers[1]
+    if errors.is(value) then
+        return nil, value
+    elseif value == NULL then
+        return nil
+    end
+    return value
 end
 
 ---Sends commands over the shared connections.

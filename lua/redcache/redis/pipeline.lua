@@ -3,6 +3,7 @@
 -- Memory: the commands until the function that queues them returns; no connection, no slot.
 
 local batch = require("redcache.redis.batch")
+local scripts = require("redcache.redis.script")
 local usage = require("redcache.usage")
 
 local pipeline = {}
@@ -35,6 +36,16 @@ function Pipeline:command(name, ...)
         error(message, 2)
     end
     local place = pipeline.queue(self, batch.command("command", name, ...))
+    return place
+end
+
+---Queues a run of a script.
+---@param script redcache.RedisScript of redis:script
+---@param keys? string[]
+---@param args? (string|number|ffi.cdata*)[]
+---@return integer place of its answer among the answers
+function Pipeline:run(script, keys, args)
+    local place = pipeline.queue(self, scripts.command(script, keys, args))
     return place
 end
 

@@ -104,6 +104,61 @@ case("what a pipeline's function throws is thrown on, and nothing is sent", func
     assert.is_nil(bed.redis:call("GET", "k") or nil)
 end)
 
+-- memory:// runs no scripts of the caller's own, and says so.
+local function is_memory(bed) return bed.cache:redis():command("EVAL", "return 1", 0) ~= 1 end
+
+case("a script of one's own runs by its SHA, alone and in a pipeline", function(bed)
+    local raw = bed.cache:redis()
+    local add = raw:script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
+    if is_memory(bed) then
+        local value, err = add:run({ "n" }, { 1 })
+        assert.same({ code = "redis" }, report(value, err))
+        assert.matches("runs no scripts", err.message)
+        return
+    end
+    assert.equal(5, add:run({ "n" }, { 5 }))
+    assert.equal(7, (add({ "n" }, { "2" })))
+    assert.equal("none", raw:script("return ARGV[1] or 'none'"):run())
+    local value, err = add:run({ "n" }, { "x" })
+    assert.same({ code = "redis" }, report(value, err))
+    for _ = 1, 2 do
+        local answers = assert(raw:pipeline(function(p)
+            for i = 1, 20 do
+                p:command("SET", "k" .. i, i)
+                p:run(add, { "m" .. i }, { i })
+            end
+            p:run(add, { "n" }, { "x" })
+        end))
+        assert.same({ 41, "OK" }, { #answers, answers[1] })
+        assert.equal("redis", answers[41].code)
+        assert.is_true(answers[40] == 20 or answers[40] == 40)
+        bed.redis:call("SCRIPT", "FLUSH")
+    end
+    assert.equal("40", raw:command("GET", "m20"))
+end)
+
+case("a script with FENCED lets no older holder write", function(bed)
+    if is_memory(bed) then return end
+    local raw = bed.cache:redis()
+    local write = raw:script(redcache.FENCED .. [[
+        if not fenced(KEYS[2], ARGV[1]) then return false end
+        redis.call('SET', KEYS[1], ARGV[2])
+        return true]])
+    local old = assert(bed.cache:tryLock("job", { ttl = 600 }))
+    local old_fence = old:fenceText()
+    assert(old:release())
+    local new = assert(bed.cache:tryLock("job", { ttl = 600 }))
+    local keys = { "{job}value", "{job}fence" }
+    assert.equal(1, write:run(keys, { new:fenceText(), "new" }))
+    assert.is_nil((write:run(keys, { old_fence, "old" })))
+    assert.same({ 1, NULL }, raw:pipeline(function(p)
+        p:run(write, keys, { new:fenceText(), "newer" })
+        p:run(write, keys, { old_fence, "old" })
+    end))
+    assert.equal("newer", raw:command("GET", keys[1]))
+    assert(new:release())
+end)
+
 case("raw calls with bad arguments raise at the caller, and send nothing", function(bed)
     local raw = bed.cache:redis()
     local function refuses(text, method, ...)
@@ -131,6 +186,21 @@ case("raw calls with bad arguments raise at the caller, and send nothing", funct
     refuses("bad argument #3 to publish", "publish", "c", {})
     refuses("bad argument 'name' to key", "key", 1)
     refuses("bad argument #3 to command", "pipeline", function(p) p:command("SET", "k", {}) end)
+    refuses("bad argument 'source' to script", "script", "")
+    refuses("bad argument 'source' to script", "script", {})
+    refuses("bad argument 'script' to run", "pipeline", function(p) p:run({}) end)
+    local script = raw:script("return 1")
+    for text, arguments in pairs({
+        ["bad argument 'keys' to run: list"] = { "k" },
+        ["bad argument 'keys' to run: string or number expected, got table"] = { { {} } },
+        ["bad argument 'args' to run: list"] = { {}, 1 },
+        ["bad argument 'args' to run: string or number expected, got boolean"] = { {}, { true } },
+        ["bad option 'timeout' to run"] = { {}, {}, { timeout = -1 } },
+    }) do
+        local ran, told = pcall(script.run, script, unpack(arguments))
+        assert.is_false(ran)
+        assert.matches(text, told, 1, true)
+    end
     local ok, message = pcall(bed.cache.redis, bed.cache, { retry = 1 })
     assert.is_false(ok)
     assert.matches("bad option 'retry' to redis", message)
