@@ -62,7 +62,7 @@ local redcache = {
 ---timer. It may wait as a call of that scheduler may. All its users must have the same rights;
 ---caches with equal options share a client, and ask the function of any of them; sentinels keep
 ---theirs), tls (nil; "off": auth may send passwords to another machine without TLS),
----namespace ("" no prefix; else keys begin with it and ":"), group (""),
+---namespace ("" no prefix; else keys begin with it and ":": docs/keys.md), group (""),
 ---connectTimeout (1), commandTimeout (0.5),
 ---maxValue (8 MiB), maxKey (65536 bytes), maxQueue (65536 requests), degradedTtl (1: how long a
 ---value loaded while Redis is away is shared in the process), spin (true: poll for a moment before

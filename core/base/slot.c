@@ -8,11 +8,12 @@
 
 /*
  * A helper key is one of
- *     key!suffix        the key has a tag of its own
+ *     {tag}key!suffix   the key has a tag of its own
  *     {key}~suffix      the key has no '}' and is not empty: the whole key becomes the tag
  *     {n}key^suffix     n is the smallest number whose slot is the key's
  * The suffix has none of the three marks, so the last mark of a helper key separates it and tells
  * which form it is; each form gives its key back. Without marks "{a}" and "a" would share helpers.
+ * All begin with '{', as no key of a namespace does that could be one of them (namespace.lua).
  */
 static const char MARKS[] = "!~^";
 
@@ -156,13 +157,27 @@ static int append_all(struct rc_buf *out, const char *head, size_t head_len, con
     return rc_buf_append(out, suffix, suffix_len);
 }
 
+static int append_tagged(struct rc_buf *out, const char *tag, size_t tag_len, const char *key,
+                         size_t len, const char *suffix)
+{
+    if (len > SIZE_MAX / 4)
+        return RC_ERR_NOMEM;
+    int error = rc_buf_reserve(out, tag_len + len + strlen("{}!") + strlen(suffix));
+    if (error != 0)
+        return error;
+    /* Cannot fail any more: the room is there. */
+    rc_buf_append(out, "{", 1);
+    rc_buf_append(out, tag, tag_len);
+    return append_all(out, "}", 1, key, len, "!", suffix);
+}
+
 int rc_slot_helper_key(struct rc_buf *out, const char *key, size_t len, const char *suffix)
 {
     const char *tag;
     size_t tag_len;
     assert(strpbrk(suffix, MARKS) == NULL);
     if (has_tag(key, len, &tag, &tag_len))
-        return append_all(out, "", 0, key, len, "!", suffix);
+        return append_tagged(out, tag, tag_len, key, len, suffix);
     if (len > 0 && memchr(key, '}', len) == NULL)
         return append_all(out, "{", 1, key, len, "}~", suffix);
     char head[NUMBER_MAX + 2] = "{";

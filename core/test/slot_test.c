@@ -72,7 +72,7 @@ static bool helper_is(const char *key, const char *suffix, const char *expected)
 static void writes_readable_helper_keys(void)
 {
     CHECK(helper_is("user:7", ":fence", "{user:7}~:fence"));
-    CHECK(helper_is("{user}:7", ":fence", "{user}:7!:fence"));
+    CHECK(helper_is("{user}:7", ":fence", "{user}{user}:7!:fence"));
     CHECK(helper_is("a{b", "", "{a{b}~"));
 }
 

@@ -6,7 +6,7 @@
 --         What runs while a lock is acquired or held runs protected: an error that nobody expected
 --         (no memory, a hook that throws) gives the lock back at once.
 -- Fences: max(last fence + 1, the server's clock in microseconds). The last one stands in Redis, in
---         "<key of the lock>!:fence", for ten times the ttl and at least an hour after the grant:
+--         "{name}<key of the lock>!:fence", for ten times the ttl and at least an hour after it:
 --         some 110 bytes and the name. While it stands the server's clock may step back as far as
 --         it likes; afterwards by as much as that life. Where it is lost (FLUSHALL, eviction, a
 --         failover) the clock alone keeps fences growing.
@@ -315,7 +315,7 @@ local function lock_settings(cache, name, opts, method)
     return settings, message
 end
 
----A handle for the lock `<namespace>:lock:{name}`; not acquired yet.
+---A handle for the lock `<namespace>//lock:{name}`; not acquired yet.
 ---@param name string
 ---@param opts? table ttl (life without renewal, default lockTtl), wait (default lockWait), maxHold
 ---(renewal ends after it; 0 never), force (take it from its holder), renew (true), onLost

@@ -1,22 +1,59 @@
 -- namespace - how the keys of a cache are named, and caches below a cache.
 --
--- What:   prefixes joined by ":", the keys of locks, cache:namespace().
--- Not:    no tenant barrier by itself: the key "b:c" of namespace "a" is the key "c" of "a:b".
+-- What:   the name in Redis is "<path>:<key>". The path is the namespace's name, behind those of
+--         the namespaces around it and "/". The first ":" ends it, for names hold none: so no key
+--         of one namespace is a key of another one. A key stands there as it is, and its hash tag
+--         counts. "<path>//" begins what is redcache's own: the keys of locks. docs/keys.md says
+--         it for users.
+-- Not:    a cache without a namespace is no namespace: its keys are all names in Redis.
 
 local core_client = require("redcache.core.client")
 local options = require("redcache.options")
 
 local namespace = {}
 
+local function escaped(byte)
+    return string.format("%%%02X", string.byte(byte))
+end
+
+-- Braces of a name are a hash tag of all its keys if they enclose something, and would hide the
+-- keys' own tags if they do not. And "{" begins the names of helper keys (core/base/slot.c): of
+-- these "{tag}:" and "{tag}/" are none.
+local function keeps_braces(name)
+    if string.byte(name) == 123 then
+        return string.find(name, "^{[^{}]+}$") ~= nil
+    end
+    return string.find(name, "^[^{]*{[^}]+}") ~= nil
+end
+
+---A namespace's name as it stands in the names of its keys: what would make two namespaces meet is
+---"%" and two hex digits.
+---@param name string not empty
+---@return string
+function namespace.escape(name)
+    name = string.gsub(name, "[%%:/]", escaped)
+    if string.find(name, "{", 1, true) and not keeps_braces(name) then
+        name = string.gsub(name, "{", escaped)
+    end
+    return name
+end
+
+-- Of the prefix of a namespace's keys.
+local function path_of(prefix)
+    return string.sub(prefix, 1, -2)
+end
+
 ---The prefix of a namespace's keys.
----@param outer string the prefix it stands in, "" for none
+---@param outer string the prefix of the namespace it stands in, "" for none
 ---@param name string "" adds nothing
 ---@return string prefix
 function namespace.prefix(outer, name)
     if name == "" then
         return outer
+    elseif outer ~= "" then
+        outer = path_of(outer) .. "/"
     end
-    return outer .. name .. ":"
+    return outer .. namespace.escape(name) .. ":"
 end
 
 ---The key of a lock. The braces are a hash tag: the lock's helper keys share its slot.
@@ -24,7 +61,7 @@ end
 ---@param name string
 ---@return string key
 function namespace.lock_key(prefix, name)
-    return prefix .. "lock:{" .. name .. "}"
+    return path_of(prefix) .. "//lock:{" .. name .. "}"
 end
 
 ---A cache below this one: keys get one more prefix, options are inherited, the client is shared.

@@ -107,8 +107,8 @@ for _, driver in ipairs({ "loop", "thread" }) do
             assert.is_true(ok)
         end
 
-        -- A lease stands in its key, a lock in lock:{name}: what is neither a value nor one of the
-        -- keys beside a lock, its fence and the sign of its release.
+        -- A lease stands in its key, a lock in a//lock:{name}: what is neither a value nor one of
+        -- the keys beside a lock, its fence and the sign of its release.
         local function leftovers()
             local list = {}
             for _, name in ipairs(redis:call("KEYS", "*")) do
@@ -139,7 +139,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
             return web:get("/" .. kind .. "?key=" .. key)
         end
 
-        local LEASE, LOCK = "a:%s", "a:lock:{%s}"
+        local LEASE, LOCK = "a:%s", "a//lock:{%s}"
 
         local function until_taken(name)
             name = name:format(key)

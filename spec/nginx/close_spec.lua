@@ -61,8 +61,8 @@ for _, driver in ipairs({ "loop", "thread" }) do
                 assert.same({ 200, "ok" }, ask("/close?how=" .. how))
                 assert_ended()
                 clock.wait_until(function()
-                    return redis:call("EXISTS", "close:lock:{mine}", "close:lock:{log}",
-                        "close:lock:{killed}", "close:lock:{short}", "close:killed",
+                    return redis:call("EXISTS", "close//lock:{mine}", "close//lock:{log}",
+                        "close//lock:{killed}", "close//lock:{short}", "close:killed",
                         "close:own") == 0
                 end, 2, "the end of leases and locks")
             end)

@@ -177,7 +177,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
             assert.equal(200, (web:get("/unlock")))
             assert.equal("ok", result("unlock"))
             clock.wait_until(function()
-                return redis:call("EXISTS", "p:lock:{left}") == 0
+                return redis:call("EXISTS", "p//lock:{left}") == 0
             end, 5, "the release")
         end)
 

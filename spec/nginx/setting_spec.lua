@@ -299,7 +299,7 @@ describe("the scheduler of redcache.new in nginx", function()
 
     -- Whether the worker answers others while a request waits for a lock that somebody has.
     local function serves_meanwhile(more)
-        redis:call("SET", "lock:{job}", "somebody", "PX", 60000)
+        redis:call("SET", "//lock:{job}", "somebody", "PX", 60000)
         web = nginx.start({ locations = {
             ["/ping"] = "return 200 pong;",
             ["/wait"] = ([[

@@ -8,6 +8,7 @@ local LOADS = "+get +set +unlink +pttl +pexpire +psetex +exists +rename +getrang
 local LOCKS = "+get +set +unlink +pttl +pexpire +exists +incr +time " .. SCRIPTS
 local KEYS = "~app:*"
 local HELPERS = "~{app:*"
+local LOCK_KEYS = "~app//* ~{*}app//*"
 
 describe("a user with the least rights", function()
     local redis, admin, cache
@@ -114,8 +115,26 @@ describe("a user with the least rights", function()
         assert.equal(0, cache:stats().leasesLost)
     end)
 
+    it("puts keys with a hash tag, or with a brace", function()
+        open(KEYS .. " ~{*}app:* +ping +client|tracking " .. LOADS)
+        for _, key in ipairs({ "{u}:k", "k}" }) do
+            local stored, why = cache:put(key, 60, function() return 9 end)
+            assert.is_nil(why)
+            assert.equal(9, stored)
+        end
+    end)
+
+    it("reaches the namespaces below it", function()
+        open("~app[:/]* ~{app[:/]* ~{*}app[:/]* +ping +client|tracking +incr +time " .. LOADS)
+        cache = cache:namespace("users")
+        for _, key in ipairs({ "k", "{u}:k", "k}" }) do
+            assert.equal(9, (cache:put(key, 60, function() return 9 end)))
+            assert.equal(3, (cache:withLock(key, {}, function() return 3 end)))
+        end
+    end)
+
     it("locks, renews, extends and releases", function()
-        open(KEYS .. " +ping +client|tracking " .. LOCKS)
+        open(LOCK_KEYS .. " +ping +client|tracking " .. LOCKS)
         local lock = cache:lock("job", { ttl = 0.5 })
         assert.is_true(lock:acquire())
         clock.sleep(0.8)
@@ -163,7 +182,7 @@ describe("a user with the least rights", function()
         clock.wait_until(function() return cache:health().cause ~= "" end, 5)
         return { message = cache:health().cause }
     end
-    local ALL = table.concat({ KEYS, HELPERS, "+ping +client|tracking +mget +incr +time",
+    local ALL = table.concat({ KEYS, HELPERS, LOCK_KEYS, "+ping +client|tracking +mget +incr +time",
         "+incrby +incrbyfloat +persist +pexpireat", LOADS },
         " ")
 
@@ -199,7 +218,8 @@ describe("a user with the least rights", function()
         { KEYS, call("get", "k"), "keys" },
         { KEYS, call("set", "k", 1), "keys" },
         { KEYS, load_strictly, "keys" },
-        { KEYS, with_lock, "keys" },
+        { "~app//*", with_lock, "keys" },
+        { "~{*}app//*", with_lock, "keys" },
     }) do
         local missing, act, named, near = case[1], case[2], case[3], case.near
         it(("is told that %s is missing (%s)"):format(missing, named), function()

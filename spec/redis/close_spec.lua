@@ -29,9 +29,9 @@ describe("close", function()
     it("gives locks back (17)", function()
         local cache = open()
         local lock = assert(cache:tryLock("job", { ttl = 600 }))
-        assert.equal(1, redis:call("EXISTS", "lock:{job}"))
+        assert.equal(1, redis:call("EXISTS", "//lock:{job}"))
         assert.is_true(cache:close())
-        assert.equal(0, redis:call("EXISTS", "lock:{job}"))
+        assert.equal(0, redis:call("EXISTS", "//lock:{job}"))
         assert.is_false(lock:valid())
     end)
 
@@ -59,7 +59,7 @@ describe("close", function()
         assert(coroutine.resume(job))
         redis:call("SCRIPT", "FLUSH")
         cache:close()
-        assert.equal(0, redis:call("EXISTS", "k", "lock:{job}"))
+        assert.equal(0, redis:call("EXISTS", "k", "//lock:{job}"))
     end)
 
     it("ends the connections, and so does the garbage collector", function()
@@ -188,7 +188,7 @@ describe("close from another thread", function()
                     local C = require("ffi").load(thread.params.library)
                     C.rc_close(cache._client.handle, 1000)
                     thread.barrier()
-                    local left = { other:exists("lock:{mine}"), other:exists("lock:{job}") }
+                    local left = { other:exists("//lock:{mine}"), other:exists("//lock:{job}") }
                     return { start = start, left = left, valid = mine:valid() }
                 end
                 thread.barrier()

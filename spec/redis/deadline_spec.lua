@@ -157,7 +157,7 @@ end
 
 -- Waits until the cache works again, and what the table calls warm is near.
 local function recover(cache)
-    redis:call("DEL", "lock:{free}") -- what a release that did not come through has left
+    redis:call("DEL", "//lock:{free}") -- what a release that did not come through has left
     clock.wait_until(function()
         return cache:set("warm", "w", 60) and cache:get("warm") == "w"
             and not select(2, cache:get("cold")) and cache:delete("cold") ~= nil

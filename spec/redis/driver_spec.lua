@@ -146,7 +146,7 @@ describe("the reactor", function()
                     user = "bed", password = "bed",
                 })
                 one:ready()
-                raw:call("DEL", "lock:{job}")
+                raw:call("DEL", "//lock:{job}")
                 one:emit("deleted")
             end,
         })
@@ -165,7 +165,7 @@ describe("the reactor", function()
         for i = 1, 21 do
             local lock = assert(cache:tryLock("job", { ttl = 60 }))
             for _ = 1, 20 do cache:get("k") end
-            redis:call("DEL", "lock:{job}")
+            redis:call("DEL", "//lock:{job}")
             local start = clock.now()
             while not lock:lost() do
                 assert.is_true(clock.now() - start < clock.scaled(1))
@@ -211,7 +211,7 @@ describe("the reactor", function()
         local near = redcache.new({ near = false, url = redis:unix_url() })
         assert.is_true(near:set("k", "v"))
         local lock = assert(near:tryLock("job"))
-        redis:call("DEL", "lock:{job}")
+        redis:call("DEL", "//lock:{job}")
         clock.wait_until(function() return lock:lost() end, 2)
         assert.equal("v", near:get("k"))
         near:close()

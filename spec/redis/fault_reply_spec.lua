@@ -241,7 +241,7 @@ describe("-NOPERM", function()
         waiter:join()
         lock = assert(deaf:lock("job", { ttl = 0.6, wait = 5 }))
         assert(lock:acquire())
-        acl:call("DEL", "app:lock:{job}")
+        acl:call("DEL", "app//lock:{job}")
         local deleted = clock.now()
         clock.wait_until(function() return lock:lost() end, 5)
         -- The next renewal, a third of the ttl later, finds it gone.

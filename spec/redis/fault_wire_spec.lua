@@ -116,7 +116,7 @@ describe("a connection that breaks", function()
                 assert.equal(1, line:counts().rules[rule])
                 assert.is_nil(err and err.message)
                 assert.equal("done", result)
-                assert.equal(0, redis:call("EXISTS", "app:lock:{job}"))
+                assert.equal(0, redis:call("EXISTS", "app//lock:{job}"))
             end
         end)
     end

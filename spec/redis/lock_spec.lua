@@ -8,7 +8,8 @@ local redcache = require("redcache")
 local server = require("spec.support.server")
 local waited = require("spec.near.waited")
 
-local KEY = "app:lock:{job}"
+local KEY = "app//lock:{job}"
+local FENCE_KEY = "{job}" .. KEY .. "!:fence"
 
 local redis, cache, other
 
@@ -45,7 +46,7 @@ end)
 before_each(function() redis:call("FLUSHALL") end)
 
 describe("lock", function()
-    it("stands in Redis as <namespace>:lock:{name}, with its token and ttl", function()
+    it("stands in Redis as <namespace>//lock:{name}, with its token and ttl", function()
         local lock = cache:lock("job", { ttl = 7 })
         assert.is_true(lock:acquire())
         assert.equal(lock.token, redis:call("GET", KEY))
@@ -184,7 +185,7 @@ describe("lock", function()
         local lock = cache:lock("job")
         assert.is_nil(lock:fenceText())
         assert(lock:acquire())
-        assert.equal(redis:call("GET", KEY .. "!:fence"), lock:fenceText())
+        assert.equal(redis:call("GET", FENCE_KEY), lock:fenceText())
         assert.matches("^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d$", lock:fenceText())
         assert.equal(lock.fence, tonumber(lock:fenceText()))
         assert.is_true(lock.fence < 2 ^ 53 and lock.fence + 1 ~= lock.fence)
@@ -199,23 +200,23 @@ describe("lock", function()
             lock:release()
             -- As after a step back by ten days: the last fence is that much ahead of the clock.
             local ahead = first + 864000 * 1e6
-            redis:call("SET", KEY .. "!:fence", ("%.0f"):format(ahead), "KEEPTTL")
+            redis:call("SET", FENCE_KEY, ("%.0f"):format(ahead), "KEEPTTL")
             for i = 1, 3 do
                 lock = assert(other:tryLock("job"))
                 assert.equal(("%.0f"):format(ahead + i), lock:fenceText())
                 lock:release()
             end
             -- It stands for ten times the ttl, and for an hour at least.
-            local left = redis:call("PTTL", KEY .. "!:fence")
+            local left = redis:call("PTTL", FENCE_KEY)
             assert.is_true(left > 3590000 and left <= 3600000, left)
             lock = assert(cache:tryLock("job", { ttl = 600 }))
-            left = redis:call("PTTL", KEY .. "!:fence")
+            left = redis:call("PTTL", FENCE_KEY)
             assert.is_true(left > 5990000 and left <= 6000000, left)
             lock:release()
         end)
 
     it("refuses a fence that no number could tell from the next", function()
-        redis:call("SET", KEY .. "!:fence", ("%.0f"):format(2 ^ 53 - 2))
+        redis:call("SET", FENCE_KEY, ("%.0f"):format(2 ^ 53 - 2))
         local last = assert(cache:tryLock("job"))
         assert.equal("9007199254740991", last:fenceText())
         last:release()
@@ -229,8 +230,8 @@ describe("lock", function()
     it("costs some 110 bytes and its name per fence that stands", function()
         local lock = assert(cache:tryLock("job"))
         lock:release()
-        local bytes = redis:call("MEMORY", "USAGE", KEY .. "!:fence")
-        assert.is_true(bytes <= 110 + #KEY + #"!:fence", bytes .. " bytes")
+        local bytes = redis:call("MEMORY", "USAGE", FENCE_KEY)
+        assert.is_true(bytes <= 110 + #FENCE_KEY, bytes .. " bytes")
     end)
 
     it("lives as long as extend said, although a renewal was due meanwhile", function()
@@ -291,7 +292,7 @@ describe("lock", function()
         for i, lock in ipairs(locks) do
             if lock:valid() or late < ttl / 2 then
                 assert.is_true(lock:valid())
-                assert.equal(lock.token, redis:call("GET", "app:lock:{job" .. i .. "}"))
+                assert.equal(lock.token, redis:call("GET", "app//lock:{job" .. i .. "}"))
                 assert.is_true(lock:release())
             end
         end
@@ -301,7 +302,7 @@ describe("lock", function()
     it("stays held while its holder waits for another one (38)", function()
         local ttl = clock.scaled(0.3)
         local mine = assert(cache:tryLock("first", { ttl = ttl }))
-        redis:call("SET", "app:lock:{second}", "somebody else's", "PX", math.floor(ttl * 5000))
+        redis:call("SET", "app//lock:{second}", "somebody else's", "PX", math.floor(ttl * 5000))
         local second = cache:lock("second", { wait = ttl * 10 })
         local took, acquired = clock.time(function() return second:acquire() end)
         assert.is_true(acquired)

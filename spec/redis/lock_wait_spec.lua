@@ -8,7 +8,7 @@ local server = require("spec.support.server")
 local threads = require("spec.support.threads")
 local worker = require("spec.support.worker")
 
-local KEY = "app:lock:{job}"
+local KEY = "app//lock:{job}"
 
 local redis
 
@@ -262,7 +262,7 @@ describe("lock:acquire", function()
                 local lock = app:lock("job", { ttl = 60, wait = 30 })
                 assert(lock:acquire())
                 local foreign = require("redcache").new({ url = thread.params.direct })
-                local left = foreign:ttl("lock:{job}")
+                local left = foreign:ttl("//lock:{job}")
                 local trusted = lock:ttl()
                 thread.barrier()
                 return { left = left or 0, trusted = trusted }
@@ -279,7 +279,7 @@ describe("lock:acquire with force", function()
     it("takes the lock although a request without force is under way", function()
         local line = proxy.start(redis)
         line:rule({ command = "evalsha", late = 0.3, skip = 1, times = 1 })
-        redis:call("SET", "lock:{job}", "somebody", "PX", 60000)
+        redis:call("SET", "//lock:{job}", "somebody", "PX", 60000)
         local results = threads.run({
             count = 2, params = { url = line:url() },
             main = function(thread)

@@ -45,7 +45,7 @@ case("a closed cache says so, and another one can be opened", function(bed)
         end
         assert.is_false(lock:valid())
         assert.equal(i, (bed.cache:get("k")))
-        assert.equal(0, bed.redis:call("EXISTS", "app:lock:{job}"))
+        assert.equal(0, bed.redis:call("EXISTS", "app//lock:{job}"))
     end
 end)
 
