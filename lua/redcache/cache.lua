@@ -31,6 +31,7 @@ local redis = require("redcache.redis")
 local remember = require("redcache.remember")
 local request = require("redcache.request")
 local usage = require("redcache.usage")
+local wrap = require("redcache.wrap")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local take, await, fail = calls.take, calls.await, calls.fail
@@ -62,6 +63,7 @@ Cache.incrFloat = counter.incrFloat
 Cache.lock = lock.lock
 Cache.tryLock = lock.tryLock
 Cache.withLock = lock.withLock
+Cache.wrap = wrap.wrap
 Cache.namespace = namespace.namespace
 Cache.metrics = metrics.metrics
 Cache.request = request.request

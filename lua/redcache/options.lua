@@ -35,7 +35,7 @@ end
 --       near | zone
 -- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
 --       remember, rememberForever), look (those, exists, ttl), write (set, setMulti), count (incr,
---       decr, incrFloat), call (all that talk to Redis), lock, raw (redis)
+--       decr, incrFloat), wrap, call (all that talk to Redis), lock, raw (redis)
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -74,7 +74,7 @@ local DECLARED = {
 
     -- Entries.
     { "ttl", "ttl", 300, at = "namespace" },
-    { "ttl", "ttl", nil, at = "count" },
+    { "ttl", "ttl", nil, at = "count wrap" },
     { "codec", "codec", "msgpack", at = "namespace" },
     { "plain", "boolean", false, at = "namespace" },
     { "grace", "number", 0, at = "namespace load write", min = 0, max = 30 * DAY },
@@ -105,6 +105,7 @@ local DECLARED = {
     { "renew", "boolean", true, at = "namespace load" },
     { "serveOld", "boolean", true, at = "namespace load" },
     { "reloads", "integer", 0, at = "namespace load", min = 0, max = 100 },
+    { "key", "function", nil, at = "wrap" },
 
     -- Locks: defaults of a cache, then the options of one lock.
     { "lockTtl", "number", 10, at = "namespace", min = 0.1, max = DAY },
@@ -127,6 +128,7 @@ local ACCEPTED = {
     new = { "new", "namespace" },
     namespace = { "namespace" },
     load = { "load", "read", "look", "call" },
+    wrap = { "wrap", "load", "read", "look", "call" },
     put = { "load", "call" },
     read = { "read", "look", "call" },
     look = { "look", "call" },

@@ -18,6 +18,7 @@ local ARGUMENTS = {
         persist = "key, opts",
         touchMulti = "keys, ttl, opts", expireMulti = "keys, ttl, opts",
         incr = "key, n, opts", decr = "key, n, opts", incrFloat = "key, n, opts",
+        wrap = "name, fn, opts",
         cancel = "tag", authenticate = "user, password, ttl", close = "timeout", stats = "",
         health = "", metrics = "", request = "",
         redis = "opts",

@@ -41,6 +41,7 @@ local CACHE = {
     incr = function(o) return o:incr("n") end,
     decr = function(o) return o:decr("n") end,
     incrFloat = function(o) return o:incrFloat("n", 0.5) end,
+    wrap = function(o) return o:wrap("other", unused)(1) end,
     tryLock = function(o) return o:tryLock("other") end,
     withLock = function(o) return o:withLock("other", nil, unused) end,
     namespace = function(o) return o:namespace("below") end,

@@ -39,6 +39,7 @@ local function classes()
         tryLock = { "l" }, withLock = { "l", {}, fn }, namespace = { "n" }, cancel = { 1 },
         authenticate = { "u", "p" },
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
+        wrap = { "w", fn },
     }
     local raw, queue = cache:redis(), nil
     raw:pipeline(function(p) queue = p end)
