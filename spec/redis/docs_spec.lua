@@ -28,9 +28,12 @@ end
 local function objects(cache)
     local task
     redcache.run(function() task = redcache.spawn(function() end) end)
+    local redis, pipeline = cache:redis(), nil
+    redis:pipeline(function(p) pipeline = p end)
     return {
         redcache = redcache, cache = cache, lock = cache:lock("l"), near = cache.near,
         clock = redcache.clock(), task = task,
+        redis = redis, pipeline = pipeline, script = redis:script("return 1"),
     }
 end
 
