@@ -123,6 +123,7 @@ static const char *const COMMANDS[] = {
     "cluster",
     "cluster|info",
     "cluster|slots",
+    "copy",
     "dbsize",
     "del",
     "eval",
@@ -164,7 +165,7 @@ static const char LEFT_OUT[] = " (its text is left out: it may repeat what was s
 /* Redis 7.0 does not say which one is missing. */
 static const char SCRIPTS_NEED[] =
     " (in a script; redcache's need get, set, unlink, pttl, pexpire, "
-    "psetex, exists, rename, getrange, incr, incrby, incrbyfloat, persist, pexpireat, time)";
+    "psetex, exists, rename, getrange, incr, incrby, incrbyfloat, persist, pexpireat, copy, time)";
 
 static char lower(char c)
 {

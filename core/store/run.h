@@ -27,7 +27,8 @@ struct rc_twin {
 
 /* Each ends with one that runs nothing. A new file of twins adds its table to both lists. */
 extern const struct rc_twin rc_count_twins[], rc_lease_twins[], rc_life_twins[], rc_lock_twins[];
-#define RC_TWIN_TABLES rc_count_twins, rc_lease_twins, rc_life_twins, rc_lock_twins
+extern const struct rc_twin rc_move_twins[];
+#define RC_TWIN_TABLES rc_count_twins, rc_lease_twins, rc_life_twins, rc_lock_twins, rc_move_twins
 
 struct rc_run {
     struct rc_call *call;

@@ -14,6 +14,7 @@
 local constants = require("redcache.core.constants")
 local core_command = require("redcache.core.command")
 local core_slot = require("redcache.core.slot")
+local errors = require("redcache.errors")
 
 local customize, failure, give = core_slot.customize, core_slot.failure, core_slot.give
 local submit, take = core_command.submit, core_slot.take
@@ -75,25 +76,32 @@ function calls.send(cache, slot, status)
     return status
 end
 
----Runs one script on one key, and waits for its answer.
+---Runs one script on a key, or several of one hash slot, and waits for its answer.
 ---@param cache redcache.Cache
 ---@param own table options of the call: timeout, cancelTag
 ---@param script integer of core_command.define()
 ---@param flags integer RETRY where it may be done twice, or 0
----@param key string
----@param arguments (string|integer)[]
----@param action string for the error, as the key
+---@param keys string[]
+---@param arguments (string|integer|redcache.EntryArgument)[]
+---@param action string for the error, as the first key
 ---@return redcache.Slot|nil slot holds the answer, an error of Redis, too; the caller gives it back
 ---@return redcache.Error|nil err why it was not answered
 ---@return string|nil sent "sent", without an error: this phase of nginx cannot wait
-function calls.script(cache, own, script, flags, key, arguments, action)
-    local slot, err = calls.take(cache._client, own, action, key)
+function calls.script(cache, own, script, flags, keys, arguments, action)
+    local client, prefix, full, key = cache._client, cache._prefix, {}, keys[1]
+    for i = 1, #keys do
+        full[i] = prefix .. keys[i]
+        if #full[i] > client.max_key then
+            return nil, errors.new("tooLarge", action, keys[i], "the key is over maxKey")
+        end
+    end
+    local slot, err = calls.take(client, own, action, key)
     if slot == nil then
         return nil, err
     end
     local status = core_command.begin(slot, flags)
     if status == 0 then
-        status = core_command.script(slot, script, { cache._prefix .. key }, arguments)
+        status = core_command.script(slot, script, full, arguments)
     end
     status = calls.send(cache, slot, status)
     if status == constants.NOT_WAITED then

@@ -130,7 +130,7 @@ local function add(self, kind, key, by, opts, method)
     end
     script = script or core_command.define(ADD)
     local ms = core_entry.life_ms(own.ttl or self._settings.ttl, 0)
-    local slot, err, sent = calls.script(self, own, script, 0, key, {
+    local slot, err, sent = calls.script(self, own, script, 0, { key }, {
         kind.command, core_number.format(by), core_number.format(own.init),
         ("%.0f"):format(ms > 0 and ms or -1), text_of(own.min), text_of(own.max),
     }, "count")

@@ -42,7 +42,6 @@ local script
 
 -- For errors.
 local ACTIONS = { T = "touch", E = "expire", A = "expire", P = "persist" }
-local ERROR = string.byte("-")
 -- The year 2286: beyond it a time is a slip of the pen, milliseconds, say.
 local LAST_SECOND = 1e10
 
@@ -63,13 +62,14 @@ local function change(self, key, how, ms, opts, method)
         error(message, 3)
     end
     script = script or core_command.define(CHANGE)
-    local slot, err, sent = calls.script(self, own, script, RETRY, key, arguments(how, ms), action)
+    local slot, err, sent = calls.script(self, own, script, RETRY, { key },
+        arguments(how, ms), action)
     if slot == nil then
         return sent and true or nil, err, sent
     end
     local node = core_command.nodes(slot)[0]
     local found = node.integer == 1
-    if node.type == ERROR then
+    if core_command.is_error(node) then
         found, err = nil, core_command.node_failure(node, action, key)
     end
     give(slot)

@@ -12,7 +12,6 @@ local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
 
 local NOT_WAITED = constants.NOT_WAITED
-local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
 
 local many = {}
 
@@ -85,13 +84,6 @@ function many.fail(failed, list, first, last, slot, status, action)
     end
 end
 
----Whether an answer is an error.
----@param node ffi.cdata*
----@return boolean
-function many.is_error(node)
-    return node.type == ERROR or node.type == BULK_ERROR
-end
-
 -- Writes one run of the script for each of keys first to last.
 local function write_scripts(cache, slot, script, flags, list, first, last, arguments)
     local status = core_command.begin(slot, flags)
@@ -111,7 +103,7 @@ local function read_numbers(slot, list, first, last, action, numbers, failed)
         local at, key = i - first, list[i]
         if at >= count then
             failed[key] = errors.new("redis", action, key, "the answer has an unexpected form")
-        elseif many.is_error(nodes[at]) then
+        elseif core_command.is_error(nodes[at]) then
             failed[key] = core_command.node_failure(nodes[at], action, key)
         else
             numbers[key] = tonumber(nodes[at].integer)

@@ -35,7 +35,8 @@ end
 --       near | zone
 -- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
 --       remember, rememberForever), look (those, exists, ttl), write (set, setMulti), count (incr,
---       decr, incrFloat), wrap, call (all that talk to Redis), lock, raw (redis)
+--       decr, incrFloat), wrap, move (rename, copy), call (all that talk to Redis), lock, raw
+--       (redis)
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -84,6 +85,9 @@ local DECLARED = {
     { "init", "number", 0, at = "count", min = -EXACT, max = EXACT },
     { "min", "number", nil, at = "count", min = -EXACT, max = EXACT },
     { "max", "number", nil, at = "count", min = -EXACT, max = EXACT },
+
+    -- Other keys.
+    { "nx", "boolean", false, at = "move" },
 
     -- The near cache.
     { "near", "near", nil, at = "namespace" },
@@ -134,6 +138,7 @@ local ACCEPTED = {
     look = { "look", "call" },
     write = { "write", "call" },
     count = { "count", "call" },
+    move = { "move", "call" },
     call = { "call" },
     raw = { "raw", "call" },
     lock = { "lock" },

@@ -16,6 +16,7 @@ local ARGUMENTS = {
         tryLock = "name, opts", withLock = "name, opts, fn", namespace = "name, opts",
         touch = "key, ttl, opts", expire = "key, ttl, opts", expireAt = "key, at, opts",
         persist = "key, opts",
+        rename = "from, to, opts", copy = "from, to, opts",
         touchMulti = "keys, ttl, opts", expireMulti = "keys, ttl, opts",
         incr = "key, n, opts", decr = "key, n, opts", incrFloat = "key, n, opts",
         wrap = "name, fn, opts",

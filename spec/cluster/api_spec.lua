@@ -5,6 +5,7 @@ local api_cases = require("spec.support.api_cases")
 local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
 local nginx = require("spec.support.nginx")
+local redcache = require("redcache")
 
 -- On a cluster nothing is kept near.
 local NEAR = {
@@ -33,6 +34,26 @@ describe("on a cluster, blocking:", function()
             end)
         end
     end
+end)
+
+describe("on a cluster", function()
+    it("rename and copy of keys of different slots fail, and name hash tags", function()
+        local cache = redcache.new({ url = bed.nodes[1]:url(), namespace = "app", near = false })
+        finally(function() cache:close() end)
+        for i = 1, 10 do
+            local from, to = "a" .. i, "b" .. i
+            assert.is_true(cache:set(from, i))
+            for _, method in ipairs({ "rename", "copy" }) do
+                local moved, err = cache[method](cache, from, to)
+                assert.is_nil(moved)
+                assert.equal("redis", err.code)
+                assert.equal(("could not %s '%s': '%s' is of another slot of the cluster: give both"
+                    .. " keys the same hash tag, as in '{user:7}:a' and '{user:7}:b'")
+                    :format(method, from, to), err.message)
+            end
+            assert.same({ i, nil }, { (cache:get(from)), (cache:get(to)) })
+        end
+    end)
 end)
 
 local possible, reason = nginx.is_possible()

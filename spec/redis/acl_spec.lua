@@ -81,6 +81,14 @@ describe("a user with the least rights", function()
         assert.same({ k = true }, (cache:expireMulti({ k = 60 })))
     end)
 
+    it("renames and copies", function()
+        open(KEYS .. " +set +ping +evalsha +eval +getrange +exists +pttl +rename +copy")
+        assert.is_true(cache:set("k", 1, 60))
+        assert.is_true(cache:copy("k", "other"))
+        assert.is_true(cache:rename("k", "third", { nx = true }))
+        assert.is_false((cache:rename("k", "third")))
+    end)
+
     it("counts", function()
         open(KEYS .. " +ping +evalsha +eval +get +set +pttl +unlink +incrby +incrbyfloat")
         assert.equal(2, (cache:incr("n", 1, { init = 1, max = 5 })))
@@ -183,7 +191,7 @@ describe("a user with the least rights", function()
         return { message = cache:health().cause }
     end
     local ALL = table.concat({ KEYS, HELPERS, LOCK_KEYS, "+ping +client|tracking +mget +incr +time",
-        "+incrby +incrbyfloat +persist +pexpireat", LOADS },
+        "+incrby +incrbyfloat +persist +pexpireat +copy", LOADS },
         " ")
 
     -- One right missing each, what is done without it, and how the error names it.
@@ -205,6 +213,8 @@ describe("a user with the least rights", function()
         { "+evalsha", first_of("touchMulti", { "k" }), "'evalsha'" },
         { "+persist", of_value("persist"), "persist" },
         { "+pexpireat", of_value("expireAt", 2e9), "pexpireat" },
+        { "+copy", of_value("copy", "to"), "copy" },
+        { "+rename", of_value("rename", "to"), "rename" },
         { "+incrby", call("incr", "n"), "incrby" },
         { "+incrbyfloat", call("incrFloat", "n"), "incrbyfloat" },
         { "+evalsha", call("decr", "n"), "'evalsha'" },

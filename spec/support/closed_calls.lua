@@ -38,6 +38,8 @@ local CACHE = {
     persist = function(o) return o:persist("k") end,
     touchMulti = function(o) return errors_of(o:touchMulti({ "k" })) end,
     expireMulti = function(o) return errors_of(o:expireMulti({ k = 60 })) end,
+    rename = function(o) return o:rename("k", "to") end,
+    copy = function(o) return o:copy("k", "to") end,
     incr = function(o) return o:incr("n") end,
     decr = function(o) return o:decr("n") end,
     incrFloat = function(o) return o:incrFloat("n", 0.5) end,

@@ -32,6 +32,7 @@ local function classes()
     local whole = {
         exists = { "k" }, ttl = { "k" }, touch = { "k" }, expire = { "k", 60 },
         expireAt = { "k", 60 }, persist = { "k" },
+        rename = { "k", "to" }, copy = { "k", "to" },
         touchMulti = { { "k" } }, expireMulti = { { k = 60 } },
         incr = { "n" }, decr = { "n" },
         incrFloat = { "n" },

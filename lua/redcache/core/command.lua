@@ -8,6 +8,7 @@ local core_entry = require("redcache.core.entry")
 local core_slot = require("redcache.core.slot")
 
 local fill, life_ms = core_entry.fill, core_entry.life_ms
+local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
 
 local core_command = {}
 
@@ -31,10 +32,25 @@ function core_command.argument(slot, bytes)
     return C.rc_argument(slot.op, bytes, #bytes)
 end
 
+---A value as it is stored: an argument of a script.
+---@class redcache.EntryArgument
+---@field codec integer id
+---@field bytes string
+---@field ttl number|redcache.Forever
+---@field grace number
+---@field plain boolean without a header
+
+-- An argument that is a value as it is stored: with a header, whose version is new, or plain.
+local function argument_entry(op, codec, bytes, ttl, grace, plain)
+    local entry = fill(C.RC_KIND_VALUE, codec, ttl, grace, 0)
+    local wraps = not plain or string.byte(bytes, 1) == C.RC_HEADER_BYTE
+    return C.rc_argument_entry(op, wraps and entry or nil, bytes, #bytes)
+end
+
 ---One SET in a batch. The caller has checked the sizes: a half-written command cannot be undone.
 ---@return integer status
 function core_command.set(slot, key, codec, bytes, ttl, grace, plain)
-    local ms, entry = life_ms(ttl, grace), fill(C.RC_KIND_VALUE, codec, ttl, grace, 0)
+    local ms = life_ms(ttl, grace)
     local op = slot.op
     local status = C.rc_command_begin(op, ms > 0 and 5 or 3)
     if status == 0 then
@@ -44,8 +60,7 @@ function core_command.set(slot, key, codec, bytes, ttl, grace, plain)
         status = C.rc_argument_written(op, key, #key)
     end
     if status == 0 then
-        local wraps = not plain or string.byte(bytes, 1) == C.RC_HEADER_BYTE
-        status = C.rc_argument_entry(op, wraps and entry or nil, bytes, #bytes)
+        status = argument_entry(op, codec, bytes, ttl, grace, plain)
     end
     if status == 0 and ms > 0 then
         status = C.rc_argument(op, "PX", 2)
@@ -77,7 +92,7 @@ end
 ---One run of a script in a batch. Its keys count as changed.
 ---@param script integer of define()
 ---@param keys string[]
----@param arguments (string|integer)[]
+---@param arguments (string|integer|redcache.EntryArgument)[]
 ---@return integer status
 function core_command.script(slot, script, keys, arguments)
     local op, status = slot.op, C.rc_command_script(slot.op, script, #keys, #arguments)
@@ -91,9 +106,13 @@ function core_command.script(slot, script, keys, arguments)
         if status ~= 0 then
             return status
         end
-        local argument = arguments[i]
-        status = type(argument) == "number" and C.rc_argument_int(op, argument)
-            or C.rc_argument(op, argument, #argument)
+        local one = arguments[i]
+        if type(one) == "table" then
+            status = argument_entry(op, one.codec, one.bytes, one.ttl, one.grace, one.plain)
+        else
+            status = type(one) == "number" and C.rc_argument_int(op, one)
+                or C.rc_argument(op, one, #one)
+        end
     end
     return status
 end
@@ -120,6 +139,12 @@ end
 ---@return string
 function core_command.node_text(node)
     return node.str ~= nil and ffi.string(node.str, node.len) or ""
+end
+
+---Whether an element is an error.
+---@return boolean
+function core_command.is_error(node)
+    return node.type == ERROR or node.type == BULK_ERROR
 end
 
 ---The error object for an element that is an error.

@@ -113,6 +113,7 @@ case("wrong counts are errors that name the argument, and send nothing", functio
         assert.is_false(ok)
         assert.is_truthy(tostring(message):find(text, 1, true), tostring(message))
     end
+    assert.equal("tooLarge", report(cache:incr(("x"):rep(70000))).code)
     assert.equal(sent, cache:stats().requests)
 end)
 

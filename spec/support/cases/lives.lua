@@ -154,6 +154,9 @@ case("wrong lives are told, and nothing is sent", function(bed)
         assert.is_false(ok)
         assert.is_truthy(tostring(message):find(text, 1, true), tostring(message))
     end
+    local long = ("x"):rep(70000)
+    assert.equal("tooLarge", report(cache:touch(long)).code)
+    assert.equal("tooLarge", report(cache:persist(long)).code)
     assert.same({ { {}, {} }, { {}, {} } },
         { { cache:touchMulti({}) }, { cache:expireMulti({}, 60) } })
     assert.equal(sent, cache:stats().requests)
