@@ -25,6 +25,7 @@ errors.CODES = {
     overload = "overload",             -- a bounded queue is full, or memory is short
     badTtl = "badTtl",                 -- a time to live that is no number above 0 and not FOREVER
     bound = "bound",                   -- the counter would leave min or max: see `value`
+    conflict = "conflict",             -- somebody else was faster in each try
     tooLarge = "tooLarge",             -- key over maxKey or value over maxValue
     cannotWait = "cannotWait",         -- not near, and this phase of nginx cannot wait for it
     closed = "closed",                 -- the cache is closed

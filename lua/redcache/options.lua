@@ -32,11 +32,11 @@ function options.is_ttl(ttl)
 end
 
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls |
---       near | zone
+--       list | near | zone
 -- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
 --       remember, rememberForever), look (those, exists, ttl), write (set, setMulti), count (incr,
 --       decr, incrFloat), wrap, move (rename, copy), call (all that talk to Redis), lock, raw
---       (redis)
+--       (redis), transaction
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -61,6 +61,7 @@ local DECLARED = {
         max = 512 * 1024 * 1024 - 1024 },
     { "maxKey", "integer", 65536, at = "new", min = 1, max = 16 * 1024 * 1024 },
     { "maxQueue", "integer", 65536, at = "new", min = 1, max = 16 * 1024 * 1024 },
+    { "maxLent", "integer", 16, at = "new", min = 1, max = 4096 },
     { "degradedTtl", "number", 1, at = "new", min = 0.001, max = 3600 },
     { "spin", "boolean", true, at = "new" },
     { "scheduler", "choice", "blocking", at = "new",
@@ -125,6 +126,8 @@ local DECLARED = {
     { "timeout", "number", nil, at = "call lock", min = 0.001, max = 60 },
     { "cancelTag", "integer", nil, at = "call lock", min = 1, max = 2 ^ 53 },
     { "retry", "boolean", nil, at = "raw" },
+    { "watch", "list", nil, at = "transaction" },
+    { "retries", "integer", 10, at = "transaction", min = 0, max = 1000000 },
 }
 
 -- Which words of `at` each kind of call accepts.
@@ -141,6 +144,7 @@ local ACCEPTED = {
     move = { "move", "call" },
     call = { "call" },
     raw = { "raw", "call" },
+    transaction = { "transaction", "call" },
     lock = { "lock" },
 }
 
@@ -204,6 +208,9 @@ local CHECKS = {
         end
         local text = type(value) == "table" and value[1] and table.concat(value, ",")
         return text and #text <= ZONE_BYTES, expected, text
+    end,
+    list = function(_, value)
+        return type(value) == "table", "list"
     end,
     ["function"] = function(_, value)
         return type(value) == "function", "function"

@@ -9,9 +9,11 @@
 local batch = require("redcache.redis.batch")
 local core_client = require("redcache.core.client")
 local errors = require("redcache.errors")
+local lent = require("redcache.redis.lent")
 local options = require("redcache.options")
 local pipeline = require("redcache.redis.pipeline")
 local script = require("redcache.redis.script")
+local transaction = require("redcache.redis.transaction")
 local usage = require("redcache.usage")
 
 local redis = {}
@@ -65,7 +67,18 @@ function Redis:key(name)
     return self._cache._prefix .. name
 end
 
----Runs a command. Near copies of the keys that it changes are void before it returns.
+-- What waits goes over a connection of its own.
+local function send(self, own, commands)
+    local seconds = lent.wait_of(commands)
+    if seconds then
+        return lent.send(self, own, commands, seconds)
+    end
+    return batch.send(self, own, commands)
+end
+
+---Runs a command. One that waits (BLPOP, XREAD with BLOCK, WAIT ...) goes over a connection of its
+---own, and may wait for as long as it says, on top of the timeout. Near copies of the keys that it
+---changes are void before it returns.
 ---@param name string
 ---@param ... string|number|ffi.cdata* arguments; an int64 is sent with all its digits
 ---@return any value as redcache/redis/answer.lua tells; nil for null
@@ -78,8 +91,8 @@ function Redis:command(name, ...)
     if message then
         error(message, 2)
     end
-    local command = batch.command("command", name, ...)
-    return batch.only(batch.send(self, self._own, { command }))
+    local commands = { batch.command("command", name, ...) }
+    return batch.only(send(self, self._own, commands))
 end
 
 ---Sends a message to all who have subscribed to the channel.
@@ -127,7 +140,36 @@ function Redis:pipeline(fn, opts)
     elseif #commands == 0 then
         return {}
     end
-    return batch.send(self, own, commands)
+    return send(self, own, commands)
+end
+
+---Runs fn(tx), which reads by tx:read(name, ...) and queues by tx:command(name, ...) and
+---tx:run(script, keys, args); then Redis runs what was queued together, unless one of the watched
+---keys was changed since WATCH: then fn runs again. It may run more than once, so it should do
+---nothing but that. In a cluster all keys are of one slot.
+---@param fn fun(tx: redcache.RedisTransaction): false|nil, any what it throws is thrown on; where
+---it returns false, nothing is done
+---@param opts? table watch (list of keys; none), retries (10: how often fn runs again), timeout (of
+---each trip to Redis, and of the wait for a lent connection), cancelTag
+---@return any[]|false|nil answers in order, as pipeline's; {} where nothing was queued; false: fn
+---has returned false
+---@return redcache.Error|any|nil err conflict (a watched key was changed each time), and those of
+---command; overload: all of maxLent connections are lent; with false what fn returned behind it
+---@return string|nil sent as command, without watch
+function Redis:transaction(fn, opts)
+    if type(fn) ~= "function" then
+        error(errors.argument("fn", "transaction", "function", fn), 2)
+    end
+    local own, message = self:_options(opts or {}, "transaction", "transaction")
+    local watched
+    if own ~= nil then
+        watched, message = batch.texts("transaction", "watch", own.watch)
+    end
+    if watched == nil then
+        error(message, 2)
+    end
+    own.retries, own.retry = own.retries or 10, nil
+    return transaction.run(self, own, watched, fn)
 end
 
 usage.guard("redis", Redis, "_own", { command = true })

@@ -25,8 +25,9 @@ local ARGUMENTS = {
         redis = "opts",
     },
     redis = { command = "name, ...", pipeline = "fn, opts", publish = "channel, message",
-        key = "name", script = "source",
+        key = "name", script = "source", transaction = "fn, opts",
     },
+    transaction = { command = "name, ...", read = "name, ...", run = "script, keys, args" },
     pipeline = { command = "name, ...", run = "script, keys, args" },
     script = { run = "keys, args, opts" },
     lock = {

@@ -30,10 +30,13 @@ local function objects(cache)
     redcache.run(function() task = redcache.spawn(function() end) end)
     local redis, pipeline = cache:redis(), nil
     redis:pipeline(function(p) pipeline = p end)
+    local transaction
+    redis:transaction(function(tx) transaction = tx end)
     return {
         redcache = redcache, cache = cache, lock = cache:lock("l"), near = cache.near,
         clock = redcache.clock(), task = task,
-        redis = redis, pipeline = pipeline, script = redis:script("return 1"),
+        redis = redis, pipeline = pipeline, transaction = transaction,
+        script = redis:script("return 1"),
     }
 end
 

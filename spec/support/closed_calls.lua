@@ -68,6 +68,7 @@ local REDIS = {
     command = function(o) return o:command("GET", "k") end,
     pipeline = function(o) return o:pipeline(function(p) p:command("GET", "k") end) end,
     publish = function(o) return o:publish("c", "m") end,
+    transaction = function(o) return o:transaction(unused, { watch = { "k" } }) end,
     key = false, script = false,
 }
 local SCRIPT = { run = function(o) return o:run({ "k" }) end }

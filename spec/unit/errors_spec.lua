@@ -7,7 +7,7 @@ describe("errors", function()
             assert.equal(name, code)
             count = count + 1
         end
-        assert.equal(20, count)
+        assert.equal(21, count)
     end)
 
     it("print as their message, with what was done, the key and the cause", function()

@@ -121,7 +121,7 @@ describe("options.read", function()
                 count = count + 1
             end
         end
-        assert.equal(7, count)
+        assert.equal(8, count)
         assert.is_truthy(options.read({}, { near = { bytes = ranges.near[1] } }, "new", "new"))
         assert.is_truthy(options.read({}, { near = { bytes = ranges.near[2] } }, "new", "new"))
         message_of({ near = { bytes = ranges.near[1] - 1 } })

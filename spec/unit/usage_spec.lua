@@ -44,6 +44,8 @@ local function classes()
     }
     local raw, queue = cache:redis(), nil
     raw:pipeline(function(p) queue = p end)
+    local transaction
+    raw:transaction(function(tx) transaction = tx end)
     local script = raw:script("return 1")
     for name, arguments in pairs(keyed) do whole[name] = arguments end
     return {
@@ -55,10 +57,13 @@ local function classes()
         } },
         { name = "redis", object = raw, methods = {
             command = { "GET", "k" }, pipeline = { fn }, publish = { "c", "m" }, key = { "k" },
-            script = { "return 1" },
+            script = { "return 1" }, transaction = { fn },
         } },
         { name = "pipeline", object = queue,
             methods = { command = { "GET", "k" }, run = { script, {}, {} } } },
+        { name = "transaction", object = transaction, methods = {
+            command = { "GET", "k" }, read = { "GET", "k" }, run = { script, {}, {} },
+        } },
         { name = "script", object = script, methods = { run = { {} } } },
         { name = "near", object = cache.near, methods = { stats = {} } },
         { name = "clock", object = clock, methods = { advance = { 1 }, now = {} } },

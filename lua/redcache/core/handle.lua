@@ -37,6 +37,7 @@ local OPTIONS = {
     [C.RC_OPTION_MAX_VALUE] = "maxValue",
     [C.RC_OPTION_MAX_KEY] = "maxKey",
     [C.RC_OPTION_MAX_QUEUE] = "maxQueue",
+    [C.RC_OPTION_MAX_LENT] = "maxLent",
     [C.RC_OPTION_DEGRADED_TTL] = "degradedTtl",
     [C.RC_OPTION_SPIN] = "spin",
     [C.RC_OPTION_NEAR_BYTES] = "near",
@@ -88,6 +89,7 @@ function core_handle.open(settings, driver)
     o.max_value_bytes = settings.maxValue
     o.max_key_bytes = settings.maxKey
     o.max_queue = settings.maxQueue
+    o.max_lent = settings.maxLent
     o.degraded_ttl_ms = milliseconds(settings.degradedTtl)
     o.spin = settings.spin and 1 or -1
     local near = settings.near

@@ -9,6 +9,7 @@ local answer = require("redcache.redis.answer")
 local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_command = require("redcache.core.command")
+local core_lent = require("redcache.core.lent")
 local core_number = require("redcache.core.number")
 local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
@@ -16,7 +17,7 @@ local NULL = require("redcache.null")
 local verbs = require("redcache.redis.verbs")
 
 local give = core_slot.give
-local NOT_WAITED, RETRY = constants.NOT_WAITED, constants.RETRY
+local LOST, NOT_WAITED, RETRY = constants.LOST, constants.NOT_WAITED, constants.RETRY
 
 local batch = {}
 
@@ -131,6 +132,9 @@ local WAYS = {
 
 local function failure_of(slot, status, action, commands)
     local err = calls.fail(slot, status, action)
+    if status == LOST then
+        err.code = "unavailable" -- the lent connection is gone: nothing was sent
+    end
     if err.code == "refused" then
         local way = ""
         for _, command in ipairs(commands) do
@@ -154,15 +158,9 @@ function batch.action(commands)
     return #commands == 1 and action_of(commands[1]) or "run the pipeline"
 end
 
----Sends commands in one write, and waits for their answers.
----@param redis redcache.Redis
----@param own table checked options: timeout, cancelTag, retry
----@param commands redcache.redis.Command[] at least one
----@param begin fun(slot: redcache.Slot, flags: integer): integer
----@return redcache.Slot|nil slot holds the answers; the caller gives it back
----@return redcache.Error|nil err
----@return string|nil sent "sent", without an error: this phase of nginx cannot wait
-local function send(redis, own, commands, begin)
+-- Sends commands in one write, and waits for their answers. slot, which the caller gives back |
+-- nil, err | nil, nil, "sent"
+local function send(redis, own, commands, handle)
     local cache, action = redis._cache, batch.action(commands)
     local client = cache._client
     if is_too_large(commands, client.max_value) then
@@ -173,7 +171,12 @@ local function send(redis, own, commands, begin)
         return nil, err
     end
     local reads = all_read(commands)
-    local status = begin(slot, (own.retry or reads) and RETRY or 0)
+    local status
+    if handle then
+        status = core_lent.begin(handle, slot)
+    else
+        status = core_command.begin(slot, (own.retry or reads) and RETRY or 0)
+    end
     for i = 1, #commands do
         if status ~= 0 then
             break
@@ -208,15 +211,16 @@ function batch.only(answers, err, sent)
     return value
 end
 
----Sends commands over the shared connections.
+---Sends commands in one write, and waits for their answers.
 ---@param redis redcache.Redis
----@param own table checked options
----@param commands redcache.redis.Command[]
+---@param own table checked options: timeout, cancelTag, retry
+---@param commands redcache.redis.Command[] at least one
+---@param handle? ffi.cdata* of a lent connection; nil: over the shared ones
 ---@return any[]|true|nil answers in order
 ---@return redcache.Error|nil err
 ---@return string|nil sent
-function batch.send(redis, own, commands)
-    local slot, err, sent = send(redis, own, commands, core_command.begin)
+function batch.send(redis, own, commands, handle)
+    local slot, err, sent = send(redis, own, commands, handle)
     if slot == nil then
         return sent and true or nil, err, sent
     end

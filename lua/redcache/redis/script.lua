@@ -53,6 +53,21 @@ function script.command(of, keys, arguments)
     return command
 end
 
+---The same run with the source in place of the SHA.
+---@param command redcache.redis.Command of script.command()
+---@return redcache.redis.Command
+function script.with_source(command)
+    local full = { command.script._source, tostring(#command.keys) }
+    for _, key in ipairs(command.keys) do
+        full[#full + 1] = key
+    end
+    for i = 1, command.count do
+        full[#full + 1] = command[i]
+    end
+    full.name, full.count = "EVAL", #full
+    return full
+end
+
 ---Runs the script. Its keys count as changed.
 ---@param keys? string[] their whole names; in a cluster all of one slot
 ---@param args? (string|number|ffi.cdata*)[]

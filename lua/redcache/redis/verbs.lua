@@ -62,6 +62,38 @@ local WRITES = {
 }
 WRITES.MSETNX = WRITES.MSET
 
+local function last_in(unit)
+    return function(command) return command[command.count], unit end
+end
+local function first_in(unit)
+    return function(command) return command[1], unit end
+end
+
+-- XREAD and XREADGROUP: [GROUP group consumer] [COUNT n] [BLOCK ms] [NOACK] STREAMS key ... What
+-- stands behind a word; a group may be called BLOCK.
+local function behind(command, word)
+    local i = 1
+    while i < command.count do
+        local option = string.upper(command[i])
+        if option == word then
+            return command[i + 1]
+        elseif option == "STREAMS" then
+            return nil
+        end
+        i = i + (option == "GROUP" and 3 or (option == "COUNT" or option == "BLOCK") and 2 or 1)
+    end
+end
+local function block_of(command) return behind(command, "BLOCK"), 0.001 end
+
+-- How long a command waits: its argument, in which unit. They go over a connection of their own.
+local WAITS = {
+    BLPOP = last_in(1), BRPOP = last_in(1), BRPOPLPUSH = last_in(1), BLMOVE = last_in(1),
+    BZPOPMIN = last_in(1), BZPOPMAX = last_in(1), BLMPOP = first_in(1), BZMPOP = first_in(1),
+    WAIT = last_in(0.001), WAITAOF = last_in(0.001), XREAD = block_of, XREADGROUP = block_of,
+}
+-- In place of for ever.
+local DAY = 86400
+
 ---@class redcache.redis.Command a command that was checked: its arguments in order
 ---@field name string in upper case
 ---@field count integer
@@ -73,6 +105,37 @@ WRITES.MSETNX = WRITES.MSET
 ---@return boolean
 function verbs.reads(command)
     return READS[command.name] == true
+end
+
+---How long it may wait. 0 in the command is for ever, which is a day here.
+---@param command redcache.redis.Command
+---@return number|nil seconds nil: it does not wait
+function verbs.wait(command)
+    local wait = WAITS[command.name]
+    if wait == nil then
+        return nil
+    end
+    local argument, unit = wait(command)
+    if argument == nil and wait == block_of then
+        return nil
+    end
+    local seconds = (tonumber(argument) or unit) * unit -- Redis refuses what is no number
+    return seconds > 0 and math.min(seconds, DAY) or DAY
+end
+
+---A key that says where in a cluster it belongs; nil: none is known.
+---@param command redcache.redis.Command
+---@return string|nil
+function verbs.key(command)
+    if command.keys then
+        return command.keys[1]
+    elseif command.name == "XREAD" or command.name == "XREADGROUP" then
+        return behind(command, "STREAMS")
+    elseif KEYLESS[command.name] then
+        return nil
+    end
+    local first, last = verbs.written(command)
+    return command[first <= last and first or 1]
 end
 
 ---Which arguments are keys that change; a loop over them runs no further than count.
