@@ -155,6 +155,7 @@ static const char *const COMMANDS[] = {
     "sentinel|get-master-addr-by-name",
     "sentinel|replicas",
     "set",
+    "setrange",
     "time",
     "ttl",
     "unlink",
@@ -165,7 +166,8 @@ static const char LEFT_OUT[] = " (its text is left out: it may repeat what was s
 /* Redis 7.0 does not say which one is missing. */
 static const char SCRIPTS_NEED[] =
     " (in a script; redcache's need get, set, unlink, pttl, pexpire, "
-    "psetex, exists, rename, getrange, incr, incrby, incrbyfloat, persist, pexpireat, copy, time)";
+    "psetex, exists, rename, getrange, incr, incrby, incrbyfloat, persist, pexpireat, "
+    "copy, setrange, time)";
 
 static char lower(char c)
 {

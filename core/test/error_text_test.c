@@ -52,7 +52,8 @@ static void names_the_rights_that_scripts_need(void)
                 "0123456789012345678901234567890123456789, on @user_script:1.",
                 "ERR The user executing the script can't run this command or subcommand (in a "
                 "script; redcache's need get, set, unlink, pttl, pexpire, psetex, exists, rename, "
-                "getrange, incr, incrby, incrbyfloat, persist, pexpireat, copy, time)"));
+                "getrange, incr, incrby, incrbyfloat, persist, pexpireat, copy, setrange, "
+                "time)"));
 }
 
 static void tells_of_other_texts_the_code_word_alone(void)

@@ -14,6 +14,7 @@ local errors = require("redcache.errors")
 local many = require("redcache.many")
 local near = require("redcache.near")
 local options = require("redcache.options")
+local soft = require("redcache.soft")
 local usage = require("redcache.usage")
 
 local is_ttl = options.is_ttl
@@ -455,9 +456,10 @@ function batch.setMulti(self, map, ttl, opts)
     return nil, failed
 end
 
----Deletes many keys with one command.
+---Deletes many keys with one command; with soft = true as Cache:delete does, where some of them may
+---be done although others have failed.
 ---@param keys string[] an empty list sends nothing
----@param opts? table timeout, cancelTag
+---@param opts? table soft, timeout, cancelTag
 ---@return integer|nil count of keys that were there
 ---@return redcache.Error|nil err tooLarge, unavailable, outcomeUnknown, timeout, cancelled,
 ---overload, closed, redis
@@ -465,7 +467,7 @@ function batch.deleteMulti(self, keys, opts)
     local fault = many.list_fault(keys, "deleteMulti")
     local own
     if not fault and opts ~= nil then
-        own, fault = options.read({}, opts, "call", "deleteMulti")
+        own, fault = options.read({}, opts, "delete", "deleteMulti")
     end
     if fault then
         error(fault, 2)
@@ -477,6 +479,8 @@ function batch.deleteMulti(self, keys, opts)
         return nil, err
     elseif count == 0 then
         return 0
+    elseif own and own.soft then
+        return soft.delete_many(self, list, count, own)
     end
     local slot
     slot, err = take(self._client, own, "delete", list[1])

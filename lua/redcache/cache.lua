@@ -31,6 +31,7 @@ local put = require("redcache.put")
 local redis = require("redcache.redis")
 local remember = require("redcache.remember")
 local request = require("redcache.request")
+local soft = require("redcache.soft")
 local usage = require("redcache.usage")
 local wrap = require("redcache.wrap")
 
@@ -445,8 +446,12 @@ end
 ---Deletes a key: a running load of it is void. Where a failover of the next ten seconds loses the
 ---delete, it is done again if what stands in the key is a version that was read or written here
 ---before; if it is not, or has none (plain), it stays: stats().deletesLost counts that.
+---
+---With soft = true an entry that was stored with a grace window is stale at once, and stays for
+---that window: readers with `grace` get it as "stale" while one loads; what runs already, a refresh
+---or a put, stores nothing. What has no window is deleted. A failover may lose a soft delete.
 ---@param key string
----@param opts? table timeout, cancelTag
+---@param opts? table soft, timeout, cancelTag
 ---@return boolean|nil deleted false: there was nothing
 ---@return redcache.Error|nil err tooLarge, timeout, cancelled, unavailable, outcomeUnknown,
 ---overload, closed, redis
@@ -455,11 +460,18 @@ function Cache:delete(key, opts)
     if type(key) ~= "string" then
         error(errors.argument("key", "delete", "string", key), 2)
     end
-    local slot, reason, fault = take_for(self, opts, "call", "delete", "delete", key)
-    if fault then
-        error(fault, 2)
-    elseif slot == nil then
-        return nil, reason
+    local own, message
+    if opts ~= nil then
+        own, message = options.read({}, opts, "delete", "delete")
+        if message then
+            error(message, 2)
+        elseif own.soft then
+            return soft.delete(self, key, own)
+        end
+    end
+    local slot, err = take(self._client, own, "delete", key)
+    if slot == nil then
+        return nil, err
     end
     local status = await(self, slot, core_entry.delete(slot, self._prefix .. key))
     if status == NOT_WAITED then

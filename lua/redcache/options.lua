@@ -35,8 +35,8 @@ end
 --       list | near | zone
 -- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
 --       remember, rememberForever), look (those, exists, ttl), write (set, setMulti), count (incr,
---       decr, incrFloat), wrap, move (rename, copy), call (all that talk to Redis), lock, raw
---       (redis), transaction
+--       decr, incrFloat), wrap, move (rename, copy), delete, call (all that talk to Redis), lock,
+--       raw (redis), transaction
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -90,6 +90,9 @@ local DECLARED = {
     -- Other keys.
     { "nx", "boolean", false, at = "move" },
 
+    -- Deletes.
+    { "soft", "boolean", false, at = "delete" },
+
     -- The near cache.
     { "near", "near", nil, at = "namespace" },
     { "near", "near", true, at = "new" },
@@ -142,6 +145,7 @@ local ACCEPTED = {
     write = { "write", "call" },
     count = { "count", "call" },
     move = { "move", "call" },
+    delete = { "delete", "call" },
     call = { "call" },
     raw = { "raw", "call" },
     transaction = { "transaction", "call" },

@@ -236,15 +236,19 @@ function Request:set(key, value, ttl, opts)
     return finish_write(self, key, value, nil, self._cache:set(key, value, ttl, opts))
 end
 
----As Cache:delete.
+---As Cache:delete. Behind a soft delete the next read asks.
 ---@param key string
----@param opts? table timeout, cancelTag
+---@param opts? table soft, timeout, cancelTag
 ---@return boolean|nil deleted
 ---@return redcache.Error|nil err as Cache:delete
 ---@return string|nil sent as Cache:delete
 function Request:delete(key, opts)
-    door(key, opts, "call", "delete")
+    door(key, opts, "delete", "delete")
     note_write(self, key)
+    if opts and opts.soft then
+        forget(self, key)
+        return self._cache:delete(key, opts)
+    end
     return finish_write(self, key, ABSENT, nil, self._cache:delete(key, opts))
 end
 

@@ -130,7 +130,8 @@ for _, driver in ipairs({ "loop", "thread" }) do
                     if left < 800000 or left > 900000 then return false end
                 end
                 return redis:call("PTTL", "p:persist:" .. phase) == -1
-                    and redis:call("EXISTS", "p:rename:" .. phase) == 0
+                    and redis:call("EXISTS", "p:rename:" .. phase, "p:soft:" .. phase,
+                        "p:softs:" .. phase) == 0
                     and redis:call("EXISTS", "p:renamed:" .. phase, "p:copied:" .. phase) == 2
                     and redis:call("GET", "p:incr:" .. phase) == "5"
                     and redis:call("GET", "p:decr:" .. phase) == "-2"

@@ -89,6 +89,16 @@ describe("a user with the least rights", function()
         assert.is_false((cache:rename("k", "third")))
     end)
 
+    it("deletes softly", function()
+        open(KEYS .. " +set +ping +evalsha +eval +getrange +exists +pttl +pexpire +unlink"
+            .. " +setrange", { grace = 10 })
+        assert.is_true(cache:setMulti({ a = 1, b = 2 }, 60))
+        assert.is_true(cache:delete("a", { soft = true }))
+        assert.is_true(cache:set("a", 1, redcache.FOREVER))
+        assert.equal(2, (cache:deleteMulti({ "a", "b" }, { soft = true })))
+        assert.is_false((cache:delete("none", { soft = true })))
+    end)
+
     it("counts", function()
         open(KEYS .. " +ping +evalsha +eval +get +set +pttl +unlink +incrby +incrbyfloat")
         assert.equal(2, (cache:incr("n", 1, { init = 1, max = 5 })))
@@ -191,7 +201,7 @@ describe("a user with the least rights", function()
         return { message = cache:health().cause }
     end
     local ALL = table.concat({ KEYS, HELPERS, LOCK_KEYS, "+ping +client|tracking +mget +incr +time",
-        "+incrby +incrbyfloat +persist +pexpireat +copy", LOADS },
+        "+incrby +incrbyfloat +persist +pexpireat +copy +setrange", LOADS },
         " ")
 
     -- One right missing each, what is done without it, and how the error names it.
@@ -213,6 +223,10 @@ describe("a user with the least rights", function()
         { "+evalsha", first_of("touchMulti", { "k" }), "'evalsha'" },
         { "+persist", of_value("persist"), "persist" },
         { "+pexpireat", of_value("expireAt", 2e9), "pexpireat" },
+        { "+setrange", function()
+            assert.is_true(cache:set("k", 1, 60, { grace = 10 }))
+            return select(2, cache:delete("k", { soft = true }))
+        end, "setrange" },
         { "+copy", of_value("copy", "to"), "copy" },
         { "+rename", of_value("rename", "to"), "rename" },
         { "+incrby", call("incr", "n"), "incrby" },

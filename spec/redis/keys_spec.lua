@@ -12,7 +12,7 @@ local store_server = require("spec.support.store_server")
 
 local CALLS = tonumber(os.getenv("REDCACHE_KEYS_CALLS")) or 2000
 local SEED = tonumber(os.getenv("REDCACHE_KEYS_SEED")) or os.time() % 1000000
-local GROUPS = { "lives", "moves", "counters", "many" }
+local GROUPS = { "lives", "moves", "softs", "counters", "many" }
 
 local redis, store
 
@@ -80,9 +80,10 @@ local MADE = {
     exists = function() return pick({ "a", KEYS, { pick(KEYS) } }) end,
     rename = function() return pick(KEYS), pick(KEYS), pick({ {}, { nx = true } }) end,
     copy = function() return pick(KEYS), pick(KEYS), pick({ {}, { nx = true } }) end,
+    deleteMulti = function() return { pick(KEYS), pick(KEYS) }, { soft = true } end,
     incr = function() return pick(KEYS), pick({ 1, -3 }), { max = 9 } end,
     get = function() return pick(KEYS) end,
-    delete = function() return pick(KEYS) end,
+    delete = function() return pick(KEYS), pick({ {}, { soft = true } }) end,
     set = function() return pick(KEYS), pick({ 1, "v", false }), pick({ 20, redcache.FOREVER }) end,
 }
 local NAMES = {}

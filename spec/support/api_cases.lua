@@ -21,7 +21,7 @@ local resp = require("spec.support.resp")
 local GROUPS = {
     "entries", "loads", "many", "lives", "counters", "raw", "near", "locks", "ends",
     "light_threads", "wraps",
-    "moves", "transactions", "waits",
+    "moves", "softs", "transactions", "waits",
 }
 
 local cases = { light = {} }

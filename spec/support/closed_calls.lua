@@ -93,6 +93,8 @@ local OTHERS = {
         for i = 1, 200 do keys[i] = "k" .. i end
         return errors_of(o:getMulti(keys))
     end,
+    ["delete, soft"] = function(o) return o:delete("k", { soft = true }) end,
+    ["deleteMulti, soft"] = function(o) return o:deleteMulti({ "k" }, { soft = true }) end,
     ["exists of many"] = function(o) return o:exists({ "k", "absent" }) end,
     ["getMulti, fresh"] = function(o) return errors_of(o:getMulti({ "k" }, { fresh = true })) end,
 }
