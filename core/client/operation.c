@@ -478,13 +478,17 @@ static int start_load(rc_op *op, const struct rc_view *view, const char *key, si
     const struct rc_buf *prefix = view != NULL ? &view->prefix : NULL;
     if (options->lease_ttl_ms <= 0 || options->max_load_ms <= 0 || options->wait_timeout_ms <= 0)
         return RC_ERR_ARGUMENT;
-    if ((options->flags & RC_REPLACE) && rc_seat_is_done(seat_of(op)) && !is_loading(seat_of(op)))
+    bool is_idle = rc_seat_is_done(seat_of(op)) && !is_loading(seat_of(op));
+    bool was_busy = is_idle && op->ask.kind == RC_OP_LOAD && op->result.status == 0 &&
+                    op->result.outcome == RC_BUSY;
+    if ((options->flags & RC_REPLACE) && is_idle)
         keep_seen(op);
     int error = rc_operation_ready(op, RC_OP_LOAD);
     if (error == 0)
         error = set_key(op, prefix, key, key_len);
     if (error != 0)
         return error;
+    op->run.has_waited = was_busy && op->run.has_waited; /* another key's token meets no lease */
     op->ask.load = *options;
     op->ask.purpose = options->flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
     if (options->flags & (RC_PUT | RC_SCRIPT_FIRST | RC_REPLACE))

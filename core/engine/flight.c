@@ -78,6 +78,10 @@ void rc_flight_join(struct rc_flight *flight, struct rc_op *op)
 {
     op->run.joined = ++flight->leases->joined;
     op->run.flight = flight;
+    if (op->run.has_waited && !flight->has_waited) {
+        memcpy(flight->waited_token, op->run.waited_token, RC_NONCE_SIZE);
+        flight->has_waited = true;
+    }
     rc_list_append(&flight->waiting, &op->run.member);
 }
 
@@ -145,6 +149,22 @@ void rc_flight_give_failure(struct rc_flight *flight, uint64_t served_until, con
     }
 }
 
+void rc_flight_tell_busy(struct rc_flight *flight, const char *token)
+{
+    RC_LIST_EACH(member, following, &flight->waiting) {
+        struct rc_op *op = RC_CONTAINER(member, struct rc_op, run.member);
+        if (!(op->ask.load.flags & RC_NO_WAIT))
+            continue;
+        if (token != NULL)
+            memcpy(op->run.waited_token, token, RC_NONCE_SIZE);
+        op->run.has_waited = token != NULL;
+        op->run.flight = NULL;
+        rc_entry_read(&op->result, NULL, 0);
+        op->result.outcome = RC_BUSY;
+        rc_context_finish(flight->leases->context, op);
+    }
+}
+
 void rc_flight_promote(struct rc_flight *flight)
 {
     struct rc_context *context = flight->leases->context;
@@ -163,4 +183,5 @@ void rc_flight_promote(struct rc_flight *flight)
         rc_entry_read(&op->result, NULL, 0); /* what the first read found is no value of ours */
     rc_context_finish(context, op);
     rc_list_append(&flight->leases->leading, &op->run.member);
+    rc_flight_tell_busy(flight, flight->degraded ? NULL : flight->token);
 }

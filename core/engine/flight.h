@@ -75,6 +75,9 @@ void rc_flight_give_found(struct rc_flight *flight, uint64_t served_until, const
                           size_t len, int64_t ttl_ms, uint32_t flags);
 void rc_flight_give_failure(struct rc_flight *flight, uint64_t served_until, const char *text,
                             size_t len);
+/* Another load is under way, by the lease of that token (NULL: nobody knows): finishes those who do
+   not wait for it (RC_NO_WAIT). */
+void rc_flight_tell_busy(struct rc_flight *flight, const char *token);
 /* Makes the oldest waiting op the leader and finishes it with RC_LOAD. */
 void rc_flight_promote(struct rc_flight *flight);
 /* Finishes a single op with an entry that was found. */

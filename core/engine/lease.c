@@ -238,6 +238,10 @@ static void join(struct rc_leases *leases, struct rc_op *op)
         return;
     }
     rc_flight_join(flight, op);
+    if (flight->state == RC_FLIGHT_LOADING || flight->state == RC_FLIGHT_PUBLISHING)
+        rc_flight_tell_busy(flight, flight->degraded ? NULL : flight->token);
+    else if (flight->state == RC_FLIGHT_WAITING)
+        rc_flight_tell_busy(flight, flight->has_waited ? flight->waited_token : NULL);
     if (flight->state != RC_FLIGHT_IDLE || flight->req != NULL)
         return;
     if (op->run.without_redis)
@@ -499,6 +503,7 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
         recheck_ms = LOOK_MAX_MS;
     flight->state = RC_FLIGHT_WAITING;
     rc_context_set_timer(context, &flight->timer, rc_context_after_ms(context, recheck_ms));
+    rc_flight_tell_busy(flight, flight->has_waited ? flight->waited_token : NULL);
     rc_flight_free_if_idle(flight);
 }
 

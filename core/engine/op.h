@@ -111,6 +111,10 @@ struct rc_run {
     char nonce[RC_NONCE_SIZE]; /* version the loaded value will have */
     char seen[40];             /* refresh, put: identity of the value that stood there */
     uint8_t seen_len;
+    /* RC_BUSY: the lease of the load that the next one in this slot may hear of. The caller says
+       at each start whether it is that one. */
+    bool has_waited;
+    char waited_token[RC_NONCE_SIZE];
 };
 
 struct rc_op {

@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 11
+#define RC_ABI 12
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -81,7 +81,9 @@ enum {
     RC_STORED = 5,  /* rc_publish: the value is in Redis */
     /* rc_publish: the lease was void or Redis away; nothing was stored. If `kind` is not
        RC_KIND_NONE, data is the newer value that stands in the key */
-    RC_UNSTORED = 6
+    RC_UNSTORED = 6,
+    /* rc_load with RC_NO_WAIT: another caller loads the key */
+    RC_BUSY = 7
 };
 
 /* What kind of entry a key holds. */
@@ -151,7 +153,10 @@ enum {
        Its answer is older than the master's by its replication lag, which has no bound. Where none
        answers within half of the time that is left, or with an error, the master is asked. rc_load:
        a value that a replica has is a hit; anything else it says is left to the master */
-    RC_REPLICA = 2048
+    RC_REPLICA = 2048,
+    /* rc_load, rc_view_load: does not wait for another caller's load, but ends with RC_BUSY. The
+       next rc_load in the same slot still hears how that very load has failed */
+    RC_NO_WAIT = 4096
 };
 
 /* States of a lock handle. */
@@ -591,7 +596,7 @@ int rc_lent_borrow(rc_lent *lent, rc_op *op, const char *key, size_t key_len);
 int rc_lent_begin(rc_lent *lent, rc_op *op);
 void rc_lent_return(rc_lent *lent);
 
-/* remember: rc_load ends with RC_HIT, RC_FAILED, RC_LOAD or an error. After RC_LOAD the caller runs
+/* remember: rc_load ends with RC_HIT, RC_FAILED, RC_LOAD, RC_BUSY or an error. After RC_LOAD the caller runs
    its loader and then ends the load in the same slot, once. ttl_ms of rc_publish: -1 no expiry, 0
    share with the callers that wait in this process but do not store. rc_fail tells everybody who
    waited for this load; error_ttl_ms > 0: and anybody who asks within that time. */

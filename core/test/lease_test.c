@@ -434,6 +434,58 @@ static void tells_the_error_to_those_who_waited_for_that_load(void)
     take_down();
 }
 
+static void does_not_wait_for_a_load_when_asked_not_to(void)
+{
+    set_up();
+    load(&near, 0, RC_NO_WAIT);
+    CHECK(is_at(0, RC_LOAD)); /* a lease that is free is taken */
+    load(&near, 1, RC_NO_WAIT);
+    load(&far, 2, RC_NO_WAIT);
+    load(&far, 3, RC_NO_WAIT | RC_SCRIPT_FIRST);
+    CHECK(is_at(1, RC_BUSY) && is_at(2, RC_BUSY) && is_at(3, RC_BUSY));
+    load(&far, 4, 0); /* one that waits, and one that does not behind it */
+    load(&far, 5, RC_NO_WAIT);
+    CHECK(ops[4].finished == 0 && is_at(5, RC_BUSY));
+    store(0, "one", 5000);
+    CHECK(has_value(4, "one"));
+    load(&far, 2, RC_NO_WAIT);
+    CHECK(has_value(2, "one"));
+    CHECK(near.engine.context.stats.active_leases == 0);
+    CHECK(far.engine.context.running_ops == 0);
+    take_down();
+}
+
+/* Two ask at once: one of them gets the lease. */
+static void one_of_those_who_do_not_wait_gets_the_lease(void)
+{
+    set_up();
+    connect(&near);
+    peer_load(&near, &ops[0], "key", RC_NO_WAIT | RC_SCRIPT_FIRST, TTL_MS, LOAD_MS, WAIT_MS);
+    peer_load(&near, &ops[1], "key", RC_NO_WAIT | RC_SCRIPT_FIRST, TTL_MS, LOAD_MS, WAIT_MS);
+    peer_run(&server);
+    CHECK(is_at(0, RC_LOAD) && is_at(1, RC_BUSY));
+    store(0, "one", 5000);
+    take_down();
+}
+
+static void who_did_not_wait_hears_how_that_load_failed(void)
+{
+    set_up();
+    load(&near, 0, RC_NO_WAIT);
+    load(&near, 1, RC_NO_WAIT);
+    load(&far, 2, RC_NO_WAIT);
+    CHECK(is_at(1, RC_BUSY) && is_at(2, RC_BUSY));
+    peer_fail(&near, &ops[0], "no such table", 0);
+    peer_run(&server);
+    load(&near, 1, 0);
+    load(&far, 2, RC_NO_WAIT);
+    CHECK(is_at(1, RC_FAILED) && peer_says(&ops[1], "no such table"));
+    CHECK(is_at(2, RC_FAILED) && peer_says(&ops[2], "no such table"));
+    load(&far, 3, RC_NO_WAIT);
+    CHECK(is_at(3, RC_LOAD));
+    take_down();
+}
+
 /* What was sent over a connection that is lost may still be done, long after. */
 static void a_lost_request_for_the_lease_revives_no_load(void)
 {
@@ -902,6 +954,9 @@ int main(void)
     TEST(a_publish_may_be_repeated);
     TEST(shares_without_storing);
     TEST(tells_the_error_to_those_who_waited_for_that_load);
+    TEST(does_not_wait_for_a_load_when_asked_not_to);
+    TEST(one_of_those_who_do_not_wait_gets_the_lease);
+    TEST(who_did_not_wait_hears_how_that_load_failed);
     TEST(a_lost_request_for_the_lease_revives_no_load);
     TEST(gives_a_lease_back_that_comes_behind_its_lost_connection);
     TEST(remembers_an_error_when_asked_to);
