@@ -50,6 +50,7 @@ static void forget_parent(struct rc_seat *seat)
     op->run.is_running = op->run.leads = false;
     rc_op_reset(op, op->ask.kind);
     seat->driver = NULL;
+    seat->is_ready = false;
     rc_loop_leave(seat);
 }
 
@@ -66,6 +67,7 @@ void rc_op_drop(rc_op *op)
     forget_parent(seat);
     if (seat->driver == NULL || (rc_seat_is_done(seat) && !is_loading(seat)))
         return;
+    seat->is_ready = false; /* then the engine has never heard of it */
     rc_driver_call(seat->driver, drop_op, op);
     op->result.status = RC_ERR_CANCELLED;
     rc_op_measure(op);
@@ -154,8 +156,29 @@ int rc_operation_submit(rc_op *op)
         rc_op_measure(op);
         return error;
     }
+    if (seat->is_held) {
+        seat->is_held = false;
+        rc_driver_hold(driver, seat);
+        return 0;
+    }
     rc_driver_submit(driver, seat);
     return 0;
+}
+
+void rc_op_hold(rc_op *op, int held)
+{
+    seat_of(op)->is_held = held != 0;
+}
+
+void rc_start_held(rc_op *const *ops, uint32_t count)
+{
+    /* A rc_op * is the address of its seat. */
+    struct rc_seat *const *seats = (struct rc_seat *const *)(const void *)ops;
+    for (uint32_t i = 0; i < count; i++) {
+        /* Of one client: another driver only where it was closed, or the process forked. */
+        if (seats[i]->is_ready)
+            rc_driver_submit_all(seats[i]->driver, seats + i, count - i);
+    }
 }
 
 /* After an encoding that may have failed. */
@@ -216,6 +239,8 @@ int rc_wait(rc_op *op)
     if (!rc_seat_is_done(seat)) {
         if (!is_ours(seat))
             return RC_ERR_FORKED;
+        if (seat->is_ready) /* nobody else would ever start it */
+            rc_start_held(&op, 1);
         seat->may_answer = seat->client->options.auth != 0;
         rc_driver_wait(seat->driver, seat);
         if (take_claim(seat))

@@ -37,6 +37,8 @@ struct rc_seat {
     uint32_t name;        /* what the loop calls it */
     bool may_answer;      /* its wait ends where credentials are wanted of it */
     bool has_claim;       /* that is so: it was asked, and has not answered */
+    bool is_held;         /* its next operation waits for those that begin with it */
+    bool is_ready;        /* such an operation is: rc_driver_submit_all hands it over */
 
     /* From submission to the engine: the seat that was submitted before this one. */
     struct rc_seat *earlier;

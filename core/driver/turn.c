@@ -171,19 +171,52 @@ void rc_driver_release_links(struct rc_driver *driver)
 
 /* ---- one pass -------------------------------------------------------------------------------- */
 
-void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat)
+static void ready(struct rc_driver *driver, struct rc_seat *seat)
 {
     seat->driver = driver;
     if (seat->is_unreported) /* its caller did not wait for the report; it is listed once */
         rc_loop_forget(seat->loop, seat);
     /* Relaxed: the exchange orders it. */
     atomic_store_explicit(&seat->state, 0, memory_order_relaxed);
-    seat->earlier = atomic_load_explicit(&driver->submitted, memory_order_relaxed);
+}
+
+/* A chain of seats by `earlier`. */
+static void push(struct rc_driver *driver, struct rc_seat *newest, struct rc_seat *oldest)
+{
+    oldest->earlier = atomic_load_explicit(&driver->submitted, memory_order_relaxed);
     /* Release pairs with the exchange in take_submitted: the op comes along. Sequentially
        consistent because the submitter then looks at `owner`, while a thread that leaves or falls
        asleep writes `owner`, then looks here. */
-    while (!atomic_compare_exchange_weak(&driver->submitted, &seat->earlier, seat)) {
+    while (!atomic_compare_exchange_weak(&driver->submitted, &oldest->earlier, newest)) {
     }
+}
+
+void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat)
+{
+    ready(driver, seat);
+    push(driver, seat, seat);
+}
+
+void rc_driver_hold(struct rc_driver *driver, struct rc_seat *seat)
+{
+    ready(driver, seat);
+    seat->is_ready = true;
+}
+
+void rc_driver_submit_all(struct rc_driver *driver, struct rc_seat *const *seats, size_t count)
+{
+    struct rc_seat *newest = NULL, *oldest = NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (!seats[i]->is_ready || seats[i]->driver != driver)
+            continue;
+        seats[i]->is_ready = false;
+        seats[i]->earlier = newest;
+        newest = seats[i];
+        if (oldest == NULL)
+            oldest = newest;
+    }
+    if (newest != NULL)
+        push(driver, newest, oldest);
 }
 
 /* All that was submitted, oldest first, each with the next one in `earlier`. */

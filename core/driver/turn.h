@@ -93,6 +93,11 @@ static inline bool rc_driver_asks(struct rc_driver *driver, struct rc_seat *seat
 
 /* Caller: hands a seat over. */
 void rc_driver_submit(struct rc_driver *driver, struct rc_seat *seat);
+/* Makes a seat ready, but hands it over only with the others: rc_driver_submit_all of its driver. A
+   seat that is freed before needs nothing. */
+void rc_driver_hold(struct rc_driver *driver, struct rc_seat *seat);
+/* Hands over in one step those of these seats that are ready for this driver, in their order. */
+void rc_driver_submit_all(struct rc_driver *driver, struct rc_seat *const *seats, size_t count);
 /* Sleeps until done or given the turn, or for a tenth of a second: another thread works for the
    caller, who looks after that long all the same. */
 void rc_driver_park(struct rc_driver *driver, struct rc_seat *seat);

@@ -520,6 +520,12 @@ void rc_op_drop(rc_op *op);
    buffer with more room than keep_bytes is freed. The result is void after it. RC_ERR_ARGUMENT, and
    nothing is freed: the operation is running, or holds a lease. */
 int rc_op_trim(rc_op *op, size_t keep_bytes);
+/* Operations that begin together: what they have to say to one server goes in one write. After
+   rc_op_hold(op, 1) the slot's next operation waits for rc_start_held, which starts those of its
+   list that wait; rc_op_hold(op, 0) takes it back where the operation could not begin. All slots
+   are one client's. */
+void rc_op_hold(rc_op *op, int held);
+void rc_start_held(rc_op *const *ops, uint32_t count);
 const rc_result *rc_op_result(rc_op *op);     /* the same address for the slot's whole life */
 /* result->nodes elements of the last rc_command or rc_submit */
 const rc_node *rc_op_nodes(rc_op *op);
@@ -596,10 +602,10 @@ int rc_lent_borrow(rc_lent *lent, rc_op *op, const char *key, size_t key_len);
 int rc_lent_begin(rc_lent *lent, rc_op *op);
 void rc_lent_return(rc_lent *lent);
 
-/* remember: rc_load ends with RC_HIT, RC_FAILED, RC_LOAD, RC_BUSY or an error. After RC_LOAD the caller runs
-   its loader and then ends the load in the same slot, once. ttl_ms of rc_publish: -1 no expiry, 0
-   share with the callers that wait in this process but do not store. rc_fail tells everybody who
-   waited for this load; error_ttl_ms > 0: and anybody who asks within that time. */
+/* remember: rc_load ends with RC_HIT, RC_FAILED, RC_LOAD, RC_BUSY or an error. After RC_LOAD the
+   caller runs its loader and then ends the load in the same slot, once. ttl_ms of rc_publish: -1 no
+   expiry, 0 share with the callers that wait in this process but do not store. rc_fail tells
+   everybody who waited for this load; error_ttl_ms > 0: and anybody who asks within that time. */
 int rc_load(rc_op *op, const char *key, size_t key_len, const rc_load_options *options);
 int rc_publish(rc_op *op, const rc_entry *entry, const char *value, size_t value_len,
                int64_t ttl_ms, uint32_t flags);

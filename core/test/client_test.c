@@ -1,5 +1,6 @@
 #include "client/client.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "redcache.h"
@@ -146,6 +147,58 @@ static void measures_a_batch_that_breaks_off(void)
     close_op(client, op);
 }
 
+static void starts_together_what_was_held(void)
+{
+    enum { HELD = 3 };
+    rc_client *client;
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    rc_op *held[HELD], *op = open_memory(&client);
+    if (op == NULL)
+        return;
+    for (int i = 0; i < HELD; i++) {
+        held[i] = rc_op_new(client);
+        if (!CHECK(held[i] != NULL))
+            exit(1);
+        rc_op_hold(held[i], 1);
+    }
+    CHECK(rc_set(held[0], "held", 4, &entry, "0", 1, -1, 0) == 0);
+    CHECK(rc_set(held[1], "held", 4, &entry, "1", 1, -1, 0) == 0);
+    CHECK(!rc_done(held[0]) && !rc_done(held[1]));
+    CHECK(status_of(op, rc_get(op, "held", 4, 0)) == 0 && rc_op_result(op)->outcome == RC_MISS);
+    rc_start_held(held, HELD); /* the third has nothing to do */
+    CHECK(rc_wait(held[0]) == 0 && rc_wait(held[1]) == 0);
+    CHECK(status_of(op, rc_get(op, "held", 4, 0)) == 0 && rc_op_result(op)->data[0] == '1');
+    CHECK(status_of(held[0], rc_set(held[0], "held", 4, &entry, "2", 1, -1, 0)) == 0);
+    CHECK(status_of(held[2], rc_delete(held[2], "held", 4)) == 0); /* held: its wait starts it */
+    rc_op_hold(held[0], 1);
+    rc_op_hold(held[0], 0);
+    CHECK(rc_set(held[0], "held", 4, &entry, "3", 1, -1, 0) == 0 && rc_wait(held[0]) == 0);
+    for (int i = 0; i < HELD; i++)
+        rc_op_free(held[i]);
+    close_op(client, op);
+}
+
+/* The end of a load that is never started: its lease is given back all the same. */
+static void forgets_what_was_held_and_never_started(void)
+{
+    rc_client *client;
+    rc_stats stats;
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    rc_load_options options = {0, 5000, 5000, 1000};
+    rc_op *op = open_memory(&client), *held = op != NULL ? rc_op_new(client) : NULL;
+    if (!CHECK(held != NULL))
+        exit(1);
+    CHECK(status_of(held, rc_load(held, "never", 5, &options)) == 0);
+    CHECK(rc_op_result(held)->outcome == RC_LOAD);
+    rc_op_hold(held, 1);
+    CHECK(rc_publish(held, &entry, "v", 1, -1, 0) == 0);
+    rc_op_free(held);
+    CHECK(status_of(op, rc_get(op, "never", 5, 0)) == 0 && rc_op_result(op)->outcome == RC_MISS);
+    rc_get_stats(client, &stats);
+    CHECK(stats.active_leases == 0);
+    close_op(client, op);
+}
+
 static void keeps_what_a_running_slot_needs(void)
 {
     rc_client *client = NULL;
@@ -269,6 +322,8 @@ int main(void)
     TEST(gives_back_what_an_idle_slot_keeps);
     TEST(reads_the_key_that_prefix_and_key_are_together);
     TEST(measures_a_batch_that_breaks_off);
+    TEST(starts_together_what_was_held);
+    TEST(forgets_what_was_held_and_never_started);
     TEST(keeps_what_a_running_slot_needs);
     TEST(keeps_what_the_end_of_a_load_needs);
     TEST(a_batch_is_one_operation);

@@ -17,7 +17,6 @@ local options = require("redcache.options")
 local soft = require("redcache.soft")
 local usage = require("redcache.usage")
 
-local is_ttl = options.is_ttl
 local take, send, give = calls.take, calls.send, core_slot.give
 local HIT, KIND_NEGATIVE = constants.HIT, constants.KIND_NEGATIVE
 local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
@@ -309,27 +308,13 @@ function batch.count(self, keys, own)
     return present
 end
 
--- The life of one key of setMulti, or nil and an error.
-local function life_of(cache, key, ttl)
-    local one = ttl
-    if type(ttl) == "table" and ttl ~= options.FOREVER then
-        one = ttl[key]
-    end
-    if one == nil then
-        return cache._settings.ttl
-    elseif not is_ttl(one) then
-        return nil, errors.bad_ttl("write", key, one, "setMulti")
-    end
-    return one
-end
-
 -- The items that can be sent; the others get their errors here.
 local function encode_all(cache, map, ttl, failed)
     local items, count = {}, 0
     local settings, client = cache._settings, cache._client
     local max = client.max_key - #cache._prefix
     for key, value in pairs(map) do
-        local life, err = life_of(cache, key, ttl)
+        local life, err = many.life(cache, key, ttl, value, "write", "setMulti")
         if not err and #key > max then
             err = errors.new("tooLarge", "write", key, "the key is over maxKey")
         end
@@ -382,22 +367,11 @@ local function read_sets(slot, items, first, last, failed)
     return stored
 end
 
--- Options in the place of the ttl would be taken for ttls by key, and have no effect.
-local function ttl_fault(map, ttl)
-    if type(ttl) == "table" and ttl ~= options.FOREVER then
-        for _, name in ipairs({ "ttl", "timeout", "cancelTag", "grace" }) do
-            if ttl[name] ~= nil and map[name] == nil then
-                return "bad argument 'ttl' to setMulti: it holds '" .. name .. "', which is no key"
-                    .. " of map" .. usage.hint("setMulti")
-            end
-        end
-    end
-end
-
 ---Stores many values in one round trip (one per 8,192 keys).
 ---@param map table<string, any> values by key; an empty map sends nothing
----@param ttl? number|redcache.Forever|table<string, number|redcache.Forever> seconds for all, or
----by key; nil: the cache's ttl
+---@param ttl? number|redcache.Forever|table<string, number|redcache.Forever>|fun(key: string,
+---value: any): number|redcache.Forever|nil seconds for all, by key, or what tells them for a key;
+---nil: the cache's ttl
 ---@param opts? table timeout, cancelTag, grace
 ---@return boolean|nil ok true: all stored; false: some; nil: none
 ---@return table<string, redcache.Error> failed by key: badTtl, encode, tooLarge, redis,
@@ -413,7 +387,7 @@ function batch.setMulti(self, map, ttl, opts)
     end
     local own, fault = options.read({}, opts, "write", "setMulti")
     fault = fault or options.grace_fault(own.grace, self._settings.plain, "setMulti")
-        or ttl_fault(map, ttl)
+        or many.ttl_fault(map, ttl, "setMulti")
     if fault then
         error(fault, 2)
     end

@@ -30,6 +30,7 @@ local options = require("redcache.options")
 local put = require("redcache.put")
 local redis = require("redcache.redis")
 local remember = require("redcache.remember")
+local remember_many = require("redcache.remember_many")
 local request = require("redcache.request")
 local soft = require("redcache.soft")
 local usage = require("redcache.usage")
@@ -49,6 +50,7 @@ Cache.__index = Cache
 
 Cache.remember = remember.remember
 Cache.rememberForever = remember.rememberForever
+Cache.rememberMulti = remember_many.rememberMulti
 Cache.put = put.put
 Cache.getMulti = batch.getMulti
 Cache.setMulti = batch.setMulti
@@ -89,10 +91,12 @@ local function make(client, prefix, settings)
             + (settings.reads == "replica" and REPLICA or 0),
         -- Starts low: a read that hits is the cheapest first guess.
         _miss_ratio = 0,
+        -- The part of a batch that is not there: a batch is asked for where one was cold before.
+        _miss_ratio_many = 1,
         _counters = {
             hits = 0, misses = 0, negative = 0, loads = 0, loadErrors = 0, waits = 0, stale = 0,
             degraded = 0, unstored = 0, decodeErrors = 0, l0Hits = 0, nearHits = 0,
-            nearMisses = 0,
+            nearMisses = 0, extraKeys = 0,
         },
     }, Cache)
     near.attach(cache, prefix, settings)
@@ -545,8 +549,8 @@ function Cache:cancel(tag)
 end
 
 ---Counters since the start: those of this cache object (hits, misses, negative, loads, loadErrors,
----waits, stale, degraded, unstored, decodeErrors), and those of the client, which every cache and
----thread on it shares (requests, bytesIn, heartbeats, inFlight and so on).
+---waits, stale, degraded, unstored, decodeErrors, extraKeys), and those of the client, which every
+---cache and thread on it shares (requests, bytesIn, heartbeats, inFlight and so on).
 ---@return table<string, integer>|nil stats
 ---@return redcache.Error|nil err closed
 function Cache:stats()

@@ -67,6 +67,7 @@ local PLACES = {
     { "read", "it is an option of reads" },
     { "put", "it is an option of remember and put" },
     { "load", "it is an option of remember" },
+    { "loadMany", "it is an option of rememberMulti" },
     { "write", "it is an option of writes" },
     { "lock", "it is an option of locks" },
 }

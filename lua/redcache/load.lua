@@ -3,6 +3,7 @@
 --
 -- What:   lead() holds the lease: loader, entry, publish. alone() holds none, and its value is its
 --         caller's alone. take() and run() surround every attempt at a load; put.lua shares make().
+--         The steps of lead() stand by themselves for who loads many keys (load_many.lua).
 -- Memory: a slot belongs to one attempt from take() until the attempt gives it back, and names the
 --         key meanwhile: slot.key is the user's, slot.full has the cache's prefix and is made once
 --         it is needed. An attempt runs inside run(), protected: an error that nobody expected (no
@@ -38,7 +39,7 @@ local NOT_MODIFIED = setmetatable({}, {
     end,
 })
 
-local load = {}
+local load = { NOT_MODIFIED = NOT_MODIFIED }
 
 -- Around an attempt -------------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@ end
 
 -- The loader --------------------------------------------------------------------------------------
 
-local function trace(cause)
+function load.trace(cause)
     return { cause = cause, traceback = debug.traceback(errors.text(cause), 2) }
 end
 
@@ -131,6 +132,29 @@ local function drop_load(slot)
     core_slot.drop(slot)
 end
 
+local trace = load.trace
+
+---What a loader has said, and what belongs to it.
+---@param key string
+---@param old table|nil the stale value that is refreshed
+---@return string verdict "value", "nothing", "same" or "error"
+---@return any value or the error
+---@return any ttl
+function load.verdict(key, old, value, second, third)
+    if value == NOT_MODIFIED then
+        -- A plain value has no version, so there was no refresh of one.
+        if old == nil or old.kind ~= KIND_VALUE then
+            return "error", load.failure(key, "it returned notModified without a stale value")
+        end
+        return "same", nil, second
+    elseif value == nil and second ~= nil then
+        return "error", load.failure(key, second)
+    elseif value == nil then
+        return "nothing", nil, third
+    end
+    return "value", value, second
+end
+
 -- Runs the user's function; `mark`, the slot of a load or an empty table, stands at mark.full
 -- meanwhile. Gives a verdict and what belongs to it:
 --   "value", value, ttl | "nothing", nil, ttl | "same", nil, ttl | "error", err
@@ -154,18 +178,39 @@ local function run_loader(cache, mark, key, fn, old)
             value = { cause = value }
         end
         return "error", load.failure(key, value.cause, value.traceback)
-    elseif value == NOT_MODIFIED then
-        -- A plain value has no version, so there was no refresh of one.
-        if old == nil or old.kind ~= KIND_VALUE then
-            return "error", load.failure(key, "it returned notModified without a stale value")
-        end
-        return "same", nil, second
-    elseif value == nil and second ~= nil then
-        return "error", load.failure(key, second)
-    elseif value == nil then
-        return "nothing", nil, third
     end
-    return "value", value, second
+    return load.verdict(key, old, value, second, third)
+end
+
+---Makes an entry of what a loader says.
+---@param key string
+---@param ttl number|redcache.Forever seconds, where the loader chose none
+---@param settings table
+---@param old table|nil the stale value that is refreshed
+---@param verdict string of run_loader, with what belongs to it
+---@param value any
+---@param chosen any ttl
+---@return integer|nil kind nil: there is nothing to store
+---@return integer|redcache.Error codec id; or why there is nothing
+---@return string|nil bytes
+---@return number|redcache.Forever|nil life in seconds; 0: not to be stored
+---@return any value
+function load.entry(key, ttl, settings, old, verdict, value, chosen)
+    if verdict == "error" then
+        return nil, value
+    elseif chosen ~= nil and chosen ~= 0 and not is_ttl(chosen) then
+        return nil, errors.bad_ttl("load", key, chosen)
+    elseif verdict == "nothing" then
+        -- Other programs would take an empty string for a value.
+        return KIND_NEGATIVE, 0, "", settings.plain and 0 or chosen or settings.negativeTtl
+    elseif verdict == "same" then
+        return KIND_VALUE, old.codec, old.bytes, chosen or ttl, old.value
+    end
+    local no_error, ok, bytes = pcall(entry.encode, settings, value)
+    if not no_error or not ok then
+        return nil, errors.new("encode", "load", key, errors.text(no_error and bytes or ok))
+    end
+    return KIND_VALUE, settings.codec.id, bytes, chosen or ttl, value
 end
 
 ---Runs the loader for the slot, and makes an entry of what it says.
@@ -180,27 +225,19 @@ function load.make(cache, slot, ttl, fn, settings, old)
     local key, started = slot.key, now(cache._client)
     local verdict, value, chosen = run_loader(cache, slot, key, fn, old)
     local took = now(cache._client) - started
-    if verdict == "error" then
-        return nil, value
-    elseif chosen ~= nil and chosen ~= 0 and not is_ttl(chosen) then
-        return nil, errors.bad_ttl("load", key, chosen)
-    elseif verdict == "nothing" then
-        -- Other programs would take an empty string for a value.
-        return KIND_NEGATIVE, 0, "", settings.plain and 0 or chosen or settings.negativeTtl, took
-    elseif verdict == "same" then
-        return KIND_VALUE, old.codec, old.bytes, chosen or ttl, took, old.value
-    end
-    local no_error, ok, bytes = pcall(entry.encode, settings, value)
-    if not no_error or not ok then
-        return nil, errors.new("encode", "load", key, errors.text(no_error and bytes or ok))
-    end
-    return KIND_VALUE, settings.codec.id, bytes, chosen or ttl, took, value
+    local kind, codec, bytes, life
+    kind, codec, bytes, life, value = load.entry(key, ttl, settings, old, verdict, value, chosen)
+    return kind, codec, bytes, life, took, value
 end
 
 -- With a lease ------------------------------------------------------------------------------------
 
--- The stale value that stands in the result of a refresh, or nil.
-local function read_stale(settings, slot, ttl)
+---The stale value that stands in the result of a refresh.
+---@param settings table
+---@param slot redcache.Slot that holds a lease
+---@param ttl number|redcache.Forever seconds of this call, to reckon the value's age from
+---@return table|nil old kind, codec, bytes, version, value, age
+function load.stale(settings, slot, ttl)
     if band(slot.result.flags, REFRESH) == 0 then
         return nil
     end
@@ -222,13 +259,23 @@ local function read_stale(settings, slot, ttl)
     return old
 end
 
--- Ends a load that has nothing to store, with a word to those who wait for it.
-local function fail(cache, slot, settings, err, old)
+---Starts the end of a load that has nothing to store, with a word to those who wait for it.
+---@return integer status
+function load.begin_fail(slot, settings, err)
+    local text = err.cause ~= nil and errors.text(err.cause) or err.message
+    return core_load.fail(slot, string.sub(text, 1, ERROR_TEXT_BYTES), settings.errorTtl)
+end
+
+---What its caller gets then.
+---@param status integer of the end
+---@param err redcache.Error
+---@param old table|nil of load.stale()
+---@return any value the stale one
+---@return redcache.Error|nil err
+---@return string|nil source
+function load.failed(cache, slot, status, err, old)
     local counters = cache._counters
     counters.loadErrors = counters.loadErrors + 1
-    local text = err.cause ~= nil and errors.text(err.cause) or err.message
-    local status = await(cache, slot,
-        core_load.fail(slot, string.sub(text, 1, ERROR_TEXT_BYTES), settings.errorTtl))
     if status == constants.CANCELLED then
         return nil, core_slot.failure(slot, status, "load", slot.key)
     elseif old then
@@ -273,18 +320,34 @@ end
 ---@return boolean|nil again true where the value could not be stored and another load may help
 function load.lead(cache, slot, ttl, fn, settings)
     local degraded = band(slot.result.flags, DEGRADED) ~= 0
-    local old = read_stale(settings, slot, ttl)
+    local old = load.stale(settings, slot, ttl)
     local kind, codec, bytes, life, took, value = load.make(cache, slot, ttl, fn, settings, old)
     if kind == nil then
-        return fail(cache, slot, settings, codec, old)
+        local status = await(cache, slot, load.begin_fail(slot, settings, codec))
+        return load.failed(cache, slot, status, codec, old)
     end
-    local grace = kind == KIND_VALUE and settings.grace or 0
-    local status = core_load.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
+    local status = load.begin_publish(slot, settings, kind, codec, bytes, life, took)
     if status == 0 then
         status = cache._wait(slot)
     else
         load.release(cache, slot) -- too large, or no memory: the load is still ours to end
     end
+    return load.published(cache, slot, settings, status, life, value, degraded)
+end
+
+---Starts storing what a load has made.
+---@return integer status
+function load.begin_publish(slot, settings, kind, codec, bytes, life, took)
+    local grace = kind == KIND_VALUE and settings.grace or 0
+    return core_load.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
+end
+
+---What its caller gets then, as of lead().
+---@param status integer of the end
+---@param life number|redcache.Forever
+---@param value any what the loader has made
+---@param degraded boolean there was no lease: Redis is away
+function load.published(cache, slot, settings, status, life, value, degraded)
     if status == constants.CANCELLED then
         return nil, core_slot.failure(slot, status, "load", slot.key)
     elseif status == 0 and slot.result.outcome == constants.STORED then

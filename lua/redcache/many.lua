@@ -1,6 +1,6 @@
 -- many - the parts that every call with many keys has.
 --
--- What:   the list of keys, checked and without doubles; the time that several writes share; one
+-- What:   the list of keys, checked and without doubles; the life of each; the time that several writes share; one
 --         script on each of many keys, in one round trip to each server.
 -- Errors: by key, as the callers give them.
 
@@ -10,6 +10,8 @@ local core_clock = require("redcache.core.clock")
 local core_command = require("redcache.core.command")
 local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
+local options = require("redcache.options")
+local usage = require("redcache.usage")
 
 local NOT_WAITED = constants.NOT_WAITED
 
@@ -56,6 +58,41 @@ function many.distinct(cache, keys, failed, action)
         end
     end
     return list, count
+end
+
+---The life of one key of many.
+---@param ttl number|redcache.Forever|table|function|nil for all, by key, or what tells it
+---@param value any for the function
+---@param action string for the error, as the method
+---@return number|redcache.Forever|nil life seconds
+---@return redcache.Error|nil err badTtl
+function many.life(cache, key, ttl, value, action, method)
+    local one = ttl
+    if type(ttl) == "table" and ttl ~= options.FOREVER then
+        one = ttl[key]
+    elseif type(ttl) == "function" then
+        one = ttl(key, value)
+    end
+    if one == nil then
+        return cache._settings.ttl
+    elseif not options.is_ttl(one) then
+        return nil, errors.bad_ttl(action, key, one, method)
+    end
+    return one
+end
+
+---Options in the place of the ttl would be taken for ttls by key, and have no effect.
+---@param map table<string, any> its keys are those of the call
+---@return string|nil message for error()
+function many.ttl_fault(map, ttl, method)
+    if type(ttl) == "table" and ttl ~= options.FOREVER then
+        for _, name in ipairs({ "ttl", "timeout", "cancelTag", "grace" }) do
+            if ttl[name] ~= nil and map[name] == nil then
+                return "bad argument 'ttl' to " .. method .. ": it holds '" .. name
+                    .. "', which is no key of the call" .. usage.hint(method)
+            end
+        end
+    end
 end
 
 ---The deadline of a call that takes more than one write, or nil.

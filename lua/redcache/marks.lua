@@ -23,11 +23,12 @@ local marks = {
 ---@field owner any of scheduler.current()
 ---@field request any its second result
 ---@field co thread|nil
+---@field anchor table|nil what stands for it in the frame, where one loader runs for many keys
 ---@field group table|nil
 
 ---Runs a loader. This frame is the sign that the mark's load is under way: nginx ends a request
 ---without running any more Lua, and uses its coroutine again for the next one.
----@param mark redcache.Mark
+---@param mark redcache.Mark or what stands for several: their anchor
 ---@return boolean ok
 ---@return any ... as xpcall
 function marks.run(mark, fn, handler, key, ctx)
@@ -52,7 +53,7 @@ end
 
 -- Whether a frame of `run` for this mark stands on the stack of its coroutine.
 local function is_under_way(mark)
-    local co = mark.co
+    local co, anchor = mark.co, mark.anchor or mark
     if co == nil then
         return mark.owner ~= nil
     end
@@ -62,7 +63,7 @@ local function is_under_way(mark)
             return false
         elseif info.func == run then
             local _, value = getlocal(co, level, 1)
-            if value == mark then
+            if value == anchor then
                 return true
             end
         end
@@ -76,8 +77,9 @@ end
 ---@param mark redcache.Mark
 ---@param owner any who runs it, as scheduler.current() says
 ---@param request any a second result of that
-function marks.add(loading, full, mark, owner, request)
-    mark.owner, mark.request, mark.co = owner, request, running()
+---@param anchor table|nil given to run() in the place of this mark
+function marks.add(loading, full, mark, owner, request, anchor)
+    mark.owner, mark.request, mark.co, mark.anchor = owner, request, running(), anchor
     if not mark.counts then
         mark.counts, count = true, count + 1
     end
@@ -102,7 +104,7 @@ function marks.remove(loading, full, mark)
     if mark.counts then
         mark.counts, count = false, count - 1
     end
-    mark.owner, mark.request, mark.co, mark.group = nil, nil, nil, nil
+    mark.owner, mark.request, mark.co, mark.group, mark.anchor = nil, nil, nil, nil, nil
     if group then
         group.members[mark] = nil
         if next(group.members) == nil and loading[full] == group then

@@ -33,10 +33,10 @@ end
 
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls |
 --       list | near | zone
--- at:   new, namespace (and so new), load (remember, rememberForever, put), read (get, getMulti,
---       remember, rememberForever), look (those, exists, ttl), write (set, setMulti), count (incr,
---       decr, incrFloat), wrap, move (rename, copy), delete, call (all that talk to Redis), lock,
---       raw (redis), transaction
+-- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
+--       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
+--       write (set, setMulti), count (incr, decr, incrFloat), wrap, move (rename, copy), delete,
+--       call (all that talk to Redis), lock, raw (redis), transaction
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -114,6 +114,7 @@ local DECLARED = {
     { "serveOld", "boolean", true, at = "namespace load" },
     { "reloads", "integer", 0, at = "namespace load", min = 0, max = 100 },
     { "key", "function", nil, at = "wrap" },
+    { "prime", "boolean", nil, at = "loadMany" },
 
     -- Locks: defaults of a cache, then the options of one lock.
     { "lockTtl", "number", 10, at = "namespace", min = 0.1, max = DAY },
@@ -139,6 +140,7 @@ local ACCEPTED = {
     namespace = { "namespace" },
     load = { "load", "read", "look", "call" },
     wrap = { "wrap", "load", "read", "look", "call" },
+    loadMany = { "loadMany", "load", "read", "look", "call" },
     put = { "load", "call" },
     read = { "read", "look", "call" },
     look = { "look", "call" },

@@ -33,7 +33,7 @@ local NEWEST = 1 / 16
 -- asked for the lease in the place of the one before.
 local MAX_REPLACED = 3
 
-local remember = {}
+local remember = { MAX_REPLACED = MAX_REPLACED }
 
 -- The settings of a call --------------------------------------------------------------------------
 
@@ -54,9 +54,15 @@ function remember.prepare(settings)
     return settings
 end
 
-local function call_settings(cache, opts, method)
-    local settings, message = options.read(setmetatable({}, cache._inherit), opts,
-        method == "put" and "put" or "load", method)
+---The settings of a call with options of its own.
+---@param cache redcache.Cache
+---@param opts table
+---@param place string of options.read
+---@param method string
+---@return table|nil settings
+---@return string|nil message for error()
+function remember.settings(cache, opts, place, method)
+    local settings, message = options.read(setmetatable({}, cache._inherit), opts, place, method)
     if settings then
         message = options.grace_fault(opts.grace, settings.plain, method)
         if message then
@@ -81,7 +87,8 @@ function remember.door(self, key, fn, opts, method)
     elseif opts == nil then
         return self._settings
     end
-    local settings, message = call_settings(self, opts, method)
+    local settings, message = remember.settings(self, opts,
+        method == "put" and "put" or "load", method)
     if settings == nil then
         error(message, 3)
     end
@@ -91,29 +98,34 @@ local door = remember.door
 
 -- The answers -------------------------------------------------------------------------------------
 
--- Asks Redis for the key of the slot, which waits slot.left seconds for it, false: as long as the
--- settings say.
-local function start(cache, slot, settings, more_flags)
+---Begins to ask Redis for the key of the slot, which waits slot.left seconds for it, false: as long
+---as the settings say.
+---@return integer status
+function remember.begin(cache, slot, settings, more_flags)
     local flags, view = bor(settings.flags, more_flags), cache._view
-    if cache._miss_ratio > 0.5 then
-        flags = bor(flags, constants.SCRIPT_FIRST)
-    end
-    local status
     if view ~= nil and settings.near ~= false then
         if settings.fresh then
             flags = bor(flags, constants.FRESH)
         end
-        status = core_load.start_view(view, slot, slot.key, settings.numbers, flags, slot.left)
-    else
-        slot.full = cache._prefix .. slot.key
-        status = core_load.start(slot, slot.full, settings.numbers, flags, slot.left)
+        return core_load.start_view(view, slot, slot.key, settings.numbers, flags, slot.left)
     end
-    return await(cache, slot, status)
+    slot.full = cache._prefix .. slot.key
+    return core_load.start(slot, slot.full, settings.numbers, flags, slot.left)
 end
 
--- Takes a hit out of its slot.
--- ok, value, source, flag | false, reason
-local function read_hit(cache, slot, settings)
+local function start(cache, slot, settings, more_flags)
+    if cache._miss_ratio > 0.5 then
+        more_flags = bor(more_flags, constants.SCRIPT_FIRST)
+    end
+    return await(cache, slot, remember.begin(cache, slot, settings, more_flags))
+end
+
+---Takes a hit out of its slot.
+---@return boolean ok
+---@return any value or why it cannot be read
+---@return string|nil source
+---@return string|nil flag
+function remember.read_hit(cache, slot, settings)
     local counters = cache._counters
     local flags = slot.result.flags
     local kind, codec, entry_flags, bytes = core_entry.read(slot)
@@ -213,7 +225,7 @@ end
 local function answer(cache, slot, status, ttl, fn, settings)
     local replaced = 0
     while status == 0 and slot.result.outcome == HIT do
-        local ok, value, source, flag = read_hit(cache, slot, settings)
+        local ok, value, source, flag = remember.read_hit(cache, slot, settings)
         if ok then
             return value, nil, source, flag
         elseif settings.decodeErrors == "error" then

@@ -13,6 +13,7 @@ local ARGUMENTS = {
         set = "key, value, ttl, opts", remember = "key, ttl, fn, opts",
         rememberForever = "key, fn, opts", put = "key, ttl, fn, opts", getMulti = "keys, opts",
         setMulti = "map, ttl, opts", deleteMulti = "keys, opts", lock = "name, opts",
+        rememberMulti = "keys, ttl, fn, opts",
         tryLock = "name, opts", withLock = "name, opts, fn", namespace = "name, opts",
         touch = "key, ttl, opts", expire = "key, ttl, opts", expireAt = "key, at, opts",
         persist = "key, opts",

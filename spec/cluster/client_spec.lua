@@ -131,6 +131,34 @@ describe("a client of a cluster", function()
         return counts, reads - (counts.replconf or 0), least
     end
 
+    it("loads a cold batch of 100 by two writes to each master", function()
+        local cache, keys = open(bed.nodes[2]), many(100)
+        for _, key in ipairs(many(60, "first")) do -- connects to all, who know the scripts then
+            cache:remember(key, 60, function() return 1 end)
+        end
+        local values, failed
+        local counts, reads, least = sent(function()
+            values, failed = cache:rememberMulti(keys, 60, function(list)
+                assert.equal(100, #list)
+                local loaded = {}
+                for _, key in ipairs(list) do loaded[key] = key end
+                return loaded
+            end)
+        end)
+        assert.same({}, failed)
+        for _, key in ipairs(keys) do assert.equal(key, values[key]) end
+        -- The lease by SET NX GET; the value by a script, which asks GET and says PSETEX.
+        assert.same({ 100, 100, 100, 100 },
+            { counts.set, counts.evalsha, counts.get, counts.psetex })
+        assert.is_true(least <= 6 and reads <= 6, reads .. " reads of three masters")
+        counts, reads = sent(function()
+            values = cache:rememberMulti(keys, 60, error)
+        end)
+        assert.equal("k7", values.k7)
+        assert.equal(100, counts.set or counts.get)
+        assert.is_true(reads <= 3, reads .. " reads of three masters")
+    end)
+
     it("sends a batch of 1,000 keys to each master once, with a command per key", function()
         local cache = open(bed.nodes[2], { plain = true })
         local keys, values = many(1000), {}

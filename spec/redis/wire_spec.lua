@@ -126,6 +126,23 @@ describe("the wire cost", function()
         assert_cost("unlink", 1, function() cache:deleteMulti(keys) end)
     end)
 
+    it("of rememberMulti is one round trip for the leases and one for the values", function()
+        local keys = {}
+        for i = 1, 100 do keys[i] = "k" .. i end
+        local function load(list)
+            local values = {}
+            for _, key in ipairs(list) do values[key] = key end
+            return values
+        end
+        assert_cost(200, 2, function() cache:rememberMulti(keys, 60, load) end)
+        assert_cost(100, 1, function() cache:rememberMulti(keys, 60, load) end)
+        assert_cost(("get "):rep(100):sub(1, -2), 1, function()
+            cache:rememberMulti(keys, 60, error)
+        end)
+        redis:call("DEL", "k1", "k2", "k3") -- among hits: GET, lease, value
+        assert_cost(106, 3, function() cache:rememberMulti(keys, 60, load) end)
+    end)
+
     it("of 1,000 keys is one round trip, their values arrive in a few MGETs", function()
         local map, keys = {}, {}
         for i = 1, 1000 do

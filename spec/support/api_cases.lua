@@ -22,6 +22,7 @@ local GROUPS = {
     "entries", "loads", "many", "lives", "counters", "raw", "near", "locks", "ends",
     "light_threads", "wraps",
     "moves", "softs", "transactions", "waits",
+    "batches",
 }
 
 local cases = { light = {} }

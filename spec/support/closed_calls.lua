@@ -25,6 +25,7 @@ local CACHE = {
     ttl = function(o) return o:ttl("k") end,
     remember = function(o) return o:remember("k", 60, unused) end,
     rememberForever = function(o) return o:rememberForever("k", unused) end,
+    rememberMulti = function(o) return errors_of(o:rememberMulti({ "k", "x" }, 60, unused)) end,
     put = function(o) return o:put("k", 60, unused) end,
     getMulti = function(o) return errors_of(o:getMulti({ "k", "absent" })) end,
     setMulti = function(o)

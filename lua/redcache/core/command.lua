@@ -48,11 +48,12 @@ local function argument_entry(op, codec, bytes, ttl, grace, plain)
 end
 
 ---One SET in a batch. The caller has checked the sizes: a half-written command cannot be undone.
+---@param is_new boolean|nil only where nothing stands
 ---@return integer status
-function core_command.set(slot, key, codec, bytes, ttl, grace, plain)
+function core_command.set(slot, key, codec, bytes, ttl, grace, plain, is_new)
     local ms = life_ms(ttl, grace)
     local op = slot.op
-    local status = C.rc_command_begin(op, ms > 0 and 5 or 3)
+    local status = C.rc_command_begin(op, (ms > 0 and 5 or 3) + (is_new and 1 or 0))
     if status == 0 then
         status = C.rc_argument(op, "SET", 3)
     end
@@ -67,6 +68,9 @@ function core_command.set(slot, key, codec, bytes, ttl, grace, plain)
         if status == 0 then
             status = C.rc_argument_int(op, ms)
         end
+    end
+    if status == 0 and is_new then
+        status = C.rc_argument(op, "NX", 2)
     end
     return status
 end

@@ -201,6 +201,32 @@ function core_slot.wait(slot)
     return status
 end
 
+local held_of = ffi.typeof("rc_op *[?]")
+
+---What is started next in the slot waits for start_held().
+function core_slot.hold(slot)
+    C.rc_op_hold(slot.op, 1)
+end
+
+---It could not be started.
+function core_slot.unhold(slot)
+    C.rc_op_hold(slot.op, 0)
+end
+
+---Starts in one step what was started while it was held.
+---@param slots redcache.Slot[]
+function core_slot.start_held(slots)
+    local count = #slots
+    if count == 0 then
+        return
+    end
+    local ops = held_of(count)
+    for i = 1, count do
+        ops[i - 1] = slots[i].op
+    end
+    C.rc_start_held(ops, count)
+end
+
 ---Whether the slot's operation is done, without waiting, and without a look at what has come in.
 ---@return boolean
 function core_slot.is_done(slot)

@@ -1,0 +1,384 @@
+-- load_many - the caller that loads many keys: runs the user's function once for all of them, and
+-- ends their loads in one write.
+--
+-- What:   `work` is what rememberMulti and its kin know of one call: cache, settings, ttl, fn, the
+--         slot of each key, and what has become of each. lead() holds a lease for each key it is
+--         given, alone() holds none.
+-- Memory: a slot is the work's until finish(). The work stands on the stack of its coroutine: see
+--         guarded().
+-- Not:    who asks for which key, and waits for whom (remember_many.lua).
+
+local bit = require("bit")
+local constants = require("redcache.core.constants")
+local core_clock = require("redcache.core.clock")
+local core_command = require("redcache.core.command")
+local core_load = require("redcache.core.load")
+local core_slot = require("redcache.core.slot")
+local entry = require("redcache.entry")
+local errors = require("redcache.errors")
+local load = require("redcache.load")
+local many = require("redcache.many")
+local marks = require("redcache.marks")
+
+local band, give = bit.band, core_slot.give
+
+local load_many = {}
+
+-- What has become of a key ------------------------------------------------------------------------
+
+---@class redcache.ManyLoads
+---@field cache redcache.Cache
+---@field settings table of the call
+---@field ttl any number, FOREVER, table or function
+---@field fn function
+---@field slots table<string, redcache.Slot> of keys that are not settled
+---@field marks table<string, table> of keys that are loaded without a slot
+---@field values table<string, any>
+---@field failed table<string, redcache.Error>
+---@field negatives table<string, true>
+---@field flags table<string, string>
+---@field is_guarded boolean|nil
+---@field is_cancelled boolean|nil
+---@field reloaded table<string, integer> how often a key's value could not be stored
+
+---The work of one call.
+---@return redcache.ManyLoads
+function load_many.new(cache, settings, ttl, fn)
+    return {
+        cache = cache, settings = settings, ttl = ttl, fn = fn, slots = {}, marks = {},
+        values = {}, failed = {}, negatives = {}, flags = {}, reloaded = {},
+    }
+end
+
+---A key has a value, or there is no such thing (nil).
+function load_many.set(work, key, value, flag)
+    work.values[key], work.negatives[key] = value, value == nil or nil
+    work.flags[key], work.failed[key] = flag, nil
+end
+local set = load_many.set
+
+function load_many.fail(work, key, err)
+    work.values[key], work.negatives[key], work.flags[key] = nil, nil, nil
+    work.failed[key] = err
+end
+local fail = load_many.fail
+
+---Nothing is asked for the key any more: its slot goes back.
+function load_many.finish(work, key)
+    local slot = work.slots[key]
+    if slot then
+        work.slots[key] = nil
+        give(slot)
+    end
+end
+
+-- Around the work ---------------------------------------------------------------------------------
+
+-- The coroutine of the call is gone, or seems so: what runs ends, and leases are given back.
+local function drop(work)
+    local loading = work.cache._client.loading
+    for _, slot in pairs(work.slots) do
+        if slot.full then
+            marks.remove(loading, slot.full, slot)
+        end
+        core_slot.forget_wait(slot)
+        core_slot.drop(slot)
+    end
+end
+
+-- The call has thrown: nothing of it stays.
+local function abandon(work)
+    local cache = work.cache
+    local client, scheduler = cache._client, cache._scheduler
+    for _, mark in pairs(work.marks) do
+        marks.remove(client.loading, mark.full, mark)
+    end
+    for _, slot in pairs(work.slots) do
+        if slot.full then
+            marks.remove(client.loading, slot.full, slot)
+        end
+        core_slot.abandon(slot)
+    end
+    work.slots = {}
+    if scheduler.tell then
+        scheduler.tell(client)
+    end
+end
+
+---A slot for the key, inside of guarded(). With the first one the work belongs to its coroutine.
+---@return redcache.Slot|nil slot
+---@return redcache.Error|nil err
+function load_many.take(work, key, action)
+    local cache = work.cache
+    local slot, err = load.take(cache, work.settings, key, action)
+    work.slots[key] = slot
+    if slot and not work.is_guarded then
+        work.is_guarded = true
+        cache._scheduler.guard(cache._client, work, drop)
+    end
+    return slot, err
+end
+
+---Runs body(work, list), and leaves no slot, lease or mark behind, however that ends.
+function load_many.guarded(work, body, list)
+    local cache = work.cache
+    local ok, err = pcall(body, work, list)
+    if work.is_guarded then
+        work.is_guarded = false
+        cache._scheduler.unguard(cache._client, work)
+    end
+    if not ok then
+        abandon(work)
+        error(err, 0)
+    end
+end
+
+-- The loader --------------------------------------------------------------------------------------
+
+-- Runs the user's function for these keys, each of which has a mark meanwhile. What it said:
+-- map, failures, ttls, rest (why what is in neither of the two failed), traceback
+local function run_loader(work, keys, ctx)
+    local cache, own = work.cache, {}
+    local loading, owner, request = cache._client.loading, cache._scheduler.current()
+    for i = 1, #keys do
+        local key = keys[i]
+        local mark = work.slots[key]
+        if mark == nil then
+            mark = {}
+            work.marks[key] = mark
+        end
+        own[i], mark.full = key, mark.full or cache._prefix .. key
+        marks.add(loading, mark.full, mark, owner, request, work)
+    end
+    local ok, map, failures, ttls = marks.run(work, work.fn, load.trace, own, ctx)
+    for i = 1, #keys do
+        local mark = work.slots[keys[i]] or work.marks[keys[i]]
+        marks.remove(loading, mark.full, mark)
+    end
+    work.marks = {}
+    cache._counters.loads = cache._counters.loads + 1
+    if not ok then
+        -- An error inside the handler (no memory, no stack) comes as a plain text.
+        local thrown = type(map) == "table" and map or { cause = map }
+        return {}, {}, {}, thrown.cause, thrown.traceback
+    elseif type(map) ~= "table" then
+        return {}, {}, {}, failures ~= nil and map == nil and failures
+            or "it returned no table of values by key"
+    elseif type(ttls) ~= "table" then
+        ttls = {}
+    end
+    if failures ~= nil and type(failures) ~= "table" or errors.is(failures) then
+        return map, {}, ttls, failures
+    end
+    return map, failures or {}, ttls
+end
+
+-- `loaded`: what run_loader has said. As load.entry().
+local function entry_of(work, loaded, key, old)
+    local settings = work.settings
+    local value, chosen, cause = loaded.map[key], loaded.ttls[key], loaded.failures[key]
+    if cause == nil and value == nil then
+        cause = loaded.rest
+    end
+    if cause ~= nil then
+        return nil, load.failure(key, cause, loaded.traceback)
+    end
+    local life
+    if chosen == nil and value ~= nil then
+        local ok, one, err = xpcall(many.life, load.trace, work.cache, key, work.ttl, value,
+            "load", "rememberMulti")
+        if not ok then
+            return nil, load.failure(key, one.cause or one, one.traceback)
+        elseif err then
+            return nil, err
+        end
+        life = one
+    end
+    local verdict, inner, ttl
+    if value == nil then
+        verdict, inner, ttl = load.verdict(key, old, nil, nil, chosen)
+    else
+        verdict, inner, ttl = load.verdict(key, old, value, chosen)
+    end
+    return load.entry(key, life, settings, old, verdict, inner, ttl)
+end
+
+-- Stores what the loader has said of keys that nobody asked for, where nothing stands. Starts it,
+-- but for start_held(held), and returns the slot, or nil.
+local function begin_prime(work, extras, held)
+    local cache, settings = work.cache, work.settings
+    local client, slot, status = cache._client, nil, 0
+    for key, value in pairs(extras) do
+        local told, life = pcall(many.life, cache, key, work.ttl, value, "load", "rememberMulti")
+        local good, ok, bytes = pcall(entry.encode, settings, value)
+        if told and life and good and ok and #bytes <= client.max_value
+            and #key <= client.max_key - #cache._prefix then
+            if slot == nil then
+                slot = load.take(cache, settings, key, "load")
+                if slot == nil then
+                    return nil
+                end
+                status = core_command.begin(slot, 0)
+            end
+            status = status == 0 and core_command.set(slot, cache._prefix .. key,
+                settings.codec.id, bytes, life, settings.grace, settings.plain, true) or status
+        end
+    end
+    if slot == nil then
+        return nil
+    end
+    core_slot.hold(slot)
+    if status ~= 0 or core_command.submit(slot) ~= 0 then
+        core_slot.unhold(slot)
+        give(slot)
+        return nil
+    end
+    held[#held + 1] = slot
+    return slot
+end
+
+-- Values of keys that are none of the call's.
+local function extras_of(work, loaded, keys)
+    local asked, extras, count = {}, {}, 0
+    for i = 1, #keys do
+        asked[keys[i]] = true
+    end
+    for key, value in pairs(loaded.map) do
+        if not asked[key] then
+            count = count + 1
+            if type(key) == "string" and value ~= load.NOT_MODIFIED then
+                extras[key] = value
+            end
+        end
+    end
+    local counters = work.cache._counters
+    counters.extraKeys = counters.extraKeys + count
+    return work.settings.prime and extras or {}
+end
+
+-- Runs the loader. What it said, and how long it took in seconds.
+local function run(work, keys, ctx)
+    local client = work.cache._client
+    local began = core_clock.now(client)
+    local loaded = {}
+    loaded.map, loaded.failures, loaded.ttls, loaded.rest, loaded.traceback =
+        run_loader(work, keys, ctx)
+    loaded.took = core_clock.now(client) - began
+    return loaded
+end
+
+-- With leases -------------------------------------------------------------------------------------
+
+-- Starts the end of each load, but for start_held(held).
+local function begin_ends(work, loaded, keys, olds, held)
+    local settings, ends = work.settings, {}
+    for i = 1, #keys do
+        local key = keys[i]
+        local slot, one = work.slots[key], {}
+        one.kind, one.codec, one.bytes, one.life, one.value =
+            entry_of(work, loaded, key, olds[key])
+        one.degraded = band(slot.result.flags, constants.DEGRADED) ~= 0
+        core_slot.hold(slot)
+        if one.kind == nil then
+            one.status = load.begin_fail(slot, settings, one.codec)
+            one.waits = one.status == 0
+        else
+            one.status = load.begin_publish(slot, settings, one.kind, one.codec, one.bytes,
+                one.life, loaded.took)
+            -- Too large, or no memory: the load is still ours to end.
+            one.waits = one.status == 0 or core_load.release(slot) == 0
+        end
+        if one.waits then
+            held[#held + 1] = slot
+        else
+            core_slot.unhold(slot)
+        end
+        ends[i] = one
+    end
+    return ends
+end
+
+-- What a key's caller gets. Whether another load may help.
+local function take_end(work, key, one, old)
+    local cache, slot, status = work.cache, work.slots[key], one.status
+    if one.waits then
+        local waited = cache._wait(slot)
+        status = status == 0 and waited or status
+    end
+    local value, err, source, flag, again
+    if one.kind == nil then
+        value, err, source = load.failed(cache, slot, status, one.codec, old)
+    else
+        value, err, source, flag, again = load.published(cache, slot, work.settings, status,
+            one.life, one.value, one.degraded)
+    end
+    if err then
+        work.is_cancelled = work.is_cancelled or err.code == "cancelled"
+        fail(work, key, err)
+    else
+        set(work, key, value, source == "stale" and source or flag)
+    end
+    return again
+end
+
+---Runs the loader as the holder of the lease of each key, and ends their loads in one write.
+---@param work redcache.ManyLoads
+---@param keys string[]
+---@param later string[] gets the keys whose value could not be stored, and may be loaded again
+function load_many.lead(work, keys, later)
+    local settings, olds = work.settings, {}
+    local ctx = { notModified = load.NOT_MODIFIED, stale = {} }
+    local ttl = type(work.ttl) == "number" and work.ttl or settings.ttl
+    for i = 1, #keys do
+        local key = keys[i]
+        local old = load.stale(settings, work.slots[key], ttl)
+        if old then
+            olds[key] = old
+            ctx.stale[key] = { value = old.value, age = old.age, version = old.version }
+        end
+    end
+    local loaded = run(work, keys, ctx)
+    local held = {}
+    local ends = begin_ends(work, loaded, keys, olds, held)
+    local primes = begin_prime(work, extras_of(work, loaded, keys), held)
+    core_slot.start_held(held)
+    for i = 1, #keys do
+        local key = keys[i]
+        local reloads = work.reloaded[key] or 0
+        if take_end(work, key, ends[i], olds[key]) and reloads < settings.reloads then
+            work.reloaded[key] = reloads + 1
+            later[#later + 1] = key
+        else
+            load_many.finish(work, key)
+        end
+    end
+    if primes then
+        work.cache._wait(primes)
+        give(primes)
+    end
+end
+
+-- Without -----------------------------------------------------------------------------------------
+
+---Runs the loader without leases: its values are the caller's alone.
+---@param work redcache.ManyLoads
+---@param keys string[]
+function load_many.alone(work, keys)
+    local counters = work.cache._counters
+    local loaded = run(work, keys, { notModified = load.NOT_MODIFIED, stale = {} })
+    extras_of(work, loaded, keys)
+    for i = 1, #keys do
+        local key = keys[i]
+        local kind, err, _, _, value = entry_of(work, loaded, key, nil)
+        load_many.finish(work, key)
+        if kind == nil then
+            counters.loadErrors = counters.loadErrors + 1
+            fail(work, key, err)
+        else
+            counters.unstored = counters.unstored + 1
+            set(work, key, value, "unstored")
+        end
+    end
+end
+
+return load_many
