@@ -1,7 +1,7 @@
 -- many - the parts that every call with many keys has.
 --
--- What:   the list of keys, checked and without doubles; the life of each; the time that several writes share; one
---         script on each of many keys, in one round trip to each server.
+-- What:   the list of keys, checked and without doubles; the life of each; the time that several
+--         writes share; one script on each of many keys, in one round trip to each server.
 -- Errors: by key, as the callers give them.
 
 local calls = require("redcache.calls")

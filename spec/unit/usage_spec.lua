@@ -33,6 +33,7 @@ local function classes()
         exists = { "k" }, ttl = { "k" }, touch = { "k" }, expire = { "k", 60 },
         expireAt = { "k", 60 }, persist = { "k" },
         rename = { "k", "to" }, copy = { "k", "to" },
+        rememberMulti = { { "k" }, 60, fn },
         touchMulti = { { "k" } }, expireMulti = { { k = 60 } },
         incr = { "n" }, decr = { "n" },
         incrFloat = { "n" },
