@@ -15,7 +15,6 @@ local many = require("redcache.many")
 local near = require("redcache.near")
 local options = require("redcache.options")
 local soft = require("redcache.soft")
-local usage = require("redcache.usage")
 
 local take, send, give = calls.take, calls.send, core_slot.give
 local HIT, KIND_NEGATIVE = constants.HIT, constants.KIND_NEGATIVE
