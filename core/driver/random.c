@@ -2,8 +2,6 @@
 
 #include <sys/random.h>
 
-#include "redcache.h"
-
 int rc_random_bytes(void *bytes, size_t len)
 {
     return getentropy(bytes, len) == 0 ? 0 : RC_ERR_UNAVAILABLE;

@@ -1,7 +1,7 @@
 /*
- * random - secret bytes from the system, for seeds.
+ * random - secret bytes from the system, for seeds and ids.
  *
- * What:    getentropy(): up to 256 bytes a call.
+ * What:    declares nothing itself: rc_random_bytes is public. getentropy(): 256 bytes a call.
  * Threads: any.
  * Memory:  the caller's.
  * Errors:  RC_ERR_UNAVAILABLE when the system gives none.
@@ -10,8 +10,6 @@
 #ifndef RC_RANDOM_H
 #define RC_RANDOM_H
 
-#include <stddef.h>
-
-int rc_random_bytes(void *bytes, size_t len);
+#include "redcache.h"
 
 #endif

@@ -131,6 +131,7 @@ static const char *const COMMANDS[] = {
     "exists",
     "expire",
     "get",
+    "getex",
     "getrange",
     "hello",
     "incr",

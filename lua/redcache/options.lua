@@ -35,8 +35,8 @@ end
 --       list | near | zone
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
---       write (set, setMulti), count (incr, decr, incrFloat), wrap, move (rename, copy), delete,
---       call (all that talk to Redis), lock, raw (redis), transaction
+--       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, move (rename, copy),
+--       delete, call (all that talk to Redis), lock, raw (redis), transaction
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -116,6 +116,10 @@ local DECLARED = {
     { "key", "function", nil, at = "wrap" },
     { "prime", "boolean", nil, at = "loadMany" },
 
+    -- Sessions.
+    { "name", "string", "session", at = "session", min = 1, max = 256 },
+    { "ttl", "ttl", 1800, at = "session" },
+
     -- Locks: defaults of a cache, then the options of one lock.
     { "lockTtl", "number", 10, at = "namespace", min = 0.1, max = DAY },
     { "lockWait", "number", 5, at = "namespace", min = 0, max = DAY },
@@ -141,6 +145,7 @@ local ACCEPTED = {
     load = { "load", "read", "look", "call" },
     wrap = { "wrap", "load", "read", "look", "call" },
     loadMany = { "loadMany", "load", "read", "look", "call" },
+    session = { "session" },
     put = { "load", "call" },
     read = { "read", "look", "call" },
     look = { "look", "call" },

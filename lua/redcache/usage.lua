@@ -20,7 +20,7 @@ local ARGUMENTS = {
         rename = "from, to, opts", copy = "from, to, opts",
         touchMulti = "keys, ttl, opts", expireMulti = "keys, ttl, opts",
         incr = "key, n, opts", decr = "key, n, opts", incrFloat = "key, n, opts",
-        wrap = "name, fn, opts",
+        wrap = "name, fn, opts", session = "opts",
         cancel = "tag", authenticate = "user, password, ttl", close = "timeout", stats = "",
         health = "", metrics = "", request = "",
         redis = "opts",
@@ -36,6 +36,10 @@ local ARGUMENTS = {
         fenceText = "",
     },
     near = { stats = "" },
+    session = {
+        create = "value, opts", get = "id, opts", set = "id, value, opts",
+        regenerate = "id, opts", destroy = "id, opts",
+    },
     clock = { advance = "seconds", now = "" },
     task = { wait = "" },
     -- Functions of the module, without a colon.

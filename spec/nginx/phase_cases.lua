@@ -137,6 +137,21 @@ local function check_sent(phase)
     assert_sent(0.5, cache:incrFloat("incrFloat:" .. phase, 0.5))
 end
 
+-- Sessions: what is sent can be read later, by its id.
+local function check_sessions()
+    local sessions = cases.cache:session()
+    local id, err, sent = sessions:create("v")
+    assert.is_nil(err)
+    assert.equal(32, #id)
+    assert.is_true(sent == nil or sent == "sent")
+    if sent == nil then return end
+    assert_code("cannotWait", sessions:get(id))
+    assert.same({ true, nil, "sent" }, { sessions:set(id, "w") })
+    id, err, sent = sessions:regenerate(id)
+    assert.same({ 32, nil, "sent" }, { #id, err, sent })
+    assert.same({ true, nil, "sent" }, { sessions:destroy(id) })
+end
+
 --- In a phase that cannot wait; without is_warm nothing is near yet.
 function cases.passes(phase, is_warm)
     keep(phase, function()
@@ -149,6 +164,7 @@ function cases.passes(phase, is_warm)
         assert.same({ 1, nil, "sent" }, { cache:deleteMulti({ "older:" .. phase }) })
         assert.same({ true, nil, "sent" }, { cache:redis():command("SET", "raw:" .. phase, "v") })
         check_sent(phase)
+        check_sessions()
     end)
 end
 
@@ -162,6 +178,7 @@ function cases.begins()
         assert_code("cannotWait", cases.cache:redis():command("SET", "raw:init", "v"))
         assert_code("cannotWait", cases.cache:touch("old:init"))
         assert_code("cannotWait", cases.cache:incr("count:init"))
+        assert_code("cannotWait", cases.cache:session():create("v"))
         local found, failed = cases.cache:touchMulti({ "old:init" })
         assert.same({ {}, "cannotWait" }, { found, failed["old:init"].code })
     end)

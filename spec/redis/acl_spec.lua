@@ -111,6 +111,17 @@ describe("a user with the least rights", function()
         assert.equal("4611686018427387904", admin:call("GET", "app:n"))
     end)
 
+    it("keeps sessions", function()
+        open("~app/session:* +ping +set +getex +unlink +evalsha +eval +exists +rename +pexpire")
+        local sessions = cache:session()
+        local id = assert(sessions:create(1))
+        assert.equal(1, (sessions:get(id)))
+        assert.is_true(sessions:set(id, 2))
+        id = assert(sessions:regenerate(id))
+        assert.equal(2, (sessions:get(id)))
+        assert.is_true(sessions:destroy(id))
+    end)
+
     it("remembers, refreshes, renews leases, fails and puts", function()
         open(KEYS .. " " .. HELPERS .. " +ping +client|tracking " .. LOADS, { near = true,
             leaseTtl = 0.3, errorTtl = 1, negativeTtl = 1 })

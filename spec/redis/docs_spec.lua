@@ -37,6 +37,7 @@ local function objects(cache)
         clock = redcache.clock(), task = task,
         redis = redis, pipeline = pipeline, transaction = transaction,
         script = redis:script("return 1"),
+        session = cache:session(),
     }
 end
 

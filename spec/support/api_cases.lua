@@ -20,7 +20,7 @@ local resp = require("spec.support.resp")
 
 local GROUPS = {
     "entries", "loads", "many", "lives", "counters", "raw", "near", "locks", "ends",
-    "light_threads", "wraps",
+    "light_threads", "wraps", "sessions",
     "moves", "softs", "transactions", "waits",
     "batches",
 }

@@ -45,6 +45,7 @@ local CACHE = {
     decr = function(o) return o:decr("n") end,
     incrFloat = function(o) return o:incrFloat("n", 0.5) end,
     wrap = function(o) return o:wrap("other", unused)(1) end,
+    session = function(o) return o:session() end,
     tryLock = function(o) return o:tryLock("other") end,
     withLock = function(o) return o:withLock("other", nil, unused) end,
     namespace = function(o) return o:namespace("below") end,
@@ -73,6 +74,13 @@ local REDIS = {
     key = false, script = false,
 }
 local SCRIPT = { run = function(o) return o:run({ "k" }) end }
+local SESSION = {
+    create = function(o) return o:create(1) end,
+    get = function(o) return o:get() end,
+    set = function(o) return o:set(nil, 1) end,
+    regenerate = function(o) return o:regenerate(("x"):rep(32)) end,
+    destroy = function(o) return o:destroy() end,
+}
 local NEAR = { stats = function(o) return o:stats() end }
 
 -- With the options that go other ways.
@@ -141,6 +149,7 @@ end
 function closed_calls.check(open, close)
     local complaints, cache = {}, open()
     local below, memo = cache:namespace("below"), cache:request()
+    local sessions = cache:session()
     local raw = cache:redis()
     local script = raw:script("return 1")
     local held = assert(cache:tryLock("held", { ttl = 600 }))
@@ -165,6 +174,7 @@ function closed_calls.check(open, close)
     try_all(complaints, "script", script, SCRIPT)
     try_all(complaints, "lock that was held", held, LOCK)
     try_all(complaints, "lock", free, LOCK)
+    try_all(complaints, "session", sessions, SESSION)
     for _, lock in ipairs({ held, free }) do
         expect(complaints, "a lock is valid", lock:valid() == false and lock:ttl() == 0)
         expect(complaints, "lost is no boolean", type(lock:lost()) == "boolean")

@@ -41,7 +41,7 @@ local function classes()
         tryLock = { "l" }, withLock = { "l", {}, fn }, namespace = { "n" }, cancel = { 1 },
         authenticate = { "u", "p" },
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
-        wrap = { "w", fn },
+        wrap = { "w", fn }, session = {},
     }
     local raw, queue = cache:redis(), nil
     raw:pipeline(function(p) queue = p end)
@@ -66,6 +66,10 @@ local function classes()
             command = { "GET", "k" }, read = { "GET", "k" }, run = { script, {}, {} },
         } },
         { name = "script", object = script, methods = { run = { {} } } },
+        { name = "session", object = cache:session(), methods = {
+            create = { 1 }, get = { "id" }, set = { "id", 1 }, regenerate = { "id" },
+            destroy = { "id" },
+        } },
         { name = "near", object = cache.near, methods = { stats = {} } },
         { name = "clock", object = clock, methods = { advance = { 1 }, now = {} } },
         { name = "task", object = task, methods = { wait = {} } },

@@ -429,6 +429,8 @@ int64_t rc_now_us(void);            /* monotonic clock of this machine, microsec
 /* The hash slot of a Redis key in a cluster, 0 to 16383: of its hash tag "{...}" where it has one.
    Source: the Redis Cluster specification. */
 int32_t rc_key_slot(const char *key, size_t key_len);
+/* Secret bytes from the system, at most 256; RC_ERR_UNAVAILABLE where it gives none. */
+int rc_random_bytes(void *bytes, size_t len);
 
 /* A clock for tests that stands still until rc_clock_advance moves it; its time begins at 0.
    Clients that are opened with it go by it in everything, have stores of their own, and no thread:

@@ -58,6 +58,15 @@ function core_entry.set(slot, key, codec, bytes, ttl, grace, plain)
         plain and C.RC_PLAIN or 0)
 end
 
+---A value as it is stored, as the next argument of the command in the slot.
+---@param plain boolean without a header
+---@return integer status
+function core_entry.argument(slot, codec, bytes, plain)
+    local wraps = not plain or string.byte(bytes, 1) == C.RC_HEADER_BYTE
+    return C.rc_argument_entry(slot.op, wraps and fill(KIND_VALUE, codec, 0, 0, 0) or nil, bytes,
+        #bytes)
+end
+
 ---Starts deleting a key; the result's number tells whether it was there.
 ---@return integer status
 function core_entry.delete(slot, key)
