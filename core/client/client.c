@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/sha1.h"
 #include "base/slot.h"
 #include "client/registry.h"
 #include "client/stores.h"
@@ -20,6 +21,11 @@ int rc_abi(void)
 int32_t rc_key_slot(const char *key, size_t key_len)
 {
     return rc_slot(key, key_len);
+}
+
+void rc_sha1(const char *bytes, size_t len, char *hex_41_bytes)
+{
+    rc_sha1_hex(bytes, len, hex_41_bytes);
 }
 
 int64_t rc_now_us(void)

@@ -400,6 +400,23 @@ int rc_begin(rc_op *op, uint32_t flags)
     return 0;
 }
 
+int rc_pause(rc_op *op, int32_t ms)
+{
+    int error = rc_operation_ready(op, RC_OP_PAUSE);
+    if (error != 0)
+        return error;
+    op->ask.ttl_ms = ms > 0 ? ms : 0;
+    return rc_operation_submit(op);
+}
+
+int rc_at_slot(rc_op *op, int32_t slot)
+{
+    if (op->ask.kind != RC_OP_COMMAND || slot < 0 || slot >= RC_SLOT_COUNT)
+        return RC_ERR_ARGUMENT;
+    op->ask.at_slot = slot;
+    return 0;
+}
+
 int rc_command_begin(rc_op *op, uint32_t argument_count)
 {
     op->ask.expect++;

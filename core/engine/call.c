@@ -412,6 +412,7 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
     if (may_be_undone(req->detail, op, req) && repeat_batch(req->detail, op, req))
         return;
     read_answer(op, &op->reply);
+    op->result.connection = rc_link_connection(req->link);
     if (op->ask.kind == RC_OP_BARRIER)
         op->result.number = req->sent_us;
     rc_context_finish(req->context, op);
@@ -532,7 +533,9 @@ __attribute__((noinline)) static void start_somewhere(struct rc_calls *calls, st
                                                       const uint16_t *owners)
 {
     int32_t slot = RC_SLOT_ANY;
-    if (op->ask.kind == RC_OP_GET || op->ask.kind == RC_OP_SET)
+    if (op->ask.at_slot != RC_OP_BY_KEY)
+        slot = op->ask.at_slot;
+    else if (op->ask.kind == RC_OP_GET || op->ask.kind == RC_OP_SET)
         slot = rc_topology_slot_of(calls->topology, op);
     else if (!rc_plan_is_whole(rc_buf_head(&op->ask.request), rc_buf_len(&op->ask.request), owners,
                                &slot)) {

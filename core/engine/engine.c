@@ -740,6 +740,18 @@ static void leave_call(struct rc_engine *engine, struct rc_op *op)
     rc_call_leave(op);
 }
 
+static void on_pause_over(void *context, struct rc_timer *timer)
+{
+    rc_context_finish(context, RC_CONTAINER(timer, struct rc_op, run.deadline));
+}
+
+static void start_pause(struct rc_engine *engine, struct rc_op *op)
+{
+    op->run.deadline.fire = on_pause_over;
+    rc_context_set_timer(&engine->context, &op->run.deadline,
+                         rc_context_after_ms(&engine->context, op->ask.ttl_ms));
+}
+
 static void start_barrier(struct rc_engine *engine, struct rc_op *op)
 {
     rc_call_start_barrier(&engine->calls, op);
@@ -864,4 +876,5 @@ static const struct kind kinds[RC_OP_KINDS] = {
                             .locks = true},
     [RC_OP_LOCK_RELEASE] = {.start = start_release, .locks = true},
     [RC_OP_LOCK_EXTEND] = {.start = start_extend, .locks = true},
+    [RC_OP_PAUSE] = {.start = start_pause},
 };

@@ -197,6 +197,12 @@ void rc_link_sent(struct rc_link *link, size_t len);
 /* Of its role: "W", "T", "X", "S" or "R". */
 const char *rc_link_name(const struct rc_link *link);
 
+/* Of this client's connections. 0 is none. */
+static inline uint64_t rc_link_connection(const struct rc_link *link)
+{
+    return (uint64_t)(link->number + 1) << 32 | (uint32_t)link->epoch;
+}
+
 /* Waiting for it makes no sense: the server does not let us in. */
 static inline bool rc_link_is_barred(const struct rc_link *link)
 {

@@ -32,6 +32,7 @@ void rc_op_reset(struct rc_op *op, enum rc_op_kind kind)
     op->ask.kind = kind;
     op->ask.flags = 0;
     op->ask.script = -1;
+    op->ask.at_slot = RC_OP_BY_KEY;
     op->ask.expect = 0;
     op->ask.lent = NULL;
     op->ask.near = op->ask.is_plain = false;

@@ -44,8 +44,11 @@ enum rc_op_kind {
     RC_OP_LOCK_ACQUIRE,
     RC_OP_LOCK_RELEASE,
     RC_OP_LOCK_EXTEND,
+    RC_OP_PAUSE, /* nothing, for ttl_ms */
     RC_OP_KINDS
 };
+
+enum { RC_OP_BY_KEY = -1 };
 
 /* Why a key is loaded: flights of different purposes do not meet. */
 enum rc_purpose { RC_FLIGHT_LOAD, RC_FLIGHT_PUT, RC_FLIGHT_REFRESH };
@@ -67,6 +70,7 @@ struct rc_ask {
     struct rc_buf request; /* encoded commands; a read needs none, its key says it all */
     struct rc_buf written; /* keys they write: a uint32_t with its length before each */
     int16_t script;        /* one that `request` begins, the last; -1: none */
+    int32_t at_slot;       /* all goes to that slot's master; RC_OP_BY_KEY: each to its key's */
     uint32_t expect;       /* answers to come: commands in `request`; a read: 2 with the TTL */
     bool near;             /* a read whose answer is kept in the near cache */
     uint8_t near_group;

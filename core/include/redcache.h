@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 12
+#define RC_ABI 13
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -42,6 +42,7 @@ typedef struct rc_op rc_op;
 typedef struct rc_lock rc_lock;
 typedef struct rc_lent rc_lent;
 typedef struct rc_view rc_view;
+typedef struct rc_met rc_met;
 typedef struct rc_clock rc_clock;
 typedef struct rc_loop rc_loop;
 
@@ -193,6 +194,9 @@ typedef struct rc_result {
     uint32_t stale_ms; /* entry header: stale while less than this is left to live */
     uint32_t load_ms;  /* entry header: how long the load took */
     char version[8];   /* entry header: the value's nonce */
+    /* RC_DONE: the connection that has answered; the same number is the same connection, of this
+       client. 0: it is not told (several have answered, or one that was lent) */
+    uint64_t connection;
 } rc_result;
 
 /* The caller's part of an entry's header. */
@@ -463,6 +467,15 @@ int64_t rc_now_us(void);            /* monotonic clock of this machine, microsec
 int32_t rc_key_slot(const char *key, size_t key_len);
 /* Secret bytes from the system, at most 256; RC_ERR_UNAVAILABLE where it gives none. */
 int rc_random_bytes(void *bytes, size_t len);
+/* SHA-1 as 40 lower-case hex digits and a NUL. */
+void rc_sha1(const char *bytes, size_t len, char *hex_41_bytes);
+
+/* A set of byte strings, of which 64 bits of a keyed hash are kept: 24 bytes each at most. For one
+   thread at a time. rc_met_new: NULL without memory. rc_met_add: 1, it is new; 0, it was added
+   before; RC_ERR_NOMEM, and it was not added. */
+rc_met *rc_met_new(void);
+void rc_met_free(rc_met *met);
+int rc_met_add(rc_met *met, const char *bytes, size_t len);
 
 /* A clock for tests that stands still until rc_clock_advance moves it; its time begins at 0.
    Clients that are opened with it go by it in everything, have stores of their own, and no thread:
@@ -568,6 +581,11 @@ int rc_argument_int(rc_op *op, int64_t number);
 int rc_argument_entry(rc_op *op, const rc_entry *entry, const char *value, size_t value_len);
 /* as rc_argument; the command changes that key, and with it the near cache */
 int rc_argument_written(rc_op *op, const char *key, size_t key_len);
+/* Behind rc_begin: in a cluster the whole batch goes to the master of that slot, whatever its keys
+   are: for commands that are about a server, as SCAN. Elsewhere it says nothing. */
+int rc_at_slot(rc_op *op, int32_t slot);
+/* Ends by itself behind that time, with status 0: a caller sleeps as it waits for anything else. */
+int rc_pause(rc_op *op, int32_t ms);
 int rc_submit(rc_op *op);
 int rc_delete_submit(rc_op *op); /* as rc_submit for one UNLINK with many keys (see rc_delete) */
 

@@ -444,6 +444,7 @@ static void submit(struct rc_op *op)
 }
 
 static void write_at(int node, const char *key);
+static void lose(int node);
 
 static struct rc_op *start(int number, uint32_t flags, const char *verb, const char *key)
 {
@@ -775,6 +776,31 @@ static void sends_of_a_batch_what_was_not_done(void)
         exit(1);
     CHECK(op->reply.nodes[0].integer == 1 && op->reply.nodes[1].integer == 1 &&
           op->reply.nodes[2].integer == 2 && op->reply.nodes[3].integer == 1);
+    end();
+}
+
+static struct rc_op *ask_size(int number, int node)
+{
+    struct rc_op *op = begin_call(number, 0);
+    op->ask.at_slot = slot_of(key_of(node, 0));
+    ASK(op, "DBSIZE");
+    submit(op);
+    return op;
+}
+
+static void asks_the_master_of_a_slot_about_itself(void)
+{
+    begin();
+    CHECK(is_number(start(0, 0, "INCR", key_of(1, 0)), 1));
+    CHECK(is_number(start(0, 0, "INCR", key_of(1, 1)), 1));
+    CHECK(is_number(start(0, 0, "INCR", key_of(2, 0)), 1));
+    CHECK(is_number(ask_size(0, 0), 0) && is_number(ask_size(1, 1), 2) &&
+          is_number(ask_size(2, 2), 1));
+    uint64_t first = ops[1].result.connection;
+    CHECK(first != 0 && first != ops[0].result.connection && first != ops[2].result.connection);
+    CHECK(is_number(ask_size(3, 1), 2) && ops[3].result.connection == first);
+    lose(1);
+    CHECK(ask_size(3, 1)->result.connection != first);
     end();
 }
 
@@ -1476,6 +1502,7 @@ int main(void)
     TEST(a_borrowed_connection_looks_for_a_node_too);
     TEST(asks_where_it_is_told_to_and_the_owner_stays);
     TEST(sends_of_a_batch_what_was_not_done);
+    TEST(asks_the_master_of_a_slot_about_itself);
     TEST(waits_where_a_slot_is_not_whole);
     TEST(does_not_go_round_for_ever);
     TEST(what_waits_for_a_lost_master_goes_to_its_heir);

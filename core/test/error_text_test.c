@@ -46,6 +46,8 @@ static void leaves_out_where_a_known_text_varies(void)
 
 static void names_the_rights_that_scripts_need(void)
 {
+    CHECK(tells("NOPERM User ann has no permissions to run the 'scan' command",
+                "NOPERM User ? has no permissions to run the 'scan' command"));
     CHECK(tells("NOPERM this user has no permissions to run the 'get' command",
                 "NOPERM this user has no permissions to run the 'get' command"));
     CHECK(tells("ERR The user executing the script can't run this command or subcommand script: "

@@ -34,7 +34,10 @@ local remember_many = require("redcache.remember_many")
 local request = require("redcache.request")
 local session = require("redcache.session")
 local soft = require("redcache.soft")
+local scan = require("redcache.scan")
+local sweep = require("redcache.sweep")
 local usage = require("redcache.usage")
+local walk = require("redcache.walk")
 local wrap = require("redcache.wrap")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
@@ -67,6 +70,10 @@ Cache.copy = move.copy
 Cache.incr = counter.incr
 Cache.decr = counter.decr
 Cache.incrFloat = counter.incrFloat
+Cache.scan = scan.scan
+Cache.keys = scan.keys
+Cache.deleteByPattern = sweep.deleteByPattern
+Cache.flush = sweep.flush
 Cache.lock = lock.lock
 Cache.tryLock = lock.tryLock
 Cache.withLock = lock.withLock
@@ -544,6 +551,7 @@ function Cache:cancel(tag)
         return nil, err
     end
     local count, tell = core_client.cancel(self._client, tag), self._scheduler.tell
+    count = count + walk.cancel(self._client, tag)
     if tell then
         tell(self._client)
     end

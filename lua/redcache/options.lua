@@ -36,7 +36,8 @@ end
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, move (rename, copy),
---       delete, call (all that talk to Redis), lock, raw (redis), transaction
+--       delete, call (all that talk to Redis), lock, raw (redis), transaction,
+--       scan, keys, sweep (deleteByPattern), flush
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -130,6 +131,17 @@ local DECLARED = {
     { "renew", "boolean", true, at = "lock" },
     { "onLost", "function", nil, at = "lock" },
 
+    -- Scans.
+    { "count", "integer", nil, at = "scan keys", min = 1, max = 100000 },
+    { "type", "string", nil, at = "scan keys", min = 1, max = 64 },
+    { "limit", "integer", nil, at = "scan", min = 1, max = EXACT },
+    { "dedup", "boolean", false, at = "scan" },
+    { "batch", "integer", nil, at = "sweep flush", min = 1, max = 10000 },
+    { "rate", "number", nil, at = "sweep flush", min = 0.001, max = 1e9 },
+    { "dryRun", "boolean", false, at = "sweep flush" },
+    { "progress", "function", nil, at = "sweep flush" },
+    { "all", "boolean", false, at = "flush" },
+
     -- Single calls.
     { "timeout", "number", nil, at = "call lock", min = 0.001, max = 60 },
     { "cancelTag", "integer", nil, at = "call lock", min = 1, max = 2 ^ 53 },
@@ -154,6 +166,10 @@ local ACCEPTED = {
     move = { "move", "call" },
     delete = { "delete", "call" },
     call = { "call" },
+    scan = { "scan", "call" },
+    keys = { "keys", "call" },
+    sweep = { "sweep", "call" },
+    flush = { "flush", "call" },
     raw = { "raw", "call" },
     transaction = { "transaction", "call" },
     lock = { "lock" },

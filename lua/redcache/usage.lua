@@ -21,6 +21,8 @@ local ARGUMENTS = {
         touchMulti = "keys, ttl, opts", expireMulti = "keys, ttl, opts",
         incr = "key, n, opts", decr = "key, n, opts", incrFloat = "key, n, opts",
         wrap = "name, fn, opts", session = "opts",
+        scan = "pattern, opts", keys = "pattern, limit, opts",
+        deleteByPattern = "pattern, opts", flush = "opts",
         cancel = "tag", authenticate = "user, password, ttl", close = "timeout", stats = "",
         health = "", metrics = "", request = "",
         redis = "opts",
@@ -40,6 +42,7 @@ local ARGUMENTS = {
         create = "value, opts", get = "id, opts", set = "id, value, opts",
         regenerate = "id, opts", destroy = "id, opts",
     },
+    iterator = { close = "", error = "" },
     clock = { advance = "seconds", now = "" },
     task = { wait = "" },
     -- Functions of the module, without a colon.

@@ -122,6 +122,13 @@ describe("a user with the least rights", function()
         assert.is_true(sessions:destroy(id))
     end)
 
+    it("scans and deletes by a pattern", function()
+        open(KEYS .. " +ping +set +scan +getrange +pttl +evalsha +eval +unlink")
+        assert.is_true(cache:set("k", 1, 60))
+        assert.same({ "k" }, (cache:keys("*")))
+        assert.equal(1, (cache:deleteByPattern("*")))
+    end)
+
     it("remembers, refreshes, renews leases, fails and puts", function()
         open(KEYS .. " " .. HELPERS .. " +ping +client|tracking " .. LOADS, { near = true,
             leaseTtl = 0.3, errorTtl = 1, negativeTtl = 1 })
@@ -212,7 +219,7 @@ describe("a user with the least rights", function()
         return { message = cache:health().cause }
     end
     local ALL = table.concat({ KEYS, HELPERS, LOCK_KEYS, "+ping +client|tracking +mget +incr +time",
-        "+incrby +incrbyfloat +persist +pexpireat +copy +setrange", LOADS },
+        "+incrby +incrbyfloat +persist +pexpireat +copy +setrange +scan", LOADS },
         " ")
 
     -- One right missing each, what is done without it, and how the error names it.
@@ -245,6 +252,9 @@ describe("a user with the least rights", function()
         { "+evalsha", call("decr", "n"), "'evalsha'" },
         { "+get", with_lock, "get" },
         { "+set", with_lock, "set" },
+        { "+scan", call("keys", "*"), "'scan'" },
+        { "+getrange", of_value("keys"), "'getrange'" },
+        { "+evalsha", of_value("deleteByPattern"), "'evalsha'" },
         { "+incr", with_lock, "incr" },
         { "+time", with_lock, "time" },
         { "+evalsha", with_lock, "'evalsha'" },

@@ -37,7 +37,7 @@ local function objects(cache)
         clock = redcache.clock(), task = task,
         redis = redis, pipeline = pipeline, transaction = transaction,
         script = redis:script("return 1"),
-        session = cache:session(),
+        session = cache:session(), iterator = cache:scan("*"),
     }
 end
 

@@ -23,6 +23,7 @@ local GROUPS = {
     "light_threads", "wraps", "sessions",
     "moves", "softs", "transactions", "waits",
     "batches",
+    "scans",
 }
 
 local cases = { light = {} }

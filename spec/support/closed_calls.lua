@@ -46,6 +46,10 @@ local CACHE = {
     incrFloat = function(o) return o:incrFloat("n", 0.5) end,
     wrap = function(o) return o:wrap("other", unused)(1) end,
     session = function(o) return o:session() end,
+    scan = function(o) return o:scan("*")() end,
+    keys = function(o) return o:keys("*") end,
+    deleteByPattern = function(o) return o:deleteByPattern("*") end,
+    flush = function(o) return o:flush({ all = true }) end,
     tryLock = function(o) return o:tryLock("other") end,
     withLock = function(o) return o:withLock("other", nil, unused) end,
     namespace = function(o) return o:namespace("below") end,
@@ -81,6 +85,7 @@ local SESSION = {
     regenerate = function(o) return o:regenerate(("x"):rep(32)) end,
     destroy = function(o) return o:destroy() end,
 }
+local ITERATOR = { close = false, error = false }
 local NEAR = { stats = function(o) return o:stats() end }
 
 -- With the options that go other ways.
@@ -150,7 +155,7 @@ function closed_calls.check(open, close)
     local complaints, cache = {}, open()
     local below, memo = cache:namespace("below"), cache:request()
     local sessions = cache:session()
-    local raw = cache:redis()
+    local raw, scan = cache:redis(), cache:scan("*")
     local script = raw:script("return 1")
     local held = assert(cache:tryLock("held", { ttl = 600 }))
     local free = cache:lock("free")
@@ -160,6 +165,7 @@ function closed_calls.check(open, close)
         assert(one:remember("nothing", 60, function() return nil end) == nil)
         assert(one:get("nothing") == nil)
     end
+    assert(scan())
     assert(memo:get("k") and memo:get("absent") == nil)
     if close then close(cache) else cache:close() end
     for name, one in pairs({ cache = cache, namespace = below }) do
@@ -172,6 +178,9 @@ function closed_calls.check(open, close)
     try_all(complaints, "request", memo, CACHE)
     try_all(complaints, "redis", raw, REDIS)
     try_all(complaints, "script", script, SCRIPT)
+    try(complaints, "iterator", function(o) return o() end, scan)
+    expect(complaints, "an iterator tells no error", scan:error().code == "closed")
+    try_all(complaints, "iterator", scan, ITERATOR)
     try_all(complaints, "lock that was held", held, LOCK)
     try_all(complaints, "lock", free, LOCK)
     try_all(complaints, "session", sessions, SESSION)

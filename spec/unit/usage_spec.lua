@@ -40,6 +40,7 @@ local function classes()
         setMulti = { { k = 1 }, 60 }, deleteMulti = { { "k" } }, lock = { "l" },
         tryLock = { "l" }, withLock = { "l", {}, fn }, namespace = { "n" }, cancel = { 1 },
         authenticate = { "u", "p" },
+        scan = { "*" }, keys = { "*" }, deleteByPattern = { "*" }, flush = { { all = true } },
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
         wrap = { "w", fn }, session = {},
     }
@@ -71,6 +72,7 @@ local function classes()
             destroy = { "id" },
         } },
         { name = "near", object = cache.near, methods = { stats = {} } },
+        { name = "iterator", object = cache:scan("*"), methods = { close = {}, error = {} } },
         { name = "clock", object = clock, methods = { advance = { 1 }, now = {} } },
         { name = "task", object = task, methods = { wait = {} } },
     }

@@ -22,6 +22,42 @@ function core_command.begin(slot, flags)
     return C.rc_begin(slot.op, flags)
 end
 
+---All commands that were begun go to the master of that hash slot, whatever their keys are.
+---@param at integer 0 to 16383
+---@return integer status
+function core_command.at_slot(slot, at)
+    return C.rc_at_slot(slot.op, at)
+end
+
+---The connection that has answered: the same number is the same connection.
+---@return string number
+function core_command.connection(slot)
+    return tostring(slot.result.connection)
+end
+
+---Starts a pause: it is over behind that time.
+---@param seconds number
+---@return integer status
+function core_command.pause(slot, seconds)
+    return C.rc_pause(slot.op, math.ceil(seconds * 1000))
+end
+
+---One command of words.
+---@param words (string|integer)[]
+---@return integer status
+function core_command.words(slot, words)
+    local op, status = slot.op, C.rc_command_begin(slot.op, #words)
+    for i = 1, #words do
+        if status ~= 0 then
+            return status
+        end
+        local word = words[i]
+        status = type(word) == "number" and C.rc_argument_int(op, word)
+            or C.rc_argument(op, word, #word)
+    end
+    return status
+end
+
 ---@return integer status
 function core_command.command(slot, argument_count)
     return C.rc_command_begin(slot.op, argument_count)

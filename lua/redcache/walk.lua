@@ -1,0 +1,382 @@
+-- walk - all names in Redis that fit a pattern, master by master, a piece at a time.
+--
+-- What:   walk:next() is one SCAN. A cursor means something to the process that gave it, and to no
+--         other: where another connection answers, the walk asks whether the same process is at
+--         its end (run_id of INFO), and begins that master again if not. In a cluster slots.lua
+--         says which masters are left.
+-- Memory: one piece; and in a cluster the slots. No slot of the pool is held between two pieces.
+-- Errors: error objects. A walk that has failed is over.
+-- Not:    a name may come more than once: as SCAN gives it, and from masters that begin again.
+
+local calls = require("redcache.calls")
+local constants = require("redcache.core.constants")
+local core_client = require("redcache.core.client")
+local core_command = require("redcache.core.command")
+local core_slot = require("redcache.core.slot")
+local errors = require("redcache.errors")
+local slots = require("redcache.slots")
+
+local give = core_slot.give
+local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
+
+-- So often a master may begin again before its end, or be looked for.
+local ATTEMPTS = 50
+-- Seconds between two looks for the master of a slot.
+local PAUSE = 0.05
+
+local walk = {}
+
+---@class redcache.Walk
+local Walk = {}
+Walk.__index = Walk
+
+-- A text as a pattern that only it fits.
+local function literal(text)
+    return (string.gsub(text, "[%*%?%[%]\\]", "\\%0"))
+end
+walk.literal = literal
+
+---@param cache redcache.Cache
+---@param pattern string of the keys, as Redis' SCAN has it
+---@param own table options of the call: timeout, cancelTag, type
+---@param count integer keys that a server looks at for one piece
+---@param action string for errors
+---@return redcache.Walk
+function walk.new(cache, pattern, own, count, action)
+    local self = setmetatable({
+        cache = cache, own = own, action = action,
+        _words = { "SCAN", "0", "MATCH", literal(cache._prefix) .. pattern, "COUNT", count },
+        _attempts = 0,
+    }, Walk)
+    if own.type then
+        table.insert(self._words, "TYPE")
+        table.insert(self._words, own.type)
+    end
+    if own.cancelTag then
+        local client = cache._client
+        client.walks = client.walks or setmetatable({}, { __mode = "k" })
+        client.walks[self] = own.cancelTag
+    end
+    return self
+end
+
+---Ends the walks of this Lua state that carry the tag, and wait for nothing now (those that do are
+---ended by the core).
+---@param client redcache.Client
+---@param tag integer
+---@return integer count
+function walk.cancel(client, tag)
+    local count = 0
+    for one, its in pairs(client.walks or {}) do
+        if its == tag and not one.cancelled and not one.over and not one.waits then
+            one.cancelled, count = true, count + 1
+        end
+    end
+    return count
+end
+
+---Why the walk cannot go on; nil: it can.
+---@return redcache.Error|nil err
+function Walk:obstacle()
+    local cache = self.cache
+    if self.cancelled then
+        return errors.new("cancelled", self.action, nil, "the operation was cancelled")
+    elseif not cache._scheduler.can_wait() then
+        return core_slot.failure(nil, constants.NOT_WAITED, self.action)
+    end
+    return core_client.closed(cache._client, self.action)
+end
+
+---Sends what `write` writes into a slot, and waits for the answers.
+---@param flags integer
+---@param write fun(slot: redcache.Slot): integer status
+---@return redcache.Slot|nil slot holds the answers; the caller gives it back
+---@return redcache.Error|nil err
+function Walk:send(flags, write)
+    local err = self:obstacle()
+    if err then
+        return nil, err
+    end
+    local slot
+    slot, err = calls.take(self.cache._client, self.own, self.action)
+    if slot == nil then
+        return nil, err
+    end
+    local status = core_command.begin(slot, flags)
+    if status == 0 then
+        status = write(slot)
+    end
+    self.waits = true
+    status = calls.send(self.cache, slot, status)
+    self.waits = false
+    if status ~= 0 then
+        return nil, calls.fail(slot, status, self.action)
+    end
+    return slot
+end
+
+---Waits without a call to Redis.
+---@param seconds number
+---@return redcache.Error|nil err
+function Walk:pause(seconds)
+    local err = self:obstacle()
+    if err then
+        return err
+    end
+    local slot
+    slot, err = calls.take(self.cache._client, self.own, self.action)
+    if slot == nil then
+        return err
+    end
+    self.waits = true
+    local status = calls.await(self.cache, slot, core_command.pause(slot, seconds))
+    self.waits = false
+    if status ~= 0 then
+        return calls.fail(slot, status, self.action)
+    end
+    give(slot)
+end
+
+-- The answer to one SCAN that begins at node `at`, and the node behind it.
+local function read_scan(nodes, at)
+    local count = nodes[at + 2].count
+    local names = {}
+    for i = 1, count do
+        names[i] = core_command.node_text(nodes[at + 2 + i])
+    end
+    return core_command.node_text(nodes[at + 1]), names
+end
+
+-- Asks the master of a hash slot for what `wants` says: info (run_id), nodes (its view of the
+-- cluster), cursor (one SCAN from there). The answers by those names, names, and connection.
+function Walk:_ask(at, wants)
+    local slot, err = self:send(constants.RETRY, function(slot)
+        local status = core_command.at_slot(slot, at)
+        if wants.info and status == 0 then
+            status = core_command.words(slot, { "INFO", "server" })
+        end
+        if wants.nodes and status == 0 then
+            status = core_command.words(slot, { "CLUSTER", "NODES" })
+        end
+        if wants.cursor and status == 0 then
+            self._words[2] = wants.cursor
+            status = core_command.words(slot, self._words)
+        end
+        return status
+    end)
+    if slot == nil then
+        return nil, err
+    end
+    local nodes, count = core_command.nodes(slot)
+    local answer, next_node = { connection = core_command.connection(slot) }, 0
+    if wants.info then
+        -- Who may not ask is told nothing, and begins again with each connection.
+        answer.info = string.match(core_command.node_text(nodes[0]), "run_id:(%x+)")
+        next_node = 1
+    end
+    for _ = 1, (wants.nodes and 1 or 0) + (wants.cursor and 1 or 0) do
+        local node = nodes[next_node]
+        if next_node >= count or node.type == ERROR or node.type == BULK_ERROR then
+            err = core_command.node_failure(node, self.action)
+            give(slot)
+            return nil, err
+        elseif wants.nodes and answer.nodes == nil then
+            answer.nodes = slots.read(core_command.node_text(node))
+            next_node = next_node + 1
+        else
+            answer.cursor, answer.names = read_scan(nodes, next_node)
+        end
+    end
+    give(slot)
+    return answer
+end
+
+-- Another attempt, or the error that there were too many.
+function Walk:_try_again(cause)
+    self._attempts = self._attempts + 1
+    if self._attempts > ATTEMPTS then
+        return errors.new("unavailable", self.action, nil, cause)
+    end
+    return self:pause(PAUSE)
+end
+
+-- Begins a master at its first key: names | nil, err. nil, nil: it is none, or was just asked.
+function Walk:_begin(at)
+    local wants = { info = true, cursor = "0", nodes = self._slots ~= nil }
+    local answer, err = self:_ask(at, wants)
+    if answer == nil then
+        return nil, err
+    end
+    if self._slots == nil then
+        if core_client.health(self.cache._client).mode == "cluster" then
+            self._slots = slots.new()
+            return {}
+        end
+    elseif not answer.nodes.has[at] then
+        return self:_find(at)
+    end
+    self._master = {
+        at = at, connection = answer.connection, run_id = answer.info, before = answer.nodes,
+        cursor = answer.cursor,
+    }
+    return answer.names
+end
+
+-- The client's map is older than the slot's move: a key of the slot tells it.
+function Walk:_find(at)
+    local slot, err = self:send(constants.RETRY, function(slot)
+        return core_command.words(slot, { "EXISTS", slots.key_of(at) })
+    end)
+    if slot == nil then
+        return nil, err
+    end
+    local node = core_command.nodes(slot)[0]
+    err = node.type == ERROR and core_command.node_failure(node, self.action)
+    give(slot)
+    err = err or self:_try_again("no master says that the slot " .. at .. " is its own")
+    if err then
+        return nil, err
+    end
+    return {}
+end
+
+-- Another connection has answered a SCAN. Whether it leads to the same process.
+function Walk:_is_same(master, connection)
+    if master.run_id == nil then
+        return false
+    end
+    local answer, err = self:_ask(master.at, { info = true })
+    if answer == nil then
+        return nil, err
+    end
+    return answer.info == master.run_id and answer.connection == connection
+end
+
+-- The slot that the master was asked by may have left it: one that has not. true: there is one.
+local function take_other_slot(master)
+    local view = master.before
+    if view and view.last ~= master.at and not master.is_second then
+        master.at, master.is_second = view.last, true
+        return true
+    end
+    return false
+end
+
+-- The next piece of the master that is at work.
+function Walk:_continue(master)
+    local answer, err = self:_ask(master.at, { cursor = master.cursor })
+    if answer == nil then
+        return nil, err
+    end
+    if answer.connection ~= master.connection then
+        local same
+        same, err = self:_is_same(master, answer.connection)
+        if err then
+            return nil, err
+        elseif not same and take_other_slot(master) then
+            return {}
+        elseif not same then
+            self._master = nil
+            err = self:_try_again("the server behind the address changes again and again")
+            return not err and {} or nil, err
+        end
+        master.connection = answer.connection
+    end
+    master.cursor = answer.cursor
+    return answer.names
+end
+
+-- The master was scanned to its end. err
+function Walk:_finish(master)
+    self._master = nil
+    if self._slots == nil then
+        self.over = true
+        return
+    end
+    local answer, err = self:_ask(master.at, { nodes = true })
+    if answer and answer.nodes.id ~= master.before.id and take_other_slot(master) then
+        answer, err = self:_ask(master.at, { nodes = true })
+    end
+    if answer == nil then
+        return err
+    end
+    self._slots:finish(master.before, answer.nodes)
+end
+
+-- The next master. names | nil, err; nil: there is none left.
+function Walk:_next_master()
+    if self._slots == nil then
+        return self:_begin(0)
+    end
+    local at, lost = self._slots:next()
+    if at == nil then
+        self.over = true
+        return nil
+    elseif lost then
+        local err = self:_try_again("a slot is on its way to a node without slots, " .. lost)
+        if err then
+            return nil, err
+        end
+    end
+    return self:_begin(at)
+end
+
+-- Of names that were done already nothing is told again.
+local function without_done(self, names)
+    local done = self._slots
+    if done == nil then
+        return names
+    end
+    local left = {}
+    for _, name in ipairs(names) do
+        if not done:has_done(name) then
+            left[#left + 1] = name
+        end
+    end
+    return left
+end
+
+-- A cache without a namespace finds what is redcache's own: locks, and what goes with keys.
+local function without_own(names)
+    local left = {}
+    for _, name in ipairs(names) do
+        local is_lock = string.find(name, "^[^:]*//lock:{.*}$")
+        local is_helper = string.find(name, "^{.*[!~^]:%l+$")
+        if not is_lock and not is_helper then
+            left[#left + 1] = name
+        end
+    end
+    return left
+end
+
+---The next names, with their prefix: possibly none of them.
+---@return string[]|nil names nil without err: that was all
+---@return redcache.Error|nil err
+function Walk:next()
+    if self.over then
+        return nil
+    end
+    local master = self._master
+    local names, err
+    if master then
+        names, err = self:_continue(master)
+    else
+        names, err = self:_next_master()
+    end
+    if names == nil then
+        self.over = true
+        return nil, err
+    end
+    names = without_done(self, names)
+    master = self._master
+    if master and master.cursor == "0" then
+        err = self:_finish(master)
+        if err then
+            self.over = true
+            return nil, err
+        end
+    end
+    return self.cache._prefix == "" and without_own(names) or names
+end
+
+return walk
