@@ -110,23 +110,52 @@ local function abandon(self, slot)
     end
 end
 
-local function attempt_acquire(self, slot, wait)
-    local settings, scheduler = self._settings, self._cache._scheduler
+-- Starts acquiring, which goes on for `wait` seconds at most.
+local function begin_acquire(self, slot, wait)
+    local settings = self._settings
     local flags = bit.bor(settings.force and constants.FORCE or 0,
         settings.renew and 0 or constants.NO_RENEW)
-    local status = core_lock.acquire(self._handle, slot, flags, settings.ttl, wait,
-        settings.maxHold)
-    if status == 0 then
-        scheduler.guard(self._client, self, drop)
-        status = self._cache._wait(slot)
-        scheduler.unguard(self._client, self)
-    end
+    return core_lock.acquire(self._handle, slot, flags, settings.ttl, wait, settings.maxHold)
+end
+
+-- Ends acquiring: the error, or nil.
+local function end_acquire(self, slot, status)
     if status == 0 then
         self.fence = core_entry.number(slot)
         self.token = core_lock.token(self._handle)
         self._signalled = false
     end
     return finish(self, slot, status, "lock")
+end
+
+local function attempt_acquire(self, slot, wait)
+    local scheduler = self._cache._scheduler
+    local status = begin_acquire(self, slot, wait)
+    if status == 0 then
+        scheduler.guard(self._client, self, drop)
+        status = self._cache._wait(slot)
+        scheduler.unguard(self._client, self)
+    end
+    return end_acquire(self, slot, status)
+end
+
+-- Why the lock cannot be acquired now, or nil: it has a handle then.
+local function obstacle(self)
+    local closed = core_client.closed(self._client, "lock", self.name)
+    if closed then
+        return closed
+    elseif not self._cache._scheduler.can_wait() then
+        return core_slot.failure(nil, NOT_WAITED, "lock", self.name)
+    elseif self._handle == nil then
+        local handle, status =
+            core_lock.new(self._client, namespace.lock_key(self._prefix, self.name))
+        if handle == nil then
+            return core_slot.failure(nil, status, "lock", self.name)
+        end
+        self._handle = handle
+    elseif core_lock.state(self._handle) == HELD then
+        return errors.new("recursive", "lock", self.name, "this handle holds it already")
+    end
 end
 
 ---Acquires the lock; waits for it as long as `wait` says.
@@ -141,22 +170,11 @@ function Lock:acquire(wait)
         error("bad argument 'wait' to acquire: number from 0 to 86400 expected, got "
             .. tostring(wait), 2)
     end
-    local closed = core_client.closed(self._client, "lock", self.name)
-    if closed then
-        return nil, closed
-    elseif not self._cache._scheduler.can_wait() then
-        return nil, core_slot.failure(nil, NOT_WAITED, "lock", self.name)
-    elseif self._handle == nil then
-        local handle, status =
-            core_lock.new(self._client, namespace.lock_key(self._prefix, self.name))
-        if handle == nil then
-            return nil, core_slot.failure(nil, status, "lock", self.name)
-        end
-        self._handle = handle
-    elseif core_lock.state(self._handle) == HELD then
-        return nil, errors.new("recursive", "lock", self.name, "this handle holds it already")
+    local slot
+    local err = obstacle(self)
+    if err == nil then
+        slot, err = take_slot(self, "lock")
     end
-    local slot, err = take_slot(self, "lock")
     if slot == nil then
         return nil, err
     end
@@ -314,6 +332,13 @@ local function lock_settings(cache, name, opts, method)
     end
     return settings, message
 end
+
+---The steps of a lock's calls, for who holds many (lock_many.lua).
+lock.steps = {
+    make = make, settings = lock_settings, take_slot = take_slot, finish = finish, drop = drop,
+    abandon = abandon, obstacle = obstacle, begin_acquire = begin_acquire,
+    end_acquire = end_acquire,
+}
 
 ---A handle for the lock `<namespace>//lock:{name}`; not acquired yet.
 ---@param name string

@@ -14,6 +14,7 @@ local ARGUMENTS = {
         rememberForever = "key, fn, opts", put = "key, ttl, fn, opts", getMulti = "keys, opts",
         setMulti = "map, ttl, opts", deleteMulti = "keys, opts", lock = "name, opts",
         rememberMulti = "keys, ttl, fn, opts",
+        lockMulti = "names, opts",
         tryLock = "name, opts", withLock = "name, opts, fn", namespace = "name, opts",
         touch = "key, ttl, opts", expire = "key, ttl, opts", expireAt = "key, at, opts",
         persist = "key, opts",
@@ -37,6 +38,7 @@ local ARGUMENTS = {
         acquire = "wait", extend = "ttl", release = "", valid = "", held = "", lost = "", ttl = "",
         fenceText = "",
     },
+    locks = { release = "", extend = "ttl", valid = "", lost = "", ttl = "", fences = "" },
     near = { stats = "" },
     session = {
         create = "value, opts", get = "id, opts", set = "id, value, opts",

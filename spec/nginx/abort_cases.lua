@@ -37,6 +37,19 @@ function serves.lock(key)
     slow()
 end
 
+-- Several locks, whose handle is garbage when its light thread is gone; and what is on its way.
+function serves.grab_many(key)
+    local names = { key, key .. ":2", key .. ":3" }
+    for _ = 1, 5 do
+        local locks = cases.cache:lockMulti(names, { wait = 0.05 })
+        if locks then
+            ngx.sleep(0.002)
+            locks:release()
+        end
+    end
+    return "grabbed"
+end
+
 -- Two loaders and a lock in one stack.
 function serves.nest(key)
     return cases.cache:remember(key, 60, function()
@@ -56,6 +69,13 @@ function serves.many(key)
     return values[key]
 end
 
+-- Leases of many keys.
+local function keys_of(key) return { key, key .. ":2", key .. ":3" } end
+function serves.load_many(key)
+    local values = cases.cache:rememberMulti(keys_of(key), 60, slow)
+    return values[key]
+end
+
 -- A light thread that is killed in the middle, if it is not done by then; its request goes on.
 local function kill(fn)
     return function(key)
@@ -67,12 +87,20 @@ local function kill(fn)
 end
 serves.kill_load = kill(serves.load)
 serves.kill_hold = kill(serves.hold)
+serves.kill_load_many = kill(serves.load_many)
+serves.kill_many = kill(function(key)
+    return cases.cache:rememberMulti(keys_of(key), 60, function(keys)
+        ngx.sleep(0.01)
+        return { [keys[1]] = "v" }
+    end)
+end)
 serves.kill_quick = kill(serves.read)
 
 -- The same without a pause: what the thread waits for is still on its way.
 function serves.kill_at_once(key)
     for i = 1, 20 do
-        local thread = ngx.thread.spawn(i % 2 == 0 and serves.quick or serves.write, key)
+        local fn = ({ serves.quick, serves.write, serves.load_many })[i % 3 + 1]
+        local thread = ngx.thread.spawn(fn, key)
         ngx.thread.kill(thread)
     end
     return "killed"
@@ -81,6 +109,7 @@ end
 -- The lock is on its way to a light thread that is gone when it comes.
 function serves.kill_grant(key)
     for i = 1, 20 do
+        ngx.thread.kill(ngx.thread.spawn(serves.grab_many, key .. ":m" .. i))
         ngx.thread.kill(ngx.thread.spawn(serves.hold, key .. ":" .. i))
     end
     return "killed"

@@ -17,9 +17,9 @@ local WORKERS = 2
 local SOON = 5
 local NOTHING = "slots=0 waiting=0 inFlight=0 leases=0 locks=0 holders=0"
 local KINDS = { "load", "put", "hold", "lock", "nest", "quick", "locked", "read", "write", "many",
-    "kill_load", "kill_hold", "kill_quick", "kill_at_once", "kill_grant", "exit",
-    "exit_in_loader", "exit_in_lock", "exec_in_loader", "redirect_in_loader",
-    "error_page_in_loader", "keep_load", "keep_hold" }
+    "load_many", "grab_many", "kill_load_many", "kill_many", "kill_load", "kill_hold", "kill_quick",
+    "kill_at_once", "kill_grant", "exit", "exit_in_loader", "exit_in_lock", "exec_in_loader",
+    "redirect_in_loader", "error_page_in_loader", "keep_load", "keep_hold" }
 -- What is no part of the crowd. Where a client leaves while a coroutine waits that is no light
 -- thread, lua-nginx-module (0.10.23) uses what it has freed.
 local OTHERS = { "exit_within_loader", "exit_around_loader", "race_load", "race_hold", "recursive",
@@ -146,7 +146,8 @@ for _, driver in ipairs({ "loop", "thread" }) do
             clock.wait_until(function() return redis:call("EXISTS", name) == 1 end, SOON, name)
         end
 
-        for kind, name in pairs({ load = LEASE, put = LEASE, hold = LOCK, nest = LOCK }) do
+        for kind, name in pairs({ load = LEASE, put = LEASE, hold = LOCK, nest = LOCK,
+            load_many = LEASE }) do
             it("gives back what " .. kind .. " holds when its client leaves", function()
                 local connection = open(kind)
                 until_taken(name)
@@ -165,7 +166,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end)
 
         for _, kind in ipairs({ "kill_load", "kill_hold", "kill_quick", "kill_at_once",
-            "kill_grant" }) do
+            "kill_grant", "kill_load_many", "kill_many" }) do
             it("gives back what a killed light thread has (" .. kind .. ")", function()
                 local status, body = get(kind)
                 assert.same({ 200, "killed" }, { status, body })

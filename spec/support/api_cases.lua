@@ -22,7 +22,7 @@ local GROUPS = {
     "entries", "loads", "many", "lives", "counters", "raw", "near", "locks", "ends",
     "light_threads", "wraps", "sessions",
     "moves", "softs", "transactions", "waits",
-    "batches",
+    "batches", "lock_many",
     "scans",
 }
 

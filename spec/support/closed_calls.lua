@@ -50,6 +50,7 @@ local CACHE = {
     keys = function(o) return o:keys("*") end,
     deleteByPattern = function(o) return o:deleteByPattern("*") end,
     flush = function(o) return o:flush({ all = true }) end,
+    lockMulti = function(o) return o:lockMulti({ "other", "two" }) end,
     tryLock = function(o) return o:tryLock("other") end,
     withLock = function(o) return o:withLock("other", nil, unused) end,
     namespace = function(o) return o:namespace("below") end,
@@ -86,6 +87,11 @@ local SESSION = {
     destroy = function(o) return o:destroy() end,
 }
 local ITERATOR = { close = false, error = false }
+local LOCKS = {
+    release = function(o) return o:release() end,
+    extend = function(o) return o:extend(5) end,
+    valid = false, lost = false, ttl = false, fences = false,
+}
 local NEAR = { stats = function(o) return o:stats() end }
 
 -- With the options that go other ways.
@@ -159,6 +165,7 @@ function closed_calls.check(open, close)
     local script = raw:script("return 1")
     local held = assert(cache:tryLock("held", { ttl = 600 }))
     local free = cache:lock("free")
+    local several = assert(cache:lockMulti({ "held 1", "held 2" }, { ttl = 600 }))
     for _, one in ipairs({ cache, below }) do
         assert(one:set("k", { 1 }, 60))
         assert(one:get("k") and one:get("k") and one:get("absent") == nil) -- into L0
@@ -184,6 +191,8 @@ function closed_calls.check(open, close)
     try_all(complaints, "lock that was held", held, LOCK)
     try_all(complaints, "lock", free, LOCK)
     try_all(complaints, "session", sessions, SESSION)
+    try_all(complaints, "locks", several, LOCKS)
+    expect(complaints, "locks are valid", several:valid() == false and several:ttl() == 0)
     for _, lock in ipairs({ held, free }) do
         expect(complaints, "a lock is valid", lock:valid() == false and lock:ttl() == 0)
         expect(complaints, "lost is no boolean", type(lock:lost()) == "boolean")

@@ -33,7 +33,7 @@ local function classes()
         exists = { "k" }, ttl = { "k" }, touch = { "k" }, expire = { "k", 60 },
         expireAt = { "k", 60 }, persist = { "k" },
         rename = { "k", "to" }, copy = { "k", "to" },
-        rememberMulti = { { "k" }, 60, fn },
+        rememberMulti = { { "k" }, 60, fn }, lockMulti = { { "l" } },
         touchMulti = { { "k" } }, expireMulti = { { k = 60 } },
         incr = { "n" }, decr = { "n" },
         incrFloat = { "n" },
@@ -44,6 +44,7 @@ local function classes()
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
         wrap = { "w", fn }, session = {},
     }
+    local locks = assert(cache:lockMulti({ "l" }))
     local raw, queue = cache:redis(), nil
     raw:pipeline(function(p) queue = p end)
     local transaction
@@ -56,6 +57,9 @@ local function classes()
         { name = "lock", object = lock, methods = {
             acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
             fenceText = {},
+        } },
+        { name = "locks", object = locks, methods = {
+            release = {}, extend = { 5 }, valid = {}, lost = {}, ttl = {}, fences = {},
         } },
         { name = "redis", object = raw, methods = {
             command = { "GET", "k" }, pipeline = { fn }, publish = { "c", "m" }, key = { "k" },
