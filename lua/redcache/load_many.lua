@@ -119,6 +119,37 @@ function load_many.take(work, key, action)
     return slot, err
 end
 
+---Starts what begin(slot, key) says in a slot of each key, in one step; what was not started has
+---its error.
+---@param action string for errors
+---@return string[] begun the others
+function load_many.start_all(work, list, action, begin)
+    local begun, held, count = {}, {}, 0
+    for i = 1, #list do
+        local key = list[i]
+        local slot, err = work.slots[key], nil
+        if slot == nil then
+            slot, err = load_many.take(work, key, action)
+        end
+        if slot == nil then
+            fail(work, key, err)
+        else
+            core_slot.hold(slot)
+            local status = begin(slot, key)
+            if status == 0 then
+                count = count + 1
+                begun[count], held[count] = key, slot
+            else
+                core_slot.unhold(slot)
+                fail(work, key, core_slot.failure(slot, status, action, key))
+                load_many.finish(work, key)
+            end
+        end
+    end
+    core_slot.start_held(held)
+    return begun
+end
+
 ---Runs body(work, list), and leaves no slot, lease or mark behind, however that ends.
 function load_many.guarded(work, body, list)
     local cache = work.cache

@@ -36,37 +36,6 @@ local remember_many = {}
 
 -- Asking ------------------------------------------------------------------------------------------
 
--- Begins to ask for each key of the list; what was not begun has its error. Gives the others.
-local function begin_all(work, list, flags)
-    local cache, settings, begun, held, count = work.cache, work.settings, {}, {}, 0
-    for i = 1, #list do
-        local key = list[i]
-        local slot, err = work.slots[key], nil
-        if slot == nil then
-            slot, err = load_many.take(work, key, "load")
-        end
-        if slot == nil then
-            fail(work, key, err)
-        else
-            local more = work.replaces[key] and constants.REPLACE or 0
-            work.replaces[key] = nil
-            slot.left = false
-            core_slot.hold(slot)
-            local status = remember.begin(cache, slot, settings, bor(flags, more))
-            if status == 0 then
-                count = count + 1
-                begun[count], held[count] = key, slot
-            else
-                core_slot.unhold(slot)
-                fail(work, key, core_slot.failure(slot, status, "load", key))
-                finish(work, key)
-            end
-        end
-    end
-    core_slot.start_held(held)
-    return begun
-end
-
 -- The lease of the key is this call's, unless Redis is away and a near copy is still there.
 local function take_lease(work, key, slot)
     local cache = work.cache
@@ -141,11 +110,17 @@ end
 
 -- Asks for the keys of the list, and waits for no load. Gives those to be asked for again.
 local function ask_all(work, list, flags)
-    local later = {}
-    local begun = begin_all(work, list, bor(flags, constants.NO_WAIT))
+    local later, cache, settings = {}, work.cache, work.settings
+    flags = bor(flags, constants.NO_WAIT)
+    local begun = load_many.start_all(work, list, "load", function(slot, key)
+        local more = work.replaces[key] and constants.REPLACE or 0
+        work.replaces[key] = nil
+        slot.left = false
+        return remember.begin(cache, slot, settings, bor(flags, more))
+    end)
     for i = 1, #begun do
         local key = begun[i]
-        take_answer(work, key, work.cache._wait(work.slots[key]), later)
+        take_answer(work, key, cache._wait(work.slots[key]), later)
     end
     return later
 end
