@@ -37,6 +37,7 @@ local session = require("redcache.session")
 local soft = require("redcache.soft")
 local scan = require("redcache.scan")
 local sweep = require("redcache.sweep")
+local swap = require("redcache.swap")
 local usage = require("redcache.usage")
 local walk = require("redcache.walk")
 local wrap = require("redcache.wrap")
@@ -68,6 +69,12 @@ Cache.touchMulti = lives.touchMulti
 Cache.expireMulti = lives.expireMulti
 Cache.rename = move.rename
 Cache.copy = move.copy
+Cache.add = swap.add
+Cache.replace = swap.replace
+Cache.cas = swap.cas
+Cache.getSet = swap.getSet
+Cache.getDelete = swap.getDelete
+Cache.update = swap.update
 Cache.incr = counter.incr
 Cache.decr = counter.decr
 Cache.incrFloat = counter.incrFloat
@@ -275,13 +282,15 @@ end
 ---@param opts? table timeout (seconds), cancelTag, near (false: ask Redis), maxStale (seconds),
 ---fresh (true: nothing older than a write acknowledged before this call), copy, reads ("replica": a
 ---replica may answer, whose answer is older than the master's by its replication lag, which has no
----bound; the near cache is left alone; "master")
+---bound; the near cache is left alone; "master"), version (true: the fourth result; then the master
+---answers, and nothing near is asked or kept)
 ---@return any value nil with a source: "no such thing" is remembered; nil without: a miss or err
 ---@return redcache.Error|nil err decode (with decodeErrors = "error"), tooLarge, timeout,
 ---cancelled, unavailable, overload, closed, redis, cannotWait
 ---@return string|nil source "l0" (a decoded value of this Lua state), "near" (this machine's
 ---memory), "redis", or "stale": past its ttl, within the grace window, or a near copy that is not
 ---known coherent while Redis cannot be reached
+---@return string|nil version with version = true: for cas; nil: no value stands there
 function Cache:get(key, opts)
     if type(key) ~= "string" then
         error(usage.fault(self, "cache", "_client", "get")
@@ -301,9 +310,11 @@ function Cache:get(key, opts)
         end
         return get_redis(self, slot, key)
     end
-    local own, message = options.read({}, opts, "read", "get")
+    local own, message = options.read({}, opts, "get", "get")
     if own == nil then
         error(message, 2)
+    elseif own.version then
+        return swap.get(self, key, own)
     end
     -- With fresh there may be two questions: what is left of the time is the second one's.
     local client = self._client

@@ -36,7 +36,7 @@ end
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, move (rename, copy),
---       delete, call (all that talk to Redis), lock, raw (redis), transaction,
+--       delete, get, update, call (all that talk to Redis), lock, raw (redis), transaction,
 --       scan, keys, sweep (deleteByPattern), flush
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
@@ -90,6 +90,10 @@ local DECLARED = {
 
     -- Other keys.
     { "nx", "boolean", false, at = "move" },
+
+    -- Versions.
+    { "version", "boolean", false, at = "get" },
+    { "retries", "integer", 100, at = "update", min = 0, max = 1000000 },
 
     -- Deletes.
     { "soft", "boolean", false, at = "delete" },
@@ -165,6 +169,8 @@ local ACCEPTED = {
     count = { "count", "call" },
     move = { "move", "call" },
     delete = { "delete", "call" },
+    get = { "get", "read", "look", "call" },
+    update = { "update", "write", "call" },
     call = { "call" },
     scan = { "scan", "call" },
     keys = { "keys", "call" },

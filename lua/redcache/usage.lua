@@ -19,6 +19,9 @@ local ARGUMENTS = {
         touch = "key, ttl, opts", expire = "key, ttl, opts", expireAt = "key, at, opts",
         persist = "key, opts",
         rename = "from, to, opts", copy = "from, to, opts",
+        add = "key, value, ttl, opts", replace = "key, value, ttl, opts",
+        cas = "key, version, value, ttl, opts", getSet = "key, value, ttl, opts",
+        getDelete = "key, opts", update = "key, fn, ttl, opts",
         touchMulti = "keys, ttl, opts", expireMulti = "keys, ttl, opts",
         incr = "key, n, opts", decr = "key, n, opts", incrFloat = "key, n, opts",
         wrap = "name, fn, opts", session = "opts",
@@ -87,12 +90,12 @@ end
 
 local function guarded(class, field, method, fn)
     -- No method takes more. A tail call: what fn raises at its caller's line is raised there.
-    return function(self, a, b, c, d)
+    return function(self, a, b, c, d, e)
         local message = usage.fault(self, class, field, method)
         if message then
             error(message, 2)
         end
-        return fn(self, a, b, c, d)
+        return fn(self, a, b, c, d, e)
     end
 end
 

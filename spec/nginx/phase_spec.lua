@@ -125,13 +125,14 @@ for _, driver in ipairs({ "loop", "thread" }) do
             assert.equal(0, redis:call("EXISTS", "p:missing:" .. phase))
             clock.wait_until(function()
                 for _, name in ipairs({ "touch", "expire", "expireAt", "touchMulti",
-                    "expireMulti" }) do
+                    "expireMulti", "replace", "cas", "getSet" }) do
                     local left = redis:call("PTTL", "p:" .. name .. ":" .. phase)
                     if left < 800000 or left > 900000 then return false end
                 end
                 return redis:call("PTTL", "p:persist:" .. phase) == -1
-                    and redis:call("EXISTS", "p:rename:" .. phase, "p:soft:" .. phase,
-                        "p:softs:" .. phase) == 0
+                    and redis:call("EXISTS", "p:add:" .. phase) == 1
+                    and redis:call("EXISTS", "p:getDelete:" .. phase, "p:rename:" .. phase,
+                        "p:soft:" .. phase, "p:softs:" .. phase) == 0
                     and redis:call("EXISTS", "p:renamed:" .. phase, "p:copied:" .. phase) == 2
                     and redis:call("GET", "p:incr:" .. phase) == "5"
                     and redis:call("GET", "p:decr:" .. phase) == "-2"

@@ -83,6 +83,49 @@ describe("a connection that breaks", function()
             assert.is_true(within(0.5, cache.set, cache, "n", "w"))
         end)
 
+        it(when .. " a script that may not be repeated is executed leaves that unknown", function()
+            local _, _, _, version = cache:get("k", { version = true })
+            cache:incr("n")
+            cache:copy("k", "from")
+            for _, call in ipairs({
+                { "n", "2", function() return cache:incr("n") end },
+                { "added", true, function() return cache:add("added", 1) end },
+                { "k", true, function() return cache:cas("k", version, 1) end },
+                { "k", true, function() return cache:replace("k", 2) end },
+                { "k", true, function() return cache:getSet("k", 3) end },
+                { "k", false, function() return cache:getDelete("k") end },
+                { "copied", true, function() return cache:copy("from", "copied") end },
+                { "renamed", true, function() return cache:rename("from", "renamed") end },
+            }) do
+                local key, after, act = "app:" .. call[1], call[2], call[3]
+                local before = redis:call("GET", key)
+                line:rule({ command = "evalsha", cut = when, times = 1 })
+                local ok, err = within(0.5, act)
+                assert.same({ nil, "outcomeUnknown" }, { ok, err and err.code })
+                local now = redis:call("GET", key)
+                if when == "before" then
+                    assert.equal(before, now)
+                elseif type(after) == "string" then
+                    assert.equal(after, now)
+                else
+                    assert.is_true(now ~= before and (now ~= nil) == after, key)
+                end
+            end
+        end)
+
+        it(when .. " a life is changed or a key softly deleted is not noticed", function()
+            cache:set("k", "v", 10, { grace = 100 })
+            assert.is_true(cache:touch("k", 20) and cache:delete("none", { soft = true }) == false)
+            line:rule({ command = "evalsha", cut = when, times = 1 })
+            assert.is_true(within(0.5, cache.expire, cache, "k", 60))
+            line:rule({ command = "evalsha", cut = when, times = 1 })
+            assert.same({ k = true }, (within(0.5, cache.touchMulti, cache, { k = 90 })))
+            line:rule({ command = "evalsha", cut = when, times = 1 })
+            assert.is_true(within(0.5, cache.delete, cache, "k", { soft = true }))
+            local left = redis:call("PTTL", "app:k")
+            assert.is_true(left > 0 and left <= 100000, left)
+        end)
+
         it(when .. " lease or publish is executed does not run the loader twice", function()
             local runs = 0
             for round, skip in ipairs({ 0, 1, 0, 1 }) do

@@ -5,6 +5,7 @@
 
 local api_cases = require("spec.support.api_cases")
 local clock = require("spec.support.clock")
+local herd = require("spec.support.herd")
 local redcache = require("redcache")
 local resp = require("spec.support.resp")
 local server = require("spec.support.server")
@@ -12,7 +13,7 @@ local store_server = require("spec.support.store_server")
 
 local CALLS = tonumber(os.getenv("REDCACHE_KEYS_CALLS")) or 2000
 local SEED = tonumber(os.getenv("REDCACHE_KEYS_SEED")) or os.time() % 1000000
-local GROUPS = { "lives", "moves", "softs", "counters", "many" }
+local GROUPS = { "lives", "moves", "softs", "swaps", "counters", "many" }
 
 local redis, store
 
@@ -54,7 +55,7 @@ local function pick(list) return list[math.random(#list)] end
 -- What a call has answered, as text.
 local function told(...)
     local parts = {}
-    for i = 1, select("#", ...) do
+    for i = 1, math.min(select("#", ...), 3) do -- the fourth is a version
         local part = select(i, ...)
         if type(part) == "table" and part.code then
             part = part.code .. " " .. tostring(part.value) -- texts differ between versions
@@ -81,6 +82,14 @@ local MADE = {
     rename = function() return pick(KEYS), pick(KEYS), pick({ {}, { nx = true } }) end,
     copy = function() return pick(KEYS), pick(KEYS), pick({ {}, { nx = true } }) end,
     deleteMulti = function() return { pick(KEYS), pick(KEYS) }, { soft = true } end,
+    add = function() return pick(KEYS), pick({ 1, "w" }), pick({ 30, redcache.FOREVER }) end,
+    replace = function() return pick(KEYS), pick({ 2, "x" }), 30 end,
+    getSet = function() return pick(KEYS), pick({ 3, "y" }), 30 end,
+    getDelete = function() return pick(KEYS) end,
+    cas = function() return pick(KEYS), "12345678", 4, 30 end,
+    update = function()
+        return pick(KEYS), function(value) return type(value) == "number" and value + 1 or 0 end
+    end,
     incr = function() return pick(KEYS), pick({ 1, -3 }), { max = 9 } end,
     get = function() return pick(KEYS) end,
     delete = function() return pick(KEYS), pick({ {}, { soft = true } }) end,
@@ -139,5 +148,29 @@ describe("calls made up from a seed", function()
             side.cache:close()
             side.client:close()
         end
+    end)
+end)
+
+describe("update", function()
+    it("loses no change of several processes", function()
+        local count, updates = 4, 200
+        local workers = herd.start({
+            count = count, timeout = 60,
+            params = function() return { url = redis:url(), updates = updates } end,
+            main = function(one)
+                local cache = require("redcache").new({ url = one.params.url, namespace = "app" })
+                one:ready()
+                for _ = 1, one.params.updates do
+                    assert(cache:update("n", function(old) return (old or 0) + 1 end, 60,
+                        { retries = 10000 }))
+                end
+                cache:close()
+                return true
+            end,
+        })
+        workers:join()
+        local cache = redcache.new({ url = redis:url(), namespace = "app", near = false })
+        assert.equal(count * updates, (cache:get("n")))
+        cache:close()
     end)
 end)

@@ -39,6 +39,12 @@ local CACHE = {
     persist = function(o) return o:persist("k") end,
     touchMulti = function(o) return errors_of(o:touchMulti({ "k" })) end,
     expireMulti = function(o) return errors_of(o:expireMulti({ k = 60 })) end,
+    add = function(o) return o:add("k", 1) end,
+    replace = function(o) return o:replace("k", 1) end,
+    cas = function(o) return o:cas("k", "12345678", 1) end,
+    getSet = function(o) return o:getSet("k", 1) end,
+    getDelete = function(o) return o:getDelete("k") end,
+    update = function(o) return o:update("k", unused) end,
     rename = function(o) return o:rename("k", "to") end,
     copy = function(o) return o:copy("k", "to") end,
     incr = function(o) return o:incr("n") end,
@@ -113,6 +119,7 @@ local OTHERS = {
         for i = 1, 200 do keys[i] = "k" .. i end
         return errors_of(o:getMulti(keys))
     end,
+    ["get, version"] = function(o) return o:get("k", { version = true }) end,
     ["delete, soft"] = function(o) return o:delete("k", { soft = true }) end,
     ["deleteMulti, soft"] = function(o) return o:deleteMulti({ "k" }, { soft = true }) end,
     ["exists of many"] = function(o) return o:exists({ "k", "absent" }) end,

@@ -32,6 +32,8 @@ local function classes()
     local whole = {
         exists = { "k" }, ttl = { "k" }, touch = { "k" }, expire = { "k", 60 },
         expireAt = { "k", 60 }, persist = { "k" },
+        add = { "k", 1 }, replace = { "k", 1 }, cas = { "k", "12345678", 1 },
+        getSet = { "k", 1 }, getDelete = { "k" }, update = { "k", fn },
         rename = { "k", "to" }, copy = { "k", "to" },
         rememberMulti = { { "k" }, 60, fn }, lockMulti = { { "l" } },
         touchMulti = { { "k" } }, expireMulti = { { k = 60 } },
