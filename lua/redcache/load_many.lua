@@ -31,6 +31,8 @@ local load_many = {}
 ---@field settings table of the call
 ---@field ttl any number, FOREVER, table or function
 ---@field fn function
+---@field action string
+---@field method string
 ---@field slots table<string, redcache.Slot> of keys that are not settled
 ---@field marks table<string, table> of keys that are loaded without a slot
 ---@field values table<string, any>
@@ -42,10 +44,13 @@ local load_many = {}
 ---@field reloaded table<string, integer> how often a key's value could not be stored
 
 ---The work of one call.
+---@param action string for errors
+---@param method string of the cache
 ---@return redcache.ManyLoads
-function load_many.new(cache, settings, ttl, fn)
+function load_many.new(cache, settings, ttl, fn, action, method)
     return {
-        cache = cache, settings = settings, ttl = ttl, fn = fn, slots = {}, marks = {},
+        cache = cache, settings = settings, ttl = ttl, fn = fn, action = action, method = method,
+        slots = {}, marks = {},
         values = {}, failed = {}, negatives = {}, flags = {}, reloaded = {},
     }
 end
@@ -117,6 +122,25 @@ function load_many.take(work, key, action)
         cache._scheduler.guard(cache._client, work, drop)
     end
     return slot, err
+end
+
+---The keys whose ttl can be used; the others get their errors. A function is asked when there is a
+---value.
+---@return string[] list
+function load_many.with_ttl(work, list)
+    if type(work.ttl) == "function" then
+        return list
+    end
+    local rest = {}
+    for i = 1, #list do
+        local _, err = many.life(work.cache, list[i], work.ttl, nil, work.action, work.method)
+        if err then
+            fail(work, list[i], err)
+        else
+            rest[#rest + 1] = list[i]
+        end
+    end
+    return rest
 end
 
 ---Starts what begin(slot, key) says in a slot of each key, in one step; what was not started has
@@ -204,8 +228,10 @@ local function run_loader(work, keys, ctx)
     return map, failures or {}, ttls
 end
 
--- `loaded`: what run_loader has said. As load.entry().
-local function entry_of(work, loaded, key, old)
+---What is to be stored for a key, as load.entry() says it.
+---@param loaded table of run()
+---@param old table|nil of load.stale()
+function load_many.entry_of(work, loaded, key, old)
     local settings = work.settings
     local value, chosen, cause = loaded.map[key], loaded.ttls[key], loaded.failures[key]
     if cause == nil and value == nil then
@@ -217,7 +243,7 @@ local function entry_of(work, loaded, key, old)
     local life
     if chosen == nil and value ~= nil then
         local ok, one, err = xpcall(many.life, load.trace, work.cache, key, work.ttl, value,
-            "load", "rememberMulti")
+            work.action, work.method)
         if not ok then
             return nil, load.failure(key, one.cause or one, one.traceback)
         elseif err then
@@ -240,7 +266,8 @@ local function begin_prime(work, extras, held)
     local cache, settings = work.cache, work.settings
     local client, slot, status = cache._client, nil, 0
     for key, value in pairs(extras) do
-        local told, life = pcall(many.life, cache, key, work.ttl, value, "load", "rememberMulti")
+        local told, life = pcall(many.life, cache, key, work.ttl, value, work.action,
+            work.method)
         local good, ok, bytes = pcall(entry.encode, settings, value)
         if told and life and good and ok and #bytes <= client.max_value
             and #key <= client.max_key - #cache._prefix then
@@ -268,8 +295,9 @@ local function begin_prime(work, extras, held)
     return slot
 end
 
--- Values of keys that are none of the call's.
-local function extras_of(work, loaded, keys)
+---Counts the values of keys that are none of these.
+---@return table<string, any> extras those to be stored all the same
+function load_many.count_extras(work, loaded, keys)
     local asked, extras, count = {}, {}, 0
     for i = 1, #keys do
         asked[keys[i]] = true
@@ -287,8 +315,9 @@ local function extras_of(work, loaded, keys)
     return work.settings.prime and extras or {}
 end
 
--- Runs the loader. What it said, and how long it took in seconds.
-local function run(work, keys, ctx)
+---Runs the loader.
+---@return table loaded what it said (map, failures, ttls, rest), and how long it took in seconds
+function load_many.run(work, keys, ctx)
     local client = work.cache._client
     local began = core_clock.now(client)
     local loaded = {}
@@ -307,7 +336,7 @@ local function begin_ends(work, loaded, keys, olds, held)
         local key = keys[i]
         local slot, one = work.slots[key], {}
         one.kind, one.codec, one.bytes, one.life, one.value =
-            entry_of(work, loaded, key, olds[key])
+            load_many.entry_of(work, loaded, key, olds[key])
         one.degraded = band(slot.result.flags, constants.DEGRADED) ~= 0
         core_slot.hold(slot)
         if one.kind == nil then
@@ -368,10 +397,10 @@ function load_many.lead(work, keys, later)
             ctx.stale[key] = { value = old.value, age = old.age, version = old.version }
         end
     end
-    local loaded = run(work, keys, ctx)
+    local loaded = load_many.run(work, keys, ctx)
     local held = {}
     local ends = begin_ends(work, loaded, keys, olds, held)
-    local primes = begin_prime(work, extras_of(work, loaded, keys), held)
+    local primes = begin_prime(work, load_many.count_extras(work, loaded, keys), held)
     core_slot.start_held(held)
     for i = 1, #keys do
         local key = keys[i]
@@ -396,11 +425,11 @@ end
 ---@param keys string[]
 function load_many.alone(work, keys)
     local counters = work.cache._counters
-    local loaded = run(work, keys, { notModified = load.NOT_MODIFIED, stale = {} })
-    extras_of(work, loaded, keys)
+    local loaded = load_many.run(work, keys, { notModified = load.NOT_MODIFIED, stale = {} })
+    load_many.count_extras(work, loaded, keys)
     for i = 1, #keys do
         local key = keys[i]
-        local kind, err, _, _, value = entry_of(work, loaded, key, nil)
+        local kind, err, _, _, value = load_many.entry_of(work, loaded, key, nil)
         load_many.finish(work, key)
         if kind == nil then
             counters.loadErrors = counters.loadErrors + 1

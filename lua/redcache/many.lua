@@ -95,6 +95,23 @@ function many.ttl_fault(map, ttl, method)
     end
 end
 
+---What is wrong with the arguments of a call that loads many keys.
+---@return string|nil message for error()
+function many.load_fault(self, keys, ttl, fn, method)
+    local fault = usage.fault(self, "cache", "_client", method) or many.list_fault(keys, method)
+    if fault then
+        return fault
+    elseif type(fn) ~= "function" then
+        return errors.argument("fn", method, "function", fn)
+    elseif type(ttl) == "table" and ttl ~= options.FOREVER then
+        local names = {}
+        for i = 1, #keys do
+            names[keys[i]] = true
+        end
+        return many.ttl_fault(names, ttl, method)
+    end
+end
+
 ---The deadline of a call that takes more than one write, or nil.
 ---@param own table|nil options of the call
 ---@param count integer

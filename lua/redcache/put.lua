@@ -19,10 +19,13 @@ local is_ttl = options.is_ttl
 local bor = bit.bor
 local PUT_FLAGS = bor(constants.PUT, constants.STRICT)
 
-local put = {}
+---What a put asks for beside the flags of its settings.
+local put = { FLAGS = PUT_FLAGS }
 
--- The error of a put whose write lease is gone.
-local function put_lost(key, settings, took)
+---The error of a put whose write lease is gone.
+---@param took number seconds of the user's function
+---@return redcache.Error
+function put.lost(key, settings, took)
     if not settings.renew and took >= settings.leaseTtl then
         return errors.new("leaseLost", "put", key, "the loader outlived its lease")
     end
@@ -60,7 +63,7 @@ local function write(cache, slot, ttl, fn, settings)
     if status ~= 0 then
         return nil, core_slot.failure(slot, status, "put", slot.key)
     elseif slot.result.outcome ~= constants.STORED then
-        return nil, put_lost(slot.key, settings, took)
+        return nil, put.lost(slot.key, settings, took)
     end
     return value
 end

@@ -19,9 +19,7 @@ local load = require("redcache.load")
 local load_many = require("redcache.load_many")
 local many = require("redcache.many")
 local near = require("redcache.near")
-local options = require("redcache.options")
 local remember = require("redcache.remember")
-local usage = require("redcache.usage")
 
 local band, bor = bit.band, bit.bor
 local fail, finish, set = load_many.fail, load_many.finish, load_many.set
@@ -347,25 +345,8 @@ local function look_near(work, list)
     return rest
 end
 
--- Takes the keys out whose ttl cannot be used. A function is asked when there is a value.
-local function check_ttls(work, list)
-    if type(work.ttl) == "function" then
-        return list
-    end
-    local rest = {}
-    for i = 1, #list do
-        local _, err = many.life(work.cache, list[i], work.ttl, nil, "load", "rememberMulti")
-        if err then
-            fail(work, list[i], err)
-        else
-            rest[#rest + 1] = list[i]
-        end
-    end
-    return rest
-end
-
 local function ask(work, list)
-    list = look_near(work, check_ttls(work, list))
+    list = look_near(work, load_many.with_ttl(work, list))
     if #list == 0 then
         return
     elseif not work.cache._scheduler.can_wait() then
@@ -382,23 +363,6 @@ local function ask(work, list)
         work.missed, work.leased, work.late, work.alone, work.old = 0, {}, {}, {}, {}
         load_many.guarded(work, settle, part)
     end
-end
-
--- What is wrong with the arguments, as the text of an error.
-local function fault_of(self, keys, ttl, fn)
-    local fault = many.list_fault(keys, "rememberMulti")
-    if fault then
-        return fault
-    elseif type(fn) ~= "function" then
-        return errors.argument("fn", "rememberMulti", "function", fn)
-    elseif type(ttl) == "table" and ttl ~= options.FOREVER then
-        local names = {}
-        for i = 1, #keys do
-            names[keys[i]] = true
-        end
-        return many.ttl_fault(names, ttl, "rememberMulti")
-    end
-    return usage.fault(self, "cache", "_client", "rememberMulti")
 end
 
 ---The values of many keys: from the near cache, from Redis, or made by `fn`, each key once for
@@ -428,15 +392,14 @@ end
 ---@return table<string, true> negatives keys that are remembered as "no such thing"
 ---@return table<string, string> flags by key: "stale", "unstored", "degraded" as Cache:remember
 function remember_many.rememberMulti(self, keys, ttl, fn, opts)
-    local fault = fault_of(self, keys, ttl, fn)
-    local settings = self._settings
+    local settings, fault = self._settings, many.load_fault(self, keys, ttl, fn, "rememberMulti")
     if not fault and opts ~= nil then
         settings, fault = remember.settings(self, opts, "loadMany", "rememberMulti")
     end
     if fault then
         error(fault, 2)
     end
-    local work = load_many.new(self, settings, ttl, fn)
+    local work = load_many.new(self, settings, ttl, fn, "load", "rememberMulti")
     work.waited, work.replaces, work.replaced = 0, {}, {}
     ask(work, (many.distinct(self, keys, work.failed, "load")))
     return work.values, work.failed, work.negatives, work.flags

@@ -15,6 +15,7 @@ local ARGUMENTS = {
         setMulti = "map, ttl, opts", deleteMulti = "keys, opts", lock = "name, opts",
         rememberMulti = "keys, ttl, fn, opts",
         lockMulti = "names, opts",
+        putMulti = "keys, ttl, fn, opts",
         tryLock = "name, opts", withLock = "name, opts, fn", namespace = "name, opts",
         touch = "key, ttl, opts", expire = "key, ttl, opts", expireAt = "key, at, opts",
         persist = "key, opts",
