@@ -65,11 +65,11 @@ local redcache = {
 ---namespace ("" no prefix; else keys begin with it and ":": docs/keys.md), group (""),
 ---connectTimeout (1), commandTimeout (0.5),
 ---maxValue (8 MiB), maxKey (65536 bytes), maxQueue (65536 requests), maxLent (16: connections
----that are lent to one caller each, for raw commands that wait and for WATCH), degradedTtl (1: how
----long a value loaded while Redis is away is shared in the process), spin (true: poll for a moment
----before sleeping), scheduler (outside of nginx "blocking": a call that waits stops its Lua state;
----in nginx "resty"; "coroutine" under redcache.run, "luv", "cqueues", "copas": there, as with
----"resty", a call that waits stops its coroutine only), driver ("loop";
+---that are lent to one caller each, for raw commands that wait, WATCH and subscriptions),
+---degradedTtl (1: how long a value loaded while Redis is away is shared in the process), spin
+---(true: poll for a moment before sleeping), scheduler (outside of nginx "blocking": a call that
+---waits stops its Lua state; in nginx "resty"; "coroutine" under redcache.run, "luv", "cqueues",
+---"copas": there, as with "resty", a call that waits stops its coroutine only), driver ("loop";
 ---for "resty" also "thread": a thread renews leases while a loader blocks the worker).
 ---
 ---Without a server: memory://, or memory://NAME for a store of that name (letters, digits and ._-),

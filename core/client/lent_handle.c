@@ -60,6 +60,7 @@ rc_lent *rc_lent_new(rc_client *client)
     if (handle == NULL)
         return NULL;
     handle->lent.on_submit = on_submit;
+    rc_reply_init(&handle->lent.inbox);
     rc_buf_init(&handle->named);
     handle->client = client;
     rc_client_count_user(client, 1);
@@ -71,6 +72,8 @@ static void forget(struct rc_lent_handle *handle)
 {
     handle->lent.spare = NULL;
     handle->lent.cause[0] = '\0';
+    handle->lent.listener = NULL;
+    rc_lent_deinit(&handle->lent);
     handle->in_multi = false;
     rc_buf_clear(&handle->named);
 }
@@ -95,6 +98,7 @@ void rc_lent_free(rc_lent *lent)
     struct rc_lent_handle *handle = handle_of(lent);
     struct rc_client *client = handle->client;
     rc_lent_return(lent);
+    rc_lent_deinit(lent);
     rc_buf_deinit(&handle->named);
     free(handle);
     rc_client_count_user(client, -1);
@@ -132,4 +136,16 @@ int rc_lent_begin(rc_lent *lent, rc_op *op)
     op->ask.lent = lent;
     rc_sharing_init(&op->ask.sharing, true, handle->in_multi);
     return 0;
+}
+
+int rc_lent_listen(rc_lent *lent, rc_op *op)
+{
+    struct rc_lent_handle *handle = handle_of(lent);
+    if (!is_ours(handle))
+        return handle->used ? RC_ERR_FORKED : RC_ERR_ARGUMENT;
+    int error = rc_operation_ready(op, RC_OP_LISTEN);
+    if (error != 0)
+        return error;
+    op->ask.lent = lent;
+    return rc_operation_submit(op);
 }

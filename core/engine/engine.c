@@ -839,6 +839,11 @@ static void start_lent(struct rc_engine *engine, struct rc_op *op)
     rc_lends_send(&engine->lends, op);
 }
 
+static void start_listen(struct rc_engine *engine, struct rc_op *op)
+{
+    rc_lends_listen(&engine->lends, op);
+}
+
 static void leave_lent(struct rc_engine *engine, struct rc_op *op)
 {
     rc_lends_leave(&engine->lends, op);
@@ -860,6 +865,7 @@ static const struct kind kinds[RC_OP_KINDS] = {
                     .leave = leave_lent,
                     .writes = NAMED_KEYS,
                     .effect = WRITES},
+    [RC_OP_LISTEN] = {.start = start_listen, .leave = leave_lent},
     [RC_OP_BARRIER] = {.start = start_barrier},
     [RC_OP_LOAD] = {.start = start_load,
                     .leave = leave_load,

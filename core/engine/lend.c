@@ -8,8 +8,9 @@
 #include "engine/call.h"
 
 enum {
-    IDLE_US = 30 * 1000 * 1000, /* nobody has wanted it for so long: it is closed */
-    FRESH_US = 1000 * 1000      /* an idle one that was heard of later than that is not asked */
+    IDLE_US = 30 * 1000 * 1000,    /* nobody has wanted it for so long: it is closed */
+    INBOX_BYTES = 8 * 1024 * 1024, /* of messages that nobody asks for; then they are missed */
+    FRESH_US = 1000 * 1000         /* an idle one that was heard of later than that is not asked */
 };
 
 struct rc_spare {
@@ -27,6 +28,13 @@ static struct rc_spare *spare_of(struct rc_link *link)
     return RC_CONTAINER(link, struct rc_spare, link);
 }
 
+static void fail_without(struct rc_context *context, struct rc_op *op)
+{
+    const char *cause = op->ask.lent->cause;
+    rc_context_fail(context, op, cause[0] != '\0' ? RC_ERR_LOST : RC_ERR_ARGUMENT,
+                    cause[0] != '\0' ? cause : "no connection is lent");
+}
+
 /* The timer's work is to be done in this turn, but not from inside a `done`. */
 static void hurry(struct rc_lends *lends)
 {
@@ -39,6 +47,101 @@ static void move(struct rc_spare *spare, struct rc_list *list)
     rc_list_prepend(list, &spare->place);
 }
 
+/* ---- messages -------------------------------------------------------------------------------- */
+
+void rc_lent_deinit(struct rc_lent *lent)
+{
+    rc_reply_deinit(&lent->inbox);
+    lent->missed = 0;
+}
+
+static void lose_listener(struct rc_lends *lends, struct rc_lent *lent)
+{
+    struct rc_op *op = lent->listener;
+    if (op == NULL)
+        return;
+    lent->listener = NULL;
+    rc_context_clear_timer(lends->context, &op->run.deadline);
+    rc_context_fail(lends->context, op, RC_ERR_LOST, lent->cause);
+}
+
+/* The op gets all that is there. */
+static void hand_over(struct rc_lends *lends, struct rc_lent *lent, struct rc_op *op)
+{
+    rc_reply_swap(&op->reply, &lent->inbox);
+    rc_reply_clear(&lent->inbox);
+    rc_reply_resolve(&op->reply);
+    op->result.outcome = RC_DONE;
+    op->result.nodes = op->reply.count;
+    op->result.number = (int64_t)lent->missed;
+    lent->missed = 0;
+    rc_context_finish(lends->context, op);
+}
+
+static bool is_message(const struct rc_reply *push)
+{
+    return push->count > 1 && (rc_reply_is_text(&push->nodes[1], "message") ||
+                               rc_reply_is_text(&push->nodes[1], "pmessage"));
+}
+
+/* False: there is no room for it, or no memory. */
+static bool keep_message(struct rc_reply *inbox, const struct rc_reply *push)
+{
+    uint32_t count = inbox->count;
+    size_t len = rc_buf_len(&inbox->arena);
+    size_t bytes = len + rc_buf_len(&push->arena) + (count + push->count) * sizeof(rc_node);
+    if (count > 0 && bytes > INBOX_BYTES)
+        return false;
+    if (rc_reply_append(inbox, push, 0, push->count) == 0)
+        return true;
+    inbox->count = count; /* bytes that no node names do no harm */
+    return false;
+}
+
+/* Behind messages that were missed nothing is kept: the gap stands where they would have been. */
+static void on_spare_push(struct rc_link *link, const struct rc_reply *push)
+{
+    struct rc_spare *spare = spare_of(link);
+    struct rc_lent *lent = spare->lent;
+    if (lent == NULL || !is_message(push))
+        return;
+    if (lent->missed > 0 || !keep_message(&lent->inbox, push))
+        lent->missed++;
+    struct rc_op *op = lent->listener;
+    if (op == NULL)
+        return;
+    lent->listener = NULL;
+    rc_context_clear_timer(spare->lends->context, &op->run.deadline);
+    hand_over(spare->lends, lent, op);
+}
+
+static void on_listened_long(void *argument, struct rc_timer *timer)
+{
+    struct rc_op *op = RC_CONTAINER(timer, struct rc_op, run.deadline);
+    op->ask.lent->listener = NULL;
+    rc_context_fail(argument, op, RC_ERR_TIMEOUT, NULL);
+}
+
+void rc_lends_listen(struct rc_lends *lends, struct rc_op *op)
+{
+    struct rc_context *context = lends->context;
+    struct rc_lent *lent = op->ask.lent;
+    if (lent->listener != NULL) {
+        rc_context_fail(context, op, RC_ERR_ARGUMENT, "somebody listens already");
+    } else if (lent->inbox.count > 0 || lent->missed > 0) {
+        hand_over(lends, lent, op);
+    } else if (lent->spare == NULL) {
+        fail_without(context, op);
+    } else {
+        lent->listener = op;
+        op->run.deadline.fire = on_listened_long;
+        rc_context_set_timer(context, &op->run.deadline,
+                             rc_context_after_ms(context, rc_call_timeout_ms(context, op)));
+    }
+}
+
+/* ---- whose it is ----------------------------------------------------------------------------- */
+
 static void take_from_caller(struct rc_spare *spare, const char *cause)
 {
     struct rc_lent *lent = spare->lent;
@@ -49,6 +152,7 @@ static void take_from_caller(struct rc_spare *spare, const char *cause)
     spare->lent = NULL;
     spare->link.is_lent = false;
     spare->lends->lent--;
+    lose_listener(spare->lends, lent);
 }
 
 /* It is of no use any more, to nobody. */
@@ -134,6 +238,7 @@ static struct rc_spare *open_spare(struct rc_lends *lends, struct rc_server_node
     rc_list_init(&spare->place);
     spare->link.on_down = on_spare_down;
     spare->link.on_gone = on_spare_gone;
+    spare->link.on_push = on_spare_push;
     if (rc_topology_add(lends->topology, &spare->link) != 0) {
         rc_link_deinit(&spare->link);
         free(spare);
@@ -241,6 +346,8 @@ void rc_lends_borrow(struct rc_lends *lends, struct rc_op *op)
         return;
     }
     lent->cause[0] = '\0';
+    rc_reply_clear(&lent->inbox);
+    lent->missed = 0;
     op->run.answer_by_us = rc_context_after_ms(context, rc_call_timeout_ms(context, op));
     if (rc_list_is_empty(&lends->waiting) && serve(lends, op))
         return;
@@ -277,8 +384,7 @@ void rc_lends_send(struct rc_lends *lends, struct rc_op *op)
     struct rc_context *context = lends->context;
     const struct rc_lent *lent = op->ask.lent;
     if (lent->spare == NULL) {
-        rc_context_fail(context, op, lent->cause[0] != '\0' ? RC_ERR_LOST : RC_ERR_ARGUMENT,
-                        lent->cause[0] != '\0' ? lent->cause : "no connection is lent");
+        fail_without(context, op);
         return;
     }
     struct rc_req *req = rc_req_take(context);
@@ -302,6 +408,8 @@ void rc_lends_leave(struct rc_lends *lends, struct rc_op *op)
     struct rc_lent *lent = op->ask.lent;
     if (op->ask.kind == RC_OP_LENT && lent->spare != NULL)
         end(lent->spare, "a command on it was given up");
+    if (lent->listener == op)
+        lent->listener = NULL;
     RC_LIST_EACH(place, following, &lends->busy) {
         struct rc_spare *spare = RC_CONTAINER(place, struct rc_spare, place);
         if (spare->borrower == op)

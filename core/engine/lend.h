@@ -5,14 +5,15 @@
  *          options.max_lent of them; beyond that callers wait for one that comes back. What is
  *          given back clean is reset (rc_link_clean) and may be lent again. What may still hold an
  *          answer or a state of its caller is closed: a command on it has timed out or was
- *          cancelled, or the connection broke. Idle ones are closed after a while.
+ *          cancelled, or the connection broke. Idle ones are closed after a while. Messages that
+ *          come over one wait in its handle until they are asked for.
  * Threads: the engine's owner.
  * Memory:  owns the links; a handle (struct rc_lent) is its caller's, who gives back before it
  *          goes.
  * Errors:  through the ops: those of rc_link_send; RC_ERR_OVERLOAD where all are lent and the time
  *          is over; RC_ERR_LOST, and why, where the handle's connection is gone; RC_ERR_ARGUMENT
  *          where it has none, or has one and asks for another.
- * Not:     does not judge commands (sharing.h), and passes no messages on.
+ * Not:     does not judge commands (sharing.h), and subscribes to nothing by itself.
  */
 #ifndef RC_LEND_H
 #define RC_LEND_H
@@ -31,7 +32,13 @@ struct rc_lent {
     /* Engine only. */
     struct rc_spare *spare;   /* the connection; NULL: none */
     char cause[RC_TEXT_SIZE]; /* why it is gone; "" it is not, or was given back */
+    struct rc_op *listener;   /* waits for a message; NULL: nobody */
+    struct rc_reply inbox;    /* messages that nobody has asked for yet, not resolved */
+    uint64_t missed;          /* those that found no room behind them */
 };
+
+/* Its messages; it has no connection. It may be used again. */
+void rc_lent_deinit(struct rc_lent *lent);
 
 struct rc_lends {
     /* Fixed after init. */
@@ -56,7 +63,10 @@ void rc_lends_deinit(struct rc_lends *lends); /* after the links' shutdown */
 void rc_lends_borrow(struct rc_lends *lends, struct rc_op *op);
 /* RC_OP_LENT: the op's commands go over the handle's connection. */
 void rc_lends_send(struct rc_lends *lends, struct rc_op *op);
-/* Either goes away before its time. */
+/* RC_OP_LISTEN: ends with all messages that have come over the handle's connection, or with the
+   next one. What the connection has brought before it broke is told first. */
+void rc_lends_listen(struct rc_lends *lends, struct rc_op *op);
+/* Any of these goes away before its time. */
 void rc_lends_leave(struct rc_lends *lends, struct rc_op *op);
 /* The caller gives back what it has, if it has anything; no op of the handle is running. */
 void rc_lends_return(struct rc_lends *lends, struct rc_lent *lent);

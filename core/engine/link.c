@@ -891,6 +891,36 @@ static void read_answer(struct rc_link *link)
     rc_reply_clear(reply);
 }
 
+static bool is_confirmed(const rc_node *kind)
+{
+    static const char *const kinds[] = {"subscribe", "unsubscribe", "psubscribe", "punsubscribe"};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (rc_reply_is_text(kind, kinds[i]))
+            return true;
+    }
+    return false;
+}
+
+/* Over a lent connection SUBSCRIBE and its like are answered by pushes, one for each name: such a
+   push stands in the line of answers. */
+static bool is_answer(const struct rc_link *link)
+{
+    const struct rc_reply *push = &link->resp.push;
+    return link->is_lent && link->state == RC_LINK_READY && push->count > 1 &&
+           is_confirmed(&push->nodes[1]) && !rc_list_is_empty(&link->in_flight);
+}
+
+/* False: no memory. */
+static bool take_push_as_answer(struct rc_link *link)
+{
+    const struct rc_reply *push = &link->resp.push;
+    link->received_us = link->context->now_us;
+    if (rc_reply_append(&link->resp.reply, push, 0, push->count) != 0)
+        return false;
+    read_answer(link);
+    return true;
+}
+
 /* What a TLS server says to bytes that are no TLS: an alert, or nothing at all. */
 static bool is_tls_alert(const struct rc_link *link, const char *bytes, size_t len)
 {
@@ -932,7 +962,10 @@ void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
             break;
         if (message == RC_MESSAGE_REPLY)
             link->received_us = link->context->now_us;
-        if (message == RC_MESSAGE_PUSH) {
+        if (message == RC_MESSAGE_PUSH && is_answer(link)) {
+            if (!take_push_as_answer(link))
+                error = RC_ERR_NOMEM;
+        } else if (message == RC_MESSAGE_PUSH) {
             link->context->stats.pushes++;
             link->on_push(link, &link->resp.push);
         } else if (link->state == RC_LINK_HANDSHAKE) {

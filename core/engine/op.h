@@ -33,6 +33,7 @@ enum rc_op_kind {
     RC_OP_COMMAND, /* any commands */
     RC_OP_BORROW,  /* a connection of one's own */
     RC_OP_LENT,    /* any commands, over that */
+    RC_OP_LISTEN,  /* the messages that have come over it */
     RC_OP_GET,     /* GET, with PTTL if asked */
     RC_OP_SET,
     RC_OP_DELETE,

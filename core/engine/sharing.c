@@ -15,6 +15,7 @@ enum sharing_next {
 enum where {
     LENT,    /* over a lent connection only */
     NOWHERE, /* over none */
+    LISTENS, /* over a lent one, one name each: one answer each */
     /* These say more with what follows. */
     CONTAINER,
     READS_STREAMS,
@@ -30,7 +31,8 @@ struct rc_sharing_rule {
 
 static const char WAITS[] = "waits, and would hold up all who share the connection";
 static const char KEEPS[] = "changes the connection for all who share it";
-static const char LISTENS[] = "is answered by messages, which no connection passes on yet";
+static const char STREAMS[] = "is answered by messages, which no connection passes on";
+static const char HEARS[] = "is followed by messages, which a shared connection does not pass on";
 static const char OURS[] = "is up to redcache alone, which sends it with each connection";
 static const char MUTES[] = "changes what is answered, and no answer would find its command";
 
@@ -49,23 +51,23 @@ static const struct rc_sharing_rule rules[] = {
     {"DISCARD", ENDS_MULTI, NULL},
     {"EXEC", ENDS_MULTI, NULL},
     {"HELLO", NOWHERE, OURS},
-    {"MONITOR", NOWHERE, LISTENS},
+    {"MONITOR", NOWHERE, STREAMS},
     {"MULTI", BEGINS_MULTI, NULL},
-    {"PSUBSCRIBE", NOWHERE, LISTENS},
-    {"PSYNC", NOWHERE, LISTENS},
-    {"PUNSUBSCRIBE", NOWHERE, LISTENS},
+    {"PSUBSCRIBE", LISTENS, HEARS},
+    {"PSYNC", NOWHERE, STREAMS},
+    {"PUNSUBSCRIBE", LISTENS, HEARS},
     {"QUIT", NOWHERE, OURS},
     {"READONLY", LENT, KEEPS},
     {"READWRITE", LENT, KEEPS},
-    {"REPLCONF", NOWHERE, LISTENS},
+    {"REPLCONF", NOWHERE, STREAMS},
     {"RESET", NOWHERE, OURS},
     {"SCRIPT", CONTAINER, NULL},
     {"SELECT", LENT, KEEPS},
-    {"SSUBSCRIBE", NOWHERE, LISTENS},
-    {"SUBSCRIBE", NOWHERE, LISTENS},
-    {"SUNSUBSCRIBE", NOWHERE, LISTENS},
-    {"SYNC", NOWHERE, LISTENS},
-    {"UNSUBSCRIBE", NOWHERE, LISTENS},
+    {"SSUBSCRIBE", NOWHERE, STREAMS},
+    {"SUBSCRIBE", LISTENS, HEARS},
+    {"SUNSUBSCRIBE", NOWHERE, STREAMS},
+    {"SYNC", NOWHERE, STREAMS},
+    {"UNSUBSCRIBE", LISTENS, HEARS},
     {"UNWATCH", LENT, KEEPS},
     {"WAIT", LENT, WAITS},
     {"WAITAOF", LENT, WAITS},
@@ -115,7 +117,7 @@ void rc_sharing_init(struct rc_sharing *sharing, bool is_lent, bool in_multi)
 
 static void break_rule(struct rc_sharing *sharing, const struct rc_sharing_rule *rule)
 {
-    bool is_free = sharing->is_lent && rule->where == LENT;
+    bool is_free = sharing->is_lent && (rule->where == LENT || rule->where == LISTENS);
     if (!is_free && sharing->broken == NULL)
         sharing->broken = rule;
 }
@@ -157,6 +159,11 @@ static void look_at_name(struct rc_sharing *sharing, const char *name, size_t le
     case NOWHERE: break_rule(sharing, rule); break;
     case CONTAINER: sharing->next = SUBCOMMAND; break;
     case READS_STREAMS: sharing->next = BLOCK; break;
+    case LISTENS:
+        break_rule(sharing, rule);
+        if (sharing->is_lent && (sharing->arguments != 2 || sharing->in_multi))
+            sharing->fault = "subscriptions go one by one, and not between MULTI and EXEC";
+        break;
     case BEGINS_MULTI: sharing->in_multi = true; break;
     case ENDS_MULTI: /* with arguments it is refused, and the transaction stays open */
         sharing->in_multi &= sharing->arguments != 1;
@@ -213,7 +220,7 @@ const char *rc_sharing_objection(const struct rc_sharing *sharing, char text[RC_
         fault = "a command has other arguments than were announced for it";
     if (fault != NULL)
         snprintf(text, RC_SHARING_TEXT, "%s", fault);
-    else if (rule != NULL && rule->where == LENT)
+    else if (rule != NULL && (rule->where == LENT || rule->where == LISTENS))
         snprintf(text, RC_SHARING_TEXT, "%s %s: it goes over a lent one (rc_lent_begin)",
                  rule->name, rule->reason);
     else if (rule != NULL)

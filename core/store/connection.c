@@ -7,7 +7,9 @@
 
 #include "base/mutant.h"
 #include "store/answer.h"
+#include "store/names.h"
 #include "store/session.h"
+#include "store/watch.h"
 
 static void do_ping(struct rc_call *call)
 {
@@ -39,6 +41,10 @@ static void do_reset(struct rc_call *call)
     session->database = 0;
     session->resp = call->resp = 2;
     rc_buf_clear(&session->name);
+    rc_names_clear(&session->channels);
+    rc_names_clear(&session->patterns);
+    rc_verb_end_multi(session);
+    rc_watch_forget(session);
     rc_answer_status(call, "RESET");
 }
 
@@ -333,8 +339,8 @@ static void do_client(struct rc_call *call)
 const struct rc_verb rc_connection_verbs[] = {
     {"PING", -1, 0, do_ping},
     {"ECHO", 2, RC_VERB_LOADING, do_echo},
-    {"QUIT", -1, RC_VERB_LOADING | RC_VERB_ANY_COUNT, do_quit},
-    {"RESET", 1, RC_VERB_LOADING, do_reset},
+    {"QUIT", -1, RC_VERB_LOADING | RC_VERB_ANY_COUNT | RC_VERB_AT_ONCE, do_quit},
+    {"RESET", 1, RC_VERB_LOADING | RC_VERB_AT_ONCE, do_reset},
     {"SELECT", 2, RC_VERB_LOADING, do_select},
     {"AUTH", -2, RC_VERB_LOADING, do_auth},
     {"HELLO", -1, RC_VERB_LOADING, do_hello},

@@ -7,6 +7,7 @@
 #include "redcache.h"
 #include "engine/entry.h"
 #include "store/tracking.h"
+#include "store/watch.h"
 
 /* Two allocations and a place in the table go with a key. */
 enum { KEY_EXTRA = 40 };
@@ -32,6 +33,7 @@ static void tell_change(struct rc_store *store, const struct rc_key *key, bool i
 {
     struct rc_text name = rc_key_name(key), value = rc_key_value(key);
     rc_tracking_tell(store, name);
+    rc_watch_tell(store, key->item.place, name);
     if (store->options.on_change == NULL)
         return;
     struct rc_store_change change = {key->item.place, name.bytes, name.len,
@@ -249,8 +251,10 @@ void rc_key_flush(struct rc_store *store, uint32_t database)
         struct rc_table_node *node = store->keys.buckets[i], *next;
         for (; node != NULL; node = next) {
             next = node->next;
-            if (place_of(node) == database || database == RC_STORE_DATABASES)
-                free_key(store, rc_key_of(node));
+            if (place_of(node) != database && database != RC_STORE_DATABASES)
+                continue;
+            rc_watch_tell(store, place_of(node), rc_key_name(rc_key_of(node)));
+            free_key(store, rc_key_of(node));
         }
     }
     if (store->keys.count == 0)

@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 
+#include "store/names.h"
 #include "store/tracking.h"
+#include "store/watch.h"
 
 enum { FIRST_ROOM = 8 };
 
@@ -33,6 +35,10 @@ struct rc_session *rc_session_new(struct rc_store *store)
     rc_request_init(&session->request);
     rc_buf_init(&session->input);
     rc_buf_init(&session->name);
+    rc_names_init(&session->channels);
+    rc_names_init(&session->patterns);
+    rc_names_init(&session->watched);
+    rc_buf_init(&session->queued);
     session->store = store;
     session->id = ++store->last_id;
     session->slot = slot;
@@ -47,12 +53,17 @@ void rc_session_free(struct rc_session *session)
     struct rc_store *store = session->store;
     if (session->has_tracked)
         rc_tracking_forget(store, session);
+    rc_watch_forget(session);
     store->sessions[session->slot] = NULL;
     store->session_count--;
     rc_buf_deinit(&session->conn.output);
     rc_request_deinit(&session->request);
     rc_buf_deinit(&session->input);
     rc_buf_deinit(&session->name);
+    rc_names_deinit(&session->channels);
+    rc_names_deinit(&session->patterns);
+    rc_names_deinit(&session->watched);
+    rc_buf_deinit(&session->queued);
     free(session);
 }
 

@@ -11,8 +11,8 @@
 #include "store/verb.h"
 
 static const struct rc_verb *const tables[] = {
-    rc_connection_verbs, rc_counter_verbs, rc_expiry_verbs, rc_keyspace_verbs,
-    rc_script_verbs,     rc_server_verbs,  rc_set_verbs,    rc_string_verbs,
+    rc_connection_verbs, rc_counter_verbs, rc_expiry_verbs, rc_keyspace_verbs, rc_multi_verbs,
+    rc_pubsub_verbs,     rc_script_verbs,  rc_server_verbs, rc_set_verbs,      rc_string_verbs,
 };
 
 enum { KEEP_BYTES = 64 * 1024 }; /* room that empty buffers keep */

@@ -12,6 +12,7 @@
 #define RC_STORE_OWN_H
 
 #include "base/list.h"
+#include "store/names.h"
 #include "store/request.h"
 #include "store/store.h"
 
@@ -58,6 +59,16 @@ struct rc_session {
     int resp; /* 2 or 3 */
     bool tracks;
     bool has_tracked; /* it may be in store->tracked */
+
+    struct rc_names channels; /* subscribed to */
+    struct rc_names patterns;
+
+    struct rc_names watched; /* keys, each with its database */
+    bool is_dirty;           /* one of them was changed */
+    bool in_multi;
+    bool is_refused; /* a command was, since MULTI */
+    uint32_t queued_count;
+    struct rc_buf queued; /* of each command how many arguments, and each with its length before */
 };
 
 struct rc_verb;
@@ -99,6 +110,7 @@ struct rc_store {
     struct rc_session **sessions; /* by slot; NULL: free */
     uint32_t session_room;
     uint32_t session_count;
+    uint32_t watchers; /* sessions that watch keys */
     uint64_t last_id;
     struct rc_session *current; /* whose command is being done */
     struct rc_buf later;        /* pushes for it: they follow the answer */

@@ -8,6 +8,7 @@
 #include "store/answer.h"
 #include "store/key.h"
 #include "store/unknown.h"
+#include "store/watch.h"
 
 enum { NUMBER_ROOM = 64 /* what INCR and its like make of nothing */ };
 
@@ -107,21 +108,69 @@ static void remember_keys(const struct rc_call *call)
         rc_key_track(call->store, call->session, call->args[i]);
 }
 
-void rc_verb_do(struct rc_call *call)
+/* ---- MULTI ----------------------------------------------------------------------------------- */
+
+void rc_verb_end_multi(struct rc_session *session)
+{
+    session->in_multi = session->is_refused = false;
+    session->queued_count = 0;
+    rc_buf_deinit(&session->queued);
+    rc_buf_init(&session->queued);
+}
+
+static void queue(struct rc_call *call)
+{
+    struct rc_session *session = call->session;
+    struct rc_buf *queued = &session->queued;
+    int error = rc_buf_append(queued, &call->count, sizeof call->count);
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct rc_text arg = call->args[i];
+        error |= rc_buf_append(queued, &arg.len, sizeof arg.len);
+        error |= rc_buf_append(queued, arg.bytes, arg.len);
+    }
+    session->conn.wants_close |= error != 0;
+    session->queued_count++;
+    rc_answer_status(call, "QUEUED");
+}
+
+/* ---- doing ----------------------------------------------------------------------------------- */
+
+/* Redis 7.0 takes an EXEC with arguments for the end of the transaction, MULTI or not. */
+static void abort_multi(struct rc_call *call)
+{
+    rc_verb_end_multi(call->session);
+    rc_watch_forget(call->session);
+    rc_answer_error(call, "EXECABORT Transaction discarded because of: wrong number of arguments "
+                          "for 'exec' command");
+}
+
+/* False: it is not to be run now. */
+static bool is_ready(struct rc_call *call)
 {
     char name[32];
+    const struct rc_verb *verb = call->verb;
+    if (verb == NULL)
+        rc_unknown_refuse(call);
+    else if (!has_arity(verb, call->count) && strcmp(verb->name, "EXEC") == 0)
+        abort_multi(call);
+    else if (!has_arity(verb, call->count))
+        refuse_arity(call, rc_verb_name(verb, name));
+    else if (!is_refused(call))
+        return true;
+    call->session->is_refused |= call->session->in_multi;
+    return false;
+}
+
+void rc_verb_do(struct rc_call *call)
+{
     const struct rc_verb *verb = rc_verb_find(call->store, call->args[0]);
     call->verb = verb;
-    if (verb == NULL) {
-        rc_unknown_refuse(call);
+    if (!is_ready(call))
+        return;
+    if (call->session->in_multi && (verb->flags & RC_VERB_AT_ONCE) == 0) {
+        queue(call);
         return;
     }
-    if (!has_arity(verb, call->count)) {
-        refuse_arity(call, rc_verb_name(verb, name));
-        return;
-    }
-    if (is_refused(call))
-        return;
     call->store->found = NULL;
     verb->run(call);
     if ((verb->flags & RC_VERB_READS) != 0 && call->session->tracks)

@@ -1,4 +1,4 @@
-/* The public calls on lent connections, over a store in memory: it knows no WATCH and no BLPOP, but
+/* The public calls on lent connections, over a store in memory: it knows no BLPOP, but
    connections, RESET and SELECT are the real ones. */
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +101,7 @@ static void a_handle_has_a_state_of_its_own(void)
 static void a_store_in_memory_says_what_it_does_not_know(void)
 {
     struct bed bed = open_bed(NULL);
-    CHECK(borrow(&bed) == 0 && call(&bed, true, "WATCH", "k", false) == 0);
+    CHECK(borrow(&bed) == 0 && call(&bed, true, "LPOP", "k", false) == 0);
     CHECK(says(&bed, "ERR the embedded store has no command"));
     close_bed(&bed);
 }
@@ -129,6 +129,7 @@ static void the_end_of_a_transaction_drops_what_it_has_named(void)
     rc_near_stats stats;
     rc_view *view = need(rc_view_new(bed.client, "", 0, "", 0, 0, 0, 0));
     CHECK(borrow(&bed) == 0);
+    CHECK(call(&bed, true, "INCR", "counter", true) == 0);
     CHECK(call(&bed, true, "MULTI", NULL, false) == 0);
     CHECK(call(&bed, true, "INCR", "counter", true) == 0);
     CHECK(status_of(bed.op, rc_view_read(view, bed.op, "counter", 7, 0)) == 0);
@@ -142,6 +143,32 @@ static void the_end_of_a_transaction_drops_what_it_has_named(void)
     rc_get_near_stats(bed.client, &stats);
     CHECK(stats.entries == 0 && stats.writes == writes + 1);
     rc_view_free(view);
+    close_bed(&bed);
+}
+
+static void messages_wait_in_the_handle_until_they_are_asked_for(void)
+{
+    struct bed bed = open_bed(NULL);
+    CHECK(rc_lent_listen(bed.lent, bed.op) == RC_ERR_ARGUMENT);
+    CHECK(borrow(&bed) == 0);
+    CHECK(call(&bed, true, "SUBSCRIBE", "news", false) == 0);
+    CHECK(rc_op_result(bed.op)->nodes == 4 && rc_op_nodes(bed.op)[0].type == '>');
+    rc_op_timeout(bed.op, 10);
+    CHECK(status_of(bed.op, rc_lent_listen(bed.lent, bed.op)) == RC_ERR_TIMEOUT);
+    for (int i = 0; i < 2; i++) {
+        CHECK(rc_begin(bed.op, 0) == 0 && rc_command_begin(bed.op, 3) == 0);
+        CHECK(rc_argument(bed.op, "PUBLISH", 7) == 0 && rc_argument(bed.op, "news", 4) == 0);
+        CHECK(rc_argument(bed.op, i == 0 ? "first" : "other", 5) == 0);
+        CHECK(status_of(bed.op, rc_submit(bed.op)) == 0 && rc_op_result(bed.op)->number == 1);
+    }
+    CHECK(call(&bed, true, "PING", NULL, false) == 0); /* what came before it is in */
+    CHECK(status_of(bed.op, rc_lent_listen(bed.lent, bed.op)) == 0);
+    CHECK(rc_op_result(bed.op)->nodes == 8 && rc_op_result(bed.op)->number == 0);
+    CHECK(memcmp(rc_op_nodes(bed.op)[3].str, "first", 5) == 0);
+    CHECK(memcmp(rc_op_nodes(bed.op)[7].str, "other", 5) == 0);
+    rc_lent_return(bed.lent);
+    CHECK(status_of(bed.op, rc_lent_listen(bed.lent, bed.op)) == RC_ERR_ARGUMENT);
+    CHECK(borrow(&bed) == 0); /* the same connection, which hears of nothing any more */
     close_bed(&bed);
 }
 
@@ -215,6 +242,7 @@ int main(void)
     TEST(a_store_in_memory_says_what_it_does_not_know);
     TEST(another_waits_for_what_comes_back);
     TEST(the_end_of_a_transaction_drops_what_it_has_named);
+    TEST(messages_wait_in_the_handle_until_they_are_asked_for);
     TEST(a_handle_may_be_freed_at_any_time);
     TEST(a_handle_outlives_its_client);
 #ifndef __SANITIZE_THREAD__ /* it stands no threads behind a fork */

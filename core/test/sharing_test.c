@@ -78,13 +78,20 @@ static const char *const WAIT_OR_KEEP[] = {
     "XREADGROUP GROUP BLOCK COUNT BLOCK 0 STREAMS s >",
 };
 
+static const char *const LISTEN[] = {
+    "PSUBSCRIBE a*",
+    "PUNSUBSCRIBE a*",
+    "SUBSCRIBE a",
+    "UNSUBSCRIBE a",
+};
+
 static const char *const NEVER[] = {
     "CLIENT CACHING YES",
     "CLIENT REPLY OFF",
     "CLIENT TRACKING ON",
     "HELLO 2",
     "MONITOR",
-    "PSUBSCRIBE a*",
+    "PSUBSCRIBE a* b*",
     "PSYNC ? -1",
     "PUNSUBSCRIBE",
     "QUIT",
@@ -92,7 +99,7 @@ static const char *const NEVER[] = {
     "RESET",
     "SCRIPT DEBUG YES",
     "SSUBSCRIBE a",
-    "SUBSCRIBE a",
+    "SUBSCRIBE a b",
     "SUNSUBSCRIBE",
     "SYNC",
     "UNSUBSCRIBE",
@@ -133,6 +140,16 @@ static void what_waits_or_changes_the_connection_goes_over_a_lent_one(void)
     }
 }
 
+static void subscriptions_go_one_by_one_over_a_lent_one(void)
+{
+    for (size_t i = 0; i < sizeof LISTEN / sizeof *LISTEN; i++) {
+        if (!CHECK(!goes(false, LISTEN[i]) && goes(true, LISTEN[i])))
+            printf("%s\n", LISTEN[i]);
+    }
+    CHECK(judge(true, "SUBSCRIBE a", "SUBSCRIBE b", NULL) == NULL);
+    CHECK(judge(true, "MULTI", "SUBSCRIBE b", "EXEC") != NULL);
+}
+
 static void what_is_not_answered_like_others_goes_over_none(void)
 {
     for (size_t i = 0; i < sizeof NEVER / sizeof *NEVER; i++) {
@@ -167,8 +184,8 @@ static void names_the_command_the_reason_and_the_way(void)
     CHECK(strcmp(judge(false, "GET k", "blpop a 0", NULL),
                  "BLPOP waits, and would hold up all who share the connection: "
                  "it goes over a lent one (rc_lent_begin)") == 0);
-    CHECK(strcmp(judge(true, "SUBSCRIBE a", NULL, NULL),
-                 "SUBSCRIBE is answered by messages, which no connection passes on yet") == 0);
+    CHECK(strcmp(judge(true, "SSUBSCRIBE a", NULL, NULL),
+                 "SSUBSCRIBE is answered by messages, which no connection passes on") == 0);
     CHECK(strstr(judge(false, "MULTI", NULL, NULL), "MULTI without EXEC") != NULL);
     CHECK(strstr(judge(false, "AUTH secret", NULL, NULL), "secret") == NULL);
 }
@@ -192,6 +209,7 @@ static void arguments_are_as_many_as_were_announced(void)
 int main(void)
 {
     TEST(what_waits_or_changes_the_connection_goes_over_a_lent_one);
+    TEST(subscriptions_go_one_by_one_over_a_lent_one);
     TEST(what_is_not_answered_like_others_goes_over_none);
     TEST(what_does_neither_goes_over_each);
     TEST(a_transaction_is_whole_or_lent);

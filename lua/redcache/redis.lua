@@ -13,6 +13,7 @@ local lent = require("redcache.redis.lent")
 local options = require("redcache.options")
 local pipeline = require("redcache.redis.pipeline")
 local script = require("redcache.redis.script")
+local subscription = require("redcache.redis.subscription")
 local transaction = require("redcache.redis.transaction")
 local usage = require("redcache.usage")
 
@@ -114,6 +115,43 @@ end
 function Redis:script(source)
     local one = script.new(self, source)
     return one
+end
+
+-- subscribe and psubscribe
+local function subscribe(self, method, verb, names, opts)
+    local own, message = self:_options(opts, "call", method)
+    local texts
+    if own ~= nil then
+        texts, message = batch.texts(method, method == "subscribe" and "channels" or "patterns",
+            type(names) == "string" and { names } or names)
+    end
+    if texts == nil then
+        error(message, 3)
+    elseif texts[1] == nil then
+        error("bad argument '" .. (method == "subscribe" and "channels" or "patterns") .. "' to "
+            .. method .. ": one name at least expected", 3)
+    end
+    return subscription.open(self, own, verb, texts)
+end
+
+---Subscribes to channels, over a lent connection (see maxLent).
+---@param channels string|string[] their whole names
+---@param opts? table timeout (of the subscribing), cancelTag (ends it, and next)
+---@return redcache.RedisSubscription|nil subscription next(seconds), close()
+---@return redcache.Error|nil err as command
+function Redis:subscribe(channels, opts)
+    local one, err = subscribe(self, "subscribe", "SUBSCRIBE", channels, opts)
+    return one, err
+end
+
+---Subscribes to all channels whose names fit a pattern of Redis (*, ?, [ab]).
+---@param patterns string|string[]
+---@param opts? table as subscribe
+---@return redcache.RedisSubscription|nil subscription as subscribe
+---@return redcache.Error|nil err as command
+function Redis:psubscribe(patterns, opts)
+    local one, err = subscribe(self, "psubscribe", "PSUBSCRIBE", patterns, opts)
+    return one, err
 end
 
 ---Sends what fn(p) queues by p:command(name, ...) and p:run(script, keys, args): one write per

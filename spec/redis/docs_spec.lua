@@ -37,6 +37,7 @@ local function objects(cache)
         locks = assert(cache:lockMulti({ "l" })),
         clock = redcache.clock(), task = task,
         redis = redis, pipeline = pipeline, transaction = transaction,
+        subscription = assert(redis:subscribe("c")),
         script = redis:script("return 1"),
         session = cache:session(), iterator = cache:scan("*"),
     }

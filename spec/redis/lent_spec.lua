@@ -197,7 +197,7 @@ describe("the shared connection", function()
     end)
 
     it("refuses what is not answered as others are", function()
-        for _, command in ipairs({ { "SUBSCRIBE", "k" }, { "MONITOR" }, { "RESET" }, { "QUIT" },
+        for _, command in ipairs({ { "SSUBSCRIBE", "k" }, { "MONITOR" }, { "RESET" }, { "QUIT" },
             { "HELLO", 2 }, { "CLIENT", "REPLY", "OFF" }, { "CLIENT", "TRACKING", "ON" } }) do
             refusal(command)
             local answer, err = assert(lent.borrow(open())):call(command)

@@ -1,8 +1,7 @@
--- cache:redis() beyond what its cases (spec/support/cases/raw.lua) promise everywhere: the same
--- cases on memory://, every type of RESP3, and what goes over the wire.
+-- cache:redis() beyond what its cases (spec/support/cases: raw, transactions, subscriptions)
+-- promise everywhere: the same cases on memory://, every type of RESP3, and what is sent.
 
 local clock = require("spec.support.clock")
-local raw_cases = require("spec.support.cases.raw")
 local redcache = require("redcache")
 local server = require("spec.support.server")
 
@@ -46,9 +45,11 @@ end
 describe("on memory://", function()
     -- A store in this process is never silent.
     local SKIPPED = { ["a raw call ends at its time, and leaves nothing behind"] = true }
-    for _, case in ipairs(raw_cases.list) do
-        if not SKIPPED[case[1]] then
-            it(case[1], function() case[2](memory_bed()) end)
+    for _, name in ipairs({ "raw", "transactions", "subscriptions" }) do
+        for _, case in ipairs(require("spec.support.cases." .. name).list) do
+            if not SKIPPED[case[1]] then
+                it(case[1], function() case[2](memory_bed()) end)
+            end
         end
     end
 end)

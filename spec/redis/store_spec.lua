@@ -2,7 +2,8 @@
 -- errors in both protocols, tracking, the engine's scripts, and commands made up from a seed.
 --
 -- A case is a list of lines, a command each, for connection 1 or the one the line begins with
--- ("2: GET k"); '' is an empty word, and "wait 30" lets 30 ms pass.
+-- ("2: GET k"); "MULTI | EXEC" are sent in one write; '' is an empty word, and "wait 30" lets 30 ms
+-- pass.
 -- Env: REDCACHE_STORE_SEED: the seed of the first run (random); REDCACHE_STORE_COMMANDS: how many
 --      commands are made up, of either kind (10000).
 
@@ -63,9 +64,13 @@ end
 
 local function parse(line)
     local number, rest = line:match("^(%d): (.*)$")
-    local words = {}
-    for word in (rest or line):gmatch("%S+") do words[#words + 1] = word == "''" and "" or word end
-    return { tonumber(number) or 1, words }
+    local step = { tonumber(number) or 1 }
+    for command in (rest or line):gmatch("[^|]+") do
+        local words = {}
+        for word in command:gmatch("%S+") do words[#words + 1] = word == "''" and "" or word end
+        step[#step + 1] = words
+    end
+    return step
 end
 
 -- Runs the lines on both; throws where they differ, with the lines up to there.
@@ -106,6 +111,41 @@ describe("the embedded store", function()
         GET k; SET k v; GET k; GET; GET k k; get k; gEt k; MGET; MGET k; MGET k x k; STRLEN k
         STRLEN x; STRLEN; GETDEL x; GETDEL k; GETDEL k; GETDEL; GETSET k a; GETSET k b; GETSET k
         SET k v PX 100000; GETSET k w; PTTL k]])
+
+    case("answers to MULTI, EXEC and DISCARD", [[
+        EXEC; DISCARD; MULTI | MULTI | EXEC; MULTI | SET k 1 | INCR k | GET k | EXEC; MULTI | EXEC
+        EXEC; MULTI | SET k v | DISCARD; GET k; DISCARD; MULTI | SET k | EXEC
+        MULTI | SET k v | SET k | EXEC; GET k; MULTI | INCR k k | GET k | DISCARD
+        MULTI | SET k text | INCR k | GET k | EXEC | EXEC k; MULTI | EXEC k | EXEC; MULTI x
+        MULTI | PING | ECHO x | SELECT 1 | SET k one | SELECT 0 | GET k | EXEC; MULTI | RESET
+        EXEC]])
+
+    case("answers to WATCH and UNWATCH", [[
+        WATCH; WATCH k; 2: SET k a; MULTI | SET k b | EXEC; GET k; MULTI | SET k b | EXEC; GET k
+        WATCH k; 2: SET x a; MULTI | GET k | EXEC; WATCH k; 2: DEL k; MULTI | GET k | EXEC
+        WATCH k; 2: DEL k; MULTI | GET k | EXEC
+        WATCH k x; 2: SET x b; UNWATCH; MULTI | GET k | EXEC
+        WATCH k; SET k own; MULTI | GET k | EXEC
+        WATCH k; 2: SET k b; MULTI | DISCARD | MULTI | GET k | EXEC; MULTI | WATCH k | EXEC
+        WATCH k; 2: SELECT 1; 2: SET k c; 2: SELECT 0; MULTI | GET k | EXEC
+        WATCH k; 2: FLUSHDB; MULTI | GET k | EXEC; WATCH k; 2: FLUSHDB; MULTI | GET k | EXEC
+        SET k v PX 20; WATCH k; wait 40; MULTI | GET k | EXEC
+        SET k v PX 20; wait 40; WATCH k; MULTI | GET k | EXEC
+        SET k v; WATCH k; 2: RENAME k x; MULTI | GET k | EXEC; WATCH k; 2: RENAME x k
+        MULTI | GET k | EXEC; WATCH k; 2: EXPIRE k 100; MULTI | GET k | EXEC; UNWATCH x
+        WATCH k; 2: SET k v; MULTI | UNWATCH | EXEC; MULTI | GET k | EXEC
+        WATCH k; 2: SET k v; RESET; MULTI | GET k | EXEC]])
+
+    it_compares("answers to PUBLISH, SUBSCRIBE and PSUBSCRIBE", function()
+        run_lines("HELLO 3; 2: HELLO 3; 3: HELLO 3")
+        run_lines([[
+        PUBLISH; PUBLISH c; PUBLISH c m; SUBSCRIBE; 2: SUBSCRIBE c; PUBLISH c m; PUBLISH d m
+        2: SUBSCRIBE c d; PUBLISH d ''; 2: PSUBSCRIBE c* d; PUBLISH c m; PUBLISH cc m; PUBLISH d m
+        3: PSUBSCRIBE ?; PUBLISH c m; 2: UNSUBSCRIBE c; PUBLISH c m; 2: UNSUBSCRIBE x
+        2: PUNSUBSCRIBE d; PUBLISH d m; 2: PUBLISH d own; 2: PUNSUBSCRIBE c*; PUBLISH d m
+        2: UNSUBSCRIBE; 2: UNSUBSCRIBE; 2: PUNSUBSCRIBE; PUBLISH d m; 3: PUNSUBSCRIBE ? x
+        PUBLISH c m; 2: SUBSCRIBE c; 2: RESET; PUBLISH c m]])
+    end)
 
     case("answers to SET with all its options", [[
         SET; SET k; SET k v; SET k ''; GET k; SET k v NX; SET k v XX; SET x v XX; SET x v NX

@@ -21,7 +21,7 @@ local resp = require("spec.support.resp")
 local GROUPS = {
     "entries", "loads", "many", "lives", "counters", "raw", "near", "locks", "ends",
     "light_threads", "wraps", "sessions",
-    "moves", "softs", "swaps", "transactions", "waits",
+    "moves", "softs", "swaps", "transactions", "waits", "subscriptions",
     "batches", "lock_many", "put_many",
     "scans",
 }

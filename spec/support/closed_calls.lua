@@ -83,8 +83,11 @@ local REDIS = {
     pipeline = function(o) return o:pipeline(function(p) p:command("GET", "k") end) end,
     publish = function(o) return o:publish("c", "m") end,
     transaction = function(o) return o:transaction(unused, { watch = { "k" } }) end,
+    subscribe = function(o) return o:subscribe("c") end,
+    psubscribe = function(o) return o:psubscribe("c*") end,
     key = false, script = false,
 }
+local SUBSCRIPTION = { next = function(o) return o:next(1) end, close = false }
 local SCRIPT = { run = function(o) return o:run({ "k" }) end }
 local SESSION = {
     create = function(o) return o:create(1) end,
@@ -170,7 +173,7 @@ function closed_calls.check(open, close)
     local below, memo = cache:namespace("below"), cache:request()
     local sessions = cache:session()
     local raw, scan = cache:redis(), cache:scan("*")
-    local script = raw:script("return 1")
+    local script, subscription = raw:script("return 1"), assert(raw:subscribe("c"))
     local held = assert(cache:tryLock("held", { ttl = 600 }))
     local free = cache:lock("free")
     local several = assert(cache:lockMulti({ "held 1", "held 2" }, { ttl = 600 }))
@@ -196,6 +199,7 @@ function closed_calls.check(open, close)
     try(complaints, "iterator", function(o) return o() end, scan)
     expect(complaints, "an iterator tells no error", scan:error().code == "closed")
     try_all(complaints, "iterator", scan, ITERATOR)
+    try_all(complaints, "subscription", subscription, SUBSCRIPTION)
     try_all(complaints, "lock that was held", held, LOCK)
     try_all(complaints, "lock", free, LOCK)
     try_all(complaints, "session", sessions, SESSION)

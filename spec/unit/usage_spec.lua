@@ -66,13 +66,16 @@ local function classes()
         } },
         { name = "redis", object = raw, methods = {
             command = { "GET", "k" }, pipeline = { fn }, publish = { "c", "m" }, key = { "k" },
-            script = { "return 1" }, transaction = { fn },
+            script = { "return 1" }, transaction = { fn }, subscribe = { "c" },
+            psubscribe = { "c" },
         } },
         { name = "pipeline", object = queue,
             methods = { command = { "GET", "k" }, run = { script, {}, {} } } },
         { name = "transaction", object = transaction, methods = {
             command = { "GET", "k" }, read = { "GET", "k" }, run = { script, {}, {} },
         } },
+        { name = "subscription", object = assert(raw:subscribe("c")),
+            methods = { next = { 0 }, close = {} } },
         { name = "script", object = script, methods = { run = { {} } } },
         { name = "session", object = cache:session(), methods = {
             create = { 1 }, get = { "id" }, set = { "id", 1 }, regenerate = { "id" },

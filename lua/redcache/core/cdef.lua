@@ -580,14 +580,19 @@ int rc_command_script(rc_op *op, int script, uint32_t key_count, uint32_t argume
    out or is cancelled, or the connection breaks, it is closed, and all that follows in the handle
    ends with RC_ERR_LOST until the next borrow. rc_lent_return cancels what runs in the handle. The
    connection is reset before anybody gets it again, and closed where its state is not certain, or
-   where nobody wants it for 30 seconds. HELLO, RESET, QUIT, MONITOR, SUBSCRIBE and its like, CLIENT
-   REPLY and CLIENT TRACKING are refused here, too: messages are not passed on yet. rc_lent_new:
+   where nobody wants it for 30 seconds. HELLO, RESET, QUIT, MONITOR, SSUBSCRIBE, CLIENT REPLY and
+   CLIENT TRACKING are refused here, too. SUBSCRIBE, PSUBSCRIBE and their opposites go with one name
+   each, so that each has one answer. rc_lent_listen: the op ends with the messages that have come
+   since the last one, each an array as Redis sends it, or with the next; number: so many more that
+   nobody has asked for in time found no room in 8 MiB. Its timeout ends nothing but itself.
+   RC_ERR_LOST: the connection is gone, and no message is left. rc_lent_new:
    NULL without memory. A handle is for one thread at a time, and outlives the ops that run in it.
    RC_ERR_FORKED: a parent process has borrowed. */
 rc_lent *rc_lent_new(rc_client *client);
 void rc_lent_free(rc_lent *lent); /* as rc_lent_return before */
 int rc_lent_borrow(rc_lent *lent, rc_op *op, const char *key, size_t key_len);
 int rc_lent_begin(rc_lent *lent, rc_op *op);
+int rc_lent_listen(rc_lent *lent, rc_op *op);
 void rc_lent_return(rc_lent *lent);
 
 /* remember: rc_load ends with RC_HIT, RC_FAILED, RC_LOAD, RC_BUSY or an error. After RC_LOAD the

@@ -40,6 +40,18 @@ function core_lent.begin(handle, slot)
     return C.rc_lent_begin(handle, slot.op)
 end
 
+---Waits for messages, within the slot's timeout: the answers are what has come.
+---@return integer status
+function core_lent.listen(handle, slot)
+    return C.rc_lent_listen(handle, slot.op)
+end
+
+---How many messages nobody has asked for in time, behind those of the slot.
+---@return integer count
+function core_lent.missed(slot)
+    return tonumber(slot.result.number)
+end
+
 ---Gives the connection back; another caller gets it as if it were new. Waits for nothing.
 function core_lent.give_back(handle)
     C.rc_lent_return(handle)

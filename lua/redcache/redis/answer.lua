@@ -84,17 +84,17 @@ function read(nodes, at, action)
     return BY_BYTE[nodes[at].type](nodes, at, action)
 end
 
----The answers of a slot's batch, in order.
+---The answers in a slot, in order.
 ---@param slot redcache.Slot
----@param commands redcache.redis.Command[]
----@param action_of fun(command: redcache.redis.Command): string what it is called in its error
+---@param action_of fun(command: redcache.redis.Command|nil): string what one is called in its error
+---@param commands? redcache.redis.Command[] that they answer
 ---@return any[] answers
-function answer.all(slot, commands, action_of)
+function answer.all(slot, action_of, commands)
     local nodes, length = core_command.nodes(slot)
     local answers, count, at = {}, 0, 0
     while at < length do
         count = count + 1
-        answers[count], at = read(nodes, at, action_of(commands[count]))
+        answers[count], at = read(nodes, at, action_of(commands and commands[count]))
     end
     return answers
 end

@@ -224,7 +224,7 @@ function batch.send(redis, own, commands, handle)
     if slot == nil then
         return sent and true or nil, err, sent
     end
-    local answers = answer.all(slot, commands, action_of)
+    local answers = answer.all(slot, action_of, commands)
     give(slot)
     return answers
 end

@@ -75,11 +75,16 @@ end
 
 ---Gives it back: reset for the next one, or closed where its state is not certain.
 function Connection:close()
+    self:keep()
+    free(self)
+end
+
+---It stays when its borrower's light thread ends: the garbage collector gives it back.
+function Connection:keep()
     local cache = self._redis._cache
     if cache._client.port then
         cache._scheduler.unguard(cache._client, self)
     end
-    free(self)
 end
 
 ---Sends commands over it, and waits for their answers.

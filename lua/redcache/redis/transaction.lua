@@ -147,10 +147,6 @@ local function objection(err, watched, commands)
     end
 end
 
-local function no_transactions()
-    return nil, errors.new("refused", ACTION, nil, "the embedded store has no transactions")
-end
-
 -- One try, from WATCH on. answers | NULL | false, why (fn gave up) | nil, err; what fn threw
 local function attempt(redis, own, connection, watched, fn)
     if connection then
@@ -168,8 +164,6 @@ local function attempt(redis, own, connection, watched, fn)
         return false, second
     elseif #commands == 0 then
         return {}
-    elseif redis._cache._client.is_memory then
-        return no_transactions()
     end
     local all = whole(commands)
     local answers, err
@@ -206,9 +200,6 @@ function transaction.run(redis, own, watched, fn)
     local err = core_client.closed(redis._cache._client, ACTION)
     if err then
         return nil, err
-    end
-    if watched[1] and redis._cache._client.is_memory then
-        return no_transactions()
     end
     local answers, thrown
     for _ = 1, HOPS do

@@ -71,8 +71,8 @@ light("more callers wait at once than maxLent in vain, and the others are served
                 local value
                 value, err = hasty:command("BLPOP", "q3", 0.01)
                 assert(value == nil)
-            until err
-            assert.equal("overload", err.code)
+                assert(err == nil or err.code == "overload" or err.code == "timeout", err)
+            until err and err.code == "overload"
             assert.matches("all 2 lent connections are in use", err.message)
             err = select(2, hasty:transaction(function() end, { watch = { "q3" } }))
             assert.equal("overload", err.code)
