@@ -69,6 +69,11 @@ local PLACES = {
     { "load", "it is an option of remember" },
     { "loadMany", "it is an option of rememberMulti" },
     { "write", "it is an option of writes" },
+    { "get", "it is an option of get" },
+    { "delete", "it is an option of delete and deleteMulti" },
+    { "move", "it is an option of rename and copy" },
+    { "count", "it is an option of counters" },
+    { "update", "it is an option of update" },
     { "lock", "it is an option of locks" },
 }
 

@@ -285,9 +285,17 @@ function load.failed(cache, slot, status, err, old)
     return nil, err
 end
 
+-- Whether nothing was found in place of our lease but, at most, a value that was softly deleted:
+-- what we have made is newer than that.
+local function is_void(slot)
+    local life, grace = core_entry.life(slot)
+    return slot.result.kind == constants.KIND_NONE
+        or grace > 0 and type(life) == "number" and life <= grace
+end
+
 -- The newer value that was found in place of our lease: true, value.
 local function read_newer(settings, slot)
-    if slot.result.kind == constants.KIND_NONE then
+    if is_void(slot) then
         return false
     end
     local kind, codec, flags, bytes = core_entry.read(slot)
@@ -303,7 +311,7 @@ local function unstored(cache, slot, settings, value, void)
     if void then
         newer, standing = read_newer(settings, slot)
         -- Another load would not help against a writer whose entries this version cannot read.
-        again = slot.result.kind == constants.KIND_NONE
+        again = is_void(slot)
     end
     cache._counters.unstored = cache._counters.unstored + 1
     if newer then

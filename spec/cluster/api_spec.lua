@@ -56,6 +56,41 @@ describe("on a cluster", function()
     end)
 end)
 
+describe("on a cluster whose slot is half moved", function()
+    it("rename and copy do nothing before its keys are together again", function()
+        local cache = redcache.new({ url = bed.nodes[1]:url(), namespace = "app", near = false,
+            commandTimeout = 20 })
+        finally(function() cache:close() end)
+        local a, b, c = "{half}:a", "{half}:b", "{half}:c"
+        assert.is_true((cache:setMulti({ [a] = 1, [b] = 2 })))
+        assert.is_true((cache:copy(a, a)) and (cache:rename(b, b))) -- the script is known
+        local slot = redcache.slot("app:" .. a)
+        local from = bed:owner(slot)
+        local to = from == bed.nodes[1] and bed.nodes[2] or bed.nodes[1]
+        bed:open_slot(slot, from, to)
+        local function finish()
+            bed:move_keys(slot, from, to)
+            bed:close_slot(slot, from, to)
+        end
+        finally(function()
+            finish()
+            bed:move(slot, slot, to, from)
+            cache:close()
+        end)
+        assert.equal(1, bed:move_keys(slot, from, to, 1))
+        -- A key is here, the other one there: nothing is done, however long it is tried.
+        local moved, err = cache:rename(a, b, { timeout = 0.2 })
+        assert.is_nil(moved)
+        assert.equal("unavailable", err.code)
+        assert.matches("TRYAGAIN", err.message)
+        assert.same({ 1, 2 }, { (cache:get(a)), (cache:get(b)) })
+        finish()
+        assert.is_true((cache:copy(a, c)))
+        assert.is_true((cache:rename(a, b)))
+        assert.same({ 1, 1 }, { (cache:get(b)), (cache:get(c)) })
+    end)
+end)
+
 local possible, reason = nginx.is_possible()
 
 for _, driver in ipairs({ "loop", "thread" }) do

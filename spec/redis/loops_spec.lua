@@ -34,6 +34,14 @@ local function use_all(one)
         assert(cache:getMulti({ "a", "b" }).b == 2)
         assert(cache:put("a", 60, function() return 3 end) == 3)
         assert(cache:incr("n", 2) == 2 and cache:decr("n") == 1)
+        assert(cache:exists({ "a", "b", "none" }) == 2)
+        assert(cache:touchMulti({ "a", "b" }, 500).a)
+        assert(cache:copy("b", "c") and cache:rename("c", "d"))
+        assert(cache:delete("d", { soft = true }) and cache:add("d", 1))
+        assert(cache:update("d", function(old)
+            loop.sleep(0.001)
+            return old + 1
+        end) == 2)
         ended = ended + 1
     end)
     for _ = 1, 400 do

@@ -4,7 +4,7 @@ local assert = require("luassert")
 local group = require("spec.support.case_group")
 
 local cases = group.new()
-local case = cases.case
+local case, light = cases.case, cases.light
 local never, report, within = group.never, group.report, group.within
 
 case("a call ends in time while Redis is silent, and all is well afterwards", function(bed)
@@ -15,6 +15,68 @@ case("a call ends in time while Redis is silent, and all is well afterwards", fu
     end)
     bed.silence(false)
     bed.wait_until(function() return bed.cache:get("k") == 1 end, 10, "Redis' answer")
+end)
+
+-- Calls about keys, by options of the call: each ends in an error.
+local function key_calls(cache, opts)
+    local function all(more)
+        local both = {}
+        for _, one in ipairs({ opts, more }) do
+            for name, value in pairs(one) do both[name] = value end
+        end
+        return both
+    end
+    local function of_key(_, failed, sent) return nil, failed and failed.k, sent end
+    return {
+        function() return cache:exists({ "k", "n" }, opts) end,
+        function() return cache:get("k", all({ version = true })) end,
+        function() return cache:touch("k", 60, opts) end,
+        function() return of_key(cache:touchMulti({ "k" }, 60, opts)) end,
+        function() return of_key(cache:expireMulti({ k = 60 }, nil, opts)) end,
+        function() return cache:rename("k", "k", opts) end,
+        function() return cache:copy("k", "k", opts) end,
+        function() return cache:delete("k", all({ soft = true })) end,
+        function() return cache:deleteMulti({ "k" }, all({ soft = true })) end,
+        function() return cache:add("k", 1, 60, opts) end,
+        function() return cache:replace("k", 1, 60, opts) end,
+        function() return cache:cas("k", ("v"):rep(8), 1, 60, opts) end,
+        function() return cache:getSet("k", 1, 60, opts) end,
+        function() return cache:getDelete("k", opts) end,
+        function() return cache:update("k", never, 60, opts) end,
+        function() return cache:incr("n", 1, opts) end,
+    }
+end
+
+case("calls about keys end in time while Redis is silent", function(bed)
+    bed.cache:set("k", 1)
+    bed.silence(true)
+    for i, call in ipairs(key_calls(bed.cache, { timeout = 0.05 })) do
+        within(1, function() assert.same({ code = "timeout" }, report(call()), i) end)
+    end
+    bed.silence(false)
+    bed.wait_until(function() return (bed.cache:set("k", 1)) end, 10, "Redis' answer")
+end)
+
+light("calls about keys are ended by their tag", function(bed)
+    local calls, fns, ended = key_calls(bed.cache, { cancelTag = 9, timeout = 60 }), {}, 0
+    bed.cache:set("k", 1)
+    bed.silence(true)
+    for i, call in ipairs(calls) do
+        fns[i] = function()
+            assert.same({ code = "cancelled" }, report(call()), i)
+            ended = ended + 1
+        end
+    end
+    fns[#fns + 1] = function()
+        local cancelled = 0
+        bed.wait_until(function()
+            cancelled = cancelled + bed.cache:cancel(9)
+            return cancelled == #calls
+        end, 5, "the end of all calls")
+        bed.silence(false)
+    end
+    bed.together(fns)
+    assert.equal(#calls, ended)
 end)
 
 case("cancel ends a load from within", function(bed)

@@ -63,10 +63,11 @@ case("a refresh and a put that began before a soft delete store nothing", functi
     local cache, other = bed.open({ grace = 100 }), bed.other({ grace = 100 })
     cache:set("k", "old", 60)
     cache:delete("k", SOFT)
-    cache:remember("k", 60, function()
-        assert.is_true((other:delete("k", SOFT)))
-        return "too late"
-    end)
+    assert.same({ value = "too late", source = "loader", flag = "unstored" },
+        report(cache:remember("k", 60, function()
+            assert.is_true((other:delete("k", SOFT)))
+            return "too late"
+        end)))
     assert.same({ value = "old", source = "stale" }, report(other:get("k")))
     assert.same({ code = "lockLost" }, report(cache:put("k", 60, function()
         assert.equal(1, (other:deleteMulti({ "k", "missing" }, SOFT)))
@@ -74,6 +75,15 @@ case("a refresh and a put that began before a soft delete store nothing", functi
     end)))
     assert.same({ value = "old", source = "stale" }, report(other:get("k")))
     assert.equal("new", (cache:remember("k", 60, function() return "new" end)))
+    -- With reloads the load begins again, as behind a delete.
+    cache:delete("k", SOFT)
+    local runs = 0
+    assert.same({ value = 2, source = "loader" }, report(cache:remember("k", 60, function()
+        runs = runs + 1
+        if runs == 1 then other:delete("k", SOFT) end
+        return runs
+    end, { reloads = 3 })))
+    assert.equal(2, (other:get("k")))
 end)
 
 case("deleteMulti with soft treats each key by what stands there", function(bed)

@@ -259,7 +259,9 @@ case("wrong writes that look first name the argument, and send nothing", functio
             cache:update("k", never, 60, { retries = -1 })
         end,
         ["bad option 'version' to get"] = function() cache:get("k", { version = "x" }) end,
-        ["unknown option 'version' to getMulti"] = function() cache:getMulti({ "k" }, VERSION) end,
+        ["unknown option 'version' to getMulti: it is an option of get"] = function()
+            cache:getMulti({ "k" }, VERSION)
+        end,
         ["bad option 'grace' to add: with plain"] = function()
             plain:add("k", 1, 60, { grace = 1 })
         end,
