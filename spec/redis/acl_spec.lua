@@ -112,6 +112,23 @@ describe("a user with the least rights", function()
         assert.is_false((cache:replace("none", 1)))
     end)
 
+    it("publishes, and subscribes to its channels", function()
+        open("resetchannels &news +ping +publish +subscribe +reset")
+        local raw = cache:redis()
+        local sub = assert(raw:subscribe("news"))
+        assert.equal(1, raw:publish("news", "hello"))
+        assert.equal("hello", sub:next(5).payload)
+        sub:close()
+        for _, method in ipairs({ "subscribe", "publish" }) do
+            local value, err = raw[method](raw, "secret", method == "publish" and "m" or nil)
+            assert.is_nil(value)
+            assert.equal("redis", err.code)
+            assert.matches("NOPERM", err.message)
+            assert.not_matches("secret", err.message)
+        end
+        assert.equal("redis", select(2, raw:psubscribe("news")).code)
+    end)
+
     it("counts", function()
         open(KEYS .. " +ping +evalsha +eval +get +set +pttl +unlink +incrby +incrbyfloat")
         assert.equal(2, (cache:incr("n", 1, { init = 1, max = 5 })))

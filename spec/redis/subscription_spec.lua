@@ -3,6 +3,7 @@
 -- Env: REDCACHE_MESSAGES: how many (6,000; 100,000 in a note).
 
 local clock = require("spec.support.clock")
+local event_loop = require("spec.support.event_loop")
 local redcache = require("redcache")
 local server = require("spec.support.server")
 local worker = require("spec.support.worker")
@@ -127,4 +128,58 @@ describe("a subscription", function()
         assert.equal("after", sub:next(10).payload)
         sub:close()
     end)
+end)
+
+-- In a process of its own, under a loop or coroutines: one waits for messages, one for an item, one
+-- works, and none waits for another.
+local function in_loop(one)
+    local params, here = one.params, require("redcache")
+    local is_plain = params.name == "coroutine"
+    local loop = not is_plain and require("spec.support.event_loop").new(params.name)
+    local opened = here.new({ url = params.url, scheduler = params.name, near = false,
+        commandTimeout = 10 })
+    local go = is_plain and here.spawn or loop.go
+    local seen = { messages = {} }
+    local function all()
+        local raw = opened:redis()
+        local sub = assert(raw:subscribe("a"))
+        go(function()
+            for i = 1, 3 do seen.messages[i] = assert(sub:next(20)).payload end
+            seen.last = select(2, sub:next(0.05)).code
+            go(function() sub:close() end)
+            seen.closed = select(2, sub:next(20)).code
+        end)
+        go(function() seen.item = assert(raw:command("BLPOP", "q", 20))[2] end)
+        go(function()
+            for i = 1, 3 do
+                assert(opened:set("k", i) and opened:get("k") == i)
+                assert(raw:publish("a", i) == 1)
+            end
+            assert(raw:transaction(function(tx)
+                assert(tx:read("GET", "none") == nil)
+                tx:command("RPUSH", "q", "item")
+            end, { watch = { "q" } }))
+        end)
+    end
+    if is_plain then
+        here.run(all)
+    else
+        loop.go(all)
+        loop.run()
+    end
+    opened:close()
+    if loop then loop.run() end
+    return seen
+end
+
+describe("messages, items and transactions", function()
+    for _, name in ipairs({ "coroutine", "luv", "cqueues", "copas" }) do
+        local check = (name == "coroutine" or event_loop.has(name)) and it or pending
+        check("hold nobody up, scheduler " .. name, function()
+            local seen = worker.start({ main = in_loop,
+                params = { name = name, url = redis:url() } }):join()
+            assert.same({ messages = { "1", "2", "3" }, last = "timeout",
+                closed = "closed", item = "item" }, seen)
+        end)
+    end
 end)

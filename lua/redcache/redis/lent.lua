@@ -12,6 +12,7 @@ local constants = require("redcache.core.constants")
 local core_client = require("redcache.core.client")
 local core_lent = require("redcache.core.lent")
 local core_slot = require("redcache.core.slot")
+local errors = require("redcache.errors")
 local verbs = require("redcache.redis.verbs")
 
 local lent = {}
@@ -93,6 +94,10 @@ end
 ---@return any[]|nil answers
 ---@return redcache.Error|nil err
 function Connection:send(own, commands)
+    if self._handle == nil then
+        return nil, errors.new("unavailable", batch.action(commands), nil,
+            "the connection was given back")
+    end
     local answers, err = batch.send(self._redis, own, commands, self._handle)
     return answers, err
 end

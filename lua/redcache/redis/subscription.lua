@@ -17,7 +17,7 @@ local errors = require("redcache.errors")
 local lent = require("redcache.redis.lent")
 local usage = require("redcache.usage")
 
-local LOST, TIMEOUT = constants.LOST, constants.TIMEOUT
+local FORKED, LOST, TIMEOUT = constants.FORKED, constants.LOST, constants.TIMEOUT
 
 local subscription = {}
 
@@ -36,10 +36,15 @@ local TRY = 2
 ---@field package _at integer
 ---@field package _heard number when the server was last heard of
 ---@field package _is_closed boolean
+---@field package _listens boolean somebody waits for what comes
 local Subscription = {}
 Subscription.__index = Subscription
 
 local function action() return ACTION end
+
+local function closed()
+    return errors.new("closed", "read the next message", nil, "it is closed")
+end
 
 local function with_timeout(own, seconds)
     return { timeout = math.max(seconds, 0.001), cancelTag = own.cancelTag }
@@ -79,7 +84,7 @@ function subscription.open(redis, own, verb, names)
     end
     local self = setmetatable({
         _redis = redis, _own = own, _commands = commands, _events = {}, _at = 1, _heard = 0,
-        _is_closed = false,
+        _is_closed = false, _listens = false,
     }, Subscription)
     local ok, err = connect(self, own.timeout or redis._cache._client.command_timeout)
     if not ok then
@@ -133,15 +138,20 @@ local function listen(self, seconds)
     if slot == nil then
         return err
     end
+    self._listens = true
     local status = calls.await(cache, slot, core_lent.listen(self._connection._handle, slot))
-    if status == 0 then
+    self._listens = false
+    if self._is_closed then
+        core_slot.give(slot)
+        return closed()
+    elseif status == 0 then
         take_events(self, slot)
         core_slot.give(slot)
         self._heard = core_clock.now(cache._client)
         return nil
     end
     err = calls.fail(slot, status, ACTION)
-    if status == LOST then
+    if status == LOST or status == FORKED then -- a child of fork() has none of its parent's
         lose(self)
     elseif status ~= TIMEOUT then
         return err
@@ -183,7 +193,7 @@ function Subscription:next(seconds)
             self._at = self._at + 1
             return event
         elseif self._is_closed or client.handle == nil then
-            return nil, errors.new("closed", "read the next message", nil, "it is closed")
+            return nil, closed()
         elseif not cache._scheduler.can_wait() then
             return nil, core_slot.failure(nil, constants.NOT_WAITED, "read the next message")
         elseif left <= 0 and not is_first then
@@ -202,14 +212,17 @@ function Subscription:next(seconds)
     end
 end
 
----Ends the subscription. What has come and was not told is gone.
+---Ends the subscription, and a caller that waits in next(). What was not told is gone.
 ---@return true
 function Subscription:close()
-    if self._connection then
-        self._connection:close()
-        self._connection = nil
-    end
     self._events, self._at, self._is_closed = {}, 1, true
+    if self._connection then
+        lose(self)
+    end
+    local cache = self._redis._cache
+    if self._listens and cache._scheduler.tell then
+        cache._scheduler.tell(cache._client)
+    end
     return true
 end
 

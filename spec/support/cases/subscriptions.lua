@@ -116,6 +116,22 @@ light("a subscription waits while others work, and is ended by its cache's end",
     assert.equal("nil closed", last)
 end)
 
+light("closing a subscription ends who waits for its messages", function(bed)
+    local sub, last, waits = assert(bed.cache:redis():subscribe("a")), nil, false
+    bed.together({
+        function()
+            waits = true
+            last = told(sub)
+        end,
+        function()
+            bed.wait_until(function() return waits end, PATIENCE, "its start")
+            bed.pause(0.02)
+            sub:close()
+        end,
+    })
+    assert.equal("nil closed", last)
+end)
+
 light("waiting for a message can be cancelled", function(bed)
     local raw = bed.cache:redis({ cancelTag = 78 })
     local sub, last = assert(raw:subscribe("a")), nil
