@@ -19,6 +19,7 @@ local clock = require("redcache.clock")
 local core_command = require("redcache.core.command")
 local errors = require("redcache.errors")
 local fence = require("redcache.fence")
+local keys = require("redcache.key")
 local null = require("redcache.null")
 local options = require("redcache.options")
 local run = require("redcache.run")
@@ -37,6 +38,9 @@ local redcache = {
     ---What stands for Redis' null in the answers of cache:redis(), inside of lists and maps; as the
     ---whole answer it is nil. It is cjson.null (in nginx ngx.null) where cjson is there.
     NULL = null,
+
+    ---Keys made of parts, and read back: redcache.key("user", 7) is "user:7". lua/redcache/key.lua.
+    key = keys,
 
     ---The codes of error objects: err.code == redcache.errors.timeout.
     errors = errors.CODES,

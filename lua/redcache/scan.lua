@@ -20,8 +20,9 @@ local ERROR = string.byte("-")
 
 local scan = {}
 
--- Keys that a server looks at for one answer: it is done with these in some 50 us.
-local COUNT = 100
+-- Keys that a server looks at for one answer: it is done with these, and with the look at what they
+-- hold, in some 50 us.
+local COUNT = 50
 -- Of keys().
 local LIMIT = 1000
 
@@ -244,7 +245,7 @@ end
 ---may be; one may come twice, unless dedup is set. The loop ends at an error, which
 ---iterator:error() tells, and the call that meets it: key, err.
 ---@param pattern string as Redis' SCAN has it: * ? [a-z] and \; "*" for all
----@param opts? table count (100: keys that a server looks at for one answer), limit (keys that are
+---@param opts? table count (50: keys that a server looks at for one answer), limit (keys that are
 ---given at most), dedup (false; true: none twice, for 24 bytes a key), type ("string", "hash", ...:
 ---keys of that type alone), timeout (of each answer), cancelTag
 ---@return redcache.Iterator iterator call it for the next key; close(), error()

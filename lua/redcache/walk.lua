@@ -14,6 +14,7 @@ local core_client = require("redcache.core.client")
 local core_command = require("redcache.core.command")
 local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
+local literal = require("redcache.key").literal
 local slots = require("redcache.slots")
 
 local give = core_slot.give
@@ -29,12 +30,6 @@ local walk = {}
 ---@class redcache.Walk
 local Walk = {}
 Walk.__index = Walk
-
--- A text as a pattern that only it fits.
-local function literal(text)
-    return (string.gsub(text, "[%*%?%[%]\\]", "\\%0"))
-end
-walk.literal = literal
 
 ---@param cache redcache.Cache
 ---@param pattern string of the keys, as Redis' SCAN has it

@@ -27,8 +27,10 @@ end
 
 -- KEYS keys user:1 to user:KEYS, written by the server.
 local function fill(prefix)
-    redis:call("EVAL", [[for i=1,tonumber(ARGV[2]) do redis.call('SET',ARGV[1]..i,i) end]], 0,
-        prefix, KEYS)
+    for first = 1, KEYS, 100000 do
+        redis:call("EVAL", [[for i=ARGV[2],ARGV[3] do redis.call('SET',ARGV[1]..i,i) end]], 0,
+            prefix, first, math.min(first + 99999, KEYS))
+    end
 end
 
 local function rss()
@@ -40,10 +42,11 @@ end
 
 -- A process that asks for one key every millisecond until it holds "stop". :join() gives the time
 -- that 99 of 100 answers took at most, in seconds.
-local function start_observer()
-    redis:call("SET", "observed", "go")
+local function start_observer(of)
+    of = of or redis
+    of:call("SET", "observed", "go")
     local one = herd.start({
-        count = 1, timeout = 900, params = { url = redis:url() },
+        count = 1, timeout = 900, params = { url = of:url() },
         main = function(one)
             local time = require("spec.support.clock")
             local cache = require("redcache").new({ url = one.params.url, near = false })
@@ -65,8 +68,8 @@ local function start_observer()
     return one
 end
 
-local function stop_observer(one)
-    redis:call("SET", "observed", "stop")
+local function stop_observer(one, of)
+    (of or redis):call("SET", "observed", "stop")
     return one:join().results[1]
 end
 
@@ -138,26 +141,26 @@ end
 describe("scan", function()
     it("gives each key that is there throughout, while others come and go", function()
         fill("user:")
-        local idle = start_observer()
-        clock.sleep(IS_LONG and 10 or 0.5)
-        local idle_p99 = stop_observer(idle)
-        local cache = open()
+        local cache, idle = open(), IS_LONG and server.start()
         for _, dedup in ipairs({ false, true }) do
             assert.is_string(cache:scan("user:*")())
             local changes, observer = start_changes(), start_observer()
+            -- An idle server is asked, too: what it takes is the machine's part.
+            local machine = idle and start_observer(idle)
             local started = clock.now()
             local given, again, bytes = scan_all(cache, { dedup = dedup })
-            local took = clock.now() - started
-            local p99, rate = stop_observer(observer), stop_changes(changes)
+            local took, p99 = clock.now() - started, stop_observer(observer)
+            local idle_p99, rate = machine and stop_observer(machine, idle), stop_changes(changes)
             assert.equal(KEYS, given)
             if dedup then assert.equal(0, again) end
             assert.is_true(bytes <= 8 * MIB + (dedup and 24 * (KEYS + CHANGES * took) or 0), bytes)
             say("scan of %d keys, dedup %s: %.1f s, RSS + %.1f MiB, %d again, %.0f changes/s, "
-                .. "p99 of others %.3f ms (idle %.3f ms)", KEYS, tostring(dedup), took, bytes / MIB,
-                again, rate, p99 * 1000, idle_p99 * 1000)
+                .. "p99 of others %.3f ms (of an idle server %.3f ms)", KEYS, tostring(dedup), took,
+                bytes / MIB, again, rate, p99 * 1000, (idle_p99 or 0) * 1000)
             if IS_LONG then assert.is_true(p99 <= 2 * idle_p99, p99 .. " " .. idle_p99) end
         end
         cache:close()
+        if idle then idle:stop() end
     end)
 
     it("begins a server again that has another process", function()
@@ -195,14 +198,44 @@ describe("deleteByPattern", function()
         fill("user:")
         fill("page:")
         local cache, observer = open(), start_observer()
+        local idle = IS_LONG and server.start()
+        local machine = idle and start_observer(idle)
         local started = clock.now()
         assert.equal(KEYS, cache:deleteByPattern("user:*"))
         local took = clock.now() - started
         local p99 = stop_observer(observer)
         assert.equal(KEYS + 1, redis:call("DBSIZE")) -- "observed", too
-        say("deleteByPattern of %d keys of %d: %.0f keys/s, p99 of others %.3f ms", KEYS, 2 * KEYS,
-            KEYS / took, p99 * 1000)
-        if IS_LONG then assert.is_true(p99 <= 0.005, p99) end
+        if idle then -- what the machine took is taken off: who asks an idle server waits for that
+            local idle_p99 = stop_observer(machine, idle)
+            idle:stop()
+            say("deleteByPattern of %d keys of %d: %.0f keys/s, p99 of others %.3f ms (of an idle "
+                .. "server %.3f ms)", KEYS, 2 * KEYS, KEYS / took, p99 * 1000, idle_p99 * 1000)
+            assert.is_true(p99 - idle_p99 <= 0.005, p99 .. " " .. idle_p99)
+        end
+        cache:close()
+    end)
+
+    local only_long = IS_LONG and it or function() end
+    only_long("keeps up with redis-cli", function()
+        local cache, ratios = open(), {}
+        for i = 1, 3 do
+            redis:call("FLUSHALL")
+            fill("user:")
+            local started = clock.now()
+            local cli = "redis-cli -p " .. redis.port
+            os.execute(cli .. " --scan --pattern 'user:*' | xargs -n 1000 " .. cli
+                .. " unlink > /dev/null")
+            local theirs = clock.now() - started
+            assert.equal(0, redis:call("DBSIZE"))
+            fill("user:")
+            started = clock.now()
+            assert.equal(KEYS, cache:deleteByPattern("user:*"))
+            ratios[i] = theirs / (clock.now() - started)
+            say("redis-cli --scan | xargs unlink: %.0f keys/s; deleteByPattern %.2f x of that",
+                KEYS / theirs, ratios[i])
+        end
+        table.sort(ratios)
+        assert.is_true(ratios[2] >= 0.7)
         cache:close()
     end)
 

@@ -94,9 +94,13 @@ local function check(a, b)
     assert.is_true(other:set(b.key, "w"))
     assert.is_true(other:delete(b.key))
     assert.equal(0, (other:deleteMulti(helpers)))
+    assert.equal(0, (other:flush()))
+    assert.equal(0, #other:keys("*"))
+    assert.same({ a.key }, (one:keys("*")))
     assert.is_true(lock:held())
     assert.equal("v", (one:get(a.key, { near = false })))
     assert.is_true(lock:release())
+    assert.equal(1, (one:flush()))
 end
 
 describe("two namespaces", function()
