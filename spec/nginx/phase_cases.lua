@@ -179,6 +179,22 @@ function cases.passes(phase, is_warm)
     end)
 end
 
+--- Batches that take more than one write, in a phase that cannot wait.
+function cases.sends_many()
+    keep("many", function()
+        local map, keys = {}, {}
+        for i = 1, 9000 do
+            keys[i] = "big:" .. i
+            map[keys[i]] = i
+        end
+        local ok, failed = cases.cache:setMulti(map, 60)
+        assert.same({ true, {} }, { ok, failed })
+        local found
+        found, failed = cases.cache:touchMulti(keys, 900)
+        assert.same({ true, {} }, { found["big:9000"], failed })
+    end)
+end
+
 --- In init_by_lua: whatever would start something is refused.
 function cases.begins()
     keep("init", function()

@@ -75,6 +75,7 @@ local function start(redis, driver)
             ["/body_filter"] = "body_filter_by_lua_block { if not ngx.ctx.seen then "
                 .. "ngx.ctx.seen = true " .. CASES .. '.passes("body_filter", true) end }' .. plain,
             ["/log"] = passes("log") .. plain,
+            ["/many"] = "log_by_lua_block { " .. CASES .. ".sends_many() }" .. plain,
             ["/balancer"] = "proxy_pass http://chosen/body;",
             ["/unlock"] = "access_by_lua_block { ngx.ctx.lock = assert(" .. CASES
                 .. '.cache:tryLock("left", { ttl = 600 })) } log_by_lua_block { '
@@ -167,6 +168,15 @@ for _, driver in ipairs({ "loop", "thread" }) do
                 assert_arrived(phase)
             end)
         end
+
+        it("a batch of several writes is sent as a whole", function()
+            assert.equal(200, (web:get("/many")))
+            assert.equal("ok", result("many"))
+            clock.wait_until(function()
+                return #redis:call("KEYS", "p:big:*") == 9000
+                    and redis:call("PTTL", "p:big:9000") > 800000
+            end, 5, "all keys of the batch")
+        end)
 
         it("init_worker sends what it writes", function()
             assert.equal("ok", result("init_worker"))
