@@ -20,20 +20,60 @@ static const struct {
 
 /* ---- reading commands ------------------------------------------------------------------------ */
 
-static bool is_script(const struct rc_command *asked)
+/* Where the first key of a command stands that is not its first argument. */
+enum key_place {
+    FIRST,
+    SECOND,
+    COUNTED, /* behind its number, which is the second argument: "0", there is none */
+    STREAMS  /* behind that word */
+};
+
+static const struct {
+    const char *name;
+    enum key_place place;
+} KEY_PLACES[] = {
+    {"EVALSHA", COUNTED}, {"EVAL", COUNTED},     {"EVALSHA_RO", COUNTED}, {"EVAL_RO", COUNTED},
+    {"FCALL", COUNTED},   {"FCALL_RO", COUNTED}, {"OBJECT", SECOND},      {"XINFO", SECOND},
+    {"XGROUP", SECOND},   {"MEMORY", SECOND},    {"BITOP", SECOND},       {"ZUNION", SECOND},
+    {"ZINTER", SECOND},   {"ZDIFF", SECOND},     {"ZINTERCARD", SECOND},  {"SINTERCARD", SECOND},
+    {"LMPOP", SECOND},    {"ZMPOP", SECOND},     {"XREAD", STREAMS},      {"XREADGROUP", STREAMS},
+};
+
+enum { SHORTEST = 4 }; /* of these names: GET, SET and DEL need no look */
+
+static enum key_place place_of_key(struct rc_command_word name)
 {
-    return rc_command_is_word(asked->name, "EVALSHA") || rc_command_is_word(asked->name, "EVAL");
+    for (size_t i = 0; name.len >= SHORTEST && i < sizeof KEY_PLACES / sizeof *KEY_PLACES; i++) {
+        if (rc_command_is_word(name, KEY_PLACES[i].name))
+            return KEY_PLACES[i].place;
+    }
+    return FIRST;
 }
 
 /* The key that says where the command belongs. */
 static bool find_key(const struct rc_command *asked, struct rc_command_word *key)
 {
     struct rc_command_reader rest = asked->rest;
-    struct rc_command_word source, count;
-    if (!is_script(asked))
-        return rc_command_next_word(&rest, key);
-    return rc_command_next_word(&rest, &source) && rc_command_next_word(&rest, &count) &&
-           !rc_command_is_word(count, "0") && rc_command_next_word(&rest, key);
+    struct rc_command_word word;
+    switch (place_of_key(asked->name)) {
+    case FIRST: break;
+    case SECOND:
+        if (!rc_command_next_word(&rest, &word))
+            return false;
+        break;
+    case COUNTED:
+        if (!rc_command_next_word(&rest, &word) || !rc_command_next_word(&rest, &word) ||
+            rc_command_is_word(word, "0"))
+            return false;
+        break;
+    case STREAMS:
+        do {
+            if (!rc_command_next_word(&rest, &word))
+                return false;
+        } while (!rc_command_is_word(word, "STREAMS"));
+        break;
+    }
+    return rc_command_next_word(&rest, key);
 }
 
 static enum rc_plan_how how_to_split(const struct rc_command *asked)

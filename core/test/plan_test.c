@@ -173,6 +173,38 @@ static void commands_of_one_server_stay_in_one_piece(void)
     end();
 }
 
+static void a_key_may_stand_behind_other_words(void)
+{
+    static const char *const commands[] = {
+        "OBJECT ENCODING b",
+        "xinfo stream b",
+        "XGROUP CREATE b g $",
+        "BITOP AND b {b}1 {b}2",
+        "ZUNION 2 b {b}1",
+        "SINTERCARD 1 b",
+        "LMPOP 2 b {b}1 LEFT",
+        "EVAL_RO x 1 b",
+        "FCALL f 1 b",
+        "XREAD COUNT 1 STREAMS b 0",
+        "XREADGROUP GROUP g c COUNT 1 NOACK STREAMS b >",
+    };
+    int32_t slot;
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        begin();
+        ask(commands[i]);
+        if (!CHECK(is_whole(&slot) && slot == rc_slot("b", 1)))
+            printf("%s\n", commands[i]);
+        end();
+    }
+    begin();
+    ask("FCALL f 0 b");
+    CHECK(is_whole(&slot) && slot == RC_PLAN_ANY);
+    begin();
+    ask("XREAD COUNT"); /* is refused wherever it goes */
+    CHECK(is_whole(&slot) && slot == RC_PLAN_ANY);
+    end();
+}
+
 static void each_server_gets_its_commands_in_their_order(void)
 {
     begin();
@@ -634,6 +666,7 @@ int main(void)
 {
     rc_scripts_init();
     TEST(commands_of_one_server_stay_in_one_piece);
+    TEST(a_key_may_stand_behind_other_words);
     TEST(each_server_gets_its_commands_in_their_order);
     TEST(a_list_of_keys_comes_back_in_its_order);
     TEST(the_next_call_gets_the_room_and_nothing_else_of_the_last_one);
