@@ -41,6 +41,7 @@ local sweep = require("redcache.sweep")
 local swap = require("redcache.swap")
 local usage = require("redcache.usage")
 local walk = require("redcache.walk")
+local warm = require("redcache.warm")
 local wrap = require("redcache.wrap")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
@@ -63,6 +64,7 @@ Cache.putMulti = put_many.putMulti
 Cache.getMulti = batch.getMulti
 Cache.setMulti = batch.setMulti
 Cache.deleteMulti = batch.deleteMulti
+Cache.warm = warm.warm
 Cache.touch = lives.touch
 Cache.expire = lives.expire
 Cache.expireAt = lives.expireAt

@@ -76,6 +76,24 @@ function calls.send(cache, slot, status)
     return status
 end
 
+---Waits, without a call to Redis; another scheduler than blocking lets others run meanwhile.
+---@param cache redcache.Cache
+---@param own table|nil options of the call: cancelTag ends the pause
+---@param action string for the error
+---@param seconds number
+---@return redcache.Error|nil err
+function calls.pause(cache, own, action, seconds)
+    local slot, err = calls.take(cache._client, own, action)
+    if slot == nil then
+        return err
+    end
+    local status = calls.await(cache, slot, core_command.pause(slot, seconds))
+    if status ~= 0 then
+        return calls.fail(slot, status, action)
+    end
+    give(slot)
+end
+
 ---Runs one script on a key, or several of one hash slot, and waits for its answer.
 ---@param cache redcache.Cache
 ---@param own table options of the call: timeout, cancelTag

@@ -37,7 +37,7 @@ end
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, move (rename, copy),
 --       delete, get, update, call (all that talk to Redis), lock, raw (redis), transaction,
---       scan, keys, sweep (deleteByPattern), flush
+--       scan, keys, sweep (deleteByPattern), flush, warm
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -77,7 +77,7 @@ local DECLARED = {
 
     -- Entries.
     { "ttl", "ttl", 300, at = "namespace" },
-    { "ttl", "ttl", nil, at = "count wrap" },
+    { "ttl", "ttl", nil, at = "count wrap warm" },
     { "codec", "codec", "msgpack", at = "namespace" },
     { "plain", "boolean", false, at = "namespace" },
     { "grace", "number", 0, at = "namespace load write", min = 0, max = 30 * DAY },
@@ -140,10 +140,10 @@ local DECLARED = {
     { "type", "string", nil, at = "scan keys", min = 1, max = 64 },
     { "limit", "integer", nil, at = "scan", min = 1, max = EXACT },
     { "dedup", "boolean", false, at = "scan" },
-    { "batch", "integer", nil, at = "sweep flush", min = 1, max = 10000 },
-    { "rate", "number", nil, at = "sweep flush", min = 0.001, max = 1e9 },
+    { "batch", "integer", nil, at = "sweep flush warm", min = 1, max = 10000 },
+    { "rate", "number", nil, at = "sweep flush warm", min = 0.001, max = 1e9 },
     { "dryRun", "boolean", false, at = "sweep flush" },
-    { "progress", "function", nil, at = "sweep flush" },
+    { "progress", "function", nil, at = "sweep flush warm" },
     { "all", "boolean", false, at = "flush" },
 
     -- Single calls.
@@ -174,6 +174,7 @@ local ACCEPTED = {
     call = { "call" },
     scan = { "scan", "call" },
     keys = { "keys", "call" },
+    warm = { "warm", "write", "call" },
     sweep = { "sweep", "call" },
     flush = { "flush", "call" },
     raw = { "raw", "call" },

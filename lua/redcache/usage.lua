@@ -16,6 +16,7 @@ local ARGUMENTS = {
         rememberMulti = "keys, ttl, fn, opts",
         lockMulti = "names, opts",
         putMulti = "keys, ttl, fn, opts",
+        warm = "iterator, opts",
         tryLock = "name, opts", withLock = "name, opts, fn", namespace = "name, opts",
         touch = "key, ttl, opts", expire = "key, ttl, opts", expireAt = "key, at, opts",
         persist = "key, opts",

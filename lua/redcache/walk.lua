@@ -118,18 +118,10 @@ function Walk:pause(seconds)
     if err then
         return err
     end
-    local slot
-    slot, err = calls.take(self.cache._client, self.own, self.action)
-    if slot == nil then
-        return err
-    end
     self.waits = true
-    local status = calls.await(self.cache, slot, core_command.pause(slot, seconds))
+    err = calls.pause(self.cache, self.own, self.action, seconds)
     self.waits = false
-    if status ~= 0 then
-        return calls.fail(slot, status, self.action)
-    end
-    give(slot)
+    return err
 end
 
 -- The answer to one SCAN that begins at node `at`, and the node behind it.

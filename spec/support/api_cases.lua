@@ -22,7 +22,7 @@ local GROUPS = {
     "entries", "loads", "many", "lives", "counters", "raw", "near", "locks", "ends",
     "light_threads", "wraps", "sessions",
     "moves", "softs", "swaps", "transactions", "waits", "subscriptions",
-    "batches", "lock_many", "put_many",
+    "batches", "lock_many", "put_many", "warms",
     "scans",
 }
 

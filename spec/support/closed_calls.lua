@@ -26,6 +26,7 @@ local CACHE = {
     remember = function(o) return o:remember("k", 60, unused) end,
     rememberForever = function(o) return o:rememberForever("k", unused) end,
     rememberMulti = function(o) return errors_of(o:rememberMulti({ "k", "x" }, 60, unused)) end,
+    warm = function(o) return nil, (select(3, o:warm({ k = 1 }))) end,
     putMulti = function(o) return errors_of(o:putMulti({ "k", "x" }, 60, unused)) end,
     put = function(o) return o:put("k", 60, unused) end,
     getMulti = function(o) return errors_of(o:getMulti({ "k", "absent" })) end,

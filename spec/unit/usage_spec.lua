@@ -36,7 +36,7 @@ local function classes()
         getSet = { "k", 1 }, getDelete = { "k" }, update = { "k", fn },
         rename = { "k", "to" }, copy = { "k", "to" },
         rememberMulti = { { "k" }, 60, fn }, lockMulti = { { "l" } },
-        putMulti = { { "k" }, 60, fn },
+        putMulti = { { "k" }, 60, fn }, warm = { {} },
         touchMulti = { { "k" } }, expireMulti = { { k = 60 } },
         incr = { "n" }, decr = { "n" },
         incrFloat = { "n" },
