@@ -15,7 +15,7 @@ enum {
        the same burst: who looks a moment later looks at nothing then. */
     LOOK_SOON_MS = 1,
     LOOK_EACH_MS = 1000, /* pushes of one that renews without end are worth a look a second, */
-    LOOK_AHEAD = 2       /* and so many at once */
+    LOOK_AHEAD = 3       /* and so many at once */
 };
 
 /* Redis' Lua, ours, and JSON count in doubles: behind 2^53 (the year 2255 in microseconds) a fence
@@ -80,7 +80,7 @@ static void on_line_key_watch(struct rc_watch *watch)
     struct rc_lock_line *line = RC_CONTAINER(watch, struct rc_lock_line, key_watch);
     struct rc_context *context = line->locks->context;
     int64_t soon_us = rc_context_after_ms(context, LOOK_SOON_MS);
-    int64_t due_us = line->looked_us - (int64_t)LOOK_AHEAD * LOOK_EACH_MS * 1000;
+    int64_t due_us = line->looked_us - (int64_t)(LOOK_AHEAD - 1) * LOOK_EACH_MS * 1000;
     if (line->state != LINE_WAITING || line->req != NULL)
         return;
     if (due_us < soon_us)

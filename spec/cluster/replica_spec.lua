@@ -14,7 +14,10 @@ local bed, caches
 
 setup(function() bed = cluster.start({ masters = 2, replicas = 2 }) end)
 teardown(function() bed:stop() end)
-before_each(function() caches = {} end)
+before_each(function()
+    caches = {}
+    bed:wait_named()
+end)
 after_each(function()
     for _, cache in ipairs(caches) do cache:close() end
 end)

@@ -11,12 +11,9 @@ describe("a master under sentinels", function()
     setup(function() bed = sentinel.start() end)
     teardown(function() bed:stop() end)
 
-    -- The master once all are of one mind.
-    local function settled()
-        local master = bed:master()
-        bed:wait_settled(master)
-        return master
-    end
+    -- Whichever is the master once all are of one mind: on a busy machine sentinels may have chosen
+    -- once more.
+    local function settled() return bed:wait_settled() end
 
     it("is known to each of them, with its replicas", function()
         assert.equal(bed.nodes[1], bed:master())
@@ -35,26 +32,27 @@ describe("a master under sentinels", function()
         clock.wait_until(function() return old:call("WAIT", 2, 100) == 2 end, 5)
         local new = bed:failover()
         assert.are_not.equal(old, new)
-        bed:wait_settled(new)
+        local master = settled()
+        assert.are_not.equal(old, master)
         assert.equal("slave", old:call("ROLE")[1])
-        assert.equal("kept", new:call("GET", "planned"))
+        assert.equal("kept", master:call("GET", "planned"))
     end)
 
     it("is another one after it was killed, and comes back as a replica", function()
         local old = settled()
         bed:kill(old)
-        local new = bed:wait_other(old)
+        bed:wait_other(old)
         bed:restart(old)
-        bed:wait_settled(new)
+        assert.are_not.equal(old, settled())
         assert.equal("slave", old:call("ROLE")[1])
     end)
 
     it("is another one after it was stopped, and goes on as a replica", function()
         local old = settled()
         bed:pause(old)
-        local new = bed:wait_other(old)
+        bed:wait_other(old)
         bed:resume(old)
-        bed:wait_settled(new)
+        assert.are_not.equal(old, settled())
         assert.equal("slave", old:call("ROLE")[1])
     end)
 
@@ -67,6 +65,6 @@ describe("a master under sentinels", function()
         assert.is_nil(bed:master())
         bed:restart(bed.sentinels[1])
         bed:restart(bed.sentinels[2])
-        bed:wait_settled(new)
+        settled()
     end)
 end)

@@ -32,11 +32,9 @@ local function open(options)
     return caches[#caches]
 end
 
-local function settled()
-    local master = bed:master()
-    bed:wait_settled(master)
-    return master
-end
+-- Whichever is the master once all are of one mind: on a busy machine sentinels choose again at
+-- times.
+local function settled() return bed:wait_settled() end
 
 local function say(...)
     if os.getenv("REDCACHE_VERBOSE") then io.stderr:write(string.format(...), "\n") end
@@ -220,7 +218,7 @@ describe("a delete that the master's death has lost", function()
         assert.equal(1, new:call("EXISTS", "foreign"))
         assert.equal(0, cache:stats().deletesLost)
         bed:restart(master)
-        bed:wait_settled(new)
+        settled()
     end)
 end)
 
@@ -265,6 +263,6 @@ describe("workers of nginx", function()
         _, body = one:get("/get")
         assert.equal("after\n", body)
         assert.same({}, one:complaints())
-        bed:wait_settled(new)
+        settled()
     end)
 end)

@@ -166,14 +166,7 @@ function cluster.start(options)
     give_masters(self, masters)
     self:agree(JOIN_SECONDS)
     for i = masters + 1, #self.nodes do self:wait_replica(self.nodes[i]) end
-    clock.wait_until(function()
-        for _, node in ipairs(self.nodes) do
-            local replicas = 0
-            for _, range in ipairs(self:map(node)) do replicas = replicas + #range.replicas end
-            if replicas ~= #self.nodes - masters then return false end
-        end
-        return true
-    end, JOIN_SECONDS, "that every map names the replicas")
+    self:wait_named()
     local info = self.nodes[1]:info("server")
     self.version = info.valkey_version and "valkey " .. info.valkey_version
         or "redis " .. info.redis_version
@@ -306,6 +299,23 @@ function Cluster:wait_replica(replica)
         return info.role == "slave" and info.master_link_status == "up"
             and info.master_sync_in_progress == 0
     end, AGREE_SECONDS, "the replica's link to its master")
+end
+
+--- Waits until the map of each node that is present names all replicas that are: a map leaves one
+-- out that its node has heard nothing new of, as behind a time without a link to its master.
+function Cluster:wait_named()
+    wait(self, function()
+        local wanted = #self:present() - self.masters
+        for _, node in ipairs(self:present()) do
+            local named, count = {}, 0
+            for _, range in ipairs(self:map(node)) do
+                for _, id in ipairs(range.replicas) do named[id] = true end
+            end
+            for _ in pairs(named) do count = count + 1 end
+            if count ~= wanted then return false end
+        end
+        return true
+    end, JOIN_SECONDS, "that every map names the replicas")
 end
 
 function Cluster:is_master(node) -- luacheck: ignore self

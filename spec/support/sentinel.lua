@@ -178,8 +178,9 @@ local function describe(self)
     local parts = {}
     for i, one in ipairs(present(self, self.sentinels)) do
         local seen = one:call("SENTINEL", "MASTER", sentinel.NAME)
-        parts[#parts + 1] = ("sentinel %d: %s %s, %s others, %s replicas"):format(i, seen.port,
-            seen.flags, seen["num-other-sentinels"], seen["num-slaves"])
+        local _, quorum = pcall(one.call, one, "SENTINEL", "CKQUORUM", sentinel.NAME)
+        parts[#parts + 1] = ("sentinel %d: %s %s, %s others, %s replicas, %s"):format(i, seen.port,
+            seen.flags, seen["num-other-sentinels"], seen["num-slaves"], tostring(quorum))
     end
     for _, node in ipairs(present(self, self.nodes)) do
         local info = node:info("replication")
@@ -203,7 +204,8 @@ function Bed:wait_settled(master)
     end, SETTLE_SECONDS, "that the sentinels and nodes are of one mind")
     if ok then return settled end
     local told, text = pcall(describe, self)
-    error(err .. (told and ": " .. text or ""), 2)
+    local wanted = master and (", %d as master"):format(port_of(master)) or ""
+    error(err .. wanted .. (told and ": " .. text or ""), 2)
 end
 
 -- ---- Failures.
