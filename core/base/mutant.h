@@ -34,6 +34,7 @@
     X(MAP_OF_MINORITY, "a cluster: a map of a node that sees no majority is taken")                \
     X(RENEWED_ELSEWHERE, "a cluster: a lock's renewal that is sent elsewhere counts as done")      \
     X(OWNED_BY_PONG, "a cluster: a node that answers is taken for its slots' owner")               \
+    X(NOTE_OF_DOUBTED, "a cluster: others hear of a node although its slots are in doubt")         \
     X(NOTE_OF_ANY_MAP, "a cluster: a word that another process got counts for any map")            \
     X(REPLAY_ELSEWHERE, "a cluster: a noted delete stays with the node that its slot has left")    \
     X(PUSH_BY_KEY, "a cluster: a push is taken to its key's node, and one of all to the first")    \

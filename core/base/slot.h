@@ -30,6 +30,11 @@ static inline void rc_slot_set_add(struct rc_slot_set *set, uint32_t slot)
     set->bits[slot / 64] |= UINT64_C(1) << slot % 64;
 }
 
+static inline void rc_slot_set_remove(struct rc_slot_set *set, uint32_t slot)
+{
+    set->bits[slot / 64] &= ~(UINT64_C(1) << slot % 64);
+}
+
 static inline bool rc_slot_set_has(const struct rc_slot_set *set, uint32_t slot)
 {
     return (set->bits[slot / 64] >> slot % 64 & 1) != 0;

@@ -106,6 +106,9 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
     if (reply->count < 2 || value->type != '$' || reply->nodes[1].type != ':' ||
         !rc_node_can_keep(req->link->node) || !may_keep(fetches, req->link->node, req->slot))
         return false;
+    /* A slot that was away and is back may have been written elsewhere behind this answer. */
+    if (req->sent_us <= req->link->node->epoch_us)
+        fetch->doomed = true;
     if (fetch->doomed) {
         rc_near_count_doom(fetches->near);
         return false;

@@ -138,6 +138,7 @@ void rc_node_begin_epoch(struct rc_server_node *node)
 {
     if (node->near == NULL)
         return;
+    node->epoch_us = node->context->now_us;
     rc_near_renew_owner(node->owner);
     rc_revalidate_stop(&node->revalidate);
 }

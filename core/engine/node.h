@@ -61,8 +61,12 @@ struct rc_voice {
                            that works; 0: never */
     int64_t epoch;      /* the node's own, as it said last; -1: never */
     uint32_t round;     /* of the question */
-    int64_t ready_us;   /* up to when it is vouched for, once the copies of slots that left are
-                           gone */
+    uint64_t note;      /* stands for what it said then, for other processes; 0: nothing for them */
+    struct rc_req *recheck; /* the question for the epoch alone, behind a majority's answers */
+    int64_t claim_us;       /* up to when its answer can prove something */
+    int64_t sure_us;        /* up to when it is proven that no slot was away and has come back */
+    int64_t ready_us;       /* up to when it is vouched for, once the copies of slots that left are
+                               gone */
 };
 
 /* The links that a node has from its beginning; by their roles, which come first. */
@@ -83,6 +87,7 @@ struct rc_server_node {
     struct rc_near *near;   /* the same, once there is an owner; the next three are good then */
     struct rc_near_owner *owner;
     struct rc_horizon horizon;
+    int64_t epoch_us; /* when the owner's epoch began: what was asked for before is not kept */
     struct rc_revalidate revalidate;
     const char *no_owner; /* why there is none, where one is wanted */
     int64_t seek_us;      /* when it is asked for again, and how much later the time after that */

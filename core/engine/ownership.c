@@ -14,6 +14,8 @@ enum {
     SLACK_US = 2000 /* nodes watch at different times */
 };
 
+static void recheck(struct rc_ownership *ownership, struct rc_server_node *node, int64_t claim_us);
+
 /* ---- dropping copies ------------------------------------------------------------------------- */
 
 /* When the last question was sent that a majority of the masters has answered; 0: never. */
@@ -39,13 +41,17 @@ static int64_t majority_us(struct rc_topology *topology)
     return us;
 }
 
-/* Says of each node up to when it may be vouched for, as far as the answers go. */
-static void ready(struct rc_topology *topology)
+/* Says of each node up to when it may be vouched for, as far as the answers go, and asks for the
+   proof of what they promise. */
+static void ready(struct rc_ownership *ownership)
 {
-    int64_t us = majority_us(topology);
-    RC_TOPOLOGY_NODES(node, topology) {
-        int64_t heard_us = node->voice.heard_us;
-        node->voice.ready_us = heard_us < us ? heard_us : us;
+    int64_t us = majority_us(ownership->topology);
+    RC_TOPOLOGY_NODES(node, ownership->topology) {
+        struct rc_voice *voice = &node->voice;
+        int64_t claim_us = voice->heard_us < us ? voice->heard_us : us;
+        if (claim_us > voice->sure_us && voice->recheck == NULL)
+            recheck(ownership, node, claim_us);
+        voice->ready_us = voice->sure_us;
     }
 }
 
@@ -81,7 +87,7 @@ static void settle(struct rc_ownership *ownership)
     struct rc_topology *topology = ownership->topology;
     if (ownership->cursor != 0)
         return;
-    ready(topology);
+    ready(ownership);
     if (!ownership->has_doubted && !topology->has_moved) {
         vouch(topology);
         return;
@@ -190,7 +196,7 @@ static bool take_note(struct rc_ownership *ownership, struct rc_server_node *nod
         rc_near_noted_us(node->near, rc_node_number(node), number_word(ownership, node));
     if (at_us <= voice->heard_us || at_us > now_us || at_us < now_us - ownership->period_us / 2)
         return false;
-    voice->heard_us = at_us;
+    voice->heard_us = voice->sure_us = at_us;
     return true;
 }
 
@@ -217,16 +223,70 @@ static void hear(struct rc_ownership *ownership, struct rc_server_node *node,
     if (own == 0 || !word->is_ok)
         return;
     voice->heard_us = sent_us;
-    if ((is_same_map || RC_MUTANT(NOTE_OF_ANY_MAP)) && node->near != NULL)
-        rc_near_note(node->owner, number_word(ownership, node), sent_us);
+    bool is_for_others = is_same_map || RC_MUTANT(NOTE_OF_ANY_MAP);
+    voice->note = is_for_others ? number_word(ownership, node) : 0;
 }
 
-/* Nobody doubts any more what nobody has doubted in a round that a majority has answered. */
+/* Nobody doubts any more what nobody has doubted in a round that a majority has answered, once the
+   owner's word of that round stands: what was read before the slot was away may still arrive. */
 static void end_round(struct rc_ownership *ownership)
 {
     struct rc_topology *topology = ownership->topology;
-    if (majority_us(topology) >= ownership->round_us)
-        topology->unsure = ownership->contested;
+    if (ownership->missing > 0 || rc_slot_set_is_empty(&topology->unsure) ||
+        majority_us(topology) < ownership->round_us)
+        return;
+    for (uint32_t slot = 0; slot < RC_SLOT_COUNT; slot++) {
+        const struct rc_server_node *owner = rc_topology_at(topology, topology->owners[slot]);
+        if (!rc_slot_set_has(&ownership->contested, slot) &&
+            owner->voice.sure_us >= ownership->round_us)
+            rc_slot_set_remove(&topology->unsure, slot);
+    }
+}
+
+/* Whether what is proven of a node is proven for every process with our map: nobody has doubted any
+   of its slots in the round. Ourselves we keep no copies of those in doubt. */
+static bool is_for_all(const struct rc_ownership *ownership, const struct rc_voice *voice)
+{
+    bool is_agreed = RC_MUTANT(NOTE_OF_DOUBTED) || (voice->claim_us >= ownership->round_us &&
+                                                    rc_slot_set_is_empty(&ownership->contested));
+    return voice->note != 0 && (is_agreed || RC_MUTANT(NOTE_OF_ANY_MAP));
+}
+
+static void on_recheck(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
+{
+    struct rc_ownership *ownership = req->owner;
+    struct rc_server_node *node = req->detail;
+    struct rc_voice *voice = &node->voice;
+    int64_t epoch = rc_slot_word_read_epoch(status, reply);
+    (void)text;
+    voice->recheck = NULL;
+    if (epoch < 0)
+        return; /* the next answer asks again */
+    if (epoch != voice->epoch) {
+        begin_epoch(node);
+        voice->epoch = epoch;
+        return;
+    }
+    voice->sure_us = voice->claim_us;
+    end_round(ownership);
+    if (is_for_all(ownership, voice) && node->near != NULL)
+        rc_near_note(node->owner, voice->note, voice->sure_us);
+    settle(ownership);
+}
+
+static void recheck(struct rc_ownership *ownership, struct rc_server_node *node, int64_t claim_us)
+{
+    struct rc_context *context = ownership->context;
+    struct rc_req *req = rc_slot_word_ask_epoch(context);
+    if (req == NULL)
+        return;
+    req->done = on_recheck;
+    req->owner = ownership;
+    req->detail = node;
+    node->voice.recheck = req;
+    node->voice.claim_us = claim_us;
+    rc_topology_send_to(ownership->topology, req, node, RC_SLOT_ANY,
+                        rc_context_after_ms(context, ANSWER_MS));
 }
 
 static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -239,8 +299,9 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
     rc_slot_word_read(&word, ownership->map, status, reply);
     if (word.is_answer)
         hear(ownership, node, &word, req->sent_us);
-    if (node->voice.round == ownership->round && --ownership->missing == 0)
-        end_round(ownership);
+    if (node->voice.round == ownership->round)
+        ownership->missing--;
+    end_round(ownership);
     settle(ownership);
 }
 

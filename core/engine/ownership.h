@@ -7,12 +7,15 @@
  *          the engine asks each master for the map, in rounds, one per quarter of maxStale. It
  *          vouches for a node (rc_node_vouch) up to when the older of these two was sent: the last
  *          question that the node itself has answered, and the last that a majority of the masters
- *          has answered. Slots that any answer gives to another node than we do are in doubt: the
- *          engine drops their copies, and keeps none until a whole round has not doubted them. It
- *          also drops the copies of a slot that it gives to another node itself, as a MOVED or a
- *          map says. It vouches for nobody while copies are still to be dropped.
+ *          has answered. Behind the majority's answers the node is asked for its epoch once more: a
+ *          slot that left before it answered first, and has come back before the others did, has
+ *          brought it a new one. Slots that any answer gives to another node than we do are in
+ *          doubt: the engine drops their copies, and keeps none until a whole round has not doubted
+ *          them. It also drops the copies of a slot that it gives to another node itself, as a
+ *          MOVED or a map says. It vouches for nobody while copies are still to be dropped.
  *          The processes that share a near cache share the answers, too: an answer that agrees with
- *          the whole map is noted in the region, and a process that has the same map takes a note
+ *          the whole map, in a round that nobody has doubted, is noted in the region, and a process
+ *          that has the same map takes a note
  *          that is young enough for an answer to itself.
  * Threads: the engine's owner.
  * Memory:  owns a map, from the first round on.

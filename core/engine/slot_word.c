@@ -27,24 +27,39 @@ static int64_t read_number(const rc_node *info, const char *name)
     return number;
 }
 
-struct rc_req *rc_slot_word_ask(struct rc_context *context)
+static struct rc_req *take(struct rc_context *context, const char *const words[], uint32_t count)
 {
     struct rc_req *req = rc_req_take(context);
+    int error = 0;
     if (req == NULL)
         return NULL;
-    int error = rc_command_head(&req->bytes, 2);
-    error |= rc_command_text(&req->bytes, "CLUSTER");
-    error |= rc_command_text(&req->bytes, "SLOTS");
-    error |= rc_command_head(&req->bytes, 2);
-    error |= rc_command_text(&req->bytes, "CLUSTER");
-    error |= rc_command_text(&req->bytes, "INFO");
+    for (uint32_t i = 0; i < count; i++) {
+        error |= rc_command_head(&req->bytes, 2);
+        error |= rc_command_text(&req->bytes, "CLUSTER");
+        error |= rc_command_text(&req->bytes, words[i]);
+    }
     if (error != 0) {
         rc_req_give(req);
         return NULL;
     }
-    req->expect = 2;
+    req->expect = count;
     req->stays = true;
     return req;
+}
+
+struct rc_req *rc_slot_word_ask(struct rc_context *context)
+{
+    return take(context, (const char *const[]){"SLOTS", "INFO"}, 2);
+}
+
+struct rc_req *rc_slot_word_ask_epoch(struct rc_context *context)
+{
+    return take(context, (const char *const[]){"INFO"}, 1);
+}
+
+int64_t rc_slot_word_read_epoch(int status, const struct rc_reply *reply)
+{
+    return status == 0 ? read_number(&reply->nodes[0], "cluster_my_epoch:") : -1;
 }
 
 void rc_slot_word_read(struct rc_slot_word *word, struct rc_slot_map *map, int status,

@@ -29,6 +29,10 @@ struct rc_slot_word {
 /* A request with the question, which is not sent to anybody else. The caller sends it. NULL: no
    memory. */
 struct rc_req *rc_slot_word_ask(struct rc_context *context);
+/* The same for the node's own epoch alone, by CLUSTER INFO. */
+struct rc_req *rc_slot_word_ask_epoch(struct rc_context *context);
+/* The epoch that it answers; -1: it does not tell. */
+int64_t rc_slot_word_read_epoch(int status, const struct rc_reply *reply);
 /* Reads the answer, of that status, into the word and the map. */
 void rc_slot_word_read(struct rc_slot_word *word, struct rc_slot_map *map, int status,
                        const struct rc_reply *reply);

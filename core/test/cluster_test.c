@@ -1478,6 +1478,52 @@ static void a_node_that_took_slots_over_is_read_again(void)
     end();
 }
 
+/* Passes time until the node has been asked for the map once more. */
+static void pass_to_question(int node)
+{
+    int before = nodes[node].map_questions;
+    for (int i = 0; i < STALE_US / 1000 && nodes[node].map_questions == before; i++)
+        pass(1);
+    CHECK(nodes[node].map_questions > before);
+}
+
+/* All of the answers name the same owner, but the slot was away between them. */
+static void a_slot_that_was_away_between_the_answers_is_read_again(void)
+{
+    begin_near();
+    const char *key = key_of(0, 0);
+    CHECK(becomes_near(0, key) && stays_near(key, 300));
+    nodes[1].mute = nodes[2].mute = true;
+    pass_to_question(0);
+    CHECK(is_near(key));
+    nodes[0].own_epoch = 9;
+    nodes[1].mute = nodes[2].mute = false;
+    run();
+    CHECK(!is_near(key));
+    CHECK(becomes_near(0, key) && stays_near(key, 300));
+    end();
+}
+
+/* The slot may have left behind the read, and come back before the node answers for the map. */
+static void what_was_read_before_the_epoch_is_not_kept(void)
+{
+    begin_near();
+    const char *near_by = key_of(0, 0), *key = key_of(0, 1);
+    CHECK(becomes_near(0, near_by) && stays_near(near_by, 300));
+    write_at(0, key);
+    nodes[0].mute = true;
+    nodes[0].own_epoch = 9;
+    get(1, key);
+    (void)is_near(near_by);
+    pass_to_question(0);
+    nodes[0].mute = false;
+    run();
+    CHECK(!ops[1].run.is_running && ops[1].result.kind == RC_KIND_PLAIN);
+    CHECK(!is_near(key));
+    CHECK(becomes_near(1, key));
+    end();
+}
+
 int main(void)
 {
     TEST(is_kept_near_once_the_masters_agree);
@@ -1486,6 +1532,8 @@ int main(void)
     TEST(a_majority_must_agree);
     TEST(a_node_that_sees_no_majority_is_no_voice);
     TEST(a_node_that_took_slots_over_is_read_again);
+    TEST(a_slot_that_was_away_between_the_answers_is_read_again);
+    TEST(what_was_read_before_the_epoch_is_not_kept);
     TEST(learns_the_map_with_its_first_connection);
     TEST(a_moved_corrects_its_slot_at_once_and_refreshes_once);
     TEST(many_that_are_sent_elsewhere_are_no_storm);

@@ -11,13 +11,10 @@
  *          two of the three masters know the owner that took it.
  * Not:     time is an order and no more: that copies are served for maxStale behind that question,
  *          and no longer, is near.pml's. No connection breaks; no writes are lost, or taken by an
- *          old owner. Nodes have epochs of their own and none of the cluster. A slot that goes away
- *          comes back only while no question and no read is on its way (IS_QUIET): without that
- *          bound the search finds that an answer of before the way out and one of behind the way
- *          back agree, and a copy of before both is vouched for until the next round.
+ *          old owner. Nodes have epochs of their own and none of the cluster.
  * Bounds:  each kind of event has a budget, below. Within them the search is complete.
  * Mutants: by -D, each a mistake that must be found: PONG_OWNS, OWN_WORD, WORD_WHEN_HEARD,
- *          NO_EPOCH, KEEP_MOVED, KEEP_DOUBTED.
+ *          NO_EPOCH, KEEP_MOVED, KEEP_DOUBTED, UNCONFIRMED, KEEP_READ, SURE_AT_ONCE.
  */
 
 #ifndef WRITES
@@ -72,12 +69,21 @@ byte known[NODES];  /* the node's epoch, then */
 byte vouched[2];
 bool is_unsure, is_contested, is_doubted, has_moved;
 byte missing;       /* answers of the round */
+byte reading[2], voided[2]; /* reads under way; so many of them began before the epoch */
 byte reads = READS, rounds = ROUNDS, maps = MAPS;
 
 /* Questions to the nodes, beside T. */
 byte asked[NODES]; /* `due` when it was sent; 0: none */
 bool is_answered[NODES];
 byte word[NODES], told[NODES]; /* who is the owner, and the node's epoch */
+
+/* Asked again behind a majority's answers: has the node the same epoch still? */
+byte again[2]; /* up to here its word would stand; 0: not asked */
+bool is_told[2];
+byte told_again[2];
+byte sure[2]; /* up to here it stands */
+bool is_new[2], is_proven[2]; /* asked, and answered, for this round */
+bool has_said[NODES];         /* it has answered in this round */
 
 /* ---- the cluster ----------------------------------------------------------------------------- */
 
@@ -96,10 +102,6 @@ inline learn(n) {
     atomic { believes[n] != holder -> believes[n] = holder; judge_due() }
 }
 
-/* Nothing is on its way between the engine and the pair. */
-#define IS_QUIET (missing == 0 && empty(to_node[A]) && empty(to_node[B]) && \
-                  empty(from_node[A]) && empty(from_node[B]))
-
 /* Keys that have left are told of, or not. */
 inline trim(n) {
     atomic { tracks[n] && believes[n] != n && nfull(from_node[n]) ->
@@ -114,7 +116,7 @@ end:
         writes--; newest++; stands[holder] = newest;
         if :: tracks[holder] -> tracks[holder] = false; from_node[holder]!PUSH(0) :: else fi;
         judge_due() }
-    :: atomic { moves > 0 && believes[1 - holder] == holder && (moves == MOVES || IS_QUIET) ->
+    :: atomic { moves > 0 && believes[1 - holder] == holder ->
         moves--;
         stands[1 - holder] = stands[holder];
         holder = 1 - holder;
@@ -150,6 +152,10 @@ inline answer(n) {
         is_answered[n] = true; word[n] = believes[n]; told[n] = epoch[n] }
 }
 
+inline answer_again(n) {
+    atomic { again[n] != 0 && !is_told[n] -> is_told[n] = true; told_again[n] = epoch[n] }
+}
+
 proctype Nodes() {
     mtype what;
     byte as_of;
@@ -160,6 +166,8 @@ end:
     :: answer(0)
     :: answer(1)
     :: answer(2)
+    :: answer_again(A)
+    :: answer_again(B)
 #ifdef FAILOVER
     :: answer(3)
 #endif
@@ -179,8 +187,10 @@ inline check() {
 #define MIDDLE(a, b, c) MOST(LEAST(a, b), LEAST(MOST(a, b), c))
 #ifdef FAILOVER
 #define MAJORITY MIDDLE(heard[ours], heard[2], heard[3])
+#define SAID (has_said[ours] + has_said[2] + has_said[3])
 #else
 #define MAJORITY MIDDLE(heard[A], heard[B], heard[2])
+#define SAID (has_said[A] + has_said[B] + has_said[2])
 #endif
 
 inline vouch(n) {
@@ -190,9 +200,37 @@ inline vouch(n) {
 #ifdef OWN_WORD
     if :: IS_MASTER(n) -> vouched[n] = heard[n] :: else fi
 #else
+#ifdef UNCONFIRMED
     if :: IS_MASTER(n) -> vouched[n] = LEAST(heard[n], MAJORITY) :: else fi
+#else
+    if :: IS_MASTER(n) -> vouched[n] = sure[n] :: else fi
 #endif
 #endif
+#endif
+}
+
+/* What it and a majority have answered wants a second word of it: the slot may have gone and come
+   back between the answers. */
+inline ask_again(n) {
+    if
+    :: IS_MASTER(n) && has_said[n] && SAID >= 2 && again[n] == 0 && !is_proven[n] ->
+        again[n] = LEAST(heard[n], MAJORITY);
+        is_new[n] = true
+    :: else
+    fi
+}
+
+/* The end of a round: what nobody doubted in it, and whose owner's word stands, is sure again. */
+inline end_round() {
+    if
+    :: missing == 0 && SAID >= 2 ->
+#ifdef SURE_AT_ONCE
+        is_unsure = is_contested
+#else
+        is_unsure = is_contested || (is_unsure && !is_proven[ours])
+#endif
+    :: else
+    fi
 }
 
 /* Drops what is in doubt or has moved, then vouches. */
@@ -204,19 +242,44 @@ inline settle() {
     if :: has_moved -> copy = 0 :: else fi;
 #endif
     is_doubted = false; has_moved = false;
+    ask_again(A);
+    ask_again(B);
     vouch(A);
     vouch(B)
+}
+
+/* It has another epoch: what was read before may be of a time before the slot was away. */
+inline begin_epoch(n, its) {
+    known[n] = its;
+#ifndef NO_EPOCH
+    if :: source == n -> copy = 0 :: else fi;
+#endif
+#ifndef KEEP_READ
+    voided[n] = reading[n]
+#else
+    skip
+#endif
+}
+
+inline hear_again(n) {
+    atomic { is_told[n] ->
+        if
+        :: known[n] != told_again[n] -> begin_epoch(n, told_again[n])
+        :: else ->
+            sure[n] = MOST(sure[n], again[n]);
+            is_proven[n] = is_new[n]
+        fi;
+        again[n] = 0; is_told[n] = false; told_again[n] = 0; is_new[n] = false;
+        end_round();
+        settle();
+        check() }
 }
 
 /* The answer of a node. */
 inline hear(n) {
     atomic { is_answered[n] ->
         if
-        :: known[n] != told[n] ->
-            known[n] = told[n];
-#ifndef NO_EPOCH
-            if :: source == n -> copy = 0 :: else fi
-#endif
+        :: n <= B && known[n] != told[n] -> begin_epoch(n, told[n])
         :: else
         fi;
         if
@@ -229,6 +292,7 @@ inline hear(n) {
         /* Of a pair it has slots as long as it takes itself for the master. */
         if
         :: NODES == 3 || n > B || word[n] == n ->
+            has_said[n] = true;
 #ifdef WORD_WHEN_HEARD
             heard[n] = due
 #else
@@ -238,7 +302,7 @@ inline hear(n) {
         fi;
         asked[n] = 0; is_answered[n] = false; word[n] = 0; told[n] = 0;
         missing--;
-        if :: missing == 0 -> is_unsure = is_contested; is_contested = false :: else fi;
+        end_round();
         settle();
         check() }
 }
@@ -250,27 +314,42 @@ inline ask(n) {
 inline receive(n) {
     atomic { nempty(from_node[n]) ->
         from_node[n]?what(v);
+        is_void = voided[n] > 0;
         if
-        :: what == VALUE && ours == n && !is_unsure -> copy = v; source = n
+        :: what == VALUE || what == MOVED ->
+            reading[n]--;
+            if :: is_void -> voided[n]-- :: else fi
+        :: else
+        fi;
+        if
+        :: what == VALUE && ours == n && !is_unsure && !is_void -> copy = v; source = n
         :: what == PONG -> reached[n] = v
         :: what == PUSH && source == n -> copy = 0
         :: what == MOVED && v != ours -> ours = v; has_moved = true
         :: else
         fi;
-        what = 0; v = 0;
+        what = 0; v = 0; is_void = false;
         check() }
 }
 
 proctype Engine() {
     mtype what;
     byte v;
+    bool is_void;
 end:
     do
-    :: atomic { reads > 0 && nfull(to_node[ours]) -> reads--; to_node[ours]!READ(0) }
+    :: atomic { reads > 0 && nfull(to_node[ours]) ->
+        reads--; reading[ours]++; to_node[ours]!READ(0) }
     :: atomic { copy != 0 && pinged[source] < due && nfull(to_node[source]) ->
         pinged[source] = due; to_node[source]!PING(due) }
     :: atomic { rounds > 0 && missing == 0 ->
         rounds--;
+        is_contested = false;
+        has_said[A] = false; has_said[B] = false; has_said[2] = false;
+#ifdef FAILOVER
+        has_said[3] = false;
+#endif
+        is_proven[A] = false; is_proven[B] = false; is_new[A] = false; is_new[B] = false;
         ask(A); ask(B); ask(2);
 #ifdef FAILOVER
         ask(3)
@@ -282,6 +361,8 @@ end:
     :: hear(A)
     :: hear(B)
     :: hear(2)
+    :: hear_again(A)
+    :: hear_again(B)
 #ifdef FAILOVER
     :: hear(3)
 #endif
