@@ -50,6 +50,12 @@ function serves.grab_many(key)
     return "grabbed"
 end
 
+-- A connection of its own, while a command waits, and while a transaction is thought about.
+function serves.block(key) return cases.cache:redis():command("BLPOP", key .. ":q", LONG) end
+function serves.watch(key)
+    return cases.cache:redis():transaction(slow, { watch = { key } })
+end
+
 -- Two loaders and a lock in one stack.
 function serves.nest(key)
     return cases.cache:remember(key, 60, function()
@@ -95,6 +101,8 @@ serves.kill_many = kill(function(key)
     end)
 end)
 serves.kill_quick = kill(serves.read)
+serves.kill_block = kill(serves.block)
+serves.kill_watch = kill(serves.watch)
 
 -- The same without a pause: what the thread waits for is still on its way.
 function serves.kill_at_once(key)

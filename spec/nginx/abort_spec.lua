@@ -17,9 +17,10 @@ local WORKERS = 2
 local SOON = 5
 local NOTHING = "slots=0 waiting=0 inFlight=0 leases=0 locks=0 holders=0"
 local KINDS = { "load", "put", "hold", "lock", "nest", "quick", "locked", "read", "write", "many",
-    "load_many", "grab_many", "kill_load_many", "kill_many", "kill_load", "kill_hold", "kill_quick",
-    "kill_at_once", "kill_grant", "exit", "exit_in_loader", "exit_in_lock", "exec_in_loader",
-    "redirect_in_loader", "error_page_in_loader", "keep_load", "keep_hold" }
+    "block", "watch", "kill_block", "kill_watch", "load_many", "grab_many", "kill_load_many",
+    "kill_many", "kill_load", "kill_hold", "kill_quick", "kill_at_once", "kill_grant", "exit",
+    "exit_in_loader", "exit_in_lock", "exec_in_loader", "redirect_in_loader",
+    "error_page_in_loader", "keep_load", "keep_hold" }
 -- What is no part of the crowd. Where a client leaves while a coroutine waits that is no light
 -- thread, lua-nginx-module (0.10.23) uses what it has freed.
 local OTHERS = { "exit_within_loader", "exit_around_loader", "race_load", "race_hold", "recursive",
@@ -156,6 +157,20 @@ for _, driver in ipairs({ "loop", "thread" }) do
             end)
         end
 
+        for kind, state in pairs({ block = "flags=b", watch = "cmd=watch" }) do
+            it("gives back the connection of who has one (" .. kind .. ")", function()
+                local connection = open(kind)
+                clock.wait_until(function()
+                    return redis:call("CLIENT", "LIST"):find(state, 1, true)
+                end, SOON, "a connection of its own")
+                connection:close()
+                assert_nothing_left()
+                clock.wait_until(function()
+                    return not redis:call("CLIENT", "LIST"):find(state, 1, true)
+                end, SOON, "its return")
+            end)
+        end
+
         it("gives a lock back whose handle is garbage with its request", function()
             local connection = open("lock")
             until_taken(LOCK)
@@ -166,7 +181,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end)
 
         for _, kind in ipairs({ "kill_load", "kill_hold", "kill_quick", "kill_at_once",
-            "kill_grant", "kill_load_many", "kill_many" }) do
+            "kill_grant", "kill_load_many", "kill_many", "kill_block", "kill_watch" }) do
             it("gives back what a killed light thread has (" .. kind .. ")", function()
                 local status, body = get(kind)
                 assert.same({ 200, "killed" }, { status, body })
