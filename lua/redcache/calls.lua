@@ -76,6 +76,23 @@ function calls.send(cache, slot, status)
     return status
 end
 
+---Gives an object to the running coroutine until scheduler.unguard(), also where it is the first
+---call of the process: what guards is there once a slot was taken.
+---@param cache redcache.Cache
+---@param object table on the stack of the coroutine meanwhile
+---@param drop fun(object: table) where the coroutine vanishes
+---@return boolean guarded not so of a closed cache, or without memory
+function calls.guard(cache, object, drop)
+    local client = cache._client
+    local slot = take(client)
+    if slot == nil then
+        return false
+    end
+    give(slot)
+    cache._scheduler.guard(client, object, drop)
+    return true
+end
+
 ---Waits, without a call to Redis; another scheduler than blocking lets others run meanwhile.
 ---@param cache redcache.Cache
 ---@param own table|nil options of the call: cancelTag ends the pause

@@ -177,13 +177,9 @@ end
 -- Runs fn(self, argument); nothing is left behind where that throws, or its light thread ends.
 local function guarded(self, fn, argument)
     local scheduler, client = self._cache._scheduler, self._cache._client
-    local slot = core_slot.take(client)
-    if slot then
-        core_slot.give(slot)
-        scheduler.guard(client, self, drop) -- the slot has begun this process's port
-    end
+    local is_guarded = calls.guard(self._cache, self, drop)
     local ok, value = pcall(fn, self, argument)
-    if slot then
+    if is_guarded then
         scheduler.unguard(client, self)
     end
     if not ok then

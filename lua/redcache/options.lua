@@ -37,7 +37,7 @@ end
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, move (rename, copy),
 --       delete, get, update, call (all that talk to Redis), lock, raw (redis), transaction,
---       scan, keys, sweep (deleteByPattern), flush, warm
+--       scan, keys, sweep (deleteByPattern), flush, warm, loader
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -77,7 +77,7 @@ local DECLARED = {
 
     -- Entries.
     { "ttl", "ttl", 300, at = "namespace" },
-    { "ttl", "ttl", nil, at = "count wrap warm" },
+    { "ttl", "ttl", nil, at = "count wrap warm loader" },
     { "codec", "codec", "msgpack", at = "namespace" },
     { "plain", "boolean", false, at = "namespace" },
     { "grace", "number", 0, at = "namespace load write", min = 0, max = 30 * DAY },
@@ -120,6 +120,8 @@ local DECLARED = {
     { "reloads", "integer", 0, at = "namespace load", min = 0, max = 100 },
     { "key", "function", nil, at = "wrap" },
     { "prime", "boolean", nil, at = "loadMany" },
+    { "maxBatch", "integer", nil, at = "loader", min = 1, max = 4096 },
+    { "maxWait", "number", nil, at = "loader", min = 0.001, max = 60 },
 
     -- Sessions.
     { "name", "string", "session", at = "session", min = 1, max = 256 },
@@ -175,6 +177,7 @@ local ACCEPTED = {
     scan = { "scan", "call" },
     keys = { "keys", "call" },
     warm = { "warm", "write", "call" },
+    loader = { "loader", "loadMany", "load", "read", "look", "call" },
     sweep = { "sweep", "call" },
     flush = { "flush", "call" },
     raw = { "raw", "call" },

@@ -17,6 +17,7 @@ local ARGUMENTS = {
         lockMulti = "names, opts",
         putMulti = "keys, ttl, fn, opts",
         warm = "iterator, opts",
+        loader = "fn, opts",
         tryLock = "name, opts", withLock = "name, opts, fn", namespace = "name, opts",
         touch = "key, ttl, opts", expire = "key, ttl, opts", expireAt = "key, at, opts",
         persist = "key, opts",
@@ -45,6 +46,7 @@ local ARGUMENTS = {
         acquire = "wait", extend = "ttl", release = "", valid = "", held = "", lost = "", ttl = "",
         fenceText = "",
     },
+    loader = { get = "key" },
     locks = { release = "", extend = "ttl", valid = "", lost = "", ttl = "", fences = "" },
     near = { stats = "" },
     session = {

@@ -205,6 +205,30 @@ end
 function serves.race_load(key) return race(key, serves.load, serves.quick, 0.1) end
 function serves.race_hold(key) return race(key, serves.hold, serves.locked, 0.1) end
 
+-- The light thread that leads the batch of a loader is killed, while it collects or loads: those
+-- that have joined get their values all the same.
+local function kill_leader(key, seconds, options)
+    local runs = 0
+    local loader = cases.cache:loader(function(keys)
+        runs = runs + 1
+        if runs == 1 and options.maxWait < 0.1 then slow() end
+        local values = {}
+        for _, one in ipairs(keys) do values[one] = "v" end
+        return values
+    end, options)
+    local leader = ngx.thread.spawn(loader.get, loader, key)
+    local others, text = {}, {}
+    for i = 1, 3 do others[i] = ngx.thread.spawn(loader.get, loader, key .. ":" .. i) end
+    ngx.sleep(seconds)
+    ngx.thread.kill(leader)
+    for i = 1, 3 do text[i] = tostring(select(2, ngx.thread.wait(others[i]))) end
+    return table.concat(text, " ")
+end
+function serves.kill_leader(key) return kill_leader(key, 0.05, { maxWait = 0.01 }) end
+function serves.kill_collector(key)
+    return kill_leader(key, 0.02, { maxWait = 0.2 })
+end
+
 -- A loader asks for its own key, in a coroutine or two of its own.
 function serves.recursive(key)
     return cases.cache:remember(key, 60, function()

@@ -24,7 +24,7 @@ local KINDS = { "load", "put", "hold", "lock", "nest", "quick", "locked", "read"
 -- What is no part of the crowd. Where a client leaves while a coroutine waits that is no light
 -- thread, lua-nginx-module (0.10.23) uses what it has freed.
 local OTHERS = { "exit_within_loader", "exit_around_loader", "race_load", "race_hold", "recursive",
-    "beside" }
+    "beside", "kill_leader", "kill_collector" }
 
 local function start(redis, driver, workers, begun, ballast)
     local locations = {
@@ -230,6 +230,14 @@ for _, driver in ipairs({ "loop", "thread" }) do
             local status, body = get("beside")
             assert.same({ 200, "v v v" }, { status, body })
         end)
+
+        for _, kind in ipairs({ "kill_leader", "kill_collector" }) do
+            it("answers those whose batch has lost its leader (" .. kind .. ")", function()
+                local status, body = get(kind)
+                assert.same({ 200, "v v v" }, { status, body })
+                assert_nothing_left()
+            end)
+        end
 
         it("gives back what a request has that takes too long for its proxy", function()
             assert.equal(504, (get("slow")))

@@ -34,7 +34,7 @@ local function objects(cache)
     redis:transaction(function(tx) transaction = tx end)
     return {
         redcache = redcache, cache = cache, lock = cache:lock("l"), near = cache.near,
-        locks = assert(cache:lockMulti({ "l" })),
+        locks = assert(cache:lockMulti({ "l" })), loader = cache:loader(function() return {} end),
         clock = redcache.clock(), task = task,
         redis = redis, pipeline = pipeline, transaction = transaction,
         subscription = assert(redis:subscribe("c")),

@@ -68,7 +68,7 @@ local CACHE = {
     health = function(o) return o:health() end,
     metrics = function(o) return o:metrics() end,
     redis = function(o) return o:redis() end,
-    lock = false, request = false, close = false,
+    lock = false, request = false, loader = false, close = false,
     -- Made by others.
     open = false, init = false,
 }
@@ -98,6 +98,7 @@ local SESSION = {
     destroy = function(o) return o:destroy() end,
 }
 local ITERATOR = { close = false, error = false }
+local LOADER = { get = function(o) return o:get("k") end }
 local LOCKS = {
     release = function(o) return o:release() end,
     extend = function(o) return o:extend(5) end,
@@ -177,6 +178,7 @@ function closed_calls.check(open, close)
     local script, subscription = raw:script("return 1"), assert(raw:subscribe("c"))
     local held = assert(cache:tryLock("held", { ttl = 600 }))
     local free = cache:lock("free")
+    local loader = cache:loader(unused)
     local several = assert(cache:lockMulti({ "held 1", "held 2" }, { ttl = 600 }))
     for _, one in ipairs({ cache, below }) do
         assert(one:set("k", { 1 }, 60))
@@ -205,6 +207,7 @@ function closed_calls.check(open, close)
     try_all(complaints, "lock", free, LOCK)
     try_all(complaints, "session", sessions, SESSION)
     try_all(complaints, "locks", several, LOCKS)
+    try_all(complaints, "loader", loader, LOADER)
     expect(complaints, "locks are valid", several:valid() == false and several:ttl() == 0)
     for _, lock in ipairs({ held, free }) do
         expect(complaints, "a lock is valid", lock:valid() == false and lock:ttl() == 0)

@@ -36,7 +36,7 @@ local function classes()
         getSet = { "k", 1 }, getDelete = { "k" }, update = { "k", fn },
         rename = { "k", "to" }, copy = { "k", "to" },
         rememberMulti = { { "k" }, 60, fn }, lockMulti = { { "l" } },
-        putMulti = { { "k" }, 60, fn }, warm = { {} },
+        putMulti = { { "k" }, 60, fn }, warm = { {} }, loader = { fn },
         touchMulti = { { "k" } }, expireMulti = { { k = 60 } },
         incr = { "n" }, decr = { "n" },
         incrFloat = { "n" },
@@ -61,6 +61,7 @@ local function classes()
             acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
             fenceText = {},
         } },
+        { name = "loader", object = cache:loader(fn), methods = { get = { "k" } } },
         { name = "locks", object = locks, methods = {
             release = {}, extend = { 5 }, valid = {}, lost = {}, ttl = {}, fences = {},
         } },

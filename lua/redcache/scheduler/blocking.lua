@@ -8,6 +8,7 @@
 --         awaken(client)           (optional) the first near hit of the process
 --         wait(slot) -> status     returns when the slot's operation is done; or NOT_WAITED at once
 --         can_wait() -> boolean    whether this caller may wait
+--         shares() -> boolean      (optional) whether others run while this caller waits
 --         detach(slot)             the operation was started, and nobody waits for it
 --         tell(client)             (optional) operations were ended by a call: those who wait for
 --                                  them are to be woken

@@ -120,6 +120,10 @@ function scheduler.can_wait()
     return true
 end
 
+function scheduler.shares()
+    return current() ~= nil
+end
+
 ---The task that runs, be it in a coroutine of its own making; none outside of run().
 function scheduler.current()
     return run.around() or scheduler

@@ -85,6 +85,10 @@ local function add_callers(scheduler, backend, wake)
         return backend.blocks or is_of_loop()
     end
 
+    function scheduler.shares()
+        return is_of_loop()
+    end
+
     ---Outside of all coroutines there is one caller.
     function scheduler.current()
         return running() or scheduler

@@ -115,6 +115,8 @@ function resty.can_wait()
     return YIELDABLE[get_phase()] == true
 end
 
+resty.shares = resty.can_wait
+
 ---@return thread light thread, or a coroutine within one
 ---@return any request
 function resty.current()
