@@ -124,11 +124,14 @@ local function all_read(commands)
     return true
 end
 
--- The core names its own way to a connection of one's own; there is another one here.
-local WAYS = {
-    MULTI = ": see transaction()", EXEC = ": see transaction()", WATCH = ": see transaction()",
-    DISCARD = ": see transaction()", UNWATCH = ": see transaction()",
-}
+-- The core names its own way to a connection of one's own; there are others here.
+local WAYS = {}
+for name in string.gmatch("MULTI EXEC WATCH DISCARD UNWATCH", "%a+") do
+    WAYS[name] = ": see transaction()"
+end
+for name in string.gmatch("SUBSCRIBE PSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE", "%a+") do
+    WAYS[name] = ": see subscribe()"
+end
 
 local function failure_of(slot, status, action, commands)
     local err = calls.fail(slot, status, action)

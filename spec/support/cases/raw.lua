@@ -56,6 +56,9 @@ case("a raw command that fails says so, and nothing of its arguments", function(
     value, err = raw:command("WATCH", "k")
     assert.same({ code = "refused" }, report(value, err))
     assert.matches("see transaction()", err.message, 1, true)
+    value, err = raw:command("SUBSCRIBE", "k")
+    assert.same({ code = "refused" }, report(value, err))
+    assert.matches("see subscribe()", err.message, 1, true)
 end)
 
 case("a pipeline is answered in order, an error at its place is a value", function(bed)
@@ -106,6 +109,25 @@ end)
 
 -- memory:// runs no scripts of the caller's own, and says so.
 local function is_memory(bed) return bed.cache:redis():command("EVAL", "return 1", 0) ~= 1 end
+
+case("a raw command goes to the node of its key, wherever that stands", function(bed)
+    if is_memory(bed) then return end
+    local raw = bed.cache:redis({ timeout = 10 })
+    for i = 1, 30 do raw:command("SET", "warm" .. i, 1) end
+    local before = bed.cache:stats().redirections
+    for i = 1, 10 do
+        local key = "s" .. i
+        assert(raw:command("XADD", key, "*", "field", i))
+        assert.equal("stream", raw:command("OBJECT", "ENCODING", key))
+        assert.equal(1, raw:command("XINFO", "STREAM", key).length)
+        local read = assert(raw:command("XREAD", "COUNT", 1, "STREAMS", key, 0))
+        assert.is_table(read[key])
+        assert.equal(0, raw:command("BITOP", "AND", "{" .. key .. "}c", "{" .. key .. "}none"))
+        assert.equal(0, raw:command("SINTERCARD", 1, "none" .. i))
+        assert.equal(key, raw:command("EVAL_RO", "return KEYS[1]", 1, key))
+    end
+    assert.equal(before, bed.cache:stats().redirections)
+end)
 
 case("a script of one's own runs by its SHA, alone and in a pipeline", function(bed)
     local raw = bed.cache:redis()
