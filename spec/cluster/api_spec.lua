@@ -7,12 +7,6 @@ local cluster = require("spec.support.cluster")
 local nginx = require("spec.support.nginx")
 local redcache = require("redcache")
 
--- On a cluster nothing is kept near.
-local NEAR = {
-    ["thousands of keys go in one call, and come back near as well"] = true,
-    ["a near value is served from memory until Redis says it changed"] = true,
-}
-
 local RUN = [[content_by_lua_block { require("spec.nginx.api_run")() }]]
 
 local bed, ports, pids
@@ -25,14 +19,12 @@ teardown(function() bed:stop() end)
 
 describe("on a cluster, blocking:", function()
     for _, case in ipairs(api_cases) do
-        if not NEAR[case[1]] then
-            it(case[1], function()
-                api_cases.run(case, {
-                    url = bed.nodes[1]:url(), other_url = bed.nodes[2]:url(), ports = ports,
-                    pids = pids, scheduler = "blocking", pause = clock.sleep,
-                })
-            end)
-        end
+        it(case[1], function()
+            api_cases.run(case, {
+                url = bed.nodes[1]:url(), other_url = bed.nodes[2]:url(), ports = ports,
+                pids = pids, scheduler = "blocking", pause = clock.sleep,
+            })
+        end)
     end
 end)
 
@@ -114,7 +106,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end
 
         for i, case in ipairs(api_cases) do
-            if not NEAR[case[1]] then it(case[1], function() run("case=" .. i) end) end
+            it(case[1], function() run("case=" .. i) end)
         end
         for i, case in ipairs(api_cases.light) do
             it(case[1], function() run("light=1&case=" .. i) end)
