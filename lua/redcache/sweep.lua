@@ -152,7 +152,8 @@ end
 ---@return integer|nil deleted keys that held values, or would be
 ---@return redcache.Error|nil err timeout, cancelled, unavailable, outcomeUnknown, overload, closed,
 ---redis, cannotWait
----@return integer|nil before with err: how many were deleted before it
+---@return integer|nil before with err: how many were deleted before it; of the batch that was under
+---way nothing is known
 function sweep.deleteByPattern(self, pattern, opts)
     if type(pattern) ~= "string" then
         error(errors.argument("pattern", "deleteByPattern", "string", pattern), 2)

@@ -55,16 +55,17 @@ function walk.new(cache, pattern, own, count, action)
     return self
 end
 
----Ends the walks of this Lua state that carry the tag, and wait for nothing now (those that do are
----ended by the core).
+---Ends the walks of this Lua state that carry the tag. The core ends the call that one waits for,
+---unless its answer is just coming in.
 ---@param client redcache.Client
 ---@param tag integer
----@return integer count
+---@return integer count of those that wait for nothing now: the core has counted the others
 function walk.cancel(client, tag)
     local count = 0
     for one, its in pairs(client.walks or {}) do
-        if its == tag and not one.cancelled and not one.over and not one.waits then
-            one.cancelled, count = true, count + 1
+        if its == tag and not one.cancelled and not one.over then
+            one.cancelled = true
+            count = count + (one.waits and 0 or 1)
         end
     end
     return count

@@ -38,6 +38,8 @@ local function use_all(one)
         assert(cache:touchMulti({ "a", "b" }, 500).a)
         assert(cache:copy("b", "c") and cache:rename("c", "d"))
         assert(cache:delete("d", { soft = true }) and cache:add("d", 1))
+        assert(cache:set("scan:1", 1) and cache:scan("scan:*")() == "scan:1")
+        assert(cache:deleteByPattern("scan:*", { rate = 100 }) == 1)
         assert(cache:update("d", function(old)
             loop.sleep(0.001)
             return old + 1

@@ -273,7 +273,9 @@ describe("deleteByPattern", function()
         end)
         assert.is_nil(result[1])
         assert.equal("cancelled", result[2].code)
-        assert.equal(KEYS - result[3], redis:call("DBSIZE"))
+        -- Of the batch that was under way nobody has heard how many there were.
+        local left = redis:call("DBSIZE")
+        assert.is_true(left <= KEYS - result[3] and left >= KEYS - result[3] - 10, left)
         cache:close()
     end)
 end)
@@ -281,7 +283,7 @@ end)
 describe("flush, in the middle of loads", function()
     it("lets none of them store what it has begun before", function()
         local cache = open({ scheduler = "coroutine", namespace = "app" })
-        local LOADS, stored = 200, 0
+        local LOADS, stored, flushed = 200, 0, nil
         redcache.run(function()
             local tasks, loading, go = {}, 0, false
             for i = 1, LOADS do
@@ -294,11 +296,12 @@ describe("flush, in the middle of loads", function()
                 end)
             end
             while loading < LOADS do cache:get("x") end
-            assert.equal(0, cache:flush())
+            flushed = cache:flush()
             go = true
             for i = 1, LOADS do tasks[i]:wait() end
             for i = 1, LOADS do stored = stored + (cache:exists("k" .. i) and 1 or 0) end
         end)
+        assert.equal(0, flushed)
         assert.equal(0, stored)
         cache:close()
     end)
