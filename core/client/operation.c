@@ -459,6 +459,19 @@ int rc_argument_written(rc_op *op, const char *key, size_t key_len)
     return rc_command_bytes(&op->ask.request, key, key_len);
 }
 
+int rc_argument_under(rc_op *op, const char *prefix, size_t prefix_len, const char *key,
+                      size_t key_len, int is_written)
+{
+    uint32_t len = (uint32_t)(prefix_len + key_len);
+    rc_sharing_argument(&op->ask.sharing, "", 0);
+    if (is_written && prefix_len <= RC_NEAR_MAX_KEY && key_len <= RC_NEAR_MAX_KEY - prefix_len &&
+        (rc_buf_append(&op->ask.written, &len, sizeof len) != 0 ||
+         rc_buf_append(&op->ask.written, prefix, prefix_len) != 0 ||
+         rc_buf_append(&op->ask.written, key, key_len) != 0))
+        return RC_ERR_NOMEM;
+    return rc_command_pair(&op->ask.request, prefix, prefix_len, key, key_len);
+}
+
 int rc_argument_int(rc_op *op, int64_t number)
 {
     rc_sharing_argument(&op->ask.sharing, "", 0);

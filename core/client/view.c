@@ -46,9 +46,31 @@ int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stal
                           key_len, max_stale_us, value);
 }
 
+int64_t rc_view_now_us(rc_view *view)
+{
+    return rc_near_reader_us(view->near);
+}
+
+int rc_view_get_at(rc_view *view, const char *key, size_t key_len, int64_t now_us,
+                   int32_t max_stale_us, rc_near_value *value)
+{
+    if (view->own_process_only && rc_client_is_inherited(view->client))
+        return RC_NEAR_MISS;
+    return rc_near_lookup_at(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), key,
+                             key_len, now_us, max_stale_us, value);
+}
+
 int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_t max_stale_us)
 {
     if (view->own_process_only && rc_client_is_inherited(view->client))
         return 0;
     return rc_near_is_valid(view->near, &handles[index], max_stale_us);
+}
+
+void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places, uint32_t count,
+                        int32_t max_stale_us)
+{
+    if (view->own_process_only && rc_client_is_inherited(view->client))
+        max_stale_us = 0; /* nothing is known coherent */
+    rc_near_check_many(view->near, handles, places, count, max_stale_us);
 }

@@ -367,11 +367,22 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
     return RC_NEAR_HIT;
 }
 
+int64_t rc_near_reader_us(struct rc_near *near)
+{
+    return rc_ticks_now_us(&near->ticks);
+}
+
 int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
                    size_t key_len, int64_t max_stale_us, rc_near_value *value)
 {
+    return rc_near_lookup_at(near, prefix, prefix_len, key, key_len, rc_ticks_now_us(&near->ticks),
+                             max_stale_us, value);
+}
+
+int rc_near_lookup_at(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
+                      size_t key_len, int64_t now_us, int64_t max_stale_us, rc_near_value *value)
+{
     struct probe probe;
-    int64_t now_us = rc_ticks_now_us(&near->ticks);
     value->handle.changes = NULL; /* half of a handle must not pass for one */
     if (prefix_len > RC_NEAR_MAX_KEY || key_len > RC_NEAR_MAX_KEY - prefix_len)
         return RC_NEAR_MISS;
@@ -423,7 +434,8 @@ static inline int is_served(rc_near_handle *handle, const struct standing *stand
     touch(standing->owner, now_us, max_stale_us);
     if (!is_coherent(standing, handle->stamp, now_us, max_stale_us))
         return 0;
-    handle->used = 1;
+    if (handle->used == 0) /* most are: its cache line stays clean */
+        handle->used = 1;
     return 1;
 }
 
@@ -457,15 +469,31 @@ static __attribute__((noinline)) int check_bucket(struct rc_near *near, rc_near_
    where it is. The frequency is raised when it is looked at next, which is before the next eviction
    here: that is a change. A count that is the same has not moved, unless by all 2^32 while this
    slept. */
-int rc_near_is_valid(struct rc_near *near, rc_near_handle *handle, int64_t max_stale_us)
+static inline int is_valid(struct rc_near *near, rc_near_handle *handle, int64_t now_us,
+                           int64_t max_stale_us)
 {
-    int64_t now_us = rc_ticks_now_us(&near->ticks);
     if (handle->changes == NULL)
         return 0;
     struct standing standing = standing_of(rc_region_owner(&near->region, handle->stamp));
     if (changes_of(handle) != handle->seen_changes || (handle->seen_changes & 1) != 0)
         return check_bucket(near, handle, now_us, max_stale_us);
     return is_served(handle, &standing, now_us, max_stale_us);
+}
+
+int rc_near_is_valid(struct rc_near *near, rc_near_handle *handle, int64_t max_stale_us)
+{
+    return is_valid(near, handle, rc_ticks_now_us(&near->ticks), max_stale_us);
+}
+
+void rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32_t *places,
+                        uint32_t count, int64_t max_stale_us)
+{
+    int64_t now_us = rc_ticks_now_us(&near->ticks);
+    for (uint32_t i = 0; i < count; i++) {
+        int32_t place = places[i];
+        if (place > 0 && !is_valid(near, &handles[place], now_us, max_stale_us))
+            places[i] = -place;
+    }
 }
 
 /* ---- figures --------------------------------------------------------------------------------- */

@@ -207,8 +207,16 @@ void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner,
    needed. A hit fills value->handle. */
 int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
                    size_t key_len, int64_t max_stale_us, rc_near_value *value);
+/* rc_near_lookup as of a moment that rc_near_reader_us has told: one for many keys. */
+int rc_near_lookup_at(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
+                      size_t key_len, int64_t now_us, int64_t max_stale_us, rc_near_value *value);
+int64_t rc_near_reader_us(struct rc_near *near);
 /* Whether what the handle was filled for may still be served: same entry, coherent, in time. */
 int rc_near_is_valid(struct rc_near *near, rc_near_handle *handle, int64_t max_stale_us);
+/* The same of handles[places[i]], at one reading of the clock; 0 is no place. What may not be
+   served becomes -place. */
+void rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32_t *places,
+                        uint32_t count, int64_t max_stale_us);
 
 /* For benches: whether a dropped key is remembered by the ghost queue. On. */
 void rc_near_set_ghosts(struct rc_near *near, bool has_ghosts);

@@ -511,6 +511,45 @@ static void gives_each_plain_value_a_version(void)
     close_bed(&bed);
 }
 
+static void checks_many_handles_at_once(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    rc_near_handle handles[5] = {{0}};
+    const char *keys[] = {"", "a", "b", "c", "d"};
+    for (int i = 1; i < 5; i++) {
+        CHECK(fill(&bed, keys[i], "value") && look(&bed, keys[i]) == RC_NEAR_HIT);
+        handles[i] = bed.value.handle;
+    }
+    drop(&bed, "b", RC_NEAR_PUSH);
+    /* None, in any order, twice, what is gone, and a handle that was never filled. */
+    int32_t places[] = {0, 3, 1, 3, 2, 4};
+    handles[4].changes = NULL;
+    rc_near_check_many(bed.near, handles, places, 6, SECOND);
+    CHECK(places[0] == 0 && places[1] == 3 && places[2] == 1 && places[3] == 3);
+    CHECK(places[4] == -2 && places[5] == -4);
+    CHECK(handles[1].used && handles[3].used && !handles[2].used);
+    rc_near_check_many(bed.near, handles, places, 6, 0);
+    CHECK(places[0] == 0 && places[1] == -3 && places[2] == -1 && places[4] == -2);
+    close_bed(&bed);
+}
+
+static void looks_up_as_of_a_moment(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    int64_t now_us = rc_near_reader_us(bed.near);
+    CHECK(fill_until(&bed, "key", now_us + 60 * SECOND));
+    CHECK(rc_near_lookup_at(bed.near, "k", 1, "ey", 2, now_us, SECOND, &bed.value) == RC_NEAR_HIT);
+    CHECK(rc_near_lookup_at(bed.near, "k", 1, "ey", 2, now_us + 2 * SECOND, SECOND, &bed.value) ==
+          RC_NEAR_STALE);
+    CHECK(rc_near_lookup_at(bed.near, "k", 1, "ey", 2, now_us + 61 * SECOND, SECOND, &bed.value) ==
+          RC_NEAR_MISS);
+    close_bed(&bed);
+}
+
 int main(void)
 {
     TEST(finds_what_was_filled_until_it_is_dropped);
@@ -532,5 +571,7 @@ int main(void)
     TEST(holds_a_handle_valid_while_only_its_neighbours_change);
     TEST(ends_a_handle_with_its_entry);
     TEST(gives_each_plain_value_a_version);
+    TEST(checks_many_handles_at_once);
+    TEST(looks_up_as_of_a_moment);
     return test_result();
 }

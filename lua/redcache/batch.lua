@@ -35,8 +35,7 @@ local function write_mgets(cache, slot, list, first, last, reads)
     local prefix = cache._prefix
     -- What comes past the near cache takes older copies out of it, as a write does; what a replica
     -- says is no reason.
-    local add = cache._view and reads == 0 and core_command.argument_written
-        or core_command.argument
+    local is_written = cache._view and reads == 0 and 1 or 0
     local status = core_command.begin(slot, constants.RETRY + reads)
     while status == 0 and first <= last do
         local chunk_last = math.min(first + KEYS_PER_MGET - 1, last)
@@ -46,7 +45,7 @@ local function write_mgets(cache, slot, list, first, last, reads)
             if status ~= 0 then
                 break
             end
-            status = add(slot, prefix .. list[i])
+            status = core_command.argument_under(slot, prefix, list[i], is_written)
         end
         first = chunk_last + 1
     end
@@ -56,8 +55,9 @@ end
 -- What getMulti has found out so far, each by key: `values`, `failed` (errors), `negatives`; and
 -- `doubtful`, if there is such: the bytes of what has to be looked at again. `take` reads what
 -- stands in the slot for a key.
-local function new_found(take_answer)
-    return { values = {}, failed = {}, negatives = {}, doubtful = nil, take = take_answer }
+local function new_found(take_answer, values, negatives)
+    return { values = values, failed = {}, negatives = negatives, doubtful = nil,
+        take = take_answer }
 end
 
 -- What decoding said: the value, or why it cannot be read.
@@ -141,22 +141,16 @@ local function read_mgets(cache, slot, list, first, last, found, action)
     end
 end
 
--- Takes what is near out of the list of keys to ask Redis for. The rest and its length.
-local function read_near(cache, list, count, opts, found)
-    local rest, left = {}, 0
-    for i = 1, count do
-        local key = list[i]
-        local source, value = near.find(cache, key, opts)
-        if source == nil then
-            left = left + 1
-            rest[left] = key
-        elseif value == nil then
-            found.negatives[key] = true
-        else
-            found.values[key] = value
+-- Takes what is near under the options of a call. The rest and its length.
+local function read_near(cache, keys, own, values, negatives)
+    local max_stale, copy = cache._max_stale, cache._copy
+    if own then
+        max_stale = own.maxStale and core_near.stale_us(own.maxStale) or max_stale
+        if own.copy ~= nil then
+            copy = own.copy
         end
     end
-    return rest, left
+    return near.hit_many(cache, keys, max_stale, copy, values, negatives)
 end
 
 -- Reads each key by itself, in one write, so that the answers are kept near.
@@ -242,13 +236,18 @@ function batch.getMulti(self, keys, opts)
     if fault then
         error(fault, 2)
     end
-    local found = new_found(read_answer)
-    local list, count = many.distinct(self, keys, found.failed, "read")
+    local list, count = keys, #keys
+    local values, negatives = many.new_map(count), {}
     local use_near = self._view
         and not (own and (own.fresh or own.near == false or own.reads == "replica"))
     if use_near then
-        list, count = read_near(self, list, count, own or {}, found)
+        list, count = read_near(self, list, own, values, negatives)
+        if count == 0 then
+            return values, {}, negatives
+        end
     end
+    local found = new_found(read_answer, values, negatives)
+    list, count = many.distinct(self, list, found.failed, "read")
     if count > 0 then
         local read = use_near and count <= KEPT_KEYS and read_kept or read_mget
         read(self, list, count, own, found, "read")
@@ -282,7 +281,7 @@ end
 ---@return integer|nil count nil: an error
 ---@return redcache.Error|nil err
 function batch.count(self, keys, own)
-    local found = new_found(read_presence)
+    local found = new_found(read_presence, {}, {})
     local list, count = many.distinct(self, keys, found.failed, "look for")
     if count > 0 and next(found.failed) == nil then
         read_mget(self, list, count, own, found, "look for")

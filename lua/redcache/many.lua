@@ -15,10 +15,23 @@ local usage = require("redcache.usage")
 
 local NOT_WAITED = constants.NOT_WAITED
 
+local has_new, new_table = pcall(require, "table.new") -- not in every build
+
 local many = {}
 
 ---Commands per write: far below maxQueue, and no answer waits for ever in memory.
 many.COMMANDS = 8192
+
+---A table with room for so many keys.
+---@param count integer
+---@return table
+function many.new_map(count)
+    return has_new and new_table(0, count) or {}
+end
+
+local function new_list(count)
+    return has_new and new_table(count, 0) or {}
+end
 
 ---The first fault of a list of keys, told as an argument error, or nil.
 ---@param keys any
@@ -43,7 +56,7 @@ end
 ---@return string[] list
 ---@return integer count
 function many.distinct(cache, keys, failed, action)
-    local list, count, seen = {}, 0, {}
+    local list, count, seen = new_list(#keys), 0, many.new_map(#keys)
     local max = cache._client.max_key - #cache._prefix
     for i = 1, #keys do
         local key = keys[i]

@@ -554,6 +554,9 @@ int rc_argument_written(rc_op *op, const char *key, size_t key_len);
 int rc_at_slot(rc_op *op, int32_t slot);
 /* Ends by itself behind that time, with status 0: a caller sleeps as it waits for anything else. */
 int rc_pause(rc_op *op, int32_t ms);
+/* A key that prefix and key are together: nobody has to join them. is_written: as the one above. */
+int rc_argument_under(rc_op *op, const char *prefix, size_t prefix_len, const char *key,
+                      size_t key_len, int is_written);
 int rc_submit(rc_op *op);
 int rc_delete_submit(rc_op *op); /* as rc_submit for one UNLINK with many keys (see rc_delete) */
 
@@ -616,8 +619,17 @@ void rc_view_free(rc_view *view);
 /* RC_NEAR_*. Nothing that was not known coherent within max_stale_us is a hit. No system call. */
 int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stale_us,
                 rc_near_value *value);
+/* For many keys in one: the clock is read once, and rc_view_get_at goes by that. now_us is a moment
+   within the caller's call, so that "within max_stale_us" is told as of then. */
+int64_t rc_view_now_us(rc_view *view);
+int rc_view_get_at(rc_view *view, const char *key, size_t key_len, int64_t now_us,
+                   int32_t max_stale_us, rc_near_value *value);
 /* 1: what handles[index] was made for, by a view of the same client, may still be served. */
 int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_t max_stale_us);
+/* rc_view_check of handles[places[i]] for count places, at one reading of the clock; 0 is no place.
+   What may not be served becomes -place. */
+void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places, uint32_t count,
+                        int32_t max_stale_us);
 /* As rc_get and rc_load, of the prefix and key together; the answer is kept near. */
 int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint32_t flags);
 int rc_view_load(rc_view *view, rc_op *op, const char *key, size_t key_len,

@@ -117,6 +117,13 @@ function core_command.argument_written(slot, key)
     return C.rc_argument_written(slot.op, key, #key)
 end
 
+---An argument that is the key under a prefix.
+---@param is_written integer 1: the command changes that key; 0
+---@return integer status
+function core_command.argument_under(slot, prefix, key, is_written)
+    return C.rc_argument_under(slot.op, prefix, #prefix, key, #key, is_written)
+end
+
 ---The number of a script's source: the same for the same. A script is a constant of the program:
 ---its source is kept as long as the process lives.
 ---@param source string

@@ -19,6 +19,7 @@ local core_near = {
 local near_value = ffi.new("rc_near_value")
 local near_buffer -- kept alive here; near_value points to it
 local handles_of = ffi.typeof("rc_near_handle[?]")
+local places_of = ffi.typeof("int32_t[?]")
 local HANDLE_BYTES = ffi.sizeof("rc_near_handle")
 
 local function grow_near_buffer(bytes)
@@ -66,6 +67,23 @@ end
 ---@return integer outcome NEAR_MISS, NEAR_HIT, NEAR_STALE
 function core_near.view_get(view, key, max_stale_us)
     local outcome = C.rc_view_get(view, key, #key, max_stale_us, near_value)
+    if outcome == C.RC_NEAR_GROW then
+        return view_get_grown(view, key, max_stale_us)
+    end
+    return outcome
+end
+
+---What view_get_at goes by.
+---@return ffi.cdata* now_us int64_t
+function core_near.view_now(view)
+    return C.rc_view_now_us(view)
+end
+
+---view_get as of a moment of this call: for many keys the clock is read once.
+---@param now_us ffi.cdata* of view_now
+---@return integer outcome
+function core_near.view_get_at(view, key, now_us, max_stale_us)
+    local outcome = C.rc_view_get_at(view, key, #key, now_us, max_stale_us, near_value)
     if outcome == C.RC_NEAR_GROW then
         return view_get_grown(view, key, max_stale_us)
     end
@@ -124,6 +142,18 @@ end
 ---@return boolean
 function core_near.view_check(view, handles, index, max_stale_us)
     return C.rc_view_check(view, handles, index, max_stale_us) == 1
+end
+
+---Room for the places of up to MANY handles.
+core_near.MANY = 128
+function core_near.new_places()
+    return places_of(core_near.MANY)
+end
+
+---view_check of handles[places[i]], 0 to count - 1, at one reading of the clock; 0 is no place.
+---What may not be served becomes -places[i].
+function core_near.view_check_many(view, handles, places, count, max_stale_us)
+    C.rc_view_check_many(view, handles, places, count, max_stale_us)
 end
 
 ---Whether the handle was used since the last time this was asked.

@@ -1,0 +1,133 @@
+-- many - getMulti of 100 keys that are near, in L0 and in the near cache, against 100 single gets:
+-- those whose values are put into a table by key, as getMulti gives them (map), and bare ones.
+--
+-- From Redis there is no rival here: script/bench compare sets two builds against each other.
+
+local redcache = require("redcache")
+local bench = require("bench.support.bench")
+local clock = require("spec.support.clock")
+
+local KEYS, LIST, LISTS = 1000, 100, 64
+local KEY_BYTES, VALUE_BYTES = 16, 100
+local SECONDS = 0.2 -- per side and round
+local TTL = 600
+
+-- Each key of 100 of them in a random order, as callers ask.
+local function lists_of(keys)
+    local lists = {}
+    for n = 1, LISTS do
+        local list, rest = {}, { unpack(keys) }
+        for i = 1, LIST do
+            list[i] = table.remove(rest, math.random(#rest))
+        end
+        lists[n] = list
+    end
+    return lists
+end
+
+-- Reads all keys until they come from where they are wanted from.
+local function warm(cache, keys, source)
+    for _, key in ipairs(keys) do
+        local from
+        for _ = 1, 100 do
+            from = select(3, cache:get(key))
+            if from == source then
+                break
+            end
+        end
+        assert(from == source, tostring(from))
+    end
+end
+
+-- Nanoseconds per key of a reader of lists.
+local function time(read, lists)
+    local before, passes = clock.now(), 0
+    local elapsed
+    collectgarbage()
+    repeat
+        for i = 1, #lists do
+            read(lists[i])
+        end
+        passes = passes + 1
+        elapsed = clock.now() - before
+    until elapsed >= SECONDS
+    return { ns = elapsed / (passes * #lists * LIST) * 1e9 }
+end
+
+local function missing()
+    error("a hit was expected")
+end
+
+-- The value is kept until the next one comes: LuaJIT makes no string that nobody keeps.
+local GETS = [=[
+local cache, missing = ...
+local kept = {}
+return function(list)
+    for i = 1, #list do
+        local value = cache:get(list[i])
+        if value == nil then missing() end
+        kept[1] = value
+    end
+end]=]
+-- What getMulti gives, by single gets.
+local MAP = [=[
+local cache, missing = ...
+return function(list)
+    local values = {}
+    for i = 1, #list do values[list[i]] = cache:get(list[i]) end
+    if values[list[1]] == nil or values[list[#list]] == nil then missing() end
+end]=]
+local GET_MULTI = [=[
+local cache, missing = ...
+return function(list)
+    local values = cache:getMulti(list)
+    if values[list[1]] == nil or values[list[#list]] == nil then missing() end
+end]=]
+
+-- Code of its own for each side: else they would run through each other's traces.
+local function reader(code, cache)
+    return assert(loadstring(code))(cache, missing)
+end
+
+local function measure(redis, rounds)
+    local root = redcache.new({ url = redis:url(), codec = "raw", namespace = "bench",
+        maxStale = 60 })
+    local l0, near = root:namespace("l0"), root:namespace("near", { near = { l0 = false } })
+    local wire = root:namespace("wire", { near = false })
+    local keys = bench.texts(KEYS, KEY_BYTES)
+    local lists, map = lists_of(keys), {}
+    for _, key in ipairs(keys) do
+        map[key] = bench.text(VALUE_BYTES)
+    end
+    local sides = {}
+    for _, side in ipairs({ { "l0", l0 }, { "near", near }, { "redis", wire } }) do
+        local name, cache = side[1], side[2]
+        assert(cache:setMulti(map, TTL))
+        for kind, code in pairs({ gets = GETS, map = MAP, getMulti = GET_MULTI }) do
+            if name ~= "redis" or kind == "getMulti" then
+                local read = reader(code, cache)
+                sides[#sides + 1] = { kind .. " " .. name, function()
+                    warm(cache, keys, name)
+                    return time(read, lists)
+                end }
+            end
+        end
+    end
+    local samples = bench.side_by_side(sides, rounds)
+    root:close()
+    return samples
+end
+
+bench.run({
+    name = "many",
+    measure = measure,
+    figures = { { name = "ns", unit = "ns/key" } },
+    ratios = {
+        { of = "getMulti l0", to = "map l0", figure = "ns", at_most = { idle = 0.7, busy = 0.7 } },
+        { of = "getMulti near", to = "map near", figure = "ns",
+            at_most = { idle = 1, busy = 1 } },
+        -- Without bars: the table of the answer alone takes as long as gets from L0.
+        { of = "getMulti l0", to = "gets l0", figure = "ns" },
+        { of = "getMulti near", to = "gets near", figure = "ns" },
+    },
+})

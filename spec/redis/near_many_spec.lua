@@ -1,0 +1,171 @@
+-- getMulti of what is near: it gives what single gets would, from wherever each key comes; under
+-- every option, in L0s that are too small, with doubles, and with what others change meanwhile.
+
+local redcache = require("redcache")
+
+local clock, writer, reader
+
+before_each(function() clock = redcache.clock() end)
+after_each(function()
+    writer:close()
+    reader:close()
+end)
+
+local function open(options)
+    local all = { url = "memory://", clock = clock, namespace = "app", maxStale = 0.5 }
+    writer = redcache.new({ url = "memory://", clock = clock, namespace = "app", near = false,
+        group = "writer" })
+    for name, value in pairs(options) do all[name] = value end
+    reader = redcache.new(all)
+end
+
+local NOTHING = function() return nil end
+
+-- Changes some keys as others do, and tells what is then there: values by key, false for "no such
+-- thing".
+local function change(truth, pick)
+    for _ = 1, math.random(0, 6) do
+        local key, what = pick(), math.random(10)
+        if what <= 5 then
+            truth[key] = { math.random(1e6) }
+            assert(writer:set(key, truth[key], 100))
+        elseif what <= 7 then
+            truth[key] = ("text"):rep(math.random(3))
+            assert(writer:set(key, truth[key], 100))
+        elseif what == 8 then
+            assert(writer:delete(key) ~= nil)
+            truth[key] = false
+            writer:remember(key, 100, NOTHING, { negativeTtl = 100 })
+        else
+            writer:delete(key)
+            truth[key] = nil
+        end
+    end
+    clock:advance(0.001) -- the news comes
+end
+
+local function compare(truth, list, opts, seed)
+    local values, failed, negatives = reader:getMulti(list, opts)
+    assert.same({}, failed)
+    local expected, none = {}, {}
+    for _, key in ipairs(list) do
+        if truth[key] then
+            expected[key] = truth[key]
+        elseif truth[key] == false then
+            none[key] = true
+        end
+    end
+    assert.same({ expected, none }, { values, negatives }, "seed " .. seed)
+end
+
+local CALLS = {
+    {}, {}, {}, { maxStale = 0.01 }, { near = false }, { fresh = true }, { copy = true },
+    { copy = false },
+}
+
+for name, options in pairs({
+    ["by default"] = {},
+    ["without L0"] = { near = { l0 = false } },
+    ["in an L0 of ten entries"] = { near = { l0 = { entries = 10 } } },
+    ["in an L0 and a region that are too small"] = {
+        near = { bytes = 65536, l0 = { bytes = 4096 } },
+    },
+    ["with copies"] = { copy = true },
+    ["guarded"] = { guard = true },
+    ["without a near cache"] = { near = false },
+}) do
+    it("getMulti gives what is there " .. name, function()
+        open(options)
+        local seed, truth = os.time(), {}
+        math.randomseed(seed)
+        local function pick() return "k" .. math.random(300) end
+        for _ = 1, 150 do change(truth, pick) end
+        for round = 1, 150 do
+            change(truth, pick)
+            local list = {}
+            -- More than one reading of the clock, now and then; doubles come by themselves.
+            for i = 1, math.random(10) == 1 and 300 or math.random(0, 40) do list[i] = pick() end
+            compare(truth, list, CALLS[math.random(#CALLS)], seed)
+            if round % 10 == 0 then clock:advance(math.random() * 2) end
+            if round % 25 == 0 then
+                for _, key in ipairs(list) do
+                    assert.same(truth[key] or nil, (reader:get(key)), "seed " .. seed)
+                end
+            end
+        end
+    end)
+end
+
+describe("getMulti of what is near", function()
+    it("counts its hits as single gets do, and doubles once", function()
+        open({})
+        writer:setMulti({ a = 1, b = 2, c = 3 })
+        writer:remember("n", 60, NOTHING, { negativeTtl = 60 })
+        local list = { "a", "b", "n", "a", "c" }
+        reader:getMulti(list)
+        local function counted(fn)
+            local before = reader:stats()
+            fn()
+            local after, more = reader:stats(), {}
+            for _, field in ipairs({ "l0Hits", "nearHits", "nearMisses", "requests" }) do
+                more[field] = after[field] - before[field]
+            end
+            return more
+        end
+        assert.same({ l0Hits = 0, nearHits = 4, nearMisses = 0, requests = 0 },
+            counted(function() reader:getMulti(list) end))
+        assert.same({ l0Hits = 4, nearHits = 0, nearMisses = 0, requests = 0 },
+            counted(function() reader:getMulti(list) end))
+        assert.equal(4, counted(function()
+            for _, key in ipairs({ "a", "b", "n", "c" }) do reader:get(key) end
+        end).l0Hits)
+    end)
+
+    it("serves nothing whose time is over, and gives tables that are shared", function()
+        open({})
+        writer:set("k", { 1 }, 10)
+        reader:getMulti({ "k" })
+        reader:getMulti({ "k" })
+        local values = reader:getMulti({ "k" })
+        assert.equal(values.k, (reader:get("k")))
+        assert.is_true(values.k ~= reader:getMulti({ "k" }, { copy = true }).k)
+        clock:advance(11)
+        assert.same({}, (reader:getMulti({ "k" })))
+    end)
+
+    it("refuses a list that holds something else before anything is looked up", function()
+        open({})
+        writer:setMulti({ a = 1 })
+        reader:getMulti({ "a" })
+        reader:getMulti({ "a" })
+        local before = reader:stats().l0Hits
+        for _, list in ipairs({ { "a", 1 }, { "a", {} }, { false, "a" } }) do
+            local ok, message = pcall(reader.getMulti, reader, list)
+            assert.is_false(ok)
+            assert.matches("list of strings expected", message)
+        end
+        assert.equal(before, reader:stats().l0Hits)
+    end)
+
+    it("is not confused by a finalizer that reads", function()
+        open({ near = { l0 = { entries = 8 } } })
+        local keys, map = {}, {}
+        for i = 1, 200 do
+            keys[i] = "k" .. i
+            map[keys[i]] = "v" .. i
+        end
+        writer:setMulti(map)
+        collectgarbage("setpause", 1)
+        for round = 1, 200 do
+            for _ = 1, 3 do
+                getmetatable(newproxy(true)).__gc = function()
+                    local values = reader:getMulti(keys)
+                    assert(values.k7 == "v7")
+                end
+            end
+            local values = reader:getMulti({ keys[round], "k1", "k2", "none", "k3", keys[round] })
+            assert.same({ [keys[round]] = "v" .. round, k1 = "v1", k2 = "v2", k3 = "v3" }, values)
+        end
+        collectgarbage("setpause", 200)
+    end)
+end)
