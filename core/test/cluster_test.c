@@ -804,6 +804,20 @@ static void asks_the_master_of_a_slot_about_itself(void)
     end();
 }
 
+static void pauses_for_as_long_as_it_is_told(void)
+{
+    begin();
+    struct rc_op *op = begin_call(0, 0);
+    rc_op_reset(op, RC_OP_PAUSE);
+    op->ask.ttl_ms = 100;
+    submit(op);
+    pass(95);
+    CHECK(op->run.is_running);
+    pass(10);
+    CHECK(!op->run.is_running && op->result.status == 0);
+    end();
+}
+
 static void waits_where_a_slot_is_not_whole(void)
 {
     begin();
@@ -1551,6 +1565,7 @@ int main(void)
     TEST(asks_where_it_is_told_to_and_the_owner_stays);
     TEST(sends_of_a_batch_what_was_not_done);
     TEST(asks_the_master_of_a_slot_about_itself);
+    TEST(pauses_for_as_long_as_it_is_told);
     TEST(waits_where_a_slot_is_not_whole);
     TEST(does_not_go_round_for_ever);
     TEST(what_waits_for_a_lost_master_goes_to_its_heir);

@@ -105,6 +105,21 @@ describe("a scan of a cluster", function()
     end)
 end)
 
+describe("a scan whose master is killed", function()
+    it("waits for the heir, and gives all keys", function()
+        local whole = bed
+        bed = cluster.start({ masters = 3, replicas = 1 })
+        local ok, err = pcall(function()
+            open()
+            for i = 4, 6 do bed:wait_replica(bed.nodes[i]) end
+            assert.same({}, missing(function(n) if n == 3 then bed:kill(bed.nodes[1]) end end))
+        end)
+        bed:stop()
+        bed = whole
+        assert(ok, err)
+    end)
+end)
+
 describe("deleteByPattern in a cluster", function()
     it("counts each key once while slots move", function()
         open()
