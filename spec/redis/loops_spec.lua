@@ -44,8 +44,30 @@ local function use_all(one)
             loop.sleep(0.001)
             return old + 1
         end) == 2)
+        local values = cache:rememberMulti({ "m1", "m2" }, 60, function()
+            loop.sleep(0.001)
+            return { m1 = 1, m2 = 2 }
+        end)
+        assert(values.m1 == 1 and values.m2 == 2)
+        assert(cache:putMulti({ "m1", "m2" }, 60, function() return { m1 = 3 } end).m1 == 3)
+        assert(assert(cache:lockMulti({ "b", "a" })):release())
+        assert(cache:warm({ w1 = 1, w2 = 2 }, { rate = 100, batch = 1 }) == 2)
         ended = ended + 1
     end)
+    local batches = 0
+    local loader = cache:loader(function(keys)
+        batches = batches + 1
+        local values = {}
+        for _, key in ipairs(keys) do values[key] = key end
+        return values
+    end, { maxWait = 0.05 })
+    for i = 1, 50 do
+        loop.go(function()
+            local key = "l" .. i % 10
+            assert(loader:get(key) == key and batches <= 2)
+            ended = ended + 1
+        end)
+    end
     for _ = 1, 400 do
         loop.go(function()
             local value, err = cache:remember("cold", 60, function()
@@ -193,16 +215,16 @@ for _, name in ipairs(event_loop.names) do
     describe("in a loop of " .. name, function()
         check("400 coroutines run one loader, and everything works", function()
             local result = in_process(name, use_all, { near = false })
-            assert.same({ runs = 1, ended = 406, most = 1, connects = 2 }, result)
+            assert.same({ runs = 1, ended = 456, most = 1, connects = 2 }, result)
         end)
 
         check("the near cache works, too", function()
-            assert.same({ 1, 406 }, (function(r) return { r.runs, r.ended } end)(
+            assert.same({ 1, 456 }, (function(r) return { r.runs, r.ended } end)(
                 in_process(name, use_all, { near = true })))
         end)
 
         check("a store in memory works, too", function()
-            assert.same({ 1, 406 }, (function(r) return { r.runs, r.ended } end)(
+            assert.same({ 1, 456 }, (function(r) return { r.runs, r.ended } end)(
                 in_process(name, use_all, { url = "memory://", near = false })))
         end)
 
