@@ -252,6 +252,26 @@ case("bad arguments of rememberMulti raise, and nothing is sent", function(bed)
     assert.equal(0, bed.redis:call("EXISTS", "app:k"))
 end)
 
+light("others see what rememberMulti has loaded while it still waits", function(bed)
+    local other, cache, values = bed.other(), bed.cache, nil
+    bed.together({
+        function()
+            other:remember("b", 60, function()
+                bed.wait_until(function() return other:get("c") ~= nil end, 2, "c")
+                return "other's"
+            end)
+        end,
+        function()
+            bed.wait_until(function()
+                return bed.redis:call("EXISTS", "app:b") == 1
+            end, 2, "the lease of b")
+            values = cache:rememberMulti({ "a", "b", "c" }, 60, loader({}),
+                { waitTimeout = clock.scaled(5) })
+        end,
+    })
+    assert.same({ a = "a", b = "other's", c = "c" }, values)
+end)
+
 light("light threads with overlapping keys load each of them once", function(bed)
     local cache, loads, threads, wrong = bed.cache, {}, {}, 0
     for i = 1, 20 do
