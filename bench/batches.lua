@@ -1,5 +1,5 @@
--- batches - rememberMulti of 100 keys, near cache off: a key of a batch of hits, and one of a batch of
--- misses, against a remember of each key by itself.
+-- batches - rememberMulti of 100 keys, near cache off: a key of a batch of hits, and one of a batch
+-- of misses, against a remember of each key by itself.
 -- The loader does nothing. Each kind has a cache of its own, which knows what to expect: hits are
 -- asked for by GET, misses by SET NX GET.
 
