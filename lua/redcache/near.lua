@@ -413,7 +413,9 @@ end
 ---@return string[]|nil rest keys that are not here, doubles among them; nil: all are
 ---@return integer left how many
 function near.hit_many(cache, keys, max_stale_us, copy, values, negatives)
-    if copy or cache._guard then
+    if cache._client.handle == nil then
+        return keys, #keys -- closed: a finalizer may ask when its view is gone already
+    elseif copy or cache._guard then
         return read_each(cache, keys, max_stale_us, copy, values, negatives)
     end
     local rest, left = keys, #keys

@@ -159,8 +159,9 @@ describe("getMulti of what is near", function()
         for round = 1, 200 do
             for _ = 1, 3 do
                 getmetatable(newproxy(true)).__gc = function()
-                    local values = reader:getMulti(keys)
-                    assert(values.k7 == "v7")
+                    -- Some of them run when the cache is closed, or the Lua state.
+                    local values, failed = reader:getMulti(keys)
+                    assert(values.k7 == "v7" or failed.k7.code == "closed")
                 end
             end
             local values = reader:getMulti({ keys[round], "k1", "k2", "none", "k3", keys[round] })
