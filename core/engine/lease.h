@@ -13,6 +13,10 @@
  *                  v                    v the next op leads    v next round
  *              WAITING -push, lease's end, broken T link-> ACQUIRING
  *
+ *          Who asks for many keys waits for nobody (RC_NO_WAIT): such an op takes a free lease or
+ *          ends with RC_BUSY, and its next load carries the token of the lease that it found along,
+ *          so that it hears how that very load has failed.
+ *
  *          A refresh and a put hold their lease in a helper key beside the value that they replace.
  *          Before the value's own end the lease takes its place (RC_SCRIPT_COVER), where the value
  *          is still the one they saw; from then on it is a lease as any other.
