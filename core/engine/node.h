@@ -61,6 +61,7 @@ struct rc_voice {
                            that works; 0: never */
     int64_t epoch;      /* the node's own, as it said last; -1: never */
     uint32_t round;     /* of the question */
+    int64_t deaf_us;    /* since when it could not be asked, for want of a connection; 0: it can */
     uint64_t note;      /* stands for what it said then, for other processes; 0: nothing for them */
     struct rc_req *recheck; /* the question for the epoch alone, behind a majority's answers */
     int64_t claim_us;       /* up to when its answer can prove something */

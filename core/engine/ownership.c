@@ -232,8 +232,8 @@ static void hear(struct rc_ownership *ownership, struct rc_server_node *node,
 static void end_round(struct rc_ownership *ownership)
 {
     struct rc_topology *topology = ownership->topology;
-    if (ownership->missing > 0 || rc_slot_set_is_empty(&topology->unsure) ||
-        majority_us(topology) < ownership->round_us)
+    if (ownership->missing > 0 || ownership->is_partial ||
+        rc_slot_set_is_empty(&topology->unsure) || majority_us(topology) < ownership->round_us)
         return;
     for (uint32_t slot = 0; slot < RC_SLOT_COUNT; slot++) {
         const struct rc_server_node *owner = rc_topology_at(topology, topology->owners[slot]);
@@ -307,12 +307,13 @@ static void on_answer(struct rc_req *req, int status, struct rc_reply *reply, co
 
 /* ---- rounds ---------------------------------------------------------------------------------- */
 
-static void ask(struct rc_ownership *ownership, struct rc_server_node *node)
+/* Whether it is asked: an answer to the last question may still be on its way. */
+static bool ask(struct rc_ownership *ownership, struct rc_server_node *node)
 {
     struct rc_context *context = ownership->context;
     struct rc_req *req = node->voice.req == NULL ? rc_slot_word_ask(context) : NULL;
     if (req == NULL)
-        return;
+        return false;
     req->done = on_answer;
     req->owner = ownership;
     req->detail = node;
@@ -321,6 +322,18 @@ static void ask(struct rc_ownership *ownership, struct rc_server_node *node)
     ownership->missing++;
     rc_topology_send_to(ownership->topology, req, node, RC_SLOT_ANY,
                         rc_context_after_ms(context, ANSWER_MS));
+    return true;
+}
+
+/* Whether a master without a connection may have one in a moment: one that is away does not keep
+   the others from agreeing. */
+static bool is_awaited(const struct rc_ownership *ownership, struct rc_server_node *node)
+{
+    int64_t now_us = ownership->context->now_us;
+    if (node->voice.deaf_us == 0)
+        node->voice.deaf_us = now_us;
+    rc_node_want(node);
+    return now_us - node->voice.deaf_us < (int64_t)ANSWER_MS * 1000;
 }
 
 static bool has_map(struct rc_ownership *ownership)
@@ -343,6 +356,7 @@ static void begin_round(struct rc_ownership *ownership)
     ownership->is_due = false;
     ownership->round++;
     ownership->missing = 0;
+    ownership->is_partial = false;
     ownership->round_us = ownership->context->now_us;
     memset(&ownership->contested, 0, sizeof ownership->contested);
     RC_TOPOLOGY_NODES(each, topology) {
@@ -356,11 +370,11 @@ static void begin_round(struct rc_ownership *ownership)
         bool is_ready = rc_link_is_ready(rc_node_command_link(each));
         deaf += !is_ready;
         if (is_ready)
-            ask(ownership, each);
-        else
-            rc_node_want(each);
+            each->voice.deaf_us = 0;
+        if (is_ready ? !ask(ownership, each) : is_awaited(ownership, each))
+            ownership->is_partial = true;
     }
-    ownership->has_majority = 2 * deaf < masters;
+    ownership->is_enough = 2 * deaf < masters && !ownership->is_partial;
     if (has_taken)
         settle(ownership);
 }
@@ -379,10 +393,10 @@ void rc_ownership_watch(struct rc_ownership *ownership, const struct rc_server_n
     int64_t period_us = rc_horizon_period_us(&node->horizon);
     int64_t age_us = context->now_us - ownership->round_us;
     if (context->closing || ownership->is_due || ownership->topology->owners == NULL ||
-        !has_map(ownership) || (ownership->has_majority && age_us < period_us - SLACK_US))
+        !has_map(ownership) || (ownership->is_enough && age_us < period_us - SLACK_US))
         return;
     ownership->period_us = period_us;
-    if (!ownership->has_majority || age_us > 2 * period_us) {
+    if (!ownership->is_enough || age_us > 2 * period_us) {
         begin_round(ownership);
         return;
     }

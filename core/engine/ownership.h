@@ -46,7 +46,9 @@ struct rc_ownership {
     uint32_t round;               /* the newest */
     uint32_t missing;             /* answers of it still to come */
     int64_t round_us;             /* when it began */
-    bool has_majority;            /* so many could be asked; else the next one may begin at once */
+    bool is_enough;               /* who could be asked; else the next one may begin at once */
+    bool is_partial;              /* a master was left out that may answer yet: nothing in doubt is
+                                     settled by it */
     bool is_due;                  /* it begins in a moment, */
     struct rc_timer due;          /* then */
     int64_t period_us;            /* between two of them */

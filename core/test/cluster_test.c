@@ -1518,6 +1518,21 @@ static void a_slot_that_was_away_between_the_answers_is_read_again(void)
     end();
 }
 
+/* It may know what the others do not: so it is heard, unless it is away for longer. */
+static void a_master_that_is_being_connected_to_is_waited_for(void)
+{
+    begin_near();
+    const char *key = key_of(0, 0);
+    nodes[2].silent = true;
+    int64_t since_us = now_us;
+    while (!becomes_near(0, key) && now_us - since_us < INT64_C(5000) * 1000)
+        continue;
+    CHECK(now_us - since_us >= INT64_C(1000) * 1000 && now_us - since_us < INT64_C(2000) * 1000);
+    (void)stays_near(key, 300); /* rounds become as frequent as its readers want them */
+    CHECK(stays_near(key, 300));
+    end();
+}
+
 /* The slot may have left behind the read, and come back before the node answers for the map. */
 static void what_was_read_before_the_epoch_is_not_kept(void)
 {
@@ -1547,6 +1562,7 @@ int main(void)
     TEST(a_node_that_sees_no_majority_is_no_voice);
     TEST(a_node_that_took_slots_over_is_read_again);
     TEST(a_slot_that_was_away_between_the_answers_is_read_again);
+    TEST(a_master_that_is_being_connected_to_is_waited_for);
     TEST(what_was_read_before_the_epoch_is_not_kept);
     TEST(learns_the_map_with_its_first_connection);
     TEST(a_moved_corrects_its_slot_at_once_and_refreshes_once);
