@@ -81,7 +81,7 @@ describe("metrics in nginx", function()
             local value = exposition.reader(body)
             seen = {}
             for id in pairs(met) do
-                local labels = { cache = "app:pages", worker = id }
+                local labels = { cache = "app/pages", worker = id }
                 seen[id] = value("redcache_misses_total", labels)
                 assert.equal(value("redcache_loads_total", { cache = "app", worker = id })
                     ~= nil, seen[id] ~= nil)
@@ -103,8 +103,8 @@ describe("metrics in nginx", function()
         bed:reload()
         clock.wait_until(function()
             local value = exposition.reader((select(2, bed:get("/all"))))
-            return value("redcache_misses_total", { cache = "app:pages", worker = "0" }) == 0
-                and value("redcache_misses_total", { cache = "app:pages", worker = "1" }) == 0
+            return value("redcache_misses_total", { cache = "app/pages", worker = "0" }) == 0
+                and value("redcache_misses_total", { cache = "app/pages", worker = "1" }) == 0
         end, 20, "the figures of new workers")
     end)
 
