@@ -404,7 +404,11 @@ static void send_lost(struct rc_replay *replay, struct rc_link *link)
     struct rc_identity_mark now = rc_identity_mark(&replay->server);
     RC_LIST_EACH(place, following, &replay->noted) {
         struct rc_replay_entry *entry = entry_of(place);
-        if (!entry->is_acknowledged || !may_be_lost(replay, &entry->server))
+        if (!entry->is_acknowledged)
+            continue;
+        /* An unproven one may have been done by the owner of a moment, although the server that was
+           asked first has the key again. */
+        if (!may_be_lost(replay, &entry->server) && !entry->is_unproven)
             continue;
         if (!is_fresh(replay, entry->acked_us)) {
             if (entry->pending == 0)

@@ -399,6 +399,28 @@ static void what_is_carried_is_bounded_too(void)
     take_down();
 }
 
+/* The slot was elsewhere while the delete was under way, at a server nobody knows: that one may
+   have done it, and not the one that has the slot again. */
+static void what_comes_back_to_whom_was_asked_is_done_again(void)
+{
+    struct rc_replay away;
+    set_up();
+    set("b", "b");
+    put("a", 1);
+    struct rc_server_node *node = w->link->node;
+    const struct rc_replay_homes there = {&away, find_home}, back = {&node->replay, find_home};
+    rc_replay_init(&away, &client.engine.context);
+    rc_replay_begin(&node->replay, 1, "a", 1, "00000001");
+    rc_replay_carry(&node->replay, &there);
+    CHECK(rc_replay_end(&away, "a", 1, true));
+    rc_replay_carry(&away, &back);
+    rc_node_replay(node);
+    peer_run(&server);
+    CHECK(peer_find(&server, "a") == NULL && sent_again() == 1 && lost() == 0);
+    rc_replay_deinit(&away);
+    take_down();
+}
+
 static void a_very_long_key_is_not_noted(void)
 {
     static char key[RC_REPLAY_BYTES / 2];
@@ -429,6 +451,7 @@ int main(void)
     TEST(a_delete_whose_slot_goes_away_is_not_noted);
     TEST(is_bounded_in_number_and_bytes);
     TEST(what_is_carried_is_bounded_too);
+    TEST(what_comes_back_to_whom_was_asked_is_done_again);
     TEST(a_very_long_key_is_not_noted);
     return test_result();
 }
