@@ -106,8 +106,9 @@ static inline uint32_t rc_plan_last_step(const struct rc_plan *plan, uint32_t st
     return step;
 }
 
-/* 0: some part has answers. Else one part's status: RC_ERR_UNKNOWN if there is such, for something
-   may have been done; `*text` is that part's, NUL-ended, and "" where it has none. */
+/* 0: some part has answers. Else one part's status: RC_ERR_UNKNOWN or RC_ERR_TIMEOUT if there is
+   such, for something may have been done; `*text` is that part's, NUL-ended, and "" where it has
+   none. */
 int rc_plan_status(const struct rc_plan *plan, const char **text);
 /* Appends the answers in the order the commands were asked in, and resolves. */
 int rc_plan_join(struct rc_plan *plan, struct rc_reply *out);

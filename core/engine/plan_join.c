@@ -12,6 +12,13 @@ void rc_plan_fail(struct rc_plan_part *part, int status, const char *text)
         rc_reply_clear(&part->reply); /* the status says enough */
 }
 
+/* How likely it is that a part which failed so has been done: a request that was never sent fails
+   otherwise. */
+static int doubt_of(const struct rc_plan_part *part)
+{
+    return part->status == RC_ERR_UNKNOWN ? 2 : part->status == RC_ERR_TIMEOUT ? 1 : 0;
+}
+
 int rc_plan_status(const struct rc_plan *plan, const char **text)
 {
     const struct rc_plan_part *worst = &plan->parts[0];
@@ -19,7 +26,7 @@ int rc_plan_status(const struct rc_plan *plan, const char **text)
         const struct rc_plan_part *part = &plan->parts[i];
         if (part->status == 0)
             return 0;
-        if (part->status == RC_ERR_UNKNOWN && worst->status != RC_ERR_UNKNOWN)
+        if (doubt_of(part) > doubt_of(worst))
             worst = part;
     }
     *text = worst->reply.count > 0 ? worst->reply.nodes[0].str : "";
@@ -86,7 +93,7 @@ static int join_sum(const struct rc_plan *plan, uint32_t first, uint32_t last, s
         const rc_node *answer = part->status == 0 ? answer_of(plan, step) : NULL;
         if (answer != NULL && answer->type == ':') {
             sum += answer->integer;
-        } else if (fault == NULL || part->status == RC_ERR_UNKNOWN) {
+        } else if (fault == NULL || doubt_of(part) > doubt_of(&plan->parts[fault->part])) {
             fault = step;
             is_unfit = part->status == 0 && (answer == NULL || answer->type != '-');
         }

@@ -319,6 +319,21 @@ static void a_call_fails_where_every_part_does(void)
     end();
 }
 
+/* One part was never sent; the other was, and nobody knows what became of it. */
+static void what_may_have_been_done_is_told_before_what_was_not(void)
+{
+    const char *text = NULL;
+    begin();
+    ask("SET a 1");
+    ask("UNLINK a b");
+    CHECK(split());
+    fail(0, RC_ERR_UNAVAILABLE, "it is away");
+    fail(1, RC_ERR_TIMEOUT, NULL);
+    CHECK(rc_plan_status(&plan, &text) == RC_ERR_TIMEOUT && strcmp(text, "") == 0);
+    CHECK(joins("-it is away(-4) -(-2)"));
+    end();
+}
+
 static void what_a_server_refuses_is_told_for_its_key(void)
 {
     begin();
@@ -674,6 +689,7 @@ int main(void)
     TEST(counts_are_added_up);
     TEST(a_part_that_failed_fails_its_own_commands_alone);
     TEST(a_call_fails_where_every_part_does);
+    TEST(what_may_have_been_done_is_told_before_what_was_not);
     TEST(what_a_server_refuses_is_told_for_its_key);
     TEST(keys_of_two_slots_go_in_two_commands_to_one_server);
     TEST(an_answer_of_another_form_is_no_answer);
