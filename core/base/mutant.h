@@ -38,7 +38,14 @@
     X(NOTE_OF_ANY_MAP, "a cluster: a word that another process got counts for any map")            \
     X(REPLAY_ELSEWHERE, "a cluster: a noted delete stays with the node that its slot has left")    \
     X(PUSH_BY_KEY, "a cluster: a push is taken to its key's node, and one of all to the first")    \
-    X(EPOCH_PER_CLIENT, "a cluster: the copies of all nodes have one epoch, the first node's")
+    X(EPOCH_PER_CLIENT, "a cluster: the copies of all nodes have one epoch, the first node's")     \
+    X(COUNT_AGAIN, "a script is taken for what may be sent again, and a counter's is not")         \
+    X(COUNT_WITHOUT_TTL, "a counter begins without its ttl")                                       \
+    X(BROKEN_IS_UNDONE, "a request behind which the connection broke is said to be not done")      \
+    X(REPEAT_WHOLE, "what a server has done goes again with what it has not")                      \
+    X(ANSWERS_BY_NODE, "a cluster: a batch's answers stand in the order of its nodes")             \
+    X(PART_IS_NIL, "a cluster: the part of a batch that fails answers nil, and no error")          \
+    X(PART_IS_DONE, "a cluster: the part of a batch that fails answers OK, and no error")
 
 #ifdef RC_MUTANTS
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mutant.h"
 #include "engine/plan.h"
 
 enum { KEEP_BYTES = 1024 * 1024 }; /* room that waits for the next call in parts */
@@ -106,7 +107,8 @@ static void on_read_answer(struct rc_req *req, int status, struct rc_reply *repl
 
 static bool may_retry(const struct rc_op *op)
 {
-    return op->ask.kind == RC_OP_DELETE || (op->ask.flags & RC_RETRY);
+    return op->ask.kind == RC_OP_DELETE || (op->ask.flags & RC_RETRY) ||
+           (RC_MUTANT(COUNT_AGAIN) && op->ask.script >= 0);
 }
 
 /* ---- parts ----------------------------------------------------------------------------------- */

@@ -444,7 +444,8 @@ static void requeue(struct rc_link *link)
             req->sent = false;
             link->context->stats.retries++;
         } else {
-            complete(req, RC_ERR_UNKNOWN, NULL, NULL);
+            int status = RC_MUTANT(BROKEN_IS_UNDONE) ? RC_ERR_UNAVAILABLE : RC_ERR_UNKNOWN;
+            complete(req, status, NULL, NULL);
         }
     }
     rc_list_splice(&again, &link->queue);

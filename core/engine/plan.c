@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mutant.h"
 #include "base/slot.h"
 #include "engine/command.h"
 #include "engine/redirect.h"
@@ -494,6 +495,8 @@ static int repeat_step(struct repeat *repeat, uint32_t at, const struct rc_comma
         struct sorter sorter = begin(NULL, 0, guide->owners);
         return add_keys(repeat->plan, repeat->first, &sorter, asked, how);
     }
+    if (RC_MUTANT(REPEAT_WHOLE))
+        return add_again(repeat, place, asked, step);
     return add_step(repeat->plan, step);
 }
 

@@ -1,4 +1,5 @@
 /* The answers of a plan's parts, put together in the order asked. */
+#include "base/mutant.h"
 #include "engine/plan.h"
 
 void rc_plan_fail(struct rc_plan_part *part, int status, const char *text)
@@ -10,6 +11,10 @@ void rc_plan_fail(struct rc_plan_part *part, int status, const char *text)
         rc_reply_resolve(&part->reply);
     else
         rc_reply_clear(&part->reply); /* the status says enough */
+    if (RC_MUTANT(PART_IS_NIL) && part->reply.count > 0)
+        part->reply.nodes[0].type = '_';
+    if (RC_MUTANT(PART_IS_DONE) && part->reply.count > 0)
+        part->reply.nodes[0] = (rc_node){.type = '+', .str = "OK", .len = 2};
 }
 
 /* How likely it is that a part which failed so has been done: a request that was never sent fails
@@ -103,17 +108,30 @@ static int join_sum(const struct rc_plan *plan, uint32_t first, uint32_t last, s
     return is_unfit ? rc_reply_add_error(out, RC_ERR_PROTOCOL, NULL) : join_whole(plan, fault, out);
 }
 
-int rc_plan_join(struct rc_plan *plan, struct rc_reply *out)
+/* The commands that begin in that part; any part: all of them. */
+enum { ANY_PART = UINT32_MAX };
+static int join_commands(const struct rc_plan *plan, uint32_t part, struct rc_reply *out)
 {
     int error = 0;
     for (uint32_t first = 0, last; first < plan->step_count && error == 0; first = last + 1) {
         last = rc_plan_last_step(plan, first);
+        if (part != ANY_PART && plan->steps[first].part != part)
+            continue;
         switch ((enum rc_plan_how)plan->steps[first].how) {
         case RC_PLAN_WHOLE: error = join_whole(plan, &plan->steps[first], out); break;
         case RC_PLAN_LIST: error = join_list(plan, first, last, out); break;
         case RC_PLAN_SUM: error = join_sum(plan, first, last, out); break;
         }
     }
+    return error;
+}
+
+int rc_plan_join(struct rc_plan *plan, struct rc_reply *out)
+{
+    uint32_t part = RC_MUTANT(ANSWERS_BY_NODE) ? 0 : ANY_PART;
+    int error = join_commands(plan, part, out);
+    while (part != ANY_PART && ++part < plan->part_count && error == 0)
+        error = join_commands(plan, part, out);
     if (error == 0)
         rc_reply_resolve(out);
     return error;

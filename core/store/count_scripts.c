@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/mutant.h"
+
 /* Arguments of the script. */
 enum { COMMAND = 1, BY, INIT, TTL, MIN, MAX };
 
@@ -46,7 +48,7 @@ static void answer(struct rc_run *run, int64_t code, struct rc_text text)
 
 static void begin(struct rc_run *run)
 {
-    if (rc_text_equal(rc_run_arg(run, TTL), RC_WORD("-1")))
+    if (rc_text_equal(rc_run_arg(run, TTL), RC_WORD("-1")) || RC_MUTANT(COUNT_WITHOUT_TTL))
         RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 1), rc_run_arg(run, INIT));
     else
         RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 1), rc_run_arg(run, INIT), RC_WORD("PX"),

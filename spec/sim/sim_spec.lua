@@ -85,7 +85,8 @@ local MUTANTS = {
     "NO_PURGE_AT_ACK", "REPLAY_LATE_EPOCH", "REPLAY_ANY", "NOLOOP", "LATE_HEARTBEAT",
     "RETRY_WRITES", "ASK_WITHOUT_ASKING", "MAP_STORM", "MAP_OLDER", "MAP_OF_MINORITY",
     "RENEWED_ELSEWHERE", "OWNED_BY_PONG", "NOTE_OF_DOUBTED", "NOTE_OF_ANY_MAP",
-    "REPLAY_ELSEWHERE", "PUSH_BY_KEY", "EPOCH_PER_CLIENT",
+    "REPLAY_ELSEWHERE", "PUSH_BY_KEY", "EPOCH_PER_CLIENT", "COUNT_AGAIN", "COUNT_WITHOUT_TTL",
+    "BROKEN_IS_UNDONE", "REPEAT_WHOLE", "ANSWERS_BY_NODE", "PART_IS_NIL", "PART_IS_DONE",
 }
 
 -- Those that can only be made in a cluster.
@@ -93,10 +94,11 @@ local IN_CLUSTER = {
     ASK_WITHOUT_ASKING = true, MAP_STORM = true, MAP_OLDER = true, MAP_OF_MINORITY = true,
     RENEWED_ELSEWHERE = true, OWNED_BY_PONG = true, NOTE_OF_DOUBTED = true,
     NOTE_OF_ANY_MAP = true, REPLAY_ELSEWHERE = true, PUSH_BY_KEY = true, EPOCH_PER_CLIENT = true,
+    ANSWERS_BY_NODE = true, PART_IS_NIL = true, PART_IS_DONE = true,
 }
 
 -- Seldom ones: all seeds are searched, these first, where they were found last.
-local SEARCHED_FIRST = { NOTE_OF_DOUBTED = 1001, NOTE_OF_ANY_MAP = 201 }
+local SEARCHED_FIRST = { NOTE_OF_DOUBTED = 1001, NOTE_OF_ANY_MAP = 201, REPLAY_ELSEWHERE = 1701 }
 
 -- Only the plain build has them: a sanitizer finds nothing in a bug that is meant.
 describe("a planted bug", function()

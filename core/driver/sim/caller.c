@@ -101,6 +101,10 @@ static void begin_delete(struct sim_caller *caller)
 static void begin(struct sim_caller *caller)
 {
     struct sim_world *world = sim_caller_world(caller);
+    if (caller->number >= SIM_KEY_CALLERS) {
+        sim_caller_begin_batch(caller);
+        return;
+    }
     int64_t what = sim_dice_between(&world->dice, 0, 99);
     caller->key = (int)sim_dice_spread(&world->dice, 0, SIM_KEYS - 1);
     if (what < 40)
@@ -134,17 +138,6 @@ static void on_timer(void *context, struct rc_timer *timer)
         begin(caller);
 }
 
-/* What may go wrong without anything being wrong: somebody else is slow, or has the lock; or a
-   short wait is over before the first connection is made. */
-static bool is_expected(const struct sim_caller *caller, int status)
-{
-    enum rc_op_kind kind = caller->op.ask.kind;
-    return (kind == RC_OP_LOAD && status == RC_ERR_TIMEOUT) ||
-           (kind == RC_OP_LOCK_ACQUIRE &&
-            (status == RC_ERR_BUSY || status == RC_ERR_UNAVAILABLE)) ||
-           (kind == RC_OP_LOCK_RELEASE && status == RC_ERR_NOTHELD) || sim_caller_is_lost(caller);
-}
-
 void sim_caller_finished(struct sim_world *world, struct rc_op *op)
 {
     struct sim_caller *caller = RC_CONTAINER(op, struct sim_caller, op);
@@ -157,12 +150,9 @@ void sim_caller_finished(struct sim_world *world, struct rc_op *op)
                       caller->number,
                       (double)(world->now_us - caller->must_end_us + SIM_LATE_US) / 1000);
     if (status != 0) {
-        sim_trace(world, "  caller %d: %s%s%.*s", caller->number, rc_strerror(status),
-                  op->result.len > 0 ? ": " : "", (int)op->result.len, op->result.data);
-        if (!is_expected(caller, status) &&
-            sim_world_is_healthy(world, world->now_us - caller->began_us + SIM_SETTLED_US))
-            sim_violation(world, "G7: caller %d's call failed without a reason: %s", caller->number,
-                          rc_strerror(status));
+        sim_caller_failed(caller, status, op->result.data, op->result.len);
+        if (op->ask.kind == RC_OP_COMMAND)
+            sim_caller_fail_batch(caller, status);
         sim_caller_rest(caller);
         return;
     }
@@ -181,6 +171,7 @@ void sim_caller_finished(struct sim_world *world, struct rc_op *op)
         sim_caller_rest(caller);
         break;
     case RC_OP_LOCK_ACQUIRE: sim_caller_end_lock(caller); break;
+    case RC_OP_COMMAND: sim_caller_end_batch(caller); break;
     default: sim_caller_rest(caller); break;
     }
 }
@@ -240,6 +231,8 @@ void sim_callers_drop(struct sim_client *client)
         sim_world_forget(world, &caller->timer);
         if (caller->state == SIM_CALLING && caller->op.ask.kind == RC_OP_DELETE)
             sim_oracle_end_delete(world, client->number, caller->key);
+        if (caller->state == SIM_CALLING && caller->op.ask.kind == RC_OP_COMMAND)
+            sim_caller_fail_batch(caller, RC_ERR_UNKNOWN);
         rc_engine_drop(&client->engine, &caller->op);
         rc_engine_drop_lock(&client->engine, &caller->lock);
         rc_lock_deinit(&caller->lock);

@@ -2,7 +2,8 @@
  * caller - one thread of a user's program: one call after the other.
  *
  * What:    does what lua/redcache does on a read (L0, near cache, engine) and on a load, with
- *          loaders that take their time, and hands everything it is told to the oracle.
+ *          loaders that take their time, and hands everything it is told to the oracle. Some only
+ *          count and send batches: what those are told goes to the ledger.
  * Threads: the run's.
  * Memory:  callers are the world's; a caller owns its op and its lock.
  * Errors:  what fails without a reason is a violation.
@@ -19,6 +20,17 @@ enum sim_caller_state {
     SIM_LOADING, /* runs its loader */
     SIM_HOLDING  /* has a lock */
 };
+
+/* One command of a batch. */
+enum sim_step_kind { SIM_STEP_COUNT, SIM_STEP_WRITE, SIM_STEP_READ };
+struct sim_step {
+    enum sim_step_kind kind;
+    int key;
+    unsigned keys; /* of a read: their bits, `key`'s among them */
+    size_t deed;   /* of a count or write, in the ledger */
+};
+
+enum { SIM_STEPS_MAX = 6 };
 
 struct sim_caller {
     struct sim_client *client;
@@ -41,6 +53,10 @@ struct sim_caller {
     struct rc_lock lock;
     int64_t granted_us; /* not before then */
     int64_t forced_us;
+
+    /* A batch. */
+    int step_count;
+    struct sim_step steps[SIM_STEPS_MAX];
 
     /* L0: the value it was last given by the near cache, and its handle. */
     int kept_key; /* -1: none */

@@ -21,6 +21,28 @@ bool sim_caller_is_lost(const struct sim_caller *caller)
                                          sim_wire_hides_loss(client, caller->began_us));
 }
 
+/* What may go wrong without anything being wrong: somebody else is slow, or has the lock; or a
+   short wait is over before the first connection is made. */
+static bool is_expected(const struct sim_caller *caller, int status)
+{
+    enum rc_op_kind kind = caller->op.ask.kind;
+    return (kind == RC_OP_LOAD && status == RC_ERR_TIMEOUT) ||
+           (kind == RC_OP_LOCK_ACQUIRE &&
+            (status == RC_ERR_BUSY || status == RC_ERR_UNAVAILABLE)) ||
+           (kind == RC_OP_LOCK_RELEASE && status == RC_ERR_NOTHELD) || sim_caller_is_lost(caller);
+}
+
+void sim_caller_failed(const struct sim_caller *caller, int status, const char *text, size_t len)
+{
+    struct sim_world *world = caller->client->world;
+    sim_trace(world, "  caller %d: %s%s%.*s", caller->number, rc_strerror(status),
+              len > 0 ? ": " : "", (int)len, text);
+    if (!is_expected(caller, status) &&
+        sim_world_is_healthy(world, world->now_us - caller->began_us + SIM_SETTLED_US))
+        sim_violation(world, "G7: caller %d's call failed without a reason: %s", caller->number,
+                      rc_strerror(status));
+}
+
 static void audit_waiting(struct sim_world *world, const struct sim_caller *caller)
 {
     const struct sim_truth *truth = &world->oracle.keys[caller->key];

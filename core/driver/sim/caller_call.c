@@ -16,13 +16,17 @@ int sim_caller_machine(const struct sim_caller *caller)
     return (int)(caller->client->machine - sim_caller_world(caller)->machines);
 }
 
+/* A batch makes as much traffic as several calls that may be answered near. */
+enum { BATCH_THINKS = 3 };
+
 void sim_caller_rest(struct sim_caller *caller)
 {
     struct sim_world *world = sim_caller_world(caller);
+    bool is_of_batches = caller->number >= SIM_KEY_CALLERS;
+    int64_t think_max_us = world->weather.think_max_us * (is_of_batches ? BATCH_THINKS : 1);
     caller->state = SIM_IDLE;
-    if (world->now_us < world->end_us)
-        sim_world_in(world, &caller->timer,
-                     sim_dice_spread(&world->dice, 100, world->weather.think_max_us));
+    if (world->now_us < world->end_us && (!is_of_batches || world->weather.has_batches))
+        sim_world_in(world, &caller->timer, sim_dice_spread(&world->dice, 100, think_max_us));
 }
 
 void sim_caller_name_key(int key, char name[3])

@@ -1,9 +1,9 @@
 /*
  * caller_own - what the files of a caller share.
  *
- * What:    caller_call.c (how any call begins and ends), caller_load.c and caller_lock.c above it,
- *          and caller.c (its life, reads and writes) above these. caller_audit.c judges from below
- *          them all, for the oracle.
+ * What:    caller_call.c (how any call begins and ends), caller_load.c, caller_lock.c and
+ *          caller_batch.c above it, and caller.c (its life, reads and writes) above these.
+ *          caller_audit.c judges from below them all, for the oracle.
  * Threads: the run's.
  * Memory:  none: callers are the world's.
  * Errors:  none.
@@ -28,6 +28,9 @@ int64_t sim_caller_timeout_ms(const struct sim_caller *caller); /* of one comman
    connection for so long that it does not know yet that it is half-open. */
 bool sim_caller_is_lost(const struct sim_caller *caller);
 
+/* It was told that a call, or one command of a batch, has failed: may that be? */
+void sim_caller_failed(const struct sim_caller *caller, int status, const char *text, size_t len);
+
 /* The call is over: thinks for a while. */
 void sim_caller_rest(struct sim_caller *caller);
 /* From now on an answer must be of that age at most, and know of what this machine has written. */
@@ -49,5 +52,10 @@ void sim_caller_end_publish(struct sim_caller *caller);
 void sim_caller_begin_lock(struct sim_caller *caller);
 void sim_caller_end_lock(struct sim_caller *caller);
 void sim_caller_begin_unlock(struct sim_caller *caller);
+
+void sim_caller_begin_batch(struct sim_caller *caller);
+void sim_caller_end_batch(struct sim_caller *caller);
+/* No command of it was answered. */
+void sim_caller_fail_batch(struct sim_caller *caller, int status);
 
 #endif

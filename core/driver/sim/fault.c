@@ -8,6 +8,7 @@
 
 enum {
     FOREIGN_EVERY_US = 30000,
+    BATCH_SEEDS = 2, /* of so many histories one has batches: the others are about keys alone */
     SECOND_US = 1000000,
     WIRES_MAX = 4 * SIM_CLIENTS, /* to a node: two each, and as many that are on their way out */
     ALL_WIRES_MAX = WIRES_MAX * SIM_NODES
@@ -177,6 +178,8 @@ void sim_faults_init(struct sim_world *world)
     weather->max_stale_ms = sim_dice_spread(dice, 20, 400);
     weather->command_timeout_ms =
         sim_dice_between(dice, 150, 400) + 8 * weather->delay_max_us / 1000;
+    weather->has_batches = world->seed % BATCH_SEEDS == 1;
+    weather->count_ttl_ms = weather->has_batches ? sim_dice_spread(dice, 100, 4000) : 0;
     weather->foreign_every_us = FOREIGN_EVERY_US;
     world->foreign.fire = on_foreign;
     world->fault.fire = on_fault;

@@ -89,6 +89,7 @@ void sim_history_init(struct sim_world *world, const struct sim_history_options 
     if (options->is_cluster)
         sim_reshard_init(world);
     sim_oracle_init(world);
+    sim_ledger_init(world);
     sim_servers_init(world);
     if (options->is_cluster)
         sim_reshard_begin(world);
@@ -104,5 +105,6 @@ void sim_history_deinit(struct sim_world *world)
     sim_callers_deinit(world);
     sim_servers_deinit(world);
     sim_oracle_deinit(world);
+    sim_ledger_deinit(world);
     rc_heap_deinit(&world->agenda);
 }

@@ -335,8 +335,10 @@ static void flush(struct sim_world *world, const struct sim_node *node)
 {
     struct rc_store_change gone = {.expires_ms = RC_STORE_NEVER};
     for (int key = 0; key < SIM_KEYS; key++)
-        if (sim_world_has(node, key))
+        if (sim_world_has(node, key)) {
             change_key(world, key, &gone);
+            sim_ledger_flush(world, key);
+        }
     for (int lock = 0; lock < SIM_LOCKS; lock++)
         if (sim_world_has(node, SIM_KEYS + lock))
             change_lock(world, lock, &gone);
@@ -354,16 +356,20 @@ static bool is_elsewhere(const struct sim_world *world, const struct sim_node *n
 void sim_oracle_change(struct sim_world *world, const struct sim_node *node,
                        const struct rc_store_change *change)
 {
-    int key, lock;
-    if (change->key == NULL)
+    int key, lock, place = sim_ledger_place(change);
+    if (change->key == NULL) {
         flush(world, node);
-    else if (find_truth(&world->oracle, change, &key, &lock) == NULL ||
-             is_elsewhere(world, node, key >= 0 ? key : SIM_KEYS + lock, change))
+    } else if (place >= 0) {
+        if (sim_world_has(node, place) && !is_elsewhere(world, node, place, change))
+            sim_ledger_change(world, change);
+    } else if (find_truth(&world->oracle, change, &key, &lock) == NULL ||
+               is_elsewhere(world, node, key >= 0 ? key : SIM_KEYS + lock, change)) {
         return;
-    else if (key >= 0 && sim_world_has(node, key))
+    } else if (key >= 0 && sim_world_has(node, key)) {
         change_key(world, key, change);
-    else if (lock >= 0 && sim_world_has(node, SIM_KEYS + lock))
+    } else if (lock >= 0 && sim_world_has(node, SIM_KEYS + lock)) {
         change_lock(world, lock, change);
+    }
 }
 
 struct heirloom {
@@ -395,6 +401,7 @@ static void inherit(void *owner, const struct rc_store_change *change)
 void sim_oracle_lose(struct sim_world *world, unsigned places)
 {
     struct heirloom heirloom = {.world = world};
+    sim_ledger_lose(world, places);
     for (int i = 0; i < 2 * world->shard_count; i++) {
         heirloom.holder = &world->nodes[i];
         rc_store_each(world->nodes[i].store, inherit, &heirloom);

@@ -17,6 +17,8 @@
  *                  is older than its own or a minority's, and is sent elsewhere a few times where
  *                  nothing moves
  *              G9  a lock knows that it is lost before another can own it
+ *
+ *          What counters and batches are told is judged by ledger.h: G10, G11.
  * Threads: the run's.
  * Memory:  owns the list of values; the rest is of fixed size, in the world.
  * Errors:  sim_violation.

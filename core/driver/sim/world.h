@@ -23,6 +23,7 @@
 
 #include "base/heap.h"
 #include "driver/sim/dice.h"
+#include "driver/sim/ledger.h"
 #include "driver/sim/oracle.h"
 #include "engine/engine.h"
 #include "near/near.h"
@@ -32,7 +33,8 @@
 enum {
     SIM_MACHINES = 2,
     SIM_CLIENTS = SIM_ORACLE_CLIENTS, /* two of them on the first machine, with one near cache */
-    SIM_CALLERS = 9,                  /* three per client */
+    SIM_KEY_CALLERS = 9,              /* three per client, */
+    SIM_CALLERS = 12,                 /* and one that counts and sends batches */
     SIM_SHARDS = 4,                   /* masters of a cluster, at most */
     SIM_NODES = 2 * SIM_SHARDS,       /* each with a replica, which stands beside it */
     SIM_PLACES = SIM_KEYS + SIM_LOCKS /* the keys', then the locks' */
@@ -177,6 +179,8 @@ struct sim_weather {
     int64_t lag_max_us;       /* and so much more, at most */
     int64_t sweep_every_us;   /* how soon the server finds what has expired */
     int64_t lease_ttl_ms, max_stale_ms, lock_ttl_ms, command_timeout_ms;
+    bool has_batches;         /* and counters; not where deletes are lost, which is seldom */
+    int64_t count_ttl_ms;     /* of a counter that begins */
     int64_t bus_delay_max_us; /* from node to node of a cluster */
     int64_t node_timeout_us;  /* then a node that hears of no majority says so */
     int64_t move_max_us;      /* how long a place is between two masters */
@@ -222,6 +226,7 @@ struct sim_world {
     int64_t stepped_us;         /* the servers' clock was set */
     uint64_t version;           /* of the data behind the cache: grows with every write */
     struct sim_oracle oracle;
+    struct sim_ledger ledger;
     bool is_traced;
 };
 
