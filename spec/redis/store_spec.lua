@@ -443,10 +443,13 @@ describe("the embedded store", function()
         before_each(function() client = resp.connect(store) end)
         after_each(function() client:close() end)
 
+        -- It ends the connection; its answer is a push; it has others wait for EXEC.
+        local LEFT_OUT = { quit = true, unsubscribe = true, punsubscribe = true, multi = true }
+
         it_compares("command of Redis", function()
             local missing = 0
             for _, name in ipairs(redis:call("COMMAND", "LIST")) do
-                if not name:find("|", 1, true) and name ~= "quit" then
+                if not name:find("|", 1, true) and not LEFT_OUT[name] then
                     local _, err = client:try(name)
                     assert.is_nil(err and err:match("^ERR unknown command"), err)
                     if err and err:find("embedded store", 1, true) then
