@@ -31,7 +31,7 @@ end
 
 local function open(node, options)
     options = options or {}
-    options.url, options.commandTimeout = url_of(node), options.commandTimeout or 2
+    options.url, options.commandTimeout = url_of(node), options.commandTimeout or clock.scaled(2)
     if options.near == nil then options.near = false end
     caches[#caches + 1] = redcache.new(options)
     return caches[#caches]
