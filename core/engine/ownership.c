@@ -325,9 +325,9 @@ static bool ask(struct rc_ownership *ownership, struct rc_server_node *node)
     return true;
 }
 
-/* Whether a master without a connection may have one in a moment: one that is away does not keep
-   the others from agreeing. */
-static bool is_awaited(const struct rc_ownership *ownership, struct rc_server_node *node)
+/* Wants a connection to a master that has none. Whether it may be there in a moment: one that is
+   away does not keep the others from agreeing. */
+static bool want(const struct rc_ownership *ownership, struct rc_server_node *node)
 {
     int64_t now_us = ownership->context->now_us;
     if (node->voice.deaf_us == 0)
@@ -371,7 +371,7 @@ static void begin_round(struct rc_ownership *ownership)
         deaf += !is_ready;
         if (is_ready)
             each->voice.deaf_us = 0;
-        if (is_ready ? !ask(ownership, each) : is_awaited(ownership, each))
+        if (is_ready ? !ask(ownership, each) : want(ownership, each))
             ownership->is_partial = true;
     }
     ownership->is_enough = 2 * deaf < masters && !ownership->is_partial;

@@ -15,8 +15,7 @@
  *          MOVED or a map says. It vouches for nobody while copies are still to be dropped.
  *          The processes that share a near cache share the answers, too: an answer that agrees with
  *          the whole map, in a round that nobody has doubted, is noted in the region, and a process
- *          that has the same map takes a note
- *          that is young enough for an answer to itself.
+ *          that has the same map takes a note that is young enough for an answer to itself.
  * Threads: the engine's owner.
  * Memory:  owns a map, from the first round on.
  * Errors:  none: where nobody can be asked copies grow stale, and reads go to Redis.

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-struct rc_text rc_present_head(struct rc_run *run, uint32_t key, char bytes[RC_PRESENT_HEAD])
+struct rc_text rc_present_bytes(struct rc_run *run, uint32_t key, char bytes[RC_PRESENT_HEAD])
 {
     struct rc_value value =
         RC_RUN_CALL(run, RC_WORD("GETRANGE"), rc_run_key(run, key), RC_WORD("0"), RC_WORD("24"));
@@ -10,9 +10,15 @@ struct rc_text rc_present_head(struct rc_run *run, uint32_t key, char bytes[RC_P
     size_t len = text.len < RC_PRESENT_HEAD ? text.len : RC_PRESENT_HEAD;
     if (len > 0)
         memcpy(bytes, text.bytes, len);
-    else if (RC_RUN_CALL(run, RC_WORD("EXISTS"), rc_run_key(run, key)).number != 1)
-        return (struct rc_text){NULL, 0};
     return (struct rc_text){bytes, len};
+}
+
+struct rc_text rc_present_head(struct rc_run *run, uint32_t key, char bytes[RC_PRESENT_HEAD])
+{
+    struct rc_text head = rc_present_bytes(run, key, bytes);
+    if (head.len == 0 && RC_RUN_CALL(run, RC_WORD("EXISTS"), rc_run_key(run, key)).number != 1)
+        head.bytes = NULL;
+    return head;
 }
 
 bool rc_present_is_nothing(struct rc_run *run, uint32_t key, struct rc_text value)

@@ -16,7 +16,9 @@
 
 enum { RC_PRESENT_HEAD = RC_ENTRY_SIZE + 1 }; /* a lease is a header, and not a byte more */
 
-/* The first bytes of what stands under KEYS[key]; no bytes (NULL): there is no key. */
+/* The first bytes of what stands under KEYS[key], if it is a key. */
+struct rc_text rc_present_bytes(struct rc_run *run, uint32_t key, char bytes[RC_PRESENT_HEAD]);
+/* The same; no bytes (NULL): there is no key. */
 struct rc_text rc_present_head(struct rc_run *run, uint32_t key, char bytes[RC_PRESENT_HEAD]);
 /* Whether `value`, what stands there or its head, is no value. */
 bool rc_present_is_nothing(struct rc_run *run, uint32_t key, struct rc_text value);

@@ -1,18 +1,10 @@
 /* The script that deletes keys and counts values, done natively: lua/redcache/sweep.lua has it. */
-#include <string.h>
-
 #include "store/present.h"
 
 static bool is_value(struct rc_run *run, uint32_t key)
 {
     char bytes[RC_PRESENT_HEAD];
-    struct rc_value value =
-        RC_RUN_CALL(run, RC_WORD("GETRANGE"), rc_run_key(run, key), RC_WORD("0"), RC_WORD("24"));
-    struct rc_text text = rc_run_text(run, value);
-    size_t len = text.len < RC_PRESENT_HEAD ? text.len : RC_PRESENT_HEAD;
-    if (len > 0)
-        memcpy(bytes, text.bytes, len);
-    return !rc_present_is_nothing(run, key, (struct rc_text){bytes, len});
+    return !rc_present_is_nothing(run, key, rc_present_bytes(run, key, bytes));
 }
 
 static void clear(struct rc_run *run)

@@ -365,31 +365,6 @@ local function read_sets(slot, items, first, last, failed)
     return stored
 end
 
--- Stores items first to last in one write: how many, and "sent" where nobody waits. It has a slot
--- of its own, for that of the write before may be in use still.
-local function set_part(cache, items, first, last, own, grace, deadline, failed)
-    local stored, sent = 0, nil
-    local slot, _, status = take(cache._client, own, "write")
-    if slot ~= nil then
-        status = many.has_time(cache, slot, own, deadline)
-            and send(cache, slot, write_sets(cache, slot, items, first, last, grace))
-            or constants.TIMEOUT
-    end
-    if slot ~= nil and status == 0 then
-        stored = read_sets(slot, items, first, last, failed)
-    elseif slot ~= nil and status == NOT_WAITED then
-        sent = "sent"
-    else
-        for i = first, last do
-            failed[items[i].key] = core_slot.failure(slot, status, "write", items[i].key)
-        end
-    end
-    if slot ~= nil then
-        give(slot)
-    end
-    return stored, sent
-end
-
 ---Stores many values in one round trip (one per 8,192 keys).
 ---@param map table<string, any> values by key; an empty map sends nothing
 ---@param ttl? number|redcache.Forever|table<string, number|redcache.Forever>|fun(key: string,
@@ -416,13 +391,16 @@ function batch.setMulti(self, map, ttl, opts)
     end
     local failed, stored = {}, 0
     local items, count = encode_all(self, map, ttl, failed)
-    local grace, sent = own.grace or self._settings.grace, nil
-    local deadline = many.deadline(self, own, count, many.COMMANDS)
-    for first = 1, count, many.COMMANDS do
-        local last = math.min(first + many.COMMANDS - 1, count)
-        local more, how = set_part(self, items, first, last, own, grace, deadline, failed)
-        stored, sent = stored + more, how or sent
-    end
+    local grace = own.grace or self._settings.grace
+    local sent = many.in_writes(self, own, count, "write", failed, {
+        write = function(slot, first, last)
+            return write_sets(self, slot, items, first, last, grace)
+        end,
+        read = function(slot, first, last)
+            stored = stored + read_sets(slot, items, first, last, failed)
+        end,
+        key = function(i) return items[i].key end,
+    })
     if sent then
         return next(failed) == nil, failed, sent
     end

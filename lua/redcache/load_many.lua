@@ -148,7 +148,7 @@ end
 ---@param action string for errors
 ---@return string[] begun the others
 function load_many.start_all(work, list, action, begin)
-    local begun, held, count = {}, {}, 0
+    local begun, held = {}, {}
     for i = 1, #list do
         local key = list[i]
         local slot, err = work.slots[key], nil
@@ -160,11 +160,10 @@ function load_many.start_all(work, list, action, begin)
         else
             core_slot.hold(slot)
             local status = begin(slot, key)
+            core_slot.join_held(slot, held, status == 0)
             if status == 0 then
-                count = count + 1
-                begun[count], held[count] = key, slot
+                begun[#begun + 1] = key
             else
-                core_slot.unhold(slot)
                 fail(work, key, core_slot.failure(slot, status, action, key))
                 load_many.finish(work, key)
             end
@@ -286,12 +285,12 @@ local function begin_prime(work, extras, held)
         return nil
     end
     core_slot.hold(slot)
-    if status ~= 0 or core_command.submit(slot) ~= 0 then
-        core_slot.unhold(slot)
+    local has_started = status == 0 and core_command.submit(slot) == 0
+    core_slot.join_held(slot, held, has_started)
+    if not has_started then
         give(slot)
         return nil
     end
-    held[#held + 1] = slot
     return slot
 end
 
@@ -348,11 +347,7 @@ local function begin_ends(work, loaded, keys, olds, held)
             -- Too large, or no memory: the load is still ours to end.
             one.waits = one.status == 0 or core_load.release(slot) == 0
         end
-        if one.waits then
-            held[#held + 1] = slot
-        else
-            core_slot.unhold(slot)
-        end
+        core_slot.join_held(slot, held, one.waits)
         ends[i] = one
     end
     return ends

@@ -42,11 +42,7 @@ local function each(self, list, action, begin, finish)
         else
             core_slot.hold(slot)
             started[i] = begin(one, slot)
-            if started[i] == 0 then
-                held[#held + 1] = slot
-            else
-                core_slot.unhold(slot)
-            end
+            core_slot.join_held(slot, held, started[i] == 0)
         end
     end
     core_slot.start_held(held)

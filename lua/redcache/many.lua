@@ -178,6 +178,42 @@ local function read_numbers(slot, list, first, last, action, numbers, failed)
     end
 end
 
+---Sends the commands of many keys, 8,192 of them to a write, and reads the answers. Each write has
+---a slot of its own: where nobody waits, that of the write before is in use still.
+---@param cache redcache.Cache
+---@param own table|nil options of the call: timeout, cancelTag
+---@param count integer
+---@param action string for errors
+---@param failed table<string, redcache.Error> takes the errors by key
+---@param part table write(slot, first, last) gives a status; read(slot, first, last); key(i)
+---@return string|nil sent "sent": this phase of nginx cannot wait; what was not read is on its way
+function many.in_writes(cache, own, count, action, failed, part)
+    local sent = nil
+    local deadline = many.deadline(cache, own, count, many.COMMANDS)
+    for first = 1, count, many.COMMANDS do
+        local last = math.min(first + many.COMMANDS - 1, count)
+        local slot, _, status = calls.take(cache._client, own, action)
+        if slot ~= nil then
+            status = many.has_time(cache, slot, own, deadline)
+                and calls.send(cache, slot, part.write(slot, first, last)) or constants.TIMEOUT
+        end
+        if slot ~= nil and status == 0 then
+            part.read(slot, first, last)
+        elseif slot ~= nil and status == NOT_WAITED then
+            sent = "sent"
+        else
+            for i = first, last do
+                local key = part.key(i)
+                failed[key] = core_slot.failure(slot, status, action, key)
+            end
+        end
+        if slot ~= nil then
+            core_slot.give(slot)
+        end
+    end
+    return sent
+end
+
 ---Runs one script on each of many keys, in one write per 8,192; it answers a number.
 ---@param cache redcache.Cache
 ---@param own table|nil options of the call: timeout, cancelTag
@@ -191,28 +227,16 @@ end
 ---@return table<string, integer> numbers by key
 ---@return string|nil sent "sent": this phase of nginx cannot wait; there are no numbers
 function many.script(cache, own, script, flags, list, count, arguments, action, failed)
-    local numbers, sent = {}, nil
-    local deadline = many.deadline(cache, own, count, many.COMMANDS)
-    for first = 1, count, many.COMMANDS do
-        local last = math.min(first + many.COMMANDS - 1, count)
-        -- A slot each: where nobody waits the one before is still in use.
-        local slot, _, status = calls.take(cache._client, own, action)
-        if slot ~= nil then
-            status = many.has_time(cache, slot, own, deadline) and calls.send(cache, slot,
-                write_scripts(cache, slot, script, flags, list, first, last, arguments))
-                or constants.TIMEOUT
-        end
-        if slot ~= nil and status == 0 then
+    local numbers = {}
+    local sent = many.in_writes(cache, own, count, action, failed, {
+        write = function(slot, first, last)
+            return write_scripts(cache, slot, script, flags, list, first, last, arguments)
+        end,
+        read = function(slot, first, last)
             read_numbers(slot, list, first, last, action, numbers, failed)
-        elseif slot ~= nil and status == NOT_WAITED then
-            sent = "sent"
-        else
-            many.fail(failed, list, first, last, slot, status, action)
-        end
-        if slot ~= nil then
-            core_slot.give(slot)
-        end
-    end
+        end,
+        key = function(i) return list[i] end,
+    })
     return numbers, sent
 end
 

@@ -151,11 +151,7 @@ local function begin_ends(work, loaded, keys, held)
         if not one.stores or one.refused then
             one.status = core_load.release(slot) -- the old value stays
         end
-        if one.status == 0 then
-            held[#held + 1] = slot
-        else
-            core_slot.unhold(slot)
-        end
+        core_slot.join_held(slot, held, one.status == 0)
         ends[i] = one
     end
     return ends

@@ -132,11 +132,7 @@ local function read_again(work, keys)
         local slot = work.slots[keys[i]]
         core_slot.hold(slot)
         status[i] = core_entry.get(slot, cache._prefix, keys[i], 0)
-        if status[i] == 0 then
-            held[#held + 1] = slot
-        else
-            core_slot.unhold(slot)
-        end
+        core_slot.join_held(slot, held, status[i] == 0)
     end
     core_slot.start_held(held)
     for i = 1, #keys do

@@ -29,6 +29,13 @@ function group.report(value, err, source, flag)
     return { value = value, code = err and err.code, source = source, flag = flag }
 end
 
+--- fn(...) raises an error whose text holds `text`, which is no pattern.
+function group.raises(text, fn, ...)
+    local ok, message = pcall(fn, ...)
+    assert.is_false(ok)
+    assert.matches(text, tostring(message), 1, true)
+end
+
 --- Time is real: a bound is for machines that do something else as well.
 function group.within(seconds, fn)
     local took = clock.time(fn)

@@ -208,9 +208,15 @@ function core_slot.hold(slot)
     C.rc_op_hold(slot.op, 1)
 end
 
----It could not be started.
-function core_slot.unhold(slot)
-    C.rc_op_hold(slot.op, 0)
+---Ends what hold() began: a slot in which something was started joins the others of start_held().
+---@param held redcache.Slot[]
+---@param has_started boolean
+function core_slot.join_held(slot, held, has_started)
+    if has_started then
+        held[#held + 1] = slot
+    else
+        C.rc_op_hold(slot.op, 0)
+    end
 end
 
 ---Starts in one step what was started while it was held.

@@ -58,11 +58,7 @@ case("bad arguments of a loader raise", function(bed)
     local cache = bed.cache
     cache:get("k")
     local before = cache:stats().requests
-    local function raises(text, fn, ...)
-        local ok, message = pcall(fn, ...)
-        assert.is_false(ok)
-        assert.matches(text, message, 1, true)
-    end
+    local raises = group.raises
     raises("bad argument 'fn' to loader", cache.loader, cache, {})
     raises("bad argument 'opts' to loader", cache.loader, cache, never, 5)
     raises("bad option 'maxBatch'", cache.loader, cache, never, { maxBatch = 0 })

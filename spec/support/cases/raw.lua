@@ -183,11 +183,7 @@ end)
 
 case("raw calls with bad arguments raise at the caller, and send nothing", function(bed)
     local raw = bed.cache:redis()
-    local function refuses(text, method, ...)
-        local ok, message = pcall(raw[method], raw, ...)
-        assert.is_false(ok)
-        assert.matches(text, message, 1, true)
-    end
+    local function refuses(text, method, ...) group.raises(text, raw[method], raw, ...) end
     for _, name in ipairs({ 1, {}, true, "" }) do
         refuses("bad argument 'name' to command", "command", name)
     end
@@ -219,9 +215,7 @@ case("raw calls with bad arguments raise at the caller, and send nothing", funct
         ["bad argument 'args' to run: string or number expected, got boolean"] = { {}, { true } },
         ["bad option 'timeout' to run"] = { {}, {}, { timeout = -1 } },
     }) do
-        local ran, told = pcall(script.run, script, unpack(arguments))
-        assert.is_false(ran)
-        assert.matches(text, told, 1, true)
+        group.raises(text, script.run, script, unpack(arguments))
     end
     local ok, message = pcall(bed.cache.redis, bed.cache, { retry = 1 })
     assert.is_false(ok)

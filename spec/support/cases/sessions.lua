@@ -123,9 +123,7 @@ case("wrong calls of sessions are errors that name the argument, and send nothin
         ["unknown option 'ttl' to get"] = function() sessions:get(id, { ttl = 1 }) end,
         ["bad option 'timeout' to create"] = function() sessions:create(1, { timeout = 0 }) end,
     }) do
-        local ok, message = pcall(fn)
-        assert.is_false(ok)
-        assert.is_truthy(tostring(message):find(text, 1, true), tostring(message))
+        group.raises(text, fn)
     end
     assert.equal("encode", report(sessions:create(print)).code)
     assert.equal("encode", report(sessions:set(id, print)).code)
