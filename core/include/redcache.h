@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 15
+#define RC_ABI 16
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -43,6 +43,7 @@ typedef struct rc_lock rc_lock;
 typedef struct rc_lent rc_lent;
 typedef struct rc_view rc_view;
 typedef struct rc_met rc_met;
+typedef struct rc_tags rc_tags;
 typedef struct rc_clock rc_clock;
 typedef struct rc_loop rc_loop;
 
@@ -666,6 +667,23 @@ void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places,
 int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint32_t flags);
 int rc_view_load(rc_view *view, rc_op *op, const char *key, size_t key_len,
                  const rc_load_options *options);
+/* Tags: whether an entry's tags have been invalidated since it was stored, as their generations say
+   that are kept near, under prefix and the tag's name. rc_tags_new: NULL without a near cache or
+   without memory; for one thread at a time, and it keeps the client's near cache mapped.
+   rc_tags_check reads the block of tags at the front of those len bytes (near/tags.h has its form;
+   any bytes are harmless) and tells the gravest verdict. A generation that was not known coherent
+   within max_stale_us is not near. No system call. */
+enum {
+    RC_TAGS_VALID = 0,   /* all as they were */
+    RC_TAGS_SOFT = 1,    /* a soft generation is another one: the entry is stale */
+    RC_TAGS_UNKNOWN = 2, /* a generation is not near: Redis knows */
+    RC_TAGS_VOID = 3,    /* a hard generation is another one: the entry counts as gone */
+    RC_TAGS_DAMAGED = 4, /* this is no such block, or one of a newer version */
+    RC_TAGS_MAX = 16     /* tags of an entry */
+};
+rc_tags *rc_tags_new(rc_client *client, const char *prefix, size_t prefix_len);
+void rc_tags_free(rc_tags *tags);
+int rc_tags_check(rc_tags *tags, const char *block, size_t len, int32_t max_stale_us);
 /* A PING over the tracked connection. When it is answered, an entry with asof_us >= number is no
    older than any write acknowledged before this call. RC_ERR_ARGUMENT without a near cache. */
 int rc_barrier(rc_op *op);

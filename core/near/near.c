@@ -485,6 +485,12 @@ int rc_near_is_valid(struct rc_near *near, rc_near_handle *handle, int64_t max_s
     return is_valid(near, handle, rc_ticks_now_us(&near->ticks), max_stale_us);
 }
 
+int rc_near_is_valid_at(struct rc_near *near, rc_near_handle *handle, int64_t now_us,
+                        int64_t max_stale_us)
+{
+    return is_valid(near, handle, now_us, max_stale_us);
+}
+
 void rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32_t *places,
                         uint32_t count, int64_t max_stale_us)
 {

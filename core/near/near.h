@@ -213,6 +213,9 @@ int rc_near_lookup_at(struct rc_near *near, const char *prefix, size_t prefix_le
 int64_t rc_near_reader_us(struct rc_near *near);
 /* Whether what the handle was filled for may still be served: same entry, coherent, in time. */
 int rc_near_is_valid(struct rc_near *near, rc_near_handle *handle, int64_t max_stale_us);
+/* The same as of a moment that rc_near_reader_us has told. */
+int rc_near_is_valid_at(struct rc_near *near, rc_near_handle *handle, int64_t now_us,
+                        int64_t max_stale_us);
 /* The same of handles[places[i]], at one reading of the clock; 0 is no place. What may not be
    served becomes -place. */
 void rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32_t *places,

@@ -1,0 +1,46 @@
+/*
+ * tags - whether the tags of an entry still have the generations that it was stored with.
+ *
+ * What:    an entry with tags begins with a block (numbers are little-endian):
+ *
+ *              u16 size of the block | u8 parts | u8 how many tags
+ *              parts & 1: u32 life_ms | u32 stale_ms | u32 load_ms
+ *              per tag: 8 bytes hard generation | 8 bytes soft one | u8 length of its name | name
+ *
+ *          A tag's generations stand in Redis under a prefix and its name: 16 bytes, as the payload
+ *          of an entry (RC_KIND_VALUE, RC_CODEC_RAW, no flags) and not as a plain string. That
+ *          gives them a version, by which a copy is confirmed after a reconnect, and an UNLINK is
+ *          repeated that a failover has lost. A script that changes the soft half in place writes a
+ *          new version, too. A hard generation is random, so one that is lost never comes back.
+ *
+ *          A check goes by the near copies of the generations, and by nothing else. Most tags are
+ *          found in a table of handles; its places are chosen by the hard generation, whose bytes
+ *          are random already: no name is hashed.
+ * Threads: one at a time.
+ * Memory:  32 KiB each; the near cache outlives them. Blocks are read in place.
+ * Errors:  none: a block may hold any bytes.
+ * Not:     asks Redis nothing: a tag that is not near is RC_TAGS_UNKNOWN.
+ */
+#ifndef RC_TAGS_H
+#define RC_TAGS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "near/near.h"
+
+enum {
+    RC_TAG_GENERATION = 8,                     /* bytes of either half */
+    RC_TAG_GENERATIONS = 2 * RC_TAG_GENERATION /* what is stored: hard, then soft */
+};
+
+struct rc_near_tags;
+
+/* NULL without memory. */
+struct rc_near_tags *rc_near_tags_new(struct rc_near *near, const char *prefix, size_t prefix_len);
+void rc_near_tags_free(struct rc_near_tags *tags);
+/* RC_TAGS_*. `len` may be more than the block has: an entry's whole payload. */
+int rc_near_tags_check(struct rc_near_tags *tags, const char *block, size_t len,
+                       int64_t max_stale_us);
+
+#endif
