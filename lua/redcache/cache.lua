@@ -13,6 +13,7 @@ local core_login = require("redcache.core.login")
 local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
 local auth = require("redcache.auth")
+local background = require("redcache.background")
 local batch = require("redcache.batch")
 local calls = require("redcache.calls")
 local counter = require("redcache.count")
@@ -98,6 +99,7 @@ Cache.namespace = namespace.namespace
 Cache.metrics = metrics.metrics
 Cache.request = request.request
 Cache.redis = redis.redis
+Cache.work = background.work
 
 -- A cache object over a client that is open.
 local function make(client, prefix, settings)
@@ -132,6 +134,7 @@ local function default_scheduler(settings, opts)
     if is_nginx and settings.clock == nil and (opts == nil or opts.scheduler == nil) then
         settings.scheduler = "resty"
     end
+    options.complete_background(settings)
 end
 
 local function open(opts, method)
@@ -156,7 +159,7 @@ local function open(opts, method)
         error("bad option '" .. option .. "' to " .. method .. ": " .. reason, 3)
     end
     client.scheduler, client.enter, client.awaken = scheduler, scheduler.enter, scheduler.awaken
-    client.group = settings.group
+    client.group, client.background_limits = settings.group, settings.background
     return make(client, namespace.prefix("", settings.namespace), settings)
 end
 
@@ -310,7 +313,11 @@ function Cache:get(key, opts)
                 return value, nil, source
             end
         end
-        slot, err = take(self._client, nil, "read", key)
+        local client = self._client
+        if client.due then
+            client.due(client)
+        end
+        slot, err = take(client, nil, "read", key)
         if slot == nil then
             return nil, err
         end
@@ -331,6 +338,9 @@ function Cache:get(key, opts)
     end
     if deadline then
         own.timeout = core_clock.left(client, deadline)
+    end
+    if client.due then
+        client.due(client)
     end
     slot, err = take(client, own, "read", key)
     if slot == nil then
@@ -579,7 +589,8 @@ end
 
 ---Counters since the start: those of this cache object (hits, misses, negative, loads, loadErrors,
 ---waits, stale, degraded, unstored, decodeErrors, extraKeys), and those of the client, which every
----cache and thread on it shares (requests, bytesIn, heartbeats, inFlight and so on).
+---cache and thread on it shares (requests, bytesIn, heartbeats, inFlight and so on), and of this
+---Lua state's work in the background (backgroundDone and so on).
 ---@return table<string, integer>|nil stats
 ---@return redcache.Error|nil err closed
 function Cache:stats()
@@ -592,6 +603,7 @@ function Cache:stats()
         stats[name] = count
     end
     stats.hits = counters.hits + counters.l0Hits + counters.nearHits
+    background.stats(self._client, stats)
     return stats
 end
 
@@ -614,10 +626,12 @@ function Cache:health()
 end
 
 ---Closes this cache, the one it was made from and every namespace of it; later calls return
----`closed`. Where nobody else uses the client, calls that wait end with `closed`, leases and locks
----are given back and the connections end. Closing twice is no error.
+---`closed`. What is queued in the background is run before, as long as there is time. Where nobody
+---else uses the client, calls that wait end with `closed`, leases and locks are given back and the
+---connections end. Closing twice is no error.
 ---@param timeout? number seconds to wait for that; 1
 ---@return true
+---@return integer|nil dropped how many jobs in the background there was no time for; nil: none
 function Cache:close(timeout)
     if timeout == nil then
         timeout = 1
@@ -625,15 +639,20 @@ function Cache:close(timeout)
         error("bad argument 'timeout' to close: number from 0 to 86400 expected, got "
             .. tostring(timeout), 2)
     end
-    local store = self._client.store
-    if store then
-        near.clear(store)
+    local client, dropped = self._client, 0
+    if client.queue then
+        timeout, dropped = background.close(self, timeout)
     end
-    local client = self._client
+    if client.store then
+        near.clear(client.store)
+    end
     local port = client.handle ~= nil and client.port
     core_client.close(client, timeout)
     if port and core_loop.leave_port(port) then
         client.scheduler.close(port, timeout)
+    end
+    if dropped > 0 then
+        return true, dropped
     end
     return true
 end

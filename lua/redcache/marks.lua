@@ -71,6 +71,19 @@ local function is_under_way(mark)
     return true
 end
 
+-- Whether a loader of this Lua state stands on the running coroutine's stack.
+local function stands_here()
+    for level = 1, MAX_LEVELS do
+        local info = getinfo(level, "f")
+        if not info then
+            return false
+        elseif info.func == run then
+            return true
+        end
+    end
+    return true
+end
+
 ---A loader begins.
 ---@param loading table<string, table> of the client
 ---@param full string key with its prefix
@@ -143,6 +156,28 @@ function marks.obstacle(loading, full, scheduler)
         cause = obstacle(loading, full, mark, scheduler) or cause
     end
     return cause
+end
+
+---Whether the running caller is called by a loader.
+---@param loading table<string, table>
+---@param scheduler table
+---@return boolean
+function marks.is_inside(loading, scheduler)
+    if count == 0 then
+        return false
+    elseif stands_here() then
+        return true
+    end
+    local names = {}
+    for full in pairs(loading) do
+        names[#names + 1] = full
+    end
+    for _, full in ipairs(names) do -- in a coroutine that the loader has made
+        if marks.obstacle(loading, full, scheduler) == marks.SELF then
+            return true
+        end
+    end
+    return false
 end
 
 return marks

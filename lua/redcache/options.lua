@@ -32,7 +32,7 @@ function options.is_ttl(ttl)
 end
 
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls |
---       list | near | zone
+--       list | near | zone | background
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, move (rename, copy),
@@ -69,6 +69,7 @@ local DECLARED = {
         among = { "blocking", "resty", "coroutine", "luv", "cqueues", "copas" } },
     { "driver", "choice", "loop", at = "new", among = { "loop", "thread" } },
     { "namespace", "string", "", at = "new", min = 0, max = 4096 },
+    { "background", "background", nil, at = "new" },
 
     -- Replicas.
     { "zone", "zone", nil, at = "new" },
@@ -199,6 +200,12 @@ local L0 = {
     { "bytes", "integer", 16 * 1024 * 1024, min = 1024, max = 2 ^ 36, region = true },
 }
 
+-- The fields of the option background.
+local BACKGROUND = {
+    { "workers", "integer", 2, min = 1, max = 64 },
+    { "queue", "integer", 1000, min = 1, max = 1000000 },
+}
+
 -- What the option zone may hold, in all.
 local ZONE_BYTES = 4096
 
@@ -312,6 +319,28 @@ CHECKS.l0 = function(_, value, whole)
     return check_nested(L0, value, whole)
 end
 
+CHECKS.background = function(_, value, whole)
+    return check_nested(BACKGROUND, value, whole)
+end
+
+---Settles the option background: false, or how much there may be. In plain Lua, where the callers
+---would have to do it, there is none unless it is asked for.
+---@param settings table
+function options.complete_background(settings)
+    local given = settings.background
+    if given == nil and settings.scheduler ~= "blocking" then
+        given = {}
+    end
+    if given then
+        local limits = {}
+        for _, row in ipairs(BACKGROUND) do
+            limits[row[1]] = given[row[1]] or row[3]
+        end
+        given = limits
+    end
+    settings.background = given or false
+end
+
 -- What `near` means: `given` (false or fields that were read) over `outer`, the settings around.
 local function complete_near(given, outer, prefix)
     if given == false or (given == nil and outer == false) then
@@ -366,7 +395,7 @@ for place, accepted in pairs(ACCEPTED) do
     end
     places[place] = rows
 end
-for place, declared in pairs({ near = NEAR, l0 = L0 }) do
+for place, declared in pairs({ near = NEAR, l0 = L0, background = BACKGROUND }) do
     local rows = {}
     for _, row in ipairs(declared) do
         rows[row[1]] = { name = row[1], kind = row[2], default = row[3], min = row.min,
@@ -376,7 +405,7 @@ for place, declared in pairs({ near = NEAR, l0 = L0 }) do
 end
 
 ---The rows of one place, by option name: what documentation and specs list.
----@param place string new, namespace, load, ...; near, l0: the fields of that option
+---@param place string new, namespace, load, ...; near, l0, background: the fields of that option
 ---@return table<string, table>
 function options.rows(place)
     return places[place]

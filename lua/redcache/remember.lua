@@ -290,6 +290,10 @@ end
 -- What is not near: an attempt, and further ones where a load's value could not be stored and
 -- another load may help. What the last one gave counts.
 local function ask(cache, key, ttl, fn, settings, left)
+    local client = cache._client
+    if client.due then
+        client.due(client)
+    end
     local err = load.obstacle(cache, key, "load")
     if err then
         return nil, err
@@ -309,7 +313,7 @@ local function ask(cache, key, ttl, fn, settings, left)
             break
         end
         deadline = deadline or began + settings.waitTimeout
-        left = deadline - core_clock.now(cache._client)
+        left = deadline - core_clock.now(client)
         reloads = reloads - 1
     until reloads < 0 or left <= 0
     return value, err, source, flag

@@ -38,6 +38,7 @@ local current -- the coroutine that is being resumed
 local ready, ready_count = {}, 0 -- coroutines
 local resuming = {} -- the other half of a pair: what was ready when the pump came by
 local source
+local root -- the group of the run() that is not within another one
 
 -- The loop ----------------------------------------------------------------------------------------
 
@@ -99,6 +100,7 @@ local function end_task(task)
     local group, waiters = task.group, task.waiters
     tasks[task.co] = nil
     group.alive = group.alive - 1
+    group.daemons = group.daemons - (task.is_daemon and 1 or 0)
     group.tasks[task] = nil
     for i = 1, waiters and #waiters or 0 do
         make_ready(waiters[i])
@@ -186,16 +188,16 @@ local function deadlock(group)
 end
 
 local function new_group()
-    return { alive = 0, tasks = {}, failures = {} }
+    return { alive = 0, daemons = 0, tasks = {}, failures = {} }
 end
 
 local function run_outside(group)
     if source then
         source.check()
     end
-    run.is_pumping = true
+    run.is_pumping, root = true, group
     local ok, all_ended = pcall(pump, group)
-    run.is_pumping, current, tasks = false, nil, {}
+    run.is_pumping, current, tasks, root = false, nil, {}, nil
     if ok and all_ended then
         return
     end
@@ -264,6 +266,25 @@ function run.spawn(fn, ...)
         error("could not spawn: nobody is in redcache.run", 2)
     end
     return start(tasks[current].group, fn, ...)
+end
+
+---Starts fn() as a task of the outermost run() that works for others: it ends soon after
+---run.has_daemons_alone() says so. It must not throw.
+---@param fn function
+---@return boolean started not so outside of run()
+function run.daemon(fn)
+    if not root then
+        return false
+    end
+    root.daemons = root.daemons + 1
+    start(root, fn).is_daemon = true
+    return true
+end
+
+---Whether nobody is left in run() but daemons.
+---@return boolean
+function run.has_daemons_alone()
+    return root ~= nil and root.alive == root.daemons
 end
 
 ---Waits until the coroutine has ended.

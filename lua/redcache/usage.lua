@@ -1,7 +1,8 @@
 -- usage - how the public methods are called, told to a caller that calls them otherwise.
 --
 -- What:   the arguments of each method, for the texts of argument errors; guard(), which answers a
---         method called with a dot; and what docs/api is held to.
+--         method called with a dot, and gives background work its turn; and what docs/api is
+--         held to.
 -- Errors: raised at the line of the caller.
 
 local usage = {}
@@ -33,6 +34,7 @@ local ARGUMENTS = {
         cancel = "tag", authenticate = "user, password, ttl", close = "timeout", stats = "",
         health = "", metrics = "", request = "",
         redis = "opts",
+        work = "seconds",
     },
     redis = { command = "name, ...", pipeline = "fn, opts", publish = "channel, message",
         key = "name", script = "source", transaction = "fn, opts",
@@ -105,6 +107,32 @@ local function guarded(class, field, method, fn)
     end
 end
 
+-- Methods, by class, that wait for Redis and are in no hurry: a caller in plain Lua runs a piece of
+-- background work before one of them begins (background.lua). A lock is not held up for that.
+local WAITS = { cache = {}, session = ARGUMENTS.session, lock = { acquire = true } }
+for method in pairs(ARGUMENTS.cache) do
+    WAITS.cache[method] = true
+end
+for _, method in ipairs({ "lock", "namespace", "wrap", "session", "loader", "request", "redis",
+    "cancel", "authenticate", "close", "stats", "health", "metrics", "work" }) do
+    WAITS.cache[method] = nil
+end
+
+-- The same for these.
+local function guarded_that_waits(class, field, method, fn)
+    return function(self, a, b, c, d, e)
+        local message = usage.fault(self, class, field, method)
+        if message then
+            error(message, 2)
+        end
+        local client = self._client
+        if client.due then
+            client.due(client)
+        end
+        return fn(self, a, b, c, d, e)
+    end
+end
+
 ---Makes every method of a class answer a call with a dot.
 ---@param class string
 ---@param methods table the class; its methods are replaced
@@ -114,7 +142,8 @@ function usage.guard(class, methods, field, hot)
     for method in pairs(ARGUMENTS[class]) do
         local fn = methods[method]
         if fn and not (hot and hot[method]) then
-            methods[method] = guarded(class, field, method, fn)
+            local guard = WAITS[class] and WAITS[class][method] and guarded_that_waits or guarded
+            methods[method] = guard(class, field, method, fn)
         end
     end
 end

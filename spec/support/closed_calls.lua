@@ -68,6 +68,7 @@ local CACHE = {
     health = function(o) return o:health() end,
     metrics = function(o) return o:metrics() end,
     redis = function(o) return o:redis() end,
+    work = function(o) return o:work(1) end,
     lock = false, request = false, loader = false, close = false,
     -- Made by others.
     open = false, init = false,

@@ -45,7 +45,7 @@ local function classes()
         authenticate = { "u", "p" },
         scan = { "*" }, keys = { "*" }, deleteByPattern = { "*" }, flush = { { all = true } },
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
-        wrap = { "w", fn }, session = {},
+        wrap = { "w", fn }, session = {}, work = {},
     }
     local locks = assert(cache:lockMulti({ "l" }))
     local raw, queue = cache:redis(), nil

@@ -18,6 +18,12 @@
 --         guard(client, object, drop), unguard(client, object)
 --                                  between the two the object belongs to the running coroutine:
 --                                  where that vanishes, drop(object) is called
+--         spawn(client, fn) -> started, refused
+--                                  (optional) runs fn in a coroutine of its own, after this call;
+--                                  refused: it may go better at another time
+--         is_ending(client, count) -> boolean
+--                                  (optional) nobody keeps the loop going but those that work in
+--                                  the background, `count` coroutines of spawn()
 --         close(port, timeout)     with a driver: the last cache on it was closed
 
 local core_slot = require("redcache.core.slot")

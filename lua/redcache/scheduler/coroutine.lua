@@ -143,6 +143,12 @@ function scheduler.detach(slot)
     waiting.add(slot.client.port, slot)
 end
 
+function scheduler.spawn(_, fn)
+    return run.daemon(fn)
+end
+
+scheduler.is_ending = run.has_daemons_alone
+
 -- What a dropped coroutine held is given back by the garbage collector.
 function scheduler.guard() end
 function scheduler.unguard() end

@@ -14,6 +14,7 @@ local IDLE_SECONDS = 0.02
 
 local cqueues, condition, scheduler
 local keepers_of = setmetatable({}, { __mode = "k" }) -- their number, by controller
+local workers_of = setmetatable({}, { __mode = "k" }) -- of start(), the same
 
 local function is_last(controller)
     return controller:count() <= keepers_of[controller]
@@ -78,6 +79,21 @@ function backend.spawn(fn)
     else
         fn()
     end
+end
+
+function backend.start(fn)
+    local controller = cqueues.running()
+    workers_of[controller] = (workers_of[controller] or 0) + 1
+    controller:wrap(function()
+        fn()
+        workers_of[controller] = workers_of[controller] - 1
+    end)
+end
+
+function backend.is_ending()
+    local controller = cqueues.running()
+    return controller == nil
+        or controller:count() <= (keepers_of[controller] or 0) + workers_of[controller]
 end
 
 function backend.sleep(slot)

@@ -102,6 +102,19 @@ function backend.spawn(fn)
     coroutine.wrap(fn)()
 end
 
+-- The loop is asked what else it has to wait for.
+function backend.is_ending(port, count)
+    if port.is_closed or port.count >= count then
+        return port.is_closed -- somebody waits who is none of those
+    end
+    uv.unref(port.poll)
+    local is_alive = uv.loop_alive()
+    if port.is_referenced then
+        uv.ref(port.poll)
+    end
+    return not is_alive
+end
+
 function backend.sleep(slot)
     slot.co = running()
     yield()

@@ -11,6 +11,8 @@
 --         wake(slot)           the caller that sleeps is to be resumed, but not in here; nil: it
 --                              has left slot.co, which stands in a line until resume_woken()
 --         spawn(fn)            runs fn in a coroutine of the loop
+--         start(fn)            the same, but not in here; nil: it stands in the line of resume(co)
+--         is_ending(port, count)   see blocking.lua; nil: such a loop goes on anyway
 --         resume(co)           resumes one of that line; a result: what the coroutine has raised
 --         stop(port, has_woken) a port ends: nothing watches its descriptor any more
 --
@@ -125,6 +127,25 @@ local function add_callers(scheduler, backend, wake)
             backend.sleep(slot)
         until not slot.sleeps
         return status_of(slot)
+    end
+
+    -- A caller that blocks does not know whether a loop will ever run again.
+    function scheduler.spawn(client, fn)
+        if (backend.blocks and not is_of_loop()) or not scheduler.enter(client) then
+            return false
+        elseif backend.start then
+            backend.start(fn)
+        else
+            backend.wake({ co = coroutine.create(fn) })
+            backend.kick(client.port)
+        end
+        return true
+    end
+
+    if backend.is_ending then
+        function scheduler.is_ending(client, count)
+            return backend.is_ending(client.port, count)
+        end
     end
 
     -- What a dropped coroutine held is given back by the garbage collector.

@@ -220,6 +220,21 @@ function resty.tell(client)
     end
 end
 
+---@return boolean started
+---@return boolean|nil refused
+function resty.spawn(client, fn)
+    if not resty.enter(client) then
+        return false -- a master: its workers begin with what it has queued
+    end
+    local port, ok, err = client.port, ngx.timer.at(0, fn)
+    if not ok then
+        ngx.log(ngx.WARN, "redcache: could not start a timer for the background: ", err)
+    end
+    -- Until there is nothing queued: nginx may drop the timer, and tells nobody.
+    port.tended[client] = true
+    return ok and true or false, not ok
+end
+
 ---While the running light thread lives, the object is its; then drop(object) is called.
 function resty.guard(client, object, drop)
     local port = client.port

@@ -1,12 +1,14 @@
 -- keeper - the light thread of a timer that keeps a port: one per client and worker.
 --
--- What:   owns what wakes the callers (host.lua, thread.lua), sees to what is due, ends when the
---         worker does. In a worker that exits it hands over what is kept near; when the last cache
---         of the port is closed it gives leases and locks back.
+-- What:   owns what wakes the callers (host.lua, thread.lua), sees to what is due, background work
+--         that has no timer among it, ends when the worker does. In a worker that exits it hands
+--         over what is kept near; when the last cache of the port is closed it gives leases and
+--         locks back.
 -- Memory: the last to leave ends the port: its keeper, if it has begun, else the one that closes
 -- it.
 -- Not:    callers (resty.lua), and how bytes move: port.backend knows.
 
+local background = require("redcache.background")
 local core_loop = require("redcache.core.loop")
 local holders = require("redcache.scheduler.holders")
 local sleepers = require("redcache.scheduler.resty.sleepers")
@@ -86,6 +88,13 @@ local function has_ended(port)
     return is_ending(port) and port.count == 0 and is_handed_over(port) and port.backend.rest(port)
 end
 
+-- What the clients of the port have queued, and nginx had no timer for.
+local function tend_clients(port)
+    for client in pairs(port.tended) do
+        port.tended[client] = background.tend(client) or nil
+    end
+end
+
 local function keep_once(port)
     local backend = port.backend
     port.keeper_signalled = false
@@ -93,6 +102,7 @@ local function keep_once(port)
     backend.tend(port)
     sleepers.drop_abandoned(port)
     holders.drop_dead(port.holders)
+    tend_clients(port)
     if has_ended(port) then
         return false
     end
@@ -159,6 +169,7 @@ end
 ---@param port redcache.Port
 function keeper.begin(port)
     port.holders, port.keeper_wakes = holders.new(), 0
+    port.tended = {} -- clients that have background work
     port.is_kept, port.has_begun, port.armed_at = false, false, 0
 end
 
