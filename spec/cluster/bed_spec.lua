@@ -138,6 +138,24 @@ describe("a cluster", function()
         assert.equal("kept", ask(a, "GET", key_of(0)))
     end)
 
+    it("says of a replica that no map names who it is, and what it lacks", function()
+        bed:agree()
+        local replica = bed.nodes[6]
+        if bed:is_master(replica) then replica = bed.nodes[3] end
+        local master = bed:owner(16383)
+        bed:kill(replica)
+        master:refuse_replicas()
+        bed:restart(replica) -- it comes back empty, and is sent nothing
+        bed:agree()
+        local ok, err = pcall(bed.wait_named, bed, 0.1)
+        master:accept_replicas()
+        assert.is_false(ok)
+        assert.matches("the map of node %d leaves out node " .. replica.index, err)
+        assert.matches(("node %d, cluster_state:ok, replica of 127.0.0.1:%d, %%l+, offset ")
+            :format(replica.index, master.port), err)
+        bed:wait_named()
+    end)
+
     it("keeps a master apart until the others have another one, and takes it back", function()
         local slot = 6000
         bed:split({ b })

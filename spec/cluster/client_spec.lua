@@ -343,7 +343,7 @@ describe("a delete in a cluster", function()
         end
         assert.equal("old", (cache:get(read)))
         clock.wait_until(function() return master:call("WAIT", 1, 1000) == 1 end, 10, "the replica")
-        master:call("ACL", "SETUSER", "default", "-psync", "-sync")
+        master:refuse_replicas()
         master:call("CLIENT", "KILL", "TYPE", "replica")
         assert.is_true((cache:delete(read)))
         assert.equal(1, (cache:deleteMulti({ written })))

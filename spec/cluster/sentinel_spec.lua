@@ -205,7 +205,7 @@ describe("a delete that the master's death has lost", function()
         clock.wait_until(function()
             return master:call("WAIT", #bed.nodes - 1, 1000) == #bed.nodes - 1
         end, 10, "the replicas")
-        master:call("ACL", "SETUSER", server.USER, "-psync", "-sync")
+        master:refuse_replicas(server.USER)
         master:call("CLIENT", "KILL", "TYPE", "replica")
         assert.is_true((cache:delete("read")))
         assert.equal(1, master:call("DEL", "foreign")) -- nobody does this one again

@@ -181,6 +181,20 @@ describe("server", function()
         assert.is_nil(redis:commandstats().get)
     end)
 
+    it("refuses replicas, and grants none of them a SYNC that has been refused a PSYNC", function()
+        local anybody, replica = resp.connect(redis, {}), nil
+        finally(function()
+            anybody:close()
+            if replica then replica:stop() end
+        end)
+        redis:refuse_replicas()
+        assert.matches("^NOPERM", select(2, anybody:try("PSYNC", "?", -1)))
+        redis:accept_replicas()
+        assert.matches("^NOPERM", select(2, anybody:try("SYNC")))
+        replica = server.start({ config = { "replicaof 127.0.0.1 " .. redis.port } })
+        clock.wait_until(function() return redis:call("ROLE")[3][1] end, 10, "a replica")
+    end)
+
     it("dies with the process that started it, even at kill -9", function()
         local parent = worker.start({
             main = function(one)

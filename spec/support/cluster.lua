@@ -266,7 +266,21 @@ function Cluster:is_agreed()
     return true
 end
 
--- Waits for a condition; the error tells what each node sees.
+-- What a node is in replication: "master, offset 28, replicas: 127.0.0.1:7003 at 28", "replica of
+-- 127.0.0.1:7000, connected, offset 28". A replica without an offset is at -1, or at 0.
+local function role_text(node)
+    local role = node:call("ROLE")
+    if role[1] ~= "master" then
+        return ("replica of %s:%s, %s, offset %s"):format(role[2], role[3], role[4], role[5])
+    end
+    local replicas = {}
+    for i, each in ipairs(role[3]) do
+        replicas[i] = ("%s:%s at %s"):format(each[1], each[2], each[3])
+    end
+    return ("master, offset %s, replicas: %s"):format(role[2], table.concat(replicas, ", "))
+end
+
+-- Waits for a condition; the error tells what each node sees and is.
 local function wait(self, condition, seconds, what)
     local ok, result = pcall(clock.wait_until, condition, seconds, what)
     if ok then return result end
@@ -274,8 +288,9 @@ local function wait(self, condition, seconds, what)
     for _, node in ipairs(self:present()) do
         local seen, text = pcall(node.call, node, "CLUSTER", "NODES")
         local _, info = pcall(node.call, node, "CLUSTER", "INFO")
+        local _, role = pcall(role_text, node)
         local state = seen and info:match("cluster_state:%w+") or "?"
-        parts[#parts + 1] = ("node %d, %s:\n%s"):format(node.index, state, text)
+        parts[#parts + 1] = ("node %d, %s, %s:\n%s"):format(node.index, state, role, text)
     end
     error(table.concat(parts, "\n"), 0)
 end
@@ -301,21 +316,31 @@ function Cluster:wait_replica(replica)
     end, AGREE_SECONDS, "the replica's link to its master")
 end
 
---- Waits until the map of each node that is present names all replicas that are: a map leaves one
--- out that its node has heard nothing new of, as behind a time without a link to its master.
-function Cluster:wait_named()
-    wait(self, function()
-        local wanted = #self:present() - self.masters
-        for _, node in ipairs(self:present()) do
-            local named, count = {}, 0
-            for _, range in ipairs(self:map(node)) do
-                for _, id in ipairs(range.replicas) do named[id] = true end
-            end
-            for _ in pairs(named) do count = count + 1 end
-            if count ~= wanted then return false end
-        end
-        return true
-    end, JOIN_SECONDS, "that every map names the replicas")
+-- Who is in nobody's place in a node's map, as a text; nil: nobody.
+local function unnamed(self, node)
+    local named, missing = {}, {}
+    for _, range in ipairs(self:map(node)) do
+        named[range.id] = true
+        for _, id in ipairs(range.replicas) do named[id] = true end
+    end
+    for _, other in ipairs(self:present()) do
+        if not named[other.id] then missing[#missing + 1] = "node " .. other.index end
+    end
+    if #missing == 0 then return nil end
+    return ("the map of node %d leaves out %s"):format(node.index, table.concat(missing, ", "))
+end
+
+--- Waits until the map of each node that is present names all that are. A map leaves a replica out
+-- whose offset is 0 for its node: one that has not been sent its master's data since it started, or
+-- that has it by SYNC, which brings no offset (server.lua, accept_replicas).
+function Cluster:wait_named(seconds)
+    local left_out
+    local ok, err = pcall(wait, self, function()
+        left_out = nil
+        for _, node in ipairs(self:present()) do left_out = left_out or unnamed(self, node) end
+        return not left_out
+    end, seconds or JOIN_SECONDS, "that every map names the replicas")
+    if not ok then error(("%s\n%s"):format(left_out or "no map was had", err), 0) end
 end
 
 function Cluster:is_master(node) -- luacheck: ignore self
@@ -494,7 +519,7 @@ function Cluster:split(nodes)
     assert(self.bus, "split() wants a cluster with option `partitions`"):split(ids, groups)
     for _, node in ipairs(self.nodes) do
         if node:is_alive() then
-            node:call("ACL", "SETUSER", "default", "-psync", "-sync")
+            node:refuse_replicas()
             node:call("CLIENT", "KILL", "TYPE", "replica")
         end
     end
@@ -505,7 +530,7 @@ function Cluster:heal()
     self.bus:heal()
     for _, node in ipairs(self.nodes) do
         if node:is_alive() then
-            node:call("ACL", "SETUSER", "default", "+psync", "+sync")
+            node:accept_replicas()
             self.away[node] = nil
         end
     end

@@ -1,7 +1,8 @@
 --- A Redis of the spec's own: free port, unix socket, loopback only, nothing on disk; gone when the
 -- test process is.
 --
--- What:   start, stop, pause, resume, kill, restart; info, commandstats, count.
+-- What:   start, stop, pause, resume, kill, restart; refuse_replicas, accept_replicas; info,
+--         commandstats, count.
 -- Errors: everything throws: without its server a spec has nothing to say.
 -- Env:    REDCACHE_SERVER names the program (redis-server).
 -- Not:    clusters (cluster.lua), sentinels (sentinel.lua); replicas (through `config`).
@@ -173,6 +174,20 @@ end
 
 function Server:resume()
     self.process:signal(posix.SIGCONT)
+end
+
+--- No replica that logs in as `user` ("default") attaches to it any more; those that have stay,
+-- until their connections end.
+function Server:refuse_replicas(user)
+    self:call("ACL", "SETUSER", user or "default", "-psync", "-sync")
+end
+
+--- Ends refuse_replicas(). SYNC stays refused. A replica that is refused a PSYNC tries SYNC next,
+-- all of it again and again without a pause. One that was granted SYNC has no offset: until that
+-- connection ends no map of a cluster names it and WAIT does not count it, and behind it its data
+-- may be wrong (findings/sync-replica-applies-twice.sh).
+function Server:accept_replicas(user)
+    self:call("ACL", "SETUSER", user or "default", "+psync")
 end
 
 --- INFO as a table: numbers where they are numbers.
