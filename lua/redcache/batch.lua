@@ -444,17 +444,7 @@ function batch.deleteMulti(self, keys, opts)
     if slot == nil then
         return nil, err
     end
-    local status = core_command.begin(slot, 0)
-    status = status == 0 and core_command.command(slot, count + 1) or status
-    status = status == 0 and core_command.argument(slot, "UNLINK") or status
-    for i = 1, count do
-        if status ~= 0 then
-            break
-        end
-        status = core_command.argument_written(slot, self._prefix .. list[i])
-    end
-    status = status == 0 and core_command.submit_delete(slot) or status
-    status = calls.await(self, slot, status)
+    local status = calls.await(self, slot, many.unlink(slot, self._prefix, list, count))
     if status == NOT_WAITED then
         give(slot)
         return count, nil, "sent"

@@ -16,6 +16,7 @@ local auth = require("redcache.auth")
 local background = require("redcache.background")
 local batch = require("redcache.batch")
 local calls = require("redcache.calls")
+local commit = require("redcache.commit")
 local counter = require("redcache.count")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
@@ -41,6 +42,7 @@ local soft = require("redcache.soft")
 local scan = require("redcache.scan")
 local sweep = require("redcache.sweep")
 local swap = require("redcache.swap")
+local unsent = require("redcache.unsent")
 local usage = require("redcache.usage")
 local walk = require("redcache.walk")
 local warm = require("redcache.warm")
@@ -94,6 +96,7 @@ Cache.tryLock = lock.tryLock
 Cache.withLock = lock.withLock
 Cache.lockMulti = lock_many.lockMulti
 Cache.wrap = wrap.wrap
+Cache.afterCommit = commit.afterCommit
 Cache.session = session.session
 Cache.namespace = namespace.namespace
 Cache.metrics = metrics.metrics
@@ -602,6 +605,7 @@ function Cache:stats()
     for name, count in pairs(counters) do
         stats[name] = count
     end
+    unsent.count(self._client, stats)
     stats.hits = counters.hits + counters.l0Hits + counters.nearHits
     background.stats(self._client, stats)
     return stats
@@ -646,6 +650,7 @@ function Cache:close(timeout)
     if client.store then
         near.clear(client.store)
     end
+    unsent.close(client, timeout)
     local port = client.handle ~= nil and client.port
     core_client.close(client, timeout)
     if port and core_loop.leave_port(port) then

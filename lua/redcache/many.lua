@@ -151,8 +151,29 @@ function many.fail(failed, list, first, last, slot, status, action)
     end
 end
 
--- Writes one run of the script for each of keys first to last.
-local function write_scripts(cache, slot, script, flags, list, first, last, arguments)
+---Submits one UNLINK of many keys.
+---@param slot redcache.Slot
+---@param prefix string
+---@param list string[]
+---@param count integer
+---@return integer status
+function many.unlink(slot, prefix, list, count)
+    local status = core_command.begin(slot, 0)
+    status = status == 0 and core_command.command(slot, count + 1) or status
+    status = status == 0 and core_command.argument(slot, "UNLINK") or status
+    for i = 1, count do
+        if status ~= 0 then
+            break
+        end
+        status = core_command.argument_written(slot, prefix .. list[i])
+    end
+    return status == 0 and core_command.submit_delete(slot) or status
+end
+
+---Writes one run of the script for each of keys first to last.
+---@param arguments fun(key: string): (string|integer)[]
+---@return integer status
+function many.write_scripts(cache, slot, script, flags, list, first, last, arguments)
     local status = core_command.begin(slot, flags)
     for i = first, last do
         if status ~= 0 then
@@ -230,7 +251,7 @@ function many.script(cache, own, script, flags, list, count, arguments, action, 
     local numbers = {}
     local sent = many.in_writes(cache, own, count, action, failed, {
         write = function(slot, first, last)
-            return write_scripts(cache, slot, script, flags, list, first, last, arguments)
+            return many.write_scripts(cache, slot, script, flags, list, first, last, arguments)
         end,
         read = function(slot, first, last)
             read_numbers(slot, list, first, last, action, numbers, failed)

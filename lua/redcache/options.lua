@@ -37,7 +37,8 @@ end
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, move (rename, copy),
 --       delete, get, update, call (all that talk to Redis), lock, raw (redis), transaction,
---       scan, keys, sweep (deleteByPattern), flush, warm, loader
+--       scan, keys, sweep (deleteByPattern), flush, warm, loader,
+--       commit (afterCommit), collect (what its function collects)
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
 local DECLARED = {
@@ -149,6 +150,9 @@ local DECLARED = {
     { "progress", "function", nil, at = "sweep flush warm" },
     { "all", "boolean", false, at = "flush" },
 
+    -- What waits for the end of a transaction.
+    { "onFailed", "function", nil, at = "commit" },
+
     -- Single calls.
     { "timeout", "number", nil, at = "call lock", min = 0.001, max = 60 },
     { "cancelTag", "integer", nil, at = "call lock", min = 1, max = 2 ^ 53 },
@@ -172,6 +176,8 @@ local ACCEPTED = {
     count = { "count", "call" },
     move = { "move", "call" },
     delete = { "delete", "call" },
+    collect = { "delete" },
+    commit = { "commit", "call" },
     get = { "get", "read", "look", "call" },
     update = { "update", "write", "call" },
     call = { "call" },

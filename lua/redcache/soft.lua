@@ -38,6 +38,13 @@ local function arguments()
     return ARGUMENTS
 end
 
+---Writes the soft deletes of keys first to last into a slot.
+---@return integer status
+function soft.write(cache, slot, list, first, last)
+    script = script or core_command.define(SOFTEN)
+    return many.write_scripts(cache, slot, script, constants.RETRY, list, first, last, arguments)
+end
+
 ---Cache:delete with soft = true, whose options are checked.
 ---@param key string
 ---@param own table

@@ -48,6 +48,45 @@ describe("on a cluster", function()
     end)
 end)
 
+describe("on a cluster of which one master refuses it", function()
+    it("what afterCommit could not delete is tried again, and nothing else", function()
+        local cache = redcache.new({ url = bed.nodes[1]:url(), namespace = "app", near = false })
+        local refuses = bed.nodes[2]
+        finally(function()
+            refuses:call("ACL", "SETUSER", "default", "+unlink")
+            cache:close()
+        end)
+        local old, keys, theirs = {}, {}, {}
+        for i = 1, 60 do
+            keys[i], old["k" .. i] = "k" .. i, i
+            theirs["k" .. i] = bed:owner(redcache.slot("app:k" .. i)) == refuses and i or nil
+        end
+        assert.is_true((cache:setMulti(old, 60)))
+        refuses:call("ACL", "SETUSER", "default", "-unlink")
+        cache:afterCommit(function(commit) commit:deleteMulti(keys) end)
+        assert.same(theirs, (cache:getMulti(keys)))
+        -- Those that are gone are found out, slot by slot.
+        local count = 0
+        for _ in pairs(theirs) do count = count + 1 end
+        clock.wait_until(function()
+            cache:get("anything")
+            return cache:stats().afterCommitQueued == count
+        end, 20, "the others")
+        assert.is_true((cache:setMulti(old, 60)))
+        local stop = clock.now() + 0.5
+        while clock.now() < stop do cache:get("anything") end
+        assert.same(old, (cache:getMulti(keys)))
+        refuses:call("ACL", "SETUSER", "default", "+unlink")
+        clock.wait_until(function()
+            cache:get("anything")
+            return cache:stats().afterCommitQueued == 0
+        end, 20, "the retry")
+        for key in pairs(theirs) do old[key] = nil end
+        assert.same(old, (cache:getMulti(keys)))
+        assert.equal(60, cache:stats().afterCommitRetried)
+    end)
+end)
+
 describe("on a cluster whose slot is half moved", function()
     it("rename and copy do nothing before its keys are together again", function()
         local cache = redcache.new({ url = bed.nodes[1]:url(), namespace = "app", near = false,

@@ -140,6 +140,11 @@ local function check_sent(phase)
     assert_sent(true, cache:delete(of("soft"), { soft = true }))
     local count, err = cache:deleteMulti({ of("softs") }, { soft = true })
     assert.same({ 1 }, { count, err })
+    local committed = of("committed")
+    assert.same({ "row" }, { cache:afterCommit(function(commit)
+        commit:delete(committed)
+        return "row"
+    end) })
     assert_sent(true, cache:add("add:" .. phase, "v", 60))
     assert_sent(true, cache:replace(of("replace"), "v", 900))
     -- It loses, or is sent.

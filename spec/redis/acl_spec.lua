@@ -49,6 +49,8 @@ describe("a user with the least rights", function()
         assert.equal(2, (cache:exists({ "a", "b", "none" })))
         assert.is_true(cache:delete("k"))
         assert.equal(2, (cache:deleteMulti({ "a", "b" })))
+        cache:afterCommit(function(commit) commit:delete("a") end, { onFailed = error })
+        assert.equal(0, cache:stats().afterCommitFailed)
         assert.equal("", cache:health().cause)
     end
 
@@ -97,6 +99,8 @@ describe("a user with the least rights", function()
         assert.is_true(cache:set("a", 1, redcache.FOREVER))
         assert.equal(2, (cache:deleteMulti({ "a", "b" }, { soft = true })))
         assert.is_false((cache:delete("none", { soft = true })))
+        cache:afterCommit(function(commit) commit:delete("a", { soft = true }) end)
+        assert.equal(0, cache:stats().afterCommitFailed)
     end)
 
     it("writes by what stands there", function()

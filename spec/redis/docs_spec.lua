@@ -32,7 +32,10 @@ local function objects(cache)
     redis:pipeline(function(p) pipeline = p end)
     local transaction
     redis:transaction(function(tx) transaction = tx end)
+    local commit
+    cache:afterCommit(function(collected) commit = collected end)
     return {
+        commit = commit,
         redcache = redcache, cache = cache, lock = cache:lock("l"), near = cache.near,
         locks = assert(cache:lockMulti({ "l" })), loader = cache:loader(function() return {} end),
         clock = redcache.clock(), task = task,

@@ -45,7 +45,7 @@ local function classes()
         authenticate = { "u", "p" },
         scan = { "*" }, keys = { "*" }, deleteByPattern = { "*" }, flush = { { all = true } },
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
-        wrap = { "w", fn }, session = {}, work = {},
+        wrap = { "w", fn }, session = {}, work = {}, afterCommit = { fn },
     }
     local locks = assert(cache:lockMulti({ "l" }))
     local raw, queue = cache:redis(), nil
@@ -53,6 +53,8 @@ local function classes()
     local transaction
     raw:transaction(function(tx) transaction = tx end)
     local script = raw:script("return 1")
+    local commit
+    cache:afterCommit(function(collected) commit = collected end)
     for name, arguments in pairs(keyed) do whole[name] = arguments end
     return {
         { name = "cache", object = cache, methods = whole },
@@ -82,6 +84,8 @@ local function classes()
             create = { 1 }, get = { "id" }, set = { "id", 1 }, regenerate = { "id" },
             destroy = { "id" },
         } },
+        { name = "commit", object = commit,
+            methods = { delete = { "k" }, deleteMulti = { { "k" } } } },
         { name = "near", object = cache.near, methods = { stats = {} } },
         { name = "iterator", object = cache:scan("*"), methods = { close = {}, error = {} } },
         { name = "clock", object = clock, methods = { advance = { 1 }, now = {} } },

@@ -13,6 +13,7 @@ local core_loop = require("redcache.core.loop")
 local holders = require("redcache.scheduler.holders")
 local sleepers = require("redcache.scheduler.resty.sleepers")
 local threads = require("redcache.scheduler.resty.threads")
+local unsent = require("redcache.unsent")
 
 local ngx = ngx
 -- An exiting worker hands over what it keeps near, and stays no longer for that. Others look for it
@@ -88,10 +89,16 @@ local function has_ended(port)
     return is_ending(port) and port.count == 0 and is_handed_over(port) and port.backend.rest(port)
 end
 
--- What the clients of the port have queued, and nginx had no timer for.
+-- What the clients of the port have queued, and nginx had no timer for; and what they could not
+-- invalidate, which begins here and goes on as the connections do.
 local function tend_clients(port)
     for client in pairs(port.tended) do
-        port.tended[client] = background.tend(client) or nil
+        local has_work = client.queue and background.tend(client)
+        local has_unsent, has_begun = unsent.tend(client)
+        if has_begun then
+            port.backend.kick(port)
+        end
+        port.tended[client] = has_work or has_unsent or nil
     end
 end
 
@@ -169,7 +176,7 @@ end
 ---@param port redcache.Port
 function keeper.begin(port)
     port.holders, port.keeper_wakes = holders.new(), 0
-    port.tended = {} -- clients that have background work
+    port.tended = {} -- clients that have background work, or unsent invalidations
     port.is_kept, port.has_begun, port.armed_at = false, false, 0
 end
 
