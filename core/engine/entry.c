@@ -118,9 +118,10 @@ int64_t rc_entry_deadline(const rc_result *entry, int64_t sent_us)
     enum { PTTL_SLACK_US = 1000 };
     if (entry->ttl_ms == -1)
         return INT64_MAX;
-    if (entry->ttl_ms <= (int64_t)entry->stale_ms) /* the server's number: it may be any */
+    int64_t stale_ms = entry->entry_flags & RC_ENTRY_EXTRA ? 0 : (int64_t)entry->stale_ms;
+    if (entry->ttl_ms <= stale_ms) /* the server's number: it may be any */
         return 0;
-    int64_t fresh_ms = entry->ttl_ms - (int64_t)entry->stale_ms;
+    int64_t fresh_ms = entry->ttl_ms - stale_ms;
     return fresh_ms < INT64_MAX / 2000 ? sent_us + fresh_ms * 1000 - PTTL_SLACK_US : INT64_MAX;
 }
 

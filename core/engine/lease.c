@@ -287,6 +287,15 @@ static bool is_soft_expired(const rc_result *result)
            result->ttl_ms <= (int64_t)result->stale_ms;
 }
 
+/* Whether the value that its caller wants loaded again stands there. */
+static bool is_early(const struct rc_op *op)
+{
+    const rc_load_options *options = &op->ask.load;
+    return (options->flags & RC_EARLY) && op->result.kind != RC_KIND_PLAIN &&
+           op->result.kind != RC_KIND_UNKNOWN &&
+           memcmp(op->result.version, options->early_version, sizeof options->early_version) == 0;
+}
+
 static void read_first_answer(struct rc_leases *leases, struct rc_op *op, struct rc_reply *reply)
 {
     const rc_node *value = &reply->nodes[0];
@@ -308,8 +317,13 @@ static void read_first_answer(struct rc_leases *leases, struct rc_op *op, struct
         rc_context_finish(leases->context, op);
     } else if (op->result.kind == RC_KIND_LEASE || op->result.kind == RC_KIND_ERROR) {
         join(leases, op);
-    } else if (is_soft_expired(&op->result)) {
+    } else if (is_early(op)) {
         refresh(leases, op);
+    } else if (is_soft_expired(&op->result)) {
+        if (op->ask.load.flags & RC_SERVE)
+            finish_stale(leases->context, op);
+        else
+            refresh(leases, op);
     } else {
         op->result.outcome = RC_HIT;
         rc_context_finish(leases->context, op);

@@ -158,7 +158,22 @@ enum {
     RC_REPLICA = 2048,
     /* rc_load, rc_view_load: does not wait for another caller's load, but ends with RC_BUSY. The
        next rc_load in the same slot still hears how that very load has failed */
-    RC_NO_WAIT = 4096
+    RC_NO_WAIT = 4096,
+    /* rc_load, rc_view_load: a value past its soft expiry is a hit with RC_STALE: this caller does
+       not load it */
+    RC_SERVE = 8192,
+    /* rc_load, rc_view_load: the value of early_version is to be loaded again although it is not
+       past its soft expiry: RC_LOAD with RC_REFRESH, as behind it. A hit where another value stands
+       there by now, or where somebody else is loading it (RC_STALE) */
+    RC_EARLY = 16384
+};
+
+/* Flags of an entry. What has one that a program does not know is a miss for it, which it leaves
+   alone. */
+enum {
+    /* the payload begins with a block that tells more of the entry (lua/redcache/extra.lua); the
+       near cache keeps such an entry past its soft expiry: its readers judge by the block */
+    RC_ENTRY_EXTRA = 1
 };
 
 /* States of a lock handle. */
@@ -339,6 +354,7 @@ typedef struct rc_load_options {
     int32_t lease_ttl_ms;    /* life of the lease without a heartbeat */
     int32_t max_load_ms;     /* heartbeats end after this */
     int32_t wait_timeout_ms; /* until the result; includes waiting for somebody else's load */
+    char early_version[4];   /* RC_EARLY: how the version of the value begins */
 } rc_load_options;
 
 /* rc_lock_acquire's numbers. */

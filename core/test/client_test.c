@@ -184,7 +184,7 @@ static void forgets_what_was_held_and_never_started(void)
     rc_client *client;
     rc_stats stats;
     rc_entry entry = {.kind = RC_KIND_VALUE};
-    rc_load_options options = {0, 5000, 5000, 1000};
+    rc_load_options options = {0, 5000, 5000, 1000, ""};
     rc_op *op = open_memory(&client), *held = op != NULL ? rc_op_new(client) : NULL;
     if (!CHECK(held != NULL))
         exit(1);
@@ -251,7 +251,7 @@ static void loads_without_redis_and_shares_it_here(void)
 {
     rc_client *client;
     rc_entry entry = {.kind = RC_KIND_VALUE};
-    rc_load_options load = {RC_WANT_TTL, 1000, 5000, WAIT_MS};
+    rc_load_options load = {RC_WANT_TTL, 1000, 5000, WAIT_MS, ""};
     rc_op *op = open_op(&client, 0);
     if (op == NULL)
         return;

@@ -257,7 +257,7 @@ static void who_calls_while_it_closes_hears_of_it(void)
 static void a_slot_may_be_freed_at_any_time(void)
 {
     rc_client *client = open_client(server.url);
-    rc_load_options load = {RC_SCRIPT_FIRST, 1000, 5000, 5000};
+    rc_load_options load = {RC_SCRIPT_FIRST, 1000, 5000, 5000, ""};
     rc_stats stats;
     for (int round = 0; round < 300; round++) {
         rc_op *op = rc_op_new(client);
@@ -277,7 +277,7 @@ static void a_slot_may_be_freed_at_any_time(void)
 static void a_slot_outlives_the_close(void)
 {
     rc_client *client = open_client(server.url);
-    rc_load_options load = {RC_SCRIPT_FIRST, 1000, 5000, 5000};
+    rc_load_options load = {RC_SCRIPT_FIRST, 1000, 5000, 5000, ""};
     rc_op *op = rc_op_new(client);
     CHECK(rc_load(op, "key", 3, &load) == 0 && rc_wait(op) == 0);
     CHECK(rc_op_result(op)->outcome == RC_LOAD);

@@ -96,6 +96,17 @@ static void a_copy_ends_before_its_entry_and_at_its_soft_expiry(void)
     CHECK(rc_entry_deadline(&entry, 1000000) == INT64_MAX);
 }
 
+static void a_copy_that_its_readers_judge_ends_with_its_entry(void)
+{
+    rc_result entry = {.ttl_ms = 5000, .stale_ms = 4000, .entry_flags = RC_ENTRY_EXTRA};
+    CHECK(rc_entry_deadline(&entry, 1000000) <= 6000000);
+    CHECK(rc_entry_deadline(&entry, 1000000) >= 5990000);
+    entry.ttl_ms = 1; /* as long as the answer may have been under way */
+    CHECK(rc_entry_deadline(&entry, 1000000) <= 1000000);
+    entry.ttl_ms = 0;
+    CHECK(rc_entry_deadline(&entry, 1000000) == 0);
+}
+
 static void a_pttl_that_redis_never_says_ends_the_copy(void)
 {
     rc_result entry = {.ttl_ms = INT64_MIN, .stale_ms = UINT32_MAX};
@@ -105,6 +116,7 @@ static void a_pttl_that_redis_never_says_ends_the_copy(void)
 int main(void)
 {
     TEST(a_copy_ends_before_its_entry_and_at_its_soft_expiry);
+    TEST(a_copy_that_its_readers_judge_ends_with_its_entry);
     TEST(a_pttl_that_redis_never_says_ends_the_copy);
     TEST(reads_what_it_wrote);
     TEST(takes_what_has_no_header_for_a_plain_value);

@@ -585,6 +585,52 @@ static void refreshes_while_others_read_the_stale_value(void)
     take_down();
 }
 
+static void a_caller_that_serves_takes_the_stale_value_and_no_lease(void)
+{
+    set_up();
+    put_value("old", 5000, 4000);
+    load(&near, 0, RC_WANT_TTL | RC_SERVE);
+    CHECK(has_value(0, "old") && ops[0].op.result.flags == RC_STALE);
+    CHECK(near.engine.context.stats.leases == 0 && server.commands == 2);
+    load(&near, 1, RC_WANT_TTL | RC_SERVE | RC_SCRIPT_FIRST);
+    CHECK(has_value(1, "old") && ops[1].op.result.flags == RC_STALE);
+    load(&near, 2, RC_WANT_TTL); /* nobody refreshes it yet */
+    CHECK(is_at(2, RC_LOAD) && (ops[2].op.result.flags & RC_REFRESH));
+    peer_release(&near, &ops[2]);
+    peer_run(&server);
+    take_down();
+}
+
+/* peer_load asks for versions that begin with "nonc". */
+static void an_early_refresh_is_had_once_and_of_that_version_alone(void)
+{
+    set_up();
+    put_value("old", 0, 9000);
+    load(&near, 0, RC_WANT_TTL | RC_SERVE | RC_EARLY);
+    CHECK(is_at(0, RC_LOAD) && (ops[0].op.result.flags & RC_REFRESH) && peer_says(&ops[0], "old"));
+    load(&near, 1, RC_WANT_TTL | RC_SERVE | RC_EARLY);
+    load(&far, 2, RC_WANT_TTL | RC_SERVE | RC_EARLY);
+    CHECK(has_value(1, "old") && has_value(2, "old"));
+    load(&far, 3, RC_WANT_TTL); /* for whom it is fresh */
+    CHECK(has_value(3, "old") && ops[3].op.result.flags == 0);
+    store(0, "new", 9000);
+    CHECK(is_at(0, RC_STORED));
+    load(&far, 4, RC_WANT_TTL | RC_SERVE | RC_EARLY);
+    CHECK(has_value(4, "new") && ops[4].op.result.flags == 0);
+    CHECK(near.engine.context.stats.leases == 1 && far.engine.context.stats.leases == 0);
+    take_down();
+}
+
+static void an_early_refresh_of_what_is_gone_is_a_load(void)
+{
+    set_up();
+    load(&near, 0, RC_WANT_TTL | RC_SERVE | RC_EARLY);
+    CHECK(is_at(0, RC_LOAD) && ops[0].op.result.flags == 0);
+    store(0, "one", 5000);
+    CHECK(is_at(0, RC_STORED));
+    take_down();
+}
+
 /* TTL_MS allows a margin of 250 ms before the end of what is refreshed. */
 static void a_refresh_takes_the_place_of_a_value_that_ends(void)
 {
@@ -961,6 +1007,9 @@ int main(void)
     TEST(gives_a_lease_back_that_comes_behind_its_lost_connection);
     TEST(remembers_an_error_when_asked_to);
     TEST(refreshes_while_others_read_the_stale_value);
+    TEST(a_caller_that_serves_takes_the_stale_value_and_no_lease);
+    TEST(an_early_refresh_is_had_once_and_of_that_version_alone);
+    TEST(an_early_refresh_of_what_is_gone_is_a_load);
     TEST(a_refresh_takes_the_place_of_a_value_that_ends);
     TEST(a_refresh_that_begins_near_the_end_takes_its_place_at_once);
     TEST(a_deleted_value_is_not_taken_for_one_that_expired);

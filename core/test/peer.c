@@ -359,7 +359,7 @@ void peer_load(struct peer_client *client, struct peer_op *peer_op, const char *
                int32_t lease_ttl_ms, int32_t max_load_ms, int32_t wait_ms)
 {
     struct rc_op *op = begin(peer_op, RC_OP_LOAD);
-    op->ask.load = (rc_load_options){flags, lease_ttl_ms, max_load_ms, wait_ms};
+    op->ask.load = (rc_load_options){flags, lease_ttl_ms, max_load_ms, wait_ms, "nonc"};
     op->ask.purpose = flags & RC_PUT ? RC_FLIGHT_PUT : RC_FLIGHT_LOAD;
     rc_buf_clear(&op->ask.key);
     peer_must(rc_buf_append(&op->ask.key, key, strlen(key)));
