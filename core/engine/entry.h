@@ -55,7 +55,8 @@ static inline bool rc_entry_is_too_large(size_t len, int64_t max_value_bytes)
 }
 
 /* Until when a copy of an entry may be kept that was asked for at `sent_us`, together with its
-   PTTL: not after its soft expiry; one with RC_ENTRY_EXTRA to its end, for its readers judge it. 0: not at all; INT64_MAX: it has no end. */
+   PTTL: not after its soft expiry; one with RC_ENTRY_EXTRA to its end, for its readers judge it.
+   0: not at all; INT64_MAX: it has no end. */
 int64_t rc_entry_deadline(const rc_result *entry, int64_t sent_us);
 
 /* RC_KIND_* as the header says it, or 0 for what is no entry of this version. A lease and an error

@@ -98,6 +98,22 @@ static void give(struct rc_fetch *fetch)
 
 /* ---- keeping the answer ---------------------------------------------------------------------- */
 
+/* Until when a copy may be served: to the entry's end or, before that, the view's ttl. */
+static int64_t cap(const struct rc_fetch *fetch, rc_result *entry, int64_t sent_us)
+{
+    int64_t deadline_us = rc_entry_deadline(entry, sent_us);
+    int64_t cap_us = sent_us + fetch->ttl_us;
+    if (fetch->ttl_us == 0 || deadline_us <= cap_us)
+        return deadline_us;
+    if (entry->entry_flags & RC_ENTRY_EXTRA) { /* then its readers cannot tell its soft expiry */
+        rc_result plain = *entry;
+        plain.entry_flags = 0;
+        deadline_us = rc_entry_deadline(&plain, sent_us);
+        entry->entry_flags |= RC_ENTRY_CAPPED;
+    }
+    return deadline_us < cap_us ? deadline_us : cap_us;
+}
+
 /* Offers the answer to the near cache. False: it is nothing to keep. */
 static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct rc_reply *reply)
 {
@@ -115,11 +131,10 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
     }
     rc_result entry = {.ttl_ms = reply->nodes[1].integer};
     rc_entry_read(&entry, value->str, value->len);
-    int64_t deadline_us = rc_entry_deadline(&entry, req->sent_us);
-    if (fetch->ttl_us > 0 && deadline_us > req->sent_us + fetch->ttl_us)
-        deadline_us = req->sent_us + fetch->ttl_us;
-    bool is_value = entry.kind == RC_KIND_VALUE || entry.kind == RC_KIND_NEGATIVE ||
-                    entry.kind == RC_KIND_PLAIN;
+    bool is_value = (entry.kind == RC_KIND_VALUE || entry.kind == RC_KIND_NEGATIVE ||
+                     entry.kind == RC_KIND_PLAIN) &&
+                    !(entry.entry_flags & RC_ENTRY_CAPPED);
+    int64_t deadline_us = cap(fetch, &entry, req->sent_us);
     if (!is_value || deadline_us <= fetches->context->now_us ||
         rc_entry_is_too_large(value->len, fetches->context->options.max_value_bytes))
         return false;

@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 16
+#define RC_ABI 17
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -173,7 +173,10 @@ enum {
 enum {
     /* the payload begins with a block that tells more of the entry (lua/redcache/extra.lua); the
        near cache keeps such an entry past its soft expiry: its readers judge by the block */
-    RC_ENTRY_EXTRA = 1
+    RC_ENTRY_EXTRA = 1,
+    /* near copies alone, with RC_ENTRY_EXTRA: the copy ends with the view's ttl, in time; its
+       deadline does not tell how long the entry lives */
+    RC_ENTRY_CAPPED = 64
 };
 
 /* States of a lock handle. */

@@ -652,7 +652,7 @@ static struct rc_op *load(int number, uint32_t flags)
 {
     struct rc_op *op = begin_op(number, RC_OP_LOAD);
     bed_must(rc_buf_append(&op->ask.key, "loaded", 6));
-    op->ask.load = (rc_load_options){flags, 1000, 1000, 1000};
+    op->ask.load = (rc_load_options){flags, 1000, 1000, 1000, ""};
     op->ask.purpose = RC_FLIGHT_LOAD;
     op->ask.expect = 1;
     return submit(op);

@@ -341,8 +341,9 @@ local function write_sets(cache, slot, items, first, last, grace)
             break
         end
         local item = items[i]
-        status = core_command.set(slot, prefix .. item.key, codec, item.bytes, item.ttl,
-            grace, plain)
+        local bytes, flags, life = entry.form(settings, item.bytes, item.ttl, grace, 0)
+        status = core_command.set(slot, prefix .. item.key, codec, bytes, life, grace, plain, nil,
+            flags)
     end
     return status
 end

@@ -478,8 +478,10 @@ function Cache:set(key, value, ttl, opts)
         return nil, errors.new("encode", "write", key, bytes)
     end
     local grace = own and own.grace or settings.grace
+    local flags
+    bytes, flags, ttl = entry.form(settings, bytes, ttl, grace, 0)
     local status = core_entry.set(slot, self._prefix .. key, settings.codec.id, bytes, ttl, grace,
-        settings.plain)
+        settings.plain, flags)
     status = await(self, slot, status)
     if status ~= 0 and status ~= NOT_WAITED then
         return nil, fail(slot, status, "write", key)

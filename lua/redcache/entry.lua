@@ -3,19 +3,30 @@
 -- What:   encodes and decodes by the cache's codec, and tells what this version cannot read.
 -- Not:    the header itself is written and read by the core.
 
+local bit = require("bit")
 local constants = require("redcache.core.constants")
+local core_clock = require("redcache.core.clock")
 local core_command = require("redcache.core.command")
 local core_entry = require("redcache.core.entry")
+local core_random = require("redcache.core.random")
+local core_extra = require("redcache.core.extra")
 local calls = require("redcache.calls")
+local freshness = require("redcache.freshness")
+local options = require("redcache.options")
 local serializer = require("redcache.serializer")
 
 local KIND_VALUE, KIND_PLAIN = constants.KIND_VALUE, constants.KIND_PLAIN
+
+local FOREVER = options.FOREVER
+local band, milliseconds = bit.band, core_clock.milliseconds
+local EXTRA = core_extra.FLAG
+local UNKNOWN = bit.bnot(bit.bor(EXTRA, core_extra.CAPPED))
 
 local entry = {}
 
 -- What reads a value with that header, or nil and why this version cannot.
 local function codec_of(settings, codec_id, flags)
-    if flags ~= 0 then
+    if band(flags, UNKNOWN) ~= 0 then
         return nil, "the entry is compressed or encrypted in a way this version does not know"
     elseif codec_id == settings.codec.id then
         return settings.codec
@@ -45,7 +56,7 @@ end
 ---@param kind integer
 ---@param codec_id integer
 ---@param flags integer
----@param bytes string
+---@param bytes string with the block that stands in front of the payload, where flags say so
 ---@return boolean ok
 ---@return any value or the reason as text
 function entry.decode(settings, kind, codec_id, flags, bytes)
@@ -53,6 +64,12 @@ function entry.decode(settings, kind, codec_id, flags, bytes)
         local codec, reason = codec_of(settings, codec_id, flags)
         if not codec then
             return false, reason
+        elseif band(flags, EXTRA) ~= 0 then
+            local size = core_extra.read(bytes, #bytes)
+            if size == nil then
+                return false, "the entry tells of itself what this version does not know"
+            end
+            bytes = string.sub(bytes, size + 1)
         end
         return codec.decode(bytes)
     elseif kind == KIND_PLAIN then
@@ -73,6 +90,31 @@ end
 ---@return string bytes or the reason as text
 function entry.encode(settings, value)
     return settings.codec.encode(value)
+end
+
+---What is stored: the encoded value, and in front of it, where one of its readers will ask, what
+---the entry tells of itself.
+---@param settings table of the cache or call
+---@param bytes string encoded value; "" of "no such thing"
+---@param ttl number|redcache.Forever|integer seconds; 0: it is not stored
+---@param grace number seconds
+---@param load_time number seconds that it took to load; 0: it was not
+---@return string bytes
+---@return integer flags of the entry
+---@return number|redcache.Forever|integer ttl shortened by jitter
+function entry.form(settings, bytes, ttl, grace, load_time)
+    if ttl == 0 then
+        return bytes, 0, ttl
+    elseif settings.jitter > 0 and ttl ~= FOREVER then
+        ttl = freshness.jitter(settings, ttl, core_random.dice())
+    end
+    if settings.plain or not freshness.is_told(settings, grace) then
+        return bytes, 0, ttl
+    end
+    local endless = ttl == FOREVER
+    return core_extra.write(endless and 0 or milliseconds(ttl),
+        (endless or grace <= 0) and 0 or milliseconds(grace), math.ceil(load_time * 1000)) .. bytes,
+        EXTRA, ttl
 end
 
 ---What a miss has found, if it may be a plain value: a lease or marker always expires, so what has

@@ -16,6 +16,7 @@ local constants = require("redcache.core.constants")
 local core_client = require("redcache.core.client")
 local core_clock = require("redcache.core.clock")
 local core_entry = require("redcache.core.entry")
+local core_extra = require("redcache.core.extra")
 local core_load = require("redcache.core.load")
 local core_slot = require("redcache.core.slot")
 local entry = require("redcache.entry")
@@ -115,7 +116,8 @@ end
 ---What a loader is told.
 ---@class redcache.Context
 ---@field value? any the stale value that this load refreshes
----@field age? number seconds since the stale value was stored, reckoned from this call's ttl
+---@field age? number seconds since the stale value was stored; where its entry does not tell its
+---ttl, reckoned from this call's
 ---@field version? string eight bytes that name the stale value
 ---@field notModified table return it to keep the stale value and renew its life
 
@@ -235,7 +237,8 @@ end
 ---The stale value that stands in the result of a refresh.
 ---@param settings table
 ---@param slot redcache.Slot that holds a lease
----@param ttl number|redcache.Forever seconds of this call, to reckon the value's age from
+---@param ttl number|redcache.Forever seconds of this call, to reckon the value's age from where the
+---entry does not tell its own
 ---@return table|nil old kind, codec, bytes, version, value, age
 function load.stale(settings, slot, ttl)
     if band(slot.result.flags, REFRESH) == 0 then
@@ -251,6 +254,11 @@ function load.stale(settings, slot, ttl)
         return nil
     end
     old.value = value
+    if band(flags, core_extra.FLAG) ~= 0 then
+        local size, life_ms = core_extra.read(bytes, #bytes)
+        old.bytes = string.sub(bytes, size + 1)
+        ttl = life_ms > 0 and life_ms / 1000 or FOREVER
+    end
     local life, grace = core_entry.life(slot)
     if type(life) == "number" and ttl ~= FOREVER then
         local age = ttl + grace - life
@@ -346,8 +354,12 @@ end
 ---Starts storing what a load has made.
 ---@return integer status
 function load.begin_publish(slot, settings, kind, codec, bytes, life, took)
-    local grace = kind == KIND_VALUE and settings.grace or 0
-    return core_load.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
+    local grace, flags = 0, 0
+    if kind == KIND_VALUE then
+        grace = settings.grace
+        bytes, flags, life = entry.form(settings, bytes, life, grace, took)
+    end
+    return core_load.publish(slot, kind, codec, bytes, life, grace, took, settings.plain, flags)
 end
 
 ---What its caller gets then, as of lead().

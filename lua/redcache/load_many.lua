@@ -277,8 +277,11 @@ local function begin_prime(work, extras, held)
                 end
                 status = core_command.begin(slot, 0)
             end
+            local form, flags
+            form, flags, life = entry.form(settings, bytes, life, settings.grace, 0)
             status = status == 0 and core_command.set(slot, cache._prefix .. key,
-                settings.codec.id, bytes, life, settings.grace, settings.plain, true) or status
+                settings.codec.id, form, life, settings.grace, settings.plain, true, flags)
+                or status
         end
     end
     if slot == nil then

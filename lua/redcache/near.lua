@@ -9,18 +9,28 @@
 --         by stays (CLOCK).
 -- Not:    no round trip, but for `fresh`; what is not here is read by cache.lua or remember.lua.
 
+local bit = require("bit")
 local constants = require("redcache.core.constants")
 local core_client = require("redcache.core.client")
 local core_clock = require("redcache.core.clock")
+local core_extra = require("redcache.core.extra")
 local core_near = require("redcache.core.near")
+local core_random = require("redcache.core.random")
 local core_slot = require("redcache.core.slot")
 local calls = require("redcache.calls")
 local entry = require("redcache.entry")
+local freshness = require("redcache.freshness")
 local usage = require("redcache.usage")
 
 local view_check, view_get = core_near.view_check, core_near.view_get
-local near_entry, near_bytes = core_near.entry, core_near.bytes
+local near_entry, near_extra, near_part = core_near.entry, core_near.extra, core_near.part
 local near_msgpack_string = core_near.msgpack_string
+local end_of, end_of_last = core_near.end_of, core_near.end_of_last
+local band, huge, dice = bit.band, math.huge, core_random.dice
+local CAPPED = core_extra.CAPPED
+local UNKNOWN = bit.bnot(bit.bor(core_extra.FLAG, CAPPED))
+-- Seconds: a copy that ends behind that has no end.
+local ENDLESS = 1e12
 local view_now, view_get_at = core_near.view_now, core_near.view_get_at
 local view_check_many, MANY = core_near.view_check_many, core_near.MANY
 local NEAR_MISS, NEAR_HIT = constants.NEAR_MISS, constants.NEAR_HIT
@@ -44,6 +54,7 @@ function near.new_store(l0)
         max_entries = l0.entries, max_bytes = l0.bytes,
         room = 0, handles = nil, -- of slots 1 to room
         values = {}, keys = {}, indexes = {}, costs = {}, prints = {},
+        judged = {}, -- of slots whose hits are judged first (freshness.lua)
         free = {}, free_count = 0,
         top = 0, -- slots ever in use
         entries = 0, bytes = 0,
@@ -54,6 +65,7 @@ end
 local function drop(store, slot)
     local index = store.indexes[slot]
     if index then
+        store.judged[slot] = nil
         index[store.keys[slot]] = nil
         store.bytes = store.bytes - store.costs[slot]
         store.entries = store.entries - 1
@@ -112,8 +124,9 @@ local function print_of(value, depth)
 end
 
 -- Keeps a value that was just decoded from what the last view_get found. A codec may have closed
--- the cache: L0 stays empty then, for its hits ask nobody.
-local function keep(cache, key, value, bytes)
+-- the cache: L0 stays empty then, for its hits ask nobody. judged: what judge() goes by, of those
+-- that it asks; NOTHING stands in the value's place then, so that a hit of any other pays nothing.
+local function keep(cache, key, value, bytes, judged)
     if cache._client.handle == nil then
         return
     end
@@ -129,7 +142,8 @@ local function keep(cache, key, value, bytes)
         index[key], store.keys[slot], store.indexes[slot] = slot, key, index
         store.entries = store.entries + 1
     end
-    store.values[slot], store.costs[slot] = value, cost
+    store.values[slot], store.costs[slot] = judged and NOTHING or value, cost
+    store.judged[slot] = judged
     store.bytes = store.bytes + cost
     store.prints[slot] = cache._guard and value ~= NOTHING and print_of(value, 0) or nil
     core_near.keep_handle(store.handles, slot)
@@ -147,52 +161,96 @@ end
 
 -- Reading ----------------------------------------------------------------------------------------
 
--- Decodes what the last view_get found: ok, value. NOTHING stands for nil.
-local function decode(settings, kind, codec_id, flags)
+-- Decodes what the last view_get found, behind a block of `skip` bytes: ok, value. NOTHING stands
+-- for nil.
+local function decode(settings, kind, codec_id, flags, skip, len)
     local codec = settings.codec
     if kind == KIND_NEGATIVE then
         return true, NOTHING
-    elseif kind == KIND_VALUE and codec_id == codec.id and flags == 0 then
+    elseif kind == KIND_VALUE and codec_id == codec.id and (flags == 0 or skip > 0) then
         -- The most common case needs no copy of the encoding.
-        local text = codec.name == "msgpack" and near_msgpack_string()
+        local text = codec.name == "msgpack" and near_msgpack_string(skip)
         if text then
             return true, text
         end
-        return codec.decode(near_bytes())
+        return codec.decode(near_part(skip, len))
     end
-    return entry.decode(settings, kind, codec_id, flags, near_bytes())
+    return entry.decode(settings, kind, codec_id, flags, near_part(0, len))
 end
 
--- Takes what the last view_get found, for the caller and for L0. found, value
-local function take(cache, key, copy)
+-- What the reader of an entry goes by that tells of itself (extra.lua): what its block says, in
+-- seconds, and the block itself, where tags stand in it.
+local function read_block(skip, life_ms, stale_ms, load_ms, tag_count, flags)
+    return {
+        life = life_ms / 1000, grace = stale_ms / 1000, load = load_ms / 1000,
+        capped = band(flags, CAPPED) ~= 0, block = tag_count > 0 and near_part(0, skip) or nil,
+    }
+end
+
+-- What a copy is good for. `left`: seconds until it ends.
+local function judge(cache, settings, judged, left)
+    if judged.block then
+        return "void" -- Redis is asked
+    end
+    left = not judged.capped and (left > ENDLESS and huge or left - judged.grace) or nil
+    return freshness.judge(settings or cache._settings, left, judged.life, judged.grace,
+        judged.load, "valid", dice())
+end
+
+-- Takes what the last view_get found, for the caller and for L0. found, value, and, of what is to
+-- be loaded again: its mark, true where it is stale.
+local function take(cache, key, copy, settings)
     local kind, codec_id, flags, len = near_entry()
-    local ok, value = decode(cache._settings, kind, codec_id, flags)
-    if not ok then
+    local skip, judged, verdict, mark = 0, nil, nil, nil
+    if band(flags, UNKNOWN) ~= 0 then
+        return false
+    elseif flags ~= 0 then
+        local size, life_ms, stale_ms, load_ms, tag_count = near_extra()
+        if size == nil then
+            return false
+        end
+        skip, judged = size, read_block(size, life_ms, stale_ms, load_ms, tag_count, flags)
+        local left
+        left, mark = end_of_last(cache._view)
+        verdict = judge(cache, settings, judged, left)
+    end
+    local ok, value = decode(cache._settings, kind, codec_id, flags, skip, len)
+    if not ok or verdict == "void" then
         return false -- the next read from Redis mends it
     end
     if cache._store and not (copy and type(value) == "table") then
-        keep(cache, key, value, len)
+        if judged then
+            judged.value = value
+        end
+        keep(cache, key, value, len, judged)
     end
     if value == NOTHING then
         value = nil
+    end
+    if verdict == "early" or verdict == "stale" then
+        return true, value, mark, verdict == "stale"
     end
     return true, value
 end
 
 -- The answer of a read that the last view_get has found. A process that finds all it wants in what
 -- others have read must help to keep that coherent.
-local function hit_near(cache, key, copy)
+local function hit_near(cache, key, copy, settings)
     local client = cache._client
     if client.awaken then
         client.awaken(client)
     end
-    local found, value = take(cache, key, copy)
+    local found, value, due, is_stale = take(cache, key, copy, settings)
     if not found then
         return nil
     end
     local counters = cache._counters
     counters.nearHits = counters.nearHits + 1
-    return "near", value
+    if is_stale then
+        counters.stale = counters.stale + 1
+        return "stale", value, due
+    end
+    return "near", value, due
 end
 
 local function check_guard(store, slot, key, value)
@@ -201,6 +259,27 @@ local function check_guard(store, slot, key, value)
         error("the value of '" .. key .. "' was changed by one of its readers: values of the near "
             .. "cache are shared, change a copy (option copy)", 0)
     end
+end
+
+-- An L0 hit that is judged. source, value, due; nil: it is of no use.
+local function hit_judged(cache, slot, key, judged, settings)
+    local store, value = cache._store, judged.value
+    local left, mark = end_of(cache._view, store.handles, slot)
+    local verdict = judge(cache, settings, judged, left)
+    if verdict == "void" then
+        return nil
+    elseif value == NOTHING then
+        value = nil
+    elseif cache._guard then
+        check_guard(store, slot, key, value)
+    end
+    local counters = cache._counters
+    counters.l0Hits = counters.l0Hits + 1
+    if verdict == "stale" then
+        counters.stale = counters.stale + 1
+        return "stale", value, mark
+    end
+    return "l0", value, verdict == "early" and mark or nil
 end
 
 -- What is special about an L0 hit: it is nil, or watched.
@@ -217,15 +296,26 @@ end
 ---@param key string
 ---@param max_stale_us integer
 ---@param copy boolean tables are decoded again
----@return string|nil source "l0", "near"; nil: not here
+---@param settings? table of the call, nil: the cache's: what a judged entry is good for depends on
+---them
+---@return string|nil source "l0", "near", "stale"; nil: not here
 ---@return any value
-function near.hit(cache, key, max_stale_us, copy)
+---@return integer|nil due the mark of a value that is to be loaded again
+function near.hit(cache, key, max_stale_us, copy, settings)
     local slot = cache._index[key]
     if slot ~= nil then
         local store = cache._store
         if view_check(cache._view, store.handles, slot, max_stale_us) then
             local value = store.values[slot]
-            if not (copy and type(value) == "table" and value ~= NOTHING) then
+            local judged = value == NOTHING and store.judged[slot]
+            if judged then
+                if not (copy and type(judged.value) == "table" and judged.value ~= NOTHING) then
+                    local source, kept, due = hit_judged(cache, slot, key, judged, settings)
+                    if source then
+                        return source, kept, due
+                    end
+                end
+            elseif not (copy and type(value) == "table" and value ~= NOTHING) then
                 local counters = cache._counters
                 counters.l0Hits = counters.l0Hits + 1
                 if value ~= NOTHING and not cache._guard then
@@ -240,7 +330,7 @@ function near.hit(cache, key, max_stale_us, copy)
     local view = cache._view
     if view ~= nil and cache._client.handle ~= nil
         and view_get(view, key, max_stale_us) == NEAR_HIT then
-        return hit_near(cache, key, copy)
+        return hit_near(cache, key, copy, settings)
     end
     return nil
 end
@@ -264,9 +354,11 @@ end
 ---@param opts table near, maxStale, fresh, copy, reads, cancelTag; nil fields: the cache's
 ---@param deadline number|nil as core_clock.deadline: with fresh, until when the answer has to be
 ---there
+---@param settings? table as near.hit
 ---@return string|nil source
 ---@return any value
-function near.find(cache, key, opts, deadline)
+---@return integer|nil due
+function near.find(cache, key, opts, deadline, settings)
     local view = cache._view
     if view == nil or opts.near == false or opts.reads == "replica"
         or cache._client.handle == nil then
@@ -278,14 +370,14 @@ function near.find(cache, key, opts, deadline)
     end
     if not opts.fresh then
         return near.hit(cache, key, opts.maxStale and core_near.stale_us(opts.maxStale)
-            or cache._max_stale, copy)
+            or cache._max_stale, copy, settings)
     elseif view_get(view, key, core_near.MAX_STALE_US) ~= NEAR_HIT then
         return nil -- one GET is cheaper than finding out
     end
     local since = barrier(cache, deadline, opts.cancelTag)
     if since and cache._client.handle ~= nil
         and core_near.view_get_since(view, key, since) == NEAR_HIT then
-        return hit_near(cache, key, copy)
+        return hit_near(cache, key, copy, settings)
     end
     return nil
 end
@@ -297,9 +389,9 @@ local idle_places = core_near.new_places()
 
 -- Takes from L0 what may be served of keys first to last, whose places were checked. How many are
 -- not there. Nothing is allocated here but in the results: no finalizer runs that could give a
--- place to another key.
+-- place to another key. What has to be judged is left to read_view, for that may allocate.
 local function take_l0(cache, keys, first, last, places, values, negatives)
-    local kept, hits, misses = cache._store.values, 0, 0
+    local kept, judged, hits, misses = cache._store.values, cache._store.judged, 0, 0
     for i = first, last do
         local key, place = keys[i], places[i - first]
         if place > 0 then
@@ -309,6 +401,9 @@ local function take_l0(cache, keys, first, last, places, values, negatives)
                     values[key] = value
                     hits = hits + 1
                 end
+            elseif judged[place] then
+                places[i - first] = 0
+                misses = misses + 1
             elseif not negatives[key] then
                 negatives[key] = true
                 hits = hits + 1
@@ -352,17 +447,20 @@ end
 
 -- Looks keys first to last up in this machine's memory. Puts those that are not there into `rest`,
 -- which holds `left`; nil: they are the first.
-local function read_view(cache, keys, first, last, max_stale_us, copy, values, negatives, rest,
-                         left)
+local function read_view(cache, keys, first, last, max_stale_us, copy, values, negatives, dues,
+                         rest, left)
     local view, hits, client = cache._view, 0, cache._client
     local now_us = view_now(view)
     for i = first, last do
         local key = keys[i]
         if values[key] == nil and not negatives[key] then
-            local found, value = false, nil
+            local found, value, due = false, nil, nil
             if client.handle ~= nil and view_get_at(view, key, now_us, max_stale_us) == NEAR_HIT
             then
-                found, value = take(cache, key, copy)
+                found, value, due = take(cache, key, copy, dues and dues.settings)
+            end
+            if due and dues then
+                dues[key] = due
             end
             if not found then
                 rest = rest or {}
@@ -385,11 +483,14 @@ local function read_view(cache, keys, first, last, max_stale_us, copy, values, n
 end
 
 -- near.hit for each of the keys. The rest of them and its length.
-local function read_each(cache, keys, max_stale_us, copy, values, negatives)
+local function read_each(cache, keys, max_stale_us, copy, values, negatives, dues)
     local rest, left = nil, 0
     for i = 1, #keys do
         local key = keys[i]
-        local source, value = near.hit(cache, key, max_stale_us, copy)
+        local source, value, due = near.hit(cache, key, max_stale_us, copy, dues and dues.settings)
+        if due and dues then
+            dues[key] = due
+        end
         if source == nil then
             rest = rest or {}
             left = left + 1
@@ -410,13 +511,15 @@ end
 ---@param copy boolean tables are decoded again
 ---@param values table<string, any> takes what is found
 ---@param negatives table<string, true> takes what is remembered as "no such thing"
+---@param dues? table takes the marks of what is to be loaded again, by key; its field `settings`
+---holds those of the call
 ---@return string[]|nil rest keys that are not here, doubles among them; nil: all are
 ---@return integer left how many
-function near.hit_many(cache, keys, max_stale_us, copy, values, negatives)
+function near.hit_many(cache, keys, max_stale_us, copy, values, negatives, dues)
     if cache._client.handle == nil then
         return keys, #keys -- closed: a finalizer may ask when its view is gone already
     elseif copy or cache._guard then
-        return read_each(cache, keys, max_stale_us, copy, values, negatives)
+        return read_each(cache, keys, max_stale_us, copy, values, negatives, dues)
     end
     local rest, left = keys, #keys
     if cache._store then
@@ -426,7 +529,7 @@ function near.hit_many(cache, keys, max_stale_us, copy, values, negatives)
     rest, left = nil, 0
     for first = 1, count, MANY do
         rest, left = read_view(cache, list, first, math.min(first + MANY - 1, count),
-            max_stale_us, copy, values, negatives, rest, left)
+            max_stale_us, copy, values, negatives, dues, rest, left)
     end
     return rest, left
 end
@@ -445,7 +548,20 @@ function near.stale(cache, key, opts)
     if outcome == NEAR_MISS then
         return false
     end
-    local ok, value = decode(cache._settings, near_entry())
+    local kind, codec_id, flags, len = near_entry()
+    local skip = 0
+    if flags ~= 0 then
+        local size, life_ms, stale_ms, load_ms, tag_count = near_extra()
+        if size == nil or band(flags, UNKNOWN) ~= 0 then
+            return false
+        end
+        skip = size
+        local judged = read_block(size, life_ms, stale_ms, load_ms, tag_count, flags)
+        if judge(cache, nil, judged, (end_of_last(cache._view))) == "void" then
+            return false
+        end
+    end
+    local ok, value = decode(cache._settings, kind, codec_id, flags, skip, len)
     if value == NOTHING then
         value = nil
     end

@@ -54,8 +54,7 @@ local function write(cache, slot, ttl, fn, settings)
     elseif life == 0 then
         return give_up(cache, slot, value, nil)
     end
-    local grace = kind == constants.KIND_VALUE and settings.grace or 0
-    local status = core_load.publish(slot, kind, codec, bytes, life, grace, took, settings.plain)
+    local status = load.begin_publish(slot, settings, kind, codec, bytes, life, took)
     if status ~= 0 then
         return give_up(cache, slot, nil, core_slot.failure(slot, status, "put", slot.key))
     end

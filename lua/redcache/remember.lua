@@ -11,17 +11,22 @@ local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
 local core_entry = require("redcache.core.entry")
+local core_extra = require("redcache.core.extra")
 local core_load = require("redcache.core.load")
+local core_random = require("redcache.core.random")
 local core_slot = require("redcache.core.slot")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local freshness = require("redcache.freshness")
 local load = require("redcache.load")
 local near = require("redcache.near")
 local options = require("redcache.options")
+local refresh = require("redcache.refresh")
 local usage = require("redcache.usage")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band, bor = bit.band, bit.bor
+local dice = core_random.dice
 local await, give = calls.await, core_slot.give
 local HIT, FAILED = constants.HIT, constants.FAILED
 local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
@@ -39,7 +44,9 @@ local remember = { MAX_REPLACED = MAX_REPLACED }
 
 -- The flags of every rc_load under these settings.
 local function load_flags(settings)
-    return bor(settings.grace > 0 and constants.WANT_TTL or 0,
+    local is_told = freshness.is_told(settings, settings.grace)
+    return bor((settings.grace > 0 or is_told) and constants.WANT_TTL or 0,
+        settings.background ~= false and constants.SERVE or 0,
         settings.strict and constants.STRICT or 0,
         settings.renew and 0 or constants.NO_RENEW,
         settings.reads == "replica" and not settings.fresh and constants.REPLICA or 0)
@@ -120,16 +127,47 @@ local function start(cache, slot, settings, more_flags)
     return await(cache, slot, remember.begin(cache, slot, settings, more_flags))
 end
 
+---What the value in a result is good for (freshness.lua).
+---@return string|nil verdict nil: the entry does not tell, or this version cannot read it
+---@return number|nil load_time seconds
+local function judge(slot, settings, entry_flags)
+    if band(entry_flags, core_extra.FLAG) == 0 then
+        return nil
+    end
+    local size, life_ms, stale_ms, load_ms, tag_count = core_entry.extra(slot)
+    if size == nil then
+        return nil
+    end
+    local left = core_entry.life(slot)
+    if left == FOREVER then
+        left = math.huge
+    elseif left ~= nil then
+        left = left - stale_ms / 1000
+    end
+    return freshness.judge(settings, left, life_ms / 1000, stale_ms / 1000, load_ms / 1000,
+        tag_count > 0 and "void" or "valid", dice()), load_ms / 1000
+end
+
 ---Takes a hit out of its slot.
 ---@return boolean ok
 ---@return any value or why it cannot be read
----@return string|nil source
+---@return string|nil source nil, where it is not ok: it was invalidated
 ---@return string|nil flag
+---@return integer|nil due the mark of a value that is to be loaded again
+---@return number|nil load_time seconds
 function remember.read_hit(cache, slot, settings)
     local counters = cache._counters
     local flags = slot.result.flags
     local kind, codec, entry_flags, bytes = core_entry.read(slot)
-    local source, flag = "redis", nil
+    local source, flag, due = "redis", nil, nil
+    local verdict, load_time = judge(slot, settings, entry_flags)
+    if verdict == "void" then
+        return false
+    elseif verdict == "early" or verdict == "stale" then
+        due = core_entry.mark(slot)
+    elseif band(flags, STALE) ~= 0 and settings.background ~= false then
+        due = core_entry.mark(slot) -- an entry that does not tell, which C has judged
+    end
     if flags ~= 0 then
         if band(flags, STALE) ~= 0 then
             source = "stale"
@@ -141,17 +179,21 @@ function remember.read_hit(cache, slot, settings)
             counters.waits = counters.waits + 1
         end
     end
+    if verdict == "stale" and source ~= "stale" then
+        source = "stale"
+        counters.stale = counters.stale + 1
+    end
     if kind == KIND_NEGATIVE then
         counters.negative = counters.negative + 1
-        return true, nil, source, flag
+        return true, nil, source, flag, due, load_time
     end
     local ok, value = entry.decode(settings, kind, codec, entry_flags, bytes)
     if ok then
         counters.hits = counters.hits + 1
-        return true, value, source, flag
+        return true, value, source, flag, due, load_time
     end
     counters.decodeErrors = counters.decodeErrors + 1
-    return false, value
+    return false, value, "redis"
 end
 
 -- What stands in Redis now, though its life may be over: for a call whose time is up. ok, value
@@ -225,10 +267,12 @@ end
 local function answer(cache, slot, status, ttl, fn, settings)
     local replaced = 0
     while status == 0 and slot.result.outcome == HIT do
-        local ok, value, source, flag = remember.read_hit(cache, slot, settings)
-        if ok then
+        local ok, value, source, flag, due, load_time = remember.read_hit(cache, slot, settings)
+        if ok and due then
+            return refresh.serve(cache, slot.key, ttl, fn, settings, due, value, source, load_time)
+        elseif ok then
             return value, nil, source, flag
-        elseif settings.decodeErrors == "error" then
+        elseif source and settings.decodeErrors == "error" then
             return nil, errors.new("decode", "load", slot.key, value)
         elseif replaced == MAX_REPLACED then
             -- Somebody stores what this version cannot read faster than the lease can be had.
@@ -320,26 +364,29 @@ local function ask(cache, key, ttl, fn, settings, left)
 end
 
 -- near.find with fresh, which asks Redis: what is left of the call's time is left to the load. The
--- settings are this call's own. source, value, seconds left to wait
+-- settings are this call's own. source, value, due, seconds left to wait
 local function look_fresh(cache, key, settings)
     local client = cache._client
     local deadline = core_clock.deadline(client, settings.timeout)
     local wait_until = core_clock.deadline(client, settings.waitTimeout)
-    local source, value = near.find(cache, key, settings, math.min(deadline, wait_until))
+    local source, value, due = near.find(cache, key, settings, math.min(deadline, wait_until),
+        settings)
     settings.timeout = core_clock.left(client, deadline)
-    return source, value, core_clock.left(client, wait_until)
+    return source, value, due, core_clock.left(client, wait_until)
 end
 
 local function find(cache, key, ttl, fn, settings)
-    local source, near_value, left
+    local source, near_value, due, left
     if settings == cache._settings then
-        source, near_value = near.hit(cache, key, cache._max_stale, cache._copy)
+        source, near_value, due = near.hit(cache, key, cache._max_stale, cache._copy, settings)
     elseif settings.fresh then
-        source, near_value, left = look_fresh(cache, key, settings)
+        source, near_value, due, left = look_fresh(cache, key, settings)
     else
-        source, near_value = near.find(cache, key, settings)
+        source, near_value, due = near.find(cache, key, settings, nil, settings)
     end
-    if source ~= nil then
+    if due ~= nil then
+        return refresh.serve(cache, key, ttl, fn, settings, due, near_value, source)
+    elseif source ~= nil then
         return near_value, nil, source
     end
     cache._counters.nearMisses = cache._counters.nearMisses + 1

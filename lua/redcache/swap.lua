@@ -96,8 +96,10 @@ local function make(self, key, value, ttl, own, method)
     if not ok then
         return nil, errors.new("encode", "write", key, bytes)
     end
-    return { codec = settings.codec.id, bytes = bytes, ttl = ttl,
-        grace = own.grace or settings.grace, plain = settings.plain }
+    local grace, flags = own.grace or settings.grace
+    bytes, flags, ttl = entry.form(settings, bytes, ttl, grace, 0)
+    return { codec = settings.codec.id, bytes = bytes, ttl = ttl, grace = grace,
+        plain = settings.plain, flags = flags }
 end
 
 -- A write that stores or does not: stored, err, sent, version.

@@ -140,7 +140,7 @@ local CASES = {
             return source or err and nil, err
         end,
     }, {
-        name = "a refresh of a stale value", options = { grace = 60 },
+        name = "a refresh of a stale value", options = { grace = 60, background = false },
         before = function(cache)
             assert(cache:set("k", "old", 0.02))
             clock.sleep(0.03)

@@ -23,7 +23,7 @@ describe("cdef", function()
         assert.equal(32, ffi.sizeof("rc_node"))
         assert.equal(80, ffi.sizeof("rc_result"))
         assert.equal(16, ffi.sizeof("rc_entry"))
-        assert.equal(16, ffi.sizeof("rc_load_options"))
+        assert.equal(20, ffi.sizeof("rc_load_options"))
         assert.equal(16, ffi.sizeof("rc_lock_options"))
     end)
 

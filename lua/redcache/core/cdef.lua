@@ -141,7 +141,10 @@ enum {
 enum {
     /* the payload begins with a block that tells more of the entry (lua/redcache/extra.lua); the
        near cache keeps such an entry past its soft expiry: its readers judge by the block */
-    RC_ENTRY_EXTRA = 1
+    RC_ENTRY_EXTRA = 1,
+    /* near copies alone, with RC_ENTRY_EXTRA: the copy ends with the view's ttl, in time; its
+       deadline does not tell how long the entry lives */
+    RC_ENTRY_CAPPED = 64
 };
 
 /* States of a lock handle. */

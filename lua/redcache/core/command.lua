@@ -75,18 +75,20 @@ end
 ---@field ttl number|redcache.Forever
 ---@field grace number
 ---@field plain boolean without a header
+---@field flags integer|nil of the entry
 
 -- An argument that is a value as it is stored: with a header, whose version is new, or plain.
-local function argument_entry(op, codec, bytes, ttl, grace, plain)
-    local entry = fill(C.RC_KIND_VALUE, codec, ttl, grace, 0)
+local function argument_entry(op, codec, bytes, ttl, grace, plain, flags)
+    local entry = fill(C.RC_KIND_VALUE, codec, ttl, grace, 0, flags)
     local wraps = not plain or string.byte(bytes, 1) == C.RC_HEADER_BYTE
     return C.rc_argument_entry(op, wraps and entry or nil, bytes, #bytes)
 end
 
 ---One SET in a batch. The caller has checked the sizes: a half-written command cannot be undone.
 ---@param is_new boolean|nil only where nothing stands
+---@param flags integer|nil of the entry
 ---@return integer status
-function core_command.set(slot, key, codec, bytes, ttl, grace, plain, is_new)
+function core_command.set(slot, key, codec, bytes, ttl, grace, plain, is_new, flags)
     local ms = life_ms(ttl, grace)
     local op = slot.op
     local status = C.rc_command_begin(op, (ms > 0 and 5 or 3) + (is_new and 1 or 0))
@@ -97,7 +99,7 @@ function core_command.set(slot, key, codec, bytes, ttl, grace, plain, is_new)
         status = C.rc_argument_written(op, key, #key)
     end
     if status == 0 then
-        status = argument_entry(op, codec, bytes, ttl, grace, plain)
+        status = argument_entry(op, codec, bytes, ttl, grace, plain, flags)
     end
     if status == 0 and ms > 0 then
         status = C.rc_argument(op, "PX", 2)
@@ -155,7 +157,8 @@ function core_command.script(slot, script, keys, arguments)
         end
         local one = arguments[i]
         if type(one) == "table" then
-            status = argument_entry(op, one.codec, one.bytes, one.ttl, one.grace, one.plain)
+            status = argument_entry(op, one.codec, one.bytes, one.ttl, one.grace, one.plain,
+                one.flags)
         else
             status = type(one) == "number" and C.rc_argument_int(op, one)
                 or C.rc_argument(op, one, #one)

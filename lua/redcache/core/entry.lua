@@ -6,6 +6,7 @@ local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_bytes = require("redcache.core.bytes")
 local core_clock = require("redcache.core.clock")
+local core_extra = require("redcache.core.extra")
 local constants = require("redcache.core.constants")
 local options = require("redcache.options")
 
@@ -15,6 +16,7 @@ local milliseconds, milliseconds_or_none = core_clock.milliseconds, core_clock.m
 local msgpack_string = core_bytes.msgpack_string
 local ceil = math.ceil
 local scratch = ffi.new("rc_entry")
+local marks_of = ffi.typeof("const uint32_t *")
 
 local core_entry = {}
 
@@ -25,11 +27,12 @@ function core_entry.get(slot, prefix, key, flags)
 end
 
 ---What a header says, for files of this folder.
+---@param flags integer|nil of the entry
 ---@return ffi.cdata* entry scratch, until the next call
-local function fill(kind, codec, ttl, grace, load_time)
+local function fill(kind, codec, ttl, grace, load_time, flags)
     scratch.kind = kind
     scratch.codec = codec
-    scratch.entry_flags = 0
+    scratch.entry_flags = flags or 0
     scratch.schema = 0
     scratch.stale_ms = (grace > 0 and ttl ~= FOREVER) and milliseconds(grace) or 0
     scratch.load_ms = load_time > 0 and ceil(load_time * 1000) or 0
@@ -51,9 +54,10 @@ core_entry.life_ms = life_ms
 
 ---Starts storing a value.
 ---@param plain boolean without a header
+---@param flags integer|nil of the entry
 ---@return integer status
-function core_entry.set(slot, key, codec, bytes, ttl, grace, plain)
-    local entry = fill(C.RC_KIND_VALUE, codec, ttl, grace, 0)
+function core_entry.set(slot, key, codec, bytes, ttl, grace, plain, flags)
+    local entry = fill(C.RC_KIND_VALUE, codec, ttl, grace, 0, flags)
     return C.rc_set(slot.op, key, #key, entry, bytes, #bytes, life_ms(ttl, grace),
         plain and C.RC_PLAIN or 0)
 end
@@ -107,6 +111,19 @@ end
 function core_entry.stored(slot)
     local result = slot.result
     return ffi.string(result.data - C.RC_HEADER_SIZE, result.len + C.RC_HEADER_SIZE)
+end
+
+---What the block at the beginning of a result's payload says, as core_extra.read.
+---@return integer|nil size
+function core_entry.extra(slot)
+    local result = slot.result
+    return core_extra.read(result.data, tonumber(result.len))
+end
+
+---The first four bytes of the version of the value in a result, as one number.
+---@return integer
+function core_entry.mark(slot)
+    return tonumber(ffi.cast(marks_of, slot.result.version)[0])
 end
 
 ---The version of the value in a result.

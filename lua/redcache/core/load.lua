@@ -10,6 +10,8 @@ local core_entry = require("redcache.core.entry")
 local milliseconds, milliseconds_or_none = core_clock.milliseconds, core_clock.milliseconds_or_none
 local fill, life_ms = core_entry.fill, core_entry.life_ms
 
+local marks_of = ffi.typeof("uint32_t *")
+
 local core_load = {}
 
 ---The numbers of rc_load for these settings, made once.
@@ -49,10 +51,18 @@ function core_load.start_view(view, slot, key, numbers, flags, left)
     return status
 end
 
+---Says which value the next load with EARLY is about.
+---@param numbers ffi.cdata* of core_load.numbers
+---@param mark integer of core_entry.mark
+function core_load.aim(numbers, mark)
+    ffi.cast(marks_of, numbers.early_version)[0] = mark
+end
+
 ---Starts storing what was loaded. `ttl` 0: not stored, only shared with callers of this process.
+---@param flags integer|nil of the entry
 ---@return integer status
-function core_load.publish(slot, kind, codec, bytes, ttl, grace, load_time, plain)
-    local entry = fill(kind, codec, ttl, grace, load_time)
+function core_load.publish(slot, kind, codec, bytes, ttl, grace, load_time, plain, flags)
+    local entry = fill(kind, codec, ttl, grace, load_time, flags)
     return C.rc_publish(slot.op, entry, bytes, #bytes, life_ms(ttl, grace),
         plain and C.RC_PLAIN or 0)
 end

@@ -7,6 +7,7 @@
 local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_bytes = require("redcache.core.bytes")
+local core_extra = require("redcache.core.extra")
 local core_handle = require("redcache.core.handle")
 
 local handle_of = core_handle.of
@@ -110,16 +111,41 @@ function core_near.entry()
     return near_value.kind, near_value.codec, near_value.entry_flags, tonumber(near_value.len)
 end
 
----Copies the payload of what the last view_get found.
+---Copies a part of the payload of what the last view_get found: from `first` (0: the beginning) to
+---`last`, which is not copied.
 ---@return string
-function core_near.bytes()
-    return ffi.string(near_value.data, near_value.len)
+function core_near.part(first, last)
+    return ffi.string(near_value.data + first, last - first)
 end
 
 ---The string, where the payload of what the last view_get found is one string in MessagePack.
+---@param skip? integer bytes in front of it
 ---@return string|nil text nil: it is something else, or longer than 65,535 bytes
-function core_near.msgpack_string()
-    return msgpack_string(near_value.data, tonumber(near_value.len))
+function core_near.msgpack_string(skip)
+    skip = skip or 0
+    return msgpack_string(near_value.data + skip, tonumber(near_value.len) - skip)
+end
+
+---What the block at the beginning of that payload says, as core_extra.read.
+---@return integer|nil size
+function core_near.extra()
+    return core_extra.read(near_value.data, tonumber(near_value.len))
+end
+
+---Seconds until what the last view_get found ends, and what names its version, as core_entry.mark.
+---@return number seconds
+---@return integer mark
+function core_near.end_of_last(view)
+    local handle = near_value.handle
+    return tonumber(handle.deadline_us - C.rc_view_now_us(view)) / 1e6, handle.version
+end
+
+---The same of handles[index].
+---@return number seconds
+---@return integer mark
+function core_near.end_of(view, handles, index)
+    return tonumber(handles[index].deadline_us - C.rc_view_now_us(view)) / 1e6,
+        handles[index].version
 end
 
 ---Room for the handles of `count` entries, 0 to count - 1.

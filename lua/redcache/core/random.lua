@@ -1,6 +1,6 @@
 -- random - secrets from the system's random source.
 --
--- Not:    no generator of our own: nothing is kept that a child of fork() could repeat.
+-- Not:    no generator of our own: nothing secret is kept that a child of fork() could repeat.
 
 local ffi = require("ffi")
 local C = require("redcache.core.ffi")
@@ -32,6 +32,23 @@ function core_random.text(count)
     end
     ffi.fill(buffer, count)
     return table.concat(parts)
+end
+
+local DICE = 64
+local dice = ffi.new("uint32_t[?]", DICE)
+local dice_left = 0
+
+---A number for decisions that should fall differently in each process; no secret.
+---@return number above 0, at most 1
+function core_random.dice()
+    if dice_left == 0 then
+        for first = 0, DICE - 1, 32 do
+            C.rc_random_bytes(ffi.cast("uint8_t *", dice + first), 128)
+        end
+        dice_left = DICE
+    end
+    dice_left = dice_left - 1
+    return (dice[dice_left] + 1) / 2 ^ 32
 end
 
 return core_random
