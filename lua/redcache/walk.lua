@@ -3,7 +3,8 @@
 -- What:   walk:next() is one SCAN. A cursor means something to the process that gave it, and to no
 --         other: where another connection answers, the walk asks whether the same process is at
 --         its end (run_id of INFO), and begins that master again if not. In a cluster slots.lua
---         says which masters are left.
+--         says which masters are left; the scan of a master goes in stretches, each between two
+--         looks at what the master has, and one that slots came back in is done again.
 -- Memory: one piece; and in a cluster the slots. No slot of the pool is held between two pieces.
 -- Errors: error objects. A walk that has failed is over.
 -- Not:    a name may come more than once: as SCAN gives it, and from masters that begin again.
@@ -20,8 +21,14 @@ local slots = require("redcache.slots")
 local give = core_slot.give
 local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
 
--- So often a master may begin again before its end, or be looked for.
+-- So often a master may begin again before its end, be looked for, or be scanned while all of its
+-- slots move; and so often one stretch may be scanned.
 local ATTEMPTS = 50
+-- Pieces of a stretch: the first has as many. Behind one that counts the next is twice as long, up
+-- to as many; behind one that does not, half as long, so that a scan ends while slots come all the
+-- time. 64: a look costs less than the pieces, also of 100 nodes, and what a stretch that is
+-- scanned again gives twice are 3,200 names, with the 50 of scan().
+local FEW, MANY = 16, 64
 -- Seconds between two looks for the master of a slot.
 local PAUSE = 0.05
 
@@ -41,7 +48,7 @@ function walk.new(cache, pattern, own, count, action)
     local self = setmetatable({
         cache = cache, own = own, action = action,
         _words = { "SCAN", "0", "MATCH", literal(cache._prefix) .. pattern, "COUNT", count },
-        _attempts = 0,
+        _attempts = 0, _length = FEW,
     }, Walk)
     if own.type then
         table.insert(self._words, "TYPE")
@@ -125,7 +132,7 @@ function Walk:pause(seconds)
     return err
 end
 
--- The answer to one SCAN that begins at node `at`, and the node behind it.
+-- The answer to one SCAN that begins at node `at`: its cursor, and names.
 local function read_scan(nodes, at)
     local count = nodes[at + 2].count
     local names = {}
@@ -135,20 +142,22 @@ local function read_scan(nodes, at)
     return core_command.node_text(nodes[at + 1]), names
 end
 
--- Asks the master of a hash slot for what `wants` says: info (run_id), nodes (its view of the
--- cluster), cursor (one SCAN from there). The answers by those names, names, and connection.
+-- What a master can be asked in one write, in this order.
+local QUESTIONS = { "info", "before", "cursor", "after" }
+local INFO, LOOK = { "INFO", "server" }, { "CLUSTER", "NODES" }
+
+-- Asks the master of a hash slot for what `wants` says: info (run_id), cursor (one SCAN from
+-- there), before and after that (its view of the cluster). The answers by those names, names, and
+-- connection.
 function Walk:_ask(at, wants)
+    local words = { info = INFO, before = LOOK, cursor = self._words, after = LOOK }
     local slot, err = self:send(constants.RETRY, function(slot)
         local status = core_command.at_slot(slot, at)
-        if wants.info and status == 0 then
-            status = core_command.words(slot, { "INFO", "server" })
-        end
-        if wants.nodes and status == 0 then
-            status = core_command.words(slot, { "CLUSTER", "NODES" })
-        end
-        if wants.cursor and status == 0 then
-            self._words[2] = wants.cursor
-            status = core_command.words(slot, self._words)
+        self._words[2] = wants.cursor or self._words[2]
+        for _, what in ipairs(QUESTIONS) do
+            if wants[what] and status == 0 then
+                status = core_command.words(slot, words[what])
+            end
         end
         return status
     end)
@@ -157,22 +166,22 @@ function Walk:_ask(at, wants)
     end
     local nodes, count = core_command.nodes(slot)
     local answer, next_node = { connection = core_command.connection(slot) }, 0
-    if wants.info then
-        -- Who may not ask is told nothing, and begins again with each connection.
-        answer.info = string.match(core_command.node_text(nodes[0]), "run_id:(%x+)")
-        next_node = 1
-    end
-    for _ = 1, (wants.nodes and 1 or 0) + (wants.cursor and 1 or 0) do
-        local node = nodes[next_node]
-        if next_node >= count or node.type == ERROR or node.type == BULK_ERROR then
+    for _, what in ipairs(QUESTIONS) do
+        local node = wants[what] and nodes[next_node]
+        if node and what == "info" then
+            -- Who may not ask is told nothing, and begins again with each connection.
+            answer.info = string.match(core_command.node_text(node), "run_id:(%x+)")
+            next_node = next_node + 1
+        elseif node and (next_node >= count or node.type == ERROR or node.type == BULK_ERROR) then
             err = core_command.node_failure(node, self.action)
             give(slot)
             return nil, err
-        elseif wants.nodes and answer.nodes == nil then
-            answer.nodes = slots.read(core_command.node_text(node))
-            next_node = next_node + 1
-        else
+        elseif node and what == "cursor" then
             answer.cursor, answer.names = read_scan(nodes, next_node)
+            next_node = next_node + 3 + #answer.names
+        elseif node then
+            answer[what] = slots.read(core_command.node_text(node))
+            next_node = next_node + 1
         end
     end
     give(slot)
@@ -188,9 +197,22 @@ function Walk:_try_again(cause)
     return self:pause(PAUSE)
 end
 
+-- A piece was scanned.
+local function advance(master, answer)
+    master.cursor, master.is_over = answer.cursor, answer.cursor == "0"
+    if master.pass then
+        master.left = master.left - 1
+        master.look = master.look or answer.before
+        master.behind = answer.after
+        master.newest = answer.after or answer.before or master.newest
+    end
+end
+
 -- Begins a master at its first key: names | nil, err. nil, nil: it is none, or was just asked.
 function Walk:_begin(at)
-    local wants = { info = true, cursor = "0", nodes = self._slots ~= nil }
+    local in_cluster = self._slots ~= nil
+    local wants = { info = true, cursor = "0", before = in_cluster,
+        after = in_cluster and self._length == 1 }
     local answer, err = self:_ask(at, wants)
     if answer == nil then
         return nil, err
@@ -200,14 +222,23 @@ function Walk:_begin(at)
             self._slots = slots.new()
             return {}
         end
-    elseif not answer.nodes.has[at] then
+    elseif not answer.before.has[at] then
         return self:_find(at)
     end
-    self._master = {
-        at = at, connection = answer.connection, run_id = answer.info, before = answer.nodes,
-        cursor = answer.cursor,
-    }
+    local master = { at = at, connection = answer.connection, run_id = answer.info, failures = 0 }
+    if answer.before then
+        master.pass = slots.begin(answer.before)
+        self:_stretch(master, "0", answer.before)
+    end
+    self._master = master
+    advance(master, answer)
     return answer.names
+end
+
+-- A stretch of a master's scan begins at that cursor. Without a look the first piece brings it.
+function Walk:_stretch(master, cursor, look)
+    master.first, master.cursor, master.look = cursor, cursor, look
+    master.left, master.behind, master.is_over = self._length, nil, false
 end
 
 -- The client's map is older than the slot's move: a key of the slot tells it.
@@ -242,8 +273,8 @@ end
 
 -- The slot that the master was asked by may have left it: one that has not. true: there is one.
 local function take_other_slot(master)
-    local view = master.before
-    if view and view.last ~= master.at and not master.is_second then
+    local view = master.newest
+    if view and view.last and view.last ~= master.at and not master.is_second then
         master.at, master.is_second = view.last, true
         return true
     end
@@ -252,7 +283,9 @@ end
 
 -- The next piece of the master that is at work.
 function Walk:_continue(master)
-    local answer, err = self:_ask(master.at, { cursor = master.cursor })
+    local in_cluster = master.pass ~= nil
+    local answer, err = self:_ask(master.at, { cursor = master.cursor,
+        before = in_cluster and not master.look, after = in_cluster and master.left == 1 })
     if answer == nil then
         return nil, err
     end
@@ -270,25 +303,52 @@ function Walk:_continue(master)
         end
         master.connection = answer.connection
     end
-    master.cursor = answer.cursor
+    advance(master, answer)
     return answer.names
 end
 
--- The master was scanned to its end. err
-function Walk:_finish(master)
-    self._master = nil
-    if self._slots == nil then
-        self.over = true
+-- The look behind a stretch that is over. nil: it is not; or err
+function Walk:_look_behind(master)
+    if master.behind or not master.is_over then
+        return master.behind
+    end
+    local answer, err = self:_ask(master.at, { after = true })
+    if answer and answer.after.id ~= master.pass.id and take_other_slot(master) then
+        answer, err = self:_ask(master.at, { after = true })
+    end
+    return answer and answer.after, err
+end
+
+-- What follows from the piece that was scanned last. err
+function Walk:_judge(master)
+    if master.pass == nil then
+        self.over = master.is_over
         return
     end
-    local answer, err = self:_ask(master.at, { nodes = true })
-    if answer and answer.nodes.id ~= master.before.id and take_other_slot(master) then
-        answer, err = self:_ask(master.at, { nodes = true })
-    end
-    if answer == nil then
+    local look, err = self:_look_behind(master)
+    if look == nil then
         return err
     end
-    self._slots:finish(master.before, answer.nodes)
+    if not master.pass:keep(master.look, look) then
+        self._length = math.max(math.floor(self._length / 2), 1)
+        master.failures = master.failures + 1
+        if master.failures > ATTEMPTS then
+            return errors.new("unavailable", self.action, nil,
+                "slots come to a master again and again")
+        end
+        self:_stretch(master, master.first)
+        return
+    end
+    self._length = math.min(self._length * 2, MANY)
+    master.failures, master.is_second = 0, false
+    if not master.is_over then
+        self:_stretch(master, master.cursor, look)
+        return
+    end
+    self._master = nil
+    if not self._slots:finish(master.pass) then
+        return self:_try_again("slots move again and again")
+    end
 end
 
 -- The next master. names | nil, err; nil: there is none left.
@@ -356,13 +416,10 @@ function Walk:next()
         return nil, err
     end
     names = without_done(self, names)
-    master = self._master
-    if master and master.cursor == "0" then
-        err = self:_finish(master)
-        if err then
-            self.over = true
-            return nil, err
-        end
+    err = self._master and self:_judge(self._master)
+    if err then
+        self.over = true
+        return nil, err
     end
     return self.cache._prefix == "" and without_own(names) or names
 end

@@ -3,21 +3,26 @@
 
 local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
+local monitor = require("spec.support.monitor")
 local redcache = require("redcache")
 
 local KEYS = 3000
-local bed, cache
+local bed, cache, names
 
 setup(function() bed = cluster.start({ masters = 3, replicas = 1 }) end)
 teardown(function() bed:stop() end)
 after_each(function() cache:close() end)
 
-local function open()
+-- With k1 to k3000, and such that begin with `more`.
+local function open(more)
     cache = redcache.new({ url = bed:url(), namespace = "app", near = false,
         commandTimeout = math.min(clock.scaled(10), 60) }) -- 60 is the option's limit
     cache:flush()
     local map = {}
-    for i = 1, KEYS do map["k" .. i] = i end
+    names = {}
+    for i = 1, KEYS do names[i] = "k" .. i end
+    for i = 1, more and 30 or 0 do names[#names + 1] = more .. i end
+    for i, name in ipairs(names) do map[name] = i end
     assert.is_true(cache:setMulti(map))
     return cache
 end
@@ -28,25 +33,126 @@ local function another_master(node)
     end
 end
 
--- The keys that a scan does not give, while step(n) is called behind each 100th key.
+-- The keys that a scan does not give, while step(count) is called behind each.
 local function missing(step)
-    local found, count, steps = {}, 0, 0
+    local found, count = {}, 0
     local iterator = cache:scan("k*", { dedup = true, count = 50 })
     for key in iterator do
+        assert.is_nil(found[key], key)
         found[key], count = true, count + 1
-        if count % 100 == 0 then
-            steps = steps + 1
-            step(steps)
-        end
+        step(count)
     end
     assert.is_nil(iterator:error())
     local list = {}
-    for i = 1, KEYS do
-        if not found["k" .. i] then list[#list + 1] = "k" .. i end
+    for _, name in ipairs(names) do
+        if not found[name] then list[#list + 1] = name end
+        found[name] = nil
     end
-    assert.equal(KEYS, count)
+    assert.same({}, found) -- what was never set
     return list
 end
+
+-- Whose a key is before slots are moved.
+local function first_owner(name)
+    return bed.nodes[math.floor(cluster.slot("app:" .. name) * bed.masters / cluster.SLOTS) + 1]
+end
+
+-- Slots that leave each master while it is scanned, and are back before its end. They lie where a
+-- server that goes slot by slot comes by meanwhile. Of its 1,000 keys so many were given by then.
+local TRIPS = {
+    { away = 1, back = 600, place = 0.4 },
+    { away = 700, back = 900, place = 0.8 },
+}
+
+-- A function to be called with the number of keys that were given; and the journeys it makes.
+local function travel(how)
+    local journeys, at, keys = { made = 0 }, 0, {}
+    for _, name in ipairs(names) do
+        local owner = first_owner(name)
+        keys[owner] = (keys[owner] or 0) + 1
+    end
+    for i = 1, bed.masters do
+        local from, to = bed.nodes[i], bed.nodes[i % bed.masters + 1]
+        for _, trip in ipairs(TRIPS) do
+            local first = math.floor((i - 1 + trip.place) * cluster.SLOTS / bed.masters)
+            assert.equal(from, bed:owner(first)) -- as it was in the beginning
+            journeys[#journeys + 1] = { at + trip.away, first, first + 39, from, to, how }
+            journeys[#journeys + 1] = { at + trip.back, first, first + 39, to, from, how }
+        end
+        at = at + keys[from]
+    end
+    return function(count)
+        local journey = journeys[journeys.made + 1]
+        if journey and count >= journey[1] then
+            journeys.made = journeys.made + 1
+            bed:move(unpack(journey, 2))
+        end
+    end, journeys
+end
+
+describe("slots that are back before a scan has gone by", function()
+    for _, how in ipairs({ "migrate", "atomic" }) do
+        it("cost it no key: " .. how, function()
+            open()
+            if how == "atomic" and not bed:is_atomic() then return end
+            local step, journeys = travel(how)
+            assert.same({}, missing(step))
+            assert.equal(#journeys, journeys.made)
+        end)
+    end
+
+    it("have it go on in shorter stretches, so that it ends", function()
+        open()
+        local found, given, distinct = {}, 0, 0
+        for key in cache:scan("k*", { count = 50 }) do
+            given, distinct = given + 1, distinct + (found[key] and 0 or 1)
+            found[key] = true
+            if given % 200 == 0 then
+                local from, slot = bed:owner("app:" .. key), 0
+                while bed:owner(slot) ~= from do slot = slot + 1000 end
+                local other = another_master(from)
+                bed:move(slot, slot, from, other)
+                bed:move(slot, slot, other, from)
+            end
+        end
+        assert.equal(KEYS, distinct)
+        assert.is_true(given < 4 * KEYS, given)
+    end)
+
+    it("cost it no key that is on its way between two scans", function()
+        local a, b, slot, given = bed.nodes[1], bed.nodes[2], 2000, 0
+        open("k{" .. cluster.tag(slot):match("[^{}]+") .. "}")
+        for _, name in ipairs(names) do
+            local is_here = first_owner(name) == a and cluster.slot("app:" .. name) ~= slot
+            given = given + (is_here and 1 or 0)
+        end
+        bed:open_slot(slot, a, b)
+        finally(function()
+            bed:close_slot(slot, a, b)
+            bed:move(slot, slot, b, a)
+        end)
+        bed:move_keys(slot, a, b)
+        assert.same({}, missing(function(count)
+            if count == given then
+                -- A was scanned while they were at B. Now they go back, and
+                bed:close_slot(slot, a, b)
+                bed:move(slot, slot, b, a)
+                bed:agree()
+                bed:open_slot(slot, a, b)
+            elseif count == given + 800 then
+                bed:move_keys(slot, a, b) -- are with A until B was scanned as well.
+            end
+        end))
+    end)
+
+    it("cost deleteByPattern none", function()
+        open()
+        local step, journeys = travel()
+        assert.equal(KEYS, cache:deleteByPattern("k*", { batch = 50, progress = step }))
+        assert.equal(#journeys, journeys.made)
+        assert.same({}, cache:keys("*"))
+    end)
+end)
 
 describe("a scan of a cluster", function()
     it("gives the keys of all masters", function()
@@ -55,12 +161,23 @@ describe("a scan of a cluster", function()
         assert.equal(KEYS, #cache:keys("*", KEYS + 1))
     end)
 
+    it("looks at what a master has before it, behind it, and behind 16 pieces", function()
+        open()
+        local letters = { info = "i", scan = "s", cluster = "l" }
+        local _, list = monitor.wire(bed.nodes[1], function() missing(function() end) end,
+            function(command) return letters[command.name] end)
+        for i, command in ipairs(list) do list[i] = letters[command.name] end
+        -- "is": before the client knows that this is a cluster.
+        local rest = table.concat(list):match("^isil" .. ("s"):rep(16) .. "l(s+)l$")
+        assert.is_true(rest and #rest < 32, table.concat(list))
+    end)
+
     it("gives the keys of slots that move meanwhile, there and back", function()
         open()
         local seed = os.time()
         math.randomseed(seed)
         assert.same({}, missing(function(n)
-            if n > 12 then return end
+            if n > 1200 or n % 100 > 0 then return end
             local first = math.random(0, cluster.SLOTS - 200)
             local last = first
             local from = bed:owner(first)
@@ -80,8 +197,8 @@ describe("a scan of a cluster", function()
         end
         bed:move_keys(unpack(slots[1]))
         assert.same({}, missing(function(n)
-            if n == 5 then bed:move_keys(unpack(slots[2])) end
-            if n == 25 then bed:move_keys(unpack(slots[3])) end
+            if n == 500 then bed:move_keys(unpack(slots[2])) end
+            if n == 2500 then bed:move_keys(unpack(slots[3])) end
         end))
         for _, one in ipairs(slots) do
             bed:move_keys(unpack(one))
@@ -93,7 +210,7 @@ describe("a scan of a cluster", function()
     it("gives the keys of masters that have an heir meanwhile", function()
         open()
         assert.same({}, missing(function(n)
-            if n == 3 or n == 18 then
+            if n == 300 or n == 1800 then
                 local replica
                 for _, one in ipairs(bed.nodes) do
                     if not bed:is_master(one) then replica = one end
@@ -112,7 +229,9 @@ describe("a scan whose master is killed", function()
         local ok, err = pcall(function()
             open()
             for i = 4, 6 do bed:wait_replica(bed.nodes[i]) end
-            assert.same({}, missing(function(n) if n == 3 then bed:kill(bed.nodes[1]) end end))
+            assert.same({}, missing(function(n)
+                if n == 300 then bed:kill(bed.nodes[1]) end
+            end))
         end)
         bed:stop()
         bed = whole
