@@ -3,7 +3,8 @@
 -- What:   push(client, id, job) queues a job; who runs it depends on the scheduler. One that can
 --         run something behind its callers' backs (spawn) has up to `workers` coroutines, which
 --         live while there are jobs. Where it cannot, a caller runs one job before its call begins
---         (client.due), or all of them by cache:work(seconds).
+--         (client.due), or all of them by cache:work(seconds). The same ones look at what the core
+--         may tell at any time: watch(), hear().
 -- Memory: the queue is made by the first job, and is the client's. What is known of a running job
 --         is its coroutine's: one that is dropped takes it along.
 -- Errors: a job that throws is counted; nginx also logs why.
@@ -54,6 +55,12 @@ end
 
 local due
 
+-- What calls look at before they begin: nil while there is nothing to do.
+local function settle(client)
+    local queue = client.queue
+    client.due = (client.watches or queue and queue.last > 0) and due or nil
+end
+
 -- The sizes hold for what else is run here, too, where refreshes are not.
 local DEFAULTS = { workers = 2, queue = 1000 }
 
@@ -85,7 +92,7 @@ local function pop(queue)
     queue.queued[id] = nil
     if at == queue.last then
         queue.first, queue.last = 1, 0
-        queue.client.due = nil
+        settle(queue.client)
     else
         queue.first = at + 1
     end
@@ -96,7 +103,7 @@ end
 local function drop_all(queue)
     local count = length(queue)
     queue.first, queue.last, queue.jobs, queue.ids, queue.queued = 1, 0, {}, {}, {}
-    queue.client.due = nil
+    settle(queue.client)
     queue.dropped = queue.dropped + count
     return count
 end
@@ -229,10 +236,11 @@ function start(queue)
     return active + queue.starting > 0
 end
 
--- A call begins: client.due while something is queued.
+-- A call begins: client.due while something is queued, or is watched.
 function due(client)
+    background.hear(client)
     local queue, scheduler = client.queue, client.scheduler
-    if client.handle == nil or start(queue) then
+    if queue == nil or length(queue) == 0 or client.handle == nil or start(queue) then
         return
     elseif scheduler.shares and scheduler.shares() or not scheduler.can_wait()
         or is_inside(queue) then
@@ -261,6 +269,65 @@ function background.push(client, id, job)
     client.due = due
     start(queue)
     return true
+end
+
+-- What is watched --------------------------------------------------------------------------------
+
+---@class redcache.Watch what the core may tell at any time
+---@field is_due fun(watch: redcache.Watch): boolean whether it has something to tell
+---@field run fun(watch: redcache.Watch) tells it: a job
+
+---Looks whether what is watched has something to tell, and queues that.
+---@param client redcache.Client
+function background.hear(client)
+    local watches = client.watches
+    if watches == nil or client.handle == nil then
+        return
+    end
+    for watch in pairs(watches) do
+        if watch:is_due() then
+            background.push(client, watch, watch)
+        end
+    end
+    if next(watches) == nil then -- the last one was the garbage collector's
+        client.watches = nil
+        settle(client)
+    end
+end
+
+local function hear_all(port)
+    for client in pairs(port.watched) do
+        background.hear(client)
+    end
+end
+
+---Has every turn of the client's loop, its keeper in nginx and every caller that may wait look at
+---something of the core's.
+---@param client redcache.Client
+---@param watch redcache.Watch not kept alive by this
+function background.watch(client, watch)
+    client.watches = client.watches or setmetatable({}, { __mode = "k" })
+    client.watches[watch] = true
+    client.due = due
+    local port = client.port
+    if port then
+        port.watched = port.watched or setmetatable({}, { __mode = "k" })
+        port.watched[client], port.hear = true, hear_all
+    end
+end
+
+---Ends that. Twice is harmless.
+---@param client redcache.Client
+---@param watch redcache.Watch
+function background.unwatch(client, watch)
+    local watches = client.watches
+    if watches then
+        watches[watch] = nil
+        if next(watches) == nil then
+            client.watches = nil
+            settle(client)
+        end
+    end
 end
 
 ---From time to time, in nginx: workers that were refused are asked for again.
@@ -311,6 +378,7 @@ function background.work(self, seconds)
     elseif not scheduler.can_wait() then
         return nil, core_slot.failure(nil, constants.NOT_WAITED, "work")
     end
+    background.hear(client)
     local queue = client.queue
     if queue == nil or length(queue) == 0 or is_inside(queue) then
         return 0

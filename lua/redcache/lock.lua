@@ -23,6 +23,7 @@ local core_client = require("redcache.core.client")
 local core_entry = require("redcache.core.entry")
 local core_lock = require("redcache.core.lock")
 local core_slot = require("redcache.core.slot")
+local background = require("redcache.background")
 local calls = require("redcache.calls")
 local errors = require("redcache.errors")
 local namespace = require("redcache.namespace")
@@ -76,8 +77,40 @@ local function signal_loss(self)
         self._signalled = true
         local on_lost = self._settings.onLost
         if on_lost then
+            background.unwatch(self._client, self._watch)
             on_lost(self)
         end
+    end
+end
+
+-- What looks for the loss of a lock with onLost, from when it is acquired until it is released: so
+-- that the user's function runs where nobody asks, too.
+---@class redcache.LockWatch: redcache.Watch
+local Watch = {}
+Watch.__index = Watch
+
+function Watch:is_due()
+    local lock_of = self.lock
+    return not lock_of._signalled and lock_of._handle ~= nil
+        and core_lock.state(lock_of._handle) == LOST
+end
+
+function Watch:run()
+    if self:is_due() then
+        signal_loss(self.lock)
+    end
+end
+
+local function watch(self)
+    if self._settings.onLost then
+        self._watch = self._watch or setmetatable({ lock = self }, Watch)
+        background.watch(self._client, self._watch)
+    end
+end
+
+local function unwatch(self)
+    if self._watch then
+        background.unwatch(self._client, self._watch)
     end
 end
 
@@ -98,6 +131,7 @@ end
 local function abandon(self, slot)
     local handle, client, scheduler = self._handle, self._client, self._cache._scheduler
     self._handle, self.token, self.fence = nil, nil, nil
+    unwatch(self)
     scheduler.unguard(client, self)
     if slot then
         core_slot.abandon(slot)
@@ -124,6 +158,7 @@ local function end_acquire(self, slot, status)
         self.fence = core_entry.number(slot)
         self.token = core_lock.token(self._handle)
         self._signalled = false
+        watch(self)
     end
     return finish(self, slot, status, "lock")
 end
@@ -227,6 +262,7 @@ function Lock:release()
         return nil, err
     end
     self.token, self.fence = nil, nil
+    unwatch(self)
     return true
 end
 
@@ -290,8 +326,8 @@ function Lock:held()
     return held
 end
 
----Whether the lock was acquired and then lost; no round trip. The first to notice a loss, here or
----in valid(), runs the option `onLost`.
+---Whether the lock was acquired and then lost; no round trip. The first to notice a loss, here, in
+---valid() or in the background, runs the option `onLost`.
 ---@return boolean
 function Lock:lost()
     if self._handle ~= nil and core_lock.state(self._handle) == LOST then
@@ -344,8 +380,8 @@ lock.steps = {
 ---@param name string
 ---@param opts? table ttl (life without renewal, default lockTtl), wait (default lockWait), maxHold
 ---(renewal ends after it; 0 never), force (take it from its holder), renew (true), onLost
----(function called with the lock), timeout (so long Redis may be silent; `wait` is for the holder),
----cancelTag
+---(function called with the lock when it was lost, once: by valid(), lost() or the background),
+---timeout (so long Redis may be silent; `wait` is for the holder), cancelTag
 ---@return redcache.Lock
 function lock.lock(self, name, opts)
     local settings, message = lock_settings(self, name, opts, "lock")

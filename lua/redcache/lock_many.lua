@@ -7,6 +7,7 @@
 -- Memory: each lock has a handle of its own (lock.lua), which gives it back when it is collected.
 -- Not:    what one lock means, and how it is kept alive (lock.lua, core).
 
+local background = require("redcache.background")
 local calls = require("redcache.calls")
 local core_client = require("redcache.core.client")
 local core_clock = require("redcache.core.clock")
@@ -192,9 +193,23 @@ local function signal_loss(self)
     if not self._signalled then
         self._signalled = true
         if self._on_lost then
+            background.unwatch(self._cache._client, self._watch)
             self._on_lost(self)
         end
     end
+end
+
+-- As of one lock (lock.lua).
+---@class redcache.LocksWatch: redcache.Watch
+local Watch = {}
+Watch.__index = Watch
+
+function Watch:is_due()
+    return not self.locks._signalled and self.locks:_lost() ~= nil
+end
+
+function Watch:run()
+    self.locks:lost()
 end
 
 ---Gives all locks back, in one write.
@@ -205,6 +220,9 @@ function Locks:release()
     local closed = core_client.closed(self._cache._client, "unlock", self.names[1])
     if closed then
         return nil, closed
+    end
+    if self._watch then
+        background.unwatch(self._cache._client, self._watch)
     end
     return self:_report(guarded(self, release, from(self, 1)))
 end
@@ -256,16 +274,24 @@ function Locks:valid()
     return is_valid
 end
 
----Whether one of the locks was lost; no round trip. The first to notice a loss, here or in valid(),
----runs the option `onLost`.
+-- The first that was lost.
+function Locks:_lost()
+    for _, one in ipairs(self._locks) do
+        if one:lost() then
+            return one
+        end
+    end
+end
+
+---Whether one of the locks was lost; no round trip. The first to notice a loss, here, in valid() or
+---in the background, runs the option `onLost`.
 ---@return boolean
 ---@return string|nil name of the first that was lost
 function Locks:lost()
-    for _, one in ipairs(self._locks) do
-        if one:lost() then
-            signal_loss(self)
-            return true, one.name
-        end
+    local one = self:_lost()
+    if one then
+        signal_loss(self)
+        return true, one.name
     end
     return false
 end
@@ -335,6 +361,10 @@ function lock_many.lockMulti(self, names, opts)
     if err then
         guarded(locks, release_held, 1)
         return nil, err
+    end
+    if locks._on_lost then
+        locks._watch = setmetatable({ locks = locks }, Watch)
+        background.watch(self._client, locks._watch)
     end
     return locks
 end

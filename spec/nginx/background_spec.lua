@@ -68,6 +68,14 @@ local LOCATIONS = {
             ngx.log(ngx.INFO, "work gave ", tostring(count), " ", err and err.code)
         }
     ]],
+    ["/lock"] = [[
+        content_by_lua_block {
+            lock = assert(cache:tryLock("one", { ttl = 60, onLost = function(lost)
+                ngx.log(ngx.INFO, "lost ", lost.name, " ", tostring(cache:get("k")))
+            end }))
+            ngx.print("held")
+        }
+    ]],
     ["/figures"] = "content_by_lua_block { figures() }",
     ["/close"] = [[
         content_by_lua_block {
@@ -112,6 +120,8 @@ for _, driver in ipairs({ "loop", "thread" }) do
             return
         end
         local redis, web
+        -- What is not about the driver is shown with one.
+        local once = driver == "loop" and it or function() end
 
         setup(function() redis = server.start() end)
         teardown(function() redis:stop() end)
@@ -144,7 +154,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
             assert.equal("0", get("/push?count=0&takes=0"))
         end)
 
-        it("a job that throws is counted and logged, and the next one runs", function()
+        once("a job that throws is counted and logged, and the next one runs", function()
             start()
             assert.equal("queued", get("/throw"))
             assert.equal("1", get("/push?count=1&takes=0"))
@@ -154,19 +164,27 @@ for _, driver in ipairs({ "loop", "thread" }) do
             assert.matches("redcache: background work failed: .*planted", web:complaints()[1])
         end)
 
-        it("jobs are run that come from a phase that cannot wait", function()
+        once("jobs are run that come from a phase that cannot wait", function()
             start()
             web:get("/push_late?count=10")
             wait_for_jobs(10)
         end)
 
-        it("work runs them in the light thread that calls, where that can wait", function()
+        once("work runs them in the light thread that calls, where that can wait", function()
             start()
             assert.is_true(tonumber(get("/work")) >= 2)
             wait_for_jobs(10)
             web:get("/work_late")
             wait_for_jobs(11)
             assert.matches("work gave nil cannotWait", web:log(), 1, true)
+        end)
+
+        it("a lock's onLost is run while nobody calls", function()
+            start()
+            assert.equal("held", get("/lock"))
+            assert.equal(1, redis:call("DEL", "//lock:{one}"))
+            clock.wait_until(function() return web:log():find("lost one nil", 1, true) end, 10,
+                "that the loss is told")
         end)
 
         for _, kind in ipairs(driver == "loop" and { "running", "pending" } or { "running" }) do
@@ -192,7 +210,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
             assert.is_true(dropped > 0 and dropped <= 28, dropped)
         end)
 
-        it("close in a phase that cannot wait drops them", function()
+        once("close in a phase that cannot wait drops them", function()
             start()
             web:get("/close_late")
             clock.wait_until(function() return web:log():find("close dropped 30", 1, true) end, 5,
@@ -208,7 +226,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
             assert.same({}, web:complaints())
         end)
 
-        it("an exiting worker drops what it has no time for, and says so", function()
+        once("an exiting worker drops what it has no time for, and says so", function()
             start()
             assert.equal("50", get("/push?count=50&takes=0.3"))
             local before = clock.now()

@@ -1,7 +1,8 @@
 -- waiting - who waits for which operation: the way from a name that the core tells to a caller.
 --
 -- What:   schedulers with a loop keep in their port what is under way, and hear here what is done.
---         A port carries wake(slot): how its scheduler resumes the caller that waits for a slot.
+--         A port carries wake(slot): how its scheduler resumes the caller that waits for a slot;
+--         and, where something is watched, hear(port), which looks at it (background.lua).
 -- Memory: a slot is in `waiting` from add() until it is told. What nobody waits for (detached) goes
 --         back to its pool then.
 -- Not:    wake() must not run any caller, which might start the next operation in a slot whose name
@@ -57,6 +58,9 @@ function waiting.turn(port)
     end
     if is_asked then
         port.answer(port)
+    end
+    if port.hear then
+        port.hear(port)
     end
     return count < TURN_NAMES, link_count
 end
