@@ -95,11 +95,20 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end
         local redis, web
 
+        -- A reactor thread may be faster than its caller: what it has been answered by then its
+        -- caller gets, be it a read in a phase that cannot wait. So nobody answers meanwhile.
+        local function while_silent(fn)
+            redis:pause()
+            local ok, err = pcall(fn)
+            redis:resume()
+            if not ok then error(err, 0) end
+        end
+
         setup(function()
             redis = server.start()
             redis:call("SET", "p:old:init_worker", "v")
             redis:call("SET", "p:older:init_worker", "v")
-            web = start(redis, driver)
+            while_silent(function() web = start(redis, driver) end)
         end)
         teardown(function()
             web:stop()
@@ -162,9 +171,11 @@ for _, driver in ipairs({ "loop", "thread" }) do
                 redis:call("SET", "p:older:" .. phase, "v")
                 assert.equal(200, (web:get("/warm")))
                 clock.sleep(0.05) -- ten times the maxStale of the cache that is to serve "stale"
-                local status, body = web:get("/" .. phase)
-                assert.same({ 200, "body" }, { status, body })
-                assert.equal("ok", result(phase))
+                while_silent(function()
+                    local status, body = web:get("/" .. phase)
+                    assert.same({ 200, "body" }, { status, body })
+                    assert.equal("ok", result(phase))
+                end)
                 assert_arrived(phase)
             end)
         end
@@ -179,7 +190,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end)
 
         it("init_worker sends what it writes", function()
-            assert.equal("ok", result("init_worker"))
+            assert.equal("ok", result("init_worker")) -- Redis was silent at the start
             assert_arrived("init_worker")
         end)
 
