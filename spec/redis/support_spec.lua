@@ -103,6 +103,17 @@ describe("socket", function()
     end)
 end)
 
+describe("socket.free_port", function()
+    it("gives no port that another process was given", function()
+        local port = socket.free_port()
+        local other = worker.start({ params = { from = port - 1 }, main = function(one)
+            return { port = require("spec.support.socket").free_port(one.params.from) }
+        end })
+        local its = other:join().port
+        assert.is_true(its > port)
+    end)
+end)
+
 describe("clock", function()
     it("waits for a condition and throws when it does not come", function()
         local calls = 0

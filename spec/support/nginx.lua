@@ -406,13 +406,15 @@ function nginx.start(options)
         library = absolute(options.build and options.build .. "/build/libredcache.so"
             or os.getenv("REDCACHE_LIBRARY") or nginx.root .. "/build/libredcache.so"),
     }, Nginx)
+    local log
     for _ = 1, START_TRIES do
         self.port = socket.free_port()
         if launch(self, options) then return self end
-        if not self:log():find("Address already in use", 1, true) then break end
+        log = self:log()
+        if not log:find("Address already in use", 1, true) then break end
         os.remove(self.dir .. "/error.log")
     end
-    error("could not start nginx; its log:\n" .. self:log(), 2)
+    error("could not start nginx; its log:\n" .. log, 2)
 end
 
 return nginx

@@ -186,23 +186,35 @@ local function ephemeral_start()
     return low or 32768
 end
 
-local next_port
+-- Ports of this process that others keep away from: names in the kernel that end with it.
+local KEPT_PORTS = 256
+local kept, next_port = {}, nil
 
---- A port nobody listens on now, below the range the kernel takes for outgoing connections: a
--- client that reconnects to a stopped server's port inside that range may end up connected to
--- itself.
-function socket.free_port()
+-- True when no other process has been given this port.
+local function keep_port(port)
+    local name = socket.listen({ path = "\0redcache-port-" .. port })
+    if not name then return false end
+    kept[#kept + 1] = name
+    if #kept > KEPT_PORTS then table.remove(kept, 1):close() end
+    return true
+end
+
+--- A port nobody listens on now, and which no other process is given as long as this one lives,
+-- below the range the kernel takes for outgoing connections: a client that reconnects to a stopped
+-- server's port inside that range may end up connected to itself. The first one behind `from`.
+function socket.free_port(from)
     local first, last = 10240, math.max(ephemeral_start(), 12288) - 1
     if not next_port then
         local micros = math.floor(clock.now() * 1e6) % 1000003
         next_port = first + (C.getpid() * 7919 + micros) % (last - first)
     end
+    next_port = from or next_port
     for _ = first, last do
         next_port = next_port >= last and first or next_port + 1
         local listener = socket.listen({ port = next_port })
         if listener then
             listener:close()
-            return next_port
+            if keep_port(next_port) then return next_port end
         end
     end
     error("could not find a free port")
