@@ -113,7 +113,9 @@ end
 local function report(queue, cause)
     queue.failed = queue.failed + 1
     if ngx then
-        ngx.log(ngx.ERR, "redcache: background work failed: ", errors.text(cause))
+        -- An error object was somebody else's: a loader's, say.
+        ngx.log(errors.is(cause) and ngx.WARN or ngx.ERR, "redcache: background work failed: ",
+            errors.text(cause))
     end
 end
 
@@ -328,6 +330,15 @@ function background.unwatch(client, watch)
             settle(client)
         end
     end
+end
+
+---Whether a job of that id is queued, or runs.
+---@param client redcache.Client
+---@param id any
+---@return boolean
+function background.knows(client, id)
+    local queue = client.queue
+    return queue ~= nil and (queue.queued[id] or queue.running[id]) ~= nil
 end
 
 ---From time to time, in nginx: workers that were refused are asked for again.

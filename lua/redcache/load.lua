@@ -281,6 +281,9 @@ end
 ---@return any value the stale one
 ---@return redcache.Error|nil err
 ---@return string|nil source
+---@return nil flag
+---@return nil again
+---@return redcache.Error|nil cause why it failed, where the stale value is served
 function load.failed(cache, slot, status, err, old)
     local counters = cache._counters
     counters.loadErrors = counters.loadErrors + 1
@@ -288,7 +291,7 @@ function load.failed(cache, slot, status, err, old)
         return nil, core_slot.failure(slot, status, "load", slot.key)
     elseif old then
         counters.stale = counters.stale + 1
-        return old.value, nil, "stale"
+        return old.value, nil, "stale", nil, nil, err
     end
     return nil, err
 end
@@ -334,6 +337,7 @@ end
 ---@return string|nil source
 ---@return string|nil flag
 ---@return boolean|nil again true where the value could not be stored and another load may help
+---@return redcache.Error|nil cause why the loader failed, where the stale value is served
 function load.lead(cache, slot, ttl, fn, settings)
     local degraded = band(slot.result.flags, DEGRADED) ~= 0
     local old = load.stale(settings, slot, ttl)

@@ -365,6 +365,7 @@ local function take_end(work, key, one, old)
     end
     local value, err, source, flag, again
     if one.kind == nil then
+        work.cause = one.codec
         value, err, source = load.failed(cache, slot, status, one.codec, old)
     else
         value, err, source, flag, again = load.published(cache, slot, work.settings, status,

@@ -9,8 +9,11 @@
 local calls = require("redcache.calls")
 local core_client = require("redcache.core.client")
 local errors = require("redcache.errors")
+local load_many = require("redcache.load_many")
 local near = require("redcache.near")
 local options = require("redcache.options")
+local refresh_many = require("redcache.refresh_many")
+local remember = require("redcache.remember")
 local remember_many = require("redcache.remember_many")
 local running = require("redcache.running")
 local usage = require("redcache.usage")
@@ -131,6 +134,15 @@ local function wait_for(self, batch)
     end
 end
 
+-- A near value that is to be loaded again: value, err, flag.
+local function serve(self, key, value, source, due, load_time)
+    local work = load_many.new(self._cache, self._settings, self._ttl, self._fn, "load", "loader")
+    load_many.set(work, key, value, source == "stale" and source or nil)
+    work.dues, work.load_times = { [key] = due }, { [key] = load_time }
+    refresh_many.serve(work)
+    return answer(work.values, work.failed, work.flags, key)
+end
+
 ---The value of a key, as remember has it, loaded together with the keys that others ask for.
 ---@param key string
 ---@return any value nil without an error: there is no such thing. One table for all who asked: as
@@ -144,8 +156,11 @@ function Loader:get(key)
     local cache = self._cache
     local opts = self._opts
     if cache._view ~= nil and not (opts and (opts.fresh or opts.near == false)) then
-        local source, value = near.find(cache, key, opts or cache._settings)
-        if source ~= nil then
+        local source, value, due, load_time = near.find(cache, key, self._settings, nil,
+            self._settings)
+        if due ~= nil then
+            return serve(self, key, value, source, due, load_time)
+        elseif source ~= nil then
             return value
         end
     end
@@ -201,7 +216,7 @@ function loader.loader(self, fn, opts)
         error(errors.argument("fn", "loader", "function", fn), 2)
     end
     local own, message = options.read({}, opts, "loader", "loader")
-    message = message or options.grace_fault(own.grace, self._settings.plain, "loader")
+    message = message or options.plain_fault(own, self._settings.plain, "loader")
     if message then
         error(message, 2)
     end
@@ -211,6 +226,13 @@ function loader.loader(self, fn, opts)
     }, Loader)
     own.ttl, own.maxBatch, own.maxWait = nil, nil, nil
     made._opts = next(own) ~= nil and own or nil
+    made._settings = self._settings
+    if made._opts then
+        made._settings, message = remember.settings(self, own, "loader", "loader")
+        if message then
+            error(message, 2)
+        end
+    end
     made._fn = inside(made, fn)
     return made
 end

@@ -85,9 +85,12 @@ function namespace.namespace(self, name, opts)
     end
     if ok then
         message = options.complete_plain(settings, opts, outer, "namespace")
-            or options.grace_fault(opts and opts.grace, settings.plain, "namespace")
+            or options.plain_fault(opts, settings.plain, "namespace")
         ok = message == nil
-        settings.grace = settings.plain and 0 or settings.grace
+        settings.background = outer.background
+        if settings.plain then
+            settings.grace, settings.refreshAfter, settings.xfetchBeta = 0, nil, 0
+        end
     end
     if not ok then
         error(message, 2)

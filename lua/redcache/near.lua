@@ -198,7 +198,7 @@ local function judge(cache, settings, judged, left)
 end
 
 -- Takes what the last view_get found, for the caller and for L0. found, value, and, of what is to
--- be loaded again: its mark, true where it is stale.
+-- be loaded again: its mark, true where it is stale, seconds that it took to load.
 local function take(cache, key, copy, settings)
     local kind, codec_id, flags, len = near_entry()
     local skip, judged, verdict, mark = 0, nil, nil, nil
@@ -228,7 +228,7 @@ local function take(cache, key, copy, settings)
         value = nil
     end
     if verdict == "early" or verdict == "stale" then
-        return true, value, mark, verdict == "stale"
+        return true, value, mark, verdict == "stale", judged.load
     end
     return true, value
 end
@@ -240,7 +240,7 @@ local function hit_near(cache, key, copy, settings)
     if client.awaken then
         client.awaken(client)
     end
-    local found, value, due, is_stale = take(cache, key, copy, settings)
+    local found, value, due, is_stale, load_time = take(cache, key, copy, settings)
     if not found then
         return nil
     end
@@ -248,7 +248,7 @@ local function hit_near(cache, key, copy, settings)
     counters.nearHits = counters.nearHits + 1
     if is_stale then
         counters.stale = counters.stale + 1
-        return "stale", value, due
+        return "stale", value, due, load_time
     end
     return "near", value, due
 end
@@ -261,7 +261,7 @@ local function check_guard(store, slot, key, value)
     end
 end
 
--- An L0 hit that is judged. source, value, due; nil: it is of no use.
+-- An L0 hit that is judged. source, value, due, load_time; nil: it is of no use.
 local function hit_judged(cache, slot, key, judged, settings)
     local store, value = cache._store, judged.value
     local left, mark = end_of(cache._view, store.handles, slot)
@@ -277,7 +277,7 @@ local function hit_judged(cache, slot, key, judged, settings)
     counters.l0Hits = counters.l0Hits + 1
     if verdict == "stale" then
         counters.stale = counters.stale + 1
-        return "stale", value, mark
+        return "stale", value, mark, judged.load
     end
     return "l0", value, verdict == "early" and mark or nil
 end
@@ -301,6 +301,7 @@ end
 ---@return string|nil source "l0", "near", "stale"; nil: not here
 ---@return any value
 ---@return integer|nil due the mark of a value that is to be loaded again
+---@return number|nil load_time seconds that a stale one took to load; 0: not known
 function near.hit(cache, key, max_stale_us, copy, settings)
     local slot = cache._index[key]
     if slot ~= nil then
@@ -310,9 +311,10 @@ function near.hit(cache, key, max_stale_us, copy, settings)
             local judged = value == NOTHING and store.judged[slot]
             if judged then
                 if not (copy and type(judged.value) == "table" and judged.value ~= NOTHING) then
-                    local source, kept, due = hit_judged(cache, slot, key, judged, settings)
+                    local source, kept, due, load_time =
+                        hit_judged(cache, slot, key, judged, settings)
                     if source then
-                        return source, kept, due
+                        return source, kept, due, load_time
                     end
                 end
             elseif not (copy and type(value) == "table" and value ~= NOTHING) then
@@ -358,6 +360,7 @@ end
 ---@return string|nil source
 ---@return any value
 ---@return integer|nil due
+---@return number|nil load_time
 function near.find(cache, key, opts, deadline, settings)
     local view = cache._view
     if view == nil or opts.near == false or opts.reads == "replica"

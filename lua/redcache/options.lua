@@ -498,6 +498,27 @@ function options.grace_fault(grace, plain, method)
     end
 end
 
+-- What readers go by that stands in an entry's header, or behind it.
+local NEED_HEADER = { "refreshAfter", "xfetchBeta" }
+
+---grace_fault() of all options that need a header.
+---@param given table|nil
+---@param plain boolean
+---@param method string
+---@return string|nil message for error()
+function options.plain_fault(given, plain, method)
+    if not plain or given == nil then
+        return nil
+    end
+    for _, name in ipairs(NEED_HEADER) do
+        if (given[name] or 0) > 0 then
+            return "bad option '" .. name .. "' to " .. method .. ": with plain = true there is no"
+                .. " header that tells the age: leave one of the two out"
+        end
+    end
+    return options.grace_fault(given.grace, plain, method)
+end
+
 ---Settles the option plain: a codec may have no use for a header (number).
 ---@param settings table with a codec that is resolved
 ---@param given table|nil what the caller gave
@@ -536,7 +557,7 @@ function options.complete(given, place, method)
     end
     if ok and place == "new" then
         message = options.complete_plain(settings, given, nil, method)
-            or options.grace_fault(settings.grace, settings.plain, method)
+            or options.plain_fault(settings, settings.plain, method)
         ok = message == nil
         options.complete_near(settings, nil, "")
     end

@@ -5,8 +5,12 @@
 --         for all processes. Who gets it runs the loader and stores what it says; the others drop
 --         the job. softTimeout lets a reader of a stale value wait for its process's job first.
 --         Without `background` the reader itself asks for the lease, and loads where it gets it.
--- Memory: a job is its queue's, then its coroutine's stack's; client.refreshes finds it meanwhile.
--- Not:    what is due (freshness.lua), the queue (background.lua), the lease (core).
+-- Memory: a job is its queue's, then its coroutine's stack's; the client's registry, weak, finds it
+--         meanwhile.
+-- Errors: of the loader: the job raises them, so that they are counted (backgroundFailed) and, in
+--         nginx, logged; readers go on with the value they have.
+-- Not:    what is due (freshness.lua), the queue (background.lua), the lease (core), many keys at
+--         once (refresh_many.lua).
 
 local bit = require("bit")
 local background = require("redcache.background")
@@ -18,115 +22,213 @@ local core_slot = require("redcache.core.slot")
 local load = require("redcache.load")
 
 local bor, now = bit.bor, core_clock.now
+local LOAD = constants.LOAD
 
 -- A waiting reader looks so often whether the job is over, in seconds.
 local PAUSE = 0.002
--- Somebody else refreshes the key: seconds until this process asks again.
-local ELSEWHERE = 0.1
+-- A refresh that came to nothing (somebody else has the lease, the loader failed, Redis is away) is
+-- tried again by this process after ten times what it took, within these bounds in seconds.
+local PATIENCE, LEAST, MOST = 10, 0.1, 5
 -- So many keys of which that is known.
-local MAX_ELSEWHERE = 1024
+local MAX_PUT_OFF = 1024
+-- Errors of a load that nobody else would tell of.
+local IS_TOLD = { loaderFailed = true, encode = true, badTtl = true, tooLarge = true }
 
-local refresh = {}
+local refresh = {
+    -- What a refresh asks for beside the flags of its settings.
+    FLAGS = bor(constants.SERVE, constants.EARLY, constants.NO_WAIT, constants.STRICT),
+}
 
--- Asks for the refresh lease, and loads; for load.run(). A fourth result "elsewhere": somebody else
--- does, or has done so.
+-- The registry ------------------------------------------------------------------------------------
+
+-- What this client knows of refreshes: jobs by full key, until when keys are put off.
+local function registry_of(client)
+    local registry = client.refreshes
+    if registry == nil then
+        registry = { jobs = setmetatable({}, { __mode = "v" }), put_off = {}, put_off_count = 0 }
+        client.refreshes = registry
+    end
+    return registry
+end
+
+---Whether the key was tried a moment ago, to no avail.
+---@param id string full key
+function refresh.is_put_off(client, id)
+    local registry = client.refreshes
+    return registry ~= nil and (registry.put_off[id] or 0) > now(client)
+end
+
+---The key could not be refreshed, which took so many seconds.
+---@param id string full key
+function refresh.put_off(client, id, took)
+    local registry = registry_of(client)
+    if registry.put_off_count >= MAX_PUT_OFF then
+        registry.put_off, registry.put_off_count = {}, 0
+    end
+    if registry.put_off[id] == nil then
+        registry.put_off_count = registry.put_off_count + 1
+    end
+    registry.put_off[id] = now(client) + math.min(math.max(PATIENCE * took, LEAST), MOST)
+end
+
+---The job of the key that waits for its turn, or runs.
+---@param id string full key
+---@return table|nil job
+function refresh.find(client, id)
+    local registry = client.refreshes
+    local job = registry and registry.jobs[id]
+    -- Its queue may have dropped it, or its coroutine is gone.
+    return job and not job.is_over and background.knows(client, job.queue_id) and job or nil
+end
+
+---@param id string full key
+---@param job table|nil
+function refresh.register(client, id, job)
+    registry_of(client).jobs[id] = job
+end
+
+---A reader meets a job that was there before. Where nobody works behind the callers' backs and all
+---of them are served from this machine's memory, nobody else would ever run it.
+function refresh.help(client)
+    if client.due then
+        client.due(client)
+    end
+end
+
+---The settings of a load that outlives its caller's call: without the caller's time-out and tag.
+---@param cache redcache.Cache
+---@param settings table of the call
+---@return table settings
+function refresh.settings(cache, settings)
+    if settings == cache._settings then
+        return settings
+    end
+    local own = setmetatable({}, getmetatable(settings))
+    for name, value in pairs(settings) do
+        own[name] = value
+    end
+    own.timeout, own.cancelTag = nil, nil
+    return own
+end
+
+---Whether a failed refresh is told of as a failure of background work.
+---@param err redcache.Error|nil
+function refresh.is_told(err)
+    return err ~= nil and IS_TOLD[err.code] == true
+end
+
+-- One key -----------------------------------------------------------------------------------------
+
+-- Asks for the refresh lease, and loads; for load.run(). A fifth result: why the loader failed.
 local function attempt(cache, slot, ttl, fn, settings)
-    local flags = bor(settings.flags, constants.SERVE, constants.EARLY, constants.NO_WAIT,
-        constants.STRICT)
     slot.full = cache._prefix .. slot.key
     core_load.aim(settings.numbers, slot.mark)
     local status = calls.await(cache, slot,
-        core_load.start(slot, slot.full, settings.numbers, flags, false))
-    if status == 0 and slot.result.outcome == constants.LOAD then
-        cache._counters.misses = cache._counters.misses + 1
-        local value, err, source, flag = load.lead(cache, slot, ttl, fn, settings)
-        core_slot.give(slot)
-        return value, err, source, flag
-    end
-    core_slot.give(slot)
-    return nil, nil, nil, "elsewhere"
-end
-
--- Loads the key again, if nobody else does. value, err, source, flag; no source: it was not loaded
--- here.
-local function run(cache, key, ttl, fn, settings, mark)
-    if load.obstacle(cache, key, "load") then
+        core_load.start(slot, slot.full, settings.numbers, bor(settings.flags, refresh.FLAGS),
+            false))
+    if status ~= 0 then
+        return nil, calls.fail(slot, status, "load", slot.key)
+    elseif slot.result.outcome ~= LOAD then
+        core_slot.give(slot) -- somebody else loads it, or has done so
         return nil
     end
-    local slot, err = load.take(cache, settings, key, "load")
+    local value, err, source, flag, _, cause = load.lead(cache, slot, ttl, fn, settings)
+    core_slot.give(slot)
+    return value, err, source, flag, cause or err
+end
+
+-- Loads the key again, if nobody else does. value, err, source, flag, cause; source "loader": it
+-- was loaded here.
+local function run(cache, key, ttl, fn, settings, mark)
+    local client = cache._client
+    local err = load.obstacle(cache, key, "load")
+    if err then
+        return nil, err
+    end
+    local slot
+    slot, err = load.take(cache, settings, key, "load")
     if slot == nil then
         return nil, err
     end
     slot.mark = mark
-    return load.run(attempt, cache, slot, ttl, fn, settings)
+    local began = now(client)
+    local value, why, source, flag, cause = load.run(attempt, cache, slot, ttl, fn, settings)
+    if source ~= "loader" and client.handle ~= nil then
+        refresh.put_off(client, cache._prefix .. key, now(client) - began)
+    end
+    return value, why, source, flag, cause
 end
-
--- The job ----------------------------------------------------------------------------------------
 
 local Job = {}
 Job.__index = Job
 
 function Job:run()
     local client = self.cache._client
-    local source, flag, _
-    self.value, _, source, flag = run(self.cache, self.key, self.ttl, self.fn, self.settings,
-        self.mark)
-    self.is_loaded = source == "loader"
+    local ok, value, err, source, _, cause = pcall(run, self.cache, self.key, self.ttl, self.fn,
+        self.settings, self.mark)
+    if source == "loader" then
+        self.values[self.key], self.loaded[self.key] = value, true
+    end
     self.is_over = true
-    client.refreshes[self.id] = nil
-    if flag == "elsewhere" then
-        local until_then = client.refreshed_elsewhere
-        if client.elsewhere_count >= MAX_ELSEWHERE then
-            until_then, client.elsewhere_count = {}, 0
-            client.refreshed_elsewhere = until_then
-        end
-        if until_then[self.id] == nil then
-            client.elsewhere_count = client.elsewhere_count + 1
-        end
-        until_then[self.id] = now(client) + ELSEWHERE
+    refresh.register(client, self.queue_id, nil)
+    if not ok then
+        error(value, 0)
+    end
+    cause = cause or err
+    if refresh.is_told(cause) then
+        error(cause, 0)
     end
 end
 
 -- The job of the key: one that is there, or a new one. nil: there is none to be had now.
-local function job_of(cache, key, ttl, fn, settings, mark)
-    local client, id = cache._client, cache._prefix .. key
-    if client.refreshes == nil then
-        client.refreshes = setmetatable({}, { __mode = "v" })
-        client.refreshed_elsewhere, client.elsewhere_count = {}, 0
-    end
-    local job = client.refreshes[id]
+local function job_of(cache, key, id, ttl, fn, settings, mark)
+    local client = cache._client
+    local job = refresh.find(client, id)
     if job then
+        refresh.help(client)
         return job
-    elseif (client.refreshed_elsewhere[id] or 0) > now(client) then
-        return nil
     end
-    job = setmetatable({ cache = cache, id = id, key = key, ttl = ttl, fn = fn,
-        settings = settings, mark = mark }, Job)
+    job = setmetatable({ cache = cache, queue_id = id, key = key, ttl = ttl, fn = fn, mark = mark,
+        settings = refresh.settings(cache, settings), values = {}, loaded = {} }, Job)
     if not background.push(client, id, job) then
         return nil
     end
-    client.refreshes[id] = job
+    refresh.register(client, id, job)
     return job
 end
 
 -- The reader -------------------------------------------------------------------------------------
 
--- Waits for the job as long as softTimeout says. value, true: it has loaded one
-local function wait_for(cache, job, settings)
-    local deadline = now(cache._client) + settings.softTimeout
-    while not job.is_over do
-        local left = deadline - now(cache._client)
-        if left <= 0 or calls.pause(cache, settings.cancelTag and settings, "load",
-            math.min(left, PAUSE)) then
-            return nil, false
-        end
+---Whether readers load themselves: there is no work in the background; or, in plain Lua, where
+---nobody can leave a loader that runs, softTimeout is long enough for it.
+---@param load_time number|nil seconds that the value took to load; nil: not known
+function refresh.is_readers(cache, settings, is_stale, load_time)
+    if not settings.background then
+        return true
     end
-    return job.value, job.is_loaded
+    local shares = cache._scheduler.shares
+    return is_stale and not (shares and shares()) and (load_time or 0) > 0
+        and load_time <= settings.softTimeout
 end
 
--- Whether a reader in plain Lua, which cannot leave a loader that runs, loads it at once.
-local function is_quick(settings, load_time)
-    return settings.softTimeout > 0 and load_time > 0 and load_time <= settings.softTimeout
+---Whether a reader of a stale value waits for a job first.
+function refresh.has_patience(cache, settings)
+    local scheduler = cache._scheduler
+    return settings.softTimeout > 0 and scheduler.shares ~= nil and scheduler.can_wait()
+        and scheduler.shares()
+end
+
+---Waits for a job as long as softTimeout says.
+---@param deadline number of the client's clock
+function refresh.wait_for(cache, job, settings, deadline)
+    local client = cache._client
+    while not job.is_over and background.knows(client, job.queue_id) do
+        local left = deadline - now(client)
+        if left <= 0 or calls.pause(cache, settings.cancelTag and settings or nil, "load",
+            math.min(left, PAUSE)) then
+            return
+        end
+    end
 end
 
 ---What a reader with a loader does with a value that is to be loaded again.
@@ -140,11 +242,11 @@ end
 ---@return string source
 ---@return string|nil flag
 function refresh.serve(cache, key, ttl, fn, settings, mark, value, source, load_time)
-    local scheduler, is_stale = cache._scheduler, source == "stale"
-    local can_wait = scheduler.can_wait()
-    if settings.background == false or (is_stale and not (scheduler.shares and scheduler.shares())
-        and is_quick(settings, load_time or 0)) then
-        if can_wait then
+    local client, id, is_stale = cache._client, cache._prefix .. key, source == "stale"
+    if refresh.is_put_off(client, id) then
+        return value, nil, source
+    elseif refresh.is_readers(cache, settings, is_stale, load_time) then
+        if cache._scheduler.can_wait() then
             local newer, err, from, flag = run(cache, key, ttl, fn, settings, mark)
             if from == "loader" then
                 return newer, err, from, flag
@@ -152,13 +254,12 @@ function refresh.serve(cache, key, ttl, fn, settings, mark, value, source, load_
         end
         return value, nil, source
     end
-    local job = job_of(cache, key, ttl, fn, settings, mark)
-    if job and is_stale and settings.softTimeout > 0 and can_wait and scheduler.shares
-        and scheduler.shares() then
-        local newer, is_loaded = wait_for(cache, job, settings)
-        if is_loaded then
-            return newer, nil, "loader"
-        end
+    local job = job_of(cache, key, id, ttl, fn, settings, mark)
+    if job and is_stale and refresh.has_patience(cache, settings) then
+        refresh.wait_for(cache, job, settings, now(client) + settings.softTimeout)
+    end
+    if job and job.loaded[key] then
+        return job.values[key], nil, "loader"
     end
     return value, nil, source
 end

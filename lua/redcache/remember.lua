@@ -71,7 +71,7 @@ end
 function remember.settings(cache, opts, place, method)
     local settings, message = options.read(setmetatable({}, cache._inherit), opts, place, method)
     if settings then
-        message = options.grace_fault(opts.grace, settings.plain, method)
+        message = options.plain_fault(opts, settings.plain, method)
         if message then
             return nil, message
         end
@@ -364,28 +364,29 @@ local function ask(cache, key, ttl, fn, settings, left)
 end
 
 -- near.find with fresh, which asks Redis: what is left of the call's time is left to the load. The
--- settings are this call's own. source, value, due, seconds left to wait
+-- settings are this call's own. As near.find, and seconds left to wait
 local function look_fresh(cache, key, settings)
     local client = cache._client
     local deadline = core_clock.deadline(client, settings.timeout)
     local wait_until = core_clock.deadline(client, settings.waitTimeout)
-    local source, value, due = near.find(cache, key, settings, math.min(deadline, wait_until),
-        settings)
+    local source, value, due, load_time = near.find(cache, key, settings,
+        math.min(deadline, wait_until), settings)
     settings.timeout = core_clock.left(client, deadline)
-    return source, value, due, core_clock.left(client, wait_until)
+    return source, value, due, load_time, core_clock.left(client, wait_until)
 end
 
 local function find(cache, key, ttl, fn, settings)
-    local source, near_value, due, left
+    local source, near_value, due, load_time, left
     if settings == cache._settings then
-        source, near_value, due = near.hit(cache, key, cache._max_stale, cache._copy, settings)
+        source, near_value, due, load_time = near.hit(cache, key, cache._max_stale, cache._copy,
+            settings)
     elseif settings.fresh then
-        source, near_value, due, left = look_fresh(cache, key, settings)
+        source, near_value, due, load_time, left = look_fresh(cache, key, settings)
     else
-        source, near_value, due = near.find(cache, key, settings, nil, settings)
+        source, near_value, due, load_time = near.find(cache, key, settings, nil, settings)
     end
     if due ~= nil then
-        return refresh.serve(cache, key, ttl, fn, settings, due, near_value, source)
+        return refresh.serve(cache, key, ttl, fn, settings, due, near_value, source, load_time)
     elseif source ~= nil then
         return near_value, nil, source
     end

@@ -19,6 +19,7 @@ local load = require("redcache.load")
 local load_many = require("redcache.load_many")
 local many = require("redcache.many")
 local near = require("redcache.near")
+local refresh_many = require("redcache.refresh_many")
 local remember = require("redcache.remember")
 
 local band, bor = bit.band, bit.bor
@@ -57,18 +58,21 @@ end
 -- place.
 local function take_hit(work, key, slot, later)
     local settings = work.settings
-    if work.is_blind and band(slot.result.flags, constants.STALE) ~= 0 then
+    if work.is_blind and band(slot.result.flags, constants.STALE) ~= 0
+        and not settings.background then
         work.old[#work.old + 1] = key
         return
     end
-    local ok, value, source, flag = remember.read_hit(work.cache, slot, settings)
+    local ok, value, source, flag, due, load_time =
+        remember.read_hit(work.cache, slot, settings)
     if ok then
         set(work, key, value, source == "stale" and source or flag)
+        work.dues[key], work.load_times[key] = due, load_time
         finish(work, key)
         return
     end
     local replaced = work.replaced[key] or 0
-    if settings.decodeErrors == "error" then
+    if source and settings.decodeErrors == "error" then
         fail(work, key, errors.new("decode", "load", key, value))
         finish(work, key)
     elseif replaced == remember.MAX_REPLACED then
@@ -322,12 +326,13 @@ local function look_near(work, list)
     local cache, settings, rest = work.cache, work.settings, {}
     local looks = cache._view ~= nil and not settings.fresh
     for i = 1, #list do
-        local key, source, value = list[i], nil, nil
+        local key, source, value, due, load_time = list[i], nil, nil, nil, nil
         if looks then
-            source, value = near.find(cache, key, settings)
+            source, value, due, load_time = near.find(cache, key, settings, nil, settings)
         end
         if source ~= nil then
-            set(work, key, value)
+            set(work, key, value, source == "stale" and source or nil)
+            work.dues[key], work.load_times[key] = due, load_time
         else
             local err = load.obstacle(cache, key, "load")
             if err then
@@ -397,7 +402,11 @@ function remember_many.rememberMulti(self, keys, ttl, fn, opts)
     end
     local work = load_many.new(self, settings, ttl, fn, "load", "rememberMulti")
     work.waited, work.replaces, work.replaced = 0, {}, {}
+    work.dues, work.load_times = {}, {}
     ask(work, (many.distinct(self, keys, work.failed, "load")))
+    if next(work.dues) ~= nil then
+        refresh_many.serve(work)
+    end
     return work.values, work.failed, work.negatives, work.flags
 end
 

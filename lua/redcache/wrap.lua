@@ -125,7 +125,7 @@ function wrap.wrap(self, name, fn, opts)
         error(errors.argument("fn", "wrap", "function", fn), 2)
     end
     local own, message = options.read({}, opts, "wrap", "wrap")
-    message = message or options.grace_fault(own.grace, self._settings.plain, "wrap")
+    message = message or options.plain_fault(own, self._settings.plain, "wrap")
     if message then
         error(message, 2)
     end

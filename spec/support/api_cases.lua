@@ -25,6 +25,7 @@ local GROUPS = {
     "batches", "lock_many", "put_many", "warms",
     "loaders",
     "scans", "commits",
+    "refreshes",
 }
 
 local cases = { light = {} }

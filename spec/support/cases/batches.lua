@@ -168,7 +168,7 @@ case("rememberMulti publishes what it has before it waits for others", function(
 end)
 
 case("within their grace window old values stand in for a loader of many that fails", function(bed)
-    local cache = bed.open({ grace = 60 })
+    local cache = bed.open({ grace = 60, background = false })
     local function are_stale()
         return select(3, cache:get("a")) == "stale" and select(3, cache:get("b")) == "stale"
     end

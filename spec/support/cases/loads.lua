@@ -124,7 +124,7 @@ case("the lease of a slow loader is renewed", function(bed)
 end)
 
 case("within its grace window an old value stands in for a loader that fails", function(bed)
-    local cache = bed.open({ grace = 60 })
+    local cache = bed.open({ grace = 60, background = false })
     local function stale() return select(3, cache:get("k")) == "stale" end
     cache:set("k", "old", 0.01)
     bed.wait_until(stale, 2, "the end of the ttl")

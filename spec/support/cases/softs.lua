@@ -10,7 +10,8 @@ local never, nothing, report = group.never, group.nothing, group.report
 local SOFT = { soft = true }
 
 case("a soft delete makes an entry stale: readers get it, one loads", function(bed)
-    local cache, other = bed.open({ grace = 100 }), bed.other({ grace = 100 })
+    local options = { grace = 100, background = false }
+    local cache, other = bed.open(options), bed.other(options)
     cache:set("k", "old", 60)
     assert.same({ value = true }, report(cache:delete("k", SOFT)))
     local left = bed.redis:call("PTTL", "app:k")
@@ -60,7 +61,8 @@ case("a soft delete of what has no grace window deletes it", function(bed)
 end)
 
 case("a refresh and a put that began before a soft delete store nothing", function(bed)
-    local cache, other = bed.open({ grace = 100 }), bed.other({ grace = 100 })
+    local options = { grace = 100, background = false }
+    local cache, other = bed.open(options), bed.other(options)
     cache:set("k", "old", 60)
     cache:delete("k", SOFT)
     assert.same({ value = "too late", source = "loader", flag = "unstored" },
