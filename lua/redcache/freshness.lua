@@ -63,13 +63,14 @@ function freshness.judge(settings, left, life, grace, load_time, tags, random)
     return VERDICTS[age_of(settings, left, life, load_time, random)][tags]
 end
 
----Whether an entry of these settings tells its readers what judge() goes by.
+---Whether an entry of these settings tells its readers what judge() goes by; one with a grace
+---window and a ttl that chance has shortened tells it, for a loader asks how old the value is.
 ---@param settings table
 ---@param grace number seconds
 ---@return boolean
 function freshness.is_told(settings, grace)
     return settings.refreshAfter ~= nil or settings.xfetchBeta > 0
-        or (grace > 0 and settings.background ~= false)
+        or (grace > 0 and (settings.background ~= false or settings.jitter > 0))
 end
 
 ---The ttl that is stored: shortened by up to `jitter` of it.
