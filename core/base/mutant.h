@@ -45,7 +45,11 @@
     X(REPEAT_WHOLE, "what a server has done goes again with what it has not")                      \
     X(ANSWERS_BY_NODE, "a cluster: a batch's answers stand in the order of its nodes")             \
     X(PART_IS_NIL, "a cluster: the part of a batch that fails answers nil, and no error")          \
-    X(PART_IS_DONE, "a cluster: the part of a batch that fails answers OK, and no error")
+    X(PART_IS_DONE, "a cluster: the part of a batch that fails answers OK, and no error")          \
+    X(TAGS_AFTER_LOAD, "tags: the generations of a load are read behind its data")                 \
+    X(TAGS_LOST_IS_HIT, "tags: an entry is served although the generations of a tag are gone")     \
+    X(TAGS_COME_BACK, "tags: generations that were lost come back as they were")                   \
+    X(TAGS_AT_FILL, "tags: only what is not known yet is checked, and never again")
 
 #ifdef RC_MUTANTS
 

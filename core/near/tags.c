@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mutant.h"
+
 enum {
     PLACES = 256,
     PLACE_NAME = 47, /* longer names have no place: they are looked up each time */
@@ -90,7 +92,8 @@ static inline int check(struct rc_near_tags *tags, const struct tag *tag, int64_
     struct place *place = &tags->places[(uint8_t)tag->generations[0] % PLACES];
     if (tag->name_len <= PLACE_NAME &&
         memcmp(place->tag, tag->generations, TAG_HEAD + tag->name_len) == 0 &&
-        rc_near_is_valid_at(tags->near, &place->handle, now_us, max_stale_us))
+        (RC_MUTANT(TAGS_AT_FILL) ||
+         rc_near_is_valid_at(tags->near, &place->handle, now_us, max_stale_us)))
         return RC_TAGS_VALID;
     return look_up(tags, tag, now_us, max_stale_us);
 }

@@ -56,6 +56,21 @@ describe("redcache-sim", function()
         assert.is_truthy(trace:find("a replica's word of k", 1, true))
     end)
 
+    it("finds none where entries have tags, which are invalidated", function()
+        local function holds(seeds, ...)
+            local result = run("redcache-sim", "--tags", "--seeds", math.ceil(seeds), ...)
+            local _, _, violations = verdict(result)
+            assert.equal(0, violations, result.out)
+        end
+        holds(SEEDS / 8)
+        holds(SEEDS / 16, "--cluster")
+        local trace = run("redcache-sim", "--tags", "--seeds", "3", "--trace").out
+        for _, what in ipairs({ "is invalidated:", "is invalidated softly:", ", near: e",
+            ", near, stale: e", "somebody: DEL {k" }) do
+            assert.is_truthy(trace:find(what, 1, true), what)
+        end
+    end)
+
     it("tells the same history for the same seed, and another for another", function()
         local first = run("redcache-sim", "--seeds", "1", "--from", "7", "--trace").out
         assert.is_true(#first > 10000)
@@ -87,6 +102,7 @@ local MUTANTS = {
     "RENEWED_ELSEWHERE", "OWNED_BY_PONG", "NOTE_OF_DOUBTED", "NOTE_OF_ANY_MAP",
     "REPLAY_ELSEWHERE", "PUSH_BY_KEY", "EPOCH_PER_CLIENT", "COUNT_AGAIN", "COUNT_WITHOUT_TTL",
     "BROKEN_IS_UNDONE", "REPEAT_WHOLE", "ANSWERS_BY_NODE", "PART_IS_NIL", "PART_IS_DONE",
+    "TAGS_AFTER_LOAD", "TAGS_LOST_IS_HIT", "TAGS_COME_BACK", "TAGS_AT_FILL",
 }
 
 -- Those that can only be made in a cluster.
@@ -119,7 +135,8 @@ describe("a planted bug", function()
             for offset = 0, MUTANT_SEEDS - 1, MUTANT_STEP do
                 local from = (first - 1 + offset) % MUTANT_SEEDS + 1
                 local result = run("redcache-sim-mutants", "--mutant", mutant, "--from", from,
-                    "--seeds", MUTANT_STEP, IN_CLUSTER[mutant] and "--cluster")
+                    "--seeds", MUTANT_STEP, IN_CLUSTER[mutant] and "--cluster"
+                        or mutant:find("^TAGS_") and "--tags")
                 local _, _, violations = verdict(result)
                 found = violations > 0
                 if found then break end

@@ -101,8 +101,12 @@ static void begin_delete(struct sim_caller *caller)
 static void begin(struct sim_caller *caller)
 {
     struct sim_world *world = sim_caller_world(caller);
-    if (caller->number >= SIM_KEY_CALLERS) {
+    if (caller->kind == SIM_OF_BATCHES) {
         sim_caller_begin_batch(caller);
+        return;
+    }
+    if (caller->kind == SIM_OF_TAGS) {
+        sim_caller_begin_tagged(caller);
         return;
     }
     int64_t what = sim_dice_between(&world->dice, 0, 99);
@@ -130,7 +134,9 @@ static void on_timer(void *context, struct rc_timer *timer)
         return;
     }
     rc_engine_set_time(&caller->client->engine, world->now_us);
-    if (caller->state == SIM_LOADING)
+    if (caller->state == SIM_LOADING && caller->kind == SIM_OF_TAGS)
+        sim_caller_store_tagged(caller);
+    else if (caller->state == SIM_LOADING)
         sim_caller_end_loader(caller);
     else if (caller->state == SIM_HOLDING)
         sim_caller_begin_unlock(caller);
@@ -142,7 +148,7 @@ void sim_caller_finished(struct sim_world *world, struct rc_op *op)
 {
     struct sim_caller *caller = RC_CONTAINER(op, struct sim_caller, op);
     int status = op->result.status;
-    if (op->ask.kind == RC_OP_DELETE)
+    if (op->ask.kind == RC_OP_DELETE && caller->kind == SIM_OF_KEYS)
         sim_oracle_end_delete(world, caller->client->number, caller->key);
     if (world->now_us > caller->must_end_us &&
         sim_world_is_healthy(world, world->now_us - caller->began_us))
@@ -151,9 +157,13 @@ void sim_caller_finished(struct sim_world *world, struct rc_op *op)
                       (double)(world->now_us - caller->must_end_us + SIM_LATE_US) / 1000);
     if (status != 0) {
         sim_caller_failed(caller, status, op->result.data, op->result.len);
-        if (op->ask.kind == RC_OP_COMMAND)
+        if (caller->kind == SIM_OF_BATCHES)
             sim_caller_fail_batch(caller, status);
         sim_caller_rest(caller);
+        return;
+    }
+    if (caller->kind == SIM_OF_TAGS) {
+        sim_caller_end_tagged(caller);
         return;
     }
     switch (op->ask.kind) {
@@ -193,12 +203,17 @@ void sim_callers_init(struct sim_world *world)
         struct sim_caller *caller = &world->callers[i];
         caller->client = &world->clients[i % SIM_CLIENTS];
         caller->number = i;
+        caller->kind = i < SIM_KEY_CALLERS     ? SIM_OF_KEYS
+                       : i < SIM_BATCH_CALLERS ? SIM_OF_BATCHES
+                                               : SIM_OF_TAGS;
         caller->timer.fire = on_timer;
         caller->kept_key = -1;
         caller->lock_number = i % SIM_LOCKS;
         caller->forced_us = INT64_MIN / 2;
         sim_must(rc_op_init(&caller->op));
         init_lock(caller);
+        if (caller->kind == SIM_OF_TAGS)
+            sim_caller_open_tags(caller);
         sim_caller_rest(caller);
     }
 }
@@ -209,6 +224,7 @@ void sim_callers_deinit(struct sim_world *world)
         sim_world_forget(world, &world->callers[i].timer);
         rc_lock_deinit(&world->callers[i].lock);
         rc_op_deinit(&world->callers[i].op);
+        sim_caller_close_tags(&world->callers[i]);
     }
     free(world->callers);
 }
@@ -229,9 +245,10 @@ void sim_callers_drop(struct sim_client *client)
         if (caller->client != client)
             continue;
         sim_world_forget(world, &caller->timer);
-        if (caller->state == SIM_CALLING && caller->op.ask.kind == RC_OP_DELETE)
+        bool is_calling = caller->state == SIM_CALLING;
+        if (is_calling && caller->kind == SIM_OF_KEYS && caller->op.ask.kind == RC_OP_DELETE)
             sim_oracle_end_delete(world, client->number, caller->key);
-        if (caller->state == SIM_CALLING && caller->op.ask.kind == RC_OP_COMMAND)
+        if (is_calling && caller->kind == SIM_OF_BATCHES)
             sim_caller_fail_batch(caller, RC_ERR_UNKNOWN);
         rc_engine_drop(&client->engine, &caller->op);
         rc_engine_drop_lock(&client->engine, &caller->lock);
@@ -241,6 +258,10 @@ void sim_callers_drop(struct sim_client *client)
         memset(&caller->lock, 0, sizeof(caller->lock));
         init_lock(caller);
         caller->kept_key = -1;
+        if (caller->kind == SIM_OF_TAGS) {
+            sim_caller_close_tags(caller);
+            sim_caller_open_tags(caller);
+        }
         caller->state = SIM_IDLE;
     }
 }

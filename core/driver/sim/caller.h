@@ -3,7 +3,8 @@
  *
  * What:    does what lua/redcache does on a read (L0, near cache, engine) and on a load, with
  *          loaders that take their time, and hands everything it is told to the oracle. Some only
- *          count and send batches: what those are told goes to the ledger.
+ *          count and send batches: what those are told goes to the ledger. Some have entries with
+ *          tags: what those are served is judged by tags.h.
  * Threads: the run's.
  * Memory:  callers are the world's; a caller owns its op and its lock.
  * Errors:  what fails without a reason is a violation.
@@ -13,6 +14,7 @@
 #define RC_SIM_CALLER_H
 
 #include "driver/sim/world.h"
+#include "near/tags.h"
 
 enum sim_caller_state {
     SIM_IDLE,    /* thinks */
@@ -20,6 +22,9 @@ enum sim_caller_state {
     SIM_LOADING, /* runs its loader */
     SIM_HOLDING  /* has a lock */
 };
+
+/* What it does: each client has callers of every kind. */
+enum sim_caller_kind { SIM_OF_KEYS, SIM_OF_BATCHES, SIM_OF_TAGS };
 
 /* One command of a batch. */
 enum sim_step_kind { SIM_STEP_COUNT, SIM_STEP_WRITE, SIM_STEP_READ };
@@ -32,9 +37,35 @@ struct sim_step {
 
 enum { SIM_STEPS_MAX = 6 };
 
+/* A call on an entry with tags. */
+enum { SIM_TAGS_ROOM = 160 }; /* of its payload: a block of all tags, and a text */
+struct sim_tagged {
+    struct rc_near_tags *checker; /* its process's */
+    int entry;
+    int64_t began_us;
+
+    /* A read. */
+    bool is_near;   /* else it asks for everything */
+    bool has_entry; /* and asks for its tags */
+    bool is_stale;
+    int asked; /* how many of its tags */
+    char payload[SIM_TAGS_ROOM];
+    size_t payload_len;
+
+    /* A load. */
+    unsigned tags; /* bits */
+    char generations[SIM_KEYS][RC_TAG_GENERATIONS];
+    int64_t versions[SIM_KEYS]; /* of the data that it has read */
+
+    /* An invalidation. */
+    int tag;
+    int64_t version; /* of the data behind it */
+};
+
 struct sim_caller {
     struct sim_client *client;
     int number;
+    enum sim_caller_kind kind;
     enum sim_caller_state state;
     struct rc_timer timer;
     struct rc_op op;
@@ -57,6 +88,8 @@ struct sim_caller {
     /* A batch. */
     int step_count;
     struct sim_step steps[SIM_STEPS_MAX];
+
+    struct sim_tagged tagged;
 
     /* L0: the value it was last given by the near cache, and its handle. */
     int kept_key; /* -1: none */

@@ -22,10 +22,12 @@ enum { BATCH_THINKS = 3 };
 void sim_caller_rest(struct sim_caller *caller)
 {
     struct sim_world *world = sim_caller_world(caller);
-    bool is_of_batches = caller->number >= SIM_KEY_CALLERS;
+    bool is_of_batches = caller->kind == SIM_OF_BATCHES;
+    bool is_idle = (is_of_batches && !world->weather.has_batches) ||
+                   (caller->kind == SIM_OF_TAGS && !world->has_tags);
     int64_t think_max_us = world->weather.think_max_us * (is_of_batches ? BATCH_THINKS : 1);
     caller->state = SIM_IDLE;
-    if (world->now_us < world->end_us && (!is_of_batches || world->weather.has_batches))
+    if (world->now_us < world->end_us && !is_idle)
         sim_world_in(world, &caller->timer, sim_dice_spread(&world->dice, 100, think_max_us));
 }
 

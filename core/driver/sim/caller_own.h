@@ -1,9 +1,9 @@
 /*
  * caller_own - what the files of a caller share.
  *
- * What:    caller_call.c (how any call begins and ends), caller_load.c, caller_lock.c and
- *          caller_batch.c above it, and caller.c (its life, reads and writes) above these.
- *          caller_audit.c judges from below them all, for the oracle.
+ * What:    caller_call.c (how any call begins and ends), caller_load.c, caller_lock.c,
+ *          caller_batch.c and caller_tag.c above it, and caller.c (its life, reads and writes)
+ *          above these. caller_audit.c judges from below them all, for the oracle.
  * Threads: the run's.
  * Memory:  none: callers are the world's.
  * Errors:  none.
@@ -57,5 +57,11 @@ void sim_caller_begin_batch(struct sim_caller *caller);
 void sim_caller_end_batch(struct sim_caller *caller);
 /* No command of it was answered. */
 void sim_caller_fail_batch(struct sim_caller *caller, int status);
+
+void sim_caller_begin_tagged(struct sim_caller *caller);
+void sim_caller_end_tagged(struct sim_caller *caller);
+void sim_caller_store_tagged(struct sim_caller *caller); /* its loader has ended */
+void sim_caller_open_tags(struct sim_caller *caller);    /* in a new process */
+void sim_caller_close_tags(struct sim_caller *caller);
 
 #endif

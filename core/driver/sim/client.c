@@ -46,6 +46,7 @@ void sim_client_turn(struct sim_client *client)
             sim_violation(world, "client %d turns in a circle", client->number);
             return;
         }
+    client->wants_turn = false; /* what its callers have asked for meanwhile is under way */
     int64_t deadline_us = rc_engine_deadline(&client->engine);
     if (deadline_us != INT64_MAX)
         sim_world_at(world, &client->turn, deadline_us);

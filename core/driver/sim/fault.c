@@ -1,5 +1,7 @@
 #include "driver/sim/fault.h"
 
+#include <stdio.h>
+
 #include "driver/sim/client.h"
 #include "driver/sim/gate.h"
 #include "driver/sim/reshard.h"
@@ -19,9 +21,10 @@ enum {
 static void write_plain(struct sim_node *node, int key)
 {
     struct sim_world *world = node->world;
-    char text[SIM_VALUE_ROOM];
+    char text[SIM_VALUE_ROOM], name[4];
     size_t id, len = sim_oracle_make(world, key, &id, text);
-    sim_server_set(node, key, text, len,
+    snprintf(name, sizeof(name), "k%d", key % 10);
+    sim_server_set(node, name, text, len,
                    sim_dice_falls(&world->dice, 500) ? sim_dice_between(&world->dice, 20, 400) : 0);
 }
 

@@ -75,6 +75,7 @@ void sim_history_init(struct sim_world *world, const struct sim_history_options 
     world->dice.state = seed * UINT64_C(0x2545f4914f6cdd1d) + 1;
     world->is_traced = options->is_traced;
     world->asks_replicas = options->is_cluster && options->asks_replicas;
+    world->has_tags = options->has_tags;
     world->now_us = 1000000;
     world->unix_us = INT64_C(1700000000000000);
     world->stepped_us = INT64_MIN;
@@ -90,6 +91,7 @@ void sim_history_init(struct sim_world *world, const struct sim_history_options 
         sim_reshard_init(world);
     sim_oracle_init(world);
     sim_ledger_init(world);
+    sim_tags_init(world);
     sim_servers_init(world);
     if (options->is_cluster)
         sim_reshard_begin(world);
@@ -106,5 +108,6 @@ void sim_history_deinit(struct sim_world *world)
     sim_servers_deinit(world);
     sim_oracle_deinit(world);
     sim_ledger_deinit(world);
+    sim_tags_deinit(world);
     rc_heap_deinit(&world->agenda);
 }

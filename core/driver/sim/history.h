@@ -18,6 +18,7 @@ struct sim_history_options {
     bool is_cluster;
     bool is_traced;
     bool asks_replicas; /* some reads are for replicas */
+    bool has_tags;      /* some entries have tags */
 };
 
 void sim_history_init(struct sim_world *world, const struct sim_history_options *options);

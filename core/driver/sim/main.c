@@ -12,11 +12,12 @@
 #include "driver/sim/history.h"
 
 static const char USAGE[] = "usage: redcache-sim [--seeds N] [--from S] [--cluster [--replicas]]\n"
-                            "                    [--trace]\n"
+                            "                    [--tags] [--trace]\n"
                             "  --seeds N  runs N histories, one per seed; default 1000\n"
                             "  --from S   the first seed; default 1\n"
                             "  --cluster  of a cluster; else of one master\n"
                             "  --replicas some reads are for the cluster's replicas\n"
+                            "  --tags     some entries have tags, which are invalidated\n"
                             "  --trace    prints what happens in them\n"
 #ifdef RC_MUTANTS
                             "  --mutant X plants this bug:\n"
@@ -58,6 +59,7 @@ struct arguments {
     bool is_cluster;
     bool is_traced;
     bool asks_replicas;
+    bool has_tags;
 };
 
 static bool read_number(const char *text, uint64_t *number)
@@ -78,6 +80,8 @@ static bool read_arguments(struct arguments *arguments, int count, char **words)
             arguments->is_cluster = true;
         else if (strcmp(words[i], "--replicas") == 0)
             arguments->asks_replicas = true;
+        else if (strcmp(words[i], "--tags") == 0)
+            arguments->has_tags = true;
         else if (strcmp(words[i], "--seeds") == 0 && read_number(next, &arguments->seeds))
             i++;
         else if (strcmp(words[i], "--from") == 0 && read_number(next, &arguments->from))
@@ -114,12 +118,12 @@ int main(int count, char **words)
     for (uint64_t i = 0; i < arguments.seeds; i++) {
         uint64_t seed = arguments.from + i;
         struct sim_history_options options = {seed, arguments.is_cluster, arguments.is_traced,
-                                              arguments.asks_replicas};
+                                              arguments.asks_replicas, arguments.has_tags};
         if (run(&options, &events) != 0) {
             violations++;
-            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 "%s%s --trace\n", seed,
+            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 "%s%s%s --trace\n", seed,
                    options.is_cluster ? " --cluster" : "",
-                   options.asks_replicas ? " --replicas" : "");
+                   options.asks_replicas ? " --replicas" : "", options.has_tags ? " --tags" : "");
         }
         if (time(NULL) - reported >= PROGRESS_SECONDS) {
             reported = time(NULL);

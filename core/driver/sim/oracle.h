@@ -18,7 +18,8 @@
  *                  nothing moves
  *              G9  a lock knows that it is lost before another can own it
  *
- *          What counters and batches are told is judged by ledger.h: G10, G11.
+ *          What counters and batches are told is judged by ledger.h: G10, G11; entries with
+ *          tags by tags.h: G12.
  * Threads: the run's.
  * Memory:  owns the list of values; the rest is of fixed size, in the world.
  * Errors:  sim_violation.

@@ -169,13 +169,11 @@ static void do_command(struct sim_node *node, const struct rc_buf *command)
     sim_wire_collect(node);
 }
 
-void sim_server_set(struct sim_node *node, int key, const char *value, size_t len, int64_t ttl_ms)
+void sim_server_set(struct sim_node *node, const char *name, const char *value, size_t len,
+                    int64_t ttl_ms)
 {
-    const struct sim_world *world = node->world;
-    char name[4];
     struct rc_buf command;
-    snprintf(name, sizeof(name), "k%d", key % 10);
-    sim_trace(world, "somebody: SET k%d to %.8s, ttl %d ms", key, value, (int)ttl_ms);
+    sim_trace(node->world, "somebody: SET %s to %.8s, ttl %d ms", name, value, (int)ttl_ms);
     rc_buf_init(&command);
     sim_must(rc_command_head(&command, ttl_ms > 0 ? 5 : 3));
     sim_must(rc_command_text(&command, "SET"));

@@ -21,7 +21,8 @@ void sim_servers_deinit(struct sim_world *world);
 __attribute__((format(printf, 2, 3))) void sim_server_command(struct sim_node *node,
                                                               const char *format, ...);
 /* SET, with a time to live in ms; 0: none. */
-void sim_server_set(struct sim_node *node, int key, const char *value, size_t len, int64_t ttl_ms);
+void sim_server_set(struct sim_node *node, const char *name, const char *value, size_t len,
+                    int64_t ttl_ms);
 void sim_server_stop(struct sim_node *node, int64_t for_us);
 /* The master of the shard dies, loudly or silently; a while later the replica takes its place. */
 void sim_server_fail_over(struct sim_shard *shard);

@@ -25,6 +25,7 @@
 #include "driver/sim/dice.h"
 #include "driver/sim/ledger.h"
 #include "driver/sim/oracle.h"
+#include "driver/sim/tags.h"
 #include "engine/engine.h"
 #include "near/near.h"
 #include "store/request.h"
@@ -34,7 +35,8 @@ enum {
     SIM_MACHINES = 2,
     SIM_CLIENTS = SIM_ORACLE_CLIENTS, /* two of them on the first machine, with one near cache */
     SIM_KEY_CALLERS = 9,              /* three per client, */
-    SIM_CALLERS = 12,                 /* and one that counts and sends batches */
+    SIM_BATCH_CALLERS = 12,           /* one that counts and sends batches, */
+    SIM_CALLERS = 15,                 /* and one whose entries have tags */
     SIM_SHARDS = 4,                   /* masters of a cluster, at most */
     SIM_NODES = 2 * SIM_SHARDS,       /* each with a replica, which stands beside it */
     SIM_PLACES = SIM_KEYS + SIM_LOCKS /* the keys', then the locks' */
@@ -200,6 +202,7 @@ struct sim_world {
     struct sim_weather weather;
     bool is_cluster;
     bool asks_replicas; /* some reads are for replicas */
+    bool has_tags;      /* some entries have tags */
     int shard_count;    /* without a cluster: one */
     struct sim_shard shards[SIM_SHARDS];
     struct sim_node nodes[SIM_NODES];     /* a shard's are neighbours */
@@ -227,6 +230,7 @@ struct sim_world {
     uint64_t version;           /* of the data behind the cache: grows with every write */
     struct sim_oracle oracle;
     struct sim_ledger ledger;
+    struct sim_tags tags;
     bool is_traced;
 };
 
