@@ -4,10 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mutant.h"
-
 enum {
-    PLACES = 256,
+    SETS = 512,      /* of two places: a thousand tags seldom drive each other out */
     PLACE_NAME = 47, /* longer names have no place: they are looked up each time */
     HEAD = 4,        /* of a block: size, parts, tags */
     PART_TIMES = 1,
@@ -15,7 +13,8 @@ enum {
     TAG_HEAD = RC_TAG_GENERATIONS + 1
 };
 
-/* Two cache lines: what the handle was filled for stands behind it. */
+/* Two cache lines: what the handle was filled for stands behind it. What was found last stands in
+   the first of its set. */
 struct place {
     rc_near_handle handle;
     char tag[TAG_HEAD + PLACE_NAME]; /* as a block would have it now */
@@ -24,7 +23,7 @@ struct place {
 struct rc_near_tags {
     struct rc_near *near;
     struct rc_buf prefix;
-    struct place places[PLACES];
+    struct place places[SETS][2];
 };
 
 /* One of a block, in place. */
@@ -54,6 +53,12 @@ void rc_near_tags_free(struct rc_near_tags *tags)
     free(tags);
 }
 
+static inline struct place *set_of(struct rc_near_tags *tags, const char *generations)
+{
+    uint32_t at = (uint32_t)(uint8_t)generations[0] | (uint32_t)(uint8_t)generations[1] << 8;
+    return tags->places[at % SETS];
+}
+
 static inline int compare(const char *stored, const char *found)
 {
     if (memcmp(stored, found, RC_TAG_GENERATION) != 0)
@@ -76,7 +81,8 @@ static __attribute__((noinline)) int look_up(struct rc_near_tags *tags, const st
         return RC_TAGS_UNKNOWN;
     int verdict = compare(tag->generations, found);
     if (verdict != RC_TAGS_VOID && tag->name_len <= PLACE_NAME) {
-        struct place *place = &tags->places[(uint8_t)found[0] % PLACES];
+        struct place *place = set_of(tags, found);
+        place[1] = place[0];
         place->handle = value.handle;
         memcpy(place->tag, tag->generations, TAG_HEAD + tag->name_len);
         memcpy(place->tag, found, sizeof found);
@@ -86,14 +92,19 @@ static __attribute__((noinline)) int look_up(struct rc_near_tags *tags, const st
 
 /* One comparison says that it is this tag, and that it has not changed since; and the handle that
    nothing else is known by now. */
+static inline bool is_valid_there(struct rc_near_tags *tags, struct place *place,
+                                  const struct tag *tag, int64_t now_us, int64_t max_stale_us)
+{
+    return memcmp(place->tag, tag->generations, TAG_HEAD + tag->name_len) == 0 &&
+           rc_near_is_valid_at(tags->near, &place->handle, now_us, max_stale_us);
+}
+
 static inline int check(struct rc_near_tags *tags, const struct tag *tag, int64_t now_us,
                         int64_t max_stale_us)
 {
-    struct place *place = &tags->places[(uint8_t)tag->generations[0] % PLACES];
-    if (tag->name_len <= PLACE_NAME &&
-        memcmp(place->tag, tag->generations, TAG_HEAD + tag->name_len) == 0 &&
-        (RC_MUTANT(TAGS_AT_FILL) ||
-         rc_near_is_valid_at(tags->near, &place->handle, now_us, max_stale_us)))
+    struct place *set = set_of(tags, tag->generations);
+    if (tag->name_len <= PLACE_NAME && (is_valid_there(tags, &set[0], tag, now_us, max_stale_us) ||
+                                        is_valid_there(tags, &set[1], tag, now_us, max_stale_us)))
         return RC_TAGS_VALID;
     return look_up(tags, tag, now_us, max_stale_us);
 }

@@ -17,7 +17,7 @@
  *          found in a table of handles; its places are chosen by the hard generation, whose bytes
  *          are random already: no name is hashed.
  * Threads: one at a time.
- * Memory:  32 KiB each; the near cache outlives them. Blocks are read in place.
+ * Memory:  128 KiB each; the near cache outlives them. Blocks are read in place.
  * Errors:  none: a block may hold any bytes.
  * Not:     asks Redis nothing: a tag that is not near is RC_TAGS_UNKNOWN.
  */

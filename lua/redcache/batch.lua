@@ -15,6 +15,7 @@ local many = require("redcache.many")
 local near = require("redcache.near")
 local options = require("redcache.options")
 local soft = require("redcache.soft")
+local tags = require("redcache.tags")
 
 local take, send, give = calls.take, calls.send, core_slot.give
 local HIT, KIND_NEGATIVE = constants.HIT, constants.KIND_NEGATIVE
@@ -85,8 +86,36 @@ local function read_value(cache, slot, key, found)
         found.negatives[key] = true
         return
     end
+    if flags ~= 0 and tags.has(flags, bytes) then
+        found.tagged = found.tagged or {}
+        found.tagged[key] = { codec = codec, flags = flags, bytes = bytes }
+        return
+    end
     local ok, value = entry.decode(cache._settings, kind, codec, flags, bytes)
     use_value(cache, key, ok, value, found)
+end
+
+-- Asks what the tags say of those that have some: all in one round trip.
+local function read_tagged(cache, own, found)
+    local blocks = {}
+    for key, one in pairs(found.tagged) do
+        blocks[key] = one.bytes
+    end
+    local verdicts, err = tags.judge_many(cache, blocks, own)
+    for key, one in pairs(found.tagged) do
+        local standing = tags.outcome(verdicts[key], one.bytes)
+        if standing == nil then
+            found.failed[key] = err
+        elseif one.is_presence then
+            found.values[key] = standing ~= "void" or nil
+        elseif standing == "void" then
+            cache._counters.misses = cache._counters.misses + 1
+        else
+            local ok, value = entry.decode(cache._settings, constants.KIND_VALUE, one.codec,
+                one.flags, one.bytes)
+            use_value(cache, key, ok, value, found)
+        end
+    end
 end
 
 -- A miss, unless what stands there has to be looked at again.
@@ -255,6 +284,9 @@ function batch.getMulti(self, keys, opts)
     if found.doubtful then
         read_doubtful(self, own, found)
     end
+    if found.tagged then
+        read_tagged(self, own, found)
+    end
     return found.values, found.failed, found.negatives
 end
 
@@ -264,6 +296,14 @@ local function read_presence(cache, slot, status, key, found)
     if status ~= 0 then
         found.failed[key] = core_slot.failure(slot, status, "look for", key)
     elseif result.outcome == HIT then
+        if result.entry_flags ~= 0 then
+            local _, codec, flags, bytes = core_entry.read(slot)
+            if tags.has(flags, bytes) and entry.is_known(settings, result.kind, codec, flags) then
+                found.tagged = found.tagged or {}
+                found.tagged[key] = { bytes = bytes, is_presence = true }
+                return
+            end
+        end
         found.values[key] = result.kind ~= KIND_NEGATIVE
             and entry.is_known(settings, result.kind, result.codec, result.entry_flags) or nil
     else
@@ -285,6 +325,9 @@ function batch.count(self, keys, own)
     local list, count = many.distinct(self, keys, found.failed, "look for")
     if count > 0 and next(found.failed) == nil then
         read_mget(self, list, count, own, found, "look for")
+    end
+    if found.tagged then
+        read_tagged(self, own, found)
     end
     local _, err = next(found.failed)
     if err then
@@ -332,7 +375,7 @@ local function encode_all(cache, map, ttl, failed)
     return items, count
 end
 
-local function write_sets(cache, slot, items, first, last, grace)
+local function write_sets(cache, slot, items, first, last, grace, tagged)
     local settings, prefix = cache._settings, cache._prefix
     local codec, plain = settings.codec.id, settings.plain
     local status = core_command.begin(slot, 0)
@@ -341,7 +384,7 @@ local function write_sets(cache, slot, items, first, last, grace)
             break
         end
         local item = items[i]
-        local bytes, flags, life = entry.form(settings, item.bytes, item.ttl, grace, 0)
+        local bytes, flags, life = entry.form(settings, item.bytes, item.ttl, grace, 0, tagged)
         status = core_command.set(slot, prefix .. item.key, codec, bytes, life, grace, plain, nil,
             flags)
     end
@@ -371,7 +414,7 @@ end
 ---@param ttl? number|redcache.Forever|table<string, number|redcache.Forever>|fun(key: string,
 ---value: any): number|redcache.Forever|nil seconds for all, by key, or what tells them for a key;
 ---nil: the cache's ttl
----@param opts? table timeout, cancelTag, grace
+---@param opts? table timeout, cancelTag, grace, tags
 ---@return boolean|nil ok true: all stored; false: some; nil: none
 ---@return table<string, redcache.Error> failed by key: badTtl, encode, tooLarge, redis,
 ---unavailable, outcomeUnknown, timeout, cancelled, overload, closed; empty when all went well
@@ -385,17 +428,27 @@ function batch.setMulti(self, map, ttl, opts)
         end
     end
     local own, fault = options.read({}, opts, "write", "setMulti")
-    fault = fault or options.grace_fault(own.grace, self._settings.plain, "setMulti")
+    fault = fault or options.plain_fault(own, self._settings.plain, "setMulti")
         or many.ttl_fault(map, ttl, "setMulti")
     if fault then
         error(fault, 2)
     end
     local failed, stored = {}, 0
     local items, count = encode_all(self, map, ttl, failed)
-    local grace = own.grace or self._settings.grace
+    local grace, tagged = own.grace or self._settings.grace, nil
+    if own.tags and #own.tags > 0 and count > 0 then
+        local err
+        tagged, err = tags.begin(self, own.tags, own)
+        if tagged == nil then
+            for i = 1, count do
+                failed[items[i].key] = err
+            end
+            return nil, failed
+        end
+    end
     local sent = many.in_writes(self, own, count, "write", failed, {
         write = function(slot, first, last)
-            return write_sets(self, slot, items, first, last, grace)
+            return write_sets(self, slot, items, first, last, grace, tagged)
         end,
         read = function(slot, first, last)
             stored = stored + read_sets(slot, items, first, last, failed)

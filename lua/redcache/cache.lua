@@ -20,6 +20,7 @@ local commit = require("redcache.commit")
 local counter = require("redcache.count")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local invalidate = require("redcache.invalidate")
 local is_nginx = require("redcache.nginx")
 local lives = require("redcache.life")
 local loader = require("redcache.loader")
@@ -41,6 +42,7 @@ local session = require("redcache.session")
 local soft = require("redcache.soft")
 local scan = require("redcache.scan")
 local sweep = require("redcache.sweep")
+local tags = require("redcache.tags")
 local swap = require("redcache.swap")
 local unsent = require("redcache.unsent")
 local usage = require("redcache.usage")
@@ -66,6 +68,7 @@ Cache.rememberMulti = remember_many.rememberMulti
 Cache.loader = loader.loader
 Cache.put = put.put
 Cache.putMulti = put_many.putMulti
+Cache.invalidateTags = invalidate.invalidateTags
 Cache.getMulti = batch.getMulti
 Cache.setMulti = batch.setMulti
 Cache.deleteMulti = batch.deleteMulti
@@ -234,11 +237,21 @@ local function get_other(self, slot, status, key, own)
         counters.negative = counters.negative + 1
         return nil, nil, "redis"
     end
+    local standing = "valid"
+    if flags ~= 0 then
+        local err
+        standing, err = tags.judge(self, flags, bytes, own)
+        if standing == nil or standing == "void" then
+            give(slot)
+            counters.misses = counters.misses + (err and 0 or 1)
+            return nil, err
+        end
+    end
     local ok, value = entry.decode(self._settings, kind, codec, flags, bytes)
     if ok then
         give(slot)
         counters.hits = counters.hits + 1
-        if grace > 0 and type(life) == "number" and life <= grace then
+        if standing == "stale" or grace > 0 and type(life) == "number" and life <= grace then
             counters.stale = counters.stale + 1
             return value, nil, "stale"
         end
@@ -363,14 +376,24 @@ local function read(self, key, flags, opts, method, action)
     if status ~= 0 then
         return nil, fail(slot, status, action, key)
     end
-    return slot
+    return slot, own
 end
 
 -- Cache:exists of one key.
-local function exists(self, slot, key)
+local function exists(self, slot, key, own)
     local result = slot.result
     local hit, kind, codec, flags = result.outcome == HIT, result.kind, result.codec,
         result.entry_flags
+    if hit and flags ~= 0 then
+        local standing, err = tags.judge_slot(self, slot, own)
+        if standing == nil or standing == "void" then
+            give(slot)
+            if err then
+                return nil, err
+            end
+            return false
+        end
+    end
     local bytes = not hit and entry.doubtful(self._settings, slot)
     if bytes and entry.is_plain(self, slot, self._prefix .. key, bytes) then
         hit, kind = true, KIND_PLAIN
@@ -409,7 +432,7 @@ function Cache:exists(key, opts)
     elseif slot == nil then
         return nil, reason
     end
-    return exists(self, slot, key)
+    return exists(self, slot, key, reason)
 end
 
 ---How long a value still lives.
@@ -430,9 +453,15 @@ function Cache:ttl(key, opts)
     end
     local hit = slot.result.outcome == HIT and slot.result.kind ~= KIND_NEGATIVE
     local life, grace = core_entry.life(slot)
+    local standing, err = "valid", nil
+    if hit and slot.result.entry_flags ~= 0 then
+        standing, err = tags.judge_slot(self, slot, reason)
+    end
     give(slot)
-    if not hit or life == nil then
-        return nil
+    if not hit or life == nil or standing == nil or standing == "void" then
+        return nil, err
+    elseif standing == "stale" then
+        return 0
     elseif life == FOREVER then
         return FOREVER
     end
@@ -443,7 +472,7 @@ end
 ---@param key string
 ---@param value any what the codec can hold; not nil
 ---@param ttl? number|redcache.Forever seconds above 0; nil: the cache's ttl
----@param opts? table timeout, cancelTag, grace
+---@param opts? table timeout, cancelTag, grace, tags (names: what they are invalidated by)
 ---@return true|nil stored
 ---@return redcache.Error|nil err badTtl, encode, tooLarge, timeout, cancelled, unavailable,
 ---outcomeUnknown (it may have been stored), overload, closed, redis
@@ -461,7 +490,7 @@ function Cache:set(key, value, ttl, opts)
         return nil, errors.bad_ttl("write", key, ttl, "set")
     end
     if opts ~= nil and settings.plain and type(opts) == "table" then
-        local fault = options.grace_fault(tonumber(opts.grace), true, "set")
+        local fault = options.plain_fault(opts, true, "set")
         if fault then
             error(fault, 2)
         end
@@ -478,8 +507,16 @@ function Cache:set(key, value, ttl, opts)
         return nil, errors.new("encode", "write", key, bytes)
     end
     local grace = own and own.grace or settings.grace
-    local flags
-    bytes, flags, ttl = entry.form(settings, bytes, ttl, grace, 0)
+    local flags, tagged
+    if own and own.tags and #own.tags > 0 then
+        local err
+        tagged, err = tags.begin(self, own.tags, own)
+        if tagged == nil then
+            give(slot)
+            return nil, err
+        end
+    end
+    bytes, flags, ttl = entry.form(settings, bytes, ttl, grace, 0, tagged)
     local status = core_entry.set(slot, self._prefix .. key, settings.codec.id, bytes, ttl, grace,
         settings.plain, flags)
     status = await(self, slot, status)

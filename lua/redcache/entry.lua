@@ -99,22 +99,27 @@ end
 ---@param ttl number|redcache.Forever|integer seconds; 0: it is not stored
 ---@param grace number seconds
 ---@param load_time number seconds that it took to load; 0: it was not
+---@param tagged? table of tags.begin: its tags
 ---@return string bytes
 ---@return integer flags of the entry
 ---@return number|redcache.Forever|integer ttl shortened by jitter
-function entry.form(settings, bytes, ttl, grace, load_time)
-    if ttl == 0 then
+function entry.form(settings, bytes, ttl, grace, load_time, tagged)
+    if ttl == 0 and not tagged then
         return bytes, 0, ttl
-    elseif settings.jitter > 0 and ttl ~= FOREVER then
+    elseif settings.jitter > 0 and ttl ~= FOREVER and ttl ~= 0 then
         ttl = freshness.jitter(settings, ttl, core_random.dice())
     end
-    if settings.plain or not freshness.is_told(settings, grace) then
+    if settings.plain or not (tagged or freshness.is_told(settings, grace)) then
         return bytes, 0, ttl
     end
     local endless = ttl == FOREVER
-    return core_extra.write(endless and 0 or milliseconds(ttl),
-        (endless or grace <= 0) and 0 or milliseconds(grace), math.ceil(load_time * 1000)) .. bytes,
-        EXTRA, ttl
+    local tag_bytes, tag_count = nil, nil
+    if tagged then
+        tag_bytes, tag_count = tagged.bytes, tagged.count
+    end
+    return core_extra.write((endless or ttl == 0) and 0 or milliseconds(ttl),
+        (endless or grace <= 0) and 0 or milliseconds(grace), math.ceil(load_time * 1000),
+        tag_bytes, tag_count) .. bytes, EXTRA, ttl
 end
 
 ---What a miss has found, if it may be a plain value: a lease or marker always expires, so what has

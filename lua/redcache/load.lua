@@ -23,6 +23,7 @@ local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local marks = require("redcache.marks")
 local options = require("redcache.options")
+local tags = require("redcache.tags")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band = bit.band
@@ -66,7 +67,7 @@ function load.take(cache, settings, key, action)
     if slot == nil then
         return nil, err
     end
-    slot.key, slot.full = key, false
+    slot.key, slot.full, slot.tagged, slot.tag_fault = key, false, nil, nil
     return slot
 end
 
@@ -121,11 +122,72 @@ end
 ---@field version? string eight bytes that name the stale value
 ---@field notModified table return it to keep the stale value and renew its life
 
-local function context(old)
-    if old == nil then
-        return { notModified = NOT_MODIFIED }
+local Context = {}
+Context.__index = Context
+
+---Adds tags to what is loaded, as the option tags does. Their generations are read here and now: a
+---loader names a tag before it reads what the tag stands for, so that an invalidation meanwhile
+---voids what it has read.
+---@param ... string names
+---@return boolean told false: they could not be read, so that what is loaded will not be stored
+---@return redcache.Error|nil err why
+function Context:tag(...)
+    local mark = self._mark
+    if mark == nil then
+        return true -- nothing is stored
+    elseif mark.tag_settings.plain then
+        error("ctx:tag was called for a cache with plain = true: there is no header that could"
+            .. " keep tags", 2)
     end
-    return { notModified = NOT_MODIFIED, value = old.value, age = old.age, version = old.version }
+    local names, message = tags.new_names(mark.tagged, { ... })
+    if names == nil then
+        error(message, 2)
+    elseif mark.tag_fault or #names == 0 then
+        return mark.tag_fault == nil, mark.tag_fault
+    end
+    local tagged, err = tags.add(mark.tag_cache, mark.tagged, names, mark.tag_settings)
+    mark.tagged, mark.tag_fault = tagged or mark.tagged, err
+    return err == nil, err
+end
+
+---A loader's context. `mark` gets what it says of tags (tagged, tag_fault).
+---@param mark table|nil nil: what is loaded is not stored
+---@param ctx table what else it holds
+---@return redcache.Context
+function load.context(cache, mark, settings, ctx)
+    if mark then
+        mark.tag_cache, mark.tag_settings, ctx._mark = cache, settings, mark
+    end
+    return setmetatable(ctx, Context)
+end
+
+---What is wrong with a context behind its loader, as the cause of an error, or nil.
+---@param ctx redcache.Context
+---@return string|nil cause
+function load.context_fault(ctx)
+    ctx._mark = nil -- what a loader keeps of it tags nothing any more
+    if rawget(ctx, "tags") ~= nil then
+        return "ctx.tags is never read, for the generations of tags have to be read before what"
+            .. " they stand for: call ctx:tag(name, ...) first"
+    end
+end
+
+---Reads the generations of a call's tags, before its loader runs. Where they cannot be read, the
+---loader runs all the same, and what it makes is not stored.
+---@param mark table gets tagged or tag_fault
+function load.begin_tags(cache, mark, settings)
+    local names = settings.tags
+    if names and #names > 0 then
+        mark.tagged, mark.tag_fault = tags.begin(cache, names, settings)
+    end
+end
+
+local function context(cache, mark, settings, old)
+    local ctx = { notModified = NOT_MODIFIED }
+    if old then
+        ctx.value, ctx.age, ctx.version = old.value, old.age, old.version
+    end
+    return load.context(cache, mark, settings, ctx)
 end
 
 -- The coroutine that ran the loader is gone, or seems so: its lease is given back.
@@ -160,13 +222,17 @@ end
 -- Runs the user's function; `mark`, the slot of a load or an empty table, stands at mark.full
 -- meanwhile. Gives a verdict and what belongs to it:
 --   "value", value, ttl | "nothing", nil, ttl | "same", nil, ttl | "error", err
-local function run_loader(cache, mark, key, fn, old)
-    local client, scheduler, ctx = cache._client, cache._scheduler, context(old)
+local function run_loader(cache, mark, key, fn, old, settings)
+    local client, scheduler = cache._client, cache._scheduler
+    local ctx = context(cache, settings and mark, settings, old)
     local loading, full = client.loading, mark.full or cache._prefix .. key
     mark.full = full
     marks.add(loading, full, mark, scheduler.current())
     if mark.op then
         scheduler.guard(client, mark, drop_load)
+    end
+    if settings then
+        load.begin_tags(cache, mark, settings)
     end
     local ok, value, second, third = marks.run(mark, fn, trace, key, ctx)
     if mark.op then
@@ -174,6 +240,10 @@ local function run_loader(cache, mark, key, fn, old)
     end
     marks.remove(loading, full, mark)
     cache._counters.loads = cache._counters.loads + 1
+    local fault = load.context_fault(ctx)
+    if ok and fault then
+        ok, value = false, fault
+    end
     if not ok then
         -- An error inside the handler (no memory, no stack) comes as a plain text.
         if type(value) ~= "table" then
@@ -225,7 +295,9 @@ end
 ---@return any value
 function load.make(cache, slot, ttl, fn, settings, old)
     local key, started = slot.key, now(cache._client)
-    local verdict, value, chosen = run_loader(cache, slot, key, fn, old)
+    -- Without Redis nothing is stored: its tags are not asked for.
+    local tells = band(slot.result.flags, DEGRADED) == 0
+    local verdict, value, chosen = run_loader(cache, slot, key, fn, old, tells and settings or nil)
     local took = now(cache._client) - started
     local kind, codec, bytes, life
     kind, codec, bytes, life, value = load.entry(key, ttl, settings, old, verdict, value, chosen)
@@ -234,13 +306,27 @@ end
 
 -- With a lease ------------------------------------------------------------------------------------
 
----The stale value that stands in the result of a refresh.
+-- Whether tags void the stale value in the result of a refresh. The lease is given back where the
+-- coroutine vanishes meanwhile.
+local function is_voided(cache, settings, slot, flags, bytes)
+    if not tags.has(flags, bytes) then
+        return false
+    end
+    local client, scheduler = cache._client, cache._scheduler
+    scheduler.guard(client, slot, core_slot.drop)
+    local standing = tags.judge(cache, flags, bytes, settings)
+    scheduler.unguard(client, slot)
+    return standing ~= "valid" and standing ~= "stale"
+end
+
+---The stale value that stands in the result of a refresh, unless its tags void it.
+---@param cache redcache.Cache
 ---@param settings table
 ---@param slot redcache.Slot that holds a lease
 ---@param ttl number|redcache.Forever seconds of this call, to reckon the value's age from where the
 ---entry does not tell its own
 ---@return table|nil old kind, codec, bytes, version, value, age
-function load.stale(settings, slot, ttl)
+function load.stale(cache, settings, slot, ttl)
     if band(slot.result.flags, REFRESH) == 0 then
         return nil
     end
@@ -248,6 +334,9 @@ function load.stale(settings, slot, ttl)
     local old = { kind = kind, codec = codec, bytes = bytes, version = core_entry.version(slot) }
     if kind == KIND_NEGATIVE then
         return old
+    end
+    if is_voided(cache, settings, slot, flags, bytes) then
+        return nil
     end
     local ok, value = entry.decode(settings, kind, codec, flags, bytes)
     if not ok then
@@ -305,13 +394,17 @@ local function is_void(slot)
 end
 
 -- The newer value that was found in place of our lease: true, value.
-local function read_newer(settings, slot)
+local function read_newer(cache, settings, slot)
     if is_void(slot) then
         return false
     end
     local kind, codec, flags, bytes = core_entry.read(slot)
     if kind == KIND_NEGATIVE then
         return true, nil
+    end
+    local standing = tags.judge(cache, flags, bytes, settings)
+    if standing ~= "valid" and standing ~= "stale" then
+        return false
     end
     return entry.decode(settings, kind, codec, flags, bytes)
 end
@@ -320,7 +413,7 @@ end
 local function unstored(cache, slot, settings, value, void)
     local newer, standing, again = false, nil, false
     if void then
-        newer, standing = read_newer(settings, slot)
+        newer, standing = read_newer(cache, settings, slot)
         -- Another load would not help against a writer whose entries this version cannot read.
         again = is_void(slot)
     end
@@ -340,9 +433,13 @@ end
 ---@return redcache.Error|nil cause why the loader failed, where the stale value is served
 function load.lead(cache, slot, ttl, fn, settings)
     local degraded = band(slot.result.flags, DEGRADED) ~= 0
-    local old = load.stale(settings, slot, ttl)
+    local old = load.stale(cache, settings, slot, ttl)
     local kind, codec, bytes, life, took, value = load.make(cache, slot, ttl, fn, settings, old)
-    if kind == nil then
+    if kind ~= nil and slot.tag_fault then
+        load.release(cache, slot)
+        cache._counters.unstored = cache._counters.unstored + 1
+        return value, nil, "loader", "unstored"
+    elseif kind == nil then
         local status = await(cache, slot, load.begin_fail(slot, settings, codec))
         return load.failed(cache, slot, status, codec, old)
     end
@@ -361,7 +458,7 @@ function load.begin_publish(slot, settings, kind, codec, bytes, life, took)
     local grace, flags = 0, 0
     if kind == KIND_VALUE then
         grace = settings.grace
-        bytes, flags, life = entry.form(settings, bytes, life, grace, took)
+        bytes, flags, life = entry.form(settings, bytes, life, grace, took, slot.tagged)
     end
     return core_load.publish(slot, kind, codec, bytes, life, grace, took, settings.plain, flags)
 end

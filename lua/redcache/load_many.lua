@@ -191,7 +191,7 @@ end
 
 -- Runs the user's function for these keys, each of which has a mark meanwhile. What it said:
 -- map, failures, ttls, rest (why what is in neither of the two failed), traceback
-local function run_loader(work, keys, ctx)
+local function run_loader(work, keys, ctx, is_stored)
     local cache, own = work.cache, {}
     local loading, owner, request = cache._client.loading, cache._scheduler.current()
     for i = 1, #keys do
@@ -204,6 +204,11 @@ local function run_loader(work, keys, ctx)
         own[i], mark.full = key, mark.full or cache._prefix .. key
         marks.add(loading, mark.full, mark, owner, request, work)
     end
+    load.context(cache, is_stored and work or nil, work.settings, ctx)
+    if is_stored then
+        work.tagged, work.tag_fault = nil, nil
+        load.begin_tags(cache, work, work.settings)
+    end
     local ok, map, failures, ttls = marks.run(work, work.fn, load.trace, own, ctx)
     for i = 1, #keys do
         local mark = work.slots[keys[i]] or work.marks[keys[i]]
@@ -211,6 +216,10 @@ local function run_loader(work, keys, ctx)
     end
     work.marks = {}
     cache._counters.loads = cache._counters.loads + 1
+    local fault = load.context_fault(ctx)
+    if ok and fault then
+        ok, map = false, fault
+    end
     if not ok then
         -- An error inside the handler (no memory, no stack) comes as a plain text.
         local thrown = type(map) == "table" and map or { cause = map }
@@ -278,7 +287,7 @@ local function begin_prime(work, extras, held)
                 status = core_command.begin(slot, 0)
             end
             local form, flags
-            form, flags, life = entry.form(settings, bytes, life, settings.grace, 0)
+            form, flags, life = entry.form(settings, bytes, life, settings.grace, 0, work.tagged)
             status = status == 0 and core_command.set(slot, cache._prefix .. key,
                 settings.codec.id, form, life, settings.grace, settings.plain, true, flags)
                 or status
@@ -318,13 +327,14 @@ function load_many.count_extras(work, loaded, keys)
 end
 
 ---Runs the loader.
+---@param is_stored boolean what it makes is to be stored: its tags count
 ---@return table loaded what it said (map, failures, ttls, rest), and how long it took in seconds
-function load_many.run(work, keys, ctx)
+function load_many.run(work, keys, ctx, is_stored)
     local client = work.cache._client
     local began = core_clock.now(client)
     local loaded = {}
     loaded.map, loaded.failures, loaded.ttls, loaded.rest, loaded.traceback =
-        run_loader(work, keys, ctx)
+        run_loader(work, keys, ctx, is_stored)
     loaded.took = core_clock.now(client) - began
     return loaded
 end
@@ -344,7 +354,11 @@ local function begin_ends(work, loaded, keys, olds, held)
         if one.kind == nil then
             one.status = load.begin_fail(slot, settings, one.codec)
             one.waits = one.status == 0
+        elseif work.tag_fault then
+            one.untold, one.status = true, core_load.release(slot)
+            one.waits = one.status == 0
         else
+            slot.tagged = work.tagged
             one.status = load.begin_publish(slot, settings, one.kind, one.codec, one.bytes,
                 one.life, loaded.took)
             -- Too large, or no memory: the load is still ours to end.
@@ -367,6 +381,9 @@ local function take_end(work, key, one, old)
     if one.kind == nil then
         work.cause = one.codec
         value, err, source = load.failed(cache, slot, status, one.codec, old)
+    elseif one.untold then
+        cache._counters.unstored = cache._counters.unstored + 1
+        value, flag = one.value, "unstored"
     else
         value, err, source, flag, again = load.published(cache, slot, work.settings, status,
             one.life, one.value, one.degraded)
@@ -385,18 +402,22 @@ end
 ---@param keys string[]
 ---@param later string[] gets the keys whose value could not be stored, and may be loaded again
 function load_many.lead(work, keys, later)
-    local settings, olds = work.settings, {}
+    local cache, settings, olds = work.cache, work.settings, {}
     local ctx = { notModified = load.NOT_MODIFIED, stale = {} }
     local ttl = type(work.ttl) == "number" and work.ttl or settings.ttl
     for i = 1, #keys do
         local key = keys[i]
-        local old = load.stale(settings, work.slots[key], ttl)
+        local old = load.stale(cache, settings, work.slots[key], ttl)
         if old then
             olds[key] = old
             ctx.stale[key] = { value = old.value, age = old.age, version = old.version }
         end
     end
-    local loaded = load_many.run(work, keys, ctx)
+    local is_stored = false
+    for i = 1, #keys do
+        is_stored = is_stored or band(work.slots[keys[i]].result.flags, constants.DEGRADED) == 0
+    end
+    local loaded = load_many.run(work, keys, ctx, is_stored)
     local held = {}
     local ends = begin_ends(work, loaded, keys, olds, held)
     local primes = begin_prime(work, load_many.count_extras(work, loaded, keys), held)
@@ -424,7 +445,8 @@ end
 ---@param keys string[]
 function load_many.alone(work, keys)
     local counters = work.cache._counters
-    local loaded = load_many.run(work, keys, { notModified = load.NOT_MODIFIED, stale = {} })
+    local loaded = load_many.run(work, keys, { notModified = load.NOT_MODIFIED, stale = {} },
+        false)
     load_many.count_extras(work, loaded, keys)
     for i = 1, #keys do
         local key = keys[i]

@@ -3,8 +3,8 @@
 -- What:   the name in Redis is "<path>:<key>". The path is the namespace's name, behind those of
 --         the namespaces around it and "/". The first ":" ends it, for names hold none: so no key
 --         of one namespace is a key of another one. A key stands there as it is, and its hash tag
---         counts. "<path>//" begins what is redcache's own: the keys of locks. docs/keys.md says
---         it for users.
+--         counts. "<path>//" begins what is redcache's own: the keys of locks and tags.
+--         docs/keys.md says it for users.
 -- Not:    a cache without a namespace is no namespace: its keys are all names in Redis.
 
 local core_client = require("redcache.core.client")
@@ -62,6 +62,14 @@ end
 ---@return string key
 function namespace.lock_key(prefix, name)
     return path_of(prefix) .. "//lock:{" .. name .. "}"
+end
+
+---The key of a tag.
+---@param prefix string
+---@param name string
+---@return string key
+function namespace.tag_key(prefix, name)
+    return path_of(prefix) .. "//tag:" .. name
 end
 
 ---A cache below this one: keys get one more prefix, options are inherited, the client is shared.

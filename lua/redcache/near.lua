@@ -20,6 +20,7 @@ local core_slot = require("redcache.core.slot")
 local calls = require("redcache.calls")
 local entry = require("redcache.entry")
 local freshness = require("redcache.freshness")
+local tags = require("redcache.tags")
 local usage = require("redcache.usage")
 
 local view_check, view_get = core_near.view_check, core_near.view_get
@@ -187,21 +188,48 @@ local function read_block(skip, life_ms, stale_ms, load_ms, tag_count, flags)
     }
 end
 
--- What a copy is good for. `left`: seconds until it ends.
-local function judge(cache, settings, judged, left)
-    if judged.block then
-        return "void" -- Redis is asked
+-- What a copy is good for. `left`: seconds until it ends. standing: what its tags say, nil: they
+-- are not near, so Redis is asked.
+local function judge(cache, settings, judged, left, standing)
+    if standing == nil then
+        return "void"
     end
     left = not judged.capped and (left > ENDLESS and huge or left - judged.grace) or nil
     return freshness.judge(settings or cache._settings, left, judged.life, judged.grace,
-        judged.load, "valid", dice())
+        judged.load, standing, dice())
+end
+
+-- What its tags say of an L0 entry, or of what the last view_get has found.
+local function standing_of(cache, block, max_stale_us)
+    return block == nil and "valid" or tags.check(cache, block, max_stale_us)
+end
+
+-- Whether a copy that has not ended and whose tags are valid is fresh: its age makes no difference.
+local function is_ageless(settings, grace)
+    return grace == 0 and settings.refreshAfter == nil and settings.xfetchBeta == 0
+end
+
+-- What the copy that the last view_get has found is good for, and its mark.
+local function judge_last(cache, settings, life_ms, stale_ms, load_ms, tag_count, flags,
+                          max_stale_us)
+    local standing = tag_count == 0 and "valid" or tags.check_last(cache, max_stale_us)
+    if standing == nil then
+        return "void"
+    elseif standing == "valid" and is_ageless(settings, stale_ms) then
+        return "fresh"
+    end
+    local left, mark = end_of_last(cache._view)
+    local grace = stale_ms / 1000
+    left = band(flags, CAPPED) == 0 and (left > ENDLESS and huge or left - grace) or nil
+    return freshness.judge(settings, left, life_ms / 1000, grace, load_ms / 1000, standing, dice()),
+        mark
 end
 
 -- Takes what the last view_get found, for the caller and for L0. found, value, and, of what is to
 -- be loaded again: its mark, true where it is stale, seconds that it took to load.
-local function take(cache, key, copy, settings)
+local function take(cache, key, copy, settings, max_stale_us)
     local kind, codec_id, flags, len = near_entry()
-    local skip, judged, verdict, mark = 0, nil, nil, nil
+    local skip, judged, verdict, mark, load_time = 0, nil, nil, nil, nil
     if band(flags, UNKNOWN) ~= 0 then
         return false
     elseif flags ~= 0 then
@@ -209,13 +237,17 @@ local function take(cache, key, copy, settings)
         if size == nil then
             return false
         end
-        skip, judged = size, read_block(size, life_ms, stale_ms, load_ms, tag_count, flags)
-        local left
-        left, mark = end_of_last(cache._view)
-        verdict = judge(cache, settings, judged, left)
+        skip, load_time = size, load_ms / 1000
+        verdict, mark = judge_last(cache, settings or cache._settings, life_ms, stale_ms, load_ms,
+            tag_count, flags, max_stale_us)
+        if verdict == "void" then
+            return false
+        elseif cache._store then
+            judged = read_block(size, life_ms, stale_ms, load_ms, tag_count, flags)
+        end
     end
     local ok, value = decode(cache._settings, kind, codec_id, flags, skip, len)
-    if not ok or verdict == "void" then
+    if not ok then
         return false -- the next read from Redis mends it
     end
     if cache._store and not (copy and type(value) == "table") then
@@ -228,19 +260,19 @@ local function take(cache, key, copy, settings)
         value = nil
     end
     if verdict == "early" or verdict == "stale" then
-        return true, value, mark, verdict == "stale", judged.load
+        return true, value, mark, verdict == "stale", load_time
     end
     return true, value
 end
 
 -- The answer of a read that the last view_get has found. A process that finds all it wants in what
 -- others have read must help to keep that coherent.
-local function hit_near(cache, key, copy, settings)
+local function hit_near(cache, key, copy, settings, max_stale_us)
     local client = cache._client
     if client.awaken then
         client.awaken(client)
     end
-    local found, value, due, is_stale, load_time = take(cache, key, copy, settings)
+    local found, value, due, is_stale, load_time = take(cache, key, copy, settings, max_stale_us)
     if not found then
         return nil
     end
@@ -262,10 +294,14 @@ local function check_guard(store, slot, key, value)
 end
 
 -- An L0 hit that is judged. source, value, due, load_time; nil: it is of no use.
-local function hit_judged(cache, slot, key, judged, settings)
+local function hit_judged(cache, slot, key, judged, settings, max_stale_us)
     local store, value = cache._store, judged.value
-    local left, mark = end_of(cache._view, store.handles, slot)
-    local verdict = judge(cache, settings, judged, left)
+    local standing, verdict, mark = standing_of(cache, judged.block, max_stale_us), "fresh", nil
+    if standing ~= "valid" or not is_ageless(settings or cache._settings, judged.grace) then
+        local left
+        left, mark = end_of(cache._view, store.handles, slot)
+        verdict = judge(cache, settings, judged, left, standing)
+    end
     if verdict == "void" then
         return nil
     elseif value == NOTHING then
@@ -312,7 +348,7 @@ function near.hit(cache, key, max_stale_us, copy, settings)
             if judged then
                 if not (copy and type(judged.value) == "table" and judged.value ~= NOTHING) then
                     local source, kept, due, load_time =
-                        hit_judged(cache, slot, key, judged, settings)
+                        hit_judged(cache, slot, key, judged, settings, max_stale_us)
                     if source then
                         return source, kept, due, load_time
                     end
@@ -332,7 +368,7 @@ function near.hit(cache, key, max_stale_us, copy, settings)
     local view = cache._view
     if view ~= nil and cache._client.handle ~= nil
         and view_get(view, key, max_stale_us) == NEAR_HIT then
-        return hit_near(cache, key, copy, settings)
+        return hit_near(cache, key, copy, settings, max_stale_us)
     end
     return nil
 end
@@ -380,7 +416,7 @@ function near.find(cache, key, opts, deadline, settings)
     local since = barrier(cache, deadline, opts.cancelTag)
     if since and cache._client.handle ~= nil
         and core_near.view_get_since(view, key, since) == NEAR_HIT then
-        return hit_near(cache, key, copy, settings)
+        return hit_near(cache, key, copy, settings, core_near.age_us(view, since))
     end
     return nil
 end
@@ -460,7 +496,7 @@ local function read_view(cache, keys, first, last, max_stale_us, copy, values, n
             local found, value, due = false, nil, nil
             if client.handle ~= nil and view_get_at(view, key, now_us, max_stale_us) == NEAR_HIT
             then
-                found, value, due = take(cache, key, copy, dues and dues.settings)
+                found, value, due = take(cache, key, copy, dues and dues.settings, max_stale_us)
             end
             if due and dues then
                 dues[key] = due
@@ -560,7 +596,8 @@ function near.stale(cache, key, opts)
         end
         skip = size
         local judged = read_block(size, life_ms, stale_ms, load_ms, tag_count, flags)
-        if judge(cache, nil, judged, (end_of_last(cache._view))) == "void" then
+        if judge(cache, nil, judged, (end_of_last(cache._view)),
+            standing_of(cache, judged.block, core_near.MAX_STALE_US)) == "void" then
             return false
         end
     end

@@ -31,8 +31,21 @@ function options.is_ttl(ttl)
     return ttl == FOREVER or (type(ttl) == "number" and ttl > 0 and ttl <= MAX_TTL)
 end
 
+-- Of an entry. What a block of tags can hold (core/near/tags.h).
+local MAX_TAGS = 16
+local MAX_TAG_BYTES = 200
+
+---How the name of a tag is told.
+options.TAG = "string of 1 to " .. MAX_TAG_BYTES .. " bytes"
+
+---@param name any
+---@return boolean good it can be the name of a tag
+function options.is_tag(name)
+    return type(name) == "string" and #name >= 1 and #name <= MAX_TAG_BYTES
+end
+
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls |
---       list | near | zone | background
+--       list | near | zone | background | tags
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, move (rename, copy),
@@ -83,6 +96,8 @@ local DECLARED = {
     { "codec", "codec", "msgpack", at = "namespace" },
     { "plain", "boolean", false, at = "namespace" },
     { "grace", "number", 0, at = "namespace load write", min = 0, max = 30 * DAY },
+    { "tags", "tags", nil, at = "load write" },
+    { "tagTtl", "number", 30 * DAY, at = "namespace", min = 1, max = MAX_TTL },
     { "decodeErrors", "choice", "miss", at = "namespace", among = { "miss", "error" } },
 
     -- Counters.
@@ -262,6 +277,27 @@ local CHECKS = {
         end
         local text = type(value) == "table" and value[1] and table.concat(value, ",")
         return text and #text <= ZONE_BYTES, expected, text
+    end,
+    tags = function(_, value)
+        local expected = ("list of at most %d names, each a %s, and none twice")
+            :format(MAX_TAGS, options.TAG)
+        if type(value) ~= "table" or #value > MAX_TAGS then
+            return false, expected
+        end
+        local copy, seen = {}, {}
+        for i = 1, #value do
+            local name = value[i]
+            if not options.is_tag(name) or seen[name] then
+                return false, expected
+            end
+            copy[i], seen[name] = name, true
+        end
+        for name in pairs(value) do
+            if type(name) ~= "number" or copy[name] == nil then
+                return false, expected
+            end
+        end
+        return true, expected, copy
     end,
     list = function(_, value)
         return type(value) == "table", "list"
@@ -516,7 +552,11 @@ function options.plain_fault(given, plain, method)
                 .. " header that tells the age: leave one of the two out"
         end
     end
-    return options.grace_fault(given.grace, plain, method)
+    if type(given.tags) == "table" and given.tags[1] ~= nil then
+        return "bad option 'tags' to " .. method .. ": with plain = true there is no header that"
+            .. " could keep them: leave one of the two out"
+    end
+    return options.grace_fault(tonumber(given.grace), plain, method)
 end
 
 ---Settles the option plain: a codec may have no use for a header (number).

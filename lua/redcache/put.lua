@@ -51,6 +51,8 @@ local function write(cache, slot, ttl, fn, settings)
     local kind, codec, bytes, life, took, value = load.make(cache, slot, ttl, fn, settings, nil)
     if kind == nil then
         return give_up(cache, slot, nil, codec)
+    elseif slot.tag_fault then
+        return give_up(cache, slot, nil, slot.tag_fault)
     elseif life == 0 then
         return give_up(cache, slot, value, nil)
     end

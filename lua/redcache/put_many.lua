@@ -141,7 +141,11 @@ local function begin_ends(work, loaded, keys, held)
         local slot, one = work.slots[key], {}
         one.kind, one.codec, one.bytes, one.life, one.value =
             load_many.entry_of(work, loaded, key, nil)
+        if work.tag_fault and one.kind ~= nil then
+            one.kind, one.codec = nil, work.tag_fault
+        end
         one.stores = one.kind ~= nil and one.life ~= 0
+        slot.tagged = work.tagged
         core_slot.hold(slot)
         if one.stores then
             one.status = load.begin_publish(slot, settings, one.kind, one.codec, one.bytes,
@@ -193,7 +197,8 @@ local function write_all(work, list)
     elseif #keys == 0 then
         return
     end
-    local loaded = load_many.run(work, keys, { notModified = load.NOT_MODIFIED, stale = {} })
+    local loaded = load_many.run(work, keys, { notModified = load.NOT_MODIFIED, stale = {} },
+        true)
     load_many.count_extras(work, loaded, keys)
     local ends = begin_ends(work, loaded, keys, held)
     core_slot.start_held(held)

@@ -22,6 +22,7 @@ local load = require("redcache.load")
 local near = require("redcache.near")
 local options = require("redcache.options")
 local refresh = require("redcache.refresh")
+local tags = require("redcache.tags")
 local usage = require("redcache.usage")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
@@ -130,13 +131,18 @@ end
 ---What the value in a result is good for (freshness.lua).
 ---@return string|nil verdict nil: the entry does not tell, or this version cannot read it
 ---@return number|nil load_time seconds
-local function judge(slot, settings, entry_flags)
+local function judge(cache, slot, settings, entry_flags, bytes)
     if band(entry_flags, core_extra.FLAG) == 0 then
         return nil
     end
     local size, life_ms, stale_ms, load_ms, tag_count = core_entry.extra(slot)
     if size == nil then
         return nil
+    end
+    local standing = "valid"
+    if tag_count > 0 then
+        -- What nobody can tell is not served: who asks for the lease then, hears why.
+        standing = tags.judge_many(cache, { bytes }, settings)[1] or "void"
     end
     local left = core_entry.life(slot)
     if left == FOREVER then
@@ -145,7 +151,7 @@ local function judge(slot, settings, entry_flags)
         left = left - stale_ms / 1000
     end
     return freshness.judge(settings, left, life_ms / 1000, stale_ms / 1000, load_ms / 1000,
-        tag_count > 0 and "void" or "valid", dice()), load_ms / 1000
+        standing, dice()), load_ms / 1000
 end
 
 ---Takes a hit out of its slot.
@@ -160,7 +166,7 @@ function remember.read_hit(cache, slot, settings)
     local flags = slot.result.flags
     local kind, codec, entry_flags, bytes = core_entry.read(slot)
     local source, flag, due = "redis", nil, nil
-    local verdict, load_time = judge(slot, settings, entry_flags)
+    local verdict, load_time = judge(cache, slot, settings, entry_flags, bytes)
     if verdict == "void" then
         return false
     elseif verdict == "early" or verdict == "stale" then
@@ -196,13 +202,25 @@ function remember.read_hit(cache, slot, settings)
     return false, value, "redis"
 end
 
+---Decodes what was read into a slot, unless its tags void it: ok, value.
+---@return boolean ok
+---@return any value
+function remember.decode(cache, slot, settings)
+    local kind, codec, flags, bytes = core_entry.read(slot)
+    local standing = tags.judge(cache, flags, bytes, settings)
+    if standing ~= "valid" and standing ~= "stale" then
+        return false
+    end
+    return entry.decode(settings, kind, codec, flags, bytes)
+end
+
 -- What stands in Redis now, though its life may be over: for a call whose time is up. ok, value
 local function read_again(cache, slot, settings)
     local status = await(cache, slot, core_entry.get(slot, cache._prefix, slot.key, 0))
     if status ~= 0 or slot.result.outcome ~= HIT or slot.result.kind == KIND_NEGATIVE then
         return false
     end
-    return entry.decode(settings, core_entry.read(slot))
+    return remember.decode(cache, slot, settings)
 end
 
 -- Nobody's load came to an end within waitTimeout.

@@ -13,7 +13,6 @@ local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
 local core_entry = require("redcache.core.entry")
 local core_slot = require("redcache.core.slot")
-local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local load = require("redcache.load")
 local load_many = require("redcache.load_many")
@@ -144,7 +143,7 @@ local function read_again(work, keys)
         local slot = work.slots[key]
         if status[i] == 0 and cache._wait(slot) == 0 and slot.result.outcome == HIT
             and slot.result.kind ~= constants.KIND_NEGATIVE then
-            local ok, value = entry.decode(work.settings, core_entry.read(slot))
+            local ok, value = remember.decode(cache, slot, work.settings)
             if ok then
                 cache._counters.stale = cache._counters.stale + 1
                 set(work, key, value, "stale")

@@ -16,6 +16,7 @@ local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local options = require("redcache.options")
 local present = require("redcache.present")
+local tags = require("redcache.tags")
 
 local is_ttl = options.is_ttl
 local give = core_slot.give
@@ -80,8 +81,16 @@ local function check_write(self, key, value, opts, method)
         return nil, errors.argument("value", method, "any value but nil", value)
     end
     local own, message = options.read({}, opts, "write", method)
-    message = message or options.grace_fault(own.grace, self._settings.plain, method)
+    message = message or options.plain_fault(own, self._settings.plain, method)
     return not message and own or nil, message
+end
+
+-- The generations of the call's tags: what update has read already, or those of now.
+local function begin_tags(self, own)
+    if own.tagged or not own.tags or #own.tags == 0 then
+        return own.tagged
+    end
+    return tags.begin(self, own.tags, own)
 end
 
 -- A value as it is to be stored, and its ttl; or nil and an error.
@@ -96,8 +105,12 @@ local function make(self, key, value, ttl, own, method)
     if not ok then
         return nil, errors.new("encode", "write", key, bytes)
     end
+    local tagged, err = begin_tags(self, own)
+    if err then
+        return nil, err
+    end
     local grace, flags = own.grace or settings.grace
-    bytes, flags, ttl = entry.form(settings, bytes, ttl, grace, 0)
+    bytes, flags, ttl = entry.form(settings, bytes, ttl, grace, 0, tagged)
     return { codec = settings.codec.id, bytes = bytes, ttl = ttl, grace = grace,
         plain = settings.plain, flags = flags }
 end
@@ -121,7 +134,7 @@ local function store(self, mode, key, value, ttl, own, version, method)
 end
 
 -- Decodes what stood there: value, err, source, version. Gives the slot back.
-local function read_old(self, slot, key)
+local function read_old(self, slot, key, own)
     local nodes, counters, settings = core_command.nodes(slot), self._counters, self._settings
     local found, version = nodes[1].integer == 1, core_command.node_text(nodes[2])
     local left, node = tonumber(nodes[3].integer), nodes[4]
@@ -147,6 +160,11 @@ local function read_old(self, slot, key)
         counters[name] = counters[name] + 1
         return nil, nil, is_negative and "redis" or nil
     end
+    local standing, err = tags.judge(self, flags, bytes, own)
+    if standing == nil or standing == "void" then
+        counters.misses = counters.misses + (err and 0 or 1)
+        return nil, err, nil, version
+    end
     local ok, value = entry.decode(settings, kind, codec, flags, bytes)
     if not ok then
         counters.decodeErrors = counters.decodeErrors + 1
@@ -157,8 +175,8 @@ local function read_old(self, slot, key)
         return nil, nil, nil, version
     end
     counters.hits = counters.hits + 1
-    local is_stale = settings.grace > 0 and kind == KIND_VALUE and stale_ms > 0 and left >= 0
-        and left <= stale_ms
+    local is_stale = standing == "stale" or settings.grace > 0 and kind == KIND_VALUE
+        and stale_ms > 0 and left >= 0 and left <= stale_ms
     if is_stale then
         counters.stale = counters.stale + 1
     end
@@ -177,7 +195,7 @@ function swap.get(self, key, own)
     if slot == nil then
         return nil, err or sent and core_slot.failure(nil, constants.NOT_WAITED, "read", key)
     end
-    return read_old(self, slot, key)
+    return read_old(self, slot, key, own)
 end
 
 ---Stores a value only where none stands: a running load (which is void then), its end and "no such
@@ -185,7 +203,7 @@ end
 ---@param key string
 ---@param value any what the codec can hold; not nil
 ---@param ttl? number|redcache.Forever seconds above 0; nil: the cache's ttl
----@param opts? table timeout, cancelTag, grace
+---@param opts? table timeout, cancelTag, grace, tags
 ---@return boolean|nil stored false: a value stands there
 ---@return redcache.Error|nil err badTtl, encode, tooLarge, timeout, cancelled, unavailable,
 ---outcomeUnknown (it may have been stored), overload, closed, redis
@@ -203,7 +221,7 @@ end
 ---@param key string
 ---@param value any
 ---@param ttl? number|redcache.Forever
----@param opts? table timeout, cancelTag, grace
+---@param opts? table timeout, cancelTag, grace, tags
 ---@return boolean|nil stored false: there is no value
 ---@return redcache.Error|nil err as add
 ---@return string|nil sent as add
@@ -222,7 +240,7 @@ end
 ---@param version string of get(key, { version = true }), or of a write that stored
 ---@param value any what the codec can hold; not nil
 ---@param ttl? number|redcache.Forever seconds above 0; nil: the cache's ttl
----@param opts? table timeout, cancelTag, grace
+---@param opts? table timeout, cancelTag, grace, tags
 ---@return boolean|nil stored false: another value stands there, or none
 ---@return redcache.Error|nil err as add
 ---@return string|nil sent as add
@@ -243,7 +261,7 @@ end
 ---@param key string
 ---@param value any what the codec can hold; not nil
 ---@param ttl? number|redcache.Forever seconds above 0; nil: the cache's ttl
----@param opts? table timeout, cancelTag, grace
+---@param opts? table timeout, cancelTag, grace, tags
 ---@return any old
 ---@return redcache.Error|nil err as add; decode (with decodeErrors = "error") and tooLarge about
 ---the old value: then the new one is stored
@@ -262,7 +280,7 @@ function swap.getSet(self, key, value, ttl, opts)
     if slot == nil then
         return nil, err, sent
     end
-    local old, fault, source = read_old(self, slot, key)
+    local old, fault, source = read_old(self, slot, key, own)
     return old, fault, source
 end
 
@@ -285,7 +303,7 @@ function swap.getDelete(self, key, opts)
     if slot == nil then
         return nil, err, sent
     end
-    local old, fault, source = read_old(self, slot, key)
+    local old, fault, source = read_old(self, slot, key, own)
     return old, fault, source
 end
 
@@ -318,8 +336,8 @@ end
 ---@param fn fun(value: any, key: string): any, any the new value and, if it is to differ, its ttl;
 ---nil: all stays as it is; nil and a cause: an error. value is nil where none stands there
 ---@param ttl? number|redcache.Forever seconds above 0; nil: the cache's ttl
----@param opts? table retries (100: how often fn is called again), grace, cancelTag, timeout (of
----each of its round trips: two a try)
+---@param opts? table retries (100: how often fn is called again), grace, tags, cancelTag, timeout
+---(of each of its round trips: two a try)
 ---@return any value what was stored, or stays
 ---@return redcache.Error|nil err conflict (others were faster in each try), loaderFailed (fn
 ---gave an error or threw one), decode, cannotWait, and those of add
@@ -332,7 +350,7 @@ function swap.update(self, key, fn, ttl, opts)
         error(errors.argument("fn", "update", "function", fn), 2)
     end
     local own, message = options.read({}, opts, "update", "update")
-    message = message or options.grace_fault(own.grace, self._settings.plain, "update")
+    message = message or options.plain_fault(own, self._settings.plain, "update")
     if message then
         error(message, 2)
     elseif ttl ~= nil and not is_ttl(ttl) then
@@ -342,7 +360,14 @@ function swap.update(self, key, fn, ttl, opts)
     end
     local retries = own.retries or RETRIES
     for _ = 0, retries do
-        local value, err, _, version = swap.get(self, key, own)
+        local _
+        local tagged, value, err, version
+        own.tagged = nil
+        tagged, err = begin_tags(self, own)
+        if not err then
+            own.tagged = tagged
+            value, err, _, version = swap.get(self, key, own)
+        end
         if err then
             return nil, err
         end

@@ -30,6 +30,7 @@ local ARGUMENTS = {
         incr = "key, n, opts", decr = "key, n, opts", incrFloat = "key, n, opts",
         wrap = "name, fn, opts", session = "opts",
         afterCommit = "fn, opts",
+        invalidateTags = "tags, opts",
         scan = "pattern, opts", keys = "pattern, limit, opts",
         deleteByPattern = "pattern, opts", flush = "opts",
         cancel = "tag", authenticate = "user, password, ttl", close = "timeout", stats = "",

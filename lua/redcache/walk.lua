@@ -389,8 +389,9 @@ local function without_own(names)
     local left = {}
     for _, name in ipairs(names) do
         local is_lock = string.find(name, "^[^:]*//lock:{.*}$")
+        local is_tag = string.find(name, "^[^:]*//tag:")
         local is_helper = string.find(name, "^{.*[!~^]:%l+$")
-        if not is_lock and not is_helper then
+        if not is_lock and not is_tag and not is_helper then
             left[#left + 1] = name
         end
     end

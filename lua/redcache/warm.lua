@@ -90,7 +90,9 @@ local function run(self, iterator, own)
         or math.max(1, math.min(BATCH, own.rate and math.floor(own.rate / BEATS) or BATCH))
     local work = {
         failed = {}, failures = 0,
-        write = { grace = own.grace, timeout = own.timeout, cancelTag = own.cancelTag },
+        write = {
+            grace = own.grace, tags = own.tags, timeout = own.timeout, cancelTag = own.cancelTag,
+        },
     }
     while true do
         local err = core_client.closed(client, "write")
@@ -120,8 +122,8 @@ end
 ---end. What it raises is raised here
 ---@param opts? table rate (keys a second, no bound), batch (1000, with a rate at most a tenth of a
 ---second's: keys that are stored at once), ttl (seconds or FOREVER; the cache's), progress
----(function(stored, seen) that is called after each batch; false ends it), grace, timeout (of each
----batch), cancelTag
+---(function(stored, seen) that is called after each batch; false ends it), grace, tags, timeout (of
+---each batch), cancelTag
 ---@return integer stored keys
 ---@return table<string, redcache.Error> failed the first 1,000 by key, as setMulti; empty when all
 ---went well
@@ -132,7 +134,7 @@ function warm.warm(self, iterator, opts)
         error(errors.argument("iterator", "warm", "function or table", iterator), 2)
     end
     local own, message = options.read({}, opts, "warm", "warm")
-    message = message or options.grace_fault(own.grace, self._settings.plain, "warm")
+    message = message or options.plain_fault(own, self._settings.plain, "warm")
     if message then
         error(message, 2)
     end

@@ -25,7 +25,7 @@ local GROUPS = {
     "batches", "lock_many", "put_many", "warms",
     "loaders",
     "scans", "commits",
-    "refreshes",
+    "refreshes", "tags",
 }
 
 local cases = { light = {} }

@@ -54,6 +54,7 @@ local CACHE = {
     incrFloat = function(o) return o:incrFloat("n", 0.5) end,
     wrap = function(o) return o:wrap("other", unused)(1) end,
     session = function(o) return o:session() end,
+    invalidateTags = function(o) return o:invalidateTags({ "tag" }) end,
     afterCommit = function(o) return o:afterCommit(unused) end,
     scan = function(o) return o:scan("*")() end,
     keys = function(o) return o:keys("*") end,

@@ -38,6 +38,7 @@ local function classes()
         rememberMulti = { { "k" }, 60, fn }, lockMulti = { { "l" } },
         putMulti = { { "k" }, 60, fn }, warm = { {} }, loader = { fn },
         touchMulti = { { "k" } }, expireMulti = { { k = 60 } },
+        invalidateTags = { { "tag" } },
         incr = { "n" }, decr = { "n" },
         incrFloat = { "n" },
         setMulti = { { k = 1 }, 60 }, deleteMulti = { { "k" } }, lock = { "l" },

@@ -6,7 +6,9 @@ local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_entry = require("redcache.core.entry")
 local core_slot = require("redcache.core.slot")
+local options = require("redcache.options")
 
+local FOREVER = options.FOREVER
 local fill, life_ms = core_entry.fill, core_entry.life_ms
 local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
 
@@ -111,6 +113,22 @@ function core_command.set(slot, key, codec, bytes, ttl, grace, plain, is_new, fl
         status = C.rc_argument(op, "NX", 2)
     end
     return status
+end
+
+---One SET NX GET in a batch: raw bytes as a value, where nothing stands. It may be done twice: the
+---second time it finds what it has stored.
+---@param ms integer life
+---@return integer status
+function core_command.set_new(slot, key, bytes, ms)
+    local status = core_command.command(slot, 7)
+    status = status == 0 and core_command.argument(slot, "SET") or status
+    status = status == 0 and core_command.argument_written(slot, key) or status
+    status = status == 0 and argument_entry(slot.op, C.RC_CODEC_RAW, bytes, FOREVER, 0, false)
+        or status
+    status = status == 0 and core_command.argument(slot, "NX") or status
+    status = status == 0 and core_command.argument(slot, "GET") or status
+    status = status == 0 and core_command.argument(slot, "PX") or status
+    return status == 0 and C.rc_argument_int(slot.op, ms) or status
 end
 
 ---An argument that names a key the command changes.

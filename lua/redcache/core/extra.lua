@@ -18,7 +18,7 @@ local C = require("redcache.core.ffi")
 local band, rshift = bit.band, bit.rshift
 local bytes_of = ffi.typeof("const uint8_t *")
 
-local HEAD, PARTS = 16, 1
+local HEAD, PARTS, TAG_GENERATIONS = 16, 1, 16
 local MAX_MS = 2 ^ 32 - 1
 
 local core_extra = {
@@ -68,6 +68,27 @@ function core_extra.read(data, len)
         return nil, 0, 0, 0, 0
     end
     return size, read_u32(bytes, 4), read_u32(bytes, 8), read_u32(bytes, 12), bytes[3]
+end
+
+---The tags in a block.
+---@param block string a payload that begins with one
+---@return table[]|nil tags name, generations (sixteen bytes); nil: it is no such block
+function core_extra.tags(block)
+    local size, _, _, _, count = core_extra.read(block, #block)
+    local list, at = {}, HEAD
+    for i = 1, size and count or 0 do
+        local name_len = string.byte(block, at + TAG_GENERATIONS + 1)
+        local next_at = at + TAG_GENERATIONS + 1 + (name_len or 0)
+        if name_len == nil or next_at > size then
+            return nil
+        end
+        list[i] = {
+            generations = string.sub(block, at + 1, at + TAG_GENERATIONS),
+            name = string.sub(block, at + TAG_GENERATIONS + 2, next_at),
+        }
+        at = next_at
+    end
+    return at == size and list or nil
 end
 
 return core_extra

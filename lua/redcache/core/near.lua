@@ -102,6 +102,13 @@ function core_near.view_get_since(view, key, since)
     return outcome
 end
 
+---How long ago a barrier was set, as the view calls want maxStale.
+---@param since ffi.cdata* int64_t, a barrier's number
+---@return integer
+function core_near.age_us(view, since)
+    return math.max(0, tonumber(C.rc_view_now_us(view) - since))
+end
+
 ---What the last view_get found.
 ---@return integer kind
 ---@return integer codec
@@ -109,6 +116,22 @@ end
 ---@return integer len of the payload
 function core_near.entry()
     return near_value.kind, near_value.codec, near_value.entry_flags, tonumber(near_value.len)
+end
+
+---Whether that is a value of so many raw bytes.
+---@param len integer
+---@return boolean
+function core_near.is_raw(len)
+    return near_value.kind == C.RC_KIND_VALUE and near_value.codec == C.RC_CODEC_RAW
+        and near_value.entry_flags == 0 and near_value.len == len
+end
+
+---core_tags.check of what the last view_get found.
+---@param tags ffi.cdata* of core_tags.new
+---@param max_stale_us integer
+---@return integer verdict
+function core_near.check_tags(tags, max_stale_us)
+    return C.rc_tags_check(tags, near_value.data, near_value.len, max_stale_us)
 end
 
 ---Copies a part of the payload of what the last view_get found: from `first` (0: the beginning) to

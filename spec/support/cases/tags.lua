@@ -1,0 +1,413 @@
+-- Cases (spec/support/api_cases.lua): the option tags, ctx:tag, and invalidateTags.
+
+local assert = require("luassert")
+local group = require("spec.support.case_group")
+
+local cases = group.new()
+local case = cases.case
+local never, raises, report = group.never, group.raises, group.report
+
+local SOFT = { soft = true }
+
+local function tagged(...) return { tags = { ... } } end
+
+-- A value that a caller has made.
+local function make(value)
+    return function() return value end
+end
+
+-- Every reader without a loader finds nothing under the key.
+local function assert_void(cache, key)
+    assert.same({}, report(cache:get(key)))
+    assert.same({}, (cache:getMulti({ key })))
+    assert.is_false((cache:exists(key)))
+    assert.equal(0, (cache:exists({ key })))
+    assert.is_nil((cache:ttl(key)))
+end
+
+-- A writer of each kind, which stores `value` with these tags.
+local WRITERS = {
+    set = function(cache, key, value, opts) return cache:set(key, value, 60, opts) end,
+    setMulti = function(cache, key, value, opts)
+        return cache:setMulti({ [key] = value }, 60, opts)
+    end,
+    add = function(cache, key, value, opts) return cache:add(key, value, 60, opts) end,
+    replace = function(cache, key, value, opts)
+        cache:set(key, "before")
+        return cache:replace(key, value, 60, opts)
+    end,
+    cas = function(cache, key, value, opts)
+        cache:set(key, "before")
+        local _, _, _, version = cache:get(key, { version = true })
+        return cache:cas(key, version, value, 60, opts)
+    end,
+    getSet = function(cache, key, value, opts)
+        return select(2, cache:getSet(key, value, 60, opts)) == nil
+    end,
+    update = function(cache, key, value, opts)
+        return cache:update(key, make(value), 60, opts) == value
+    end,
+    remember = function(cache, key, value, opts)
+        return cache:remember(key, 60, make(value), opts) == value
+    end,
+    rememberForever = function(cache, key, value, opts)
+        return cache:rememberForever(key, make(value), opts) == value
+    end,
+    rememberMulti = function(cache, key, value, opts)
+        return cache:rememberMulti({ key }, 60, function() return { [key] = value } end,
+            opts)[key] == value
+    end,
+    put = function(cache, key, value, opts)
+        return cache:put(key, 60, make(value), opts) == value
+    end,
+    putMulti = function(cache, key, value, opts)
+        return cache:putMulti({ key }, 60, function() return { [key] = value } end,
+            opts)[key] == value
+    end,
+    warm = function(cache, key, value, opts) return cache:warm({ [key] = value }, opts) == 1 end,
+}
+
+for name, write in pairs(WRITERS) do
+    case(name .. " stores a value that any of its tags voids", function(bed)
+        for _, near in ipairs({ false, true }) do
+            local cache, other = bed.open({ near = near }), bed.other({ near = near })
+            for _, tag in ipairs({ "news", "front page" }) do
+                assert.is_true((write(cache, "k", "v", tagged("news", "front page"))))
+                for _ = 1, 3 do
+                    assert.equal("v", (cache:get("k")))
+                    assert.equal("v", (other:get("k")))
+                end
+                assert.is_true(cache:exists("k") and cache:exists({ "k" }) == 1)
+                assert.is_not_nil((other:ttl("k")))
+                assert.equal(1, (cache:invalidateTags({ tag })))
+                assert_void(cache, "k")
+                bed.wait_until(function() return other:get("k") == nil end, 5, "the news")
+                assert_void(other, "k")
+                cache:delete("k")
+            end
+        end
+    end)
+end
+
+case("what is near is served with its tags near, and asks nobody", function(bed)
+    local cache = bed.open({ near = true })
+    cache:set("k", "v", 60, tagged("a", "b", "c"))
+    bed.wait_until(function() return select(3, cache:get("k")) == "l0" end, 5, "a copy")
+    local sent = cache:stats().requests
+    for _ = 1, 10 do
+        assert.same({ value = "v", source = "l0" }, report(cache:get("k")))
+        assert.same({ value = "v", source = "l0" }, report(cache:remember("k", 60, never)))
+        assert.same({ k = "v" }, (cache:getMulti({ "k" })))
+    end
+    assert.equal(sent, cache:stats().requests)
+    -- A generation that is lost voids, and never comes back.
+    bed.redis:call("DEL", "app//tag:b")
+    bed.wait_until(function() return cache:get("k") == nil end, 5, "the loss")
+    cache:set("other", 1, 60, tagged("b"))
+    assert_void(cache, "k")
+    assert.same({ value = "new", source = "loader" }, report(cache:remember("k", 60, make("new"))))
+    assert.same({ value = "new" }, { value = (cache:get("k")) })
+end)
+
+case("near = false, fresh and a replica's reader ask for generations each time", function(bed)
+    local cache = bed.open({ near = true })
+    cache:set("k", "v", 60, tagged("a"))
+    bed.wait_until(function() return select(3, cache:get("k")) == "l0" end, 5, "a copy")
+    for _, opts in ipairs({ { near = false }, { fresh = true }, { reads = "replica" } }) do
+        assert.equal("v", (cache:get("k", opts)))
+    end
+    bed.redis:call("DEL", "app//tag:a")
+    for _, opts in ipairs({ { near = false }, { fresh = true }, { reads = "replica" } }) do
+        assert.is_nil((cache:get("k", opts)))
+        assert.is_nil((cache:getMulti({ "k" }, opts)).k)
+    end
+end)
+
+case("a tag that is invalidated during a load voids what was loaded", function(bed)
+    for _, near in ipairs({ false, true }) do
+        local cache, other = bed.open({ near = near }), bed.other({ near = near })
+        local how = {
+            function() return cache:remember("k", 60, function()
+                assert.is_not_nil((other:invalidateTags({ "a" })))
+                return "old"
+            end, tagged("a", "b")) end,
+            function() return cache:remember("k", 60, function(_, ctx)
+                assert.is_true((ctx:tag("a")))
+                other:invalidateTags({ "a" })
+                return "old"
+            end) end,
+            function() return cache:rememberMulti({ "k" }, 60, function(_, ctx)
+                assert.is_true((ctx:tag("a", "c")))
+                other:invalidateTags({ "c" })
+                return { k = "old" }
+            end, tagged("b")).k end,
+            function() return cache:put("k", 60, function()
+                other:invalidateTags({ "b" })
+                return "old"
+            end, tagged("a", "b")) end,
+            function() return (cache:update("k", function()
+                other:invalidateTags({ "b" })
+                return "old"
+            end, 60, tagged("a", "b"))) end,
+        }
+        for _, load in ipairs(how) do
+            for _ = 1, 2 do -- at the second time the tags have generations
+                assert.equal("old", (load()))
+                assert_void(cache, "k")
+                assert_void(other, "k")
+            end
+            assert.same({ value = "new", source = "loader" },
+                report(cache:remember("k", 60, make("new"))))
+            assert.equal("new", (other:get("k")))
+            cache:delete("k")
+        end
+    end
+end)
+
+case("a soft invalidation makes stale what has a grace window, and voids the rest", function(bed)
+    for _, near in ipairs({ false, true }) do
+        local cache, other = bed.open({ near = near }), bed.other({ near = near })
+        cache:set("graced", "v", 60, { tags = { "a" }, grace = 100 })
+        cache:set("plain", "v", 60, tagged("a"))
+        for _ = 1, 2 do
+            assert.equal("v", (other:get("graced")))
+            assert.equal("v", (other:get("plain")))
+        end
+        assert.equal(1, (cache:invalidateTags({ "a", "unknown", "a" }, SOFT)))
+        bed.wait_until(function() return other:get("plain") == nil end, 5, "the news")
+        assert_void(other, "plain")
+        for _ = 1, 2 do
+            assert.same({ value = "v", source = "stale" }, report(other:get("graced")))
+        end
+        assert.equal(0, (other:ttl("graced")))
+        assert.is_true((other:exists("graced")))
+        assert.same({ graced = "v" }, (other:getMulti({ "graced" })))
+        bed.wait_until(function()
+            return cache:remember("graced", 60, make("new"), { tags = { "a" }, grace = 100 })
+                == "new"
+        end, 5, "the refresh")
+        assert.equal("new", (other:remember("graced", 60, never, { near = false })))
+        assert.equal("redis", (select(3, other:get("graced", { near = false }))))
+        assert.equal(1, (cache:invalidateTags({ "a" })))
+        bed.wait_until(function() return other:get("graced") == nil end, 5, "the news")
+    end
+end)
+
+case("rememberMulti loads what was softly invalidated, and what is void", function(bed)
+    local cache, runs = bed.open({ grace = 100 }), 0
+    local function load(keys)
+        runs = runs + 1
+        local map = {}
+        for _, key in ipairs(keys) do map[key] = runs end
+        return map
+    end
+    local opts = tagged("a")
+    assert.same({ x = 1, y = 1 }, (cache:rememberMulti({ "x", "y" }, 60, load, opts)))
+    assert.same({ x = 1, y = 1 }, (cache:rememberMulti({ "x", "y" }, 60, load, opts)))
+    cache:invalidateTags({ "a" }, SOFT)
+    bed.wait_until(function()
+        local values = cache:rememberMulti({ "x", "y" }, 60, load, opts)
+        return values.x == 2 and values.y == 2
+    end, 5, "the refresh")
+    cache:invalidateTags({ "a" })
+    assert.same({ x = 3, y = 3 }, (cache:rememberMulti({ "x", "y" }, 60, load, opts)))
+    assert.same({ x = 3, y = 3 }, (cache:getMulti({ "x", "y" })))
+end)
+
+case("tags count once per namespace, whatever their names are", function(bed)
+    local cache = bed.cache
+    local inner = cache:namespace("inner")
+    local names = { "a", "{a}", "a:b", "a/b//tag:c", "\0\255", ("x"):rep(200), "%" }
+    cache:set("k", 1, 60, { tags = names })
+    inner:set("k", 2, 60, tagged("a"))
+    assert.equal(1, (cache:get("k")))
+    assert.equal(1, (inner:invalidateTags({ "a" })))
+    assert.equal(1, (cache:get("k")))
+    assert_void(inner, "k")
+    for _, name in ipairs(names) do
+        cache:set("k", 1, 60, { tags = names })
+        assert.equal(1, (cache:get("k")))
+        assert.equal(1, (cache:invalidateTags({ name })))
+        assert_void(cache, "k")
+    end
+    assert.equal(#names - 1, (cache:invalidateTags(names)))
+    assert.equal(0, (cache:invalidateTags({})))
+    -- They are no keys of the cache, nor of one without a namespace.
+    cache:set("k", 1, 60, { tags = names })
+    assert.same({ "k" }, (cache:keys("*")))
+    for _, key in ipairs(bed.open({ namespace = "" }):keys("*")) do
+        assert.is_nil(key:find("//tag:", 1, true), key)
+    end
+end)
+
+case("a tag lives for tagTtl from when it was last begun or renewed", function(bed)
+    local cache = bed.open({ tagTtl = 1000 })
+    cache:set("k", 1, 60, tagged("a"))
+    local function left() return bed.redis:call("PTTL", "app//tag:a") end
+    assert.is_true(left() > 900000 and left() <= 1000000)
+    bed.redis:call("PEXPIRE", "app//tag:a", 600000)
+    cache:set("k", 1, 60, tagged("a"))
+    assert.is_true(left() <= 600000)
+    bed.redis:call("PEXPIRE", "app//tag:a", 400000)
+    cache:remember("other", 60, make(1), tagged("a"))
+    assert.is_true(left() > 900000)
+    assert.equal(1, (cache:get("k")))
+    bed.open({ near = true, tagTtl = 2000 }):set("k", 1, 60, tagged("a"))
+    assert.is_true(left() > 1900000)
+    -- One that is over voids.
+    bed.redis:call("PEXPIRE", "app//tag:a", 1)
+    bed.pause(0.01)
+    assert_void(cache, "k")
+end)
+
+case("what stands under a tag's key and is no generation voids, and is an error to writers",
+    function(bed)
+        local cache = bed.cache
+        for _, text in ipairs({ "text", "" }) do
+            cache:set("k", 1, 60, tagged("a"))
+            bed.redis:call("SET", "app//tag:a", text)
+            assert_void(cache, "k")
+            assert.same({ code = "redis" }, report(cache:set("k", 1, 60, tagged("a"))))
+            assert.same({ code = "redis" }, report(cache:put("k", 60, make(1), tagged("a"))))
+            assert.same({ value = 2, source = "loader", flag = "unstored" },
+                report(cache:remember("new", 60, make(2), tagged("a"))))
+            local values, _, _, flags = cache:rememberMulti({ "new" }, 60,
+                function() return { new = 3 } end, tagged("a"))
+            assert.same({ { new = 3 }, { new = "unstored" } }, { values, flags })
+            assert.equal("redis", (select(2, cache:putMulti({ "new" }, 60,
+                function() return { new = 3 } end, tagged("a")))).new.code)
+            local _, failed = cache:setMulti({ new = 3 }, 60, tagged("a"))
+            assert.equal("redis", failed.new.code)
+            assert_void(cache, "new")
+            assert.equal(0, (cache:invalidateTags({ "a" }, SOFT)))
+            assert.equal(1, (cache:invalidateTags({ "a" })))
+            assert.is_true((cache:set("k", 1, 60, tagged("a"))))
+            assert.equal(1, (cache:get("k")))
+            cache:invalidateTags({ "a" })
+        end
+    end)
+
+case("a void entry is no value to update, getSet and getDelete, and can be replaced", function(bed)
+    local cache = bed.cache
+    local function void()
+        cache:set("k", "old", 60, tagged("a"))
+        cache:invalidateTags({ "a" })
+    end
+    void()
+    local value, _, _, version = cache:get("k", { version = true })
+    assert.is_nil(value)
+    assert.is_true((cache:cas("k", version, "new")))
+    assert.equal("new", (cache:get("k")))
+    void()
+    assert.equal("new", (cache:update("k", function(old)
+        assert.is_nil(old)
+        return "new"
+    end)))
+    void()
+    assert.same({}, report(cache:getSet("k", "new")))
+    void()
+    assert.same({}, report(cache:getDelete("k")))
+    -- A write without the option takes the tags off.
+    cache:set("k", 1, 60, tagged("a"))
+    cache:set("k", 2)
+    cache:invalidateTags({ "a" })
+    assert.equal(2, (cache:get("k")))
+    -- touch and copy keep them.
+    cache:set("{t}k", 1, 60, tagged("a"))
+    cache:touch("{t}k", 100)
+    cache:copy("{t}k", "{t}copy")
+    assert.equal(1, (cache:get("{t}copy")))
+    cache:invalidateTags({ "a" })
+    assert_void(cache, "{t}k")
+    assert_void(cache, "{t}copy")
+end)
+
+case("a refresh that fails serves nothing that its tags void", function(bed)
+    local cache = bed.open({ grace = 100, background = false })
+    cache:set("k", "old", 0.02, tagged("a"))
+    bed.pause(0.05)
+    assert.same({ value = "old", source = "stale" },
+        report(cache:remember("k", 60, function() return nil, "down" end)))
+    cache:invalidateTags({ "a" })
+    assert.same({ code = "loaderFailed" },
+        report(cache:remember("k", 60, function(_, ctx)
+            assert.is_nil(ctx.value)
+            return nil, "down"
+        end)))
+end)
+
+case("wrong tags are errors that name the argument, and send nothing", function(bed)
+    local cache = bed.cache
+    local many = {}
+    for i = 1, 17 do many[i] = "t" .. i end
+    local sent = cache:stats().requests
+    for _, bad in ipairs({ "a", 1, { 1 }, { "" }, { ("x"):rep(201) }, { "a", "a" }, many,
+        { a = true }, { [2] = "a" } }) do
+        for name, write in pairs(WRITERS) do
+            if name ~= "replace" and name ~= "cas" then
+                raises("bad option 'tags' to " .. name, write, cache, "k", 1, { tags = bad })
+            end
+        end
+    end
+    for text, fn in pairs({
+        ["bad argument 'tags' to invalidateTags: list of names expected, got string"] = function()
+            cache:invalidateTags("a")
+        end,
+        ["got number at 2"] = function() cache:invalidateTags({ "a", 1 }) end,
+        ["got a map"] = function() cache:invalidateTags({ a = true }) end,
+        ["bytes, got string at 1"] = function() cache:invalidateTags({ "" }) end,
+        ["bad option 'soft' to invalidateTags"] = function()
+            cache:invalidateTags({ "a" }, { soft = 1 })
+        end,
+        ["unknown option 'hard' to invalidateTags"] = function()
+            cache:invalidateTags({ "a" }, { hard = true })
+        end,
+        ["unknown option 'tags' to get"] = function() cache:get("k", tagged("a")) end,
+    }) do
+        raises(text, fn)
+    end
+    local plain = bed.open({ plain = true, codec = "raw" })
+    for name, write in pairs(WRITERS) do
+        if name ~= "replace" and name ~= "cas" then
+            raises("bad option 'tags' to " .. name .. ": with plain = true", write, plain, "k", "v",
+                tagged("a"))
+        end
+    end
+    assert.equal(sent, cache:stats().requests)
+    local small = bed.open({ maxKey = 12 })
+    assert.same({ code = "tooLarge" }, report(small:set("k", 1, 60, tagged("long name"))))
+    assert.same({ code = "tooLarge" }, report(small:invalidateTags({ "long name" })))
+    assert.same({ code = "tooLarge" }, report(small:invalidateTags({ "long name" }, SOFT)))
+end)
+
+case("a loader's context takes tags by its method alone", function(bed)
+    local cache, kept = bed.cache, nil
+    local function fails(text, fn)
+        local value, err = cache:remember("k", 60, fn)
+        assert.is_nil(value)
+        assert.equal("loaderFailed", err.code)
+        assert.matches(text, err.message, 1, true)
+    end
+    fails("call ctx:tag(name, ...) first", function(_, ctx)
+        ctx.tags = { "a" }
+        return 1
+    end)
+    fails("bad argument 'name' to tag", function(_, ctx) ctx:tag(1) end)
+    fails("at most 16 tags", function(_, ctx)
+        for i = 1, 17 do ctx:tag("t" .. i) end
+    end)
+    assert.equal(1, (cache:remember("k", 60, function(_, ctx)
+        kept = ctx
+        ctx:tag("a", "b", "a")
+        ctx:tag()
+        ctx:tag("b")
+        return 1
+    end, tagged("a"))))
+    kept:tag("late") -- tags nothing
+    assert.equal(0, (cache:invalidateTags({ "late" })))
+    assert.equal(1, (cache:get("k")))
+    cache:invalidateTags({ "b" })
+    assert_void(cache, "k")
+end)
+
+return cases
