@@ -18,6 +18,8 @@
 --         stale    as early, and its source is "stale"; without `background` the caller that gets
 --                  the lease loads at once, and a reader without a loader (get) takes it
 --         void     is a miss
+--
+--         docs/api/freshness.md tells users so; its table "Who wins" is run by a spec.
 -- Not:    who loads then, and who waits for it (remember.lua, refresh.lua).
 -- Source: XFetch: Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede
 --         Prevention, VLDB 2015.
