@@ -300,6 +300,51 @@ static void put_entry(const char *key, const char nonce[RC_NONCE_SIZE])
     peer_put(&server, key, entry, sizeof entry, 60000);
 }
 
+/* "one" behind as many bytes of a block, with a minute to live, half of it in its grace window. */
+static void put_told(const char *key)
+{
+    enum { BLOCK = 16 };
+    char entry[RC_ENTRY_SIZE + BLOCK + 3] = {0};
+    rc_entry header = {.kind = RC_KIND_VALUE, .entry_flags = RC_ENTRY_EXTRA, .stale_ms = 30000};
+    rc_entry_write(entry, &header, "nonce-1.");
+    memcpy(entry + RC_ENTRY_SIZE + BLOCK, "one", 3);
+    peer_put(&server, key, entry, sizeof entry, 60000);
+}
+
+/* Seconds that the copy will stay, about. */
+static int64_t stays_s(const char *key)
+{
+    if (!CHECK(look(key) == RC_NEAR_HIT))
+        return -1;
+    return (found.handle.deadline_us - rc_near_now_us() + 500000) / 1000000;
+}
+
+static void tells_a_copy_that_ends_before_its_time_from_one_that_tells_its_end(void)
+{
+    enum { SECOND_US = 1000000 };
+    set_up();
+    put_told("key");
+    warm("key");
+    CHECK(stays_s("key") == 60 && found.entry_flags == RC_ENTRY_EXTRA && found.len == 19);
+    /* the view's ttl is the shorter one */
+    put_told("key");
+    peer_read_for(&client, &ops[0], "key", 0, 10 * SECOND_US);
+    peer_run(&server);
+    CHECK(stays_s("key") == 10);
+    CHECK(found.entry_flags == (RC_ENTRY_EXTRA | RC_ENTRY_CAPPED));
+    /* between the soft expiry and the end: not past the soft one, for nobody could tell */
+    put_told("key");
+    peer_read_for(&client, &ops[1], "key", 0, 45 * SECOND_US);
+    peer_run(&server);
+    CHECK(stays_s("key") == 30 && (found.entry_flags & RC_ENTRY_CAPPED));
+    /* the longer one changes nothing */
+    put_told("key");
+    peer_read_for(&client, &ops[2], "key", 0, 90 * SECOND_US);
+    peer_run(&server);
+    CHECK(stays_s("key") == 60 && found.entry_flags == RC_ENTRY_EXTRA);
+    take_down();
+}
+
 static void serves_nothing_of_a_lost_connection_until_it_is_confirmed(void)
 {
     set_up();
@@ -751,6 +796,7 @@ int main(void)
     TEST(an_own_write_dooms_a_read_that_is_under_way);
     TEST(a_write_of_another_engine_on_the_machine_dooms_it_too);
     TEST(an_own_write_is_gone_from_the_start_and_at_its_end);
+    TEST(tells_a_copy_that_ends_before_its_time_from_one_that_tells_its_end);
     TEST(serves_nothing_of_a_lost_connection_until_it_is_confirmed);
     TEST(keeps_nothing_of_a_replica);
     TEST(forgets_everything_at_a_flush);

@@ -310,12 +310,18 @@ void peer_get(struct peer_client *client, struct peer_op *peer_op, const char *k
 
 void peer_read(struct peer_client *client, struct peer_op *peer_op, const char *key, uint32_t flags)
 {
+    peer_read_for(client, peer_op, key, flags, 0);
+}
+
+void peer_read_for(struct peer_client *client, struct peer_op *peer_op, const char *key,
+                   uint32_t flags, int64_t near_ttl_us)
+{
     struct rc_op *op = begin(peer_op, RC_OP_GET);
     keep_key(op, key);
     op->ask.expect = 2;
     op->ask.near = true;
     op->ask.near_group = 0;
-    op->ask.near_ttl_us = 0;
+    op->ask.near_ttl_us = near_ttl_us;
     op->ask.flags = flags;
     submit(client, peer_op);
 }

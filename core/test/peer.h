@@ -120,6 +120,9 @@ void peer_op_deinit(struct peer_op *op);
 void peer_get(struct peer_client *client, struct peer_op *op, const char *key, uint32_t flags);
 void peer_read(struct peer_client *client, struct peer_op *op, const char *key,
                uint32_t flags); /* kept near */
+/* The same of a view with a ttl of its own. */
+void peer_read_for(struct peer_client *client, struct peer_op *op, const char *key, uint32_t flags,
+                   int64_t near_ttl_us);
 void peer_barrier(struct peer_client *client, struct peer_op *op);
 void peer_set(struct peer_client *client, struct peer_op *op, const char *key, const char *value,
               int64_t ttl_ms);
