@@ -74,3 +74,23 @@ void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places,
         max_stale_us = 0; /* nothing is known coherent */
     rc_near_check_many(view->near, handles, places, count, max_stale_us);
 }
+
+/* ---- listening ------------------------------------------------------------------------------- */
+
+void rc_view_listen(rc_view *view, rc_listener *listener)
+{
+    rc_near_listen(view->near, listener);
+}
+
+int rc_view_has_news(rc_view *view, rc_listener *listener)
+{
+    if (view->own_process_only && rc_client_is_inherited(view->client))
+        return 0;
+    return rc_near_has_news(view->near, listener);
+}
+
+int rc_view_hear(rc_view *view, rc_listener *listener, char *key, size_t *key_len)
+{
+    return rc_near_hear(view->near, listener, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix),
+                        key, key_len);
+}

@@ -37,10 +37,12 @@ static void drop_pushed(void *owner, const char *key, size_t len)
         rc_node_begin_epoch(link->node);
         rc_fetches_push(&engine->fetches, link, NULL, 0);
         rc_revalidate_start(&link->node->revalidate); /* it may have been another database */
+        rc_near_tell(engine->near, RC_TOLD_FLUSH, NULL, 0);
         return;
     }
     rc_fetches_push(&engine->fetches, link, key, len);
     rc_near_drop(engine->near, key, len, RC_NEAR_PUSH);
+    rc_near_tell(engine->near, RC_TOLD_PUSH, key, len);
 }
 
 static void on_ready(void *owner, struct rc_link *link)
@@ -291,6 +293,9 @@ static void end_write(struct rc_engine *engine, const struct rc_op *op, const ch
     bool is_value = effect == STORES && op->result.outcome != RC_UNSTORED;
     if (engine->near != NULL && !RC_MUTANT(NO_PURGE_AT_ACK))
         rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
+    /* Also of one whose end nobody knows. */
+    if (engine->near != NULL && (effect != STORES || !is_done || is_value))
+        rc_near_tell(engine->near, RC_TOLD_WRITE, key, len);
     if (effect == DELETES) {
         struct rc_server_node *node = node_of(engine, key, len);
         if (rc_replay_end(&node->replay, key, len, is_done))

@@ -151,9 +151,12 @@ static void on_link_down(struct rc_link *link)
         node->news.on_silence(node->news.owner, node);
     if (link->role != RC_LINK_T)
         return;
+    bool was_coherent = node->reached_us != 0;
     node->reached_us = 0;
     if (!RC_MUTANT(NO_FLUSH_ON_RECONNECT))
         rc_node_begin_epoch(node);
+    if (was_coherent && node->near != NULL) /* what changes meanwhile, nobody is told */
+        rc_near_tell(node->near, RC_TOLD_GAP, NULL, 0);
     node->news.on_untracked(node->news.owner, node);
 }
 

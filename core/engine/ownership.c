@@ -68,10 +68,13 @@ static void drop_some(struct rc_ownership *ownership)
     struct rc_context *context = ownership->context;
     ownership->cursor = rc_near_drop_slots(ownership->topology->near, &ownership->leaving,
                                            ownership->cursor, DROP_BUCKETS);
-    if (ownership->cursor == 0)
-        vouch(ownership->topology);
-    else
+    if (ownership->cursor != 0) {
         rc_context_set_timer(context, &ownership->drop, context->now_us + DROP_AGAIN_US);
+        return;
+    }
+    /* The nodes that own those slots now do not know what was read of them. */
+    rc_near_tell(ownership->topology->near, RC_TOLD_GAP, NULL, 0);
+    vouch(ownership->topology);
 }
 
 static void on_drop(void *context, struct rc_timer *timer)

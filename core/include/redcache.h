@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 17
+#define RC_ABI 18
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -408,6 +408,13 @@ typedef struct rc_near_value {
     rc_near_handle handle;
 } rc_near_value;
 
+/* What has changed, as far as it was heard: rc_view_listen. Nobody else's business. */
+typedef struct rc_listener {
+    uint64_t cursor;
+    int64_t heard_us;
+    int64_t stuck_us;
+} rc_listener;
+
 typedef struct rc_near_stats {
     uint64_t fills;         /* entries stored */
     uint64_t dooms;         /* answers not stored: the key changed while they were under way */
@@ -682,6 +689,20 @@ int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_
    What may not be served becomes -place. */
 void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places, uint32_t count,
                         int32_t max_stale_us);
+/* Listening: which keys under the view's prefix have changed, of those that any process of this
+   near cache has read. It begins with rc_view_listen. The caller comes by: rc_view_has_news, which
+   costs two loads, at least every 50 s, and rc_view_hear until it says RC_TOLD_NOTHING. `key` has
+   room for 1024 bytes, and gets the key without the prefix. One thread at a time. */
+enum {
+    RC_TOLD_NOTHING = 0,
+    RC_TOLD_PUSH = 1,  /* Redis says that it changed */
+    RC_TOLD_WRITE = 2, /* a process of this near cache has written it */
+    RC_TOLD_FLUSH = 3, /* no key: Redis was emptied */
+    RC_TOLD_GAP = 4    /* no key: some changes were not heard */
+};
+void rc_view_listen(rc_view *view, rc_listener *listener);
+int rc_view_has_news(rc_view *view, rc_listener *listener);
+int rc_view_hear(rc_view *view, rc_listener *listener, char *key, size_t *key_len);
 /* As rc_get and rc_load, of the prefix and key together; the answer is kept near. */
 int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint32_t flags);
 int rc_view_load(rc_view *view, rc_op *op, const char *key, size_t key_len,

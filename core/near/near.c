@@ -73,15 +73,60 @@ int64_t rc_near_now_us(void)
     return rc_clock_us();
 }
 
+/* ---- who listens ----------------------------------------------------------------------------- */
+
+void rc_near_tell(struct rc_near *near, int told, const char *key, size_t len)
+{
+    struct rc_ring *ring = &near->region.ring;
+    if (rc_ring_is_heard(ring))
+        rc_ring_write(ring, told, key, len, rc_ticks_now_us(&near->ticks));
+}
+
+void rc_near_listen(struct rc_near *near, rc_listener *listener)
+{
+    rc_ring_listen(&near->region.ring, listener, rc_ticks_now_us(&near->ticks));
+}
+
+bool rc_near_has_news(struct rc_near *near, rc_listener *listener)
+{
+    return rc_ring_has_news(&near->region.ring, listener, rc_ticks_now_us(&near->ticks)) != 0;
+}
+
+int rc_near_hear(struct rc_near *near, rc_listener *listener, const char *prefix, size_t prefix_len,
+                 char *key, size_t *len)
+{
+    struct rc_ring *ring = &near->region.ring;
+    for (;;) {
+        int told = rc_ring_hear(ring, listener, key, len, rc_ticks_now_us(&near->ticks));
+        if (told != RC_TOLD_PUSH && told != RC_TOLD_WRITE)
+            return told;
+        if (*len < prefix_len || (prefix_len > 0 && memcmp(key, prefix, prefix_len) != 0))
+            continue; /* ends: others write no faster than this reads, or there is a gap */
+        *len -= prefix_len;
+        memmove(key, key + prefix_len, *len);
+        return told;
+    }
+}
+
+/* ---- owners ---------------------------------------------------------------------------------- */
+
 struct rc_near_owner *rc_near_add_owner(struct rc_near *near, const char **why)
 {
     const char *unasked;
-    return rc_region_add_owner(&near->region, why != NULL ? why : &unasked);
+    uint32_t reaped = atomic_load_explicit(&near->region.reaped, memory_order_relaxed);
+    struct rc_near_owner *owner = rc_region_add_owner(&near->region, why != NULL ? why : &unasked);
+    /* What a dead process had read, Redis no longer tells anybody. */
+    if (atomic_load_explicit(&near->region.reaped, memory_order_relaxed) != reaped)
+        rc_near_tell(near, RC_TOLD_GAP, NULL, 0);
+    return owner;
 }
 
 void rc_near_remove_owner(struct rc_near *near, struct rc_near_owner *owner)
 {
+    bool was_coherent = rc_near_asof(owner) > 0;
     rc_region_remove_owner(&near->region, owner);
+    if (was_coherent) /* what it had read, Redis no longer tells anybody */
+        rc_near_tell(near, RC_TOLD_GAP, NULL, 0);
 }
 
 void rc_near_renew_owner(struct rc_near_owner *owner)

@@ -153,6 +153,19 @@ void rc_near_drop(struct rc_near *near, const char *key, size_t len, enum rc_nea
 /* The same by RC_NEAR_WRITE. True: a copy with a version stood there, and `version` is that. */
 bool rc_near_drop_known(struct rc_near *near, const char *key, size_t len, char version[8]);
 
+/* Tells those who listen, in any process, what has changed: behind the drop. A key with
+   RC_TOLD_PUSH or RC_TOLD_WRITE; NULL with RC_TOLD_FLUSH or RC_TOLD_GAP (some of what changed was
+   not heard). One load while nobody listens. */
+void rc_near_tell(struct rc_near *near, int told, const char *key, size_t len);
+/* Hears of what is told from now on; see ring.h. */
+void rc_near_listen(struct rc_near *near, rc_listener *listener);
+/* Comes by: whether rc_near_hear may have something to tell. */
+bool rc_near_has_news(struct rc_near *near, rc_listener *listener);
+/* The next that is told of a key with the prefix, which is left out, or of all: RC_TOLD_*. `key`
+   has room for RC_NEAR_MAX_KEY bytes. */
+int rc_near_hear(struct rc_near *near, rc_listener *listener, const char *prefix, size_t prefix_len,
+                 char *key, size_t *len);
+
 /* A namespace with bounds of its own: finds or makes the group of that prefix. min_bytes are kept
    for it while others press, max_bytes it never exceeds (0: none). Returns 0 where both are 0 or
    all groups are taken. */

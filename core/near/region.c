@@ -19,7 +19,7 @@
 #define TIME_SPACE "/proc/self/ns/time"
 #define PID_SPACE  "/proc/self/ns/pid"
 
-enum { LAYOUT = 5, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
+enum { LAYOUT = 6, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
 
 static size_t align(size_t bytes)
 {
@@ -41,7 +41,8 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
     uint32_t owners = power_below(bytes / 4096, 16, RC_NEAR_OWNERS);
     size_t write_versions_at = align(sizeof(struct rc_region_head));
     size_t owners_at = align(write_versions_at + writes * sizeof(uint32_t));
-    size_t stripes_at = owners_at + owners * sizeof(struct rc_near_owner);
+    size_t ring_at = owners_at + owners * sizeof(struct rc_near_owner);
+    size_t stripes_at = ring_at + rc_ring_bytes(bytes);
     if (bytes < RC_NEAR_MIN_BYTES || stripe_count == 0 || stripe_count > RC_REGION_STRIPES ||
         (stripe_count & (stripe_count - 1)) != 0 ||
         !rc_stripe_plan(&region->shape, (bytes - stripes_at) / stripe_count))
@@ -52,6 +53,7 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
     region->write_versions_mask = writes - 1;
     region->owners = (struct rc_near_owner *)(void *)(region->base + owners_at);
     region->owner_count = owners;
+    rc_ring_view(&region->ring, bytes, region->base + ring_at, &region->shape.seed);
     region->stripe_count = stripe_count;
     region->shape.shift = (uint32_t)__builtin_ctz(stripe_count);
     for (uint32_t i = 0; i < stripe_count; i++)
@@ -413,8 +415,11 @@ static void reap(struct rc_region *region, uint32_t limit)
             last_pid = pid;
         }
         region->reap_at = slot + 1 < region->owner_count ? slot + 1 : 0;
-        if (pid != 0 && !lives)
+        if (pid != 0 && !lives) {
             set_free(region, owner);
+            /* Relaxed: rc_near_add_owner asks in the same thread, or another one tells, too. */
+            atomic_fetch_add_explicit(&region->reaped, 1, memory_order_relaxed);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
  * region - the memory of a near cache, and what is in it once: owners, groups, counts of writes.
  *
  * What:    one mapping, anonymous (inherited by fork) or named (POSIX shared memory), laid out from
- *          its size and number of stripes alone: header, counts of writes, owners, stripes.
+ *          its size and number of stripes alone: header, counts of writes, owners, ring, stripes.
  * Threads: rc_region_open and _close by one thread; the rest from any thread of any process.
  * Memory:  a struct rc_region is this process's view. After a fork it is valid in the child.
  * Errors:  RC_ERR_NOMEM, RC_ERR_ARGUMENT, with a static text.
@@ -28,6 +28,7 @@
 
 #include "near/lifeline.h"
 #include "near/near.h"
+#include "near/ring.h"
 #include "near/stripe.h"
 
 enum {
@@ -92,10 +93,12 @@ struct rc_region {
     struct rc_lifeline lifeline;      /* named: guarded by head->mutex */
     uint32_t reap_at;                 /* guarded by head->mutex */
     _Atomic bool is_lost;             /* the last wait for head->mutex ran out */
+    _Atomic uint32_t reaped;          /* slots that this process took from dead ones */
     _Atomic uint32_t *write_versions; /* pairs: rc_near_drop */
     uint32_t write_versions_mask;
     uint32_t owner_count;
     struct rc_near_owner *owners;
+    struct rc_ring ring; /* what has changed */
     uint32_t stripe_count;
     struct rc_stripe_shape shape;
     struct rc_stripe stripes[RC_REGION_STRIPES];

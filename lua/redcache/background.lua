@@ -316,6 +316,10 @@ function background.watch(client, watch)
         port.watched = port.watched or setmetatable({}, { __mode = "k" })
         port.watched[client], port.hear = true, hear_all
     end
+    local attend = client.scheduler.attend
+    if attend then
+        attend(client)
+    end
 end
 
 ---Ends that. Twice is harmless.

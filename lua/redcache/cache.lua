@@ -23,6 +23,7 @@ local errors = require("redcache.errors")
 local invalidate = require("redcache.invalidate")
 local is_nginx = require("redcache.nginx")
 local lives = require("redcache.life")
+local listener = require("redcache.listener")
 local loader = require("redcache.loader")
 local lock = require("redcache.lock")
 local many = require("redcache.many")
@@ -106,6 +107,7 @@ Cache.metrics = metrics.metrics
 Cache.request = request.request
 Cache.redis = redis.redis
 Cache.work = background.work
+Cache.onInvalidate = listener.onInvalidate
 
 -- A cache object over a client that is open.
 local function make(client, prefix, settings)

@@ -37,6 +37,7 @@ local ARGUMENTS = {
         health = "", metrics = "", request = "",
         redis = "opts",
         work = "seconds",
+        onInvalidate = "fn",
     },
     redis = { command = "name, ...", pipeline = "fn, opts", publish = "channel, message",
         key = "name", script = "source", transaction = "fn, opts",
@@ -53,6 +54,7 @@ local ARGUMENTS = {
     loader = { get = "key" },
     locks = { release = "", extend = "ttl", valid = "", lost = "", ttl = "", fences = "" },
     near = { stats = "" },
+    listener = { close = "" },
     session = {
         create = "value, opts", get = "id, opts", set = "id, value, opts",
         regenerate = "id, opts", destroy = "id, opts",
@@ -117,7 +119,8 @@ for method in pairs(ARGUMENTS.cache) do
     WAITS.cache[method] = true
 end
 for _, method in ipairs({ "lock", "namespace", "wrap", "session", "loader", "request", "redis",
-    "cancel", "authenticate", "close", "stats", "health", "metrics", "work" }) do
+    "cancel", "authenticate", "close", "stats", "health", "metrics", "work",
+    "onInvalidate" }) do
     WAITS.cache[method] = nil
 end
 

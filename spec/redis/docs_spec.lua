@@ -42,6 +42,7 @@ local function objects(cache)
         redis = redis, pipeline = pipeline, transaction = transaction,
         subscription = assert(redis:subscribe("c")),
         script = redis:script("return 1"),
+        listener = cache:onInvalidate(function() end),
         session = cache:session(), iterator = cache:scan("*"),
     }
 end

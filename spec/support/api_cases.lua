@@ -23,7 +23,7 @@ local GROUPS = {
     "light_threads", "wraps", "sessions",
     "moves", "softs", "swaps", "transactions", "waits", "subscriptions",
     "batches", "lock_many", "put_many", "warms",
-    "loaders",
+    "loaders", "listens",
     "scans", "commits",
     "refreshes", "tags",
 }

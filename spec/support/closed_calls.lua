@@ -71,6 +71,7 @@ local CACHE = {
     metrics = function(o) return o:metrics() end,
     redis = function(o) return o:redis() end,
     work = function(o) return o:work(1) end,
+    onInvalidate = function(o) return o:onInvalidate(unused) end,
     lock = false, request = false, loader = false, close = false,
     -- Made by others.
     open = false, init = false,
@@ -107,6 +108,7 @@ local LOCKS = {
     extend = function(o) return o:extend(5) end,
     valid = false, lost = false, ttl = false, fences = false,
 }
+local LISTENER = { close = false }
 local NEAR = { stats = function(o) return o:stats() end }
 
 -- With the options that go other ways.
@@ -182,6 +184,7 @@ function closed_calls.check(open, close)
     local held = assert(cache:tryLock("held", { ttl = 600 }))
     local free = cache:lock("free")
     local loader = cache:loader(unused)
+    local listener = cache.near:stats() and cache:onInvalidate(function() end)
     local several = assert(cache:lockMulti({ "held 1", "held 2" }, { ttl = 600 }))
     for _, one in ipairs({ cache, below }) do
         assert(one:set("k", { 1 }, 60))
@@ -211,6 +214,10 @@ function closed_calls.check(open, close)
     try_all(complaints, "session", sessions, SESSION)
     try_all(complaints, "locks", several, LOCKS)
     try_all(complaints, "loader", loader, LOADER)
+    if listener then
+        try_all(complaints, "listener", listener, LISTENER)
+        expect(complaints, "a listener is closed", listener:close() == true)
+    end
     expect(complaints, "locks are valid", several:valid() == false and several:ttl() == 0)
     for _, lock in ipairs({ held, free }) do
         expect(complaints, "a lock is valid", lock:valid() == false and lock:ttl() == 0)

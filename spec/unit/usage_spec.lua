@@ -46,7 +46,7 @@ local function classes()
         authenticate = { "u", "p" },
         scan = { "*" }, keys = { "*" }, deleteByPattern = { "*" }, flush = { { all = true } },
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
-        wrap = { "w", fn }, session = {}, work = {}, afterCommit = { fn },
+        wrap = { "w", fn }, session = {}, work = {}, onInvalidate = { fn }, afterCommit = { fn },
     }
     local locks = assert(cache:lockMulti({ "l" }))
     local raw, queue = cache:redis(), nil
@@ -87,6 +87,7 @@ local function classes()
         } },
         { name = "commit", object = commit,
             methods = { delete = { "k" }, deleteMulti = { { "k" } } } },
+        { name = "listener", object = cache:onInvalidate(fn), methods = { close = {} } },
         { name = "near", object = cache.near, methods = { stats = {} } },
         { name = "iterator", object = cache:scan("*"), methods = { close = {}, error = {} } },
         { name = "clock", object = clock, methods = { advance = { 1 }, now = {} } },

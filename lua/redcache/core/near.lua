@@ -109,6 +109,37 @@ function core_near.age_us(view, since)
     return math.max(0, tonumber(C.rc_view_now_us(view) - since))
 end
 
+-- Listening ---------------------------------------------------------------------------------------
+
+local TOLD = { [C.RC_TOLD_PUSH] = "push", [C.RC_TOLD_WRITE] = "write", [C.RC_TOLD_FLUSH] = "flush",
+    [C.RC_TOLD_GAP] = "gap" }
+local told_key, told_len = ffi.new("char[1024]"), ffi.new("size_t[1]")
+
+---What changes from now on is heard.
+---@return ffi.cdata* listener
+function core_near.listen(view)
+    local listener = ffi.new("rc_listener")
+    C.rc_view_listen(view, listener)
+    return listener
+end
+
+---@return boolean whether hear() may have something to tell
+function core_near.has_news(view, listener)
+    return C.rc_view_has_news(view, listener) ~= 0
+end
+
+---@return string|nil cause "push", "write", "flush", "gap"; nil: there is nothing to hear
+---@return string|nil key with "push" and "write"
+function core_near.hear(view, listener)
+    local cause = TOLD[C.rc_view_hear(view, listener, told_key, told_len)]
+    if cause == "push" or cause == "write" then
+        return cause, ffi.string(told_key, told_len[0])
+    end
+    return cause
+end
+
+-- What was found ----------------------------------------------------------------------------------
+
 ---What the last view_get found.
 ---@return integer kind
 ---@return integer codec

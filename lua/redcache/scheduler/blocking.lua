@@ -21,6 +21,7 @@
 --         spawn(client, fn) -> started, refused
 --                                  (optional) runs fn in a coroutine of its own, after this call;
 --                                  refused: it may go better at another time
+--         attend(client)           (optional) something is watched that callers may never ask for
 --         is_ending(client, count) -> boolean
 --                                  (optional) nobody keeps the loop going but those that work in
 --                                  the background, `count` coroutines of spawn()

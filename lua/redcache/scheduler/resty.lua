@@ -220,6 +220,13 @@ function resty.tell(client)
     end
 end
 
+---The keeper comes by in a worker, too, that never asks for anything.
+function resty.attend(client)
+    if resty.enter(client) then
+        kick(client.port)
+    end
+end
+
 ---@return boolean started
 ---@return boolean|nil refused
 function resty.spawn(client, fn)
