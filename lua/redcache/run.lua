@@ -85,14 +85,14 @@ local function body(task, fn, ...)
     return keep_results(task, fn(...))
 end
 
+-- What may throw (a hook, no memory) comes first: a task that counts as alive is ready, too, or its
+-- run() would never end.
 local function start(group, fn, ...)
     local co = create(body)
     local task = setmetatable({ co = co, group = group, is_ended = false }, Task)
-    tasks[co] = task
-    group.alive = group.alive + 1
-    group.tasks[task] = true
     resume(co, task, fn, ...)
-    make_ready(co)
+    tasks[co], group.tasks[task], ready[ready_count + 1] = task, true, co
+    group.alive, ready_count = group.alive + 1, ready_count + 1
     return task
 end
 
@@ -276,8 +276,8 @@ function run.daemon(fn)
     if not root then
         return false
     end
-    root.daemons = root.daemons + 1
-    start(root, fn).is_daemon = true
+    local task = start(root, fn)
+    task.is_daemon, root.daemons = true, root.daemons + 1
     return true
 end
 

@@ -148,6 +148,39 @@ local CASES = {
         may_succeed = "old",
         call = function(cache) return cache:remember("k", 0.02, made) end,
     }, {
+        name = "a refresh in the background",
+        options = { refreshAfter = 0.01, background = true, leaseTtl = 0.05,
+            commandTimeout = 5 },
+        before = function(cache)
+            cache._client.refreshes = nil -- a refresh that failed puts the key off
+            assert(cache:set("k", "old", 60))
+            clock.sleep(0.011)
+        end,
+        may_succeed = "old",
+        call = function(cache)
+            local value, err = cache:remember("k", 60, made)
+            cache:work(1) -- whoever can runs it, here and now
+            return value, err
+        end,
+    }, {
+        name = "a refresh of many in the background",
+        schedulers = { "coroutine" }, -- five hundred places
+        options = { refreshAfter = 0.01, background = true, leaseTtl = 0.05,
+            commandTimeout = 5 },
+        before = function(cache)
+            cache._client.refreshes = nil -- a refresh that failed puts the key off
+            assert(cache:set("k", "old", 60))
+            clock.sleep(0.011)
+        end,
+        may_succeed = "old",
+        call = function(cache)
+            local values, failed = cache:rememberMulti({ "k" }, 60, function()
+                return { k = made() }
+            end)
+            cache:work(1)
+            return values.k, failed.k
+        end,
+    }, {
         name = "a hit",
         before = function(cache) assert(cache:set("k", "vvv", 60)) end,
         call = function(cache) return cache:remember("k", 60, made) end,
@@ -198,7 +231,7 @@ local CASES = {
 describe("whatever throws inside of", function()
     for _, case in ipairs(CASES) do
         it(case.name .. ", its lease or lock is given back", function()
-            for _, scheduler in ipairs({ "blocking", "coroutine" }) do
+            for _, scheduler in ipairs(case.schedulers or { "blocking", "coroutine" }) do
                 local options = { scheduler = scheduler, near = scheduler == "blocking" }
                 for name, value in pairs(case.options or {}) do options[name] = value end
                 local places = try_all(options, case)

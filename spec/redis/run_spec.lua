@@ -127,6 +127,36 @@ describe("an error", function()
         assert.matches("and 2 more coroutines failed", err)
     end)
 
+    it("inside of spawn leaves nothing behind that the run would wait for", function()
+        local error, pcall, sethook, running = error, pcall, debug.sethook, coroutine.running
+        local function noted(list) list[#list + 1] = "spawned" end
+        for n = 1, 20 do
+            local count, is_planted, mine = 0, false, nil
+            local ran = {}
+            run(function()
+                mine = running()
+                jit.off()
+                pcall(function()
+                    sethook(function()
+                        if running() ~= mine then return end
+                        count = count + 1
+                        if count == n then
+                            sethook()
+                            is_planted = true
+                            error("planted", 0)
+                        end
+                    end, "c")
+                    spawn(noted, ran)
+                    sethook()
+                end)
+                jit.on()
+                ran[#ran + 1] = "main"
+            end)
+            assert.equal("main", ran[1])
+            assert.is_true(is_planted or #ran == 2)
+        end
+    end)
+
     it("where all wait for each other ends the run, and the next one works", function()
         local ok, err = pcall(run, function()
             local first
