@@ -17,6 +17,9 @@
 #            writes are applied twice: counters count twice, lists grow twice. Nothing puts that
 #            right, INFO says that link and offset are fine, and a failover makes it the truth.
 #            Valkey's pull request 4140 (merged in July 2026) has the replica try again at -BUSY.
+#            Seen besides, not shown here: with diskless transfers the master waits for an offset
+#            before it sends writes, and may have missed the only one; then the replica is sent
+#            nothing until repl-timeout, with its link "up", and CLUSTER SLOTS leaves it out.
 # Output:    60 times INCR: the master has 60, the replica 60
 #            the link breaks, the replica asks again while a script runs: BUSY, then SYNC
 #            40 more: the master has 100, the replica 100, and has acknowledged offset 0
