@@ -159,6 +159,7 @@ function events.go_through(bed, kinds, options)
     while clock.now() < ends and not options.done(rounds) do
         for code, kind in ipairs(kinds) do
             local began = clock.now()
+            bed:agree() -- an heir takes over what it has heard of (cluster.lua, failover)
             options.begin(code, kind)
             happen[kind](bed, options)
             clock.sleep(SETTLE)

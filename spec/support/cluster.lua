@@ -26,6 +26,7 @@ local JOIN_SECONDS, AGREE_SECONDS, MOVE_SECONDS = 20, 20, 60
 local FAILOVER_SECONDS = 6
 local NODE_TIMEOUT_MS = 1000
 local MIGRATE_MS, KEYS_AT_ONCE = 5000, 100
+local LOG_LINES = 20 -- of each node, in an error
 
 -- ---- Slots.
 
@@ -280,7 +281,14 @@ local function role_text(node)
     return ("master, offset %s, replicas: %s"):format(role[2], table.concat(replicas, ", "))
 end
 
--- Waits for a condition; the error tells what each node sees and is.
+-- The newest lines of a node's log: what befell it, and when.
+local function last_lines(node)
+    local lines = {}
+    for line in node:log():gmatch("[^\n]+") do lines[#lines + 1] = line end
+    return table.concat(lines, "\n", math.max(1, #lines - LOG_LINES + 1))
+end
+
+-- Waits for a condition; the error tells what each node sees, is, and has written down.
 local function wait(self, condition, seconds, what)
     local ok, result = pcall(clock.wait_until, condition, seconds, what)
     if ok then return result end
@@ -290,7 +298,8 @@ local function wait(self, condition, seconds, what)
         local _, info = pcall(node.call, node, "CLUSTER", "INFO")
         local _, role = pcall(role_text, node)
         local state = seen and info:match("cluster_state:%w+") or "?"
-        parts[#parts + 1] = ("node %d, %s, %s:\n%s"):format(node.index, state, role, text)
+        parts[#parts + 1] = ("node %d, %s, %s:\n%s\n%s\n"):format(node.index, state, role, text,
+            last_lines(node))
     end
     error(table.concat(parts, "\n"), 0)
 end
@@ -473,8 +482,11 @@ end
 -- ---- Failures.
 
 --- Makes a replica its master's successor: how = nil (with the master's help), "force" or
--- "takeover". Returns when it is one and all that are present know it.
+-- "takeover". Waits until all agree before it begins: a slot that its master was given a moment
+-- ago, and which the replica has not heard of, would be the old master's for ever, or nobody's.
+-- Returns when it is one and all that are present know it.
 function Cluster:failover(replica, how)
+    self:agree()
     local ask_at = 0
     wait(self, function()
         -- A planned one is given up after 5 s, as when the bus loses a message of it.
