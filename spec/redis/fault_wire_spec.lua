@@ -24,6 +24,11 @@ local function made() return "made" end
 -- a second is too short for that. within() tells how long the machine has no part in.
 local PATIENT = { timeout = 5 }
 
+-- Its connection and its thread are there.
+local function connect(client)
+    clock.wait_until(function() return client:redis():command("PING") end, 5, "a connection")
+end
+
 -- But for the time in which one of those who take part was ready and had no processor.
 local watch
 local function watch_those_with(proxy_too)
@@ -247,7 +252,7 @@ describe("bytes that are no answer", function()
         for _, bytes in ipairs(replies) do
             local liar = fake.start({ replies = { GET = bytes } })
             local client = open(liar)
-            assert(client:redis():command("PING")) -- its connection and its thread are there
+            connect(client)
             watch_those_with(liar)
             local value, err = within(0.5, client.get, client, "k")
             assert.is_true(value == nil or err == nil)
@@ -274,7 +279,7 @@ describe("bytes that are no answer", function()
                 GET = "_\r\n", EVALSHA = bytes, EVAL = bytes, PTTL = ":-2\r\n",
             } })
             local client = open(liar)
-            assert(client:redis():command("PING"))
+            connect(client)
             watch_those_with(liar)
             local value, err = within(1, client.remember, client, "k", 60, made,
                 { waitTimeout = 0.4 })
