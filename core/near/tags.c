@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mutant.h"
+
 enum {
     SETS = 512,      /* of two places: a thousand tags seldom drive each other out */
     PLACE_NAME = 47, /* longer names have no place: they are looked up each time */
@@ -96,7 +98,8 @@ static inline bool is_valid_there(struct rc_near_tags *tags, struct place *place
                                   const struct tag *tag, int64_t now_us, int64_t max_stale_us)
 {
     return memcmp(place->tag, tag->generations, TAG_HEAD + tag->name_len) == 0 &&
-           rc_near_is_valid_at(tags->near, &place->handle, now_us, max_stale_us);
+           (RC_MUTANT(TAGS_AT_FILL) ||
+            rc_near_is_valid_at(tags->near, &place->handle, now_us, max_stale_us));
 }
 
 static inline int check(struct rc_near_tags *tags, const struct tag *tag, int64_t now_us,

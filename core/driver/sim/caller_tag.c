@@ -97,7 +97,8 @@ static void write_generations(struct sim_caller *caller, char out[RC_TAG_GENERAT
         memset(out, 1, RC_TAG_GENERATIONS);
 }
 
-/* SET NX GET of each: what stands there is told, else these do from now on. */
+/* SET NX GET of each: what stands there is told, else these do from now on. It is never sent again:
+   others may have read these meanwhile, and they may have been invalidated. */
 static void make_generations(struct sim_caller *caller)
 {
     struct sim_world *world = sim_caller_world(caller);
