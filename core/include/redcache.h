@@ -719,7 +719,7 @@ enum {
     RC_TAGS_UNKNOWN = 2, /* a generation is not near: Redis knows */
     RC_TAGS_VOID = 3,    /* a hard generation is another one: the entry counts as gone */
     RC_TAGS_DAMAGED = 4, /* this is no such block, or one of a newer version */
-    RC_TAGS_MAX = 16     /* tags of an entry */
+    RC_TAGS_MAX = 17     /* tags of an entry: 16, and its namespace's */
 };
 rc_tags *rc_tags_new(rc_client *client, const char *prefix, size_t prefix_len);
 void rc_tags_free(rc_tags *tags);

@@ -81,14 +81,13 @@ end
 local function read_value(cache, slot, key, found)
     local counters = cache._counters
     local kind, codec, flags, bytes = core_entry.read(slot)
-    if kind == KIND_NEGATIVE then
-        counters.negative = counters.negative + 1
-        found.negatives[key] = true
-        return
-    end
     if flags ~= 0 and tags.has(flags, bytes) then
         found.tagged = found.tagged or {}
-        found.tagged[key] = { codec = codec, flags = flags, bytes = bytes }
+        found.tagged[key] = { kind = kind, codec = codec, flags = flags, bytes = bytes }
+        return
+    elseif kind == KIND_NEGATIVE then
+        counters.negative = counters.negative + 1
+        found.negatives[key] = true
         return
     end
     local ok, value = entry.decode(cache._settings, kind, codec, flags, bytes)
@@ -97,7 +96,7 @@ end
 
 -- Asks what the tags say of those that have some: all in one round trip.
 local function read_tagged(cache, own, found)
-    local blocks = {}
+    local blocks, counters = {}, cache._counters
     for key, one in pairs(found.tagged) do
         blocks[key] = one.bytes
     end
@@ -109,10 +108,13 @@ local function read_tagged(cache, own, found)
         elseif one.is_presence then
             found.values[key] = standing ~= "void" or nil
         elseif standing == "void" then
-            cache._counters.misses = cache._counters.misses + 1
+            counters.misses = counters.misses + 1
+        elseif one.kind == KIND_NEGATIVE then
+            counters.negative = counters.negative + 1
+            found.negatives[key] = true
         else
-            local ok, value = entry.decode(cache._settings, constants.KIND_VALUE, one.codec,
-                one.flags, one.bytes)
+            local ok, value = entry.decode(cache._settings, one.kind, one.codec, one.flags,
+                one.bytes)
             use_value(cache, key, ok, value, found)
         end
     end
@@ -296,7 +298,7 @@ local function read_presence(cache, slot, status, key, found)
     if status ~= 0 then
         found.failed[key] = core_slot.failure(slot, status, "look for", key)
     elseif result.outcome == HIT then
-        if result.entry_flags ~= 0 then
+        if result.entry_flags ~= 0 and result.kind ~= KIND_NEGATIVE then
             local _, codec, flags, bytes = core_entry.read(slot)
             if tags.has(flags, bytes) and entry.is_known(settings, result.kind, codec, flags) then
                 found.tagged = found.tagged or {}
@@ -436,9 +438,10 @@ function batch.setMulti(self, map, ttl, opts)
     local failed, stored = {}, 0
     local items, count = encode_all(self, map, ttl, failed)
     local grace, tagged = own.grace or self._settings.grace, nil
-    if own.tags and #own.tags > 0 and count > 0 then
+    local names = count > 0 and tags.names(self._settings, own)
+    if names then
         local err
-        tagged, err = tags.begin(self, own.tags, own)
+        tagged, err = tags.begin(self, names, own)
         if tagged == nil then
             for i = 1, count do
                 failed[items[i].key] = err

@@ -234,11 +234,6 @@ local function get_other(self, slot, status, key, own)
         end
     end
     local life, grace = core_entry.life(slot)
-    if kind == KIND_NEGATIVE then
-        give(slot)
-        counters.negative = counters.negative + 1
-        return nil, nil, "redis"
-    end
     local standing = "valid"
     if flags ~= 0 then
         local err
@@ -248,6 +243,11 @@ local function get_other(self, slot, status, key, own)
             counters.misses = counters.misses + (err and 0 or 1)
             return nil, err
         end
+    end
+    if kind == KIND_NEGATIVE then
+        give(slot)
+        counters.negative = counters.negative + 1
+        return nil, nil, "redis"
     end
     local ok, value = entry.decode(self._settings, kind, codec, flags, bytes)
     if ok then
@@ -510,9 +510,10 @@ function Cache:set(key, value, ttl, opts)
     end
     local grace = own and own.grace or settings.grace
     local flags, tagged
-    if own and own.tags and #own.tags > 0 then
+    local names = tags.names(settings, own)
+    if names then
         local err
-        tagged, err = tags.begin(self, own.tags, own)
+        tagged, err = tags.begin(self, names, own)
         if tagged == nil then
             give(slot)
             return nil, err

@@ -176,8 +176,8 @@ end
 ---loader runs all the same, and what it makes is not stored.
 ---@param mark table gets tagged or tag_fault
 function load.begin_tags(cache, mark, settings)
-    local names = settings.tags
-    if names and #names > 0 then
+    local names = tags.names(settings, settings)
+    if names then
         mark.tagged, mark.tag_fault = tags.begin(cache, names, settings)
     end
 end
@@ -332,11 +332,10 @@ function load.stale(cache, settings, slot, ttl)
     end
     local kind, codec, flags, bytes = core_entry.read(slot)
     local old = { kind = kind, codec = codec, bytes = bytes, version = core_entry.version(slot) }
-    if kind == KIND_NEGATIVE then
-        return old
-    end
     if is_voided(cache, settings, slot, flags, bytes) then
         return nil
+    elseif kind == KIND_NEGATIVE then
+        return old
     end
     local ok, value = entry.decode(settings, kind, codec, flags, bytes)
     if not ok then
@@ -399,12 +398,11 @@ local function read_newer(cache, settings, slot)
         return false
     end
     local kind, codec, flags, bytes = core_entry.read(slot)
-    if kind == KIND_NEGATIVE then
-        return true, nil
-    end
     local standing = tags.judge(cache, flags, bytes, settings)
     if standing ~= "valid" and standing ~= "stale" then
         return false
+    elseif kind == KIND_NEGATIVE then
+        return true, nil
     end
     return entry.decode(settings, kind, codec, flags, bytes)
 end
@@ -459,6 +457,8 @@ function load.begin_publish(slot, settings, kind, codec, bytes, life, took)
     if kind == KIND_VALUE then
         grace = settings.grace
         bytes, flags, life = entry.form(settings, bytes, life, grace, took, slot.tagged)
+    elseif slot.tagged and kind == KIND_NEGATIVE then
+        bytes, flags, life = entry.form(settings, bytes, life, 0, took, slot.tagged)
     end
     return core_load.publish(slot, kind, codec, bytes, life, grace, took, settings.plain, flags)
 end

@@ -98,6 +98,7 @@ function namespace.namespace(self, name, opts)
         settings.background = outer.background
         if settings.plain then
             settings.grace, settings.refreshAfter, settings.xfetchBeta = 0, nil, 0
+            settings.generation = false
         end
     end
     if not ok then

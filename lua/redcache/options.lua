@@ -33,6 +33,7 @@ end
 
 -- Of an entry. What a block of tags can hold (core/near/tags.h).
 local MAX_TAGS = 16
+options.MAX_TAGS = MAX_TAGS
 local MAX_TAG_BYTES = 200
 
 ---How the name of a tag is told.
@@ -97,6 +98,8 @@ local DECLARED = {
     { "plain", "boolean", false, at = "namespace" },
     { "grace", "number", 0, at = "namespace load write", min = 0, max = 30 * DAY },
     { "tags", "tags", nil, at = "load write" },
+    { "generation", "boolean", false, at = "namespace" },
+    { "instant", "boolean", false, at = "flush" },
     { "tagTtl", "number", 30 * DAY, at = "namespace", min = 1, max = MAX_TTL },
     { "decodeErrors", "choice", "miss", at = "namespace", among = { "miss", "error" } },
 
@@ -552,7 +555,10 @@ function options.plain_fault(given, plain, method)
                 .. " header that tells the age: leave one of the two out"
         end
     end
-    if type(given.tags) == "table" and given.tags[1] ~= nil then
+    if given.generation then
+        return "bad option 'generation' to " .. method .. ": with plain = true there is no header"
+            .. " that could keep it: leave one of the two out"
+    elseif type(given.tags) == "table" and given.tags[1] ~= nil then
         return "bad option 'tags' to " .. method .. ": with plain = true there is no header that"
             .. " could keep them: leave one of the two out"
     end

@@ -87,10 +87,11 @@ end
 
 -- The generations of the call's tags: what update has read already, or those of now.
 local function begin_tags(self, own)
-    if own.tagged or not own.tags or #own.tags == 0 then
+    local names = not own.tagged and tags.names(self._settings, own)
+    if not names then
         return own.tagged
     end
-    return tags.begin(self, own.tags, own)
+    return tags.begin(self, names, own)
 end
 
 -- A value as it is to be stored, and its ttl; or nil and an error.
@@ -155,7 +156,7 @@ local function read_old(self, slot, key, own)
     end
     give(slot)
     if not found then
-        local is_negative = kind == KIND_NEGATIVE
+        local is_negative = kind == KIND_NEGATIVE and tags.judge(self, flags, bytes, own) ~= "void"
         local name = is_negative and "negative" or "misses"
         counters[name] = counters[name] + 1
         return nil, nil, is_negative and "redis" or nil

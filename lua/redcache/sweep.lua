@@ -10,10 +10,12 @@ local core_clock = require("redcache.core.clock")
 local core_command = require("redcache.core.command")
 local core_met = require("redcache.core.met")
 local core_slot = require("redcache.core.slot")
+local batch = require("redcache.batch")
 local errors = require("redcache.errors")
 local options = require("redcache.options")
 local present = require("redcache.present")
 local scan = require("redcache.scan")
+local tags = require("redcache.tags")
 local usage = require("redcache.usage")
 local walk = require("redcache.walk")
 
@@ -166,9 +168,29 @@ function sweep.deleteByPattern(self, pattern, opts)
     return deleted, err, before
 end
 
+-- flush with instant = true.
+local function flush_at_once(self, own)
+    if not self._settings.generation then
+        error("bad option 'instant' to flush: it needs a namespace with generation = true"
+            .. usage.hint("flush"), 3)
+    end
+    for _, name in ipairs({ "batch", "rate", "dryRun", "progress" }) do
+        if own[name] then
+            error("bad option '" .. name .. "' to flush: with instant = true no key is looked at:"
+                .. " leave one of the two out", 3)
+        end
+    end
+    local names, name = tags.namespace(self)
+    local voided, err, sent = batch.deleteMulti(names, { name },
+        { timeout = own.timeout, cancelTag = own.cancelTag })
+    return voided, err, sent
+end
+
 ---Deletes all keys of this namespace, as deleteByPattern("*"); those of the namespaces in it stay.
----@param opts? table as deleteByPattern; all (true: a cache without a namespace deletes all keys of
----its database, those of all namespaces among them; without it that is an error)
+---With instant = true no key is touched: in a namespace with generation = true all that was stored
+---until now is a miss from now on, for one command.
+---@param opts? table as deleteByPattern; instant; all (true: a cache without a namespace deletes
+---all keys of its database, those of all namespaces among them; without it that is an error)
 ---@return integer|nil deleted as deleteByPattern
 ---@return redcache.Error|nil err as deleteByPattern
 ---@return integer|nil before as deleteByPattern
@@ -176,9 +198,12 @@ function sweep.flush(self, opts)
     local own, message = options.read({}, opts, "flush", "flush")
     if own == nil then
         error(message, 2)
-    elseif self._prefix == "" and not own.all then
+    elseif self._prefix == "" and not own.all and not own.instant then
         error("bad option 'all' to flush: without a namespace these are all keys of the database:"
             .. " say all = true" .. usage.hint("flush"), 2)
+    elseif own.instant then
+        local voided, err, sent = flush_at_once(self, own)
+        return voided, err, sent
     end
     local deleted, err, before = run(self, "*", own, "flush")
     return deleted, err, before

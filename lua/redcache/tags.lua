@@ -31,6 +31,9 @@ local BULK, NULL = string.byte("$"), string.byte("_")
 -- Generations that are asked for at once: each takes a slot meanwhile.
 local AT_ONCE = 1024
 
+-- The name of a namespace's own tag: no user's has it.
+local NAMESPACE = ""
+
 local tags = {}
 
 -- What freshness.lua calls them. Anything else is no block: nobody can tell, so it is void.
@@ -418,6 +421,30 @@ end
 
 -- The names --------------------------------------------------------------------------------------
 
+---The tags of what a call stores: the one of its namespace, with `generation`, and its own.
+---@param settings table of the cache
+---@param opts table|nil of the call
+---@return string[]|nil names nil: none
+function tags.names(settings, opts)
+    local given = opts and opts.tags
+    if not settings.generation then
+        return given and #given > 0 and given or nil
+    end
+    local names = { NAMESPACE }
+    for i = 1, given and #given or 0 do
+        names[i + 1] = given[i]
+    end
+    return names
+end
+
+---Voids all that was stored in a namespace with `generation`.
+---@param cache redcache.Cache
+---@return table own cache of its tags
+---@return string name of its own one
+function tags.namespace(cache)
+    return of(cache), NAMESPACE
+end
+
 ---Adds what a loader names to what is there already: the new ones | nil, message.
 ---@param tagged table|nil of begin()
 ---@param names any[]
@@ -436,8 +463,10 @@ function tags.new_names(tagged, names)
             seen[name], list[#list + 1] = true, name
         end
     end
-    if #list + (tagged and tagged.count or 0) > core_tags.MAX then
-        return nil, "bad argument 'name' to tag: an entry has at most " .. core_tags.MAX .. " tags"
+    local count = #list + (tagged and tagged.count or 0) - (seen[NAMESPACE] and 1 or 0)
+    if count > options.MAX_TAGS then
+        return nil, "bad argument 'name' to tag: an entry has at most " .. options.MAX_TAGS
+            .. " tags"
     end
     return list
 end

@@ -12,7 +12,6 @@ local GENERATIONS = 16 -- bytes: hard, then soft
 local core_tags = {
     -- Bytes of what stands under a tag: the hard generation, then the soft one.
     GENERATIONS = GENERATIONS,
-    MAX = C.RC_TAGS_MAX,
     VALID = C.RC_TAGS_VALID, SOFT = C.RC_TAGS_SOFT, UNKNOWN = C.RC_TAGS_UNKNOWN,
     VOID = C.RC_TAGS_VOID,
 }

@@ -336,6 +336,94 @@ case("a refresh that fails serves nothing that its tags void", function(bed)
         end)))
 end)
 
+case("no such thing has tags, too", function(bed)
+    for _, near in ipairs({ false, true }) do
+        local cache, other = bed.open({ near = near }), bed.other({ near = near })
+        local opts, runs = { tags = { "a" }, negativeTtl = 60 }, 0
+        local function ask(from)
+            return report(from:remember("k", 60, function()
+                runs = runs + 1
+                return nil
+            end, opts))
+        end
+        assert.same({ source = "loader" }, ask(cache))
+        for _ = 1, 3 do
+            assert.is_not_nil(ask(other).source)
+            assert.is_not_nil((select(3, other:get("k"))))
+            assert.same({ k = true }, (select(3, other:getMulti({ "k" }))))
+            assert.same({ false, true }, { other:exists("k") })
+        end
+        assert.equal(0, (other:exists({ "k" })))
+        assert.equal(1, runs)
+        cache:invalidateTags({ "a" })
+        bed.wait_until(function() return select(3, other:get("k")) == nil end, 5, "the news")
+        assert.same({}, (select(3, other:getMulti({ "k" }))))
+        assert.same({}, report(other:get("k", { version = true })))
+        assert.same({ value = "v", source = "loader" }, report(other:remember("k", 60, make("v"))))
+        cache:delete("k")
+        -- Invalidated during the load.
+        cache:remember("k", 60, function()
+            other:invalidateTags({ "a" })
+            return nil
+        end, opts)
+        assert.same({ value = "v", source = "loader" }, report(other:remember("k", 60, make("v"))))
+        cache:delete("k")
+    end
+end)
+
+case("an instant flush voids all of a namespace with generation = true", function(bed)
+    for _, near in ipairs({ false, true }) do
+        local opts = { near = near, generation = true, grace = 100, negativeTtl = 60 }
+        local cache, other = bed.open(opts), bed.other(opts)
+        local inner, number = cache:namespace("inner"), 0
+        local plain = cache:namespace("plain", { codec = "number" })
+        plain:set("n", 7, 60)
+        inner:set("k", "inner", 60)
+        for name, write in pairs(WRITERS) do
+            number = number + 1
+            assert.is_true((write(cache, name, number, tagged("a"))))
+            assert.equal(number, (other:get(name)))
+            assert.equal(number, (other:get(name)))
+            assert.is_true((write(cache, "bare " .. name, number)))
+        end
+        cache:remember("none", 60, function() return nil end)
+        assert.is_not_nil((select(3, other:get("none"))))
+        assert.equal(1, (cache:flush({ instant = true })))
+        bed.wait_until(function() return other:get("set") == nil end, 5, "the news")
+        for name in pairs(WRITERS) do
+            assert_void(cache, name)
+            assert_void(other, "bare " .. name)
+        end
+        assert_void(other, "none")
+        assert.equal("inner", (inner:get("k")))
+        assert.equal(7, (plain:get("n")))
+        assert.equal(0, (cache:flush({ instant = true })))
+        assert.equal("new", (cache:remember("set", 60, make("new"))))
+        assert.equal("new", (other:get("set")))
+        assert.equal(1, (inner:flush({ instant = true })))
+        assert_void(inner, "k")
+        assert.equal("new", (other:get("set")))
+        -- During a load.
+        cache:remember("load", 60, function(_, ctx)
+            for i = 1, 16 do ctx:tag("t" .. i) end
+            other:flush({ instant = true })
+            return "old"
+        end)
+        assert_void(cache, "load")
+        cache:flush()
+    end
+    local bare = bed.cache
+    raises("bad option 'instant' to flush: it needs a namespace with generation = true",
+        bare.flush, bare, { instant = true })
+    local cache = bed.open({ generation = true })
+    for _, name in ipairs({ "batch", "rate", "dryRun" }) do
+        raises("bad option '" .. name .. "' to flush", cache.flush, cache,
+            { instant = true, [name] = name == "dryRun" or 1 })
+    end
+    raises("bad option 'generation' to new: with plain = true", bed.open,
+        { generation = true, plain = true, codec = "raw" })
+end)
+
 case("wrong tags are errors that name the argument, and send nothing", function(bed)
     local cache = bed.cache
     local many = {}
