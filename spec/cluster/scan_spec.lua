@@ -13,15 +13,17 @@ setup(function() bed = cluster.start({ masters = 3, replicas = 1 }) end)
 teardown(function() bed:stop() end)
 after_each(function() cache:close() end)
 
--- With k1 to k3000, and such that begin with `more`.
-local function open(more)
+-- With k1 to k3000, and 30 keys in each of those slots.
+local function open(slots)
     cache = redcache.new({ url = bed:url(), namespace = "app", near = false,
         commandTimeout = math.min(clock.scaled(10), 60) }) -- 60 is the option's limit
     cache:flush()
     local map = {}
     names = {}
     for i = 1, KEYS do names[i] = "k" .. i end
-    for i = 1, more and 30 or 0 do names[#names + 1] = more .. i end
+    for _, slot in ipairs(slots or {}) do
+        for i = 1, 30 do names[#names + 1] = ("k{%s}%d"):format(cluster.tag(slot), i) end
+    end
     for i, name in ipairs(names) do map[name] = i end
     assert.is_true(cache:setMulti(map))
     return cache
@@ -57,16 +59,25 @@ local function first_owner(name)
     return bed.nodes[math.floor(cluster.slot("app:" .. name) * bed.masters / cluster.SLOTS) + 1]
 end
 
--- Slots that leave each master while it is scanned, and are back before its end. They lie where a
+-- Two slots leave each master while it is scanned, and are back before its end. They lie where a
 -- server that goes slot by slot comes by meanwhile. Of its 1,000 keys so many were given by then.
 local TRIPS = {
     { away = 1, back = 600, place = 0.4 },
     { away = 700, back = 900, place = 0.8 },
 }
 
--- A function to be called with the number of keys that were given; and the journeys it makes.
+local function slot_of(master, trip)
+    return math.floor((master - 1 + trip.place) * cluster.SLOTS / 3)
+end
+
+-- Opens a cache with keys in these slots. A function to be called with the number of keys that were
+-- given; and the journeys it makes.
 local function travel(how)
-    local journeys, at, keys = { made = 0 }, 0, {}
+    local journeys, at, keys, slots = { made = 0 }, 0, {}, {}
+    for i = 1, bed.masters do
+        for _, trip in ipairs(TRIPS) do slots[#slots + 1] = slot_of(i, trip) end
+    end
+    open(slots)
     for _, name in ipairs(names) do
         local owner = first_owner(name)
         keys[owner] = (keys[owner] or 0) + 1
@@ -74,10 +85,10 @@ local function travel(how)
     for i = 1, bed.masters do
         local from, to = bed.nodes[i], bed.nodes[i % bed.masters + 1]
         for _, trip in ipairs(TRIPS) do
-            local first = math.floor((i - 1 + trip.place) * cluster.SLOTS / bed.masters)
-            assert.equal(from, bed:owner(first)) -- as it was in the beginning
-            journeys[#journeys + 1] = { at + trip.away, first, first + 39, from, to, how }
-            journeys[#journeys + 1] = { at + trip.back, first, first + 39, to, from, how }
+            local slot = slot_of(i, trip)
+            assert.equal(from.index, bed:owner(slot).index) -- as it was in the beginning
+            journeys[#journeys + 1] = { at + trip.away, slot, slot, from, to, how }
+            journeys[#journeys + 1] = { at + trip.back, slot, slot, to, from, how }
         end
         at = at + keys[from]
     end
@@ -91,15 +102,41 @@ local function travel(how)
 end
 
 describe("slots that are back before a scan has gone by", function()
+    local whole
+
+    -- A master that a busy machine does not let answer has no heir here. Nodes that ping each other
+    -- seldom, and few slots: a Redis 7.0.15 that takes a slot back sometimes loses it again, to the
+    -- node it came from, and the cluster never agrees about it.
+    setup(function()
+        whole = bed
+        bed = cluster.start({ masters = 3, replicas = 0, timeout_ms = 10000 })
+    end)
+    teardown(function()
+        bed:stop()
+        bed = whole
+    end)
+
     for _, how in ipairs({ "migrate", "atomic" }) do
         it("cost it no key: " .. how, function()
-            open()
-            if how == "atomic" and not bed:is_atomic() then return end
+            if how == "atomic" and not bed:is_atomic() then return open() end
             local step, journeys = travel(how)
             assert.same({}, missing(step))
             assert.equal(#journeys, journeys.made)
         end)
     end
+
+    it("are looked for before it, behind it, and behind 16 pieces", function()
+        open()
+        local function letter(command)
+            local word = command.name == "cluster" and command.words[2]:lower() or command.name
+            return word == "nodes" and "l" or word == "scan" and "s" or nil
+        end
+        local _, list = monitor.wire(bed.nodes[1], function() missing(function() end) end, letter)
+        for i, command in ipairs(list) do list[i] = letter(command) end
+        -- The first piece: before the walk knows that this is a cluster.
+        local rest = table.concat(list):match("^sl" .. ("s"):rep(16) .. "l(s+)l$")
+        assert.is_true(rest ~= nil and #rest < 32, table.concat(list))
+    end)
 
     it("have it go on in shorter stretches, so that it ends", function()
         open()
@@ -107,7 +144,7 @@ describe("slots that are back before a scan has gone by", function()
         for key in cache:scan("k*", { count = 50 }) do
             given, distinct = given + 1, distinct + (found[key] and 0 or 1)
             found[key] = true
-            if given % 200 == 0 then
+            if given % 250 == 0 then
                 local from, slot = bed:owner("app:" .. key), 0
                 while bed:owner(slot) ~= from do slot = slot + 1000 end
                 local other = another_master(from)
@@ -121,7 +158,7 @@ describe("slots that are back before a scan has gone by", function()
 
     it("cost it no key that is on its way between two scans", function()
         local a, b, slot, given = bed.nodes[1], bed.nodes[2], 2000, 0
-        open("k{" .. cluster.tag(slot):match("[^{}]+") .. "}")
+        open({ slot })
         for _, name in ipairs(names) do
             local is_here = first_owner(name) == a and cluster.slot("app:" .. name) ~= slot
             given = given + (is_here and 1 or 0)
@@ -146,9 +183,8 @@ describe("slots that are back before a scan has gone by", function()
     end)
 
     it("cost deleteByPattern none", function()
-        open()
         local step, journeys = travel()
-        assert.equal(KEYS, cache:deleteByPattern("k*", { batch = 50, progress = step }))
+        assert.equal(#names, cache:deleteByPattern("k*", { batch = 50, progress = step }))
         assert.equal(#journeys, journeys.made)
         assert.same({}, cache:keys("*"))
     end)
@@ -159,17 +195,6 @@ describe("a scan of a cluster", function()
         open()
         assert.same({}, missing(function() end))
         assert.equal(KEYS, #cache:keys("*", KEYS + 1))
-    end)
-
-    it("looks at what a master has before it, behind it, and behind 16 pieces", function()
-        open()
-        local letters = { info = "i", scan = "s", cluster = "l" }
-        local _, list = monitor.wire(bed.nodes[1], function() missing(function() end) end,
-            function(command) return letters[command.name] end)
-        for i, command in ipairs(list) do list[i] = letters[command.name] end
-        -- "is": before the client knows that this is a cluster.
-        local rest = table.concat(list):match("^isil" .. ("s"):rep(16) .. "l(s+)l$")
-        assert.is_true(rest and #rest < 32, table.concat(list))
     end)
 
     it("gives the keys of slots that move meanwhile, there and back", function()
