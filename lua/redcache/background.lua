@@ -55,10 +55,10 @@ end
 
 local due
 
--- What calls look at before they begin: nil while there is nothing to do.
+-- What calls look at before they begin: false while there is nothing to do.
 local function settle(client)
     local queue = client.queue
-    client.due = (client.watches or queue and queue.last > 0) and due or nil
+    client.due = (client.watches or queue and queue.last > 0) and due or false
 end
 
 -- The sizes hold for what else is run here, too, where refreshes are not.

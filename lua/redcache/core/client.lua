@@ -69,6 +69,7 @@ function core_client.open(settings, driver)
         max_value = settings.maxValue,
         max_key = settings.maxKey,
         near = settings.near,
+        due = false, -- see background.lua; here, so that a call finds it at once
     }
 end
 
