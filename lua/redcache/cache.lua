@@ -20,6 +20,7 @@ local commit = require("redcache.commit")
 local counter = require("redcache.count")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local freshness = require("redcache.freshness")
 local invalidate = require("redcache.invalidate")
 local is_nginx = require("redcache.nginx")
 local lives = require("redcache.life")
@@ -121,6 +122,8 @@ local function make(client, prefix, settings)
         _scheduler = scheduler,
         _wait = scheduler.wait,
         _make = make,
+        -- Whether entry.form() may change what is stored, without tags and a grace window.
+        _is_formed = freshness.is_told(settings, 0) or settings.jitter > 0,
         _read_flags = (settings.grace > 0 and WANT_TTL or 0)
             + (settings.reads == "replica" and REPLICA or 0),
         -- Starts low: a read that hits is the cheapest first guess.
@@ -519,7 +522,9 @@ function Cache:set(key, value, ttl, opts)
             return nil, err
         end
     end
-    bytes, flags, ttl = entry.form(settings, bytes, ttl, grace, 0, tagged)
+    if tagged or grace > 0 or self._is_formed then
+        bytes, flags, ttl = entry.form(settings, bytes, ttl, grace, 0, tagged)
+    end
     local status = core_entry.set(slot, self._prefix .. key, settings.codec.id, bytes, ttl, grace,
         settings.plain, flags)
     status = await(self, slot, status)

@@ -26,7 +26,7 @@ local entry = {}
 
 -- What reads a value with that header, or nil and why this version cannot.
 local function codec_of(settings, codec_id, flags)
-    if band(flags, UNKNOWN) ~= 0 then
+    if flags ~= 0 and band(flags, UNKNOWN) ~= 0 then
         return nil, "the entry is compressed or encrypted in a way this version does not know"
     elseif codec_id == settings.codec.id then
         return settings.codec
@@ -64,7 +64,7 @@ function entry.decode(settings, kind, codec_id, flags, bytes)
         local codec, reason = codec_of(settings, codec_id, flags)
         if not codec then
             return false, reason
-        elseif band(flags, EXTRA) ~= 0 then
+        elseif flags ~= 0 and band(flags, EXTRA) ~= 0 then
             local size = core_extra.read(bytes, #bytes)
             if size == nil then
                 return false, "the entry tells of itself what this version does not know"

@@ -25,7 +25,8 @@ local usage = require("redcache.usage")
 
 local view_check, view_get = core_near.view_check, core_near.view_get
 local near_entry, near_extra, near_part = core_near.entry, core_near.extra, core_near.part
-local near_msgpack_string = core_near.msgpack_string
+local near_bytes, near_msgpack_string = core_near.bytes, core_near.msgpack_string
+local near_msgpack_string_behind = core_near.msgpack_string_behind
 local end_of, end_of_last = core_near.end_of, core_near.end_of_last
 local band, huge, dice = bit.band, math.huge, core_random.dice
 local CAPPED = core_extra.CAPPED
@@ -162,21 +163,35 @@ end
 
 -- Reading ----------------------------------------------------------------------------------------
 
--- Decodes what the last view_get found, behind a block of `skip` bytes: ok, value. NOTHING stands
--- for nil.
-local function decode(settings, kind, codec_id, flags, skip, len)
+-- Decodes what the last view_get found, which has no flags: ok, value. NOTHING stands for nil.
+local function decode(settings, kind, codec_id)
     local codec = settings.codec
     if kind == KIND_NEGATIVE then
         return true, NOTHING
-    elseif kind == KIND_VALUE and codec_id == codec.id and (flags == 0 or skip > 0) then
+    elseif kind == KIND_VALUE and codec_id == codec.id then
         -- The most common case needs no copy of the encoding.
-        local text = codec.name == "msgpack" and near_msgpack_string(skip)
+        local text = codec.name == "msgpack" and near_msgpack_string()
+        if text then
+            return true, text
+        end
+        return codec.decode(near_bytes())
+    end
+    return entry.decode(settings, kind, codec_id, 0, near_bytes())
+end
+
+-- The same of what has flags, behind a block of `skip` bytes.
+local function decode_told(settings, kind, codec_id, flags, skip, len)
+    local codec = settings.codec
+    if kind == KIND_VALUE and codec_id == codec.id and skip > 0 then
+        local text = codec.name == "msgpack" and near_msgpack_string_behind(skip)
         if text then
             return true, text
         end
         return codec.decode(near_part(skip, len))
+    elseif kind == KIND_NEGATIVE then
+        return true, NOTHING
     end
-    return entry.decode(settings, kind, codec_id, flags, near_part(0, len))
+    return entry.decode(settings, kind, codec_id, flags, near_bytes())
 end
 
 -- What the reader of an entry goes by that tells of itself (extra.lua): what its block says, in
@@ -225,42 +240,57 @@ local function judge_last(cache, settings, life_ms, stale_ms, load_ms, tag_count
         mark
 end
 
--- Takes what the last view_get found, for the caller and for L0. found, value, and, of what is to
--- be loaded again: its mark, true where it is stale, seconds that it took to load.
-local function take(cache, key, copy, settings, max_stale_us)
+-- take() of an entry that tells of itself.
+local function take_told(cache, key, copy, settings, max_stale_us)
     local kind, codec_id, flags, len = near_entry()
-    local skip, judged, verdict, mark, load_time = 0, nil, nil, nil, nil
     if band(flags, UNKNOWN) ~= 0 then
         return false
-    elseif flags ~= 0 then
-        local size, life_ms, stale_ms, load_ms, tag_count = near_extra()
-        if size == nil then
-            return false
-        end
-        skip, load_time = size, load_ms / 1000
-        verdict, mark = judge_last(cache, settings or cache._settings, life_ms, stale_ms, load_ms,
-            tag_count, flags, max_stale_us)
-        if verdict == "void" then
-            return false
-        elseif cache._store then
-            judged = read_block(size, life_ms, stale_ms, load_ms, tag_count, flags)
-        end
     end
-    local ok, value = decode(cache._settings, kind, codec_id, flags, skip, len)
+    local skip, life_ms, stale_ms, load_ms, tag_count = near_extra()
+    if skip == nil then
+        return false
+    end
+    local judged = nil
+    local verdict, mark = judge_last(cache, settings or cache._settings, life_ms, stale_ms,
+        load_ms, tag_count, flags, max_stale_us)
+    if verdict == "void" then
+        return false
+    elseif cache._store then
+        judged = read_block(skip, life_ms, stale_ms, load_ms, tag_count, flags)
+    end
+    local ok, value = decode_told(cache._settings, kind, codec_id, flags, skip, len)
     if not ok then
-        return false -- the next read from Redis mends it
+        return false
     end
     if cache._store and not (copy and type(value) == "table") then
-        if judged then
-            judged.value = value
-        end
+        judged.value = value
         keep(cache, key, value, len, judged)
     end
     if value == NOTHING then
         value = nil
     end
     if verdict == "early" or verdict == "stale" then
-        return true, value, mark, verdict == "stale", load_time
+        return true, value, mark, verdict == "stale", load_ms / 1000
+    end
+    return true, value
+end
+
+-- Takes what the last view_get found, for the caller and for L0. found, value, and, of what is to
+-- be loaded again: its mark, true where it is stale, seconds that it took to load.
+local function take(cache, key, copy, settings, max_stale_us)
+    local kind, codec_id, flags, len = near_entry()
+    if flags ~= 0 then
+        return take_told(cache, key, copy, settings, max_stale_us)
+    end
+    local ok, value = decode(cache._settings, kind, codec_id)
+    if not ok then
+        return false -- the next read from Redis mends it
+    end
+    if cache._store and not (copy and type(value) == "table") then
+        keep(cache, key, value, len, nil)
+    end
+    if value == NOTHING then
+        value = nil
     end
     return true, value
 end
@@ -318,13 +348,17 @@ local function hit_judged(cache, slot, key, judged, settings, max_stale_us)
     return "l0", value, verdict == "early" and mark or nil
 end
 
--- What is special about an L0 hit: it is nil, or watched.
-local function hit_special(cache, slot, key, value)
-    if value == NOTHING then
+-- An L0 hit in whose place NOTHING stands: a remembered nil, or a value that is judged first.
+local function hit_special(cache, slot, key, copy, settings, max_stale_us)
+    local judged = cache._store.judged[slot]
+    if judged == nil then
+        local counters = cache._counters
+        counters.l0Hits = counters.l0Hits + 1
         return "l0", nil
+    elseif copy and type(judged.value) == "table" and judged.value ~= NOTHING then
+        return nil
     end
-    check_guard(cache._store, slot, key, value)
-    return "l0", value
+    return hit_judged(cache, slot, key, judged, settings, max_stale_us)
 end
 
 ---Looks into L0, then into this machine's memory.
@@ -344,22 +378,19 @@ function near.hit(cache, key, max_stale_us, copy, settings)
         local store = cache._store
         if view_check(cache._view, store.handles, slot, max_stale_us) then
             local value = store.values[slot]
-            local judged = value == NOTHING and store.judged[slot]
-            if judged then
-                if not (copy and type(judged.value) == "table" and judged.value ~= NOTHING) then
-                    local source, kept, due, load_time =
-                        hit_judged(cache, slot, key, judged, settings, max_stale_us)
-                    if source then
-                        return source, kept, due, load_time
-                    end
+            if value == NOTHING then
+                local source, kept, due, load_time =
+                    hit_special(cache, slot, key, copy, settings, max_stale_us)
+                if source then
+                    return source, kept, due, load_time
                 end
-            elseif not (copy and type(value) == "table" and value ~= NOTHING) then
+            elseif not (copy and type(value) == "table") then
                 local counters = cache._counters
                 counters.l0Hits = counters.l0Hits + 1
-                if value ~= NOTHING and not cache._guard then
-                    return "l0", value
+                if cache._guard then
+                    check_guard(store, slot, key, value)
                 end
-                return hit_special(cache, slot, key, value)
+                return "l0", value
             end
         else
             drop(store, slot)
@@ -601,7 +632,7 @@ function near.stale(cache, key, opts)
             return false
         end
     end
-    local ok, value = decode(cache._settings, kind, codec_id, flags, skip, len)
+    local ok, value = decode_told(cache._settings, kind, codec_id, flags, skip, len)
     if value == NOTHING then
         value = nil
     end

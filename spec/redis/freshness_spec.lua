@@ -167,7 +167,7 @@ local function try(case, unit, bed)
         return redcache.new({ url = options.url or bed.url, clock = bed.clock, near = options.near,
             background = options.background, refreshAfter = case.refreshAfter,
             grace = case.grace, softTimeout = case.softTimeout, jitter = case.jitter,
-            negativeTtl = case.ttl, group = options.group,
+            negativeTtl = case.ttl, group = options.group, maxStale = 1800,
             leaseTtl = math.max(0.05, 50 * unit), waitTimeout = 100 * unit + 5 })
     end
     local cache = open(case)

@@ -173,11 +173,22 @@ function core_near.part(first, last)
 end
 
 ---The string, where the payload of what the last view_get found is one string in MessagePack.
----@param skip? integer bytes in front of it
+---@param skip integer bytes in front of it
 ---@return string|nil text nil: it is something else, or longer than 65,535 bytes
-function core_near.msgpack_string(skip)
-    skip = skip or 0
+function core_near.msgpack_string_behind(skip)
     return msgpack_string(near_value.data + skip, tonumber(near_value.len) - skip)
+end
+
+---The same of a payload with nothing in front of it.
+---@return string|nil text
+function core_near.msgpack_string()
+    return msgpack_string(near_value.data, tonumber(near_value.len))
+end
+
+---Copies the payload of what the last view_get found.
+---@return string
+function core_near.bytes()
+    return ffi.string(near_value.data, near_value.len)
 end
 
 ---What the block at the beginning of that payload says, as core_extra.read.
