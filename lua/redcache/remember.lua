@@ -396,8 +396,10 @@ end
 local function find(cache, key, ttl, fn, settings)
     local source, near_value, due, load_time, left
     if settings == cache._settings then
-        source, near_value, due, load_time = near.hit(cache, key, cache._max_stale, cache._copy,
-            settings)
+        source, near_value, due, load_time = near.hit(cache, key, cache._max_stale, cache._copy)
+        if source ~= nil and due == nil then
+            return near_value, nil, source
+        end
     elseif settings.fresh then
         source, near_value, due, load_time, left = look_fresh(cache, key, settings)
     else
