@@ -41,6 +41,8 @@ local refreshing = {} -- URLs this worker refreshes: until when
 ---@return redcache.Cache cache for metrics and health
 function http_cache.open(url)
     cache = redcache.init({
+        -- The loader makes a subrequest, which redcache's own refreshes, in a timer, cannot.
+        background = false,
         url = url, namespace = "http", ttl = FRESH, grace = GRACE,
         waitTimeout = 15,
     })
