@@ -46,8 +46,7 @@ local function fault_of(list)
     end
 end
 
--- Draws new soft generations: how many tags have them.
-local function change(own, list, opts)
+local function change_once(own, list, opts)
     local failed, changed, drawn = {}, 0, core_tags.draw()
     if drawn == nil then
         return nil, errors.new("redis", "invalidate", list[1], "no random bytes can be had")
@@ -56,7 +55,7 @@ local function change(own, list, opts)
     local names, count = many.distinct(own, list, failed, "invalidate")
     local arguments = { { codec = constants.CODEC_RAW, bytes = drawn, ttl = options.FOREVER,
         grace = 0, plain = false } }
-    local numbers, sent = many.script(own, opts, script, constants.RETRY, names, count, function()
+    local numbers, sent = many.script(own, opts, script, 0, names, count, function()
         return arguments
     end, "invalidate", failed)
     local _, err = next(failed)
@@ -69,6 +68,16 @@ local function change(own, list, opts)
         changed = changed + number
     end
     return changed
+end
+
+-- Draws new soft generations: how many tags have them. The same are never sent twice, others
+-- are drawn: there may have been newer ones in between, and what those have made stale stays stale.
+local function change(own, list, opts)
+    local changed, err, sent = change_once(own, list, opts)
+    if err and err.code == "outcomeUnknown" then
+        return change_once(own, list, opts)
+    end
+    return changed, err, sent
 end
 
 ---Invalidates all that was stored with one of these tags, and what is being loaded with one of

@@ -169,14 +169,13 @@ local function read_made(slot, names, drawn, found)
     end
 end
 
--- Gives new generations to tags that have none.
-local function make(cache, own, names, opts, found)
+local function make_once(cache, own, names, opts, found)
     local ms = core_entry.life_ms(cache._settings.tagTtl, 0)
     local slot, err = take(own._client, opts, "begin the tag", names[1])
     if slot == nil then
         return err
     end
-    local drawn, status = {}, core_command.begin(slot, constants.RETRY)
+    local drawn, status = {}, core_command.begin(slot, 0)
     for i = 1, #names do
         drawn[i] = core_tags.draw()
         if drawn[i] == nil then
@@ -192,6 +191,17 @@ local function make(cache, own, names, opts, found)
     end
     err = read_made(slot, names, drawn, found)
     give(slot)
+    return err
+end
+
+-- Gives new generations to tags that have none. Where a connection broke over them others are
+-- drawn: the same are never sent twice, for other callers may have stored entries with them by
+-- then, and they may have been invalidated.
+local function make(cache, own, names, opts, found)
+    local err = make_once(cache, own, names, opts, found)
+    if err and err.code == "outcomeUnknown" then
+        err = make_once(cache, own, names, opts, found)
+    end
     return err
 end
 

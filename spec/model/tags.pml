@@ -15,7 +15,8 @@
  *          Where a failover brings old generations back, replay.pml says what becomes of that.
  * Bounds:  each kind of event has a budget, below. Within them the search is complete.
  * Mutants: by -D, each a mistake that must be found: GENERATION_AFTER_LOAD, LOST_IS_HIT,
- *          COMES_BACK_SAME, CHECKED_AT_FILL, UNKNOWN_IS_HIT, SOFT_IS_FRESH, HARD_HALF_ALONE.
+ *          COMES_BACK_SAME, MADE_AGAIN, SOFT_AGAIN, CHECKED_AT_FILL, UNKNOWN_IS_HIT,
+ *          SOFT_IS_FRESH, HARD_HALF_ALONE.
  */
 
 #ifndef LOADERS
@@ -85,6 +86,14 @@ inline unlink() {
 
 proctype World() {
     do
+#ifdef MADE_AGAIN
+    /* The answer was lost, and so the same new generations are sent once more. */
+    :: atomic { newest_hard != 0 && hard == 0 -> hard = newest_hard; soft = newest_soft; tell() }
+#endif
+#ifdef SOFT_AGAIN
+    /* The same, of a soft half: there has been another one since. */
+    :: atomic { hard != 0 && soft == newest_soft && soft > 2 -> soft = soft - 1; tell() }
+#endif
     :: atomic { evictions > 0 && hard != 0 -> evictions--;
         unlink();
         if :: entry = 0; entry_hard = 0; entry_soft = 0 :: true fi }

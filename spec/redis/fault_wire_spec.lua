@@ -83,6 +83,19 @@ describe("a connection that breaks", function()
             assert.is_true(cache:stats().retries >= 3)
         end)
 
+        -- Sent again, the same generations could bring back what was invalidated meanwhile.
+        it(when .. " a tag's generations are made or changed has others drawn", function()
+            local opts = { tags = { "t" }, timeout = 5 }
+            local before = cache:stats().retries
+            line:rule({ command = "set", argument = "app//tag:t", cut = when, times = 1 })
+            assert.is_true(cache:set("n", "w", nil, opts))
+            assert.equal("w", cache:get("n"))
+            line:rule({ command = "evalsha", cut = when, times = 1 })
+            assert.equal(1, cache:invalidateTags({ "t" }, { soft = true, timeout = 5 }))
+            assert.is_nil((cache:get("n")))
+            assert.equal(before, cache:stats().retries)
+        end)
+
         it(when .. " a set is executed leaves its outcome unknown", function()
             line:rule({ command = "set", cut = when, times = 1 })
             local ok, err = within(0.5, cache.set, cache, "n", "w")
