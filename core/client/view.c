@@ -2,6 +2,7 @@
  * view - the public calls on a namespace's part of the near cache. None of them waits.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "client/client.h"
 #include "near/near.h"
@@ -44,6 +45,21 @@ int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stal
         return RC_NEAR_MISS;
     return rc_near_lookup(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), key,
                           key_len, max_stale_us, value);
+}
+
+void rc_view_explain(rc_view *view, const char *key, size_t key_len, rc_near_report *report)
+{
+    char name[RC_NEAR_MAX_KEY];
+    size_t prefix_len = rc_buf_len(&view->prefix);
+    *report = (rc_near_report){.cause = RC_GONE_REFUSED, .gone_us = -1, .age_us = -1};
+    if (prefix_len > sizeof name || key_len > sizeof name - prefix_len)
+        return; /* such keys are not kept near */
+    memcpy(name, rc_buf_head(&view->prefix), prefix_len);
+    memcpy(name + prefix_len, key, key_len);
+    if (view->own_process_only && rc_client_is_inherited(view->client))
+        *report = (rc_near_report){.gone_us = -1, .age_us = -1};
+    else
+        rc_near_explain(view->near, name, prefix_len + key_len, report);
 }
 
 int64_t rc_view_now_us(rc_view *view)

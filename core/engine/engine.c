@@ -351,7 +351,7 @@ static void end_read(struct rc_engine *engine, struct rc_op *op)
     if (result->status != 0 || op->run.from_replica)
         return;
     if (op->run.bypassed_near && is_told && engine->near != NULL)
-        rc_near_drop(engine->near, key, len, RC_NEAR_WRITE);
+        rc_near_drop(engine->near, key, len, RC_NEAR_UNKEPT);
     if (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE)
         note_version(engine, rc_topology_slot_of(&engine->topology, op), key, len, result->version);
 }

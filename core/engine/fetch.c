@@ -126,7 +126,7 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
     if (req->sent_us <= req->link->node->epoch_us)
         fetch->doomed = true;
     if (fetch->doomed) {
-        rc_near_count_doom(fetches->near);
+        rc_near_count_doom(fetches->near, fetch->hash);
         return false;
     }
     rc_result entry = {.ttl_ms = reply->nodes[1].integer};
@@ -161,7 +161,7 @@ static void keep(struct rc_fetch *fetch, const struct rc_req *req, const struct 
 {
     if (!offer(fetch, req, reply))
         rc_near_drop(fetch->fetches->near, rc_buf_head(req->read_key), rc_buf_len(req->read_key),
-                     RC_NEAR_WRITE);
+                     RC_NEAR_UNKEPT);
 }
 
 void rc_fetches_push(struct rc_fetches *fetches, const struct rc_link *link, const char *key,

@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 18
+#define RC_ABI 19
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -414,6 +414,32 @@ typedef struct rc_listener {
     int64_t heard_us;
     int64_t stuck_us;
 } rc_listener;
+/* rc_near_report.cause: why a key was near last and is not, or was not kept. */
+enum {
+    RC_GONE_UNKNOWN = 0,   /* nothing is known of it, or no longer */
+    RC_GONE_CHANGED = 1,   /* Redis said so: it was written, deleted, expired or evicted there */
+    RC_GONE_WRITTEN = 2,   /* this machine has written or deleted it */
+    RC_GONE_EVICTED = 3,   /* for room */
+    RC_GONE_EXPIRED = 4,   /* its time was over */
+    RC_GONE_REFUSED = 5,   /* it was not kept: too large, or no room */
+    RC_GONE_RACED = 6,     /* it was not kept: it changed while it was read */
+    RC_GONE_MOVED = 7,     /* its slot has left the master that it was read from */
+    RC_GONE_DOUBTFUL = 8,  /* the connection was lost, and it could not be confirmed behind that */
+    RC_GONE_CAUSES = 9
+};
+
+/* What the near cache knows of a key. */
+typedef struct rc_near_report {
+    int32_t is_there; /* 1: a copy, which may be over or not known coherent */
+    int32_t cause;    /* RC_GONE_*, of the last time at which it went */
+    int64_t gone_us;  /* how long ago that was, within a 16th of a second; -1 not known */
+    int64_t age_us;   /* a copy: how long ago it was known coherent; -1 it is not, any more */
+    int64_t left_us;  /* a copy: how long it may be served yet; INT64_MAX no end */
+    uint64_t len;     /* a copy: of its payload */
+    uint8_t kind;     /* a copy: RC_KIND_* */
+    uint8_t codec;
+    uint8_t reserved[6];
+} rc_near_report;
 
 typedef struct rc_near_stats {
     uint64_t fills;         /* entries stored */
@@ -703,6 +729,9 @@ enum {
 void rc_view_listen(rc_view *view, rc_listener *listener);
 int rc_view_has_news(rc_view *view, rc_listener *listener);
 int rc_view_hear(rc_view *view, rc_listener *listener, char *key, size_t *key_len);
+/* What is known near of a key: for people. Counts as no use of a copy; takes the mutex of a part of
+   the near cache for a moment. */
+void rc_view_explain(rc_view *view, const char *key, size_t key_len, rc_near_report *report);
 /* As rc_get and rc_load, of the prefix and key together; the answer is kept near. */
 int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint32_t flags);
 int rc_view_load(rc_view *view, rc_op *op, const char *key, size_t key_len,

@@ -34,11 +34,13 @@ static struct rc_index_spot spot_of(struct rc_stripe *stripe, uint32_t ref, uint
 }
 
 /* Returns the hole; 0: damaged. */
-static uint32_t evict(struct rc_stripe *stripe, struct rc_index_spot spot, uint64_t hash)
+static uint32_t evict(struct rc_stripe *stripe, struct rc_index_spot spot, uint64_t hash,
+                      int64_t now_us)
 {
     if (rc_stripe_block(stripe, spot)->queue == RC_QUEUE_SMALL)
         rc_stripe_haunt(stripe, hash);
     rc_stripe_count(stripe, RC_STRIPE_EVICTIONS);
+    rc_journal_note(&stripe->shape->journal, hash, RC_GONE_EVICTED, now_us);
     return rc_stripe_remove(stripe, spot);
 }
 
@@ -56,12 +58,13 @@ static uint32_t evict_from(struct rc_stripe *stripe, uint32_t group, int64_t now
             return 0;
         if (rc_stripe_is_over(stripe, ref, now_us)) {
             rc_stripe_count(stripe, RC_STRIPE_EXPIRATIONS);
+            rc_journal_note(&stripe->shape->journal, hash, RC_GONE_EXPIRED, now_us);
             return rc_stripe_remove(stripe, spot);
         }
         uint32_t heat = rc_index_heat(spot.bucket, spot.slot);
         enum rc_queue_verdict verdict = rc_queue_judge(rc_stripe_block(stripe, spot)->queue, heat);
         if (moves == MOVES || verdict == RC_QUEUE_EVICT || verdict == RC_QUEUE_EVICT_REMEMBERED)
-            return evict(stripe, spot, hash);
+            return evict(stripe, spot, hash, now_us);
         if (!rc_stripe_move_to_main(stripe, ref))
             return 0;
         rc_index_set_heat(spot, verdict == RC_QUEUE_REPRIEVE ? heat - 1 : 0);
@@ -96,7 +99,7 @@ static uint32_t pick_group(struct rc_stripe *stripe)
 
 /* Entries leave one after the other behind `hole` until it is large enough, or from the arena's
    beginning where there is not enough behind it. */
-static uint32_t clear_room(struct rc_stripe *stripe, uint32_t hole, size_t len)
+static uint32_t clear_room(struct rc_stripe *stripe, uint32_t hole, size_t len, int64_t now_us)
 {
     struct rc_arena *arena = &stripe->head->arena;
     uint32_t units = (uint32_t)((len + 7) / 8);
@@ -111,7 +114,7 @@ static uint32_t clear_room(struct rc_stripe *stripe, uint32_t hole, size_t len)
         }
         uint64_t hash;
         struct rc_index_spot spot = spot_of(stripe, ref, &hash);
-        if (spot.bucket == NULL || (hole = evict(stripe, spot, hash)) == 0)
+        if (spot.bucket == NULL || (hole = evict(stripe, spot, hash, now_us)) == 0)
             return 0;
     }
     return rc_arena_alloc(arena, stripe->arena, len);
@@ -140,7 +143,7 @@ static uint32_t alloc(struct rc_stripe *stripe, uint8_t group, size_t len, int64
             return 0;
     for (int tries = 0; (ref = rc_arena_alloc(arena, stripe->arena, len)) == 0; tries++) {
         if (tries == TRIES)
-            return clear_room(stripe, hole, len);
+            return clear_room(stripe, hole, len, now_us);
         if ((hole = evict_any(stripe, now_us)) == 0)
             return 0;
     }
@@ -158,7 +161,7 @@ static uint32_t rank_of(struct rc_stripe *stripe, struct rc_index_spot spot)
 
 /* Both buckets are full only by bad luck: the index has more places than there are entries. NULL:
    damaged. */
-static struct rc_index_spot find_room(struct rc_stripe *stripe, uint64_t hash)
+static struct rc_index_spot find_room(struct rc_stripe *stripe, uint64_t hash, int64_t now_us)
 {
     uint32_t count = stripe->shape->bucket_count;
     struct rc_index_spot room = rc_index_find_room(stripe->buckets, count, hash);
@@ -178,7 +181,7 @@ static struct rc_index_spot find_room(struct rc_stripe *stripe, uint64_t hash)
             }
         }
     uint64_t victim = rc_stripe_hash(stripe, rc_index_ref(room.bucket, room.slot));
-    if (evict(stripe, room, victim) == 0)
+    if (evict(stripe, room, victim, now_us) == 0)
         room.bucket = NULL;
     return room;
 }
@@ -192,7 +195,7 @@ uint32_t rc_evict_insert(struct rc_stripe *stripe, const struct rc_near_entry *e
         rc_stripe_damage(stripe);
     if (ref == 0 || rc_stripe_is_damaged(stripe))
         return 0;
-    struct rc_index_spot spot = find_room(stripe, entry->hash);
+    struct rc_index_spot spot = find_room(stripe, entry->hash, now_us);
     if (spot.bucket == NULL)
         return 0;
     rc_stripe_put(stripe, ref, spot, entry, stamp, ticks, queue, heat);

@@ -117,11 +117,12 @@ bool rc_near_is_offer_ended(const struct rc_near_owner *owner);
 /* ---- writing --------------------------------------------------------------------------------- */
 
 enum rc_near_cause {
-    RC_NEAR_PUSH, /* Redis says it changed */
-    RC_NEAR_WRITE /* this machine writes it: fills that are under way are void, too */
+    RC_NEAR_PUSH,  /* Redis says it changed */
+    RC_NEAR_WRITE, /* this machine writes it: fills that are under way are void, too */
+    RC_NEAR_UNKEPT /* an answer was handed out and not kept: the same, but nobody has written */
 };
 
-/* How often keys like this one were dropped by RC_NEAR_WRITE, or had an answer offered by
+/* How often keys like this one were dropped but by RC_NEAR_PUSH, or had an answer offered by
    rc_near_fill. Read before a request is sent. */
 uint32_t rc_near_write_version(const struct rc_near *near, uint64_t hash);
 
@@ -146,8 +147,8 @@ struct rc_near_entry {
    the same), where the value is over already, or where there is no room (a refusal). */
 bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
                   const struct rc_near_entry *entry, uint32_t write_version);
-/* Counts an answer that was not stored because the engine saw the key change. */
-void rc_near_count_doom(struct rc_near *near);
+/* Counts an answer that was not stored because the engine saw the key of that hash change. */
+void rc_near_count_doom(struct rc_near *near, uint64_t hash);
 /* The key's entry is gone when this returns, and remembered by the ghost queue. */
 void rc_near_drop(struct rc_near *near, const char *key, size_t len, enum rc_near_cause cause);
 /* The same by RC_NEAR_WRITE. True: a copy with a version stood there, and `version` is that. */
@@ -233,6 +234,9 @@ int rc_near_is_valid_at(struct rc_near *near, rc_near_handle *handle, int64_t no
    served becomes -place. */
 void rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32_t *places,
                         uint32_t count, int64_t max_stale_us);
+
+/* What is known of the key, for people: the entry as it stands, and why it went last. */
+void rc_near_explain(struct rc_near *near, const char *key, size_t len, rc_near_report *report);
 
 /* For benches: whether a dropped key is remembered by the ghost queue. On. */
 void rc_near_set_ghosts(struct rc_near *near, bool has_ghosts);

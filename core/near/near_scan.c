@@ -28,6 +28,12 @@ static bool seems_over(struct rc_near *near, const struct rc_stripe *stripe,
     return false;
 }
 
+/* Under the mutex: why the entry in that block is about to go. */
+static void note(const struct rc_stripe *stripe, uint32_t ref, int32_t cause, int64_t now_us)
+{
+    rc_journal_note(&stripe->shape->journal, rc_stripe_hash(stripe, ref), cause, now_us);
+}
+
 uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets)
 {
     int64_t now_us = rc_ticks_now_us(&near->ticks);
@@ -45,6 +51,7 @@ uint32_t rc_near_sweep(struct rc_near *near, uint32_t cursor, uint32_t buckets)
                 break;
             if (!rc_stripe_is_over(stripe, ref, now_us))
                 continue;
+            note(stripe, ref, RC_GONE_EXPIRED, now_us);
             rc_stripe_remove(stripe, (struct rc_index_spot){bucket, slot});
             rc_stripe_count(stripe, RC_STRIPE_EXPIRATIONS);
         }
@@ -65,7 +72,7 @@ static bool is_empty(const struct rc_index_bucket *bucket)
 
 /* Under the mutex. */
 static void drop_slots_of(struct rc_stripe *stripe, struct rc_index_bucket *bucket,
-                          const struct rc_slot_set *slots)
+                          const struct rc_slot_set *slots, int64_t now_us)
 {
     for (uint32_t slot = 0; slot < RC_INDEX_SLOTS; slot++) {
         uint32_t ref = rc_index_ref(bucket, slot);
@@ -77,6 +84,7 @@ static void drop_slots_of(struct rc_stripe *stripe, struct rc_index_bucket *buck
         if (!rc_slot_set_has(slots, rc_slot(rc_block_key(block), block->key_len)))
             continue;
         rc_stripe_haunt(stripe, rc_stripe_hash(stripe, ref)); /* it is not cold for it */
+        note(stripe, ref, RC_GONE_MOVED, now_us);
         rc_stripe_remove(stripe, (struct rc_index_spot){bucket, slot});
         rc_stripe_count(stripe, RC_STRIPE_INVALIDATIONS);
     }
@@ -92,7 +100,7 @@ uint32_t rc_near_drop_slots(struct rc_near *near, const struct rc_slot_set *slot
         if (is_empty(bucket))
             continue;
         if (rc_stripe_lock(stripe)) {
-            drop_slots_of(stripe, bucket, slots);
+            drop_slots_of(stripe, bucket, slots, rc_ticks_now_us(&near->ticks));
             rc_stripe_unlock(stripe);
         } else {
             rc_near_give_up(near, stripe);
@@ -164,6 +172,7 @@ static void claim_bucket(struct rc_stripe *stripe, struct rc_index_bucket *bucke
             continue; /* it goes with its owner */
         if (is_over || is_plain) {
             rc_stripe_count(stripe, is_over ? RC_STRIPE_EXPIRATIONS : RC_STRIPE_INVALIDATIONS);
+            note(stripe, ref, is_over ? RC_GONE_EXPIRED : RC_GONE_DOUBTFUL, now_us);
             if (!is_over)
                 rc_stripe_haunt(stripe, rc_stripe_hash(stripe, ref));
             rc_stripe_remove(stripe, spot);
@@ -227,6 +236,8 @@ void rc_near_drop_claim(struct rc_near *near, const struct rc_near_owner *owner,
         rc_stripe_remove(stripe, spot);
         rc_stripe_haunt(stripe, hash);
         rc_stripe_count(stripe, RC_STRIPE_INVALIDATIONS);
+        rc_journal_note(&stripe->shape->journal, hash, RC_GONE_DOUBTFUL,
+                        rc_ticks_now_us(&near->ticks));
     }
     rc_stripe_unlock(stripe);
 }

@@ -20,6 +20,11 @@ void rc_near_set_ghosts(struct rc_near *near, bool has_ghosts)
 
 /* ---- a key goes ------------------------------------------------------------------------------ */
 
+static void note(struct rc_near *near, uint64_t hash, int32_t cause)
+{
+    rc_journal_note(&near->region.shape.journal, hash, cause, rc_ticks_now_us(&near->ticks));
+}
+
 /* A key stands in the index once. Where bytes of the region were damaged it may stand there twice,
    and the second entry would be served after its key was dropped: then the whole stripe goes. */
 static void remove_only(struct rc_stripe *stripe, struct rc_index_spot spot, uint64_t hash,
@@ -51,6 +56,8 @@ static bool replace(struct rc_stripe *stripe, const struct rc_near_entry *entry,
     }
     bool is_stored = rc_evict_insert(stripe, entry, stamp, ticks, queue, heat, now_us) != 0;
     rc_stripe_count(stripe, is_stored ? RC_STRIPE_FILLS : RC_STRIPE_REFUSALS);
+    if (!is_stored)
+        rc_journal_note(&stripe->shape->journal, entry->hash, RC_GONE_REFUSED, now_us);
     return is_stored;
 }
 
@@ -73,10 +80,11 @@ static bool doom(struct rc_near *near, struct rc_stripe *stripe, const struct rc
 {
     struct rc_index_spot spot = rc_stripe_find(stripe, entry->hash, entry->key, entry->key_len);
     rc_stripe_count(stripe, RC_STRIPE_DOOMS);
+    if (spot.bucket != NULL && is_same(rc_stripe_block(stripe, spot), entry))
+        return true;
+    note(near, entry->hash, RC_GONE_RACED);
     if (spot.bucket == NULL)
         return false;
-    if (is_same(rc_stripe_block(stripe, spot), entry))
-        return true;
     remove_only(stripe, spot, entry->hash, entry->key, entry->key_len);
     if (near->has_ghosts)
         rc_stripe_haunt(stripe, entry->hash);
@@ -94,9 +102,10 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     bool is_too_long = entry->key_len > RC_NEAR_MAX_KEY || entry->value_len > max_len ||
                        rc_block_len(entry->key_len, entry->value_len) > max_len;
     if (is_over || is_too_long) { /* and no older one stays in its place */
-        rc_near_drop(near, entry->key, entry->key_len, RC_NEAR_WRITE);
+        rc_near_drop(near, entry->key, entry->key_len, RC_NEAR_UNKEPT);
         if (is_too_long)
             rc_stripe_count(stripe, RC_STRIPE_REFUSALS);
+        note(near, entry->hash, is_too_long ? RC_GONE_REFUSED : RC_GONE_EXPIRED);
         return false;
     }
     if (!rc_stripe_lock(stripe))
@@ -122,9 +131,10 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     return is_stored;
 }
 
-void rc_near_count_doom(struct rc_near *near)
+void rc_near_count_doom(struct rc_near *near, uint64_t hash)
 {
     rc_stripe_count(&near->region.stripes[0], RC_STRIPE_DOOMS);
+    note(near, hash, RC_GONE_RACED);
 }
 
 /* ---- drop ------------------------------------------------------------------------------------ */
@@ -164,12 +174,18 @@ static bool remove_key(struct rc_near *near, struct rc_stripe *stripe, uint64_t 
         return false;
     const struct rc_block *block = rc_stripe_block(stripe, spot);
     bool is_known = version != NULL && (block->kind & 7) != RC_KIND_PLAIN;
+    bool is_over = rc_stripe_is_over(stripe, rc_index_ref(spot.bucket, spot.slot),
+                                     rc_ticks_now_us(&near->ticks));
     if (is_known)
         memcpy(version, block->version, sizeof block->version);
     remove_only(stripe, spot, hash, key, len);
     if (near->has_ghosts)
         rc_stripe_haunt(stripe, hash); /* it is not cold because it has changed */
-    rc_stripe_count(stripe, cause == RC_NEAR_WRITE ? RC_STRIPE_WRITES : RC_STRIPE_INVALIDATIONS);
+    rc_stripe_count(stripe, cause == RC_NEAR_PUSH ? RC_STRIPE_INVALIDATIONS : RC_STRIPE_WRITES);
+    if (cause != RC_NEAR_WRITE && is_over) /* Redis tells of expired keys, too */
+        note(near, hash, RC_GONE_EXPIRED);
+    else if (cause != RC_NEAR_WRITE)
+        note(near, hash, cause == RC_NEAR_PUSH ? RC_GONE_CHANGED : RC_GONE_RACED);
     return is_known;
 }
 
@@ -179,7 +195,7 @@ void rc_near_give_up(struct rc_near *near, struct rc_stripe *stripe)
     rc_region_renew_all(&near->region);
 }
 
-/* After a drop by RC_NEAR_WRITE, no fill is found whose `write_version` was read before. With W
+/* After a drop but by RC_NEAR_PUSH, no fill is found whose `write_version` was read before. With W
    that version, and S the stripe's `writing`:
 
        drop:  W += 1;  fence;  if S or the key is there: lock and remove
@@ -201,7 +217,9 @@ static bool drop(struct rc_near *near, const char *key, size_t len, enum rc_near
     uint64_t hash = rc_near_hash(near, key, len);
     struct rc_stripe *stripe = rc_near_stripe(near, hash);
     bool is_unsure = false;
-    if (cause == RC_NEAR_WRITE) {
+    if (cause == RC_NEAR_WRITE) /* also where no copy stands: it is news of the key */
+        note(near, hash, RC_GONE_WRITTEN);
+    if (cause != RC_NEAR_PUSH) {
         /* Release: with the acquire in rc_near_write_version. */
         atomic_fetch_add_explicit(rc_near_write_version_of(near, hash), 1, memory_order_acq_rel);
         is_unsure = rc_stripe_is_changing(stripe);

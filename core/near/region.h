@@ -2,7 +2,8 @@
  * region - the memory of a near cache, and what is in it once: owners, groups, counts of writes.
  *
  * What:    one mapping, anonymous (inherited by fork) or named (POSIX shared memory), laid out from
- *          its size and number of stripes alone: header, counts of writes, owners, ring, stripes.
+ *          its size and number of stripes alone: header, counts of writes, owners, ring,
+ *          journal, stripes.
  * Threads: rc_region_open and _close by one thread; the rest from any thread of any process.
  * Memory:  a struct rc_region is this process's view. After a fork it is valid in the child.
  * Errors:  RC_ERR_NOMEM, RC_ERR_ARGUMENT, with a static text.

@@ -26,6 +26,7 @@
 #include "near/block.h"
 #include "near/ghost.h"
 #include "near/index.h"
+#include "near/journal.h"
 #include "near/mix.h"
 #include "near/near.h"
 #include "near/queue.h"
@@ -68,6 +69,7 @@ struct rc_stripe_shape {
     size_t arena_bytes;
     int64_t birth_us;
     struct rc_mix_seed seed;
+    struct rc_journal journal; /* the region's */
 };
 
 enum { RC_STRIPE_WRITING = 1, RC_STRIPE_DAMAGE };

@@ -216,6 +216,13 @@ static void claims_what_an_earlier_epoch_filled_by_heat(void)
     close_bed(&bed);
 }
 
+static int32_t cause_of(struct bed *bed, const char *key)
+{
+    rc_near_report report;
+    rc_near_explain(bed->near, key, strlen(key), &report);
+    return report.cause;
+}
+
 static void drops_what_cannot_be_revalidated(void)
 {
     struct bed bed;
@@ -229,6 +236,7 @@ static void drops_what_cannot_be_revalidated(void)
     rc_near_renew_owner(bed.owner);
     collect(&bed, &claims);
     CHECK(claims.found[0] == 10 && look(&bed, "key:plain") == RC_NEAR_MISS);
+    CHECK(cause_of(&bed, "key:plain") == RC_GONE_DOUBTFUL);
     CHECK(stats_of(&bed)->entries == 10);
     close_bed(&bed);
 }
@@ -280,6 +288,8 @@ static void drops_a_claim_but_nothing_newer(void)
     rc_near_drop_claim(bed.near, bed.owner, NULL, "key:0", 5);
     rc_near_drop_claim(bed.near, bed.owner, NULL, "key:1", 5);
     CHECK(look(&bed, "key:0") == RC_NEAR_HIT && look(&bed, "key:1") == RC_NEAR_MISS);
+    CHECK(cause_of(&bed, "key:1") == RC_GONE_DOUBTFUL);
+    CHECK(cause_of(&bed, "key:0") == RC_GONE_UNKNOWN);
     close_bed(&bed);
 }
 
@@ -356,7 +366,7 @@ static void drops_the_entries_of_slots(void)
     static struct rc_slot_set slots;
     struct bed bed;
     char key[40];
-    int wrong = 0, gone = 0;
+    int wrong = 0, gone = 0, told = 0;
     if (!open_bed(&bed, 1 << 20))
         return;
     fill_keys(&bed, "key:", KEYS, 0);
@@ -372,9 +382,11 @@ static void drops_the_entries_of_slots(void)
         snprintf(key, sizeof key, "key:%d", i);
         bool is_gone = look(&bed, key) == RC_NEAR_MISS;
         wrong += is_gone != (rc_slot(key, strlen(key)) % 3 == 0);
+        told += is_gone && cause_of(&bed, key) == RC_GONE_MOVED;
         gone += is_gone;
     }
     CHECK(wrong == 0 && gone > KEYS / 6 && gone < KEYS / 2);
+    CHECK(told > gone / 2); /* of the others later keys have taken the places */
     close_bed(&bed);
 }
 

@@ -550,6 +550,103 @@ static void looks_up_as_of_a_moment(void)
     close_bed(&bed);
 }
 
+/* ---- why a key is gone ----------------------------------------------------------------------- */
+
+static rc_near_report explain(struct bed *bed, const char *key)
+{
+    rc_near_report report;
+    rc_near_explain(bed->near, key, strlen(key), &report);
+    return report;
+}
+
+static bool went_by(struct bed *bed, const char *key, int32_t cause)
+{
+    rc_near_report report = explain(bed, key);
+    return !report.is_there && report.cause == cause &&
+           (cause == RC_GONE_UNKNOWN ? report.gone_us == -1
+                                     : report.gone_us >= 0 && report.gone_us < 100 * SECOND);
+}
+
+static void explains_a_copy_as_it_stands(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    CHECK(went_by(&bed, "key", RC_GONE_UNKNOWN));
+    CHECK(fill(&bed, "key", "value"));
+    rc_near_report report = explain(&bed, "key");
+    CHECK(report.is_there && report.len == 5 && report.kind == RC_KIND_VALUE && report.codec == 3);
+    CHECK(report.left_us == INT64_MAX && report.age_us >= 0 && report.age_us < 100 * SECOND);
+    CHECK(fill_until(&bed, "key", rc_near_now_us() + 500 * INT64_C(1000000)));
+    report = explain(&bed, "key");
+    CHECK(report.left_us > 300 * INT64_C(1000000) && report.left_us <= 500 * INT64_C(1000000));
+    rc_near_renew_owner(bed.owner);
+    report = explain(&bed, "key");
+    CHECK(report.is_there && report.age_us == -1);
+    close_bed(&bed);
+}
+
+static void explains_why_a_key_went(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 1))
+        return;
+    CHECK(fill(&bed, "key", "value"));
+    drop(&bed, "key", RC_NEAR_PUSH);
+    CHECK(went_by(&bed, "key", RC_GONE_CHANGED));
+    drop(&bed, "key", RC_NEAR_WRITE);
+    CHECK(went_by(&bed, "key", RC_GONE_WRITTEN));
+    drop(&bed, "key", RC_NEAR_PUSH); /* nothing stands there: no news */
+    drop(&bed, "key", RC_NEAR_UNKEPT);
+    CHECK(went_by(&bed, "key", RC_GONE_WRITTEN));
+    CHECK(fill(&bed, "key", "value"));
+    drop(&bed, "key", RC_NEAR_UNKEPT);
+    CHECK(went_by(&bed, "key", RC_GONE_RACED));
+    struct rc_near_entry entry = entry_of(&bed, "raced", "value");
+    uint32_t version = rc_near_write_version(bed.near, entry.hash);
+    drop(&bed, "raced", RC_NEAR_WRITE);
+    CHECK(!rc_near_fill(bed.near, bed.owner, &entry, version));
+    CHECK(went_by(&bed, "raced", RC_GONE_RACED));
+    /* Redis tells of what expires, too; by then it is over here. */
+    CHECK(fill_until(&bed, "key", rc_near_now_us() + 20000));
+    CHECK(fill_until(&bed, "swept", rc_near_now_us() + 20000));
+    wait_until(rc_near_now_us() + 40000);
+    CHECK(explain(&bed, "key").is_there && explain(&bed, "key").left_us <= 0);
+    drop(&bed, "key", RC_NEAR_PUSH);
+    CHECK(went_by(&bed, "key", RC_GONE_EXPIRED));
+    for (uint32_t cursor = 1;
+         (cursor = rc_near_sweep(bed.near, cursor == 1 ? 0 : cursor, 64)) != 0;)
+        continue;
+    CHECK(went_by(&bed, "swept", RC_GONE_EXPIRED));
+    close_bed(&bed);
+}
+
+static void explains_what_had_no_room(void)
+{
+    struct bed bed;
+    static char large[200000], long_key[RC_NEAR_MAX_KEY + 2];
+    if (!open_bed(&bed, 1 << 20, 1))
+        return;
+    memset(large, 'x', sizeof(large) - 1);
+    memset(long_key, 'k', sizeof(long_key) - 1);
+    CHECK(!fill(&bed, "large", large));
+    CHECK(went_by(&bed, "large", RC_GONE_REFUSED));
+    CHECK(explain(&bed, long_key).cause == RC_GONE_REFUSED);
+    fill_many(&bed, 0, 20000, 0);
+    int told = 0, there = 0;
+    for (int i = 0; i < 20000; i++) {
+        char key[32];
+        snprintf(key, sizeof(key), "other:%d", i);
+        rc_near_report report = explain(&bed, key);
+        there += report.is_there;
+        told += report.cause == RC_GONE_EVICTED;
+        CHECK(report.cause == RC_GONE_EVICTED || report.cause == RC_GONE_UNKNOWN);
+    }
+    /* 512 places, which later keys take from earlier ones. */
+    CHECK(there > 3000 && told > 300 && told <= 512);
+    close_bed(&bed);
+}
+
 int main(void)
 {
     TEST(finds_what_was_filled_until_it_is_dropped);
@@ -573,5 +670,8 @@ int main(void)
     TEST(gives_each_plain_value_a_version);
     TEST(checks_many_handles_at_once);
     TEST(looks_up_as_of_a_moment);
+    TEST(explains_a_copy_as_it_stands);
+    TEST(explains_why_a_key_went);
+    TEST(explains_what_had_no_room);
     return test_result();
 }

@@ -20,6 +20,7 @@ local commit = require("redcache.commit")
 local counter = require("redcache.count")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local explain = require("redcache.explain")
 local freshness = require("redcache.freshness")
 local invalidate = require("redcache.invalidate")
 local is_nginx = require("redcache.nginx")
@@ -102,6 +103,7 @@ Cache.withLock = lock.withLock
 Cache.lockMulti = lock_many.lockMulti
 Cache.wrap = wrap.wrap
 Cache.afterCommit = commit.afterCommit
+Cache.explain = explain.explain
 Cache.session = session.session
 Cache.namespace = namespace.namespace
 Cache.metrics = metrics.metrics
@@ -225,6 +227,9 @@ local function get_other(self, slot, status, key, own)
         end
         return nil, err
     end
+    if own ~= nil and own.why then
+        own.seen = result.kind
+    end
     local kind, codec, flags, bytes = KIND_PLAIN, 0, 0
     if result.outcome == HIT then
         kind, codec, flags, bytes = core_entry.read(slot)
@@ -264,6 +269,9 @@ local function get_other(self, slot, status, key, own)
     end
     give(slot)
     counters.decodeErrors = counters.decodeErrors + 1
+    if own ~= nil and own.why then
+        own.seen = false
+    end
     if self._settings.decodeErrors == "error" then
         return nil, errors.new("decode", "read", key, value)
     end
@@ -306,6 +314,42 @@ local function get_redis(self, slot, key, own)
     return get_other(self, slot, status, key, own)
 end
 
+-- get under the checked options of a call.
+local function get_with(self, key, own)
+    if own.version then
+        own.before = own.why and explain.before(self, key, own)
+        return swap.get(self, key, own)
+    end
+    -- With fresh there may be two questions: what is left of the time is the second one's.
+    local client = self._client
+    local deadline = own.fresh and core_clock.deadline(client, own.timeout)
+    local source, value = near.find(self, key, own, deadline)
+    if source ~= nil then
+        return value, nil, source
+    end
+    own.before = own.why and explain.before(self, key, own)
+    if deadline then
+        own.timeout = core_clock.left(client, deadline)
+    end
+    if client.due then
+        client.due(client)
+    end
+    local slot, err = take(client, own, "read", key)
+    if slot == nil then
+        return nil, err
+    end
+    return get_redis(self, slot, key, own)
+end
+
+-- The same with why = true.
+local function get_why(self, key, own)
+    local value, err, source, version = get_with(self, key, own)
+    if err or not own.before then
+        return explain.of_near(value, err, source, version)
+    end
+    return value, nil, source, version, explain.after(own.before, source, nil, own.seen)
+end
+
 ---Reads a value. Never runs a loader. Tables from "l0" and "near" are shared by all readers of this
 ---Lua state: treat them as read-only, or ask for a copy.
 ---@param key string
@@ -313,7 +357,7 @@ end
 ---fresh (true: nothing older than a write acknowledged before this call), copy, reads ("replica": a
 ---replica may answer, whose answer is older than the master's by its replication lag, which has no
 ---bound; the near cache is left alone; "master"), version (true: the fourth result; then the master
----answers, and nothing near is asked or kept)
+---answers, and nothing near is asked or kept), why (true: the fifth result)
 ---@return any value nil with a source: "no such thing" is remembered; nil without: a miss or err
 ---@return redcache.Error|nil err decode (with decodeErrors = "error"), tooLarge, timeout,
 ---cancelled, unavailable, overload, closed, redis, cannotWait
@@ -321,15 +365,15 @@ end
 ---memory), "redis", or "stale": past its ttl, within the grace window, or a near copy that is not
 ---known coherent while Redis cannot be reached
 ---@return string|nil version with version = true: for cas; nil: no value stands there
+---@return string|nil why with why = true, of what was not near: a reason, as Cache:explain
 function Cache:get(key, opts)
     if type(key) ~= "string" then
         error(usage.fault(self, "cache", "_client", "get")
             or errors.argument("key", "get", "string", key), 2)
     end
-    local source, value, slot, err
     if opts == nil then
         if self._view ~= nil then
-            source, value = near.hit(self, key, self._max_stale, self._copy)
+            local source, value = near.hit(self, key, self._max_stale, self._copy)
             if source ~= nil then
                 return value, nil, source
             end
@@ -338,7 +382,7 @@ function Cache:get(key, opts)
         if client.due then
             client.due(client)
         end
-        slot, err = take(client, nil, "read", key)
+        local slot, err = take(client, nil, "read", key)
         if slot == nil then
             return nil, err
         end
@@ -347,27 +391,10 @@ function Cache:get(key, opts)
     local own, message = options.read({}, opts, "get", "get")
     if own == nil then
         error(message, 2)
-    elseif own.version then
-        return swap.get(self, key, own)
+    elseif own.why then
+        return get_why(self, key, own)
     end
-    -- With fresh there may be two questions: what is left of the time is the second one's.
-    local client = self._client
-    local deadline = own.fresh and core_clock.deadline(client, own.timeout)
-    source, value = near.find(self, key, own, deadline)
-    if source ~= nil then
-        return value, nil, source
-    end
-    if deadline then
-        own.timeout = core_clock.left(client, deadline)
-    end
-    if client.due then
-        client.due(client)
-    end
-    slot, err = take(client, own, "read", key)
-    if slot == nil then
-        return nil, err
-    end
-    return get_redis(self, slot, key, own)
+    return get_with(self, key, own)
 end
 
 -- Reads a key for what surrounds its value; the caller gives the slot back.

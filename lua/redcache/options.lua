@@ -52,6 +52,7 @@ end
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, move (rename, copy),
 --       delete, get, update, call (all that talk to Redis), lock, raw (redis), transaction,
 --       scan, keys, sweep (deleteByPattern), flush, warm, loader,
+--       why (get, remember),
 --       commit (afterCommit), collect (what its function collects)
 -- Of rows with one name the last that fits a place counts. The ranges of what the core takes, too,
 -- are those of core/client/options.c; a spec compares them.
@@ -114,6 +115,9 @@ local DECLARED = {
     -- Versions.
     { "version", "boolean", false, at = "get" },
     { "retries", "integer", 100, at = "update", min = 0, max = 1000000 },
+
+    -- Reasons.
+    { "why", "boolean", false, at = "why" },
 
     -- Deletes.
     { "soft", "boolean", false, at = "delete" },
@@ -187,7 +191,7 @@ local DECLARED = {
 local ACCEPTED = {
     new = { "new", "namespace" },
     namespace = { "namespace" },
-    load = { "load", "read", "look", "call" },
+    load = { "load", "read", "look", "call", "why" },
     wrap = { "wrap", "load", "read", "look", "call" },
     loadMany = { "loadMany", "load", "read", "look", "call" },
     session = { "session" },
@@ -200,7 +204,7 @@ local ACCEPTED = {
     delete = { "delete", "call" },
     collect = { "delete" },
     commit = { "commit", "call" },
-    get = { "get", "read", "look", "call" },
+    get = { "get", "read", "look", "call", "why" },
     update = { "update", "write", "call" },
     call = { "call" },
     scan = { "scan", "call" },

@@ -17,6 +17,7 @@ local core_random = require("redcache.core.random")
 local core_slot = require("redcache.core.slot")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local explain = require("redcache.explain")
 local freshness = require("redcache.freshness")
 local load = require("redcache.load")
 local near = require("redcache.near")
@@ -290,7 +291,11 @@ local function answer(cache, slot, status, ttl, fn, settings)
             return refresh.serve(cache, slot.key, ttl, fn, settings, due, value, source, load_time)
         elseif ok then
             return value, nil, source, flag
-        elseif source and settings.decodeErrors == "error" then
+        end
+        if source and settings.why then
+            settings.seen = false
+        end
+        if source and settings.decodeErrors == "error" then
             return nil, errors.new("decode", "load", slot.key, value)
         elseif replaced == MAX_REPLACED then
             -- Somebody stores what this version cannot read faster than the lease can be had.
@@ -393,6 +398,16 @@ local function look_fresh(cache, key, settings)
     return source, value, due, load_time, core_clock.left(client, wait_until)
 end
 
+-- ask with why = true: its reason behind what ask gives. The settings are this call's own.
+local function ask_why(cache, key, ttl, fn, settings, left)
+    local before = explain.before(cache, key, settings)
+    local value, err, source, flag = ask(cache, key, ttl, fn, settings, left)
+    if err then
+        return value, err, source, flag
+    end
+    return value, nil, source, flag, explain.after(before, source, flag, settings.seen)
+end
+
 local function find(cache, key, ttl, fn, settings)
     local source, near_value, due, load_time, left
     if settings == cache._settings then
@@ -405,12 +420,19 @@ local function find(cache, key, ttl, fn, settings)
     else
         source, near_value, due, load_time = near.find(cache, key, settings, nil, settings)
     end
-    if due ~= nil then
+    local has_why = settings ~= cache._settings and settings.why
+    if due ~= nil and not has_why then
         return refresh.serve(cache, key, ttl, fn, settings, due, near_value, source, load_time)
+    elseif due ~= nil then
+        return explain.of_near(refresh.serve(cache, key, ttl, fn, settings, due, near_value,
+            source, load_time))
     elseif source ~= nil then
         return near_value, nil, source
     end
     cache._counters.nearMisses = cache._counters.nearMisses + 1
+    if has_why then
+        return ask_why(cache, key, ttl, fn, settings, left)
+    end
     return ask(cache, key, ttl, fn, settings, left)
 end
 
@@ -436,13 +458,14 @@ end
 ---@param ttl number|redcache.Forever|nil seconds above 0; nil: the cache's ttl
 ---@param fn fun(key: string, ctx: redcache.Context): any, any, any
 ---@param opts? table timeout, waitTimeout, leaseTtl, maxLoadTime, negativeTtl, errorTtl, grace,
----onTimeout, strict, renew, reloads, cancelTag, near, maxStale, fresh, copy, reads (as Cache:get; a
----value that a replica has is a hit, all else is decided at the master)
+---onTimeout, strict, renew, reloads, cancelTag, near, maxStale, fresh, copy, why, reads (as
+---Cache:get; a value that a replica has is a hit, all else is decided at the master)
 ---@return any value nil with a source: there is no such thing; nil without: see err
 ---@return redcache.Error|nil err badTtl, loaderFailed, recursive, timeout, cancelled, encode,
 ---decode, tooLarge (the key), overload, closed, redis; unavailable only with strict
 ---@return string|nil source
 ---@return string|nil flag
+---@return string|nil why with why = true, of what was not near: a reason, as Cache:explain
 function remember.remember(self, key, ttl, fn, opts)
     local settings = door(self, key, fn, opts, "remember")
     if ttl == nil then
@@ -461,6 +484,7 @@ end
 ---@return redcache.Error|nil err
 ---@return string|nil source
 ---@return string|nil flag
+---@return string|nil why as remember
 function remember.rememberForever(self, key, fn, opts)
     local settings = door(self, key, fn, opts, "rememberForever")
     return find(self, key, FOREVER, fn, settings)

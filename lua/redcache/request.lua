@@ -113,18 +113,18 @@ end
 -- Ends a read that began when the key had been written `writes` times. Two light threads may have
 -- asked at once: what came first is what all of this request see, and what was written meanwhile is
 -- newer than what was read.
-local function finish(self, key, writes, opts, value, err, source, flag)
+local function finish(self, key, writes, opts, value, err, source, flag, why)
     if err ~= nil then
         return nil, err, source, flag
     elseif self._writes[key] ~= writes then
-        return value, nil, source, flag
+        return value, nil, source, flag, why
     end
     local found, standing = find(self, key, opts)
     if found then
         return standing, nil, "request", self._flags[key]
     end
     keep(self, key, source == nil and ABSENT or value, flag, opts)
-    return value, nil, source, flag
+    return value, nil, source, flag, why
 end
 
 -- Checks a key and the options of a call, at the line of the user.
@@ -185,6 +185,7 @@ end
 ---@return redcache.Error|nil err as Cache:remember
 ---@return string|nil source "request", or as Cache:remember
 ---@return string|nil flag of the call that made the value
+---@return string|nil why as Cache:remember
 function Request:remember(key, ttl, fn, opts)
     door(key, opts, "load", "remember")
     check_function(fn, "remember")

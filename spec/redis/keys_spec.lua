@@ -13,7 +13,9 @@ local store_server = require("spec.support.store_server")
 
 local CALLS = tonumber(os.getenv("REDCACHE_KEYS_CALLS")) or 2000
 local SEED = tonumber(os.getenv("REDCACHE_KEYS_SEED")) or os.time() % 1000000
-local GROUPS = { "lives", "moves", "softs", "swaps", "counters", "many", "commits", "tags" }
+local GROUPS = {
+    "lives", "moves", "softs", "swaps", "counters", "many", "commits", "reasons", "tags",
+}
 
 local redis, store
 

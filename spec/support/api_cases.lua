@@ -24,7 +24,7 @@ local GROUPS = {
     "moves", "softs", "swaps", "transactions", "waits", "subscriptions",
     "batches", "lock_many", "put_many", "warms",
     "loaders", "listens",
-    "scans", "commits",
+    "scans", "commits", "reasons",
     "refreshes", "tags",
 }
 

@@ -55,6 +55,7 @@ local CACHE = {
     wrap = function(o) return o:wrap("other", unused)(1) end,
     session = function(o) return o:session() end,
     invalidateTags = function(o) return o:invalidateTags({ "tag" }) end,
+    explain = function(o) return o:explain("k") end,
     afterCommit = function(o) return o:afterCommit(unused) end,
     scan = function(o) return o:scan("*")() end,
     keys = function(o) return o:keys("*") end,
@@ -116,6 +117,8 @@ local OTHERS = {
     ["get, fresh"] = function(o) return o:get("k", { fresh = true }) end,
     ["get, near = false"] = function(o) return o:get("k", { near = false }) end,
     ["get, copy"] = function(o) return o:get("k", { copy = true }) end,
+    ["get, why"] = function(o) return o:get("k", { why = true }) end,
+    ["remember, why"] = function(o) return o:remember("k", 60, unused, { why = true }) end,
     ["get of what is not there"] = function(o) return o:get("absent") end,
     ["get of what was negative"] = function(o) return o:get("nothing") end,
     ["remember, onTimeout = load"] = function(o)

@@ -47,6 +47,7 @@ local function classes()
         scan = { "*" }, keys = { "*" }, deleteByPattern = { "*" }, flush = { { all = true } },
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
         wrap = { "w", fn }, session = {}, work = {}, onInvalidate = { fn }, afterCommit = { fn },
+        explain = { "k" },
     }
     local locks = assert(cache:lockMulti({ "l" }))
     local raw, queue = cache:redis(), nil

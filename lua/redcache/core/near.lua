@@ -9,6 +9,7 @@ local C = require("redcache.core.ffi")
 local core_bytes = require("redcache.core.bytes")
 local core_extra = require("redcache.core.extra")
 local core_handle = require("redcache.core.handle")
+local FOREVER = require("redcache.options").FOREVER
 
 local handle_of = core_handle.of
 local msgpack_string = core_bytes.msgpack_string
@@ -270,6 +271,41 @@ end
 ---@return ffi.cdata* int64_t
 function core_near.barrier_time(slot)
     return slot.result.number
+end
+
+local near_report = ffi.new("rc_near_report")
+
+-- Why a key went, as the core says it.
+local GONE = {
+    [C.RC_GONE_CHANGED] = "invalidated", [C.RC_GONE_WRITTEN] = "written",
+    [C.RC_GONE_EVICTED] = "evicted", [C.RC_GONE_EXPIRED] = "expired",
+    [C.RC_GONE_REFUSED] = "refused", [C.RC_GONE_RACED] = "raced", [C.RC_GONE_MOVED] = "moved",
+    [C.RC_GONE_DOUBTFUL] = "unconfirmed",
+}
+local NO_END = ffi.new("int64_t", 2 ^ 62)
+
+local function seconds_or_nil(us)
+    us = tonumber(us)
+    return us >= 0 and us / 1e6 or nil
+end
+
+---What the near cache knows of a key.
+---@param view ffi.cdata*
+---@param key string
+---@return table report there (a copy, which may be over or not current), age (seconds since it was
+---known current; nil: it is not), left (seconds, 0 or less: it is over; FOREVER), bytes; gone (why
+---it went last; nil: not known), goneAge (seconds)
+function core_near.explain(view, key)
+    C.rc_view_explain(view, key, #key, near_report)
+    local report = { there = near_report.is_there ~= 0, gone = GONE[near_report.cause],
+        goneAge = seconds_or_nil(near_report.gone_us) }
+    if report.there then
+        local left_us = near_report.left_us
+        report.age = seconds_or_nil(near_report.age_us)
+        report.left = left_us > NO_END and FOREVER or tonumber(left_us) / 1e6
+        report.bytes = tonumber(near_report.len)
+    end
+    return report
 end
 
 local near_stats = ffi.new("rc_near_stats")
