@@ -132,6 +132,7 @@ local function make(client, prefix, settings)
         _miss_ratio = 0,
         -- The part of a batch that is not there: a batch is asked for where one was cold before.
         _miss_ratio_many = 1,
+        _needs_request = false, -- of loaders in nginx: refresh.lua
         _counters = {
             hits = 0, misses = 0, negative = 0, loads = 0, loadErrors = 0, waits = 0, stale = 0,
             degraded = 0, unstored = 0, decodeErrors = 0, l0Hits = 0, nearHits = 0,

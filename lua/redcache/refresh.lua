@@ -19,6 +19,7 @@ local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
 local core_load = require("redcache.core.load")
 local core_slot = require("redcache.core.slot")
+local errors = require("redcache.errors")
 local load = require("redcache.load")
 
 local bor, now = bit.bor, core_clock.now
@@ -31,6 +32,8 @@ local PAUSE = 0.002
 local PATIENCE, LEAST, MOST = 10, 0.1, 5
 -- So many keys of which that is known.
 local MAX_PUT_OFF = 1024
+-- How nginx says that a function is not to be had outside of a request.
+local NO_REQUEST = "API disabled in the context of ngx.timer"
 -- Errors of a load that nobody else would tell of.
 local IS_TOLD = { loaderFailed = true, encode = true, badTtl = true, tooLarge = true }
 
@@ -111,10 +114,18 @@ function refresh.settings(cache, settings)
     return own
 end
 
----Whether a failed refresh is told of as a failure of background work.
+---Whether a failed refresh is told of as a failure of background work. A loader that nginx has told
+---in a timer that it must be called within a request is from then on: the readers of this cache
+---object load themselves.
+---@param cache redcache.Cache
 ---@param err redcache.Error|nil
-function refresh.is_told(err)
-    return err ~= nil and IS_TOLD[err.code] == true
+function refresh.is_told(cache, err)
+    if err == nil or not IS_TOLD[err.code] then
+        return false
+    end
+    cache._needs_request = cache._needs_request
+        or (err.cause ~= nil and string.find(errors.text(err.cause), NO_REQUEST, 1, true) ~= nil)
+    return true
 end
 
 -- One key -----------------------------------------------------------------------------------------
@@ -175,7 +186,7 @@ function Job:run()
         error(value, 0)
     end
     cause = cause or err
-    if refresh.is_told(cause) then
+    if refresh.is_told(self.cache, cause) then
         error(cause, 0)
     end
 end
@@ -199,11 +210,12 @@ end
 
 -- The reader -------------------------------------------------------------------------------------
 
----Whether readers load themselves: there is no work in the background; or, in plain Lua, where
----nobody can leave a loader that runs, softTimeout is long enough for it.
+---Whether readers load themselves: there is no work in the background, or the loader has to be
+---called within a request; or, in plain Lua, where nobody can leave a loader that runs, softTimeout
+---is long enough for it.
 ---@param load_time number|nil seconds that the value took to load; nil: not known
 function refresh.is_readers(cache, settings, is_stale, load_time)
-    if not settings.background then
+    if not settings.background or cache._needs_request then
         return true
     end
     local shares = cache._scheduler.shares

@@ -95,7 +95,7 @@ function Job:run()
     end
     if not ok then
         error(err, 0)
-    elseif refresh.is_told(work.cause) then
+    elseif refresh.is_told(cache, work.cause) then
         error(work.cause, 0)
     end
 end

@@ -43,6 +43,13 @@ local function start(driver)
                 content_by_lua_block { ngx.print("body") }
                 log_by_lua_block { READ("log", 60, 0) }
             ]],
+            ["/part"] = [[content_by_lua_block { ngx.print("part") }]],
+            ["/subrequest"] = [[content_by_lua_block {
+                local value, err, source = CACHES.grace:remember("sub", 0.1, function()
+                    return ngx.location.capture("/part").body
+                end)
+                ngx.print(value or tostring(err), " ", source)
+            }]],
             ["/warm"] = [[content_by_lua_block {
                 for _ = 1, 3 do READ("log", 60, 0) end
                 ngx.print((READ("log", 60, 0)))
@@ -99,6 +106,20 @@ for _, driver in ipairs({ "loop", "thread" }) do
 
         it("nothing of all this was worth a complaint", function()
             assert.same({}, web:complaints())
+        end)
+
+        -- In the background such a loader fails once in a worker; then its readers run it.
+        it("a loader that makes subrequests is run by a request", function()
+            local seen, mode = {}, nil
+            clock.wait_until(function()
+                local status, body = web:get("/subrequest")
+                assert.equal(200, status, body)
+                seen[#seen + 1] = body
+                mode = body:match("^part (%l%w*)$")
+                return mode == "loader" and #seen > 1
+            end, 15, "a second load")
+            assert.equal("part loader", seen[1])
+            assert.is_true(#web:complaints() <= 2, table.concat(web:complaints(), "\n"))
         end)
     end)
 end
