@@ -53,7 +53,7 @@ void rc_ring_write(struct rc_ring *ring, int told, const char *key, size_t len, 
 {
     /* Relaxed: who begins to listen at the same time hears of it, or does not. */
     int64_t heard_us = atomic_load_explicit(&ring->head->heard_us, memory_order_relaxed);
-    if (heard_us == 0 || now_us - heard_us > RC_RING_WINDOW_US)
+    if (heard_us <= 0 || now_us - heard_us > RC_RING_WINDOW_US)
         return;
     if (!fits(ring, len)) {
         told = RC_TOLD_GAP;
@@ -83,8 +83,8 @@ static void come_by(struct rc_ring *ring, int64_t now_us)
 {
     enum { SELDOM_US = 1000000 };
     int64_t heard_us = atomic_load_explicit(&ring->head->heard_us, memory_order_relaxed);
-    int64_t ago_us = now_us - heard_us;
-    if (heard_us == 0 || ago_us > SELDOM_US || ago_us < 0)
+    /* Any bytes may stand there; a time to come is nobody's. */
+    if (heard_us <= 0 || heard_us > now_us || now_us - heard_us > SELDOM_US)
         atomic_store_explicit(&ring->head->heard_us, now_us > 0 ? now_us : 1, memory_order_relaxed);
 }
 
