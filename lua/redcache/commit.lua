@@ -9,7 +9,9 @@
 
 local core_client = require("redcache.core.client")
 local errors = require("redcache.errors")
+local invalidate = require("redcache.invalidate")
 local many = require("redcache.many")
+local namespace = require("redcache.namespace")
 local options = require("redcache.options")
 local unsent = require("redcache.unsent")
 local usage = require("redcache.usage")
@@ -27,25 +29,40 @@ local commit = {}
 ---@field delete fun(self, key: string, opts?: { soft?: boolean }): true|nil, redcache.Error|nil
 ---@field deleteMulti fun(self, keys: string[], opts?: { soft?: boolean }): true|nil,
 ---redcache.Error|nil
+---@field invalidateTags fun(self, tags: string[], opts?: { soft?: boolean }): true|nil,
+---redcache.Error|nil
 ---@field package _cache redcache.Cache
 ---@field package _collected table clients: names by client, is_over, tells
 local Commit = {}
 Commit.__index = Commit
 
--- By method: the keys of its first argument, or an argument error.
+-- By method: the keys of its first argument, or an argument error; what stands in front of them in
+-- Redis; how they are invalidated softly.
 local METHODS = {
-    delete = function(key)
-        return { key }, type(key) ~= "string" and errors.argument("key", "delete", "string", key)
-    end,
-    deleteMulti = function(keys)
-        return keys, many.list_fault(keys, "deleteMulti")
-    end,
+    delete = {
+        read = function(key)
+            return { key },
+                type(key) ~= "string" and errors.argument("key", "delete", "string", key)
+        end,
+        prefix = function(cache) return cache._prefix end,
+        soft = "soft",
+    },
+    deleteMulti = {
+        read = function(keys) return keys, many.list_fault(keys, "deleteMulti") end,
+        prefix = function(cache) return cache._prefix end,
+        soft = "soft",
+    },
+    invalidateTags = {
+        read = function(list) return list, invalidate.fault(list) end,
+        prefix = function(cache) return namespace.tag_key(cache._prefix, "") end,
+        soft = "softTag",
+    },
 }
 
--- Puts names down. A delete covers a soft one.
-local function collect(self, keys, is_soft)
-    local cache, clients = self._cache, self._collected.clients
-    local client, prefix, full = cache._client, cache._prefix, {}
+-- Puts names down.
+local function collect(self, keys, prefix, kind)
+    local client, full = self._cache._client, {}
+    local clients = self._collected.clients
     for i = 1, #keys do
         full[i] = prefix .. keys[i]
         local err = unsent.fault(client, full[i], keys[i])
@@ -59,14 +76,14 @@ local function collect(self, keys, is_soft)
         clients[client] = names
     end
     for i = 1, #full do
-        names[full[i]] = is_soft and names[full[i]] ~= false
+        names[full[i]] = unsent.both(names[full[i]], kind)
     end
     return true
 end
 
-for method, read in pairs(METHODS) do
+for method, how in pairs(METHODS) do
     Commit[method] = function(self, what, opts)
-        local keys, fault = read(what)
+        local keys, fault = how.read(what)
         local own
         if not fault then
             own, fault = options.read({}, opts, "collect", method)
@@ -77,7 +94,7 @@ for method, read in pairs(METHODS) do
         if fault then
             error(fault, 2)
         end
-        return collect(self, keys, own.soft == true)
+        return collect(self, keys, how.prefix(self._cache), own.soft and how.soft or "delete")
     end
 end
 
@@ -128,9 +145,10 @@ local function find_outer()
 end
 
 ---Runs fn(commit), which does work elsewhere - a database transaction, say - and collects what is
----to be invalidated: commit:delete(key, { soft = }), commit:deleteMulti(keys, { soft = }). All of
----it is sent once fn has returned, in one round trip to each server. Nothing is sent where fn
----throws, or returns nil or false with a second result: it was rolled back.
+---to be invalidated: commit:delete(key, { soft = }), commit:deleteMulti(keys, { soft = }),
+---commit:invalidateTags(tags, { soft = }). All is sent once fn has returned, in one round trip
+---to each server. Nothing is sent where fn throws, or returns nil or false with a second result: it
+---was rolled back.
 ---
 ---What cannot be sent does not change what fn has returned. It is kept in this process, up to
 ---10,000 names for a day, and tried again before later calls of this client. Near copies of this

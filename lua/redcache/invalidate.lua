@@ -30,8 +30,10 @@ return 1
 -- Defined at the first call: a script takes one of the process's 1,024 places.
 local script
 
--- What is wrong with a list of tags, as an argument error.
-local function fault_of(list)
+---What is wrong with a list of tags, as an argument error of invalidateTags, or nil.
+---@param list any
+---@return string|nil message for error()
+function invalidate.fault(list)
     if type(list) ~= "table" then
         return errors.argument("tags", "invalidateTags", "list of names", list)
     end
@@ -46,15 +48,34 @@ local function fault_of(list)
     end
 end
 
+-- The script's arguments: new generations with a version, which the core writes. nil: no random
+-- bytes can be had.
+local function draw()
+    local drawn = core_tags.draw()
+    script = script or core_command.define(CHANGE)
+    return drawn and { { codec = constants.CODEC_RAW, bytes = drawn, ttl = options.FOREVER,
+        grace = 0, plain = false } }
+end
+
+---Writes soft invalidations of tags first to last into a slot: by the names of their keys behind
+---the prefix of the cache.
+---@return integer status
+function invalidate.write_soft(cache, slot, list, first, last)
+    local arguments = draw()
+    if arguments == nil then
+        return constants.NOMEM
+    end
+    return many.write_scripts(cache, slot, script, 0, list, first, last, function()
+        return arguments
+    end)
+end
+
 local function change_once(own, list, opts)
-    local failed, changed, drawn = {}, 0, core_tags.draw()
-    if drawn == nil then
+    local failed, changed, arguments = {}, 0, draw()
+    if arguments == nil then
         return nil, errors.new("redis", "invalidate", list[1], "no random bytes can be had")
     end
-    script = script or core_command.define(CHANGE)
     local names, count = many.distinct(own, list, failed, "invalidate")
-    local arguments = { { codec = constants.CODEC_RAW, bytes = drawn, ttl = options.FOREVER,
-        grace = 0, plain = false } }
     local numbers, sent = many.script(own, opts, script, 0, names, count, function()
         return arguments
     end, "invalidate", failed)
@@ -93,7 +114,7 @@ end
 ---overload, closed, redis: of any of the tags, where others may be done
 ---@return string|nil sent "sent": this phase of nginx cannot wait, so nobody knows how it ends
 function invalidate.invalidateTags(self, list, opts)
-    local fault, opts_read = fault_of(list), nil
+    local fault, opts_read = invalidate.fault(list), nil
     if not fault then
         opts_read, fault = options.read({}, opts, "delete", "invalidateTags")
     end

@@ -16,6 +16,7 @@ local core_command = require("redcache.core.command")
 local core_slot = require("redcache.core.slot")
 local calls = require("redcache.calls")
 local errors = require("redcache.errors")
+local invalidate = require("redcache.invalidate")
 local many = require("redcache.many")
 local soft = require("redcache.soft")
 
@@ -38,7 +39,7 @@ local ACTION = "invalidate"
 
 ---@class redcache.Unsent
 ---@field bare table what stands for a cache, whose keys are names in Redis
----@field waiting table<string, table> by name: {is_soft, tries, due, since}
+---@field waiting table<string, table> by name: {kind, tries, due, since}
 ---@field count integer of them
 ---@field part table|nil the retry under way
 ---@field due number when the next one may begin
@@ -49,14 +50,28 @@ local ACTION = "invalidate"
 
 -- How each kind is written into a slot, and started.
 local START = {
-    [false] = function(bare, slot, names)
+    delete = function(bare, slot, names)
         return many.unlink(slot, bare._prefix, names, #names)
     end,
-    [true] = function(bare, slot, names)
+    soft = function(bare, slot, names)
         local status = soft.write(bare, slot, names, 1, #names)
         return status == 0 and core_command.submit(slot) or status
     end,
+    -- Each try draws generations of its own: the same are never sent twice.
+    softTag = function(bare, slot, names)
+        local status = invalidate.write_soft(bare, slot, names, 1, #names)
+        return status == 0 and core_command.submit(slot) or status
+    end,
 }
+
+---What does all that two kinds of invalidation do.
+---@param kind string|nil "delete", "soft" (of an entry) or "softTag"; nil: there was none
+---@param other string
+---@return string kind
+function unsent.both(kind, other)
+    return (kind == nil or kind == other) and other or "delete"
+end
+local both = unsent.both
 
 -- Starts a part: its slot runs. An error where it does not.
 local function start(queue, part, own)
@@ -64,7 +79,7 @@ local function start(queue, part, own)
     if slot == nil then
         return err
     end
-    local status = START[part.is_soft](queue.bare, slot, part.names)
+    local status = START[part.kind](queue.bare, slot, part.names)
     if status ~= 0 then
         return calls.fail(slot, status, ACTION, part.names[1])
     end
@@ -79,7 +94,7 @@ local function finish(part, status)
         return calls.fail(slot, status, ACTION, name)
     end
     local err
-    if status == 0 and part.is_soft then
+    if status == 0 and part.kind ~= "delete" then
         local nodes, count = core_command.nodes(slot)
         for i = 0, count - 1 do
             if core_command.is_error(nodes[i]) then
@@ -98,16 +113,16 @@ local function pause_after(tries)
 end
 
 -- Keeps a name. False where there is no room.
-local function keep(queue, name, is_soft, tries, since, now)
+local function keep(queue, name, kind, tries, since, now)
     local waiting = queue.waiting
     local entry = waiting[name]
     if entry then
-        entry.is_soft = entry.is_soft and is_soft
+        entry.kind = both(entry.kind, kind)
     elseif queue.count >= unsent.MAX or now - since > KEPT then
         queue.counters.afterCommitDropped = queue.counters.afterCommitDropped + 1
         return false
     else
-        entry = { is_soft = is_soft, tries = tries, since = since, due = now + pause_after(tries) }
+        entry = { kind = kind, tries = tries, since = since, due = now + pause_after(tries) }
         waiting[name], queue.count = entry, queue.count + 1
         queue.due = math.min(queue.due, entry.due)
     end
@@ -122,17 +137,17 @@ end
 -- one hash slot, which are done or not done together.
 local function pick(queue, now)
     local is_cluster = core_client.health(queue.bare._client).mode == "cluster"
-    local names, entries, is_soft, hash_slot, due = {}, {}, nil, nil, math.huge
+    local names, entries, kind, hash_slot, due = {}, {}, nil, nil, math.huge
     for name, entry in pairs(queue.waiting) do
         local is_chosen = entry.due <= now and #names < many.COMMANDS
-            and (is_soft == nil or is_soft == entry.is_soft)
+            and (kind == nil or kind == entry.kind)
         if is_chosen and is_cluster then
             entry.hash_slot = entry.hash_slot or core_command.key_slot(name)
             hash_slot = hash_slot or entry.hash_slot
             is_chosen = hash_slot == entry.hash_slot
         end
         if is_chosen then
-            names[#names + 1], entries[name], is_soft = name, entry, entry.is_soft
+            names[#names + 1], entries[name], kind = name, entry, entry.kind
         else
             due = math.min(due, entry.due)
         end
@@ -141,7 +156,7 @@ local function pick(queue, now)
         forget(queue, names[i])
     end
     queue.due = due
-    return names[1] and { names = names, entries = entries, is_soft = is_soft }
+    return names[1] and { names = names, entries = entries, kind = kind }
 end
 
 -- What a retry has come to.
@@ -153,7 +168,7 @@ local function settle(queue, part, err)
     end
     for i = 1, #part.names do
         local entry = part.entries[part.names[i]]
-        keep(queue, part.names[i], part.is_soft, entry.tries + 1, entry.since, now)
+        keep(queue, part.names[i], part.kind, entry.tries + 1, entry.since, now)
     end
 end
 
@@ -164,7 +179,7 @@ local function collect_orphans(queue, now)
             queue.sending[parts] = nil
             for i = 1, #parts do
                 for _, name in ipairs(parts[i].names) do
-                    keep(queue, name, parts[i].is_soft, 0, now, now)
+                    keep(queue, name, parts[i].kind, 0, now, now)
                 end
             end
         end
@@ -243,11 +258,11 @@ end
 
 local function parts_of(names)
     local parts, last = {}, {}
-    for name, is_soft in pairs(names) do
-        local part = last[is_soft]
+    for name, kind in pairs(names) do
+        local part = last[kind]
         if part == nil or #part.names == many.COMMANDS then
-            part = { names = {}, is_soft = is_soft }
-            last[is_soft], parts[#parts + 1] = part, part
+            part = { names = {}, kind = kind }
+            last[kind], parts[#parts + 1] = part, part
         end
         part.names[#part.names + 1] = name
     end
@@ -275,7 +290,7 @@ local function satisfy(queue, parts)
     for i = 1, queue.count > 0 and #parts or 0 do
         for _, name in ipairs(parts[i].names) do
             local entry = queue.waiting[name]
-            if entry and (entry.is_soft or not parts[i].is_soft) then
+            if entry and both(entry.kind, parts[i].kind) == parts[i].kind then
                 forget(queue, name)
                 queue.counters.afterCommitRetried = queue.counters.afterCommitRetried + 1
             end
@@ -290,7 +305,7 @@ local function keep_all(queue, parts)
     for i = 1, #parts do
         for _, name in ipairs(parts[i].names) do
             list[#list + 1] = name
-            if not is_open or not keep(queue, name, parts[i].is_soft, 0, now, now) then
+            if not is_open or not keep(queue, name, parts[i].kind, 0, now, now) then
                 dropped = dropped + 1
             end
         end
@@ -299,10 +314,10 @@ local function keep_all(queue, parts)
     return list, dropped
 end
 
----Invalidates names in Redis: UNLINK, or the soft script, in one round trip to each server (one per
+---Invalidates names in Redis: UNLINK, or a soft script, in one round trip to each server (one per
 ---8,192 names). What fails is kept here, to be tried again.
 ---@param client redcache.Client
----@param names table<string, boolean> by name: whether softly
+---@param names table<string, string> kinds by name, as those of both()
 ---@param own table|nil options: timeout, cancelTag
 ---@return redcache.Error|nil err why some of them could not be
 ---@return string[]|nil failed those, with err
@@ -352,7 +367,7 @@ function unsent.close(client, timeout)
     end
     local names = {}
     for name, entry in pairs(queue.waiting) do
-        names[name] = entry.is_soft
+        names[name] = entry.kind
     end
     run(queue, parts_of(names), { timeout = math.max(math.min(timeout, 60), 0.001) })
 end

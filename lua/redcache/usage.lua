@@ -60,7 +60,9 @@ local ARGUMENTS = {
         create = "value, opts", get = "id, opts", set = "id, value, opts",
         regenerate = "id, opts", destroy = "id, opts",
     },
-    commit = { delete = "key, opts", deleteMulti = "keys, opts" },
+    commit = {
+        delete = "key, opts", deleteMulti = "keys, opts", invalidateTags = "tags, opts",
+    },
     iterator = { close = "", error = "" },
     clock = { advance = "seconds", now = "" },
     task = { wait = "" },

@@ -86,8 +86,9 @@ local function classes()
             create = { 1 }, get = { "id" }, set = { "id", 1 }, regenerate = { "id" },
             destroy = { "id" },
         } },
-        { name = "commit", object = commit,
-            methods = { delete = { "k" }, deleteMulti = { { "k" } } } },
+        { name = "commit", object = commit, methods = {
+            delete = { "k" }, deleteMulti = { { "k" } }, invalidateTags = { { "t" } },
+        } },
         { name = "listener", object = cache:onInvalidate(fn), methods = { close = {} } },
         { name = "near", object = cache.near, methods = { stats = {} } },
         { name = "iterator", object = cache:scan("*"), methods = { close = {}, error = {} } },

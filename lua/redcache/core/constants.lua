@@ -55,6 +55,7 @@ local constants = {
     REFUSED = C.RC_ERR_REFUSED,
     TOOLARGE = C.RC_ERR_TOOLARGE,
     DESCRIPTORS = C.RC_ERR_DESCRIPTORS,
+    NOMEM = C.RC_ERR_NOMEM,
     -- What a scheduler's wait() says where the caller cannot wait: the request is on its way.
     NOT_WAITED = 1,
     -- Who moves the bytes.

@@ -182,6 +182,74 @@ case("an invalidation that fails is told, kept and tried again by later calls", 
     assert.same({ value = 3, source = "stale" }, report(cache:get("c")))
 end)
 
+case("afterCommit invalidates by tags, softly too, once fn has returned", function(bed)
+    local cache, other = bed.open({ near = true, grace = 100 }), bed.other({ near = true })
+    local below = cache:namespace("below")
+    local function fill()
+        for _, one in ipairs({ cache, below }) do
+            one:set("ab", 1, 60, { tags = { "a", "b" } })
+            one:set("c", 1, 60, { tags = { "c" } })
+        end
+    end
+    fill()
+    assert.equal("row", (cache:afterCommit(function(commit)
+        assert.is_true(commit:invalidateTags({ "a", "none", "a" }))
+        assert.is_true(commit:invalidateTags({}))
+        assert.is_true(commit:invalidateTags({ "c" }, { soft = true }))
+        assert.same({ 1, 1 }, { cache:get("ab"), (cache:get("c")) })
+        return "row"
+    end)))
+    assert.same({}, report(cache:get("ab")))
+    assert.same({ value = 1, source = "stale" }, report(cache:get("c")))
+    bed.wait_until(function() return other:get("ab") == nil end, 5, "the news")
+    -- Only of the namespace whose afterCommit it was; where both are asked for, hard counts.
+    assert.same({ ab = 1, c = 1 }, (below:getMulti({ "ab", "c" })))
+    fill()
+    cache:afterCommit(function(commit)
+        below:afterCommit(function(inner) inner:invalidateTags({ "b", "c" }) end)
+        commit:invalidateTags({ "c" })
+        commit:invalidateTags({ "c" }, { soft = true })
+    end)
+    assert.same({ ab = 1 }, (cache:getMulti({ "ab", "c" })))
+    assert.same({}, (below:getMulti({ "ab", "c" })))
+    fill()
+    cache:afterCommit(function(commit)
+        commit:invalidateTags({ "a", "c" })
+        return nil, "rolled back"
+    end)
+    assert.same({ ab = 1, c = 1 }, (cache:getMulti({ "ab", "c" })))
+    -- A load under way, whose tag goes with the commit, is void.
+    cache:remember("load", 60, function()
+        other:afterCommit(function(commit) commit:invalidateTags({ "l" }) end)
+        return "old"
+    end, { tags = { "l" } })
+    assert.same({}, report(cache:get("load")))
+end)
+
+case("invalidations of tags that fail are kept and tried again, each of its kind", function(bed)
+    local cache, names = bed.open({ grace = 100 }), nil
+    cache:set("hard", 1, 60, { tags = { "a" } })
+    cache:set("soft", 2, 60, { tags = { "b" } })
+    cache:set("stays", 3, 60, { tags = { "c" } })
+    -- Servers know the script: what fails is the connection.
+    cache:invalidateTags({ "none" }, { soft = true })
+    bed.silence(true)
+    cache:afterCommit(function(commit)
+        commit:invalidateTags({ "a" })
+        commit:invalidateTags({ "b" }, { soft = true })
+    end, { timeout = 0.05, onFailed = function(_, failed) names = failed end })
+    table.sort(names)
+    assert.same({ "app//tag:a", "app//tag:b" }, names)
+    assert.equal(2, cache:stats().afterCommitQueued)
+    bed.silence(false)
+    drain(bed, cache)
+    assert.same({ 2, 2, 0 }, { cache:stats().afterCommitFailed, cache:stats().afterCommitRetried,
+        cache:stats().afterCommitDropped })
+    assert.same({}, report(cache:get("hard")))
+    assert.same({ value = 2, source = "stale" }, report(cache:get("soft")))
+    assert.same({ value = 3, source = "redis" }, report(cache:get("stays")))
+end)
+
 case("what a later afterCommit has invalidated is not tried again", function(bed)
     local cache = bed.cache
     local function delete() cache:afterCommit(function(commit) commit:delete("k") end) end
@@ -235,6 +303,18 @@ case("wrong arguments of afterCommit are errors that name them; nothing is sent"
         end,
         ["bad argument 'keys' to deleteMulti: list of strings expected, got number"] = function()
             cache:afterCommit(function(commit) commit:deleteMulti({ "k", 2 }) end)
+        end,
+        ["bad argument 'tags' to invalidateTags: list of names expected, got string"] = function()
+            cache:afterCommit(function(commit) commit:invalidateTags("a") end)
+        end,
+        ["expected, each a string of 1 to 200 bytes, got string at 2"] = function()
+            cache:afterCommit(function(commit) commit:invalidateTags({ "a", "" }) end)
+        end,
+        ["unknown option 'timeout' to invalidateTags"] = function()
+            cache:afterCommit(function(commit) commit:invalidateTags({ "a" }, { timeout = 1 }) end)
+        end,
+        ["bad option 'soft' to invalidateTags"] = function()
+            cache:afterCommit(function(commit) commit:invalidateTags({ "a" }, { soft = 1 }) end)
         end,
         ["was called with a dot"] = function()
             cache:afterCommit(function(commit) commit.delete("k") end)
