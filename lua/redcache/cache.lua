@@ -247,6 +247,9 @@ local function get_other(self, slot, status, key, own)
     if flags ~= 0 then
         local err
         standing, err = tags.judge(self, flags, bytes, own)
+        if own ~= nil and own.why then
+            own.seen = explain.of_tags(standing, own.seen)
+        end
         if standing == nil or standing == "void" then
             give(slot)
             counters.misses = counters.misses + (err and 0 or 1)
@@ -346,7 +349,8 @@ end
 local function get_why(self, key, own)
     local value, err, source, version = get_with(self, key, own)
     if err or not own.before then
-        return explain.of_near(value, err, source, version)
+        return explain.of_near(source == "stale" and explain.near_stale(self, key, own), value, err,
+            source, version)
     end
     return value, nil, source, version, explain.after(own.before, source, nil, own.seen)
 end

@@ -5,12 +5,15 @@
 --         the copy that is there, and from what stands in Redis.
 -- Memory: nothing is kept here. A look changes nothing: no copy is made, dropped, or used.
 -- Not:    Redis never tells why a key is not there. What is told of a miss is what this machine has
---         seen of the key; a tag that was invalidated has a row of REASONS to come.
+--         seen of the key.
 
+local bit = require("bit")
 local constants = require("redcache.core.constants")
 local core_client = require("redcache.core.client")
+local core_clock = require("redcache.core.clock")
 local core_command = require("redcache.core.command")
 local core_entry = require("redcache.core.entry")
+local core_extra = require("redcache.core.extra")
 local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
 local calls = require("redcache.calls")
@@ -18,6 +21,7 @@ local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local options = require("redcache.options")
 local serializer = require("redcache.serializer")
+local tags = require("redcache.tags")
 
 local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
 
@@ -36,6 +40,8 @@ local REASONS = {
     moved = "its slot has left the master that its near copy was read from",
     unconfirmed = "the connection was lost, and its near copy could not be confirmed behind that",
     tooOld = "its near copy is not known to be current, as far as maxStale asks for that",
+    tagInvalidated = "one of its tags was invalidated",
+    tagNotNear = "its near copy waits for what Redis says of its tags",
     undecodable = "what stands there cannot be read",
     loading = "somebody is loading it",
     loadFailed = "its last load has failed",
@@ -54,9 +60,29 @@ local KINDS = {
 local OF_MISS = { written = "written", invalidated = "invalidated", expired = "expired",
     raced = "invalidated" }
 
+-- What near copies say of the tags of the copy that is there: a verdict of tags.check_last, or
+-- "unknown"; nil: it has none, or is not current. And its grace window.
+local function near_standing(cache, key, max_stale_us)
+    if cache._client.handle == nil
+        or core_near.view_get(cache._view, key, max_stale_us) ~= constants.NEAR_HIT then
+        return nil
+    end
+    local _, _, flags = core_near.entry()
+    if bit.band(flags, core_extra.FLAG) == 0 then
+        return nil
+    end
+    local size, _, grace_ms, _, count = core_near.extra()
+    if size == nil or count == 0 then
+        return nil
+    end
+    return tags.check_last(cache, max_stale_us) or "unknown", grace_ms
+end
+
+local OF_STANDING = { soft = "tagInvalidated", void = "tagInvalidated", unknown = "tagNotNear" }
+
 -- Why a read that found nothing near did not, and what has happened to the key before.
--- reason, gone (nil: not known)
-local function near_reason(report, max_stale_us, own)
+-- standing: of near_standing. reason, gone (nil: not known)
+local function near_reason(report, max_stale_us, own, standing)
     local gone = report and report.gone
     if report == nil or (own and (own.near == false or own.reads == "replica")) then
         return "notNear", gone
@@ -67,7 +93,7 @@ local function near_reason(report, max_stale_us, own)
     elseif report.age == nil or report.age * 1e6 > max_stale_us or (own and own.fresh) then
         return "tooOld", gone
     end
-    return "notNear", gone
+    return OF_STANDING[standing] or "notNear", gone
 end
 
 local function miss_reason(kind, gone)
@@ -93,7 +119,9 @@ end
 function explain.before(cache, key, own)
     local report = cache._view and cache._client.handle
         and core_near.explain(cache._view, key) or nil
-    local reason, gone = near_reason(report, max_stale_of(cache, own), own)
+    local max_stale = max_stale_of(cache, own)
+    local standing = report and report.there and near_standing(cache, key, max_stale)
+    local reason, gone = near_reason(report, max_stale, own, standing)
     return { reason = reason, gone = gone }
 end
 
@@ -101,12 +129,14 @@ end
 ---@param before table
 ---@param source string|nil of the answer
 ---@param flag string|nil of remember
----@param seen integer|boolean|nil RC_KIND_* of what stood in Redis, false: it could not be decoded,
----nil: Redis has not answered, or nobody has looked
+---@param seen integer|boolean|string|nil RC_KIND_* of what stood in Redis, false: it could not be
+---decoded, "soft" or "void": what its tags said; nil: Redis has not answered, or nobody has looked
 ---@return string reason
 function explain.after(before, source, flag, seen)
     if flag == "unstored" then
         return "refused"
+    elseif seen == "void" or seen == "soft" then
+        return "tagInvalidated"
     elseif source == "redis" then
         return before.reason
     elseif source == "stale" then
@@ -115,10 +145,27 @@ function explain.after(before, source, flag, seen)
     return miss_reason(seen, before.gone)
 end
 
+---What is seen of an entry in Redis whose tags are not valid, for after().
+---@param standing string|boolean|nil of tags.judge
+---@param seen integer what is seen of it otherwise
+---@return integer|string seen
+function explain.of_tags(standing, seen)
+    return standing == "void" and "void" or standing == "stale" and "soft" or seen
+end
+
+---Why a copy that was found near is stale.
+---@param own table options of the call
+---@return string reason
+function explain.near_stale(cache, key, own)
+    return near_standing(cache, key, max_stale_of(cache, own)) == "soft" and "tagInvalidated"
+        or "expired"
+end
+
 ---The results of a read that has found a copy near, with the reason as the fifth.
+---@param reason string of near_stale
 ---@return any value, err, source, flag, why
-function explain.of_near(value, err, source, flag)
-    return value, err, source, flag, source == "stale" and not err and "expired" or nil
+function explain.of_near(reason, value, err, source, flag)
+    return value, err, source, flag, source == "stale" and not err and reason or nil
 end
 
 -- cache:explain -----------------------------------------------------------------------------------
@@ -169,12 +216,30 @@ local function read_answer(cache, slot, key)
     return redis, not is_read or is_decodable(cache, slot)
 end
 
--- Asks Redis, past what keeps copies: GET and PTTL in one write. As read_answer.
+-- What Redis says of the tags of what read_answer has read, past what keeps copies: "valid",
+-- "stale" or "void"; nil: it has none. Or nil and err.
+local function ask_tags(cache, slot, own, deadline)
+    local result = slot.result
+    if result.kind ~= KIND_VALUE and result.kind ~= KIND_NEGATIVE then
+        return nil
+    end
+    local _, _, flags, bytes = core_entry.read(slot)
+    if not tags.has(flags, bytes) then
+        return nil
+    end
+    local opts = { near = false, cancelTag = own.cancelTag,
+        timeout = core_clock.left(cache._client, deadline) }
+    return tags.judge(cache, flags, bytes, opts)
+end
+
+-- Asks Redis, past what keeps copies: GET and PTTL in one write, and then for the generations of
+-- its tags, if it has any. As read_answer.
 local function ask(cache, key, own)
     local full = cache._prefix .. key
     if #full > cache._client.max_key then
         return nil, errors.new("tooLarge", "explain", key, "the key is over maxKey")
     end
+    local deadline = core_clock.deadline(cache._client, own.timeout)
     local slot, err = calls.take(cache._client, own, "explain", key)
     if slot == nil then
         return nil, err
@@ -188,6 +253,12 @@ local function ask(cache, key, own)
         return nil, calls.fail(slot, status, "explain", key)
     end
     local redis, second = read_answer(cache, slot, key)
+    if redis then
+        redis.tags, err = ask_tags(cache, slot, own, deadline)
+        if err then
+            redis, second = nil, err
+        end
+    end
     core_slot.give(slot)
     return redis, second
 end
@@ -203,23 +274,31 @@ local KIND_OF_MISS = { load = constants.KIND_LEASE, failedLoad = constants.KIND_
     unknown = constants.KIND_UNKNOWN, none = constants.KIND_NONE }
 
 -- Where get would find the key, and why not nearer by. source, why
-local function judge(cache, report, is_good)
+local function judge(cache, key, report, is_good)
     local near, redis = report.near, report.redis
     local is_current = near and near.there and near.age and near.age * 1e6 <= cache._max_stale
         and (near.left == options.FOREVER or near.left > 0)
+    local standing, grace_ms
     if report.l0 or is_current then
+        standing, grace_ms = near_standing(cache, key, cache._max_stale)
+    end
+    if standing == "soft" and grace_ms > 0 then
+        return "stale", "tagInvalidated"
+    elseif (report.l0 or is_current) and (standing == nil or standing == "valid") then
         if redis and redis.ttl == 0 and redis.grace > 0 then
             return "stale", "expired" -- such a copy is kept for its grace window, too
         end
         return report.l0 and "l0" or "near"
     end
-    local reason, gone = near_reason(near, cache._max_stale)
+    local reason, gone = near_reason(near, cache._max_stale, nil, standing)
     if redis == nil then
         return nil, reason
     elseif not is_good then
         return nil, miss_reason(false)
     elseif KIND_OF_MISS[redis.kind] then
         return nil, miss_reason(KIND_OF_MISS[redis.kind], gone)
+    elseif redis.tags == "void" or redis.tags == "stale" then
+        return redis.tags == "stale" and "stale" or nil, "tagInvalidated"
     elseif redis.grace > 0 and redis.ttl == 0 then
         return "stale", "expired"
     end
@@ -244,13 +323,14 @@ local function sentence(key, report)
 end
 
 ---Tells what is known of a key, near and in Redis, and why a read of it is not answered from nearer
----by. For people: it shows no values, changes nothing, and takes one round trip.
+---by. For people: it shows no values, changes nothing, and takes one round trip, and one more for
+---an entry that has tags.
 ---@param key string
 ---@param opts? table timeout, cancelTag
 ---@return table|nil report source (where get would find it: "l0", "near", "redis", "stale"; nil:
 ---nowhere), why (a reason; nil from "l0" and "near"), text (one sentence), l0 (boolean), near (nil
 ---without a near cache: there, age, left, bytes, gone, goneAge), redis (nil with err: kind, ttl,
----grace, codec, bytes, version, loadTime). Times are seconds
+---grace, codec, bytes, version, loadTime, tags). Times are seconds
 ---@return redcache.Error|nil err closed; with a report: why Redis could not be asked (timeout,
 ---cancelled, unavailable, overload, redis, tooLarge, cannotWait)
 function explain.explain(self, key, opts)
@@ -271,7 +351,7 @@ function explain.explain(self, key, opts)
     end
     local redis, second = ask(self, key, own)
     report.redis = redis
-    report.source, report.why = judge(self, report, second)
+    report.source, report.why = judge(self, key, report, second)
     report.text = sentence(key, report)
     return report, redis == nil and second or nil
 end

@@ -143,7 +143,11 @@ local function judge(cache, slot, settings, entry_flags, bytes)
     local standing = "valid"
     if tag_count > 0 then
         -- What nobody can tell is not served: who asks for the lease then, hears why.
-        standing = tags.judge_many(cache, { bytes }, settings)[1] or "void"
+        standing = tags.judge_many(cache, { bytes }, settings)[1]
+        if settings.why and standing ~= nil and standing ~= "valid" then
+            settings.seen = standing
+        end
+        standing = standing or "void"
     end
     local left = core_entry.life(slot)
     if left == FOREVER then
@@ -424,7 +428,8 @@ local function find(cache, key, ttl, fn, settings)
     if due ~= nil and not has_why then
         return refresh.serve(cache, key, ttl, fn, settings, due, near_value, source, load_time)
     elseif due ~= nil then
-        return explain.of_near(refresh.serve(cache, key, ttl, fn, settings, due, near_value,
+        local reason = source == "stale" and explain.near_stale(cache, key, settings)
+        return explain.of_near(reason, refresh.serve(cache, key, ttl, fn, settings, due, near_value,
             source, load_time))
     elseif source ~= nil then
         return near_value, nil, source

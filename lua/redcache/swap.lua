@@ -14,6 +14,7 @@ local core_entry = require("redcache.core.entry")
 local core_slot = require("redcache.core.slot")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
+local explain = require("redcache.explain")
 local options = require("redcache.options")
 local present = require("redcache.present")
 local tags = require("redcache.tags")
@@ -156,12 +157,15 @@ local function read_old(self, slot, key, own)
     end
     give(slot)
     if not found then
-        local is_negative = kind == KIND_NEGATIVE and tags.judge(self, flags, bytes, own) ~= "void"
+        local standing = kind == KIND_NEGATIVE and tags.judge(self, flags, bytes, own)
+        own.seen = explain.of_tags(standing, kind)
+        local is_negative = kind == KIND_NEGATIVE and standing ~= "void"
         local name = is_negative and "negative" or "misses"
         counters[name] = counters[name] + 1
         return nil, nil, is_negative and "redis" or nil
     end
     local standing, err = tags.judge(self, flags, bytes, own)
+    own.seen = explain.of_tags(standing, kind)
     if standing == nil or standing == "void" then
         counters.misses = counters.misses + (err and 0 or 1)
         return nil, err, nil, version

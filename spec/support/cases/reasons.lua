@@ -138,6 +138,87 @@ case("a load, one that has failed, and what cannot be read are told", function(b
     end
 end)
 
+-- Stores "k" with the tag "a", and waits until reads of both clients find it near.
+local function keep_tagged(bed, caches, opts)
+    caches[1]:set("k", "v", 60, opts)
+    for _, cache in ipairs(caches) do
+        if cache:explain("k").near then
+            bed.wait_until(function()
+                local source = select(3, cache:get("k"))
+                return source == "near" or source == "l0"
+            end, 5, "a near copy")
+        else
+            assert.equal("v", (cache:get("k")))
+        end
+    end
+end
+
+case("what a tag voids is told so, to every reader", function(bed)
+    local cache, far = bed.open({ near = true }), bed.other()
+    local opts = { tags = { "a", "b" } }
+    for _, is_soft in ipairs({ false, true }) do
+        keep_tagged(bed, { cache, far }, opts)
+        assert.same({ "l0", false, "value" }, told(cache, "k"))
+        assert.same({ "valid", "valid" }, { cache:explain("k").redis.tags,
+            far:explain("k").redis.tags })
+        cache:invalidateTags({ "a" }, { soft = is_soft })
+        for _, one in ipairs({ cache, far }) do
+            assert.same({ false, "tagInvalidated", "value" }, told(one, "k"))
+            assert.equal("void", one:explain("k").redis.tags)
+            assert.equal("'k' has no value: one of its tags was invalidated",
+                one:explain("k").text)
+            assert.same({ false, "tagInvalidated" }, why(one, "k"))
+            local _, _, _, _, reason = one:get("k", { version = true, why = true })
+            assert.equal("tagInvalidated", reason)
+        end
+        assert.same({ "loader", "tagInvalidated" }, load(far, "k", "v"))
+        far:set("k", "v", 60, opts)
+        far:invalidateTags({ "b" }, { soft = is_soft })
+        bed.wait_until(function() return cache:explain("k").why == "tagInvalidated" end, 5,
+            "the news")
+        assert.same({ "loader", "tagInvalidated" }, load(cache, "k", "v"))
+    end
+    cache:set("bare", 1, 60)
+    assert.is_nil(cache:explain("bare").redis.tags)
+end)
+
+case("what a tag makes stale is told so, near and in Redis", function(bed)
+    local cache, far = bed.open({ near = true, grace = 60 }), bed.other({ grace = 60 })
+    keep_tagged(bed, { cache, far }, { tags = { "a" } })
+    cache:invalidateTags({ "a" }, { soft = true })
+    for _, one in ipairs({ cache, far }) do
+        for _ = 1, 3 do
+            assert.same({ "stale", "tagInvalidated" }, why(one, "k"))
+            assert.same({ "stale", "tagInvalidated", "value" }, told(one, "k"))
+        end
+        assert.equal("stale", one:explain("k").redis.tags)
+        assert.equal("'k' comes from Redis, stale: one of its tags was invalidated",
+            one:explain("k").text)
+        local _, _, _, _, reason = one:get("k", { version = true, why = true })
+        assert.equal("tagInvalidated", reason)
+    end
+    -- Whoever loads it, or takes it meanwhile.
+    for _, one in ipairs({ cache, far }) do
+        keep_tagged(bed, { cache, far }, { tags = { "a" } })
+        far:invalidateTags({ "a" }, { soft = true })
+        bed.wait_until(function() return cache:explain("k").source == "stale" end, 5, "the news")
+        local _, _, source, _, reason = one:remember("k", 60, function() return "v" end, WHY)
+        assert.is_truthy(source == "stale" or source == "loader")
+        assert.equal("tagInvalidated", reason)
+    end
+end)
+
+case("a copy whose tag is not near is told so, and comes from Redis", function(bed)
+    local cache = bed.open({ near = true })
+    keep_tagged(bed, { cache }, { tags = { "a" } })
+    -- What stands there stays the same: only its near copy goes.
+    local bytes = bed.redis:call("GET", "app//tag:a")
+    bed.redis:call("SET", "app//tag:a", bytes)
+    bed.wait_until(function() return cache:explain("k").why == "tagNotNear" end, 5, "the news")
+    assert.same({ "redis", "tagNotNear", "value" }, told(cache, "k"))
+    assert.same({ "redis", "tagNotNear" }, why(cache, "k"))
+end)
+
 case("a near copy that is too old, and what is not to be kept, are told", function(bed)
     local cache = bed.open({ near = true })
     cache:set("k", 1, 60)
