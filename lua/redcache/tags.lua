@@ -34,7 +34,7 @@ local AT_ONCE = 1024
 -- The name of a namespace's own tag: no user's has it.
 local NAMESPACE = ""
 
-local tags = {}
+local tags = { NAMESPACE = NAMESPACE }
 
 -- What freshness.lua calls them. Anything else is no block: nobody can tell, so it is void.
 local VERDICTS = setmetatable({ [core_tags.VALID] = "valid", [core_tags.SOFT] = "soft" }, {

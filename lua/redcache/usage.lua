@@ -31,6 +31,7 @@ local ARGUMENTS = {
         wrap = "name, fn, opts", session = "opts",
         afterCommit = "fn, opts",
         invalidateTags = "tags, opts",
+        tags = "key, opts",
         explain = "key, opts",
         scan = "pattern, opts", keys = "pattern, limit, opts",
         deleteByPattern = "pattern, opts", flush = "opts",

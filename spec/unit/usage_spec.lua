@@ -39,6 +39,7 @@ local function classes()
         putMulti = { { "k" }, 60, fn }, warm = { {} }, loader = { fn },
         touchMulti = { { "k" } }, expireMulti = { { k = 60 } },
         invalidateTags = { { "tag" } },
+        tags = { "k" },
         incr = { "n" }, decr = { "n" },
         incrFloat = { "n" },
         setMulti = { { k = 1 }, 60 }, deleteMulti = { { "k" } }, lock = { "l" },

@@ -424,6 +424,61 @@ case("an instant flush voids all of a namespace with generation = true", functio
         { generation = true, plain = true, codec = "raw" })
 end)
 
+case("tags tells the names of what has a value, and nothing of what has none", function(bed)
+    for _, near in ipairs({ false, true }) do
+        local cache, other = bed.open({ near = near, grace = 100 }), bed.other({ near = near })
+        for name, write in pairs(WRITERS) do
+            assert.is_true((write(cache, name, "v", tagged("b", "a"))))
+            assert.same({ "b", "a" }, (other:tags(name)))
+        end
+        cache:remember("load", 60, function(_, ctx)
+            ctx:tag("late", "b")
+            return 1
+        end, tagged("b"))
+        assert.same({ "b", "late" }, (cache:tags("load")))
+        cache:set("none", 1, 60)
+        bed.redis:call("SET", "app:plain", "text")
+        assert.same({ {}, {} }, { cache:tags("none"), (cache:tags("plain")) })
+        assert.same({}, { cache:tags("absent") })
+        cache:remember("negative", 60, make(nil), { tags = { "b" }, negativeTtl = 60 })
+        assert.same({}, { cache:tags("negative") })
+        cache:remember("running", 60, function()
+            assert.same({}, { other:tags("running") })
+            return 1
+        end, tagged("b"))
+        bed.redis:call("SET", "app:broken", "\251\1\1\3\1" .. ("\0"):rep(3) .. ("x"):rep(8)
+            .. ("\0"):rep(8) .. "\193")
+        assert.same({}, cache:tags("broken"))
+        -- What is void is no value, what is stale is one.
+        cache:invalidateTags({ "b" }, SOFT)
+        assert.same({ "b", "a" }, (cache:tags("set")))
+        assert.same({ "b", "a" }, (other:tags("set", { reads = "replica" })))
+        cache:invalidateTags({ "b" })
+        assert.same({}, { cache:tags("set") })
+        assert.same({}, { other:tags("set", { reads = "replica" }) })
+        cache:flush()
+    end
+    local own = bed.open({ generation = true })
+    own:set("k", 1, 60)
+    assert.same({}, own:tags("k"))
+    own:set("k", 1, 60, tagged("a"))
+    assert.same({ "a" }, own:tags("k"))
+    own:flush({ instant = true })
+    assert.is_nil((own:tags("k")))
+    local plain = bed.open({ plain = true, codec = "raw" })
+    bed.redis:call("SET", "app:head", "\251\1\4" .. ("\0"):rep(21))
+    assert.same({}, plain:tags("head"))
+    for text, fn in pairs({
+        ["bad argument 'key' to tags: string expected, got nil"] = function() own:tags() end,
+        ["bad argument 'opts' to tags"] = function() own:tags("k", 1) end,
+        ["unknown option 'near' to tags"] = function() own:tags("k", { near = false }) end,
+        ["bad option 'timeout' to tags"] = function() own:tags("k", { timeout = 0 }) end,
+    }) do
+        raises(text, fn)
+    end
+    assert.same({ code = "tooLarge" }, report(own:tags(("x"):rep(70000))))
+end)
+
 case("wrong tags are errors that name the argument, and send nothing", function(bed)
     local cache = bed.cache
     local many = {}
