@@ -40,13 +40,18 @@ static void answer_old(struct rc_run *run, struct rc_value v, bool is_none, int6
         rc_answer_null(run->call);
 }
 
-static void store(struct rc_run *run)
+/* left: what PTTL has said of what stands there. */
+static void store(struct rc_run *run, int64_t left)
 {
+    char digits[RC_TEXT_INT_MAX];
     struct rc_text key = rc_run_key(run, 1), value = rc_run_arg(run, VALUE);
-    if (rc_text_equal(rc_run_arg(run, TTL), RC_WORD("-1")))
+    struct rc_text ms = rc_run_arg(run, TTL);
+    if (rc_text_equal(ms, RC_WORD("k")))
+        ms = (struct rc_text){digits, rc_text_from_int(digits, left == 0 ? 1 : left)};
+    if (rc_text_equal(ms, RC_WORD("-1")))
         RC_RUN_CALL(run, RC_WORD("SET"), key, value);
     else
-        RC_RUN_CALL(run, RC_WORD("SET"), key, value, RC_WORD("PX"), rc_run_arg(run, TTL));
+        RC_RUN_CALL(run, RC_WORD("SET"), key, value, RC_WORD("PX"), ms);
 }
 
 static bool is_refused(const struct rc_run *run, struct rc_value v, bool is_none)
@@ -71,7 +76,7 @@ static void swap(struct rc_run *run)
     if (is_what(run, "D"))
         RC_RUN_CALL(run, RC_WORD("UNLINK"), rc_run_key(run, 1));
     else if (!is_what(run, "G"))
-        store(run);
+        store(run, left);
     if (is_what(run, "D") || is_what(run, "G") || is_what(run, "S")) {
         answer_old(run, v, is_none, left);
         return;
@@ -81,6 +86,6 @@ static void swap(struct rc_run *run)
 }
 
 const struct rc_twin rc_swap_twins[] = {
-    {"cb595162b54286d8641d0b9574c5aac08fd13e3e", swap},
+    {"f4f6641de82076e71f50d9a07090bc707e801d95", swap},
     {"", NULL},
 };

@@ -74,6 +74,7 @@ Cache.put = put.put
 Cache.putMulti = put_many.putMulti
 Cache.invalidateTags = invalidate.invalidateTags
 Cache.tags = tagging.tags
+Cache.addTags = tagging.addTags
 Cache.getMulti = batch.getMulti
 Cache.setMulti = batch.setMulti
 Cache.deleteMulti = batch.deleteMulti

@@ -9,10 +9,10 @@
 
 local core_client = require("redcache.core.client")
 local errors = require("redcache.errors")
-local invalidate = require("redcache.invalidate")
 local many = require("redcache.many")
 local namespace = require("redcache.namespace")
 local options = require("redcache.options")
+local tags = require("redcache.tags")
 local unsent = require("redcache.unsent")
 local usage = require("redcache.usage")
 
@@ -53,7 +53,7 @@ local METHODS = {
         soft = "soft",
     },
     invalidateTags = {
-        read = function(list) return list, invalidate.fault(list) end,
+        read = function(list) return list, tags.fault(list, "invalidateTags") end,
         prefix = function(cache) return namespace.tag_key(cache._prefix, "") end,
         soft = "softTag",
     },

@@ -30,24 +30,6 @@ return 1
 -- Defined at the first call: a script takes one of the process's 1,024 places.
 local script
 
----What is wrong with a list of tags, as an argument error of invalidateTags, or nil.
----@param list any
----@return string|nil message for error()
-function invalidate.fault(list)
-    if type(list) ~= "table" then
-        return errors.argument("tags", "invalidateTags", "list of names", list)
-    end
-    for i = 1, #list do
-        if not options.is_tag(list[i]) then
-            return ("bad argument 'tags' to invalidateTags: list of names expected, each a %s,"
-                .. " got %s at %d"):format(options.TAG, type(list[i]), i)
-        end
-    end
-    if list[1] == nil and next(list) ~= nil then
-        return "bad argument 'tags' to invalidateTags: list of names expected, got a map"
-    end
-end
-
 -- The script's arguments: new generations with a version, which the core writes. nil: no random
 -- bytes can be had.
 local function draw()
@@ -114,7 +96,7 @@ end
 ---overload, closed, redis: of any of the tags, where others may be done
 ---@return string|nil sent "sent": this phase of nginx cannot wait, so nobody knows how it ends
 function invalidate.invalidateTags(self, list, opts)
-    local fault, opts_read = invalidate.fault(list), nil
+    local fault, opts_read = tags.fault(list, "invalidateTags"), nil
     if not fault then
         opts_read, fault = options.read({}, opts, "delete", "invalidateTags")
     end

@@ -114,7 +114,7 @@ local DECLARED = {
 
     -- Versions.
     { "version", "boolean", false, at = "get" },
-    { "retries", "integer", 100, at = "update", min = 0, max = 1000000 },
+    { "retries", "integer", 100, at = "update addTags", min = 0, max = 1000000 },
 
     -- Reasons.
     { "why", "boolean", false, at = "why" },
@@ -206,6 +206,7 @@ local ACCEPTED = {
     commit = { "commit", "call" },
     get = { "get", "read", "look", "call", "why" },
     update = { "update", "write", "call" },
+    addTags = { "addTags", "call" },
     call = { "call" },
     scan = { "scan", "call" },
     keys = { "keys", "call" },

@@ -26,7 +26,8 @@ local KIND_NEGATIVE = constants.KIND_NEGATIVE
 
 local swap = {}
 
--- K; what is done, the value, its ttl or -1, a version ->
+-- K; what is done, the value, its ttl, -1 or "k" (what is left of the one that stands there), a
+-- version ->
 --   "A" only where there is no value, "R" only where there is one, "C" only where it has the
 --   version: {1, version of what was stored} | {0};
 --   "S" whatever stands there, "D" deletes it, "G" reads: {1 there was a value | 2 there was none,
@@ -42,8 +43,10 @@ if m=='C' and id(v)~=ARGV[4] then return {0} end
 local left=redis.call('PTTL',KEYS[1])
 if m=='G' then return {none and 2 or 1,none and '' or id(v),left,v} end
 if m=='D' then redis.call('UNLINK',KEYS[1]) return {none and 2 or 1,'',left,v} end
-if ARGV[3]=='-1' then redis.call('SET',KEYS[1],ARGV[2])
-else redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) end
+local ms=ARGV[3]
+if ms=='k' then ms=string.format('%.0f',left==0 and 1 or left) end
+if ms=='-1' then redis.call('SET',KEYS[1],ARGV[2])
+else redis.call('SET',KEYS[1],ARGV[2],'PX',ms) end
 if m=='S' then return {none and 2 or 1,'',left,v} end
 return {1,id(ARGV[2])}
 ]]
@@ -52,16 +55,20 @@ return {1,id(ARGV[2])}
 local script
 
 local BULK = string.byte("$")
+-- In place of a ttl: the value lives as long as the one in whose place it comes.
+local KEPT = "k"
 local RETRIES = 100
 -- Of a version: a nonce, or the digits of a SHA-1.
 local VERSION_SIZES = { [8] = true, [40] = true }
 
--- Sends the script. nil: as calls.script; else the caller gives the slot back.
+-- Sends the script. ttl: seconds, FOREVER, KEPT. nil: as calls.script; else the caller gives the
+-- slot back.
 local function send(self, own, mode, key, stored, ttl, version, action)
     script = script or core_command.define(SWAP)
-    local ms = stored and core_entry.life_ms(ttl, stored.grace) or -1
+    local ms = stored and ttl ~= KEPT and core_entry.life_ms(ttl, stored.grace) or -1
+    local life = ttl == KEPT and KEPT or ("%.0f"):format(ms)
     local slot, err, sent = calls.script(self, own, script, mode == "G" and constants.RETRY or 0,
-        { key }, { mode, stored or "", ("%.0f"):format(ms), version or "" }, action)
+        { key }, { mode, stored or "", life, version or "" }, action)
     if slot == nil then
         return nil, err, sent
     end
@@ -186,6 +193,24 @@ local function read_old(self, slot, key, own)
         counters.stale = counters.stale + 1
     end
     return value, nil, is_stale and "stale" or "redis", version
+end
+
+---Writes an entry over the one that has this version, whose life it keeps.
+---@param key string
+---@param own table checked options of the call
+---@param stored redcache.EntryArgument
+---@param version string
+---@param action string for the error
+---@return boolean|nil stored false: another value stands there, or none
+---@return redcache.Error|nil err
+function swap.rewrite(self, key, own, stored, version, action)
+    local slot, err, sent = send(self, own, "C", key, stored, KEPT, version, action)
+    if slot == nil then
+        return nil, err or sent and core_slot.failure(nil, constants.NOT_WAITED, action, key)
+    end
+    local done = core_command.nodes(slot)[1].integer == 1
+    give(slot)
+    return done
 end
 
 ---Cache:get with its version, whose options are checked. Nothing near is asked.

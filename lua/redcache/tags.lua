@@ -455,6 +455,25 @@ function tags.namespace(cache)
     return of(cache), NAMESPACE
 end
 
+---What is wrong with a list of tags, as an argument error, or nil.
+---@param list any
+---@param method string
+---@return string|nil message for error()
+function tags.fault(list, method)
+    if type(list) ~= "table" then
+        return errors.argument("tags", method, "list of names", list)
+    end
+    for i = 1, #list do
+        if not options.is_tag(list[i]) then
+            return ("bad argument 'tags' to %s: list of names expected, each a %s, got %s at %d")
+                :format(method, options.TAG, type(list[i]), i)
+        end
+    end
+    if list[1] == nil and next(list) ~= nil then
+        return "bad argument 'tags' to " .. method .. ": list of names expected, got a map"
+    end
+end
+
 ---Adds what a loader names to what is there already: the new ones | nil, message.
 ---@param tagged table|nil of begin()
 ---@param names any[]

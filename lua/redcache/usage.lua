@@ -32,6 +32,7 @@ local ARGUMENTS = {
         afterCommit = "fn, opts",
         invalidateTags = "tags, opts",
         tags = "key, opts",
+        addTags = "key, tags, opts",
         explain = "key, opts",
         scan = "pattern, opts", keys = "pattern, limit, opts",
         deleteByPattern = "pattern, opts", flush = "opts",

@@ -55,6 +55,7 @@ local CACHE = {
     wrap = function(o) return o:wrap("other", unused)(1) end,
     session = function(o) return o:session() end,
     invalidateTags = function(o) return o:invalidateTags({ "tag" }) end,
+    addTags = function(o) return o:addTags("k", { "tag" }) end,
     tags = function(o) return o:tags("k") end,
     explain = function(o) return o:explain("k") end,
     afterCommit = function(o) return o:afterCommit(unused) end,

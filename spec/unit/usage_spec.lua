@@ -40,6 +40,7 @@ local function classes()
         touchMulti = { { "k" } }, expireMulti = { { k = 60 } },
         invalidateTags = { { "tag" } },
         tags = { "k" },
+        addTags = { "k", { "tag" } },
         incr = { "n" }, decr = { "n" },
         incrFloat = { "n" },
         setMulti = { { k = 1 }, 60 }, deleteMulti = { { "k" } }, lock = { "l" },

@@ -78,10 +78,11 @@ end
 ---@field grace number
 ---@field plain boolean without a header
 ---@field flags integer|nil of the entry
+---@field load_time number|nil seconds that it took to load; nil: it was not
 
 -- An argument that is a value as it is stored: with a header, whose version is new, or plain.
-local function argument_entry(op, codec, bytes, ttl, grace, plain, flags)
-    local entry = fill(C.RC_KIND_VALUE, codec, ttl, grace, 0, flags)
+local function argument_entry(op, codec, bytes, ttl, grace, plain, flags, load_time)
+    local entry = fill(C.RC_KIND_VALUE, codec, ttl, grace, load_time or 0, flags)
     local wraps = not plain or string.byte(bytes, 1) == C.RC_HEADER_BYTE
     return C.rc_argument_entry(op, wraps and entry or nil, bytes, #bytes)
 end
@@ -176,7 +177,7 @@ function core_command.script(slot, script, keys, arguments)
         local one = arguments[i]
         if type(one) == "table" then
             status = argument_entry(op, one.codec, one.bytes, one.ttl, one.grace, one.plain,
-                one.flags)
+                one.flags, one.load_time)
         else
             status = type(one) == "number" and C.rc_argument_int(op, one)
                 or C.rc_argument(op, one, #one)

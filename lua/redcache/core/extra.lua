@@ -22,6 +22,8 @@ local HEAD, PARTS, TAG_GENERATIONS = 16, 1, 16
 local MAX_MS = 2 ^ 32 - 1
 
 local core_extra = {
+    -- Bytes of a tag in a block beside its name.
+    TAG = TAG_GENERATIONS + 1,
     FLAG = C.RC_ENTRY_EXTRA,
     CAPPED = C.RC_ENTRY_CAPPED,
 }
@@ -68,6 +70,13 @@ function core_extra.read(data, len)
         return nil, 0, 0, 0, 0
     end
     return size, read_u32(bytes, 4), read_u32(bytes, 8), read_u32(bytes, 12), bytes[3]
+end
+
+---The tags in a block, as they stand there.
+---@param block string that core_extra.read can read
+---@return string
+function core_extra.tag_bytes(block)
+    return string.sub(block, HEAD + 1, (core_extra.read(block, #block)))
 end
 
 ---The tags in a block.

@@ -448,7 +448,7 @@ case("tags tells the names of what has a value, and nothing of what has none", f
         end, tagged("b"))
         bed.redis:call("SET", "app:broken", "\251\1\1\3\1" .. ("\0"):rep(3) .. ("x"):rep(8)
             .. ("\0"):rep(8) .. "\193")
-        assert.same({}, cache:tags("broken"))
+        assert.is_nil((cache:tags("broken")))
         -- What is void is no value, what is stale is one.
         cache:invalidateTags({ "b" }, SOFT)
         assert.same({ "b", "a" }, (cache:tags("set")))
@@ -477,6 +477,207 @@ case("tags tells the names of what has a value, and nothing of what has none", f
         raises(text, fn)
     end
     assert.same({ code = "tooLarge" }, report(own:tags(("x"):rep(70000))))
+end)
+
+-- What stands around a value, as Redis has it.
+local function around(cache, key)
+    local redis = cache:explain(key).redis
+    return { redis.ttl, redis.grace, redis.loadTime, redis.codec }
+end
+
+-- Runs `act` whenever a function of redcache is called while fn runs.
+local function during(module, name, act, fn)
+    local original = module[name]
+    module[name] = function(...)
+        act()
+        return original(...)
+    end
+    local ok, err = pcall(fn)
+    module[name] = original
+    if not ok then error(err, 0) end
+end
+
+case("addTags adds to what stands there, and changes nothing else", function(bed)
+    for _, near in ipairs({ false, true }) do
+        local cache, other = bed.open({ near = near }), bed.other({ near = near })
+        for name, write in pairs(WRITERS) do
+            assert.is_true((write(cache, name, "v", tagged("old"))))
+            for _, tag in ipairs({ "old", "new", "newer" }) do
+                write(cache, name, "v", tagged("old"))
+                assert.equal("v", (other:get(name)))
+                assert.is_true((cache:addTags(name, { "new", "old", "newer", "new" })))
+                assert.same({ "old", "new", "newer" }, (other:tags(name)))
+                assert.equal("v", (cache:get(name)))
+                bed.wait_until(function() return other:get(name) == "v" end, 5, "the value")
+                cache:invalidateTags({ tag })
+                assert_void(cache, name)
+                bed.wait_until(function() return other:get(name) == nil end, 5, "the news")
+                assert_void(other, name)
+                cache:delete(name)
+            end
+        end
+    end
+end)
+
+case("addTags keeps value, life, grace window and load time, but no version", function(bed)
+    local cache, plain = bed.open({ grace = 100 }), bed.open({ jitter = 0.5, codec = "json" })
+    local FOREVER = require("redcache").FOREVER
+    cache:set("graced", { 1 }, 60)
+    cache:set("bare", { 1 }, 50, { grace = 0 })
+    cache:set("forever", { 1 }, FOREVER, tagged("a"))
+    cache:rememberForever("loaded for ever", make({ 1 }))
+    cache:remember("loaded", 60, function()
+        bed.pause(0.02)
+        return { 1 }
+    end)
+    plain:set("json", { 1 }, 60)
+    for _, key in ipairs({ "graced", "bare", "forever", "loaded for ever", "loaded", "json" }) do
+        local reader = key == "json" and plain or cache
+        local before, _, _, version = around(reader, key), nil, nil,
+            select(4, reader:get(key, { version = true }))
+        assert.is_true((reader:addTags(key, { "b" })))
+        local after = around(reader, key)
+        if before[1] ~= FOREVER then
+            assert.is_true(after[1] <= before[1] and after[1] > before[1] - 20, after[1])
+            before[1] = after[1]
+        end
+        assert.same(before, after)
+        assert.same({ { 1 }, "redis" }, { (reader:get(key)), (select(3, reader:get(key))) })
+        assert.is_false((reader:cas(key, version, 2)))
+        -- Those that are there already are no change.
+        local bytes = bed.redis:call("GET", "app:" .. key)
+        assert.is_true((reader:addTags(key, { "b" })))
+        assert.is_true((reader:addTags(key, {})))
+        assert.equal(bytes, bed.redis:call("GET", "app:" .. key))
+    end
+    assert.same({ "a", "b" }, (cache:tags("forever")))
+    -- What is stale stays so; its soft generation is the old one.
+    cache:invalidateTags({ "a" })
+    cache:set("soft", 1, 60, tagged("a"))
+    cache:invalidateTags({ "a" }, SOFT)
+    assert.is_true((cache:addTags("soft", { "a", "c" })))
+    assert.same({ value = 1, source = "stale" }, report(cache:get("soft")))
+    cache:invalidateTags({ "c" })
+    assert_void(cache, "soft")
+end)
+
+case("addTags finds no value where there is none, and leaves alone what it cannot tag",
+    function(bed)
+        local cache, other = bed.open({ negativeTtl = 60 }), bed.other()
+        assert.same({ value = false }, report(cache:addTags("absent", { "a" })))
+        cache:remember("negative", 60, make(nil))
+        assert.is_false((cache:addTags("negative", { "a" })))
+        assert.equal(1, (cache:remember("running", 60, function()
+            assert.is_false((other:addTags("running", { "a" })))
+            return 1
+        end)))
+        assert.equal(1, (cache:get("running")))
+        cache:set("void", 1, 60, tagged("b"))
+        cache:invalidateTags({ "b" })
+        assert.is_false((cache:addTags("void", { "a" })))
+        assert_void(cache, "void")
+        bed.redis:call("SET", "app:plain", "text")
+        assert.same({ code = "decode" }, report(cache:addTags("plain", { "a" })))
+        assert.equal("text", bed.redis:call("GET", "app:plain"))
+        local many = {}
+        for i = 1, 16 do many[i] = "t" .. i end
+        cache:set("full", 1, 60, { tags = many })
+        assert.is_true((cache:addTags("full", many)))
+        assert.same({ code = "tooLarge" }, report(cache:addTags("full", { "t1", "more" })))
+        assert.same(many, (cache:tags("full")))
+        local own = bed.open({ generation = true })
+        own:set("k", 1, 60)
+        assert.is_true((own:addTags("k", many)))
+        assert.same(many, (own:tags("k")))
+        own:flush({ instant = true })
+        assert_void(own, "k")
+        assert.same({ code = "tooLarge" }, report(cache:addTags(("x"):rep(70000), { "a" })))
+        local small = bed.open({ maxValue = 100 })
+        small:set("k", ("v"):rep(80), 60)
+        assert.same({ code = "tooLarge" }, report(small:addTags("k", { "a" })))
+        assert.equal(("v"):rep(80), (small:get("k")))
+    end)
+
+case("what happens to a key or a tag while addTags works is never lost", function(bed)
+    local swap, tags = require("redcache.swap"), require("redcache.tags")
+    local cache, other = bed.open(), bed.other()
+    -- Invalidated behind the look at the entry: what was read may be older.
+    for _, at in ipairs({ { tags, "judge" }, { swap, "rewrite" } }) do
+        for _, tag in ipairs({ "old", "new" }) do
+            cache:set("k", 1, 60, tagged("old"))
+            local count = 0
+            during(at[1], at[2], function()
+                count = count + 1
+                if count == 1 then other:invalidateTags({ tag }) end
+            end, function() cache:addTags("k", { "new" }) end)
+            assert.is_true(count > 0)
+            assert_void(cache, "k")
+        end
+    end
+    -- Others write meanwhile: it begins again, so often and no more.
+    local writes = 0
+    cache:set("k", 0, 60)
+    during(swap, "rewrite", function()
+        if writes < 3 then
+            writes = writes + 1
+            other:set("k", writes, 60, tagged("w" .. writes))
+        end
+    end, function() assert.is_true((cache:addTags("k", { "new" }))) end)
+    assert.equal(3, (cache:get("k")))
+    assert.same({ "w3", "new" }, (cache:tags("k")))
+    during(swap, "rewrite", function() other:set("k", "theirs", 60) end, function()
+        assert.same({ code = "conflict" }, report(cache:addTags("k", { "x" }, { retries = 2 })))
+    end)
+    during(swap, "rewrite", function() other:delete("k") end, function()
+        assert.is_false((cache:addTags("k", { "new" })))
+    end)
+    assert.is_nil((cache:get("k")))
+end)
+
+cases.light("addTags of light threads: none is lost", function(bed)
+    local cache, fns = bed.open({ near = true }), {}
+    cache:set("k", "v", 60, tagged("t1"))
+    for i = 2, 16 do
+        fns[#fns + 1] = function() assert.is_true((cache:addTags("k", { "t" .. i }))) end
+    end
+    bed.together(fns)
+    assert.equal(16, #cache:tags("k"))
+    for i = 1, 16 do assert.equal(1, (cache:invalidateTags({ "t" .. i }))) end
+    assert_void(cache, "k")
+end)
+
+case("wrong arguments of addTags are errors that name them; nothing is sent", function(bed)
+    local cache, many = bed.cache, {}
+    for i = 1, 17 do many[i] = "t" .. i end
+    cache:set("k", 1, 60)
+    local sent = cache:stats().requests
+    for text, fn in pairs({
+        ["bad argument 'key' to addTags: string expected, got nil"] = function()
+            cache:addTags()
+        end,
+        ["bad argument 'tags' to addTags: list of names expected, got nil"] = function()
+            cache:addTags("k")
+        end,
+        ["bad argument 'tags' to addTags: list of names expected, got string"] = function()
+            cache:addTags("k", "a")
+        end,
+        ["got number at 2"] = function() cache:addTags("k", { "a", 1 }) end,
+        ["got a map"] = function() cache:addTags("k", { a = true }) end,
+        ["at most 16 tags, got 17"] = function() cache:addTags("k", many) end,
+        ["bad argument 'opts' to addTags"] = function() cache:addTags("k", { "a" }, 1) end,
+        ["unknown option 'grace' to addTags"] = function()
+            cache:addTags("k", { "a" }, { grace = 1 })
+        end,
+        ["bad option 'retries' to addTags"] = function()
+            cache:addTags("k", { "a" }, { retries = -1 })
+        end,
+        ["bad argument 'tags' to addTags: with plain = true there is no header"] = function()
+            bed.open({ plain = true, codec = "raw" }):addTags("k", { "a" })
+        end,
+    }) do
+        raises(text, fn)
+    end
+    assert.equal(sent, cache:stats().requests)
 end)
 
 case("wrong tags are errors that name the argument, and send nothing", function(bed)
