@@ -17,8 +17,8 @@ local FRESH, GRACE, NOT_FOUND, PASS = 60, 300, 5, 10
 local MAX_BODY = 1024 * 1024
 -- A refresh that takes longer is taken for lost, and begun again.
 local REFRESH_SECONDS = 60
--- Other machines may read a dropped page near for a second; then nobody asks for the mark.
-local DROPPED_SECONDS = 60
+-- What redcache takes.
+local MAX_TAGS, MAX_TAG_BYTES = 16, 200
 
 -- Of this hop, or made for each answer.
 local NOT_KEPT = {
@@ -28,12 +28,11 @@ local NOT_KEPT = {
 }
 local HIT = { l0 = "HIT l0", near = "HIT near", redis = "HIT redis" }
 local TO_UPSTREAM = { pass = true }
-local PAST_NEAR = { near = false }
 -- Where nginx.conf listens for nobody but this file. nginx takes it from its working directory.
 local REFRESH_SOCKET = "unix:refresh.sock"
 
 local cache -- pages, by host and URL
-local marks -- generations of tags, and what was dropped
+local marks -- of the last purge
 local refreshing = {} -- URLs this worker refreshes: until when
 
 ---In init_by_lua: nothing is connected before the first request.
@@ -46,7 +45,7 @@ function http_cache.open(url)
         url = url, namespace = "http", ttl = FRESH, grace = GRACE,
         waitTimeout = 15,
     })
-    -- Strict: a generation that was made up while Redis is away would void every page.
+    -- Strict: a mark that was made up while Redis is away would tell of a purge that was none.
     marks = cache:namespace("mark", { grace = 0, strict = true })
     return cache
 end
@@ -60,59 +59,31 @@ end
 
 -- Tags --------------------------------------------------------------------------------------------
 
--- A tag is a random generation, read near: no round trip. A page keeps those it was made under;
--- a purge of a tag writes another one, and all pages of it are void at once, on all machines.
--- One that Redis has evicted is made again: pages are void then that need not be, never the other
--- way round.
-local function generation(tag)
-    return marks:rememberForever("tag:" .. tag, random_id)
-end
-
-local function each_tag(text)
-    return text:gmatch("[^,%s]+")
-end
-
--- Tags are known when the upstream has answered, and a purge may have come between: then the page
--- is older than its generations. So a purge first says here that there was one, and a request that
--- loads looks before and after.
-local function last_purge(opts)
-    return marks:rememberForever("purges", random_id, opts)
-end
-
--- name -> generation; nil where Redis does not say, or where the page may be older than they are.
-local function generations(text, purge_before)
-    local list = {}
-    for tag in each_tag(text) do
-        list[tag] = generation(tag)
-        if list[tag] == nil then
+-- Tags are redcache's: a purge of one voids all pages that were stored with it, on all machines.
+-- The names in a header; nil: redcache takes no such ones.
+local function tags_of(text)
+    local list, seen = {}, {}
+    for tag in text:gmatch("[^,%s]+") do
+        if #tag > MAX_TAG_BYTES then
             return nil
+        elseif not seen[tag] then
+            seen[tag], list[#list + 1] = true, tag
         end
-    end
-    if purge_before == nil or last_purge({ fresh = true }) ~= purge_before then
-        return nil
     end
     return list
 end
 
-local function is_void(page)
-    for tag, made_under in pairs(page.tags or {}) do
-        local now = generation(tag)
-        if now ~= nil and now ~= made_under then -- nil: Redis is away; better stale than nothing
-            return true
-        end
-    end
-    return false
+-- A page's tags are known when the upstream has answered, and a purge may have come between: then
+-- the page is older than what redcache reads of them. So a purge first says here that there was
+-- one, and a request that loads looks before and after.
+local function last_purge(opts)
+    return marks:rememberForever("purge", random_id, opts)
 end
 
--- Of all who find a void page one deletes it, once: a second delete would void the load of the new.
-local function drop_once(key, page)
-    marks:remember("dropped:" .. page.id, DROPPED_SECONDS, function()
-        local deleted, err = cache:delete(key)
-        if deleted == nil then
-            return nil, err
-        end
-        return true
-    end)
+-- Tags the page that a loader is about to return. false: it may be older than a purge.
+local function tag_page(ctx, list, purge_before)
+    return purge_before ~= nil and ctx:tag(unpack(list))
+        and last_purge({ fresh = true }) == purge_before
 end
 
 -- The upstream ------------------------------------------------------------------------------------
@@ -128,24 +99,22 @@ end
 
 -- In the content phase: subrequests work there and in no timer. What it gives belongs to the one
 -- light thread that holds the lease; other requests wait for it, or have something older.
-local function fetch()
+local function fetch(ctx)
     local purge_before = last_purge()
     local answer = ngx.location.capture("/_fetch", { method = ngx.HTTP_GET })
     local age = tonumber(header_of(answer.header, "age")) or 0
     local page = {
-        id = random_id(), status = answer.status, body = answer.body, headers = {},
-        at = ngx.now() - age,
+        status = answer.status, body = answer.body, headers = {}, at = ngx.now() - age,
     }
     for name, value in pairs(answer.header) do
         if not NOT_KEPT[name:lower()] then
             page.headers[name] = value
         end
     end
-    local tags = header_of(answer.header, "cache-tag")
-    if tags then
-        page.tags = generations(tags, purge_before)
-    end
-    return page, answer.truncated, tags ~= nil and page.tags == nil
+    local list = tags_of(header_of(answer.header, "cache-tag") or "")
+    local has_too_many = list == nil or #list > MAX_TAGS
+    local is_unsure = not has_too_many and #list > 0 and not tag_page(ctx, list, purge_before)
+    return page, answer.truncated, is_unsure, has_too_many
 end
 
 -- How long a page may be kept, in seconds; nil: it is nobody else's.
@@ -169,10 +138,10 @@ end
 
 -- The page of a key, made by one request for all. page | nil, err; then the source, and what the
 -- upstream has said to this very request, whether it can be kept or not.
-local function load(key, opts)
+local function load(key)
     local made
-    local page, err, source = cache:remember(key, nil, function()
-        local answer, is_truncated, is_unsure = fetch()
+    local page, err, source = cache:remember(key, nil, function(_, ctx)
+        local answer, is_truncated, is_unsure, has_too_many = fetch(ctx)
         if is_truncated then
             return nil, "the upstream's answer was cut off"
         end
@@ -181,11 +150,11 @@ local function load(key, opts)
             return nil, "the upstream answered " .. answer.status -- within grace the old one stays
         end
         local life = life_of(answer)
-        if life == nil then
+        if life == nil or has_too_many then
             return TO_UPSTREAM, PASS -- all who wait, and come soon, ask for themselves
         end
         return answer, is_unsure and 0 or life
-    end, opts)
+    end)
     return page, err, source, made
 end
 
@@ -196,15 +165,7 @@ local function find(key)
     if page == nil or (source == "stale" and page.status ~= 200) then
         page, err, source, made = load(key)
     end
-    for _ = 1, 2 do
-        -- What the upstream has said to us is newer than any purge before this request.
-        if page == nil or made or not is_void(page) then
-            return page, err, source, made
-        end
-        drop_once(key, page)
-        page, err, source, made = load(key, PAST_NEAR)
-    end
-    return TO_UPSTREAM
+    return page, err, source, made
 end
 
 local function answer(page, verdict)
@@ -261,14 +222,15 @@ local function purge(key)
         return say(403, "not from there")
     end
     local done, err
-    local tags = ngx.var.http_cache_tag
-    if tags then
-        done, err = marks:set("purges", random_id(), redcache.FOREVER)
-        for tag in each_tag(tags) do
-            if done then
-                done, err = marks:set("tag:" .. tag, random_id(), redcache.FOREVER)
-            end
+    local text = ngx.var.http_cache_tag
+    local list = text and tags_of(text)
+    if list then
+        done, err = marks:set("purge", random_id(), redcache.FOREVER)
+        if done then
+            done, err = cache:invalidateTags(list)
         end
+    elseif text then
+        return say(400, "no page has such a tag")
     else
         done, err = cache:delete(key)
     end

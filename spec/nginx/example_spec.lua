@@ -284,6 +284,23 @@ describe("examples/nginx", function()
         assert.equal("version 2", (get("/late" .. NEWS)))
     end)
 
+    it("keeps no page with more tags than an entry can have, and answers it", function()
+        local names = {}
+        for i = 1, 17 do names[i] = "t" .. i end
+        for i, tags in ipairs({ table.concat(names, ","), ("x"):rep(201) }) do
+            local path = "/tagged" .. i .. "?h-Cache-Tag=" .. tags
+            assert.equal("MISS", cache_says(path))
+            assert.equal("BYPASS", cache_says(path))
+            assert.equal(2, count("/tagged" .. i))
+        end
+        local path = "/tagged3?h-Cache-Tag=t1," .. table.concat(names, ",", 1, 16)
+        assert.equal("MISS", cache_says(path))
+        assert.is_truthy(cache_says(path):find("^HIT"))
+        local _, _, _, status = get("/", { method = "PURGE",
+            headers = { ["Cache-Tag"] = ("x"):rep(201) } })
+        assert.equal(400, status)
+    end)
+
     it("asks Redis nothing for a hit of a page with tags", function()
         -- Each worker has to have met it.
         local hits = 0
