@@ -29,8 +29,9 @@ local REFUSED = { badTtl = true, encode = true, tooLarge = true, recursive = tru
 ---
 ---Errors are not kept: the next call asks again. A miss is: get says nil without a source again,
 ---while remember loads. What is written past this object - by cache:set, by others, by a cache
----object of the same namespace - is not seen before the next request; `fresh = true` goes past the
----memo and renews it. near and maxStale are about the first read of a key.
+---object of the same namespace - or voided by a tag is not seen before the next request;
+---`fresh = true` goes past the memo and renews it. near and maxStale are about the first read of a
+---key.
 ---@class redcache.Request
 ---@field package _cache redcache.Cache
 ---@field package _values table<string, any> NOTHING, ABSENT or the value
