@@ -441,7 +441,11 @@ function batch.setMulti(self, map, ttl, opts)
     local names = count > 0 and tags.names(self._settings, own)
     if names then
         local err
-        tagged, err = tags.begin(self, names, own)
+        local keys = {}
+        for i = 1, count do
+            keys[i] = items[i].key
+        end
+        tagged, err = tags.begin(self, names, own, keys)
         if tagged == nil then
             for i = 1, count do
                 failed[items[i].key] = err

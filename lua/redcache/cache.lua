@@ -15,6 +15,7 @@ local core_slot = require("redcache.core.slot")
 local auth = require("redcache.auth")
 local background = require("redcache.background")
 local batch = require("redcache.batch")
+local by_tag = require("redcache.by_tag")
 local calls = require("redcache.calls")
 local commit = require("redcache.commit")
 local counter = require("redcache.count")
@@ -75,6 +76,7 @@ Cache.putMulti = put_many.putMulti
 Cache.invalidateTags = invalidate.invalidateTags
 Cache.tags = tagging.tags
 Cache.addTags = tagging.addTags
+Cache.keysByTag = by_tag.keysByTag
 Cache.getMulti = batch.getMulti
 Cache.setMulti = batch.setMulti
 Cache.deleteMulti = batch.deleteMulti
@@ -551,7 +553,7 @@ function Cache:set(key, value, ttl, opts)
     local names = tags.names(settings, own)
     if names then
         local err
-        tagged, err = tags.begin(self, names, own)
+        tagged, err = tags.begin(self, names, own, key)
         if tagged == nil then
             give(slot)
             return nil, err

@@ -14,6 +14,7 @@ local core_tags = require("redcache.core.tags")
 local errors = require("redcache.errors")
 local many = require("redcache.many")
 local options = require("redcache.options")
+local tag_index = require("redcache.tag_index")
 local tags = require("redcache.tags")
 
 local invalidate = {}
@@ -83,6 +84,14 @@ local function change(own, list, opts)
     return changed, err, sent
 end
 
+-- Takes the index of tags away that are about to go. First: what was put in before that has older
+-- generations, and is void when the tags have gone.
+local function clear_index(self, list, opts)
+    local index, keys = tag_index.keys(self, list)
+    local _, err = batch.deleteMulti(index, keys, opts)
+    return err
+end
+
 ---Invalidates all that was stored with one of these tags, and what is being loaded with one of
 ---them: for every reader of every machine, near copies included, as fast as a delete is heard of.
 ---It costs one command for each tag (one for all tags of a master), whatever hangs on them.
@@ -112,6 +121,12 @@ function invalidate.invalidateTags(self, list, opts)
     local own = tags.of(self)
     if opts_read.soft then
         return change(own, list, opts_read)
+    end
+    if self._settings.tagIndex and self._scheduler.can_wait() then
+        err = clear_index(self, list, opts_read)
+        if err then
+            return nil, err
+        end
     end
     return batch.deleteMulti(own, list, opts_read)
 end

@@ -145,7 +145,8 @@ function Context:tag(...)
     elseif mark.tag_fault or #names == 0 then
         return mark.tag_fault == nil, mark.tag_fault
     end
-    local tagged, err = tags.add(mark.tag_cache, mark.tagged, names, mark.tag_settings)
+    local tagged, err = tags.add(mark.tag_cache, mark.tagged, names, mark.tag_settings,
+        mark.tag_keys)
     mark.tagged, mark.tag_fault = tagged or mark.tagged, err
     return err == nil, err
 end
@@ -175,10 +176,12 @@ end
 ---Reads the generations of a call's tags, before its loader runs. Where they cannot be read, the
 ---loader runs all the same, and what it makes is not stored.
 ---@param mark table gets tagged or tag_fault
-function load.begin_tags(cache, mark, settings)
+---@param keys string|string[] what is loaded
+function load.begin_tags(cache, mark, settings, keys)
+    mark.tag_keys = keys
     local names = tags.names(settings, settings)
     if names then
-        mark.tagged, mark.tag_fault = tags.begin(cache, names, settings)
+        mark.tagged, mark.tag_fault = tags.begin(cache, names, settings, keys)
     end
 end
 
@@ -232,7 +235,7 @@ local function run_loader(cache, mark, key, fn, old, settings)
         scheduler.guard(client, mark, drop_load)
     end
     if settings then
-        load.begin_tags(cache, mark, settings)
+        load.begin_tags(cache, mark, settings, key)
     end
     local ok, value, second, third = marks.run(mark, fn, trace, key, ctx)
     if mark.op then

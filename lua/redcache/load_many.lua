@@ -207,7 +207,7 @@ local function run_loader(work, keys, ctx, is_stored)
     load.context(cache, is_stored and work or nil, work.settings, ctx)
     if is_stored then
         work.tagged, work.tag_fault = nil, nil
-        load.begin_tags(cache, work, work.settings)
+        load.begin_tags(cache, work, work.settings, own)
     end
     local ok, map, failures, ttls = marks.run(work, work.fn, load.trace, own, ctx)
     for i = 1, #keys do

@@ -3,7 +3,8 @@
 -- What:   the name in Redis is "<path>:<key>". The path is the namespace's name, behind those of
 --         the namespaces around it and "/". The first ":" ends it, for names hold none: so no key
 --         of one namespace is a key of another one. A key stands there as it is, and its hash tag
---         counts. "<path>//" begins what is redcache's own: the keys of locks and tags.
+--         counts. "<path>//" begins what is redcache's own: the keys of locks, tags and
+--         their index.
 --         docs/keys.md says it for users.
 -- Not:    a cache without a namespace is no namespace: its keys are all names in Redis.
 
@@ -72,6 +73,16 @@ function namespace.tag_key(prefix, name)
     return path_of(prefix) .. "//tag:" .. name
 end
 
+---A key of the index of a tag (tag_index.lua).
+---@param prefix string
+---@param bucket string|integer "": the beginning of all of them
+---@param name string
+---@return string key
+function namespace.index_key(prefix, bucket, name)
+    local beginning = path_of(prefix) .. "//index:"
+    return bucket == "" and beginning or beginning .. bucket .. ":" .. name
+end
+
 ---A cache below this one: keys get one more prefix, options are inherited, the client is shared.
 ---@param name string not empty
 ---@param opts? table every option of redcache.new that is not about the connection
@@ -98,7 +109,7 @@ function namespace.namespace(self, name, opts)
         settings.background = outer.background
         if settings.plain then
             settings.grace, settings.refreshAfter, settings.xfetchBeta = 0, nil, 0
-            settings.generation = false
+            settings.generation, settings.tagIndex = false, false
         end
     end
     if not ok then

@@ -100,6 +100,7 @@ local DECLARED = {
     { "grace", "number", 0, at = "namespace load write", min = 0, max = 30 * DAY },
     { "tags", "tags", nil, at = "load write" },
     { "generation", "boolean", false, at = "namespace" },
+    { "tagIndex", "boolean", false, at = "namespace" },
     { "instant", "boolean", false, at = "flush" },
     { "tagTtl", "number", 30 * DAY, at = "namespace", min = 1, max = MAX_TTL },
     { "decodeErrors", "choice", "miss", at = "namespace", among = { "miss", "error" } },
@@ -563,6 +564,9 @@ function options.plain_fault(given, plain, method)
     if given.generation then
         return "bad option 'generation' to " .. method .. ": with plain = true there is no header"
             .. " that could keep it: leave one of the two out"
+    elseif given.tagIndex then
+        return "bad option 'tagIndex' to " .. method .. ": with plain = true there are no tags:"
+            .. " leave one of the two out"
     elseif type(given.tags) == "table" and given.tags[1] ~= nil then
         return "bad option 'tags' to " .. method .. ": with plain = true there is no header that"
             .. " could keep them: leave one of the two out"

@@ -94,12 +94,12 @@ local function check_write(self, key, value, opts, method)
 end
 
 -- The generations of the call's tags: what update has read already, or those of now.
-local function begin_tags(self, own)
+local function begin_tags(self, own, key)
     local names = not own.tagged and tags.names(self._settings, own)
     if not names then
         return own.tagged
     end
-    return tags.begin(self, names, own)
+    return tags.begin(self, names, own, key)
 end
 
 -- A value as it is to be stored, and its ttl; or nil and an error.
@@ -114,7 +114,7 @@ local function make(self, key, value, ttl, own, method)
     if not ok then
         return nil, errors.new("encode", "write", key, bytes)
     end
-    local tagged, err = begin_tags(self, own)
+    local tagged, err = begin_tags(self, own, key)
     if err then
         return nil, err
     end
@@ -393,7 +393,7 @@ function swap.update(self, key, fn, ttl, opts)
         local _
         local tagged, value, err, version
         own.tagged = nil
-        tagged, err = begin_tags(self, own)
+        tagged, err = begin_tags(self, own, key)
         if not err then
             own.tagged = tagged
             value, err, _, version = swap.get(self, key, own)

@@ -213,7 +213,7 @@ function tagging.addTags(self, key, list, opts)
     elseif not self._scheduler.can_wait() then
         return nil, core_slot.failure(nil, constants.NOT_WAITED, ADD, key)
     end
-    local tagged, err = tags.begin(self, names, own)
+    local tagged, err = tags.begin(self, names, own, key)
     if err then
         return nil, err
     end

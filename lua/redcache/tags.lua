@@ -21,6 +21,7 @@ local core_tags = require("redcache.core.tags")
 local errors = require("redcache.errors")
 local namespace = require("redcache.namespace")
 local options = require("redcache.options")
+local tag_index = require("redcache.tag_index")
 
 local give, take = core_slot.give, calls.take
 local NEAR_HIT = constants.NEAR_HIT
@@ -245,9 +246,10 @@ end
 ---@param cache redcache.Cache
 ---@param names string[] at most 16
 ---@param opts table|nil of the call: timeout, cancelTag, near
+---@param keys string|string[] what is to be stored with them
 ---@return table|nil tagged bytes, count: for entry.form
 ---@return redcache.Error|nil err
-function tags.begin(cache, names, opts)
+function tags.begin(cache, names, opts, keys)
     local own, found, lives, rest, err = of(cache), {}, {}, names, nil
     for i = 1, #names do
         if #own._prefix + #names[i] > own._client.max_key then
@@ -274,16 +276,22 @@ function tags.begin(cache, names, opts)
         return nil, err
     end
     renew(cache, own, names, lives, opts)
+    -- Behind the reading: an invalidation between the two that clears the index voids, too.
+    err = cache._settings.tagIndex and tag_index.add(cache, names, keys, opts)
+    if err then
+        return nil, err
+    end
     return { names = names, bytes = write(names, found), count = #names }
 end
 
 ---Tags that a loader adds while it runs.
 ---@param tagged table|nil of begin()
 ---@param names string[] new ones
+---@param keys string|string[] as begin
 ---@return table|nil tagged both together
 ---@return redcache.Error|nil err
-function tags.add(cache, tagged, names, opts)
-    local more, err = tags.begin(cache, names, opts)
+function tags.add(cache, tagged, names, opts, keys)
+    local more, err = tags.begin(cache, names, opts, keys)
     if more == nil or tagged == nil then
         return more, err
     end

@@ -33,6 +33,7 @@ local ARGUMENTS = {
         invalidateTags = "tags, opts",
         tags = "key, opts",
         addTags = "key, tags, opts",
+        keysByTag = "tag, opts",
         explain = "key, opts",
         scan = "pattern, opts", keys = "pattern, limit, opts",
         deleteByPattern = "pattern, opts", flush = "opts",

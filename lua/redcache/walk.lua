@@ -390,6 +390,7 @@ local function without_own(names)
     for _, name in ipairs(names) do
         local is_lock = string.find(name, "^[^:]*//lock:{.*}$")
         local is_tag = string.find(name, "^[^:]*//tag:")
+            or string.find(name, "^[^:]*//index:%d+:")
         local is_helper = string.find(name, "^{.*[!~^]:%l+$")
         if not is_lock and not is_tag and not is_helper then
             left[#left + 1] = name

@@ -101,6 +101,7 @@ local MADE = {
             pick({ {}, { grace = 30 }, { tags = { "a", "b" } } })
     end,
     tags = function() return pick(KEYS) end,
+    keysByTag = function() return pick(KEYS) end,
     addTags = function() return pick(KEYS), { pick(KEYS), pick(KEYS) } end,
     invalidateTags = function() return { pick(KEYS) }, { soft = pick({ true, false }) } end,
 }
@@ -124,7 +125,8 @@ describe("calls made up from a seed", function()
         local sides = {}
         for i, port in ipairs({ redis.port, store.port }) do
             sides[i] = { client = resp.connect({ port = port }), cache = redcache.new({
-                url = "redis://127.0.0.1:" .. port, namespace = "app", near = false }) }
+                url = "redis://127.0.0.1:" .. port, namespace = "app", near = false,
+                tagIndex = true }) }
             sides[i].client:call("FLUSHALL")
         end
         local there, here = sides[1], sides[2]
@@ -147,6 +149,16 @@ describe("calls made up from a seed", function()
                 and (lives[1] < 0) == (lives[2] < 0), at(call))
         end
 
+        local function compare_index(call)
+            for bucket = 0, 15 do
+                for _, tag in ipairs(KEYS) do
+                    local full = ("app//index:%d:%s"):format(bucket, tag)
+                    assert.equal(there.client:call("GET", full), here.client:call("GET", full),
+                        at(call))
+                end
+            end
+        end
+
         for call = 1, CALLS do
             local key = pick(KEYS)
             if math.random() < 0.35 then
@@ -162,6 +174,7 @@ describe("calls made up from a seed", function()
                 local b = told(here.cache[name](here.cache, unpack(arguments)))
                 assert.equal(a, b, at(call) .. ": " .. name)
                 for _, one in ipairs(KEYS) do compare(one, call) end
+                if call % 50 == 0 then compare_index(call) end
             end
         end
         for _, side in ipairs(sides) do

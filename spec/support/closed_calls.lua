@@ -75,7 +75,7 @@ local CACHE = {
     redis = function(o) return o:redis() end,
     work = function(o) return o:work(1) end,
     onInvalidate = function(o) return o:onInvalidate(unused) end,
-    lock = false, request = false, loader = false, close = false,
+    lock = false, request = false, loader = false, close = false, keysByTag = false,
     -- Made by others.
     open = false, init = false,
 }
@@ -183,7 +183,7 @@ end
 function closed_calls.check(open, close)
     local complaints, cache = {}, open()
     local below, memo = cache:namespace("below"), cache:request()
-    local sessions = cache:session()
+    local sessions, indexed = cache:session(), cache:namespace("indexed", { tagIndex = true })
     local raw, scan = cache:redis(), cache:scan("*")
     local script, subscription = raw:script("return 1"), assert(raw:subscribe("c"))
     local held = assert(cache:tryLock("held", { ttl = 600 }))
@@ -207,6 +207,7 @@ function closed_calls.check(open, close)
         try_all(complaints, name .. ":lock", one:lock("late"), LOCK)
         try_all(complaints, name .. ":request", one:request(), CACHE)
     end
+    try(complaints, "keysByTag", function(o) return o:keysByTag("tag") end, indexed)
     try_all(complaints, "request", memo, CACHE)
     try_all(complaints, "redis", raw, REDIS)
     try_all(complaints, "script", script, SCRIPT)

@@ -41,6 +41,7 @@ local function classes()
         invalidateTags = { { "tag" } },
         tags = { "k" },
         addTags = { "k", { "tag" } },
+        keysByTag = { "tag" },
         incr = { "n" }, decr = { "n" },
         incrFloat = { "n" },
         setMulti = { { k = 1 }, 60 }, deleteMulti = { { "k" } }, lock = { "l" },

@@ -680,6 +680,189 @@ case("wrong arguments of addTags are errors that name them; nothing is sent", fu
     assert.equal(sent, cache:stats().requests)
 end)
 
+local function sorted(list)
+    table.sort(list)
+    return list
+end
+
+local function keys_of(cache, tag)
+    local keys, err, partial = cache:keysByTag(tag)
+    assert.is_nil(err)
+    assert.is_nil(partial)
+    return sorted(keys)
+end
+
+case("keysByTag tells what hangs on a tag, however it was stored", function(bed)
+    for _, near in ipairs({ false, true }) do
+        local cache, names = bed.open({ near = near, tagIndex = true, grace = 100 }), {}
+        local other = bed.other({ near = near, tagIndex = true })
+        assert.same({}, keys_of(cache, "a"))
+        for name, write in pairs(WRITERS) do
+            assert.is_true((write(cache, name, "v", tagged("a", "b"))))
+            names[#names + 1] = name
+        end
+        cache:set("later", 1, 60)
+        cache:addTags("later", { "a" })
+        cache:remember("loaded", 60, function(_, ctx)
+            ctx:tag("a")
+            return 1
+        end)
+        cache:rememberMulti({ "many 1", "many 2" }, 60, function(_, ctx)
+            ctx:tag("a")
+            return { ["many 1"] = 1, ["many 2"] = 2 }
+        end)
+        for _, name in ipairs({ "later", "loaded", "many 1", "many 2" }) do
+            names[#names + 1] = name
+        end
+        assert.same(sorted(names), keys_of(other, "a"))
+        assert.equal(#names - 4, #keys_of(cache, "b"))
+        -- What has lost the tag, its value or its validity is told apart.
+        cache:set("set", 1, 60)
+        cache:delete("add")
+        cache:set("put", 1, 60, tagged("other"))
+        assert.equal(#names - 3, #keys_of(cache, "a"))
+        cache:invalidateTags({ "b" }, SOFT) -- what lives for ever has no grace window
+        assert.equal(#names - 4, #keys_of(cache, "a"))
+        cache:invalidateTags({ "b" })
+        bed.wait_until(function() return #other:keysByTag("a") == 4 end, 5, "the news")
+        assert.same({ "later", "loaded", "many 1", "many 2" }, keys_of(cache, "a"))
+        assert.same({}, keys_of(cache, "b"))
+        for _, key in ipairs(bed.open({ namespace = "" }):keys("*")) do
+            assert.is_nil(key:find("//index:", 1, true), key)
+        end
+        cache:invalidateTags({ "a" })
+        assert.same({}, keys_of(cache, "a"))
+        for bucket = 0, 15 do
+            assert.equal(0, bed.redis:call("EXISTS", "app//index:" .. bucket .. ":a"))
+        end
+        cache:flush()
+    end
+end)
+
+case("keysByTag takes any key and any tag, of its namespace alone", function(bed)
+    local cache = bed.open({ tagIndex = true })
+    local inner = cache:namespace("inner")
+    local keys = { "", "\0", "\1", "\2", "=", "a\0b", "a\1\1b", "\1\0\2", "{t}k", ("k"):rep(300) }
+    local tags = { "a", "a:b", "\0\255", "3:a", ("x"):rep(200) }
+    for _, key in ipairs(keys) do
+        for _ = 1, 2 do assert.is_true((cache:set(key, 1, 60, { tags = tags }))) end
+    end
+    inner:set("inner", 1, 60, tagged("a"))
+    for _, tag in ipairs(tags) do assert.same(sorted(keys), keys_of(cache, tag)) end
+    assert.same({ "inner" }, keys_of(inner, "a"))
+    assert.is_true(bed.redis:call("PTTL", "app/inner//index:" .. (function()
+        for bucket = 0, 15 do
+            if bed.redis:call("EXISTS", "app/inner//index:" .. bucket .. ":a") == 1 then
+                return bucket
+            end
+        end
+    end)() .. ":a") > 1000000)
+    -- Many at once, and more than one write.
+    local map = {}
+    for i = 1, 3000 do map["k" .. i] = i end
+    assert.is_true((cache:setMulti(map, 60, tagged("many"))))
+    assert.equal(3000, #keys_of(cache, "many"))
+    -- A generation is none of the tags.
+    local own = bed.open({ tagIndex = true, generation = true, namespace = "own" })
+    own:set("k", 1, 60, tagged("a"))
+    own:set("bare", 1, 60)
+    assert.same({ "k" }, keys_of(own, "a"))
+    own:flush({ instant = true })
+    assert.same({}, keys_of(own, "a"))
+end)
+
+case("an index that was full says so, and goes with its tag", function(bed)
+    local cache, long = bed.open({ tagIndex = true }), ("x"):rep(2000)
+    local count = 0
+    repeat
+        local map = {}
+        for i = 1, 100 do map[count + i .. long] = 1 end
+        cache:setMulti(map, 60, tagged("a"))
+        count = count + 100
+        local keys, _, partial = cache:keysByTag("a")
+        assert.is_true(partial == "partial" or #keys == count)
+        assert.is_true(count < 1000)
+    until partial
+    for bucket = 0, 15 do
+        assert.is_true(bed.redis:call("STRLEN", "app//index:" .. bucket .. ":a") <= 65538)
+    end
+    assert.equal(1, (cache:get(count .. long)))
+    cache:invalidateTags({ "a" })
+    cache:set("k", 1, 60, tagged("a"))
+    assert.same({ "k" }, keys_of(cache, "a"))
+end)
+
+case("an invalidation loses no key of an entry that is valid behind it", function(bed)
+    local batch, tag_index = require("redcache.batch"), require("redcache.tag_index")
+    local cache, other = bed.open({ tagIndex = true }), bed.other({ tagIndex = true })
+    local function invalidate(at) cache:invalidateTags({ at }) end
+    local function check(tag, key)
+        assert.same(cache:get(key) and { key } or {}, keys_of(cache, tag))
+    end
+    -- Somebody stores before each of its commands.
+    for step = 1, 2 do
+        local count = 0
+        cache:set("k", "old", 60, tagged("a"))
+        during(batch, "deleteMulti", function()
+            count = count + 1
+            if count == step then other:set("k", "new", 60, tagged("a")) end
+        end, function() invalidate("a") end)
+        assert.equal(2, count)
+        check("a", "k")
+    end
+    -- And it comes while somebody stores.
+    local is_done = false
+    during(tag_index, "add", function()
+        if not is_done then
+            is_done = true
+            invalidate("b")
+        end
+    end, function() other:set("k", "late", 60, tagged("b")) end)
+    assert.is_true(is_done)
+    check("b", "k")
+    during(batch, "deleteMulti", function() end, function() invalidate("b") end)
+    other:set("k", "again", 60, tagged("b"))
+    assert.same({ "k" }, keys_of(cache, "b"))
+end)
+
+case("what cannot be indexed is not stored", function(bed)
+    -- The tag's own key is shorter.
+    local cache, opts = bed.open({ tagIndex = true, maxKey = 20 }), tagged("long name")
+    assert.same({ code = "tooLarge" }, report(cache:set("k", 1, 60, opts)))
+    assert.equal("tooLarge", (select(2, cache:setMulti({ k = 1 }, 60, opts))).k.code)
+    assert.same({ value = 2, source = "loader", flag = "unstored" },
+        report(cache:remember("k", 60, make(2), opts)))
+    assert.same({ code = "tooLarge" }, report(cache:keysByTag("long name")))
+    assert.is_nil((cache:get("k")))
+    assert.is_true((bed.open({ maxKey = 20 }):set("k", 1, 60, opts)))
+end)
+
+case("wrong arguments of keysByTag are errors that name them; nothing is sent", function(bed)
+    local cache = bed.open({ tagIndex = true })
+    local sent = cache:stats().requests
+    for text, fn in pairs({
+        ["bad argument 'tag' to keysByTag: string of 1 to 200 bytes expected, got nil"]
+            = function() cache:keysByTag() end,
+        ["bad argument 'tag' to keysByTag"] = function() cache:keysByTag("") end,
+        ["bad argument 'opts' to keysByTag"] = function() cache:keysByTag("a", 1) end,
+        ["unknown option 'limit' to keysByTag"] = function()
+            cache:keysByTag("a", { limit = 1 })
+        end,
+        ["keysByTag needs a namespace with tagIndex = true"] = function()
+            bed.cache:keysByTag("a")
+        end,
+        ["bad option 'tagIndex' to new: with plain = true there are no tags"] = function()
+            bed.open({ plain = true, tagIndex = true, codec = "raw" })
+        end,
+        ["bad option 'tagIndex' to new: true or false"] = function()
+            bed.open({ tagIndex = 1 })
+        end,
+    }) do
+        raises(text, fn)
+    end
+    assert.equal(sent, cache:stats().requests)
+end)
+
 case("wrong tags are errors that name the argument, and send nothing", function(bed)
     local cache = bed.cache
     local many = {}
