@@ -142,7 +142,8 @@ for _, driver in ipairs({ "loop", "thread" }) do
                 return redis:call("PTTL", "p:persist:" .. phase) == -1
                     and redis:call("EXISTS", "p:add:" .. phase) == 1
                     and redis:call("EXISTS", "p:getDelete:" .. phase, "p:rename:" .. phase,
-                        "p:soft:" .. phase, "p:softs:" .. phase, "p:committed:" .. phase) == 0
+                        "p:soft:" .. phase, "p:softs:" .. phase, "p:committed:" .. phase,
+                        "p//tag:gone:" .. phase) == 0
                     and redis:call("EXISTS", "p:renamed:" .. phase, "p:copied:" .. phase) == 2
                     and redis:call("GET", "p:incr:" .. phase) == "5"
                     and redis:call("GET", "p:decr:" .. phase) == "-2"
