@@ -54,8 +54,10 @@ void rc_view_explain(rc_view *view, const char *key, size_t key_len, rc_near_rep
     *report = (rc_near_report){.cause = RC_GONE_REFUSED, .gone_us = -1, .age_us = -1};
     if (prefix_len > sizeof name || key_len > sizeof name - prefix_len)
         return; /* such keys are not kept near */
-    memcpy(name, rc_buf_head(&view->prefix), prefix_len);
-    memcpy(name + prefix_len, key, key_len);
+    if (prefix_len > 0)
+        memcpy(name, rc_buf_head(&view->prefix), prefix_len);
+    if (key_len > 0)
+        memcpy(name + prefix_len, key, key_len);
     if (view->own_process_only && rc_client_is_inherited(view->client))
         *report = (rc_near_report){.gone_us = -1, .age_us = -1};
     else
