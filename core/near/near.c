@@ -3,10 +3,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "near/near_own.h"
-
-/* A reader that stood still for a moment may find an asof behind its own clock. */
-#define ASOF_AHEAD_US INT64_C(10000000)
+#include "near/check.h"
 
 /* ---- regions and owners ---------------------------------------------------------------------- */
 
@@ -165,7 +162,7 @@ void rc_near_set_asof(struct rc_near_owner *owner, int64_t asof_us)
     /* Only the owner's own thread stores it, and what it has not said itself (a time to come) does
        not count. Release: with the acquire of readers, who then see all that was dropped before. */
     int64_t said_us = atomic_load_explicit(&owner->asof_us, memory_order_relaxed);
-    if (asof_us > said_us || said_us > asof_us + ASOF_AHEAD_US)
+    if (asof_us > said_us || said_us > asof_us + RC_NEAR_ASOF_AHEAD_US)
         atomic_store_explicit(&owner->asof_us, asof_us, memory_order_release);
 }
 
@@ -248,58 +245,6 @@ bool rc_near_is_offer_ended(const struct rc_near_owner *owner)
 }
 
 /* ---- coherence ------------------------------------------------------------------------------- */
-
-/* What an owner says of itself. The clock is read first, when a call begins, and the call answers
-   for that moment; then `asof`, then the stamp, then (by the caller) whether the entry has changed.
-   A process may stand still between any two of these; it must not be told then that the entry is
-   good:
-
-   - asof before stamp and entry: whose asof is A has dropped before that what changed before A
-     (release in rc_near_set_asof, acquire here), and had renewed the stamp before if the connection
-     was lost before. So what is found unchanged after A was loaded was current at A. The other way
-     round a process could find the entry, sleep while it is dropped, and then load an asof that is
-     later than the drop.
-   - the clock before all of it: an asof that is loaded later can only be newer, so what is served
-     was current max_stale before the call began. To read the processor's counter waits for all
-     loads before it: at the end of a call that costs 10 ns more than at its beginning.
-
-   Behind the clock a process may stand still, too, and use its answer late: nobody can close that
-   gap but by asking again. */
-struct standing {
-    struct rc_near_owner *owner;
-    int64_t asof_us;
-    uint32_t stamp;
-};
-
-static inline struct standing standing_of(struct rc_near_owner *owner)
-{
-    struct standing standing = {.owner = owner};
-    standing.asof_us = atomic_load_explicit(&owner->asof_us, memory_order_acquire);
-    standing.stamp = atomic_load_explicit(&owner->stamp, memory_order_acquire);
-    return standing;
-}
-
-/* Tells the owner that somebody reads. Mostly nothing is stored: the line stays shared. */
-static inline void touch(struct rc_near_owner *owner, int64_t now_us, int64_t max_stale_us)
-{
-    if (max_stale_us <= 0)
-        return;
-    uint64_t read_us = (uint64_t)atomic_load_explicit(&owner->read_us, memory_order_relaxed);
-    if ((int64_t)((uint64_t)now_us - read_us) > max_stale_us / 8)
-        atomic_store_explicit(&owner->read_us, now_us, memory_order_relaxed);
-    if (max_stale_us < atomic_load_explicit(&owner->need_us, memory_order_relaxed))
-        atomic_store_explicit(&owner->need_us, max_stale_us, memory_order_relaxed);
-}
-
-/* Unsigned, and both sides moved: an asof far ahead, which no owner says, is as bad as an
-   old one. */
-static inline bool is_coherent(const struct standing *standing, uint32_t stamp, int64_t now_us,
-                               int64_t max_stale_us)
-{
-    return standing->stamp == stamp && max_stale_us > 0 &&
-           (uint64_t)now_us - (uint64_t)standing->asof_us + ASOF_AHEAD_US <=
-               (uint64_t)max_stale_us + ASOF_AHEAD_US;
-}
 
 /* ---- lookup ---------------------------------------------------------------------------------- */
 
@@ -389,12 +334,13 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
                    : AGAIN;
     rc_near_handle *handle = &value->handle;
     copy_entry(near, &peek, value);
-    struct standing standing = standing_of(rc_region_owner(&near->region, handle->stamp));
+    struct rc_near_standing standing =
+        rc_near_standing_of(rc_region_owner(&near->region, handle->stamp));
     if (!rc_index_is_same(place.bucket, place.version & ~1u))
         return AGAIN;
     if (now_us >= handle->deadline_us)
         return RC_NEAR_MISS;
-    touch(standing.owner, now_us, max_stale_us);
+    rc_near_touch(standing.owner, now_us, max_stale_us);
     if (peek.value_len > value->capacity) /* none is larger than an eighth: it is damaged */
         return peek.value_len <= near->region.shape.arena_bytes / 8 ? RC_NEAR_GROW : RC_NEAR_MISS;
     value->asof_us = standing.asof_us;
@@ -406,7 +352,7 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
     handle->ref = rc_index_ref(place.bucket, place.slot);
     handle->slot = (uint8_t)place.slot; /* an entry keeps its place for life */
     handle->used = 0;
-    if (!is_coherent(&standing, handle->stamp, now_us, max_stale_us))
+    if (!rc_near_is_coherent(&standing, handle->stamp, now_us, max_stale_us))
         return RC_NEAR_STALE;
     rc_index_heat_up(place.bucket, place.slot);
     return RC_NEAR_HIT;
@@ -446,94 +392,15 @@ int rc_near_lookup_at(struct rc_near *near, const char *prefix, size_t prefix_le
 
 /* ---- handles --------------------------------------------------------------------------------- */
 
-/* The bucket has changed: is it still the same entry? Takes over what may have changed of it. */
-static bool find_again(struct rc_near *near, rc_near_handle *handle)
-{
-    struct rc_stripe *stripe = rc_near_stripe(near, handle->hash);
-    struct rc_index_bucket *bucket = handle->bucket;
-    struct rc_near_peek peek;
-    char key[RC_NEAR_MAX_KEY];
-    uint32_t version = rc_index_read(bucket);
-    uint32_t ref = rc_index_ref(bucket, handle->slot);
-    if ((version & 1) != 0 || ref != handle->ref || !rc_near_peek(stripe, ref, &peek) ||
-        peek.generation != handle->generation || peek.key_len > RC_NEAR_MAX_KEY ||
-        rc_word_load32(&peek.block->version[0]) != handle->version)
-        return false;
-    uint32_t stamp = rc_word_load32(&peek.block->stamp);
-    uint64_t ticks = rc_near_peek_ticks(&peek);
-    rc_word_read(key, peek.key, peek.key_len);
-    if (rc_near_hash(near, key, peek.key_len) != handle->hash || !rc_index_is_same(bucket, version))
-        return false;
-    handle->bucket_version = version;
-    handle->stamp = stamp;
-    handle->deadline_us = rc_block_time(ticks, near->region.shape.birth_us);
-    return true;
-}
-
-/* The rest of a check, once it is known that the entry still stands. */
-static inline int is_served(rc_near_handle *handle, const struct standing *standing, int64_t now_us,
-                            int64_t max_stale_us)
-{
-    if (now_us >= handle->deadline_us)
-        return 0;
-    touch(standing->owner, now_us, max_stale_us);
-    if (!is_coherent(standing, handle->stamp, now_us, max_stale_us))
-        return 0;
-    if (handle->used == 0) /* most are: its cache line stays clean */
-        handle->used = 1;
-    return 1;
-}
-
-static inline uint32_t changes_of(const rc_near_handle *handle)
-{
-    /* Acquire: with the releases in rc_stripe_lock and rc_stripe_unlock. */
-    return atomic_load_explicit((const _Atomic uint32_t *)handle->changes, memory_order_acquire);
-}
-
-/* Something in the stripe has changed, and perhaps the entry. Bounded: a bucket may be changed
-   again and again, or by somebody who died over it. */
-static __attribute__((noinline)) int check_bucket(struct rc_near *near, rc_near_handle *handle,
-                                                  int64_t now_us, int64_t max_stale_us)
-{
-    for (int tries = 0; tries < RC_NEAR_READ_TRIES; tries++) {
-        struct standing standing = standing_of(rc_region_owner(&near->region, handle->stamp));
-        uint32_t changes = changes_of(handle);
-        if (rc_index_read(handle->bucket) == handle->bucket_version) {
-            handle->seen_changes = changes;
-            rc_index_heat_up(handle->bucket, handle->slot);
-            return is_served(handle, &standing, now_us, max_stale_us);
-        }
-        if (!find_again(near, handle))
-            return 0;
-    }
-    return 0;
-}
-
-/* Most of the time nothing in the stripe has changed since the handle was looked at last, and that
-   is all there is to know: the bucket's cache line, one of as many as there are entries, stays
-   where it is. The frequency is raised when it is looked at next, which is before the next eviction
-   here: that is a change. A count that is the same has not moved, unless by all 2^32 while this
-   slept. */
-static inline int is_valid(struct rc_near *near, rc_near_handle *handle, int64_t now_us,
-                           int64_t max_stale_us)
-{
-    if (handle->changes == NULL)
-        return 0;
-    struct standing standing = standing_of(rc_region_owner(&near->region, handle->stamp));
-    if (changes_of(handle) != handle->seen_changes || (handle->seen_changes & 1) != 0)
-        return check_bucket(near, handle, now_us, max_stale_us);
-    return is_served(handle, &standing, now_us, max_stale_us);
-}
-
 int rc_near_is_valid(struct rc_near *near, rc_near_handle *handle, int64_t max_stale_us)
 {
-    return is_valid(near, handle, rc_ticks_now_us(&near->ticks), max_stale_us);
+    return rc_near_check(near, handle, rc_ticks_now_us(&near->ticks), max_stale_us);
 }
 
 int rc_near_is_valid_at(struct rc_near *near, rc_near_handle *handle, int64_t now_us,
                         int64_t max_stale_us)
 {
-    return is_valid(near, handle, now_us, max_stale_us);
+    return rc_near_check(near, handle, now_us, max_stale_us);
 }
 
 void rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32_t *places,
@@ -542,7 +409,7 @@ void rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32_t *
     int64_t now_us = rc_ticks_now_us(&near->ticks);
     for (uint32_t i = 0; i < count; i++) {
         int32_t place = places[i];
-        if (place > 0 && !is_valid(near, &handles[place], now_us, max_stale_us))
+        if (place > 0 && !rc_near_check(near, &handles[place], now_us, max_stale_us))
             places[i] = -place;
     }
 }
