@@ -1,8 +1,8 @@
 -- tags - what three tags cost a hit that never leaves this machine: near hits without L0, and L0
 -- hits, of entries with three tags and of the same without any, in turns.
 --
--- Both sides read as many keys of one cache, so they differ in the entries alone. A process that
--- reads entries of one side only is faster than this: its traces need not tell them apart.
+-- Both sides read as many keys of one cache, and as long ones (a lookup's time depends on that), so
+-- they differ in the entries alone.
 
 local redcache = require("redcache")
 local bench = require("bench.support.bench")
@@ -17,7 +17,7 @@ local function fill(cache)
     local sides = { bare = {}, tagged = {} }
     for i = 1, KEYS do
         local value = bench.text(VALUE_BYTES)
-        sides.bare[i], sides.tagged[i] = "bare:" .. i, "tagged:" .. i
+        sides.bare[i], sides.tagged[i] = "bare:" .. i, "tags:" .. i
         assert(cache:set(sides.bare[i], value, TTL))
         assert(cache:set(sides.tagged[i], value, TTL, { tags = {
             "a:" .. i % TAGS, "b:" .. i % TAGS, "all",
