@@ -26,7 +26,7 @@ local REMEMBER = "value = subject:remember(key, 600, extra)"
 -- have no way to Redis for what is not known coherent.
 local CHECK = [[
     local slot = subject.index[key]
-    if extra(subject.view, subject.handles, slot, 2147483647) then
+    if extra(subject.view, subject.handles, slot, 2147483647) == 1 then
         value = subject.values[slot]
     end
 ]]

@@ -49,7 +49,8 @@
     X(TAGS_AFTER_LOAD, "tags: the generations of a load are read behind its data")                 \
     X(TAGS_LOST_IS_HIT, "tags: an entry is served although the generations of a tag are gone")     \
     X(TAGS_COME_BACK, "tags: generations that were lost come back as they were")                   \
-    X(TAGS_AT_FILL, "tags: only what is not known yet is checked, and never again")
+    X(TAGS_AT_FILL, "tags: only what is not known yet is checked, and never again")                \
+    X(TAGS_REMEMBERED, "tags: an entry whose tags were valid once is not checked again")
 
 #ifdef RC_MUTANTS
 

@@ -67,6 +67,19 @@ struct rc_view {
     int64_t ttl_us;
     uint8_t group;
     bool own_process_only; /* its near cache knows nothing of the store of a child of fork() */
+
+    /* The reader's thread's. */
+    bool is_judging;
+    struct rc_tags *tags; /* may be NULL */
+};
+
+struct rc_tags {
+    unsigned holders; /* the caller, and views; they are all of one thread */
+
+    /* Fixed after init. */
+    struct rc_client *client;
+    bool own_process_only; /* as of a view */
+    struct rc_near_tags *near;
 };
 
 /* Fills in the defaults. false: one of the others is refused. */

@@ -7,13 +7,6 @@
 #include "client/client.h"
 #include "near/tags.h"
 
-struct rc_tags {
-    /* Fixed after init. */
-    struct rc_client *client;
-    bool own_process_only; /* as of a view */
-    struct rc_near_tags *near;
-};
-
 rc_tags *rc_tags_new(rc_client *client, const char *prefix, size_t prefix_len)
 {
     if (client == NULL || client->near == NULL)
@@ -21,6 +14,7 @@ rc_tags *rc_tags_new(rc_client *client, const char *prefix, size_t prefix_len)
     struct rc_tags *tags = calloc(1, sizeof *tags);
     if (tags == NULL)
         return NULL;
+    tags->holders = 1;
     tags->client = client;
     tags->own_process_only = client->address.is_memory;
     tags->near = rc_near_tags_new(client->near, prefix, prefix_len);
@@ -34,7 +28,7 @@ rc_tags *rc_tags_new(rc_client *client, const char *prefix, size_t prefix_len)
 
 void rc_tags_free(rc_tags *tags)
 {
-    if (tags == NULL)
+    if (tags == NULL || --tags->holders > 0)
         return;
     struct rc_client *client = tags->client;
     rc_near_tags_free(tags->near);

@@ -6,6 +6,7 @@
 
 #include "client/client.h"
 #include "near/near.h"
+#include "near/tags.h"
 
 rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, const char *group,
                      size_t group_len, int64_t min_bytes, int64_t max_bytes, int64_t ttl_us)
@@ -33,18 +34,87 @@ rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, c
 void rc_view_free(rc_view *view)
 {
     struct rc_client *client = view->client;
+    rc_tags_free(view->tags);
     rc_buf_deinit(&view->prefix);
     free(view);
     rc_client_count_user(client, -1);
 }
+
+/* ---- blocks ---------------------------------------------------------------------------------- */
+
+void rc_view_judge(rc_view *view, rc_tags *tags)
+{
+    view->is_judging = true;
+    if (tags == view->tags)
+        return;
+    if (tags != NULL)
+        tags->holders++;
+    rc_tags_free(view->tags);
+    view->tags = tags;
+}
+
+static inline size_t sound_size(rc_view *view, const rc_near_handle *handle, const char *block,
+                                size_t len, int64_t now_us, int32_t max_stale_us)
+{
+    return rc_near_tags_sound(view->tags != NULL ? view->tags->near : NULL, handle, block, len,
+                              now_us, max_stale_us);
+}
+
+/* Of a hit: takes the block off where it is sound. */
+static __attribute__((noinline)) int judge_hit(rc_view *view, rc_near_value *value,
+                                               int32_t max_stale_us)
+{
+    uint8_t flags = value->entry_flags;
+    if (!view->is_judging || (flags & ~RC_ENTRY_CAPPED) != RC_ENTRY_EXTRA)
+        return RC_NEAR_HIT;
+    value->handle.is_capped = (flags & RC_ENTRY_CAPPED) != 0;
+    size_t size = sound_size(view, &value->handle, value->data, value->len,
+                             value->handle.deadline_us - value->left_us, max_stale_us);
+    if (size == 0)
+        return RC_NEAR_HIT;
+    value->flags_taken = flags;
+    value->entry_flags = 0;
+    value->block_len = (uint32_t)size;
+    value->data += size;
+    value->len -= size;
+    return RC_NEAR_HIT;
+}
+
+static inline int judged(rc_view *view, rc_near_value *value, int outcome, int32_t max_stale_us)
+{
+    value->block_len = 0;
+    if (outcome == RC_NEAR_HIT && value->entry_flags != 0)
+        return judge_hit(view, value, max_stale_us);
+    return outcome;
+}
+
+/* Of a valid handle with a block, which was whole when the handle was filled. */
+static inline bool is_sound(rc_view *view, const rc_near_handle *handle, int64_t now_us,
+                            int32_t max_stale_us)
+{
+    return view->is_judging &&
+           sound_size(view, handle, handle->block, SIZE_MAX, now_us, max_stale_us) != 0;
+}
+
+static __attribute__((noinline)) int check_told(rc_view *view, rc_near_handle *handle,
+                                                int32_t max_stale_us)
+{
+    int64_t now_us = rc_near_reader_us(view->near);
+    if (!rc_near_is_valid_at(view->near, handle, now_us, max_stale_us))
+        return RC_VIEW_GONE;
+    return is_sound(view, handle, now_us, max_stale_us) ? RC_VIEW_SOUND : RC_VIEW_TOLD;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
 
 int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stale_us,
                 rc_near_value *value)
 {
     if (view->own_process_only && rc_client_is_inherited(view->client))
         return RC_NEAR_MISS;
-    return rc_near_lookup(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), key,
-                          key_len, max_stale_us, value);
+    int outcome = rc_near_lookup(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix),
+                                 key, key_len, max_stale_us, value);
+    return judged(view, value, outcome, max_stale_us);
 }
 
 void rc_view_explain(rc_view *view, const char *key, size_t key_len, rc_near_report *report)
@@ -74,15 +144,20 @@ int rc_view_get_at(rc_view *view, const char *key, size_t key_len, int64_t now_u
 {
     if (view->own_process_only && rc_client_is_inherited(view->client))
         return RC_NEAR_MISS;
-    return rc_near_lookup_at(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), key,
-                             key_len, now_us, max_stale_us, value);
+    int outcome =
+        rc_near_lookup_at(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), key,
+                          key_len, now_us, max_stale_us, value);
+    return judged(view, value, outcome, max_stale_us);
 }
 
 int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_t max_stale_us)
 {
     if (view->own_process_only && rc_client_is_inherited(view->client))
         return 0;
-    return rc_near_is_valid(view->near, &handles[index], max_stale_us);
+    rc_near_handle *handle = &handles[index];
+    if (handle->block != NULL)
+        return check_told(view, handle, max_stale_us);
+    return rc_near_is_valid(view->near, handle, max_stale_us);
 }
 
 void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places, uint32_t count,
@@ -91,6 +166,14 @@ void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places,
     if (view->own_process_only && rc_client_is_inherited(view->client))
         max_stale_us = 0; /* nothing is known coherent */
     rc_near_check_many(view->near, handles, places, count, max_stale_us);
+    int64_t now_us = 0; /* for those with a block, read when the first is met */
+    for (uint32_t i = 0; i < count; i++) {
+        if (places[i] <= 0 || handles[places[i]].block == NULL)
+            continue;
+        now_us = now_us == 0 ? rc_near_reader_us(view->near) : now_us;
+        if (!is_sound(view, &handles[places[i]], now_us, max_stale_us))
+            places[i] = 0;
+    }
 }
 
 /* ---- listening ------------------------------------------------------------------------------- */

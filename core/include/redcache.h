@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 19
+#define RC_ABI 20
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -376,8 +376,9 @@ enum {
     RC_NEAR_GROW = 3   /* the buffer is too small: len bytes are needed */
 };
 
-/* Names one version of an entry; opaque but for `used`. Valid as long as the view it came from. 64
-   bytes, of which a check mostly needs the first 24. */
+/* Names one version of an entry; opaque but for `used`, and for what a caller puts into a handle
+   that it keeps (block and is_capped; NULL and 0 in one that was just filled). Valid as long as the
+   view it came from. 64 bytes, of which a check mostly needs the first 24. */
 typedef struct rc_near_handle {
     const void *changes;
     int64_t deadline_us;
@@ -391,20 +392,26 @@ typedef struct rc_near_handle {
     uint8_t slot;
     uint8_t generation;
     uint8_t used; /* set by every rc_view_check that said yes; the caller may clear it */
-    uint8_t reserved[9];
+    uint8_t is_capped; /* of what has a block: entry_flags had RC_ENTRY_CAPPED */
+    const char *block; /* the caller's copy of the block of an entry with one, kept with the handle;
+                          NULL: rc_view_check does not look at it */
 } rc_near_handle;
 
-/* buffer and capacity are the caller's; data points into it. */
+/* buffer and capacity are the caller's; data points into it: to the payload. Where rc_view_get has
+   found the block of an entry sound (rc_view_judge), that is taken off: data points behind it,
+   entry_flags is 0, and flags_taken is what it was; else block_len is 0. */
 typedef struct rc_near_value {
     char *buffer;
     size_t capacity;
-    const char *data; /* payload */
+    const char *data;
     size_t len;
     uint8_t kind;     /* RC_KIND_VALUE, RC_KIND_NEGATIVE or RC_KIND_PLAIN */
     uint8_t codec;
     uint8_t entry_flags;
-    uint8_t reserved[5];
+    uint8_t flags_taken;
+    uint32_t block_len;
     int64_t asof_us;  /* up to when the connection that read it was known coherent */
+    int64_t left_us;  /* until it ends, at the moment that the lookup went by */
     rc_near_handle handle;
 } rc_near_value;
 
@@ -709,10 +716,15 @@ int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stal
 int64_t rc_view_now_us(rc_view *view);
 int rc_view_get_at(rc_view *view, const char *key, size_t key_len, int64_t now_us,
                    int32_t max_stale_us, rc_near_value *value);
-/* 1: what handles[index] was made for, by a view of the same client, may still be served. */
+/* What handles[index] was made for, by a view of the same client: may it still be served? */
+enum {
+    RC_VIEW_GONE = 0,  /* no */
+    RC_VIEW_SOUND = 1, /* yes; and if it has a block, that is sound */
+    RC_VIEW_TOLD = 2   /* yes, if the reader finds it good by its block */
+};
 int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_t max_stale_us);
 /* rc_view_check of handles[places[i]] for count places, at one reading of the clock; 0 is no place.
-   What may not be served becomes -place. */
+   RC_VIEW_GONE becomes -place, RC_VIEW_TOLD becomes 0. */
 void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places, uint32_t count,
                         int32_t max_stale_us);
 /* Listening: which keys under the view's prefix have changed, of those that any process of this
@@ -753,6 +765,11 @@ enum {
 rc_tags *rc_tags_new(rc_client *client, const char *prefix, size_t prefix_len);
 void rc_tags_free(rc_tags *tags);
 int rc_tags_check(rc_tags *tags, const char *block, size_t len, int32_t max_stale_us);
+/* From now on the view's calls look at the blocks of entries, too: one is sound that has not
+   outlived its life, the grace window not counted, and whose tags are RC_TAGS_VALID. For readers to
+   whom such an entry is fresh however old it is. tags: NULL (an entry with tags is not found sound)
+   or of the same client and thread as the view, which keeps it until rc_view_free. */
+void rc_view_judge(rc_view *view, rc_tags *tags);
 /* A PING over the tracked connection. When it is answered, an entry with asof_us >= number is no
    older than any write acknowledged before this call. RC_ERR_ARGUMENT without a near cache. */
 int rc_barrier(rc_op *op);

@@ -344,6 +344,7 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
     if (peek.value_len > value->capacity) /* none is larger than an eighth: it is damaged */
         return peek.value_len <= near->region.shape.arena_bytes / 8 ? RC_NEAR_GROW : RC_NEAR_MISS;
     value->asof_us = standing.asof_us;
+    value->left_us = handle->deadline_us - now_us;
     handle->changes = &stripe->head->changes;
     handle->seen_changes = changes; /* odd: never found again, so the bucket is looked at */
     handle->bucket = place.bucket;

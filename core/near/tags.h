@@ -15,9 +15,11 @@
  *
  *          A check goes by the near copies of the generations, and by nothing else. Most tags are
  *          found in a table of handles; its places are chosen by the hard generation, whose bytes
- *          are random already: no name is hashed.
+ *          are random already: no name is hashed. rc_near_tags_sound remembers what it found valid
+ *          (memo.h).
  * Threads: one at a time.
- * Memory:  128 KiB each; the near cache outlives them. Blocks are read in place.
+ * Memory:  512 KiB each, of which pages are taken as they are used; the near cache outlives them.
+ *          Blocks are read in place.
  * Errors:  none: a block may hold any bytes.
  * Not:     asks Redis nothing: a tag that is not near is RC_TAGS_UNKNOWN.
  */
@@ -42,5 +44,12 @@ void rc_near_tags_free(struct rc_near_tags *tags);
 /* RC_TAGS_*. `len` may be more than the block has: an entry's whole payload. */
 int rc_near_tags_check(struct rc_near_tags *tags, const char *block, size_t len,
                        int64_t max_stale_us);
+/* The size of the block at the front of those len bytes, if the entry of that handle is sound by
+   it: its tags are RC_TAGS_VALID, and until its deadline is more than its grace window (is_capped
+   of the handle: its deadline says nothing). 0: it is not, or this cannot tell. The entry was just
+   found as of now_us, which rc_near_reader_us has told before that, and coherent within
+   max_stale_us. tags may be NULL: then no entry with tags is sound. */
+size_t rc_near_tags_sound(struct rc_near_tags *tags, const rc_near_handle *entry, const char *block,
+                          size_t len, int64_t now_us, int64_t max_stale_us);
 
 #endif

@@ -17,13 +17,14 @@ struct bed {
     struct rc_near *near;
     struct rc_near_owner *owner;
     struct rc_near_tags *tags;
+    int64_t life_us; /* of what is kept; 0: for ever */
     char block[ROOM];
     size_t len;
 };
 
-static void open_bed(struct bed *bed)
+static void open_bed_of(struct bed *bed, uint32_t stripes)
 {
-    struct rc_near_options options = {.bytes = 1 << 20, .stripes = 1, .clock = &now_us};
+    struct rc_near_options options = {.bytes = 1 << 20, .stripes = stripes, .clock = &now_us};
     const char *why;
     now_us = 1000 * (int64_t)SECOND;
     memset(bed, 0, sizeof *bed);
@@ -34,6 +35,11 @@ static void open_bed(struct bed *bed)
     if (!CHECK(bed->owner != NULL && bed->tags != NULL))
         exit(1);
     rc_near_set_asof(bed->owner, now_us);
+}
+
+static void open_bed(struct bed *bed)
+{
+    open_bed_of(bed, 1);
 }
 
 static void close_bed(struct bed *bed)
@@ -69,7 +75,8 @@ static void keep_as(struct bed *bed, const char *name, const char *value, size_t
                                   .codec = codec,
                                   .entry_flags = flags,
                                   .version = {++version},
-                                  .deadline_us = INT64_MAX};
+                                  .deadline_us =
+                                      bed->life_us == 0 ? INT64_MAX : now_us + bed->life_us};
     entry.hash = rc_near_hash(bed->near, key, entry.key_len);
     CHECK(
         rc_near_fill(bed->near, bed->owner, &entry, rc_near_write_version(bed->near, entry.hash)));
@@ -367,6 +374,191 @@ static void any_bytes_are_harmless(void)
     close_bed(&bed);
 }
 
+/* ---- sound entries --------------------------------------------------------------------------- */
+
+enum { ENTRIES = 12, NAMES = 6, STALE_MS = 3000 };
+
+/* Entries with tags, some of whose copies were read over another connection, and two readers: one
+   remembers what it has found, the other one never does. */
+struct herd {
+    struct bed bed;
+    struct rc_near_owner *owners[2];
+    struct rc_near_tags *plain;
+    rc_near_handle handles[ENTRIES];
+    char blocks[ENTRIES][512];
+    bool is_kept[ENTRIES];
+    uint64_t seed;
+    uint32_t versions;
+    int sound, unsound;
+};
+
+static void open_herd(struct herd *herd, uint64_t seed)
+{
+    struct bed *bed = &herd->bed;
+    memset(herd, 0, sizeof *herd);
+    open_bed_of(bed, 1u << seed % 3);
+    herd->seed = seed;
+    herd->owners[0] = bed->owner;
+    herd->owners[1] = rc_near_add_owner(bed->near, NULL);
+    herd->plain = rc_near_tags_new(bed->near, PREFIX, strlen(PREFIX));
+    if (!CHECK(herd->owners[1] != NULL && herd->plain != NULL))
+        exit(1);
+    rc_near_set_asof(herd->owners[1], now_us);
+}
+
+static void close_herd(struct herd *herd)
+{
+    rc_near_tags_free(herd->plain);
+    rc_near_remove_owner(herd->bed.near, herd->owners[1]);
+    close_bed(&herd->bed);
+}
+
+static void use_any_owner(struct herd *herd)
+{
+    herd->bed.owner = herd->owners[test_below(&herd->seed, 4) == 0];
+}
+
+static void keep_any_tag(struct herd *herd)
+{
+    char name[8], text[16];
+    use_any_owner(herd);
+    herd->bed.life_us = test_below(&herd->seed, 4) == 0 ? SECOND / 2 : 0;
+    snprintf(name, sizeof name, "tag%u", test_below(&herd->seed, NAMES));
+    snprintf(text, sizeof text, "%u/%u", test_below(&herd->seed, 2), test_below(&herd->seed, 2));
+    keep(&herd->bed, name, text);
+}
+
+/* With one to five tags; the memo holds four. */
+static void fill_any_entry(struct herd *herd)
+{
+    struct bed *bed = &herd->bed;
+    char name[8], text[16];
+    uint32_t which = test_below(&herd->seed, ENTRIES);
+    struct rc_near_entry entry = {.key = name,
+                                  .kind = RC_KIND_VALUE,
+                                  .entry_flags = RC_ENTRY_EXTRA,
+                                  .deadline_us = now_us + 20 * (int64_t)SECOND};
+    use_any_owner(herd);
+    begin(bed, 1);
+    bed->block[8] = (char)(STALE_MS & 0xFF);
+    bed->block[9] = (char)(STALE_MS >> 8);
+    for (uint32_t i = 0; i <= which % 5; i++) {
+        snprintf(name, sizeof name, "tag%u", (which + i) % NAMES);
+        snprintf(text, sizeof text, "%u/%u", test_below(&herd->seed, 2),
+                 test_below(&herd->seed, 2));
+        add(bed, name, text);
+    }
+    entry.key_len = (size_t)snprintf(name, sizeof name, "e%u", which);
+    entry.value = bed->block;
+    entry.value_len = bed->len;
+    entry.hash = rc_near_hash(bed->near, name, entry.key_len);
+    herd->versions++;
+    memcpy(entry.version, &herd->versions, sizeof herd->versions);
+    CHECK(
+        rc_near_fill(bed->near, bed->owner, &entry, rc_near_write_version(bed->near, entry.hash)));
+}
+
+static void disturb(struct herd *herd)
+{
+    char name[8];
+    struct rc_near_owner *owner = herd->owners[test_below(&herd->seed, 2)];
+    switch (test_below(&herd->seed, 12)) {
+    case 0:
+    case 1: keep_any_tag(herd); break;
+    case 2:
+    case 3: fill_any_entry(herd); break;
+    case 4:
+        snprintf(name, sizeof name, "tag%u", test_below(&herd->seed, NAMES));
+        drop(&herd->bed, name);
+        break;
+    case 5: now_us += test_below(&herd->seed, SECOND); break;
+    case 6:
+        if (test_below(&herd->seed, 8) == 0)
+            rc_near_renew_owner(owner);
+        break;
+    default: rc_near_set_asof(owner, now_us); break;
+    }
+}
+
+static void compare_readers(struct herd *herd, const rc_near_handle *handle, const char *block,
+                            size_t len)
+{
+    bool is_young = handle->deadline_us - now_us > (int64_t)STALE_MS * 1000;
+    bool is_sound =
+        is_young && rc_near_tags_check(herd->plain, block, len, SECOND) == RC_TAGS_VALID;
+    size_t size = rc_near_tags_sound(herd->bed.tags, handle, block, len, now_us, SECOND);
+    CHECK(size == (is_sound ? len : 0));
+    herd->sound += is_sound;
+    herd->unsound += !is_sound;
+}
+
+static void read_any_entry(struct herd *herd)
+{
+    struct rc_near *near = herd->bed.near;
+    uint32_t which = test_below(&herd->seed, ENTRIES);
+    char name[8], payload[512];
+    rc_near_value value = {.buffer = payload, .capacity = sizeof payload};
+    rc_near_handle *handle = &herd->handles[which];
+    size_t name_len = (size_t)snprintf(name, sizeof name, "e%u", which);
+    if (herd->is_kept[which] && rc_near_is_valid_at(near, handle, now_us, SECOND)) {
+        const char *block = herd->blocks[which];
+        compare_readers(herd, handle, block,
+                        (size_t)(uint8_t)block[0] | (size_t)(uint8_t)block[1] << 8);
+    }
+    if (rc_near_lookup(near, NULL, 0, name, name_len, SECOND, &value) != RC_NEAR_HIT)
+        return;
+    CHECK(value.left_us == value.handle.deadline_us - now_us);
+    compare_readers(herd, &value.handle, value.data, value.len);
+    if (test_below(&herd->seed, 4) == 0) {
+        *handle = value.handle;
+        memcpy(herd->blocks[which], payload, value.len);
+        herd->is_kept[which] = true;
+    }
+}
+
+static void what_is_remembered_is_what_a_check_says(void)
+{
+    static struct herd herd;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        open_herd(&herd, seed);
+        for (int i = 0; i < 40; i++)
+            keep_any_tag(&herd), fill_any_entry(&herd);
+        for (int step = 0; step < 4000; step++) {
+            if (test_below(&herd.seed, 3) == 0)
+                disturb(&herd);
+            read_any_entry(&herd), read_any_entry(&herd);
+        }
+        CHECK(herd.sound > 100 && herd.unsound > 100);
+        close_herd(&herd);
+    }
+}
+
+/* Also: nothing is told of a block that is cut off, or of a later version. */
+static void a_capped_entry_has_no_end(void)
+{
+    struct bed bed;
+    rc_near_handle entry = {.hash = 1, .deadline_us = 0};
+    open_bed(&bed);
+    keep(&bed, "users", "g1/s1");
+    begin(&bed, 1);
+    bed.block[8] = 100; /* ms of grace */
+    entry.deadline_us = now_us + 100000;
+    CHECK(rc_near_tags_sound(NULL, &entry, bed.block, bed.len, now_us, SECOND) == 0);
+    CHECK(rc_near_tags_sound(NULL, &entry, bed.block, bed.len, now_us - 1, SECOND) == bed.len);
+    entry.is_capped = 1;
+    CHECK(rc_near_tags_sound(NULL, &entry, bed.block, bed.len, now_us, SECOND) == bed.len);
+    add(&bed, "users", "g1/s1");
+    CHECK(rc_near_tags_sound(NULL, &entry, bed.block, bed.len, now_us, SECOND) == 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK(rc_near_tags_sound(bed.tags, &entry, bed.block, bed.len, now_us, SECOND) == bed.len);
+        CHECK(rc_near_tags_sound(bed.tags, &entry, bed.block, bed.len - 1, now_us, SECOND) == 0);
+    }
+    bed.block[2] = 2; /* of a later version */
+    entry.version = 2;
+    CHECK(rc_near_tags_sound(bed.tags, &entry, bed.block, bed.len, now_us, SECOND) == 0);
+    close_bed(&bed);
+}
+
 static bool ends_well(pid_t child)
 {
     int status = 0;
@@ -463,6 +655,8 @@ int main(void)
     TEST(what_is_no_generation_is_unknown);
     TEST(refuses_damaged_blocks);
     TEST(any_bytes_are_harmless);
+    TEST(what_is_remembered_is_what_a_check_says);
+    TEST(a_capped_entry_has_no_end);
     TEST(a_child_process_sees_the_same_region);
     TEST(needs_a_near_cache);
 #ifndef __SANITIZE_THREAD__ /* it stands no threads behind a fork */

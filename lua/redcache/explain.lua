@@ -267,7 +267,7 @@ end
 local function is_in_l0(cache, key)
     local place = cache._index[key]
     return place ~= nil and core_near.view_check(cache._view, cache._store.handles, place,
-        cache._max_stale)
+        cache._max_stale) ~= core_near.GONE
 end
 
 local KIND_OF_MISS = { load = constants.KIND_LEASE, failedLoad = constants.KIND_ERROR,

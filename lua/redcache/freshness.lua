@@ -50,13 +50,21 @@ local function age_of(settings, left, life, load_time, random)
     return "young"
 end
 
+---Whether judge() says "fresh" of whatever has valid tags and is not past its ttl, at any age: the
+---core finds that out for the readers of near copies, and judge() is asked about the others.
+---@param settings table
+---@return boolean
+function freshness.is_ageless(settings)
+    return settings.refreshAfter == nil and settings.xfetchBeta == 0
+end
+
 ---@param settings table refreshAfter (seconds, nil: never), xfetchBeta (0: never)
 ---@param left number|nil seconds until its ttl is over (math.huge: never; nil: not known)
 ---@param life number seconds of its ttl when it was stored; 0: not known, or without an end
 ---@param grace number seconds of its grace window
 ---@param load_time number seconds that it took to load; 0: not known
 ---@param tags string "valid" (also of an entry without tags), "soft" or "void"
----@param random number drawn from above 0 to 1
+---@param random number drawn from above 0 to 1; any where xfetchBeta is 0
 ---@return string verdict "fresh", "early", "stale" or "void"
 function freshness.judge(settings, left, life, grace, load_time, tags, random)
     if tags == "soft" and grace <= 0 then

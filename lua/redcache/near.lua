@@ -25,6 +25,9 @@ local usage = require("redcache.usage")
 
 local view_check, view_get = core_near.view_check, core_near.view_get
 local near_entry, near_extra, near_part = core_near.entry, core_near.extra, core_near.part
+local near_taken_off, put_back = core_near.taken_off, core_near.put_back
+local GONE, SOUND = core_near.GONE, core_near.SOUND
+local is_ageless = freshness.is_ageless
 local near_bytes, near_msgpack_string = core_near.bytes, core_near.msgpack_string
 local near_msgpack_string_behind = core_near.msgpack_string_behind
 local end_of, end_of_last = core_near.end_of, core_near.end_of_last
@@ -56,7 +59,7 @@ function near.new_store(l0)
         max_entries = l0.entries, max_bytes = l0.bytes,
         room = 0, handles = nil, -- of slots 1 to room
         values = {}, keys = {}, indexes = {}, costs = {}, prints = {},
-        judged = {}, -- of slots whose hits are judged first (freshness.lua)
+        judged = {}, -- of slots of entries that tell of themselves: what judge() goes by
         free = {}, free_count = 0,
         top = 0, -- slots ever in use
         entries = 0, bytes = 0,
@@ -67,7 +70,10 @@ end
 local function drop(store, slot)
     local index = store.indexes[slot]
     if index then
-        store.judged[slot] = nil
+        if store.judged[slot] then
+            core_near.drop_block(store.handles, slot)
+            store.judged[slot] = nil
+        end
         index[store.keys[slot]] = nil
         store.bytes = store.bytes - store.costs[slot]
         store.entries = store.entries - 1
@@ -126,8 +132,8 @@ local function print_of(value, depth)
 end
 
 -- Keeps a value that was just decoded from what the last view_get found. A codec may have closed
--- the cache: L0 stays empty then, for its hits ask nobody. judged: what judge() goes by, of those
--- that it asks; NOTHING stands in the value's place then, so that a hit of any other pays nothing.
+-- the cache: L0 stays empty then, for its hits ask nobody. judged: as read_block, nil: of an entry
+-- that does not tell of itself.
 local function keep(cache, key, value, bytes, judged)
     if cache._client.handle == nil then
         return
@@ -144,11 +150,12 @@ local function keep(cache, key, value, bytes, judged)
         index[key], store.keys[slot], store.indexes[slot] = slot, key, index
         store.entries = store.entries + 1
     end
-    store.values[slot], store.costs[slot] = judged and NOTHING or value, cost
-    store.judged[slot] = judged
+    store.values[slot], store.costs[slot] = value, cost
     store.bytes = store.bytes + cost
     store.prints[slot] = cache._guard and value ~= NOTHING and print_of(value, 0) or nil
-    core_near.keep_handle(store.handles, slot)
+    -- The handle points into the block: the old one goes when nothing points to it any more.
+    core_near.keep_handle(store.handles, slot, judged and judged.block, judged and judged.capped)
+    store.judged[slot] = judged
     while store.bytes > store.max_bytes and store.entries > 0 do
         evict(store)
     end
@@ -195,49 +202,32 @@ local function decode_told(settings, kind, codec_id, flags, skip, len)
 end
 
 -- What the reader of an entry goes by that tells of itself (extra.lua): what its block says, in
--- seconds, and the block itself, where tags stand in it.
-local function read_block(skip, life_ms, stale_ms, load_ms, tag_count, flags)
+-- seconds, and the block itself.
+local function read_block(skip, life_ms, stale_ms, load_ms, tag_count)
     return {
         life = life_ms / 1000, grace = stale_ms / 1000, load = load_ms / 1000,
-        capped = band(flags, CAPPED) ~= 0, block = tag_count > 0 and near_part(0, skip) or nil,
+        capped = band(core_near.flags(), CAPPED) ~= 0, has_tags = tag_count > 0,
+        block = core_near.block(skip),
     }
+end
+
+-- The same of a block that was taken off; nil: none was.
+local function read_taken_off()
+    local skip, life_ms, stale_ms, load_ms, tag_count = near_taken_off()
+    if skip then
+        return read_block(skip, life_ms, stale_ms, load_ms, tag_count)
+    end
 end
 
 -- What a copy is good for. `left`: seconds until it ends. standing: what its tags say, nil: they
 -- are not near, so Redis is asked.
-local function judge(cache, settings, judged, left, standing)
+local function judge(settings, left, is_capped, life, grace, load_time, standing)
     if standing == nil then
         return "void"
     end
-    left = not judged.capped and (left > ENDLESS and huge or left - judged.grace) or nil
-    return freshness.judge(settings or cache._settings, left, judged.life, judged.grace,
-        judged.load, standing, dice())
-end
-
--- What its tags say of an L0 entry, or of what the last view_get has found.
-local function standing_of(cache, block, max_stale_us)
-    return block == nil and "valid" or tags.check(cache, block, max_stale_us)
-end
-
--- Whether a copy that has not ended and whose tags are valid is fresh: its age makes no difference.
-local function is_ageless(settings, grace)
-    return grace == 0 and settings.refreshAfter == nil and settings.xfetchBeta == 0
-end
-
--- What the copy that the last view_get has found is good for, and its mark.
-local function judge_last(cache, settings, life_ms, stale_ms, load_ms, tag_count, flags,
-                          max_stale_us)
-    local standing = tag_count == 0 and "valid" or tags.check_last(cache, max_stale_us)
-    if standing == nil then
-        return "void"
-    elseif standing == "valid" and is_ageless(settings, stale_ms) then
-        return "fresh"
-    end
-    local left, mark = end_of_last(cache._view)
-    local grace = stale_ms / 1000
-    left = band(flags, CAPPED) == 0 and (left > ENDLESS and huge or left - grace) or nil
-    return freshness.judge(settings, left, life_ms / 1000, grace, load_ms / 1000, standing, dice()),
-        mark
+    left = not is_capped and (left > ENDLESS and huge or left - grace) or nil
+    return freshness.judge(settings, left, life, grace, load_time, standing,
+        settings.xfetchBeta > 0 and dice() or 1)
 end
 
 -- take() of an entry that tells of itself.
@@ -250,20 +240,19 @@ local function take_told(cache, key, copy, settings, max_stale_us)
     if skip == nil then
         return false
     end
-    local judged = nil
-    local verdict, mark = judge_last(cache, settings or cache._settings, life_ms, stale_ms,
-        load_ms, tag_count, flags, max_stale_us)
+    local standing = tag_count == 0 and "valid" or tags.check_last(cache, max_stale_us)
+    local left, mark = end_of_last()
+    local verdict = judge(settings or cache._settings, left, band(flags, CAPPED) ~= 0,
+        life_ms / 1000, stale_ms / 1000, load_ms / 1000, standing)
     if verdict == "void" then
         return false
-    elseif cache._store then
-        judged = read_block(skip, life_ms, stale_ms, load_ms, tag_count, flags)
     end
+    local judged = cache._store and read_block(skip, life_ms, stale_ms, load_ms, tag_count)
     local ok, value = decode_told(cache._settings, kind, codec_id, flags, skip, len)
     if not ok then
         return false
     end
     if cache._store and not (copy and type(value) == "table") then
-        judged.value = value
         keep(cache, key, value, len, judged)
     end
     if value == NOTHING then
@@ -275,21 +264,38 @@ local function take_told(cache, key, copy, settings, max_stale_us)
     return true, value
 end
 
+-- take() for L0, too, of what needs no judging.
+local function take_kept(cache, key, copy, kind, codec_id, len)
+    local judged = read_taken_off()
+    local ok, value = decode(cache._settings, kind, codec_id)
+    if not ok then
+        return false -- as take()
+    elseif not (copy and type(value) == "table") then
+        keep(cache, key, value, judged and len + #judged.block or len, judged)
+    end
+    if value == NOTHING then
+        value = nil
+    end
+    return true, value
+end
+
 -- Takes what the last view_get found, for the caller and for L0. found, value, and, of what is to
 -- be loaded again: its mark, true where it is stale, seconds that it took to load.
 local function take(cache, key, copy, settings, max_stale_us)
+    if settings ~= nil and not is_ageless(settings) then
+        put_back()
+    end
     local kind, codec_id, flags, len = near_entry()
     if flags ~= 0 then
         return take_told(cache, key, copy, settings, max_stale_us)
     end
+    if cache._store then
+        return take_kept(cache, key, copy, kind, codec_id, len)
+    end
     local ok, value = decode(cache._settings, kind, codec_id)
     if not ok then
         return false -- the next read from Redis mends it
-    end
-    if cache._store and not (copy and type(value) == "table") then
-        keep(cache, key, value, len, nil)
-    end
-    if value == NOTHING then
+    elseif value == NOTHING then
         value = nil
     end
     return true, value
@@ -324,14 +330,17 @@ local function check_guard(store, slot, key, value)
 end
 
 -- An L0 hit that is judged. source, value, due, load_time; nil: it is of no use.
-local function hit_judged(cache, slot, key, judged, settings, max_stale_us)
-    local store, value = cache._store, judged.value
-    local standing, verdict, mark = standing_of(cache, judged.block, max_stale_us), "fresh", nil
-    if standing ~= "valid" or not is_ageless(settings or cache._settings, judged.grace) then
-        local left
-        left, mark = end_of(cache._view, store.handles, slot)
-        verdict = judge(cache, settings, judged, left, standing)
+local function hit_judged(cache, slot, key, max_stale_us, copy, settings)
+    local store = cache._store
+    local value, judged = store.values[slot], store.judged[slot]
+    if copy and type(value) == "table" and value ~= NOTHING then
+        return nil
     end
+    local standing = not judged.has_tags and "valid"
+        or tags.check(cache, judged.block, max_stale_us)
+    local left, mark = end_of(cache._view, store.handles, slot)
+    local verdict = judge(settings or cache._settings, left, judged.capped, judged.life,
+        judged.grace, judged.load, standing)
     if verdict == "void" then
         return nil
     elseif value == NOTHING then
@@ -346,19 +355,6 @@ local function hit_judged(cache, slot, key, judged, settings, max_stale_us)
         return "stale", value, mark, judged.load
     end
     return "l0", value, verdict == "early" and mark or nil
-end
-
--- An L0 hit in whose place NOTHING stands: a remembered nil, or a value that is judged first.
-local function hit_special(cache, slot, key, copy, settings, max_stale_us)
-    local judged = cache._store.judged[slot]
-    if judged == nil then
-        local counters = cache._counters
-        counters.l0Hits = counters.l0Hits + 1
-        return "l0", nil
-    elseif copy and type(judged.value) == "table" and judged.value ~= NOTHING then
-        return nil
-    end
-    return hit_judged(cache, slot, key, judged, settings, max_stale_us)
 end
 
 ---Looks into L0, then into this machine's memory.
@@ -376,14 +372,14 @@ function near.hit(cache, key, max_stale_us, copy, settings)
     local slot = cache._index[key]
     if slot ~= nil then
         local store = cache._store
-        if view_check(cache._view, store.handles, slot, max_stale_us) then
+        local outcome = view_check(cache._view, store.handles, slot, max_stale_us)
+        if outcome == SOUND
+            and (settings == nil or is_ageless(settings) or store.judged[slot] == nil) then
             local value = store.values[slot]
             if value == NOTHING then
-                local source, kept, due, load_time =
-                    hit_special(cache, slot, key, copy, settings, max_stale_us)
-                if source then
-                    return source, kept, due, load_time
-                end
+                local counters = cache._counters
+                counters.l0Hits = counters.l0Hits + 1
+                return "l0", nil
             elseif not (copy and type(value) == "table") then
                 local counters = cache._counters
                 counters.l0Hits = counters.l0Hits + 1
@@ -392,8 +388,14 @@ function near.hit(cache, key, max_stale_us, copy, settings)
                 end
                 return "l0", value
             end
-        else
+        elseif outcome == GONE then
             drop(store, slot)
+        else
+            local source, value, due, load_time =
+                hit_judged(cache, slot, key, max_stale_us, copy, settings)
+            if source then
+                return source, value, due, load_time
+            end
         end
     end
     local view = cache._view
@@ -459,9 +461,9 @@ local idle_places = core_near.new_places()
 
 -- Takes from L0 what may be served of keys first to last, whose places were checked. How many are
 -- not there. Nothing is allocated here but in the results: no finalizer runs that could give a
--- place to another key. What has to be judged is left to read_view, for that may allocate.
+-- place to another key. What has to be judged is left to read_view: it has no place here.
 local function take_l0(cache, keys, first, last, places, values, negatives)
-    local kept, judged, hits, misses = cache._store.values, cache._store.judged, 0, 0
+    local kept, hits, misses = cache._store.values, 0, 0
     for i = first, last do
         local key, place = keys[i], places[i - first]
         if place > 0 then
@@ -471,9 +473,6 @@ local function take_l0(cache, keys, first, last, places, values, negatives)
                     values[key] = value
                     hits = hits + 1
                 end
-            elseif judged[place] then
-                places[i - first] = 0
-                misses = misses + 1
             elseif not negatives[key] then
                 negatives[key] = true
                 hits = hits + 1
@@ -517,20 +516,17 @@ end
 
 -- Looks keys first to last up in this machine's memory. Puts those that are not there into `rest`,
 -- which holds `left`; nil: they are the first.
-local function read_view(cache, keys, first, last, max_stale_us, copy, values, negatives, dues,
-                         rest, left)
+local function read_view(cache, keys, first, last, max_stale_us, copy, values, negatives, rest,
+                         left)
     local view, hits, client = cache._view, 0, cache._client
     local now_us = view_now(view)
     for i = first, last do
         local key = keys[i]
         if values[key] == nil and not negatives[key] then
-            local found, value, due = false, nil, nil
+            local found, value = false, nil
             if client.handle ~= nil and view_get_at(view, key, now_us, max_stale_us) == NEAR_HIT
             then
-                found, value, due = take(cache, key, copy, dues and dues.settings, max_stale_us)
-            end
-            if due and dues then
-                dues[key] = due
+                found, value = take(cache, key, copy, nil, max_stale_us)
             end
             if not found then
                 rest = rest or {}
@@ -553,14 +549,11 @@ local function read_view(cache, keys, first, last, max_stale_us, copy, values, n
 end
 
 -- near.hit for each of the keys. The rest of them and its length.
-local function read_each(cache, keys, max_stale_us, copy, values, negatives, dues)
+local function read_each(cache, keys, max_stale_us, copy, values, negatives)
     local rest, left = nil, 0
     for i = 1, #keys do
         local key = keys[i]
-        local source, value, due = near.hit(cache, key, max_stale_us, copy, dues and dues.settings)
-        if due and dues then
-            dues[key] = due
-        end
+        local source, value = near.hit(cache, key, max_stale_us, copy)
         if source == nil then
             rest = rest or {}
             left = left + 1
@@ -581,15 +574,13 @@ end
 ---@param copy boolean tables are decoded again
 ---@param values table<string, any> takes what is found
 ---@param negatives table<string, true> takes what is remembered as "no such thing"
----@param dues? table takes the marks of what is to be loaded again, by key; its field `settings`
----holds those of the call
 ---@return string[]|nil rest keys that are not here, doubles among them; nil: all are
 ---@return integer left how many
-function near.hit_many(cache, keys, max_stale_us, copy, values, negatives, dues)
+function near.hit_many(cache, keys, max_stale_us, copy, values, negatives)
     if cache._client.handle == nil then
         return keys, #keys -- closed: a finalizer may ask when its view is gone already
     elseif copy or cache._guard then
-        return read_each(cache, keys, max_stale_us, copy, values, negatives, dues)
+        return read_each(cache, keys, max_stale_us, copy, values, negatives)
     end
     local rest, left = keys, #keys
     if cache._store then
@@ -599,7 +590,7 @@ function near.hit_many(cache, keys, max_stale_us, copy, values, negatives, dues)
     rest, left = nil, 0
     for first = 1, count, MANY do
         rest, left = read_view(cache, list, first, math.min(first + MANY - 1, count),
-            max_stale_us, copy, values, negatives, dues, rest, left)
+            max_stale_us, copy, values, negatives, rest, left)
     end
     return rest, left
 end
@@ -618,6 +609,7 @@ function near.stale(cache, key, opts)
     if outcome == NEAR_MISS then
         return false
     end
+    put_back()
     local kind, codec_id, flags, len = near_entry()
     local skip = 0
     if flags ~= 0 then
@@ -626,9 +618,10 @@ function near.stale(cache, key, opts)
             return false
         end
         skip = size
-        local judged = read_block(size, life_ms, stale_ms, load_ms, tag_count, flags)
-        if judge(cache, nil, judged, (end_of_last(cache._view)),
-            standing_of(cache, judged.block, core_near.MAX_STALE_US)) == "void" then
+        local standing = tag_count == 0 and "valid"
+            or tags.check_last(cache, core_near.MAX_STALE_US)
+        if judge(cache._settings, (end_of_last()), band(flags, CAPPED) ~= 0, life_ms / 1000,
+            stale_ms / 1000, load_ms / 1000, standing) == "void" then
             return false
         end
     end
@@ -682,6 +675,9 @@ function near.attach(cache, prefix, settings)
         return
     end
     cache._view = core_near.new_view(client, prefix, with)
+    if cache._view and is_ageless(settings) then
+        core_near.judge_by(cache._view, nil) -- tags.lua brings the tags
+    end
     if with.l0 then
         client.store = client.store or near.new_store(with.l0)
         cache._store = client.store

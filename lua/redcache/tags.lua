@@ -19,6 +19,7 @@ local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
 local core_tags = require("redcache.core.tags")
 local errors = require("redcache.errors")
+local freshness = require("redcache.freshness")
 local namespace = require("redcache.namespace")
 local options = require("redcache.options")
 local tag_index = require("redcache.tag_index")
@@ -58,6 +59,9 @@ function tags.of(cache)
         if cache._view and client.handle ~= nil then
             own._view = core_near.new_view(client, prefix, { min = 0, max = 0 })
             own._near = own._view and core_tags.new(client, prefix)
+            if own._near and freshness.is_ageless(cache._settings) then
+                core_near.judge_by(cache._view, own._near)
+            end
         end
         cache._tags = own
     end
@@ -141,7 +145,7 @@ local function look_near(cache, own, names, found, lives)
         if view ~= nil and core_near.view_get(view, name, cache._max_stale) == NEAR_HIT
             and core_near.is_raw(core_tags.GENERATIONS) then
             found[name] = core_near.part(0, core_tags.GENERATIONS)
-            lives[name] = core_near.end_of_last(view)
+            lives[name] = core_near.end_of_last()
         else
             rest[#rest + 1] = name
         end

@@ -38,7 +38,7 @@ struct sim_step {
 enum { SIM_STEPS_MAX = 6 };
 
 /* A call on an entry with tags. */
-enum { SIM_TAGS_ROOM = 160 }; /* of its payload: a block of all tags, and a text */
+enum { SIM_TAGS_ROOM = 172 }; /* of its payload: a block of all tags, and a text */
 struct sim_tagged {
     struct rc_near_tags *checker; /* its process's */
     int entry;

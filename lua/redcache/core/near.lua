@@ -16,6 +16,7 @@ local msgpack_string = core_bytes.msgpack_string
 
 local core_near = {
     MAX_STALE_US = 2 ^ 31 - 1, -- half an hour, more than a view call ever takes
+    GONE = C.RC_VIEW_GONE, SOUND = C.RC_VIEW_SOUND, TOLD = C.RC_VIEW_TOLD, -- of view_check
 }
 
 local near_value = ffi.new("rc_near_value")
@@ -93,10 +94,12 @@ function core_near.view_get_at(view, key, now_us, max_stale_us)
 end
 
 ---Looks a key up however long ago it was known coherent, and tells whether that is since `since`.
+---No block is taken off: how coherent its tags must be is for the caller to say.
 ---@param since ffi.cdata* int64_t, a barrier's number
 ---@return integer outcome
 function core_near.view_get_since(view, key, since)
     local outcome = core_near.view_get(view, key, core_near.MAX_STALE_US)
+    core_near.put_back()
     if outcome == C.RC_NEAR_HIT and near_value.asof_us < since then
         return C.RC_NEAR_STALE
     end
@@ -144,10 +147,41 @@ end
 ---What the last view_get found.
 ---@return integer kind
 ---@return integer codec
----@return integer flags of the entry
+---@return integer flags of the entry; 0 where its block was sound (judge_by) and was taken off
 ---@return integer len of the payload
 function core_near.entry()
     return near_value.kind, near_value.codec, near_value.entry_flags, tonumber(near_value.len)
+end
+
+---Puts the block back that was taken off, if one was. For readers who look at more of it than
+---whether it is sound.
+function core_near.put_back()
+    local size = near_value.block_len
+    if size > 0 then
+        near_value.data, near_value.len = near_value.data - size, near_value.len + size
+        near_value.entry_flags, near_value.block_len = near_value.flags_taken, 0
+    end
+end
+
+---What the block said that was taken off, as extra().
+---@return integer|nil size nil: none was
+function core_near.taken_off()
+    local size = near_value.block_len
+    if size > 0 then
+        return core_extra.read(near_value.data - size, size)
+    end
+end
+
+---The block that was taken off, or is the beginning of the payload.
+---@param size integer
+---@return string
+function core_near.block(size)
+    return ffi.string(near_value.data - near_value.block_len, size)
+end
+
+---@return integer flags of the entry, also where its block was taken off
+function core_near.flags()
+    return near_value.block_len > 0 and near_value.flags_taken or near_value.entry_flags
 end
 
 ---Whether that is a value of so many raw bytes.
@@ -198,12 +232,12 @@ function core_near.extra()
     return core_extra.read(near_value.data, tonumber(near_value.len))
 end
 
----Seconds until what the last view_get found ends, and what names its version, as core_entry.mark.
+---Seconds until what the last view_get found ends, as of that call, and what names its version, as
+---core_entry.mark.
 ---@return number seconds
 ---@return integer mark
-function core_near.end_of_last(view)
-    local handle = near_value.handle
-    return tonumber(handle.deadline_us - C.rc_view_now_us(view)) / 1e6, handle.version
+function core_near.end_of_last()
+    return tonumber(near_value.left_us) / 1e6, near_value.handle.version
 end
 
 ---The same of handles[index].
@@ -226,14 +260,34 @@ function core_near.new_handles(count, old, old_count)
 end
 
 ---Keeps the handle of what the last view_get found.
-function core_near.keep_handle(handles, index)
+---@param block? string of an entry that has one; the caller keeps it for as long as the handle is
+---checked
+---@param is_capped? boolean
+function core_near.keep_handle(handles, index, block, is_capped)
     handles[index] = near_value.handle
+    if block then
+        handles[index].block, handles[index].is_capped = block, is_capped and 1 or 0
+    end
+end
+
+---The block of that handle is not looked at any more: the caller is about to let go of it.
+function core_near.drop_block(handles, index)
+    handles[index].block = nil
+end
+
+---What checks of this view may go by: an entry with a block is SOUND that has not outlived its life
+---and whose tags are valid. For readers who find such an entry fresh however old it is.
+---@param tags ffi.cdata*|nil of core_tags.new; nil: entries with tags are never found sound
+function core_near.judge_by(view, tags)
+    C.rc_view_judge(view, tags)
 end
 
 ---Whether what handles[index] stands for may still be served.
----@return boolean
+---@return integer outcome GONE (no), SOUND (yes), TOLD (yes, if the reader finds it good by its
+---block)
 function core_near.view_check(view, handles, index, max_stale_us)
-    return C.rc_view_check(view, handles, index, max_stale_us) == 1
+    local outcome = C.rc_view_check(view, handles, index, max_stale_us)
+    return outcome -- not as a tail call, which the interpreter makes slowly into C
 end
 
 ---Room for the places of up to MANY handles.
@@ -243,7 +297,7 @@ function core_near.new_places()
 end
 
 ---view_check of handles[places[i]], 0 to count - 1, at one reading of the clock; 0 is no place.
----What may not be served becomes -places[i].
+---What is GONE becomes -places[i], what is TOLD becomes 0.
 function core_near.view_check_many(view, handles, places, count, max_stale_us)
     C.rc_view_check_many(view, handles, places, count, max_stale_us)
 end
