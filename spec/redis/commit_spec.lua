@@ -147,7 +147,7 @@ describe("afterCommit", function()
 
     it("does again what a coroutine has left that vanished while it sent", function()
         local time = redcache.clock()
-        local cache = open({ url = "memory://", clock = time })
+        local cache = open({ url = "memory://", clock = time, commandTimeout = 2 })
         cache:setMulti({ left = 1, other = 2 }, 60)
         delete(cache, "none")
         local bare = cache._client.unsent.bare
