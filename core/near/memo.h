@@ -30,8 +30,8 @@ enum {
 };
 
 struct rc_memo_line {
-    alignas(RC_MEMO_LINE) uint64_t hash; /* of the entry, and its version: as in its handle */
-    int64_t until_us;                    /* the first of the copies ends; 0: no line */
+    uint64_t hash;    /* of the entry, and its version: as in its handle */
+    int64_t until_us; /* the first of the copies ends; 0: no line */
     uint32_t version;
     uint32_t stale_ms; /* of the block */
     uint16_t size;     /* of the block */
@@ -46,7 +46,7 @@ _Static_assert(sizeof(struct rc_memo_line) == RC_MEMO_LINE, "one cache line");
 _Static_assert(RC_REGION_STRIPES <= UINT8_MAX + 1, "a byte holds the number of a stripe");
 
 struct rc_memo {
-    struct rc_memo_line first[RC_MEMO_WAY];
+    alignas(RC_MEMO_LINE) struct rc_memo_line first[RC_MEMO_WAY];
     struct rc_memo_line second[RC_MEMO_WAY];
     struct rc_near *near;
     const char *counts; /* of changes, of the first stripe */
