@@ -174,12 +174,9 @@ end
 
 -- Takes what is near under the options of a call. The rest and its length.
 local function read_near(cache, keys, own, values, negatives)
-    local max_stale, copy = cache._max_stale, cache._copy
-    if own then
-        max_stale = own.maxStale and core_near.stale_us(own.maxStale) or max_stale
-        if own.copy ~= nil then
-            copy = own.copy
-        end
+    local max_stale, copy = calls.max_stale(cache, own), cache._copy
+    if own and own.copy ~= nil then
+        copy = own.copy
     end
     return near.hit_many(cache, keys, max_stale, copy, values, negatives)
 end

@@ -13,6 +13,7 @@
 
 local constants = require("redcache.core.constants")
 local core_command = require("redcache.core.command")
+local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
 
@@ -47,6 +48,24 @@ end
 function calls.reads(cache, own)
     local reads = own and own.reads or cache._settings.reads
     return reads == "replica" and not (own and own.fresh) and constants.REPLICA or 0
+end
+
+---How old an answer from near may be, under the options of its call.
+---@param cache redcache.Cache
+---@param own table|nil options: maxStale
+---@return integer microseconds
+function calls.max_stale(cache, own)
+    return own and own.maxStale and core_near.stale_us(own.maxStale) or cache._max_stale
+end
+
+---What stands for a cache, for these functions and those of many.lua, where keys have another
+---prefix.
+---@param client redcache.Client
+---@param prefix string
+---@return table
+function calls.under(client, prefix)
+    local scheduler = client.scheduler
+    return { _client = client, _prefix = prefix, _scheduler = scheduler, _wait = scheduler.wait }
 end
 
 ---Waits for what was started in the slot.

@@ -107,10 +107,6 @@ local function miss_reason(kind, gone)
     return OF_MISS[gone] or (gone and "gone") or "neverStored"
 end
 
-local function max_stale_of(cache, own)
-    return own and own.maxStale and core_near.stale_us(own.maxStale) or cache._max_stale
-end
-
 -- For get and remember ----------------------------------------------------------------------------
 
 ---What is known before Redis is asked, of a key that was not found near.
@@ -119,7 +115,7 @@ end
 function explain.before(cache, key, own)
     local report = cache._view and cache._client.handle
         and core_near.explain(cache._view, key) or nil
-    local max_stale = max_stale_of(cache, own)
+    local max_stale = calls.max_stale(cache, own)
     local standing = report and report.there and near_standing(cache, key, max_stale)
     local reason, gone = near_reason(report, max_stale, own, standing)
     return { reason = reason, gone = gone }
@@ -157,7 +153,7 @@ end
 ---@param own table options of the call
 ---@return string reason
 function explain.near_stale(cache, key, own)
-    return near_standing(cache, key, max_stale_of(cache, own)) == "soft" and "tagInvalidated"
+    return near_standing(cache, key, calls.max_stale(cache, own)) == "soft" and "tagInvalidated"
         or "expired"
 end
 

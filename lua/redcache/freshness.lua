@@ -24,6 +24,8 @@
 -- Source: XFetch: Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede
 --         Prevention, VLDB 2015.
 
+local dice = require("redcache.core.random").dice
+
 local log, huge = math.log, math.huge
 
 local freshness = {}
@@ -56,6 +58,12 @@ end
 ---@return boolean
 function freshness.is_ageless(settings)
     return settings.refreshAfter == nil and settings.xfetchBeta == 0
+end
+
+---@param settings table
+---@return number random for judge(): drawn where it matters
+function freshness.draw(settings)
+    return settings.xfetchBeta > 0 and dice() or 1
 end
 
 ---@param settings table refreshAfter (seconds, nil: never), xfetchBeta (0: never)

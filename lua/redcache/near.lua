@@ -15,7 +15,6 @@ local core_client = require("redcache.core.client")
 local core_clock = require("redcache.core.clock")
 local core_extra = require("redcache.core.extra")
 local core_near = require("redcache.core.near")
-local core_random = require("redcache.core.random")
 local core_slot = require("redcache.core.slot")
 local calls = require("redcache.calls")
 local entry = require("redcache.entry")
@@ -31,7 +30,7 @@ local is_ageless = freshness.is_ageless
 local near_bytes, near_msgpack_string = core_near.bytes, core_near.msgpack_string
 local near_msgpack_string_behind = core_near.msgpack_string_behind
 local end_of, end_of_last = core_near.end_of, core_near.end_of_last
-local band, huge, dice = bit.band, math.huge, core_random.dice
+local band, huge, draw = bit.band, math.huge, freshness.draw
 local CAPPED = core_extra.CAPPED
 local UNKNOWN = bit.bnot(bit.bor(core_extra.FLAG, CAPPED))
 -- Seconds: a copy that ends behind that has no end.
@@ -227,23 +226,27 @@ local function judge(settings, left, is_capped, life, grace, load_time, standing
     end
     left = not is_capped and (left > ENDLESS and huge or left - grace) or nil
     return freshness.judge(settings, left, life, grace, load_time, standing,
-        settings.xfetchBeta > 0 and dice() or 1)
+        draw(settings))
+end
+
+-- What that is good for which the last view_get has found, with these flags; "void", too, where
+-- this version cannot read it. verdict, its mark, and what its block says: as near_extra.
+local function judge_last(cache, settings, flags, max_stale_us)
+    local skip, life_ms, stale_ms, load_ms, tag_count = near_extra()
+    if skip == nil or band(flags, UNKNOWN) ~= 0 then
+        return "void"
+    end
+    local standing = tag_count == 0 and "valid" or tags.check_last(cache, max_stale_us)
+    local left, mark = end_of_last()
+    return judge(settings, left, band(flags, CAPPED) ~= 0, life_ms / 1000, stale_ms / 1000,
+        load_ms / 1000, standing), mark, skip, life_ms, stale_ms, load_ms, tag_count
 end
 
 -- take() of an entry that tells of itself.
 local function take_told(cache, key, copy, settings, max_stale_us)
     local kind, codec_id, flags, len = near_entry()
-    if band(flags, UNKNOWN) ~= 0 then
-        return false
-    end
-    local skip, life_ms, stale_ms, load_ms, tag_count = near_extra()
-    if skip == nil then
-        return false
-    end
-    local standing = tag_count == 0 and "valid" or tags.check_last(cache, max_stale_us)
-    local left, mark = end_of_last()
-    local verdict = judge(settings or cache._settings, left, band(flags, CAPPED) ~= 0,
-        life_ms / 1000, stale_ms / 1000, load_ms / 1000, standing)
+    local verdict, mark, skip, life_ms, stale_ms, load_ms, tag_count =
+        judge_last(cache, settings or cache._settings, flags, max_stale_us)
     if verdict == "void" then
         return false
     end
@@ -441,8 +444,7 @@ function near.find(cache, key, opts, deadline, settings)
         copy = cache._copy
     end
     if not opts.fresh then
-        return near.hit(cache, key, opts.maxStale and core_near.stale_us(opts.maxStale)
-            or cache._max_stale, copy, settings)
+        return near.hit(cache, key, calls.max_stale(cache, opts), copy, settings)
     elseif view_get(view, key, core_near.MAX_STALE_US) ~= NEAR_HIT then
         return nil -- one GET is cheaper than finding out
     end
@@ -613,17 +615,11 @@ function near.stale(cache, key, opts)
     local kind, codec_id, flags, len = near_entry()
     local skip = 0
     if flags ~= 0 then
-        local size, life_ms, stale_ms, load_ms, tag_count = near_extra()
-        if size == nil or band(flags, UNKNOWN) ~= 0 then
+        local verdict, _, size = judge_last(cache, cache._settings, flags, core_near.MAX_STALE_US)
+        if verdict == "void" then
             return false
         end
         skip = size
-        local standing = tag_count == 0 and "valid"
-            or tags.check_last(cache, core_near.MAX_STALE_US)
-        if judge(cache._settings, (end_of_last()), band(flags, CAPPED) ~= 0, life_ms / 1000,
-            stale_ms / 1000, load_ms / 1000, standing) == "void" then
-            return false
-        end
     end
     local ok, value = decode_told(cache._settings, kind, codec_id, flags, skip, len)
     if value == NOTHING then

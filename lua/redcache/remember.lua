@@ -13,7 +13,6 @@ local core_clock = require("redcache.core.clock")
 local core_entry = require("redcache.core.entry")
 local core_extra = require("redcache.core.extra")
 local core_load = require("redcache.core.load")
-local core_random = require("redcache.core.random")
 local core_slot = require("redcache.core.slot")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
@@ -28,7 +27,6 @@ local usage = require("redcache.usage")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band, bor = bit.band, bit.bor
-local dice = core_random.dice
 local await, give = calls.await, core_slot.give
 local HIT, FAILED = constants.HIT, constants.FAILED
 local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
@@ -156,7 +154,7 @@ local function judge(cache, slot, settings, entry_flags, bytes)
         left = left - stale_ms / 1000
     end
     return freshness.judge(settings, left, life_ms / 1000, stale_ms / 1000, load_ms / 1000,
-        standing, dice()), load_ms / 1000
+        standing, freshness.draw(settings)), load_ms / 1000
 end
 
 ---Takes a hit out of its slot.

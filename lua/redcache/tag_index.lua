@@ -9,6 +9,7 @@
 --         so it names keys that no longer hang on the tag: by_tag.lua looks.
 
 local bit = require("bit")
+local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_command = require("redcache.core.command")
 local core_entry = require("redcache.core.entry")
@@ -65,10 +66,7 @@ end
 
 -- What the functions of many.lua ask of a cache, for the keys of an index.
 local function of(cache)
-    return {
-        _client = cache._client, _prefix = namespace.index_key(cache._prefix, "", ""),
-        _wait = cache._wait, _scheduler = cache._scheduler,
-    }
+    return calls.under(cache._client, namespace.index_key(cache._prefix, "", ""))
 end
 
 ---The keys of the index of some tags, behind the prefix of the cache that comes with them.

@@ -52,10 +52,8 @@ function tags.of(cache)
     local own = cache._tags
     if own == nil then
         local client, prefix = cache._client, namespace.tag_key(cache._prefix, "")
-        own = {
-            _client = client, _prefix = prefix, _wait = cache._wait, _scheduler = cache._scheduler,
-            _settings = cache._settings,
-        }
+        own = calls.under(client, prefix)
+        own._settings = cache._settings
         if cache._view and client.handle ~= nil then
             own._view = core_near.new_view(client, prefix, { min = 0, max = 0 })
             own._near = own._view and core_tags.new(client, prefix)
@@ -73,10 +71,6 @@ local of = tags.of
 local function asks_near(own, opts)
     return own._near ~= nil
         and not (opts and (opts.near == false or opts.fresh or opts.reads == "replica"))
-end
-
-local function max_stale_of(cache, opts)
-    return opts and opts.maxStale and core_near.stale_us(opts.maxStale) or cache._max_stale
 end
 
 -- Reading generations ----------------------------------------------------------------------------
@@ -365,7 +359,7 @@ end
 ---@return redcache.Error|nil err
 function tags.judge_many(cache, blocks, opts)
     local own, verdicts, unknown, names, wanted = of(cache), {}, {}, {}, {}
-    local max_stale = max_stale_of(cache, opts)
+    local max_stale = calls.max_stale(cache, opts)
     local by_near = asks_near(own, opts)
     for key, block in pairs(blocks) do
         local verdict = by_near and core_tags.check(own._near, block, max_stale) or UNKNOWN

@@ -246,9 +246,8 @@ local function hook(queue, client)
 end
 
 local function new(client)
-    local scheduler = client.scheduler
     return {
-        bare = { _client = client, _prefix = "", _scheduler = scheduler, _wait = scheduler.wait },
+        bare = calls.under(client, ""),
         waiting = {}, count = 0, due = math.huge, sending = {},
         counters = { afterCommitFailed = 0, afterCommitRetried = 0, afterCommitDropped = 0 },
     }
