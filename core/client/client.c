@@ -38,11 +38,6 @@ int64_t rc_client_now_us(const struct rc_client *client)
     return client->options.clock != NULL ? rc_clock_read(client->options.clock) : rc_clock_us();
 }
 
-bool rc_client_is_inherited(const struct rc_client *client)
-{
-    return client->home != rc_fork_generation();
-}
-
 /* ---- opening --------------------------------------------------------------------------------- */
 
 static void free_client(struct rc_client *client) /* which has left its memory */

@@ -71,6 +71,11 @@ struct rc_view {
     /* The reader's thread's. */
     bool is_judging;
     struct rc_tags *tags; /* may be NULL */
+    struct {
+        int32_t left;   /* hits, or what may be one, until the next of which the sketch is told */
+        uint32_t place; /* of that among RC_HOT_SAMPLE in turn */
+        uint64_t random;
+    } sample;
 };
 
 struct rc_tags {
@@ -126,7 +131,10 @@ void rc_client_tell_login(struct rc_client *client, struct rc_driver *driver);
 /* The time it goes by. */
 int64_t rc_client_now_us(const struct rc_client *client);
 /* It was opened by a parent of this process, whose store in memory is another one. */
-bool rc_client_is_inherited(const struct rc_client *client);
+static inline bool rc_client_is_inherited(const struct rc_client *client)
+{
+    return client->home != rc_fork_generation();
+}
 /* Counts a seat or lock; with the last user of a client nobody refers to any more its memory
    goes. */
 void rc_client_count_user(struct rc_client *client, int change);

@@ -8,6 +8,35 @@
 #include "near/near.h"
 #include "near/tags.h"
 
+/* ---- which keys are hit ---------------------------------------------------------------------- */
+
+/* One of each RC_HOT_SAMPLE, and no one can say which: a page that reads the same keys in the same
+   order again and again would have the same key counted each time. */
+static void draw_sample(struct rc_view *view)
+{
+    view->sample.random = view->sample.random * UINT64_C(6364136223846793005) + 1442695040888963407;
+    uint32_t place = (uint32_t)(view->sample.random >> 33) % RC_HOT_SAMPLE;
+    view->sample.left += (int32_t)(RC_HOT_SAMPLE - view->sample.place + place);
+    view->sample.place = place;
+}
+
+static __attribute__((noinline)) void sample(struct rc_view *view, bool is_hit,
+                                             const rc_near_handle *handle)
+{
+    draw_sample(view);
+    if (is_hit)
+        rc_near_count_hit(view->near, handle->hash);
+}
+
+/* What a reader does not find is counted with the rest, and not told: to ask that each time would
+   cost as much as to count. */
+static inline bool is_sampled(struct rc_view *view)
+{
+    return --view->sample.left == 0;
+}
+
+/* ---- views ----------------------------------------------------------------------------------- */
+
 rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, const char *group,
                      size_t group_len, int64_t min_bytes, int64_t max_bytes, int64_t ttl_us)
 {
@@ -20,6 +49,9 @@ rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, c
     view->near = client->near;
     view->own_process_only = client->address.is_memory;
     view->ttl_us = ttl_us;
+    view->sample.random = (uint64_t)(uintptr_t)view ^ (uint64_t)rc_near_now_us();
+    view->sample.place = RC_HOT_SAMPLE - 1; /* before the first of those to come */
+    draw_sample(view);
     rc_buf_init(&view->prefix);
     if (rc_buf_append(&view->prefix, prefix, prefix_len) != 0) {
         free(view);
@@ -114,6 +146,8 @@ int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stal
         return RC_NEAR_MISS;
     int outcome = rc_near_lookup(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix),
                                  key, key_len, max_stale_us, value);
+    if (is_sampled(view))
+        sample(view, outcome == RC_NEAR_HIT, &value->handle);
     return judged(view, value, outcome, max_stale_us);
 }
 
@@ -134,6 +168,14 @@ void rc_view_explain(rc_view *view, const char *key, size_t key_len, rc_near_rep
         rc_near_explain(view->near, name, prefix_len + key_len, report);
 }
 
+uint32_t rc_view_hot(rc_view *view, rc_hot_key *keys, uint32_t max)
+{
+    if (view->own_process_only && rc_client_is_inherited(view->client))
+        return 0;
+    return rc_near_hot(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), keys,
+                       max);
+}
+
 int64_t rc_view_now_us(rc_view *view)
 {
     return rc_near_reader_us(view->near);
@@ -147,17 +189,40 @@ int rc_view_get_at(rc_view *view, const char *key, size_t key_len, int64_t now_u
     int outcome =
         rc_near_lookup_at(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), key,
                           key_len, now_us, max_stale_us, value);
+    if (is_sampled(view))
+        sample(view, outcome == RC_NEAR_HIT, &value->handle);
     return judged(view, value, outcome, max_stale_us);
+}
+
+static __attribute__((noinline)) int check_sampled(rc_view *view, rc_near_handle *handle,
+                                                   int32_t max_stale_us)
+{
+    int outcome = handle->block != NULL ? check_told(view, handle, max_stale_us)
+                                        : rc_near_is_valid(view->near, handle, max_stale_us);
+    sample(view, outcome != RC_VIEW_GONE, handle);
+    return outcome;
 }
 
 int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_t max_stale_us)
 {
     if (view->own_process_only && rc_client_is_inherited(view->client))
-        return 0;
+        return RC_VIEW_GONE;
     rc_near_handle *handle = &handles[index];
+    if (is_sampled(view))
+        return check_sampled(view, handle, max_stale_us);
     if (handle->block != NULL)
         return check_told(view, handle, max_stale_us);
     return rc_near_is_valid(view->near, handle, max_stale_us);
+}
+
+/* Of `count` places that were checked, whose part in the countdown is over. */
+static __attribute__((noinline)) void sample_many(rc_view *view, const rc_near_handle *handles,
+                                                  const int32_t *places, uint32_t count)
+{
+    while (view->sample.left <= 0) {
+        int32_t place = places[(int64_t)count - 1 + view->sample.left];
+        sample(view, place > 0, &handles[place > 0 ? place : 0]);
+    }
 }
 
 void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places, uint32_t count,
@@ -174,6 +239,9 @@ void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places,
         if (!is_sound(view, &handles[places[i]], now_us, max_stale_us))
             places[i] = 0;
     }
+    view->sample.left -= (int32_t)count;
+    if (view->sample.left <= 0)
+        sample_many(view, handles, places, count);
 }
 
 /* ---- listening ------------------------------------------------------------------------------- */

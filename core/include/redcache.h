@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 20
+#define RC_ABI 21
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -448,6 +448,14 @@ typedef struct rc_near_report {
     uint8_t reserved[6];
 } rc_near_report;
 
+/* A key that is hit much, of rc_view_hot. One hit of RC_HOT_SAMPLE is counted. */
+enum { RC_HOT_SAMPLE = 128, RC_HOT_KEYS = 100 };
+typedef struct rc_hot_key {
+    uint64_t hits; /* estimated; what was counted is halved every minute */
+    uint32_t key_len;
+    char key[1024];
+} rc_hot_key;
+
 typedef struct rc_near_stats {
     uint64_t fills;         /* entries stored */
     uint64_t dooms;         /* answers not stored: the key changed while they were under way */
@@ -744,6 +752,10 @@ int rc_view_hear(rc_view *view, rc_listener *listener, char *key, size_t *key_le
 /* What is known near of a key: for people. Counts as no use of a copy; takes the mutex of a part of
    the near cache for a moment. */
 void rc_view_explain(rc_view *view, const char *key, size_t key_len, rc_near_report *report);
+/* The keys with the view's prefix, which is left out, that are hit most, by all who share the near
+   cache, and are in it now; at most `max` (RC_HOT_KEYS are known for sure), the hottest first. How
+   many. Hits are those of rc_view_get and rc_view_check and their forms for many keys. */
+uint32_t rc_view_hot(rc_view *view, rc_hot_key *keys, uint32_t max);
 /* As rc_get and rc_load, of the prefix and key together; the answer is kept near. */
 int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint32_t flags);
 int rc_view_load(rc_view *view, rc_op *op, const char *key, size_t key_len,

@@ -238,6 +238,13 @@ void rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32_t *
 /* What is known of the key, for people: the entry as it stands, and why it went last. */
 void rc_near_explain(struct rc_near *near, const char *key, size_t len, rc_near_report *report);
 
+/* One of RC_HOT_SAMPLE hits of a reader was of the key of that hash. */
+void rc_near_count_hit(struct rc_near *near, uint64_t hash);
+/* The keys with that prefix, which is left out, that are hit most and are here now, at most `max`,
+   the hottest first. How many. */
+uint32_t rc_near_hot(struct rc_near *near, const char *prefix, size_t prefix_len, rc_hot_key *keys,
+                     uint32_t max);
+
 /* For benches: whether a dropped key is remembered by the ghost queue. On. */
 void rc_near_set_ghosts(struct rc_near *near, bool has_ghosts);
 

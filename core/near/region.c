@@ -19,7 +19,7 @@
 #define TIME_SPACE "/proc/self/ns/time"
 #define PID_SPACE  "/proc/self/ns/pid"
 
-enum { LAYOUT = 7, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
+enum { LAYOUT = 8, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
 
 static size_t align(size_t bytes)
 {
@@ -43,7 +43,8 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
     size_t write_versions_at = align(sizeof(struct rc_region_head));
     size_t owners_at = align(write_versions_at + writes * sizeof(uint32_t));
     size_t ring_at = owners_at + owners * sizeof(struct rc_near_owner);
-    size_t journal_at = ring_at + rc_ring_bytes(bytes);
+    size_t sketch_at = ring_at + rc_ring_bytes(bytes);
+    size_t journal_at = sketch_at + rc_sketch_bytes(bytes);
     size_t stripes_at = align(journal_at + notes * sizeof(uint64_t));
     if (bytes < RC_NEAR_MIN_BYTES || stripe_count == 0 || stripe_count > RC_REGION_STRIPES ||
         (stripe_count & (stripe_count - 1)) != 0 ||
@@ -56,6 +57,7 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
     region->owners = (struct rc_near_owner *)(void *)(region->base + owners_at);
     region->owner_count = owners;
     rc_ring_view(&region->ring, bytes, region->base + ring_at, &region->shape.seed);
+    rc_sketch_view(&region->sketch, bytes, region->base + sketch_at);
     region->shape.journal.places = (_Atomic uint64_t *)(void *)(region->base + journal_at);
     region->shape.journal.mask = notes - 1;
     region->stripe_count = stripe_count;

@@ -79,7 +79,7 @@ static rc_op *open_memory(rc_client **client)
 {
     static const char url[] = "memory://client-test";
     rc_refusal refusal = {0};
-    rc_options options = {.url = url, .url_len = strlen(url)};
+    rc_options options = {.url = url, .url_len = strlen(url), .near = 1};
     if (!CHECK(rc_open(&options, client, &refusal) == 0))
         return NULL;
     rc_op *op = rc_op_new(*client);
@@ -301,6 +301,51 @@ static void a_view_has_nothing_that_was_not_read(void)
     close_op(client, op);
 }
 
+/* One hit of 128 is counted. Of a reader who comes round after 128 reads it is not always the
+   same. */
+static void a_view_tells_the_keys_that_are_hit_most(void)
+{
+    enum { KEYS = 64, ROUNDS = 4000, EACH = 2 * ROUNDS };
+    static rc_hot_key hot[RC_HOT_KEYS];
+    static rc_near_handle handles[KEYS + 1];
+    rc_client *client;
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    char bytes[64], name[8];
+    int32_t places[KEYS];
+    rc_near_value value = {.buffer = bytes, .capacity = sizeof bytes};
+    rc_op *op = open_memory(&client);
+    rc_view *view = op != NULL ? rc_view_new(client, "app:", 4, "", 0, 0, 0, 0) : NULL;
+    if (!CHECK(view != NULL))
+        return;
+    CHECK(rc_view_hot(view, hot, RC_HOT_KEYS) == 0);
+    for (int i = 1; i <= KEYS; i++) {
+        size_t len = (size_t)snprintf(name, sizeof name, "app:k%d", i);
+        CHECK(status_of(op, rc_set(op, name, len, &entry, "v", 1, -1, 0)) == 0);
+        CHECK(status_of(op, rc_view_read(view, op, name + 4, len - 4, 0)) == 0);
+        CHECK(rc_view_get(view, name + 4, len - 4, 60000000, &value) == RC_NEAR_HIT);
+        handles[i] = value.handle;
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        for (uint32_t i = 1; i <= KEYS; i++) {
+            places[i - 1] = (int32_t)i;
+            CHECK(rc_view_check(view, handles, i, 60000000) == RC_VIEW_SOUND);
+        }
+        rc_view_check_many(view, handles, places, KEYS, 60000000);
+    }
+    uint32_t count = rc_view_hot(view, hot, RC_HOT_KEYS), told = 0;
+    uint64_t hits = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        hits += hot[i].hits;
+        told += hot[i].key_len >= 2 && hot[i].key[0] == 'k' && hot[i].hits < 4 * EACH;
+        CHECK(i == 0 || hot[i].hits <= hot[i - 1].hits);
+    }
+    CHECK(count > KEYS / 2 && told == count);
+    CHECK(hits > KEYS * EACH / 4 && hits < KEYS * EACH * 5 / 4); /* a minute may have ended */
+    CHECK(rc_view_hot(view, hot, 3) == 3);
+    rc_view_free(view);
+    close_op(client, op);
+}
+
 static void closing_ends_what_waits(void)
 {
     rc_client *client;
@@ -330,6 +375,7 @@ int main(void)
     TEST(loads_without_redis_and_shares_it_here);
     TEST(grants_no_lock_without_redis);
     TEST(a_view_has_nothing_that_was_not_read);
+    TEST(a_view_tells_the_keys_that_are_hit_most);
     TEST(closing_ends_what_waits);
     return test_result();
 }

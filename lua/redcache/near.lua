@@ -18,6 +18,7 @@ local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
 local calls = require("redcache.calls")
 local entry = require("redcache.entry")
+local errors = require("redcache.errors")
 local freshness = require("redcache.freshness")
 local tags = require("redcache.tags")
 local usage = require("redcache.usage")
@@ -656,6 +657,25 @@ function Near:stats()
     stats.misses = counters.nearMisses
     stats.l0Entries, stats.l0Bytes = store and store.entries or 0, store and store.bytes or 0
     return stats
+end
+
+---The keys of this cache object that are hit most near, L0 included, by all who share the near
+---cache: of those that are in it now, the hottest first. One hit of 128 is counted, and what was
+---counted is halved every minute.
+---@param n? integer how many at most, 1 to 100; 10
+---@return { key: string, hits: number }[]|nil keys hits are estimated: of the last minute or two;
+---nil: there is no near cache, or err
+---@return redcache.Error|nil err closed
+function Near:hot(n)
+    if n ~= nil and (type(n) ~= "number" or n < 1 or n > 100 or n % 1 ~= 0) then
+        error(errors.argument("n", "hot", "integer from 1 to 100", n), 2)
+    end
+    local cache = self._cache
+    local err = core_client.closed(cache._client, "tell hot keys")
+    if err or cache._view == nil then
+        return nil, err
+    end
+    return core_near.hot(cache._view, n or 10)
 end
 
 usage.guard("near", Near, "_cache")

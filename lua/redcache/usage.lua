@@ -57,7 +57,7 @@ local ARGUMENTS = {
     },
     loader = { get = "key" },
     locks = { release = "", extend = "ttl", valid = "", lost = "", ttl = "", fences = "" },
-    near = { stats = "" },
+    near = { stats = "", hot = "n" },
     listener = { close = "" },
     session = {
         create = "value, opts", get = "id, opts", set = "id, value, opts",

@@ -112,7 +112,10 @@ local LOCKS = {
     valid = false, lost = false, ttl = false, fences = false,
 }
 local LISTENER = { close = false }
-local NEAR = { stats = function(o) return o:stats() end }
+local NEAR = {
+    stats = function(o) return o:stats() end,
+    hot = function(o) return o:hot() end,
+}
 
 -- With the options that go other ways.
 local OTHERS = {

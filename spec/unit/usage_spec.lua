@@ -93,7 +93,7 @@ local function classes()
             delete = { "k" }, deleteMulti = { { "k" } }, invalidateTags = { { "t" } },
         } },
         { name = "listener", object = cache:onInvalidate(fn), methods = { close = {} } },
-        { name = "near", object = cache.near, methods = { stats = {} } },
+        { name = "near", object = cache.near, methods = { stats = {}, hot = {} } },
         { name = "iterator", object = cache:scan("*"), methods = { close = {}, error = {} } },
         { name = "clock", object = clock, methods = { advance = { 1 }, now = {} } },
         { name = "task", object = task, methods = { wait = {} } },

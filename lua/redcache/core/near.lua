@@ -362,6 +362,22 @@ function core_near.explain(view, key)
     return report
 end
 
+local hot_keys_of = ffi.typeof("rc_hot_key[?]")
+
+---The keys of the view that are hit most.
+---@param view ffi.cdata*
+---@param max integer 1 to 100
+---@return table[] keys key, hits
+function core_near.hot(view, max)
+    local found = hot_keys_of(max)
+    local out = {}
+    for i = 1, C.rc_view_hot(view, found, max) do
+        local one = found[i - 1]
+        out[i] = { key = ffi.string(one.key, one.key_len), hits = tonumber(one.hits) }
+    end
+    return out
+end
+
 local near_stats = ffi.new("rc_near_stats")
 local NEAR_STATS = { "fills", "dooms", "invalidations", "writes", "evictions", "expirations",
     "ghosts", "refusals", "revalidations", "repairs", "damaged", "entries", "bytes", "capacity" }

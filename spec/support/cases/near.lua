@@ -32,4 +32,34 @@ case("a caller's own write is seen at once, near or not", function(bed)
     assert.is_nil((cache:get("k")))
 end)
 
+case("the keys that are hit most are told", function(bed)
+    local cache = bed.open({ near = true })
+    local below = cache:namespace("below")
+    assert.same({}, cache.near:hot())
+    assert.is_true(cache:set("often", 1) and cache:set("seldom", 1) and below:set("most", 1))
+    for i = 1, 20000 do
+        below:get("most")
+        if i % 2 == 0 then cache:get("often") end
+        if i % 10 == 0 then cache:get("seldom") end
+    end
+    local keys = {}
+    for i, one in ipairs(cache.near:hot(3)) do keys[i] = one.key end
+    assert.same({ "often", "seldom" }, keys)
+    local hot = below.near:hot(1)
+    assert.equal("most", hot[1].key)
+    -- A minute may end meanwhile.
+    assert.is_true(hot[1].hits > 8000 and hot[1].hits < 22000, hot[1].hits)
+    assert.equal(1, #cache.near:hot(1))
+    assert.is_nil((bed.open({ near = false }).near:hot()))
+end)
+
+case("a wrong number of hot keys is told", function(bed)
+    local cache = bed.open({ near = true })
+    for _, n in ipairs({ 0, 101, 1.5, -1, "3", false, {}, 0 / 0 }) do
+        group.raises("bad argument 'n' to hot: integer from 1 to 100", function()
+            cache.near:hot(n)
+        end)
+    end
+end)
+
 return cases
