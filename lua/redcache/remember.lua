@@ -410,17 +410,16 @@ local function ask_why(cache, key, ttl, fn, settings, left)
     return value, nil, source, flag, explain.after(before, source, flag, settings.seen)
 end
 
-local function find(cache, key, ttl, fn, settings)
-    local source, near_value, due, load_time, left
-    if settings == cache._settings then
-        source, near_value, due, load_time = near.hit(cache, key, cache._max_stale, cache._copy)
-        if source ~= nil and due == nil then
-            return near_value, nil, source
+-- What is near, or else what is asked for, by settings that may be the call's own. source to
+-- load_time: what near.hit gave, where that was asked.
+local function find_on(cache, key, ttl, fn, settings, source, near_value, due, load_time)
+    local left
+    if settings ~= cache._settings then
+        if settings.fresh then
+            source, near_value, due, load_time, left = look_fresh(cache, key, settings)
+        else
+            source, near_value, due, load_time = near.find(cache, key, settings, nil, settings)
         end
-    elseif settings.fresh then
-        source, near_value, due, load_time, left = look_fresh(cache, key, settings)
-    else
-        source, near_value, due, load_time = near.find(cache, key, settings, nil, settings)
     end
     local has_why = settings ~= cache._settings and settings.why
     if due ~= nil and not has_why then
@@ -437,6 +436,17 @@ local function find(cache, key, ttl, fn, settings)
         return ask_why(cache, key, ttl, fn, settings, left)
     end
     return ask(cache, key, ttl, fn, settings, left)
+end
+
+local function find(cache, key, ttl, fn, settings)
+    if settings ~= cache._settings then
+        return find_on(cache, key, ttl, fn, settings)
+    end
+    local source, value, due, load_time = near.hit(cache, key, cache._max_stale, cache._copy)
+    if source ~= nil and due == nil then
+        return value, nil, source
+    end
+    return find_on(cache, key, ttl, fn, settings, source, value, due, load_time)
 end
 
 ---The value of a key: from Redis, or made by `fn` - once for everybody who asks meanwhile.
