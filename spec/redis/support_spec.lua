@@ -112,6 +112,23 @@ describe("socket.free_port", function()
         local its = other:join().port
         assert.is_true(its > port)
     end)
+
+    it("does not even try a port that another process was given", function()
+        local port = socket.free_port()
+        local other = worker.start({ params = { from = port - 1 }, main = function(one)
+            local its = require("spec.support.socket")
+            local listen, tried = its.listen, {}
+            its.listen = function(where)
+                tried[#tried + 1] = where.port
+                return listen(where)
+            end
+            its.free_port(one.params.from)
+            return { tried = tried }
+        end })
+        local tried = other:join().tried
+        assert.is_true(#tried > 0)
+        assert.is_not.equal(port, tried[1])
+    end)
 end)
 
 describe("clock", function()

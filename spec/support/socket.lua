@@ -211,10 +211,13 @@ function socket.free_port(from)
     next_port = from or next_port
     for _ = first, last do
         next_port = next_port >= last and first or next_port + 1
-        local listener = socket.listen({ port = next_port })
-        if listener then
-            listener:close()
-            if keep_port(next_port) then return next_port end
+        -- A port that is another process' is not even tried: it could not listen there meanwhile.
+        if keep_port(next_port) then
+            local listener = socket.listen({ port = next_port })
+            if listener then
+                listener:close()
+                return next_port
+            end
         end
     end
     error("could not find a free port")
