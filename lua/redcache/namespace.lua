@@ -3,8 +3,8 @@
 -- What:   the name in Redis is "<path>:<key>". The path is the namespace's name, behind those of
 --         the namespaces around it and "/". The first ":" ends it, for names hold none: so no key
 --         of one namespace is a key of another one. A key stands there as it is, and its hash tag
---         counts. "<path>//" begins what is redcache's own: the keys of locks, tags and
---         their index.
+--         counts. "<path>//" begins what is redcache's own: the keys of locks, limits,
+--         tags and their index.
 --         docs/keys.md says it for users.
 -- Not:    a cache without a namespace is no namespace: its keys are all names in Redis.
 
@@ -63,6 +63,14 @@ end
 ---@return string key
 function namespace.lock_key(prefix, name)
     return path_of(prefix) .. "//lock:{" .. name .. "}"
+end
+
+---The prefix of the keys of a limiter.
+---@param prefix string
+---@param name string
+---@return string prefix
+function namespace.limit_prefix(prefix, name)
+    return path_of(prefix) .. "//limit:" .. namespace.escape(name) .. ":"
 end
 
 ---The key of a tag.

@@ -49,7 +49,8 @@ end
 --       list | near | zone | background | tags
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
---       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, move (rename, copy),
+--       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, limiter,
+--       move (rename, copy),
 --       delete, get, update, call (all that talk to Redis), lock, raw (redis), transaction,
 --       scan, keys, sweep (deleteByPattern), flush, warm, loader,
 --       why (get, remember),
@@ -156,6 +157,15 @@ local DECLARED = {
     { "name", "string", "session", at = "session", min = 1, max = 256 },
     { "ttl", "ttl", 1800, at = "session" },
 
+    -- Rate limiters.
+    { "kind", "choice", "gcra", at = "limiter", among = { "gcra", "fixed", "sliding" } },
+    { "limit", "integer", nil, at = "limiter", min = 1, max = 1e9 },
+    { "window", "number", nil, at = "limiter", min = 0.1, max = 30 * DAY },
+    { "burst", "integer", nil, at = "limiter", min = 1, max = 1e9 },
+    { "name", "string", nil, at = "limiter", min = 1, max = 256 },
+    { "onUnavailable", "choice", "allow", at = "limiter", among = { "allow", "deny" } },
+    { "budget", "integer", nil, at = "limiter", min = 2, max = 1e6 },
+
     -- Locks: defaults of a cache, then the options of one lock.
     { "lockTtl", "number", 10, at = "namespace", min = 0.1, max = DAY },
     { "lockWait", "number", 5, at = "namespace", min = 0, max = DAY },
@@ -196,6 +206,7 @@ local ACCEPTED = {
     wrap = { "wrap", "load", "read", "look", "call" },
     loadMany = { "loadMany", "load", "read", "look", "call" },
     session = { "session" },
+    limiter = { "limiter" },
     put = { "load", "call" },
     read = { "read", "look", "call" },
     look = { "look", "call" },

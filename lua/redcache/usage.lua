@@ -29,6 +29,7 @@ local ARGUMENTS = {
         touchMulti = "keys, ttl, opts", expireMulti = "keys, ttl, opts",
         incr = "key, n, opts", decr = "key, n, opts", incrFloat = "key, n, opts",
         wrap = "name, fn, opts", session = "opts",
+        limiter = "opts",
         afterCommit = "fn, opts",
         invalidateTags = "tags, opts",
         tags = "key, opts",
@@ -63,6 +64,7 @@ local ARGUMENTS = {
         create = "value, opts", get = "id, opts", set = "id, value, opts",
         regenerate = "id, opts", destroy = "id, opts",
     },
+    limiter = { take = "key, n, opts", peek = "key, opts", reset = "key, opts" },
     commit = {
         delete = "key, opts", deleteMulti = "keys, opts", invalidateTags = "tags, opts",
     },
@@ -124,7 +126,8 @@ local WAITS = { cache = {}, session = ARGUMENTS.session, lock = { acquire = true
 for method in pairs(ARGUMENTS.cache) do
     WAITS.cache[method] = true
 end
-for _, method in ipairs({ "lock", "namespace", "wrap", "session", "loader", "request", "redis",
+for _, method in ipairs({ "lock", "namespace", "wrap", "session", "limiter", "loader", "request",
+    "redis",
     "cancel", "authenticate", "close", "stats", "health", "metrics", "work",
     "onInvalidate" }) do
     WAITS.cache[method] = nil

@@ -184,6 +184,16 @@ describe("a user with the least rights", function()
         assert.equal("4611686018427387904", admin:call("GET", "app:n"))
     end)
 
+    it("limits", function()
+        open("~app//limit:* +ping +evalsha +eval +get +set +time +unlink")
+        for _, kind in ipairs({ "fixed", "sliding", "gcra" }) do
+            local limiter = cache:limiter({ kind = kind, limit = 1, window = 600 })
+            assert.same({ true, false }, { (limiter:take("k")), (limiter:take("k")) })
+            assert.equal(0, (limiter:peek("k")).remaining)
+            assert.is_true(limiter:reset("k"))
+        end
+    end)
+
     it("keeps sessions", function()
         open("~app/session:* +ping +set +getex +unlink +evalsha +eval +exists +rename +pexpire")
         local sessions = cache:session()

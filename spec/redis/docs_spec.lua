@@ -43,7 +43,8 @@ local function objects(cache)
         subscription = assert(redis:subscribe("c")),
         script = redis:script("return 1"),
         listener = cache:onInvalidate(function() end),
-        session = cache:session(), iterator = cache:scan("*"),
+        session = cache:session(), limiter = cache:limiter({ limit = 1, window = 1 }),
+        iterator = cache:scan("*"),
     }
 end
 

@@ -26,6 +26,7 @@ local GROUPS = {
     "loaders", "listens",
     "scans", "commits", "reasons",
     "refreshes", "tags",
+    "limits",
 }
 
 local cases = { light = {} }

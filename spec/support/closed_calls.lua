@@ -75,7 +75,8 @@ local CACHE = {
     redis = function(o) return o:redis() end,
     work = function(o) return o:work(1) end,
     onInvalidate = function(o) return o:onInvalidate(unused) end,
-    lock = false, request = false, loader = false, close = false, keysByTag = false,
+    lock = false, request = false, loader = false, limiter = false, close = false,
+    keysByTag = false,
     -- Made by others.
     open = false, init = false,
 }
@@ -103,6 +104,11 @@ local SESSION = {
     set = function(o) return o:set(nil, 1) end,
     regenerate = function(o) return o:regenerate(("x"):rep(32)) end,
     destroy = function(o) return o:destroy() end,
+}
+local LIMITER = {
+    take = function(o) return o:take("k") end,
+    peek = function(o) return o:peek("k") end,
+    reset = function(o) return o:reset("k") end,
 }
 local ITERATOR = { close = false, error = false }
 local LOADER = { get = function(o) return o:get("k") end }
@@ -192,6 +198,9 @@ function closed_calls.check(open, close)
     local held = assert(cache:tryLock("held", { ttl = 600 }))
     local free = cache:lock("free")
     local loader = cache:loader(unused)
+    local limiters = { cache:limiter({ limit = 9, window = 9 }),
+        cache:limiter({ kind = "fixed", limit = 9, window = 90, budget = 5 }) }
+    assert(limiters[2]:take("k"))
     local listener = cache.near:stats() and cache:onInvalidate(function() end)
     local several = assert(cache:lockMulti({ "held 1", "held 2" }, { ttl = 600 }))
     for _, one in ipairs({ cache, below }) do
@@ -223,6 +232,7 @@ function closed_calls.check(open, close)
     try_all(complaints, "session", sessions, SESSION)
     try_all(complaints, "locks", several, LOCKS)
     try_all(complaints, "loader", loader, LOADER)
+    for _, one in ipairs(limiters) do try_all(complaints, "limiter", one, LIMITER) end
     if listener then
         try_all(complaints, "listener", listener, LISTENER)
         expect(complaints, "a listener is closed", listener:close() == true)

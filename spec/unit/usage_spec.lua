@@ -50,6 +50,7 @@ local function classes()
         scan = { "*" }, keys = { "*" }, deleteByPattern = { "*" }, flush = { { all = true } },
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
         wrap = { "w", fn }, session = {}, work = {}, onInvalidate = { fn }, afterCommit = { fn },
+        limiter = { { limit = 1, window = 1 } },
         explain = { "k" },
     }
     local locks = assert(cache:lockMulti({ "l" }))
@@ -89,6 +90,8 @@ local function classes()
             create = { 1 }, get = { "id" }, set = { "id", 1 }, regenerate = { "id" },
             destroy = { "id" },
         } },
+        { name = "limiter", object = cache:limiter({ limit = 1, window = 1 }),
+            methods = { take = { "k" }, peek = { "k" }, reset = { "k" } } },
         { name = "commit", object = commit, methods = {
             delete = { "k" }, deleteMulti = { { "k" } }, invalidateTags = { { "t" } },
         } },
