@@ -301,14 +301,19 @@ static void put_entry(const char *key, const char nonce[RC_NONCE_SIZE])
 }
 
 /* "one" behind as many bytes of a block, with a minute to live, half of it in its grace window. */
-static void put_told(const char *key)
+static void put_flagged(const char *key, uint8_t flags)
 {
     enum { BLOCK = 16 };
     char entry[RC_ENTRY_SIZE + BLOCK + 3] = {0};
-    rc_entry header = {.kind = RC_KIND_VALUE, .entry_flags = RC_ENTRY_EXTRA, .stale_ms = 30000};
+    rc_entry header = {.kind = RC_KIND_VALUE, .entry_flags = flags, .stale_ms = 30000};
     rc_entry_write(entry, &header, "nonce-1.");
     memcpy(entry + RC_ENTRY_SIZE + BLOCK, "one", 3);
     peer_put(&server, key, entry, sizeof entry, 60000);
+}
+
+static void put_told(const char *key)
+{
+    put_flagged(key, RC_ENTRY_EXTRA);
 }
 
 /* Seconds that the copy will stay, about. */
@@ -342,6 +347,11 @@ static void tells_a_copy_that_ends_before_its_time_from_one_that_tells_its_end(v
     peer_read_for(&client, &ops[2], "key", 0, 90 * SECOND_US);
     peer_run(&server);
     CHECK(stays_s("key") == 60 && found.entry_flags == RC_ENTRY_EXTRA);
+    /* only a copy can be one that ends before its time: in Redis nothing of ours has that flag */
+    put_flagged("key", RC_ENTRY_EXTRA | RC_ENTRY_CAPPED);
+    peer_read_for(&client, &ops[3], "key", 0, 90 * SECOND_US);
+    peer_run(&server);
+    CHECK(look("key") == RC_NEAR_MISS);
     take_down();
 }
 

@@ -2,6 +2,7 @@
 -- spec/support/cases/reasons.lua; how the near cache notes them: core/test/near_test.c.
 
 local clock = require("spec.support.clock")
+local explain = require("redcache.explain")
 local posix = require("spec.support.posix")
 local redcache = require("redcache")
 local server = require("spec.support.server")
@@ -87,6 +88,53 @@ describe("explain", function()
         assert.equal("timeout", err.code)
         assert.equal("tooOld", report.why)
         assert.is_true(report.near.age > 0.005)
+    end)
+
+    -- What near copies alone say: a server that stands still answers nothing.
+    local function told_alone(cache, key)
+        redis:pause()
+        local report, err = cache:explain(key, { timeout = 0.1 })
+        redis:resume()
+        assert.equal("timeout", err.code)
+        return report.why
+    end
+
+    it("tells of tags where Redis is silent", function()
+        local cache, opts = open({ maxStale = 60 }), { tags = { "a" } }
+        for _, is_soft in ipairs({ false, true }) do
+            cache:set("k", 1, 60, opts)
+            keep(cache, "k")
+            cache:invalidateTags({ "a" }, { soft = is_soft })
+            assert.equal("tagNotNear", told_alone(cache, "k"))
+            cache:set("other", 1, 60, opts)
+            clock.wait_until(function() -- then the new generations are near
+                local source = select(3, cache:get("other"))
+                return source == "near" or source == "l0"
+            end, 20, "a near hit")
+            assert.equal("tagInvalidated", told_alone(cache, "k"))
+        end
+    end)
+
+    it("tells that the time of a copy is over where Redis is silent", function()
+        local cache = open({ maxStale = 60, near = { l0 = false } })
+        cache:set("k", 1, clock.scaled(0.5))
+        keep(cache, "k")
+        redis:pause()
+        finally(function() redis:resume() end)
+        local report
+        clock.wait_until(function()
+            report = cache:explain("k", { timeout = 0.02 })
+            return report.source == nil
+        end, 5, "the end")
+        assert.same({ true, "expired" }, { report.near.there, report.why })
+    end)
+
+    it("tells of a fresh read that a near copy was too old for it", function()
+        local cache = open({ maxStale = 60 })
+        cache:set("k", 1, 60)
+        keep(cache, "k")
+        assert.equal("tooOld", explain.before(cache, "k", { fresh = true }).reason)
+        assert.equal("notNear", explain.before(cache, "k", {}).reason)
     end)
 
     it("tells what could not be confirmed behind a lost connection", function()
