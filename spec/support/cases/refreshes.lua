@@ -78,10 +78,10 @@ for _, near in ipairs({ false, true }) do
         assert.same({ { a = "a1", b = "b1", c = "c2" }, {}, {} }, { values, failed, flags })
         bed.wait_until(function()
             values = cache:rememberMulti(keys, 60, fn)
-            return values.a == "a3"
+            -- Of a cluster each master stores its part when it comes to that.
+            return values.a == "a3" and values.b == "b3"
         end, 10, "the next values")
         assert.same({ "a,b", "c", "a,b" }, asked)
-        assert.equal("b3", values.b)
     end)
 
     case("a loader object loads the keys that are due again" .. where, function(bed)
