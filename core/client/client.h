@@ -70,6 +70,7 @@ struct rc_view {
 
     /* The reader's thread's. */
     bool is_judging;
+    bool is_avoiding;
     struct rc_tags *tags; /* may be NULL */
     struct {
         int32_t left;   /* hits, or what may be one, until the next of which the sketch is told */

@@ -283,6 +283,7 @@ static void keep_near(rc_op *op, const struct rc_view *view)
     op->ask.near = true;
     op->ask.near_group = view->group;
     op->ask.near_ttl_us = view->ttl_us;
+    op->ask.near_avoids = view->is_avoiding;
 }
 
 int rc_view_read(rc_view *view, rc_op *op, const char *key, size_t key_len, uint32_t flags)

@@ -168,6 +168,11 @@ void rc_view_explain(rc_view *view, const char *key, size_t key_len, rc_near_rep
         rc_near_explain(view->near, name, prefix_len + key_len, report);
 }
 
+void rc_view_avoid(rc_view *view, int is_avoiding)
+{
+    view->is_avoiding = is_avoiding != 0;
+}
+
 uint32_t rc_view_hot(rc_view *view, rc_hot_key *keys, uint32_t max)
 {
     if (view->own_process_only && rc_client_is_inherited(view->client))

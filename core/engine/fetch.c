@@ -18,6 +18,7 @@ struct rc_fetch {
     uint32_t write_version; /* of the machine, before the request was made */
     bool is_open;
     bool doomed;
+    bool is_left_out; /* nor is it tracked */
     uint8_t group;
     int64_t ttl_us;
 };
@@ -119,8 +120,9 @@ static bool offer(struct rc_fetch *fetch, const struct rc_req *req, const struct
 {
     struct rc_fetches *fetches = fetch->fetches;
     const rc_node *value = &reply->nodes[0];
-    if (reply->count < 2 || value->type != '$' || reply->nodes[1].type != ':' ||
-        !rc_node_can_keep(req->link->node) || !may_keep(fetches, req->link->node, req->slot))
+    if (fetch->is_left_out || reply->count < 2 || value->type != '$' ||
+        reply->nodes[1].type != ':' || !rc_node_can_keep(req->link->node) ||
+        !may_keep(fetches, req->link->node, req->slot))
         return false;
     /* A slot that was away and is back may have been written elsewhere behind this answer. */
     if (req->sent_us <= req->link->node->epoch_us)
@@ -235,7 +237,8 @@ static struct rc_fetch *begin(struct rc_fetches *fetches, const struct rc_op *op
     fetch->group = op->ask.near_group;
     fetch->ttl_us = op->ask.near_ttl_us;
     fetch->req = req;
-    req->is_tracked = true;
+    fetch->is_left_out = op->ask.near_avoids && rc_near_avoids(fetches->near, hash);
+    req->is_tracked = !fetch->is_left_out;
     req->done = on_answer;
     req->owner = fetch;
     req->detail = fetches;

@@ -75,6 +75,7 @@ struct rc_ask {
     uint32_t expect;       /* answers to come: commands in `request`; a read: 2 with the TTL */
     bool near;             /* a read whose answer is kept in the near cache */
     uint8_t near_group;
+    bool near_avoids;      /* keys that change too often are read without being kept */
     int64_t near_ttl_us;   /* kept no longer than that */
     bool is_plain;         /* a set or publish of a value without a header, so without a version */
     size_t entry_from_end; /* end of a load: where in `request` the stored string lies */

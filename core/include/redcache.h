@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 21
+#define RC_ABI 22
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -432,7 +432,8 @@ enum {
     RC_GONE_RACED = 6,     /* it was not kept: it changed while it was read */
     RC_GONE_MOVED = 7,     /* its slot has left the master that it was read from */
     RC_GONE_DOUBTFUL = 8,  /* the connection was lost, and it could not be confirmed behind that */
-    RC_GONE_CAUSES = 9
+    RC_GONE_AVOIDED = 9,   /* it was left out: it changed more often than its copies were read */
+    RC_GONE_CAUSES = 10
 };
 
 /* What the near cache knows of a key. */
@@ -465,6 +466,7 @@ typedef struct rc_near_stats {
     uint64_t expirations;   /* entries dropped because their time was over */
     uint64_t ghosts;        /* fills of keys that the ghost queue remembered */
     uint64_t refusals;      /* fills that found no room */
+    uint64_t avoided;       /* answers left out: keys that change more often than they are read */
     uint64_t revalidations; /* entries kept over a reconnect */
     uint64_t repairs;       /* stripes emptied because a process died while it wrote in them */
     uint64_t damaged;       /* stripes emptied because their bytes contradict each other */
@@ -752,6 +754,9 @@ int rc_view_hear(rc_view *view, rc_listener *listener, char *key, size_t *key_le
 /* What is known near of a key: for people. Counts as no use of a copy; takes the mutex of a part of
    the near cache for a moment. */
 void rc_view_explain(rc_view *view, const char *key, size_t key_len, rc_near_report *report);
+/* 1: answers of keys that change more often than their copies are read are neither kept nor tracked
+   for a while. 0: the default. */
+void rc_view_avoid(rc_view *view, int is_avoiding);
 /* The keys with the view's prefix, which is left out, that are hit most, by all who share the near
    cache, and are in it now; at most `max` (RC_HOT_KEYS are known for sure), the hottest first. How
    many. Hits are those of rc_view_get and rc_view_check and their forms for many keys. */

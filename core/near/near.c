@@ -433,6 +433,7 @@ void rc_near_read_stats(struct rc_near *near, rc_near_stats *stats)
         .expirations = sums[RC_STRIPE_EXPIRATIONS],
         .ghosts = sums[RC_STRIPE_GHOSTS],
         .refusals = sums[RC_STRIPE_REFUSALS],
+        .avoided = sums[RC_STRIPE_AVOIDED],
         .revalidations = sums[RC_STRIPE_REVALIDATIONS],
         .repairs = sums[RC_STRIPE_REPAIRS],
         .damaged = sums[RC_STRIPE_DAMAGED],

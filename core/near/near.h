@@ -147,6 +147,9 @@ struct rc_near_entry {
    the same), where the value is over already, or where there is no room (a refusal). */
 bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
                   const struct rc_near_entry *entry, uint32_t write_version);
+/* Whether the key of that hash is to be left out for now, because it has changed more often than
+   its copies were read (avoid.h). Counts and notes that it is. */
+bool rc_near_avoids(struct rc_near *near, uint64_t hash);
 /* Counts an answer that was not stored because the engine saw the key of that hash change. */
 void rc_near_count_doom(struct rc_near *near, uint64_t hash);
 /* The key's entry is gone when this returns, and remembered by the ghost queue. */

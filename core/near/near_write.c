@@ -131,6 +131,15 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     return is_stored;
 }
 
+bool rc_near_avoids(struct rc_near *near, uint64_t hash)
+{
+    if (!rc_avoid_is_on(&near->region.avoid, hash, rc_ticks_now_us(&near->ticks)))
+        return false;
+    rc_stripe_count(rc_near_stripe(near, hash), RC_STRIPE_AVOIDED);
+    note(near, hash, RC_GONE_AVOIDED);
+    return true;
+}
+
 void rc_near_count_doom(struct rc_near *near, uint64_t hash)
 {
     rc_stripe_count(&near->region.stripes[0], RC_STRIPE_DOOMS);
@@ -174,10 +183,12 @@ static bool remove_key(struct rc_near *near, struct rc_stripe *stripe, uint64_t 
         return false;
     const struct rc_block *block = rc_stripe_block(stripe, spot);
     bool is_known = version != NULL && (block->kind & 7) != RC_KIND_PLAIN;
-    bool is_over = rc_stripe_is_over(stripe, rc_index_ref(spot.bucket, spot.slot),
-                                     rc_ticks_now_us(&near->ticks));
+    int64_t now_us = rc_ticks_now_us(&near->ticks);
+    bool is_over = rc_stripe_is_over(stripe, rc_index_ref(spot.bucket, spot.slot), now_us);
     if (is_known)
         memcpy(version, block->version, sizeof block->version);
+    if (cause != RC_NEAR_UNKEPT && !is_over)
+        rc_avoid_note(&near->region.avoid, hash, rc_index_heat(spot.bucket, spot.slot), now_us);
     remove_only(stripe, spot, hash, key, len);
     if (near->has_ghosts)
         rc_stripe_haunt(stripe, hash); /* it is not cold because it has changed */

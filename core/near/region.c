@@ -19,7 +19,7 @@
 #define TIME_SPACE "/proc/self/ns/time"
 #define PID_SPACE  "/proc/self/ns/pid"
 
-enum { LAYOUT = 8, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
+enum { LAYOUT = 9, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
 
 static size_t align(size_t bytes)
 {
@@ -39,13 +39,15 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
 {
     uint32_t writes = power_below(bytes / 1024, 64, 65536);
     uint32_t owners = power_below(bytes / 4096, 16, RC_NEAR_OWNERS);
-    uint32_t notes = power_below(bytes / 2048, 64, 32768); /* 0.4 % of the bytes */
+    uint32_t avoided = power_below(bytes / 4096, 64, 16384); /* 0.2 % */
+    uint32_t notes = power_below(bytes / 2048, 64, 32768);   /* 0.4 % of the bytes */
     size_t write_versions_at = align(sizeof(struct rc_region_head));
     size_t owners_at = align(write_versions_at + writes * sizeof(uint32_t));
     size_t ring_at = owners_at + owners * sizeof(struct rc_near_owner);
     size_t sketch_at = ring_at + rc_ring_bytes(bytes);
     size_t journal_at = sketch_at + rc_sketch_bytes(bytes);
-    size_t stripes_at = align(journal_at + notes * sizeof(uint64_t));
+    size_t avoid_at = journal_at + notes * sizeof(uint64_t);
+    size_t stripes_at = align(avoid_at + avoided * sizeof(uint64_t));
     if (bytes < RC_NEAR_MIN_BYTES || stripe_count == 0 || stripe_count > RC_REGION_STRIPES ||
         (stripe_count & (stripe_count - 1)) != 0 ||
         !rc_stripe_plan(&region->shape, (bytes - stripes_at) / stripe_count))
@@ -60,6 +62,8 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
     rc_sketch_view(&region->sketch, bytes, region->base + sketch_at);
     region->shape.journal.places = (_Atomic uint64_t *)(void *)(region->base + journal_at);
     region->shape.journal.mask = notes - 1;
+    region->avoid.places = (_Atomic uint64_t *)(void *)(region->base + avoid_at);
+    region->avoid.mask = avoided - 1;
     region->stripe_count = stripe_count;
     region->shape.shift = (uint32_t)__builtin_ctz(stripe_count);
     for (uint32_t i = 0; i < stripe_count; i++)
@@ -138,6 +142,7 @@ static void copy_head(struct rc_region *region)
     region->shape.seed = region->head->seed;
     region->shape.birth_us = region->head->birth_us;
     region->shape.journal.birth_us = region->head->birth_us;
+    region->avoid.birth_us = region->head->birth_us;
 }
 
 /* ---- anonymous ------------------------------------------------------------------------------- */

@@ -3,7 +3,7 @@
  *
  * What:    one mapping, anonymous (inherited by fork) or named (POSIX shared memory), laid out from
  *          its size and number of stripes alone: header, counts of writes, owners, ring,
- *          sketch, journal, stripes.
+ *          sketch, journal, keys to avoid, stripes.
  * Threads: rc_region_open and _close by one thread; the rest from any thread of any process.
  * Memory:  a struct rc_region is this process's view. After a fork it is valid in the child.
  * Errors:  RC_ERR_NOMEM, RC_ERR_ARGUMENT, with a static text.
@@ -27,6 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "near/avoid.h"
 #include "near/lifeline.h"
 #include "near/near.h"
 #include "near/ring.h"
@@ -102,6 +103,7 @@ struct rc_region {
     struct rc_near_owner *owners;
     struct rc_ring ring;     /* what has changed */
     struct rc_sketch sketch; /* what is hit most */
+    struct rc_avoid avoid;   /* what changes more often than it is read */
     uint32_t stripe_count;
     struct rc_stripe_shape shape;
     struct rc_stripe stripes[RC_REGION_STRIPES];

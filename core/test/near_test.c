@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "near/avoid.h"
 #include "test/test.h"
 
 enum { SECOND = 1000000, BUFFER = 70000 };
@@ -647,6 +648,57 @@ static void explains_what_had_no_room(void)
     close_bed(&bed);
 }
 
+/* ---- keys that change more often than they are read ------------------------------------------ */
+
+static bool is_avoided(struct bed *bed, const char *key)
+{
+    return rc_near_avoids(bed->near, rc_near_hash(bed->near, key, strlen(key)));
+}
+
+static void avoids_what_changes_more_often_than_it_is_read(void)
+{
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 1))
+        return;
+    for (int i = 0; i < RC_AVOID_LIMIT; i++) {
+        CHECK(!is_avoided(&bed, "key"));
+        CHECK(fill(&bed, "key", "value"));
+        drop(&bed, "key", i % 2 == 0 ? RC_NEAR_PUSH : RC_NEAR_WRITE);
+        drop(&bed, "key", RC_NEAR_PUSH); /* nothing stands there: no change of a copy */
+        CHECK(fill(&bed, "read", "value") && has(&bed, "read", "value"));
+        drop(&bed, "read", RC_NEAR_PUSH);
+        CHECK(fill(&bed, "other", "value"));
+        drop(&bed, "other", RC_NEAR_UNKEPT); /* it has not changed */
+    }
+    CHECK(stats_of(&bed)->avoided == 0);
+    CHECK(is_avoided(&bed, "key") && !is_avoided(&bed, "read") && !is_avoided(&bed, "other"));
+    CHECK(stats_of(&bed)->avoided == 1 && went_by(&bed, "key", RC_GONE_AVOIDED));
+    close_bed(&bed);
+}
+
+static void tries_again_what_was_avoided(void)
+{
+    _Atomic uint64_t places[64] = {0};
+    struct rc_avoid avoid = {.places = places, .mask = 63, .birth_us = 5};
+    uint64_t key = UINT64_C(0x123456789abcdef0), other = key ^ UINT64_C(1) << 60;
+    for (int i = 0; i < RC_AVOID_LIMIT; i++)
+        rc_avoid_note(&avoid, key, 0, SECOND);
+    rc_avoid_note(&avoid, other, 0, SECOND); /* of the same place, which is taken meanwhile */
+    CHECK(rc_avoid_is_on(&avoid, key, SECOND) && rc_avoid_is_on(&avoid, key, 10 * SECOND));
+    CHECK(!rc_avoid_is_on(&avoid, other, SECOND) && !rc_avoid_is_on(&avoid, key, 12 * SECOND));
+    for (int i = 0; i < RC_AVOID_LIMIT / 2; i++) {
+        CHECK(!rc_avoid_is_on(&avoid, key, 12 * SECOND));
+        rc_avoid_note(&avoid, key, 0, 12 * SECOND);
+    }
+    CHECK(rc_avoid_is_on(&avoid, key, 12 * SECOND));
+    for (int i = 0; i < 100; i++) /* as many are read as are not */
+        rc_avoid_note(&avoid, key, (uint32_t)i & 1, 30 * SECOND);
+    CHECK(!rc_avoid_is_on(&avoid, key, 30 * SECOND));
+    rc_avoid_note(&avoid, other, 0, 30 * SECOND);        /* a key that is not left out gives way */
+    atomic_store(&places[(key >> 12) & 63], UINT64_MAX); /* damaged: not for longer than ever */
+    CHECK(!rc_avoid_is_on(&avoid, UINT64_MAX, 30 * SECOND));
+}
+
 int main(void)
 {
     TEST(finds_what_was_filled_until_it_is_dropped);
@@ -673,5 +725,7 @@ int main(void)
     TEST(explains_a_copy_as_it_stands);
     TEST(explains_why_a_key_went);
     TEST(explains_what_had_no_room);
+    TEST(avoids_what_changes_more_often_than_it_is_read);
+    TEST(tries_again_what_was_avoided);
     return test_result();
 }

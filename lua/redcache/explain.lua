@@ -36,6 +36,7 @@ local REASONS = {
     evicted = "its near copy had to make room",
     expired = "its time was over",
     refused = "it was not kept: it is too large, or there was no room",
+    avoided = "it is left out near for a while: it changed more often than its copies were read",
     raced = "the answer was not kept near, because the key changed while it was read",
     moved = "its slot has left the master that its near copy was read from",
     unconfirmed = "the connection was lost, and its near copy could not be confirmed behind that",

@@ -105,6 +105,7 @@ local REGION = {
     { "near_expirations", "expirations", "counter", "Entries whose time was over." },
     { "near_ghosts", "ghosts", "counter", "Fills of keys that were remembered." },
     { "near_refusals", "refusals", "counter", "Fills that found no room." },
+    { "near_avoided", "avoided", "counter", "Answers left out: of keys that change too often." },
     { "near_revalidations", "revalidations", "counter", "Entries kept over a reconnect." },
     { "near_repairs", "repairs", "counter", "Stripes emptied after a process died in them." },
     { "near_damaged", "damaged", "counter", "Stripes emptied because they were damaged." },

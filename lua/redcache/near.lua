@@ -639,9 +639,10 @@ Near.__index = Near
 ---state: l0Entries, l0Bytes (an estimate). Of the region, by all who share it: fills, dooms
 ---(answers not kept because the key changed meanwhile), invalidations, writes (dropped by own
 ---writes), evictions, expirations, ghosts (fills of keys that were remembered), refusals (no
----room), revalidations (kept over a reconnect), repairs (stripes emptied after a process died
----while writing in them), damaged (stripes emptied because their bytes contradicted each other, or
----nobody could write in them for a second), entries, bytes, capacity. horizon: seconds since this
+---room), avoided (answers left out, of keys that change more often than they are read),
+---revalidations (kept over a reconnect), repairs (stripes emptied after a process died while
+---writing in them), damaged (stripes emptied because their bytes contradicted each other, or nobody
+---could write in them for a second), entries, bytes, capacity. horizon: seconds since this
 ---client's connection was last known coherent, nil: never.
 ---@return table<string, number>|nil stats nil: there is no near cache, or err
 ---@return redcache.Error|nil err closed

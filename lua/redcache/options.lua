@@ -239,6 +239,7 @@ local NEAR = {
     { "min", "integer", 0, min = 0, max = 2 ^ 36 },
     { "max", "integer", 0, min = 0, max = 2 ^ 36 },
     { "l0", "l0" },
+    { "selective", "boolean", false },
 }
 local L0 = {
     { "entries", "integer", 8192, min = 1, max = 2 ^ 20, region = true },

@@ -291,7 +291,7 @@ end)
 describe("near:stats", function()
     local NAMES = {
         "hits", "misses", "l0Hits", "nearHits", "l0Entries", "l0Bytes", "fills", "dooms",
-        "invalidations", "writes", "evictions", "expirations", "ghosts", "refusals",
+        "invalidations", "writes", "evictions", "expirations", "ghosts", "refusals", "avoided",
         "revalidations", "repairs", "damaged", "entries", "bytes", "capacity",
     }
 

@@ -40,6 +40,7 @@ static void begin_read(struct sim_caller *caller)
     op->ask.flags = is_fresh ? RC_FRESH : 0;
     op->ask.near_group = 0;
     op->ask.near_ttl_us = 0;
+    op->ask.near_avoids = false;
     op->ask.expect = 2; /* with the TTL */
     sim_caller_claim(caller, is_near && !is_fresh ? sim_caller_max_stale_us(caller) : 0,
                      is_fresh  ? "a fresh get"

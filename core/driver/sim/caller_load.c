@@ -31,6 +31,7 @@ void sim_caller_begin_load(struct sim_caller *caller)
     op->ask.near = (op->ask.load.flags & RC_SCRIPT_FIRST) == 0 && !is_for_replicas;
     op->ask.near_group = 0;
     op->ask.near_ttl_us = 0;
+    op->ask.near_avoids = false;
     op->ask.expect = 2; /* its first read: with the TTL */
     sim_caller_claim(caller, sim_caller_max_stale_us(caller), "a remember");
     sim_caller_submit(caller, op->ask.load.wait_timeout_ms);

@@ -245,6 +245,7 @@ static void ask(struct sim_caller *caller, const char name[SIM_TAGS_NAME])
     op->ask.near = caller->tagged.is_near;
     op->ask.near_group = 0;
     op->ask.near_ttl_us = 0;
+    op->ask.near_avoids = false;
     op->ask.expect = 2;
     sim_caller_submit(caller, sim_caller_timeout_ms(caller));
 }

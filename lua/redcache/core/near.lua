@@ -50,6 +50,7 @@ function core_near.new_view(client, prefix, near)
     if view == nil then
         return nil
     end
+    C.rc_view_avoid(view, near.selective and 1 or 0)
     return ffi.gc(view, C.rc_view_free)
 end
 
@@ -334,7 +335,7 @@ local GONE = {
     [C.RC_GONE_CHANGED] = "invalidated", [C.RC_GONE_WRITTEN] = "written",
     [C.RC_GONE_EVICTED] = "evicted", [C.RC_GONE_EXPIRED] = "expired",
     [C.RC_GONE_REFUSED] = "refused", [C.RC_GONE_RACED] = "raced", [C.RC_GONE_MOVED] = "moved",
-    [C.RC_GONE_DOUBTFUL] = "unconfirmed",
+    [C.RC_GONE_DOUBTFUL] = "unconfirmed", [C.RC_GONE_AVOIDED] = "avoided",
 }
 local NO_END = ffi.new("int64_t", 2 ^ 62)
 
@@ -380,7 +381,8 @@ end
 
 local near_stats = ffi.new("rc_near_stats")
 local NEAR_STATS = { "fills", "dooms", "invalidations", "writes", "evictions", "expirations",
-    "ghosts", "refusals", "revalidations", "repairs", "damaged", "entries", "bytes", "capacity" }
+    "ghosts", "refusals", "avoided", "revalidations", "repairs", "damaged", "entries", "bytes",
+    "capacity" }
 
 ---@return table<string, number>
 function core_near.stats(client)

@@ -62,4 +62,43 @@ case("a wrong number of hot keys is told", function(bed)
     end
 end)
 
+-- Changes a key and reads it once, again and again, until it is left out. How often that was.
+local function change_until_avoided(cache, key, most)
+    for i = 1, most do
+        cache:set(key, i)
+        assert.equal(i, (cache:get(key)))
+        if cache.near:stats().avoided > 0 then return i end
+    end
+end
+
+case("with selective a key that changes more often than it is read is left out", function(bed)
+    local cache = bed.open({ near = { selective = true } })
+    local changes = change_until_avoided(cache, "k", 200)
+    assert.is_true(changes ~= nil and changes > 8, changes)
+    for i = 1, 5 do
+        cache:set("k", i)
+        local value, _, source = cache:get("k")
+        assert.same({ i, "redis" }, { value, source })
+        assert.same({ i, "redis" }, { (cache:get("k")), (select(3, cache:get("k"))) })
+    end
+    assert.is_true(cache.near:stats().avoided >= 15)
+    local told = cache:explain("k")
+    assert.same({ "redis", "avoided" }, { told.source, told.why })
+    assert.is_false(told.near.there)
+    assert.matches("changed more often", told.text)
+    -- One whose copies are read stays.
+    for i = 1, 30 do
+        cache:set("read", i)
+        bed.wait_until(function()
+            cache:get("read")
+            local value, _, source = cache:get("read")
+            return value == i and source ~= "redis"
+        end, 5, "a near copy")
+    end
+end)
+
+case("without selective no key is left out", function(bed)
+    assert.is_nil(change_until_avoided(bed.open({ near = true }), "k", 40))
+end)
+
 return cases
