@@ -527,11 +527,12 @@ static void checks_many_handles_at_once(void)
     /* None, in any order, twice, what is gone, and a handle that was never filled. */
     int32_t places[] = {0, 3, 1, 3, 2, 4};
     handles[4].changes = NULL;
-    rc_near_check_many(bed.near, handles, places, 6, SECOND);
+    int64_t now_us = rc_near_reader_us(bed.near);
+    CHECK(rc_near_check_many(bed.near, handles, places, 6, now_us, SECOND) == 3);
     CHECK(places[0] == 0 && places[1] == 3 && places[2] == 1 && places[3] == 3);
     CHECK(places[4] == -2 && places[5] == -4);
     CHECK(handles[1].used && handles[3].used && !handles[2].used);
-    rc_near_check_many(bed.near, handles, places, 6, 0);
+    CHECK(rc_near_check_many(bed.near, handles, places, 6, now_us, 0) == 0);
     CHECK(places[0] == 0 && places[1] == -3 && places[2] == -1 && places[4] == -2);
     close_bed(&bed);
 }

@@ -25,6 +25,7 @@ local usage = require("redcache.usage")
 
 local view_check, view_get = core_near.view_check, core_near.view_get
 local near_entry, near_extra, near_part = core_near.entry, core_near.extra, core_near.part
+local near_holds = core_near.holds
 local near_taken_off, put_back = core_near.taken_off, core_near.put_back
 local GONE, SOUND = core_near.GONE, core_near.SOUND
 local is_ageless = freshness.is_ageless
@@ -518,10 +519,14 @@ local function read_l0(cache, keys, count, max_stale_us, values, negatives)
 end
 
 -- Looks keys first to last up in this machine's memory. Puts those that are not there into `rest`,
--- which holds `left`; nil: they are the first.
+-- which holds `left`; nil: they are the first. What most entries need stands in locals: the call
+-- into C makes LuaJIT load every field again, and a value of the cache's codec that L0 does not
+-- take asks for none.
 local function read_view(cache, keys, first, last, max_stale_us, copy, values, negatives, rest,
                          left)
     local view, hits, client = cache._view, 0, cache._client
+    local codec, has_store = cache._settings.codec, cache._store ~= nil
+    local codec_id, decode_bytes, is_msgpack = codec.id, codec.decode, codec.name == "msgpack"
     local now_us = view_now(view)
     for i = first, last do
         local key = keys[i]
@@ -529,7 +534,15 @@ local function read_view(cache, keys, first, last, max_stale_us, copy, values, n
             local found, value = false, nil
             if client.handle ~= nil and view_get_at(view, key, now_us, max_stale_us) == NEAR_HIT
             then
-                found, value = take(cache, key, copy, nil, max_stale_us)
+                if has_store or not near_holds(codec_id) then
+                    found, value = take(cache, key, copy, nil, max_stale_us)
+                else
+                    value = is_msgpack and near_msgpack_string() or nil
+                    found = value ~= nil
+                    if not found then
+                        found, value = decode_bytes(near_bytes())
+                    end
+                end
             end
             if not found then
                 rest = rest or {}

@@ -56,6 +56,7 @@ function core_bytes.give_tokens(tokens, room)
 end
 
 local bytes_of = ffi.typeof("const uint8_t *")
+local cast, string_of = ffi.cast, ffi.string
 
 ---The string, where MessagePack in the core's memory is one string: the most common value needs no
 ---copy of its encoding.
@@ -63,14 +64,14 @@ local bytes_of = ffi.typeof("const uint8_t *")
 ---@param len integer
 ---@return string|nil text nil: it is something else, or longer than 65,535 bytes
 function core_bytes.msgpack_string(payload, len)
-    local data = ffi.cast(bytes_of, payload)
+    local data = cast(bytes_of, payload)
     local head = len > 0 and data[0] or 0
     if head == 0xd9 and len >= 2 and data[1] == len - 2 then
-        return ffi.string(data + 2, len - 2)
+        return string_of(data + 2, len - 2)
     elseif head >= 0xa0 and head <= 0xbf and head - 0xa0 == len - 1 then
-        return ffi.string(data + 1, len - 1)
+        return string_of(data + 1, len - 1)
     elseif head == 0xda and len >= 3 and data[1] * 256 + data[2] == len - 3 then
-        return ffi.string(data + 3, len - 3)
+        return string_of(data + 3, len - 3)
     end
     return nil
 end
@@ -78,7 +79,7 @@ end
 -- Writing -----------------------------------------------------------------------------------------
 
 local buffer_of = ffi.typeof("uint8_t[?]")
-local copy, string_of = ffi.copy, ffi.string
+local copy = ffi.copy
 
 ---A byte buffer of `size` bytes; it begins with the first `used` bytes of `old`.
 function core_bytes.buffer(size, old, used)

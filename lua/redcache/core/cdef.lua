@@ -702,9 +702,10 @@ enum {
 };
 int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_t max_stale_us);
 /* rc_view_check of handles[places[i]] for count places, at one reading of the clock; 0 is no place.
-   RC_VIEW_GONE becomes -place, RC_VIEW_TOLD becomes 0. */
-void rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places, uint32_t count,
-                        int32_t max_stale_us);
+   RC_VIEW_GONE becomes -place, RC_VIEW_TOLD becomes 0. Returns how many are RC_VIEW_SOUND: where
+   that is `count`, no place has changed. */
+uint32_t rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places,
+                            uint32_t count, int32_t max_stale_us);
 /* Listening: which keys under the view's prefix have changed, of those that any process of this
    near cache has read. It begins with rc_view_listen. The caller comes by: rc_view_has_news, which
    costs two loads, at least every 50 s, and rc_view_hear until it says RC_TOLD_NOTHING. `key` has

@@ -11,6 +11,8 @@ local core_extra = require("redcache.core.extra")
 local core_handle = require("redcache.core.handle")
 local FOREVER = require("redcache.options").FOREVER
 
+local string_of = ffi.string
+local tonumber = tonumber -- a global is looked up again behind every call into C
 local handle_of = core_handle.of
 local msgpack_string = core_bytes.msgpack_string
 
@@ -138,7 +140,7 @@ end
 function core_near.hear(view, listener)
     local cause = TOLD[C.rc_view_hear(view, listener, told_key, told_len)]
     if cause == "push" or cause == "write" then
-        return cause, ffi.string(told_key, told_len[0])
+        return cause, string_of(told_key, told_len[0])
     end
     return cause
 end
@@ -152,6 +154,15 @@ end
 ---@return integer len of the payload
 function core_near.entry()
     return near_value.kind, near_value.codec, near_value.entry_flags, tonumber(near_value.len)
+end
+
+---Whether that is a value of this codec with nothing in front of it: what is left to do is to
+---decode its payload.
+---@param codec_id integer
+---@return boolean
+function core_near.holds(codec_id)
+    return near_value.codec == codec_id and near_value.entry_flags == 0
+        and near_value.kind == C.RC_KIND_VALUE
 end
 
 ---Puts the block back that was taken off, if one was. For readers who look at more of it than
@@ -177,7 +188,7 @@ end
 ---@param size integer
 ---@return string
 function core_near.block(size)
-    return ffi.string(near_value.data - near_value.block_len, size)
+    return string_of(near_value.data - near_value.block_len, size)
 end
 
 ---@return integer flags of the entry, also where its block was taken off
@@ -205,7 +216,7 @@ end
 ---`last`, which is not copied.
 ---@return string
 function core_near.part(first, last)
-    return ffi.string(near_value.data + first, last - first)
+    return string_of(near_value.data + first, last - first)
 end
 
 ---The string, where the payload of what the last view_get found is one string in MessagePack.
@@ -224,7 +235,7 @@ end
 ---Copies the payload of what the last view_get found.
 ---@return string
 function core_near.bytes()
-    return ffi.string(near_value.data, near_value.len)
+    return string_of(near_value.data, near_value.len)
 end
 
 ---What the block at the beginning of that payload says, as core_extra.read.
@@ -299,8 +310,10 @@ end
 
 ---view_check of handles[places[i]], 0 to count - 1, at one reading of the clock; 0 is no place.
 ---What is GONE becomes -places[i], what is TOLD becomes 0.
+---@return integer sound how many are SOUND; `count`: no place has changed
 function core_near.view_check_many(view, handles, places, count, max_stale_us)
-    C.rc_view_check_many(view, handles, places, count, max_stale_us)
+    local sound = C.rc_view_check_many(view, handles, places, count, max_stale_us)
+    return sound
 end
 
 ---Whether the handle was used since the last time this was asked.
