@@ -96,6 +96,68 @@ for name, options in pairs({
     end)
 end
 
+-- Entries that tell of themselves: with tags, which somebody invalidates, hard or soft, and with a
+-- grace window. Single gets are asked right behind the batch, at the same time of the clock.
+local function change_told(pick)
+    local what = math.random(8)
+    if what <= 4 then
+        local tags = { "a" .. math.random(4), "b" .. math.random(4), "all" }
+        local value = ("v"):rep(math.random(40)) .. math.random(1e6)
+        assert(writer:set(pick(), value, math.random() * 3 + 0.1, {
+            tags = math.random(3) > 1 and tags or nil, grace = math.random(2) == 1 and 2 or nil,
+        }))
+    elseif what == 5 then
+        local tag = (math.random(2) == 1 and "a" or "b") .. math.random(4)
+        assert(writer:invalidateTags({ tag }, { soft = math.random(2) == 1 }))
+    elseif what == 6 then
+        writer:delete(pick(), { soft = math.random(2) == 1 })
+    elseif what == 7 then
+        local key = pick()
+        writer:delete(key)
+        writer:remember(key, 100, NOTHING, { negativeTtl = 1 })
+    else
+        clock:advance(math.random())
+    end
+end
+
+for name, options in pairs({
+    ["by default"] = {},
+    ["without L0"] = { near = { l0 = false } },
+    ["without L0, of raw strings"] = { near = { l0 = false }, codec = "raw" },
+    ["of raw strings"] = { codec = "raw" },
+    ["in an L0 of ten entries"] = { near = { l0 = { entries = 10 } } },
+}) do
+    it("getMulti gives what single gets do of entries with tags and grace " .. name, function()
+        open(options)
+        writer:close()
+        writer = redcache.new({ url = "memory://", clock = clock, namespace = "app", near = false,
+            group = "writer", codec = options.codec })
+        local seed, near_hits = os.time(), 0
+        math.randomseed(seed)
+        local function pick() return "k" .. math.random(60) end
+        for _ = 1, 200 do change_told(pick) end
+        for _ = 1, 200 do
+            for _ = 1, math.random(0, 4) do change_told(pick) end
+            clock:advance(0.001) -- the news comes
+            local list, opts = {}, math.random(4) == 1 and { maxStale = 0.01 } or nil
+            for i = 1, math.random(0, 40) do list[i] = pick() end
+            local before = reader:stats()
+            local values, failed, negatives = reader:getMulti(list, opts)
+            local after = reader:stats()
+            near_hits = near_hits + after.nearHits + after.l0Hits - before.nearHits - before.l0Hits
+            assert.same({}, failed)
+            for _, key in ipairs(list) do
+                local value, err, source = reader:get(key, opts)
+                assert.is_nil(err)
+                local told = ("%s from %s, seed %d"):format(key, tostring(source), seed)
+                assert.equal(value, values[key], told)
+                assert.is_true(value == nil or not negatives[key], told)
+            end
+        end
+        assert.is_true(near_hits > 100, "hits: " .. near_hits)
+    end)
+end
+
 describe("getMulti of what is near", function()
     it("counts its hits as single gets do, and doubles once", function()
         open({})
