@@ -183,7 +183,7 @@ local function obstacle(self)
         return core_slot.failure(nil, NOT_WAITED, "lock", self.name)
     elseif self._handle == nil then
         local handle, status =
-            core_lock.new(self._client, namespace.lock_key(self._prefix, self.name))
+            core_lock.new(self._client, self._key)
         if handle == nil then
             return core_slot.failure(nil, status, "lock", self.name)
         end
@@ -316,7 +316,7 @@ function Lock:held()
         return nil, err
     end
     local status = await(self._cache, slot,
-        core_entry.get(slot, "", namespace.lock_key(self._prefix, self.name), 0))
+        core_entry.get(slot, "", self._key, 0))
     local held = status == 0 and slot.result.outcome == constants.HIT
         and select(4, core_entry.read(slot)) == self.token
     err = finish(self, slot, status, "ask for lock")
@@ -345,12 +345,13 @@ end
 
 usage.guard("lock", Lock, "_client")
 
-local function make(cache, name, settings)
+-- key: in Redis; nil: that of the lock of this name.
+local function make(cache, name, settings, key)
     return setmetatable({
         name = name,
         _cache = cache,
         _client = cache._client,
-        _prefix = cache._prefix,
+        _key = key or namespace.lock_key(cache._prefix, name),
         _settings = settings,
         _signalled = false,
     }, Lock)
@@ -368,13 +369,6 @@ local function lock_settings(cache, name, opts, method)
     end
     return settings, message
 end
-
----The steps of a lock's calls, for who holds many (lock_many.lua).
-lock.steps = {
-    make = make, settings = lock_settings, take_slot = take_slot, finish = finish, drop = drop,
-    abandon = abandon, obstacle = obstacle, begin_acquire = begin_acquire,
-    end_acquire = end_acquire,
-}
 
 ---A handle for the lock `<namespace>//lock:{name}`; not acquired yet.
 ---@param name string
@@ -429,13 +423,18 @@ local function conclude(handle, ok, ...)
     return ...
 end
 
+-- Runs fn(shown) while the lock is held.
+local function run_held(handle, fn, shown)
+    handle._cache._scheduler.guard(handle._client, handle, drop)
+    return conclude(handle, xpcall(fn, trace, shown))
+end
+
 local function run_locked(handle, fn)
     local ok, err = handle:acquire()
     if not ok then
         return nil, err
     end
-    handle._cache._scheduler.guard(handle._client, handle, drop)
-    return conclude(handle, xpcall(fn, trace, handle))
+    return run_held(handle, fn, handle)
 end
 
 -- No way out of withLock leaves the lock behind.
@@ -446,6 +445,14 @@ local function leave(handle, ok, ...)
     end
     return ...
 end
+
+---The steps of a lock's calls, for those that hold many (lock_many.lua, semaphore.lua).
+lock.steps = {
+    make = make, settings = lock_settings, take_slot = take_slot, finish = finish, drop = drop,
+    abandon = abandon, obstacle = obstacle, begin_acquire = begin_acquire,
+    end_acquire = end_acquire,
+    run = function(handle, fn, shown) return leave(handle, pcall(run_held, handle, fn, shown)) end,
+}
 
 ---Runs `fn(lock)` while holding the lock, and releases it however fn ends. What fn throws is thrown
 ---on after the release, a text with its traceback.

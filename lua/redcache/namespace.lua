@@ -65,6 +65,15 @@ function namespace.lock_key(prefix, name)
     return path_of(prefix) .. "//lock:{" .. name .. "}"
 end
 
+---The key of a permit of a semaphore. All of one semaphore share a slot.
+---@param prefix string
+---@param name string
+---@param permit integer
+---@return string key
+function namespace.permit_key(prefix, name, permit)
+    return path_of(prefix) .. "//semaphore:{" .. name .. "}" .. permit
+end
+
 ---The prefix of the keys of a limiter.
 ---@param prefix string
 ---@param name string

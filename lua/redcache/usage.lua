@@ -30,6 +30,8 @@ local ARGUMENTS = {
         incr = "key, n, opts", decr = "key, n, opts", incrFloat = "key, n, opts",
         wrap = "name, fn, opts", session = "opts",
         limiter = "opts",
+        semaphore = "name, n, opts",
+        withSemaphore = "name, n, opts, fn",
         afterCommit = "fn, opts",
         invalidateTags = "tags, opts",
         tags = "key, opts",
@@ -53,6 +55,10 @@ local ARGUMENTS = {
     pipeline = { command = "name, ...", run = "script, keys, args" },
     script = { run = "keys, args, opts" },
     lock = {
+        acquire = "wait", extend = "ttl", release = "", valid = "", held = "", lost = "", ttl = "",
+        fenceText = "",
+    },
+    semaphore = {
         acquire = "wait", extend = "ttl", release = "", valid = "", held = "", lost = "", ttl = "",
         fenceText = "",
     },
@@ -123,12 +129,12 @@ end
 -- Methods, by class, that wait for Redis and are in no hurry: a caller in plain Lua runs a piece of
 -- background work before one of them begins (background.lua). A lock is not held up for that.
 local WAITS = { cache = {}, session = ARGUMENTS.session, lock = { acquire = true } }
+WAITS.semaphore = WAITS.lock
 for method in pairs(ARGUMENTS.cache) do
     WAITS.cache[method] = true
 end
-for _, method in ipairs({ "lock", "namespace", "wrap", "session", "limiter", "loader", "request",
-    "redis",
-    "cancel", "authenticate", "close", "stats", "health", "metrics", "work",
+for _, method in ipairs({ "lock", "semaphore", "namespace", "wrap", "session", "limiter", "loader",
+    "request", "redis", "cancel", "authenticate", "close", "stats", "health", "metrics", "work",
     "onInvalidate" }) do
     WAITS.cache[method] = nil
 end

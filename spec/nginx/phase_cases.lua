@@ -100,6 +100,8 @@ local function check_reads(phase)
     assert_code("cannotWait", cache:limiter({ limit = 9, window = 9 }):peek(missing))
     assert_code("cannotWait", cache:tryLock("job"))
     assert_code("cannotWait", cache:lock("job"):acquire())
+    assert_code("cannotWait", cache:semaphore("job", 2):acquire())
+    assert_code("cannotWait", cache:withSemaphore("job", 2, {}, never))
     assert_code("cannotWait", cache:withLock("job", {}, never))
 end
 

@@ -43,6 +43,7 @@ local function objects(cache)
         subscription = assert(redis:subscribe("c")),
         script = redis:script("return 1"),
         listener = cache:onInvalidate(function() end),
+        semaphore = cache:semaphore("s", 2),
         session = cache:session(), limiter = cache:limiter({ limit = 1, window = 1 }),
         iterator = cache:scan("*"),
     }

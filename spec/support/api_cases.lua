@@ -26,7 +26,7 @@ local GROUPS = {
     "loaders", "listens",
     "scans", "commits", "reasons",
     "refreshes", "tags",
-    "limits",
+    "limits", "semaphores",
 }
 
 local cases = { light = {} }

@@ -65,6 +65,8 @@ local CACHE = {
     flush = function(o) return o:flush({ all = true }) end,
     lockMulti = function(o) return o:lockMulti({ "other", "two" }) end,
     tryLock = function(o) return o:tryLock("other") end,
+    withSemaphore = function(o) return o:withSemaphore("other", 2, nil, unused) end,
+    semaphore = false,
     withLock = function(o) return o:withLock("other", nil, unused) end,
     namespace = function(o) return o:namespace("below") end,
     cancel = function(o) return o:cancel(1) end,
@@ -198,6 +200,8 @@ function closed_calls.check(open, close)
     local held = assert(cache:tryLock("held", { ttl = 600 }))
     local free = cache:lock("free")
     local loader = cache:loader(unused)
+    local permit = cache:semaphore("held", 2, { ttl = 600 })
+    assert(permit:acquire(0))
     local limiters = { cache:limiter({ limit = 9, window = 9 }),
         cache:limiter({ kind = "fixed", limit = 9, window = 90, budget = 5 }) }
     assert(limiters[2]:take("k"))
@@ -229,6 +233,9 @@ function closed_calls.check(open, close)
     try_all(complaints, "subscription", subscription, SUBSCRIPTION)
     try_all(complaints, "lock that was held", held, LOCK)
     try_all(complaints, "lock", free, LOCK)
+    try_all(complaints, "permit that was held", permit, LOCK)
+    try_all(complaints, "semaphore", cache:semaphore("late", 2), LOCK)
+    expect(complaints, "a permit is valid", permit:valid() == false and permit:ttl() == 0)
     try_all(complaints, "session", sessions, SESSION)
     try_all(complaints, "locks", several, LOCKS)
     try_all(complaints, "loader", loader, LOADER)

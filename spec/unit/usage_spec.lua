@@ -51,6 +51,7 @@ local function classes()
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
         wrap = { "w", fn }, session = {}, work = {}, onInvalidate = { fn }, afterCommit = { fn },
         limiter = { { limit = 1, window = 1 } },
+        semaphore = { "s", 2 }, withSemaphore = { "s", 2, {}, fn },
         explain = { "k" },
     }
     local locks = assert(cache:lockMulti({ "l" }))
@@ -66,6 +67,10 @@ local function classes()
         { name = "cache", object = cache, methods = whole },
         { name = "request", object = cache:request(), methods = keyed },
         { name = "lock", object = lock, methods = {
+            acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
+            fenceText = {},
+        } },
+        { name = "semaphore", object = cache:semaphore("s", 2), methods = {
             acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
             fenceText = {},
         } },
