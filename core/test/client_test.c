@@ -316,13 +316,14 @@ static void a_view_tells_the_keys_that_are_hit_most(void)
     rc_op *op = open_memory(&client);
     rc_view *view = op != NULL ? rc_view_new(client, "app:", 4, "", 0, 0, 0, 0) : NULL;
     if (!CHECK(view != NULL))
-        return;
+        exit(1);
     CHECK(rc_view_hot(view, hot, RC_HOT_KEYS) == 0);
     for (int i = 1; i <= KEYS; i++) {
         size_t len = (size_t)snprintf(name, sizeof name, "app:k%d", i);
-        CHECK(status_of(op, rc_set(op, name, len, &entry, "v", 1, -1, 0)) == 0);
-        CHECK(status_of(op, rc_view_read(view, op, name + 4, len - 4, 0)) == 0);
-        CHECK(rc_view_get(view, name + 4, len - 4, 60000000, &value) == RC_NEAR_HIT);
+        if (!CHECK(status_of(op, rc_set(op, name, len, &entry, "v", 1, -1, 0)) == 0) ||
+            !CHECK(status_of(op, rc_view_read(view, op, name + 4, len - 4, 0)) == 0) ||
+            !CHECK(rc_view_get(view, name + 4, len - 4, 60000000, &value) == RC_NEAR_HIT))
+            exit(1);
         handles[i] = value.handle;
     }
     for (int round = 0; round < ROUNDS; round++) {
