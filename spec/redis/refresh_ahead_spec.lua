@@ -65,7 +65,8 @@ local function main(one)
                 values[value] = (values[value] or 0) + 1
                 sources[source] = (sources[source] or 0) + 1
                 local list = began - stored < params.due - 0.1 and before or behind
-                list[#list + 1] = took
+                -- Not those beside which other processes come to their end.
+                if began - stored < params.seconds - 0.1 then list[#list + 1] = took end
             end
         end
         local tasks = {}
@@ -146,6 +147,10 @@ local function run(options, ttl, near, kills)
     -- No read waits for a load: but for what the machine took, and that shows in `before`, too.
     local most = percentile(behind, 0.99)
     assert.is_true(most < LOAD / 2, "p99 " .. most)
+    -- Plus what the begin of a refresh takes of its reader's time on a core that others want, too.
+    if IS_LONG then
+        assert.is_true(most <= 1.5 * percentile(before, 0.99) + 0.001, "p99 " .. most)
+    end
     assert.is_nil(sources.loader)
 end
 
