@@ -131,10 +131,10 @@ static inline bool is_sound(rc_view *view, const rc_near_handle *handle, int64_t
 static __attribute__((noinline)) int check_told(rc_view *view, rc_near_handle *handle,
                                                 int32_t max_stale_us)
 {
-    int64_t now_us = rc_near_reader_us(view->near);
-    if (!rc_near_is_valid_at(view->near, handle, now_us, max_stale_us))
-        return RC_VIEW_GONE;
-    return is_sound(view, handle, now_us, max_stale_us) ? RC_VIEW_SOUND : RC_VIEW_TOLD;
+    if (view->is_judging)
+        return rc_near_tags_check_handle(view->near, view->tags != NULL ? view->tags->near : NULL,
+                                         handle, max_stale_us);
+    return rc_near_is_valid(view->near, handle, max_stale_us) ? RC_VIEW_TOLD : RC_VIEW_GONE;
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */

@@ -98,8 +98,8 @@ int rc_near_check_bucket(struct rc_near *near, rc_near_handle *handle, int64_t n
    where it is. The frequency is raised when it is looked at next, which is before the next eviction
    here: that is a change. A count that is the same has not moved, unless by all 2^32 while this
    slept. */
-static inline int rc_near_check(struct rc_near *near, rc_near_handle *handle, int64_t now_us,
-                                int64_t max_stale_us)
+static inline __attribute__((always_inline)) int
+rc_near_check(struct rc_near *near, rc_near_handle *handle, int64_t now_us, int64_t max_stale_us)
 {
     if (handle->changes == NULL)
         return 0;

@@ -234,8 +234,8 @@ static __attribute__((noinline)) size_t read_block(struct rc_near_tags *tags,
     return size;
 }
 
-size_t rc_near_tags_sound(struct rc_near_tags *tags, const rc_near_handle *entry, const char *block,
-                          size_t len, int64_t now_us, int64_t max_stale_us)
+static inline size_t sound(struct rc_near_tags *tags, const rc_near_handle *entry,
+                           const char *block, size_t len, int64_t now_us, int64_t max_stale_us)
 {
     const struct rc_memo_line *line = NULL;
     if (tags != NULL)
@@ -243,4 +243,20 @@ size_t rc_near_tags_sound(struct rc_near_tags *tags, const rc_near_handle *entry
     if (line == NULL || line->size > len)
         return read_block(tags, entry, block, len, now_us, max_stale_us);
     return is_over(entry, line->stale_ms, now_us) ? 0 : line->size;
+}
+
+size_t rc_near_tags_sound(struct rc_near_tags *tags, const rc_near_handle *entry, const char *block,
+                          size_t len, int64_t now_us, int64_t max_stale_us)
+{
+    return sound(tags, entry, block, len, now_us, max_stale_us);
+}
+
+int rc_near_tags_check_handle(struct rc_near *near, struct rc_near_tags *tags,
+                              rc_near_handle *handle, int64_t max_stale_us)
+{
+    int64_t now_us = rc_ticks_now_us(&near->ticks);
+    if (!rc_near_check(near, handle, now_us, max_stale_us))
+        return RC_VIEW_GONE;
+    return sound(tags, handle, handle->block, SIZE_MAX, now_us, max_stale_us) != 0 ? RC_VIEW_SOUND
+                                                                                   : RC_VIEW_TOLD;
 }

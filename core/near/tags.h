@@ -51,5 +51,9 @@ int rc_near_tags_check(struct rc_near_tags *tags, const char *block, size_t len,
    max_stale_us. tags may be NULL: then no entry with tags is sound. */
 size_t rc_near_tags_sound(struct rc_near_tags *tags, const rc_near_handle *entry, const char *block,
                           size_t len, int64_t now_us, int64_t max_stale_us);
+/* RC_VIEW_*: rc_near_is_valid of a handle with a block, and rc_near_tags_sound of that block, which
+   was whole when the handle was filled. */
+int rc_near_tags_check_handle(struct rc_near *near, struct rc_near_tags *tags,
+                              rc_near_handle *handle, int64_t max_stale_us);
 
 #endif
