@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client/client.h"
+#include "engine/breaker.h"
 #include "near/near.h"
 
 #define DEFAULT_URL "memory://"
@@ -110,6 +111,29 @@ bool rc_options_complete(rc_options *options, rc_refusal *refusal)
         return !rc_refuse(refusal, RC_OPTION_ZONE, "it is too long");
     if (options->driver != RC_DRIVER_REACTOR && options->clock != NULL)
         return !rc_refuse(refusal, RC_OPTION_CLOCK, "it has no driver but the default one");
+    return true;
+}
+
+static bool is_within(int32_t value, int32_t min, int32_t max)
+{
+    return value == 0 || (value >= min && value <= max);
+}
+
+bool rc_options_complete_breaker(rc_options *options, rc_refusal *refusal)
+{
+    bool is_good = is_within(options->breaker, 0, 1) &&
+                   is_within(options->breaker_window, 1, RC_BREAKER_WINDOW_MAX) &&
+                   is_within(options->breaker_errors, 1, 1000) &&
+                   is_within(options->breaker_latency_ms, 1, MINUTE_MS) &&
+                   is_within(options->breaker_wait_ms, 1, 1000) &&
+                   is_within(options->breaker_probes, 1, 100);
+    if (!is_good)
+        return !rc_refuse(refusal, RC_OPTION_BREAKER, "a number of it is out of range");
+    options->breaker_window += options->breaker_window == 0 ? 20 : 0;
+    options->breaker_errors += options->breaker_errors == 0 ? 500 : 0;
+    options->breaker_latency_ms += options->breaker_latency_ms == 0 ? 100 : 0;
+    options->breaker_wait_ms += options->breaker_wait_ms == 0 ? 250 : 0;
+    options->breaker_probes += options->breaker_probes == 0 ? 3 : 0;
     return true;
 }
 

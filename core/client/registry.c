@@ -88,6 +88,14 @@ struct rc_client *rc_registry_first(void)
     return first;
 }
 
+static bool is_same_breaker(const rc_options *a, const rc_options *b)
+{
+    return a->breaker == b->breaker && a->breaker_window == b->breaker_window &&
+           a->breaker_errors == b->breaker_errors &&
+           a->breaker_latency_ms == b->breaker_latency_ms &&
+           a->breaker_wait_ms == b->breaker_wait_ms && a->breaker_probes == b->breaker_probes;
+}
+
 static bool is_same(const struct rc_client *client, const struct rc_client *wanted)
 {
     const rc_options *a = &client->options, *b = &wanted->options;
@@ -106,6 +114,7 @@ static bool is_same(const struct rc_client *client, const struct rc_client *want
            a->max_queue == b->max_queue && a->max_lent == b->max_lent &&
            a->degraded_ttl_ms == b->degraded_ttl_ms && a->spin == b->spin &&
            a->driver == b->driver && a->auth == b->auth && a->tls == b->tls &&
+           is_same_breaker(a, b) &&
            rc_buf_is(&client->name, rc_buf_head(&wanted->name), rc_buf_len(&wanted->name));
 }
 

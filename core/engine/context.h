@@ -51,6 +51,8 @@ struct rc_req {
     bool sent;         /* its bytes are in the link's output */
     bool asks;         /* PING and rc_identity_ask: its second answer tells which server it is */
     bool is_eval;      /* already sent as EVAL */
+    bool is_upkeep;    /* renews what a caller has: an open breaker lets it through */
+    bool is_refused;   /* an open breaker did not */
     uint64_t output_start; /* where in the link's output stream it begins */
     int64_t sent_us;       /* the last time; 0: never, so Redis cannot have done it */
     int error;             /* what the timer reports; 0: the deadline passed */

@@ -704,6 +704,7 @@ void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
     rc_sentinel_get_health(&engine->sentinel, health);
     rc_replicas_get_health(&engine->replicas, health);
     rc_scout_get_health(&engine->scout, health);
+    rc_topology_tell_breakers(&engine->topology, health->breaker, sizeof health->breaker);
     tell_no_owner(engine, health);
     if (health->ready && is_refused(&engine->context)) {
         health->ready = 0; /* what is loaded cannot be stored */

@@ -161,6 +161,7 @@ static void send_renewal(struct rc_lock *lock)
     if (lock->check != NULL)
         rc_link_forget(lock->check);
     req->done = on_check_answer;
+    req->is_upkeep = true;
     req->owner = lock;
     lock->check = req;
     lock->is_check_doomed = false;

@@ -760,6 +760,7 @@ void rc_lease_send_heartbeat(struct rc_flight *flight)
         return;
     }
     req->done = on_heartbeat_answer;
+    req->is_upkeep = true;
     flight->heartbeat = req;
     flight->leases->context->stats.heartbeats++;
     send(flight->leases, req, key, len, answer_by_us(flight->leases->context, NULL));

@@ -145,6 +145,21 @@ static void leave(struct rc_req *req, int status, const char *text)
     req->owner = NULL;
 }
 
+/* Since when nothing at all has come in answer to what was sent. */
+static int64_t silent_us(const struct rc_link *link)
+{
+    const struct rc_req *oldest = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
+    int64_t since_us = oldest->sent_us > link->received_us ? oldest->sent_us : link->received_us;
+    return link->context->now_us - since_us;
+}
+
+static void tell_miss(struct rc_link *link, const struct rc_req *req)
+{
+    int64_t now_us = link->context->now_us;
+    if (rc_link_is_ready(link) && !rc_list_is_empty(&link->in_flight))
+        rc_breaker_miss(link->breaker, now_us - req->sent_us, silent_us(link), now_us);
+}
+
 static void on_request_timer(void *context, struct rc_timer *timer)
 {
     struct rc_req *req = RC_CONTAINER(timer, struct rc_req, timer);
@@ -158,7 +173,13 @@ static void on_request_timer(void *context, struct rc_timer *timer)
         (!rc_link_is_ready(link) || req->is_held || lacks_word))
         status = link->refused ? RC_ERR_REDIS : RC_ERR_UNAVAILABLE;
     const char *text = NULL;
-    if (status == RC_ERR_UNAVAILABLE || status == RC_ERR_REDIS)
+    if (status == RC_ERR_TIMEOUT && req->sent && link->breaker != NULL)
+        tell_miss(link, req);
+    if (req->is_refused && status == RC_ERR_UNAVAILABLE && link->breaker != NULL) {
+        rc_breaker_tell(link->breaker, link->address->label, link->context->now_us, why,
+                        sizeof why);
+        text = why;
+    } else if (status == RC_ERR_UNAVAILABLE || status == RC_ERR_REDIS)
         text = lacks_word ? why : link->cause;
     bool is_late = status == RC_ERR_TIMEOUT || status == RC_ERR_UNAVAILABLE;
     if (is_late && req->done != NULL && has_patience(req))
@@ -223,6 +244,8 @@ static void write_request(struct rc_link *link, struct rc_req *req)
     link->context->stats.requests += req->expect;
     if (!rc_timer_is_set(&link->timer))
         rc_context_set_timer(link->context, &link->timer, link->context->now_us + stall_us(link));
+    if (link->breaker != NULL)
+        rc_breaker_sent(link->breaker);
 }
 
 static void start_opening(struct rc_link *link)
@@ -299,6 +322,21 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
         write_request(link, req);
     else
         line_up(link, req, deadline_us, has_room);
+}
+
+void rc_link_refuse(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
+{
+    struct rc_context *context = link->context;
+    context->stats.breaker_refusals++;
+    if (req->patience_ms > 0) {
+        rc_link_send(link, req, deadline_us);
+    } else {
+        (void)take_in(link, req, deadline_us);
+        rc_list_append(&link->queue, &req->place);
+    }
+    req->is_refused = true;
+    if (req->error == 0)
+        fail_soon(req, RC_ERR_UNAVAILABLE);
 }
 
 static int64_t unvouched_since(struct rc_link *link)
@@ -473,6 +511,8 @@ static void go_down(struct rc_link *link, const char *cause)
     if (!had_socket)
         return;
     link->is_cleaning = false;
+    if (was_ready && link->breaker != NULL && !rc_list_is_empty(&link->in_flight))
+        rc_breaker_broke(link->breaker, link->context->now_us);
     if (was_ready) {
         link->down_since_us = link->context->now_us;
         link->context->stats.disconnects++;
@@ -857,6 +897,26 @@ static bool is_doubtful(const struct rc_link *link, const rc_node *first)
            (link->role == RC_LINK_W || link->role == RC_LINK_T);
 }
 
+/* Only these errors are the server's own state, and a PING is answered by them, too: other errors
+   are the caller's, or a cluster's, which is followed elsewhere. */
+static bool is_server_sick(const rc_node *first)
+{
+    return first->type == '-' &&
+           (rc_reply_is_error(first, "LOADING") || rc_reply_is_error(first, "BUSY") ||
+            rc_reply_is_error(first, "MASTERDOWN"));
+}
+
+/* One sample for what is read at once: those behind the first have not waited for the server. */
+static void tell_breaker(struct rc_link *link, const struct rc_req *req, const rc_node *first)
+{
+    int64_t now_us = link->context->now_us;
+    int64_t since_us = req->sent_us > link->before_us ? req->sent_us : link->before_us;
+    if (link->before_us >= now_us)
+        return;
+    link->before_us = now_us;
+    rc_breaker_hear(link->breaker, is_server_sick(first), req->sent_us, now_us - since_us, now_us);
+}
+
 static void read_answer(struct rc_link *link)
 {
     struct rc_reply *reply = &link->resp.reply;
@@ -881,6 +941,8 @@ static void read_answer(struct rc_link *link)
     if (link->on_answered != NULL)
         link->on_answered(link, req->sent_us);
     const rc_node *first = &reply->nodes[0];
+    if (link->breaker != NULL)
+        tell_breaker(link, req, first);
     if (is_doubtful(link, first))
         doubt(link);
     if (rc_reply_is_error(first, "LOADING") && req->done != NULL) {
@@ -952,6 +1014,7 @@ void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
     if (link->state != RC_LINK_HANDSHAKE && link->state != RC_LINK_READY)
         return;
     link->context->stats.bytes_in += len;
+    link->before_us = link->received_us;
     if (is_tls_alert(link, bytes, len)) {
         go_down(link, "the server speaks TLS on this port: the url has to begin with rediss://");
         return;

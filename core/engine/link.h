@@ -25,6 +25,7 @@
 #include "base/address.h"
 #include "base/buf.h"
 #include "base/list.h"
+#include "engine/breaker.h"
 #include "engine/context.h"
 #include "engine/identity.h"
 #include "engine/resp.h"
@@ -68,6 +69,7 @@ struct rc_link {
     /* The driver's own: what moves this link's bytes. The engine never looks at it. */
     struct rc_line *line;
     struct rc_server_node *node; /* the server at the other end; of S and R: its master */
+    struct rc_breaker *breaker;  /* its node's; NULL: nobody judges the server by this link */
     /* News for the node. */
     void (*on_ready)(struct rc_link *link);
     void (*on_down)(struct rc_link *link);
@@ -110,6 +112,7 @@ struct rc_link {
     int64_t down_since_us;
     int64_t ready_us;      /* when it was last made */
     int64_t received_us;   /* when an answer, or a piece of one, last came in */
+    int64_t before_us;     /* the same, before what is read now */
     int64_t sent_us;       /* when the newest request was written to the output */
     int32_t connect_ms;    /* so long it may take to be ready; 0: as the options have it */
     struct rc_timer timer; /* opening: give up; backoff: try again; ready: is it still answering? */
@@ -139,6 +142,9 @@ void rc_link_send(struct rc_link *link, struct rc_req *req, int64_t deadline_us)
 /* The same for what must not be done at a server that is the wrong one by now, as leases and locks:
    it waits, within its deadline, until others vouch for the server. */
 void rc_link_send_vouched(struct rc_link *link, struct rc_req *req, int64_t deadline_us);
+/* The link's breaker is open: ends soon with RC_ERR_UNAVAILABLE and the breaker's word. What has
+   patience is sent for its effect. */
+void rc_link_refuse(struct rc_link *link, struct rc_req *req, int64_t deadline_us);
 /* Others vouch for its server now: sends what waited for that. */
 void rc_link_resume(struct rc_link *link);
 /* Connects now, if it waits to try again: there is news that the server is back. */

@@ -123,6 +123,7 @@ static void on_link_ready(struct rc_link *link)
     /* One of them alone does harm: a lease that is asked for over T is given back over W. */
     rc_link_hurry(link_w(node));
     rc_link_hurry(link_t(node));
+    rc_fuse_hurry(&node->fuse);
     if (link->role == RC_LINK_W) {
         rc_replay_send(&node->replay, link);
         return;
@@ -348,8 +349,12 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
     if (error != 0)
         return error;
     error = init_links(node);
-    if (error == 0 && (error = take_owner(node)) != 0)
+    if (error == 0 && (error = rc_fuse_init(&node->fuse, context, link_w(node), link_t(node))) != 0)
         deinit_links(node);
+    if (error == 0 && (error = take_owner(node)) != 0) {
+        rc_fuse_deinit(&node->fuse);
+        deinit_links(node);
+    }
     if (error != 0) {
         rc_context_remove_timer(context);
         return error;
@@ -363,6 +368,7 @@ void rc_node_deinit(struct rc_server_node *node)
     rc_context_clear_timer(node->context, &node->again);
     rc_context_remove_timer(node->context);
     rc_replay_deinit(&node->replay);
+    rc_fuse_deinit(&node->fuse);
     if (node->near != NULL) {
         rc_revalidate_deinit(&node->revalidate);
         rc_horizon_deinit(&node->horizon);
@@ -383,6 +389,7 @@ void rc_node_reuse(struct rc_server_node *node, const struct rc_address *address
     node->suspect = NULL;
     forget_word(node);
     rc_replay_forget(&node->replay);
+    rc_fuse_renew(&node->fuse);
     if (node->is_in_cluster)
         node->vouched_us = 0; /* of this one nobody has spoken yet */
     rc_node_begin_epoch(node);
@@ -394,6 +401,7 @@ void rc_node_move(struct rc_server_node *node, const struct rc_address *address)
     node->address = *address;
     node->suspect = NULL;
     node->vouched_us = 0; /* of this one nobody has spoken yet */
+    rc_fuse_renew(&node->fuse);
     /* T first: copies of the old server are void before anything is done at the new one. */
     rc_link_redial(link_t(node), MOVED);
     rc_link_redial(link_w(node), MOVED);
@@ -547,7 +555,9 @@ void rc_node_get_health(struct rc_server_node *node, rc_health *health)
     const struct rc_link *w = link_w(node), *t = link_t(node);
     memset(health, 0, sizeof *health);
     check(node);
-    health->ready = rc_link_is_ready(w) && !w->is_read_only && !is_silent(w);
+    const struct rc_breaker *breaker = node->fuse.is_on ? &node->fuse.breaker : NULL;
+    bool is_shut = breaker != NULL && rc_breaker_is_shut(breaker);
+    health->ready = rc_link_is_ready(w) && !w->is_read_only && !is_silent(w) && !is_shut;
     health->tracking = rc_link_is_ready(t) && t->tracking && !rc_node_is_replica(node);
     /* A client that has only read near so far knows what is wrong from T. */
     const struct rc_link *asked = health->ready || w->state == RC_LINK_IDLE ? t : w;
@@ -562,4 +572,7 @@ void rc_node_get_health(struct rc_server_node *node, rc_health *health)
     snprintf(health->address, sizeof health->address, "%s", node->address.label);
     snprintf(health->cause, sizeof health->cause, "%s",
              !health->ready && is_silent(w) ? "the server does not answer" : asked->cause);
+    if (is_shut && health->cause[0] == '\0')
+        rc_breaker_tell(breaker, node->address.label, node->context->now_us, health->cause,
+                        sizeof health->cause);
 }

@@ -4,9 +4,9 @@
  * What:    two links, W and T (link.h), and what links to it that are lent have in common
  *          (lend.h); whose near copies T has read (owner), up to when they are known coherent
  *          (horizon), which of them outlive a reconnect (revalidate); the deletes that the server
- *          may have lost (replay); and how the server is (health). Two connections through one
- *          address may lead to two servers; then one of them is closed and made again, with
- *          backoff, until both lead to one.
+ *          may have lost (replay); whether it is asked at all (fuse); and how the server is
+ *          (health). Two connections through one address may lead to two servers; then one of
+ *          them is closed and made again, with backoff, until both lead to one.
  * Threads: the engine's owner.
  * Memory:  owns all of it but the near cache. Its links point back to it: it never moves.
  * Errors:  RC_ERR_NOMEM from init. Where the near cache has no place for its owner: no near copies
@@ -20,6 +20,7 @@
 
 #include "base/address.h"
 #include "engine/context.h"
+#include "engine/fuse.h"
 #include "engine/horizon.h"
 #include "engine/link.h"
 #include "engine/replay.h"
@@ -95,6 +96,7 @@ struct rc_server_node {
     int64_t seek_pace_us;
     bool is_one_of_many; /* the owner has a name: there are other servers' in that near cache */
     bool is_warm;        /* rc_node_warm */
+    struct rc_fuse fuse; /* its breaker */
     struct rc_replay replay;
     uint32_t slots;           /* that are its own, where there are several nodes: topology's */
     char id[RC_SLOT_ID_SIZE]; /* its name in a cluster; "": not known */

@@ -1,6 +1,7 @@
 #include "engine/topology.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -367,4 +368,23 @@ const char *rc_topology_why_deaf(struct rc_topology *topology, int32_t slot)
 {
     const struct rc_link *link = rc_node_tracked_link(rc_topology_node(topology, slot));
     return rc_link_is_ready(link) ? NULL : link->cause;
+}
+
+void rc_topology_tell_breakers(struct rc_topology *topology, char *text, size_t size)
+{
+    size_t at = 0;
+    text[0] = '\0';
+    RC_TOPOLOGY_NODES(node, topology) {
+        const struct rc_breaker *breaker = &node->fuse.breaker;
+        if (!node->fuse.is_on || (topology->owners != NULL && node->slots == 0))
+            continue;
+        int len =
+            snprintf(text + at, size - at, "%s\t%s\t%s\n", node->address.label,
+                     rc_breaker_state_name(breaker), breaker->cause != NULL ? breaker->cause : "");
+        if (len < 0 || (size_t)len >= size - at) {
+            text[at] = '\0';
+            return;
+        }
+        at += (size_t)len;
+    }
 }

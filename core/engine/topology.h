@@ -182,19 +182,34 @@ static inline struct rc_link *rc_topology_route(struct rc_topology *topology, st
     return rc_node_link_for(rc_topology_node(topology, slot), req);
 }
 
+/* The breaker of the link's node is open, and somebody would wait. */
+static inline bool rc_topology_refuses(const struct rc_link *link, const struct rc_req *req)
+{
+    return link->breaker != NULL && rc_breaker_is_shut(link->breaker) && req->done != NULL &&
+           !req->is_upkeep;
+}
+
 /* Sends a request to the node of its slot, over the link that has what the request needs. Takes
    it; `done` is called later, never from inside this call. */
 static inline void rc_topology_send(struct rc_topology *topology, struct rc_req *req, int32_t slot,
                                     int64_t deadline_us)
 {
-    rc_link_send(rc_topology_route(topology, req, slot), req, deadline_us);
+    struct rc_link *link = rc_topology_route(topology, req, slot);
+    if (rc_topology_refuses(link, req))
+        rc_link_refuse(link, req, deadline_us);
+    else
+        rc_link_send(link, req, deadline_us);
 }
 
 /* The same for leases and locks: rc_link_send_vouched. */
 static inline void rc_topology_send_vouched(struct rc_topology *topology, struct rc_req *req,
                                             int32_t slot, int64_t deadline_us)
 {
-    rc_link_send_vouched(rc_topology_route(topology, req, slot), req, deadline_us);
+    struct rc_link *link = rc_topology_route(topology, req, slot);
+    if (rc_topology_refuses(link, req))
+        rc_link_refuse(link, req, deadline_us);
+    else
+        rc_link_send_vouched(link, req, deadline_us);
 }
 
 /* The same to a node that is not the slot's, or not yet. */
@@ -220,6 +235,8 @@ const struct rc_link *rc_topology_command_link(const struct rc_topology *topolog
 int rc_topology_is_barred(struct rc_topology *topology, int32_t slot, const char **cause);
 /* Redis tells us now when a key of that slot changes, if we have read it over T. */
 bool rc_topology_is_tracked(struct rc_topology *topology, int32_t slot);
+/* The breaker of each node, a line each: "address\tstate\tcause\n"; as many as have room. */
+void rc_topology_tell_breakers(struct rc_topology *topology, char *text, size_t size);
 /* Why Redis could tell us nothing of a slot; NULL: it could. */
 const char *rc_topology_why_deaf(struct rc_topology *topology, int32_t slot);
 

@@ -46,7 +46,7 @@ function options.is_tag(name)
 end
 
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls |
---       list | near | zone | background | tags
+--       list | near | zone | background | breaker | tags
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, limiter,
@@ -87,6 +87,7 @@ local DECLARED = {
     { "driver", "choice", "loop", at = "new", among = { "loop", "thread" } },
     { "namespace", "string", "", at = "new", min = 0, max = 4096 },
     { "background", "background", nil, at = "new" },
+    { "breaker", "breaker", false, at = "new" },
 
     -- Replicas.
     { "zone", "zone", nil, at = "new" },
@@ -252,6 +253,16 @@ local BACKGROUND = {
     { "queue", "integer", 1000, min = 1, max = 1000000 },
 }
 
+-- The fields of the option breaker: requests, their share, seconds, PINGs, seconds. The ranges are
+-- those of core/client/options.c.
+local BREAKER = {
+    { "window", "integer", 20, min = 1, max = 200 },
+    { "errors", "number", 0.5, min = 0.001, max = 1 },
+    { "latency", "number", 0.1, min = 0.001, max = 60 },
+    { "probes", "integer", 3, min = 1, max = 100 },
+    { "wait", "number", 0.25, min = 0.001, max = 1 },
+}
+
 -- What the option zone may hold, in all.
 local ZONE_BYTES = 4096
 
@@ -390,6 +401,17 @@ CHECKS.background = function(_, value, whole)
     return check_nested(BACKGROUND, value, whole)
 end
 
+-- true or a table becomes a table with every field.
+CHECKS.breaker = function(_, value)
+    local good, expected, fields, reason = check_nested(BREAKER, value)
+    if fields then
+        for _, row in ipairs(BREAKER) do
+            fields[row[1]] = fields[row[1]] or row[3]
+        end
+    end
+    return good, expected, fields, reason
+end
+
 ---Settles the option background: false, or how much there may be. In plain Lua, where the callers
 ---would have to do it, there is none unless it is asked for.
 ---@param settings table
@@ -462,7 +484,8 @@ for place, accepted in pairs(ACCEPTED) do
     end
     places[place] = rows
 end
-for place, declared in pairs({ near = NEAR, l0 = L0, background = BACKGROUND }) do
+for place, declared in pairs({ near = NEAR, l0 = L0, background = BACKGROUND,
+    breaker = BREAKER }) do
     local rows = {}
     for _, row in ipairs(declared) do
         rows[row[1]] = { name = row[1], kind = row[2], default = row[3], min = row.min,
@@ -472,7 +495,8 @@ for place, declared in pairs({ near = NEAR, l0 = L0, background = BACKGROUND }) 
 end
 
 ---The rows of one place, by option name: what documentation and specs list.
----@param place string new, namespace, load, ...; near, l0, background: the fields of that option
+---@param place string new, namespace, load, ...; near, l0, background, breaker: the fields of that
+---option
 ---@return table<string, table>
 function options.rows(place)
     return places[place]

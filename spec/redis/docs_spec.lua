@@ -12,7 +12,8 @@ local usage = require("redcache.usage")
 
 local FOLDER = "docs/api/"
 -- Files about something else than calls.
-local OTHERS = { README = true, options = true, errors = true, freshness = true }
+local OTHERS = { README = true, options = true, errors = true, freshness = true,
+    resilience = true }
 
 local entries, names = {}, manual.files(FOLDER)
 for _, name in ipairs(names) do

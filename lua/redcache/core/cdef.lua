@@ -271,6 +271,18 @@ typedef struct rc_options {
        beginning) are asked before others. As the cluster, the sentinels or the master name them */
     const char *zone;
     size_t zone_len;
+    /* 1: a circuit breaker per server. It opens where `breaker_errors` per 1000 (500) of the last
+       `breaker_window` (20; at most 200) requests failed, where half of them took longer than
+       breaker_latency_ms (100), or where a request was not answered within command_timeout_ms and
+       nothing else was either; then calls fail at once with RC_ERR_UNAVAILABLE. PINGs, one at a
+       time, look after the server from breaker_wait_ms (250) on; breaker_probes (3) that are
+       answered well close it */
+    int32_t breaker;
+    int32_t breaker_window;
+    int32_t breaker_errors;
+    int32_t breaker_latency_ms;
+    int32_t breaker_wait_ms;
+    int32_t breaker_probes;
 } rc_options;
 
 /* Where credentials change, they go to a host that is not this machine over TLS alone, unless
@@ -312,7 +324,8 @@ enum {
     RC_OPTION_SENTINEL_PASSWORD = 22,
     RC_OPTION_AUTH = 23,
     RC_OPTION_TLS = 24,
-    RC_OPTION_ZONE = 25
+    RC_OPTION_ZONE = 25,
+    RC_OPTION_BREAKER = 26
 };
 typedef struct rc_refusal {
     int32_t option;    /* RC_OPTION_* */
@@ -458,6 +471,9 @@ typedef struct rc_stats {
     uint64_t replica_reads;  /* requests that a replica has answered */
     uint64_t replica_fallbacks; /* requests that one was asked, and then the master */
     uint64_t timeouts;
+    uint64_t breaker_trips;    /* times a server's breaker has opened */
+    uint64_t breaker_refusals; /* requests that were not sent because one was open */
+    uint64_t breaker_probes;   /* PINGs that asked whether it may close */
     uint64_t leases;         /* leases acquired */
     uint64_t lease_waits;    /* times a load was found running elsewhere */
     uint64_t leases_lost;
@@ -477,6 +493,7 @@ typedef struct rc_stats {
     uint64_t waiting;        /* now: callers that wait */
     uint64_t active_leases;  /* now */
     uint64_t active_locks;   /* now */
+    uint64_t breakers_open;  /* now: servers that callers do not reach */
 } rc_stats;
 
 typedef struct rc_health {
@@ -495,6 +512,8 @@ typedef struct rc_health {
        is not asked behind a tab; as many as there is room for. "" none, or nobody has asked for
        one */
     char replicas[2048];
+    /* circuit breakers by server, a line each: "address\tclosed|open|half-open\tcause\n" */
+    char breaker[2048];
 } rc_health;
 
 int rc_abi(void);

@@ -121,6 +121,8 @@ local STATS = {
     inlineTurns = "inline_turns", reactorTurns = "reactor_turns", lateWakes = "late_wakes",
     inFlight = "in_flight", waiting = "waiting", activeLeases = "active_leases",
     activeLocks = "active_locks",
+    breakerOpened = "breaker_trips", breakerRefused = "breaker_refusals",
+    breakerProbes = "breaker_probes", breakersOpen = "breakers_open",
 }
 
 ---The client's counters, as numbers.
@@ -155,6 +157,15 @@ local function read_replicas(text)
     return replicas
 end
 
+-- "address\tstate\tcause\n..." as {address = {state = "open", cause = "why"}, ...}
+local function read_breakers(text)
+    local breakers = {}
+    for address, state, cause in string.gmatch(text, "([^\t\n]+)\t([^\t\n]*)\t([^\n]*)\n") do
+        breakers[address] = { state = state, cause = cause }
+    end
+    return breakers
+end
+
 ---@return table health
 function core_client.health(client)
     local health = ffi.new("rc_health")
@@ -167,6 +178,7 @@ function core_client.health(client)
         mode = ffi.string(health.mode),
         off = read_off(ffi.string(health.off)),
         replicas = read_replicas(ffi.string(health.replicas)),
+        breaker = read_breakers(ffi.string(health.breaker)),
         address = ffi.string(health.address),
         cause = ffi.string(health.cause),
     }

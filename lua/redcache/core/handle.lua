@@ -46,6 +46,7 @@ local OPTIONS = {
     [C.RC_OPTION_CLOCK] = "clock",
     [C.RC_OPTION_DRIVER] = "scheduler",
     [C.RC_OPTION_ZONE] = "zone",
+    [C.RC_OPTION_BREAKER] = "breaker",
 }
 
 ---The ranges of the core's numbers, in its own units (times: milliseconds).
@@ -90,6 +91,13 @@ function core_handle.open(settings, driver)
     o.max_key_bytes = settings.maxKey
     o.max_queue = settings.maxQueue
     o.max_lent = settings.maxLent
+    local breaker = settings.breaker
+    if breaker then
+        o.breaker, o.breaker_window, o.breaker_probes = 1, breaker.window, breaker.probes
+        o.breaker_errors = math.ceil(breaker.errors * 1000)
+        o.breaker_latency_ms = milliseconds(breaker.latency)
+        o.breaker_wait_ms = milliseconds(breaker.wait)
+    end
     o.degraded_ttl_ms = milliseconds(settings.degradedTtl)
     o.spin = settings.spin and 1 or -1
     local near = settings.near

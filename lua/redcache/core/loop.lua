@@ -38,6 +38,9 @@ local function port_key(settings)
     for i, name in ipairs(CONNECTION) do
         parts[i] = tostring(settings[name])
     end
+    local breaker = settings.breaker
+    parts[#parts + 1] = breaker and table.concat({ breaker.window, breaker.errors,
+        breaker.latency, breaker.probes, breaker.wait }, ":") or "none"
     local near = settings.near
     parts[#parts + 1] = near and near.bytes .. ":" .. near.shared or "none"
     return table.concat(parts, "\n")

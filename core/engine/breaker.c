@@ -1,0 +1,167 @@
+#include "engine/breaker.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static void forget(struct rc_breaker *breaker)
+{
+    breaker->at = breaker->count = breaker->slow = breaker->bad = 0;
+}
+
+void rc_breaker_init(struct rc_breaker *breaker, const struct rc_breaker_rules *rules)
+{
+    assert(rules->window > 0 && rules->window <= RC_BREAKER_WINDOW_MAX && rules->probes > 0);
+    memset(breaker, 0, sizeof *breaker);
+    breaker->rules = *rules;
+    breaker->pace_us = rules->wait_us;
+}
+
+static void change(struct rc_breaker *breaker)
+{
+    if (breaker->on_change != NULL)
+        breaker->on_change(breaker);
+}
+
+static void open(struct rc_breaker *breaker, const char *cause, int64_t now_us)
+{
+    if (breaker->state != RC_BREAKER_CLOSED)
+        return;
+    breaker->state = RC_BREAKER_OPEN;
+    breaker->cause = cause;
+    breaker->good_probes = 0;
+    breaker->pace_us = breaker->rules.wait_us;
+    breaker->next_us = now_us + breaker->pace_us;
+    forget(breaker);
+    change(breaker);
+}
+
+static void close(struct rc_breaker *breaker)
+{
+    breaker->state = RC_BREAKER_CLOSED;
+    breaker->cause = NULL;
+    forget(breaker);
+    change(breaker);
+}
+
+static void weigh(struct rc_breaker *breaker, uint8_t sample, int step)
+{
+    breaker->slow += sample == RC_SAMPLE_SLOW ? (uint32_t)step : 0;
+    breaker->bad += sample == RC_SAMPLE_BAD ? (uint32_t)step : 0;
+}
+
+/* The median is over the limit where more than half are: nothing needs to be sorted. */
+static void add(struct rc_breaker *breaker, enum rc_breaker_sample sample, int64_t now_us)
+{
+    uint32_t window = breaker->rules.window;
+    if (breaker->count == window)
+        weigh(breaker, breaker->samples[breaker->at], -1);
+    else
+        breaker->count++;
+    breaker->samples[breaker->at] = (uint8_t)sample;
+    weigh(breaker, (uint8_t)sample, 1);
+    breaker->at = breaker->at + 1 == window ? 0 : breaker->at + 1;
+    if (sample == RC_SAMPLE_GOOD || breaker->count < window)
+        return;
+    if (breaker->bad * 1000 >= breaker->rules.errors_permille * window)
+        open(breaker, "too many requests failed", now_us);
+    else if ((breaker->slow + breaker->bad) * 2 > window)
+        open(breaker, "its answers are slow", now_us);
+}
+
+void rc_breaker_hear(struct rc_breaker *breaker, bool is_error, int64_t sent_us, int64_t took_us,
+                     int64_t now_us)
+{
+    if (breaker->state != RC_BREAKER_CLOSED) {
+        rc_breaker_hurry(breaker, now_us);
+        return;
+    }
+    if (is_error)
+        add(breaker, RC_SAMPLE_BAD, now_us);
+    else if (took_us <= breaker->rules.latency_us)
+        add(breaker, RC_SAMPLE_GOOD, now_us);
+    else if (sent_us > breaker->away_us)
+        add(breaker, RC_SAMPLE_SLOW, now_us);
+}
+
+/* Its time-out says nothing where the caller wanted to wait for less than an answer may take, or
+   where this process has just come back and not looked for answers yet. */
+void rc_breaker_miss(struct rc_breaker *breaker, int64_t waited_us, int64_t silent_us,
+                     int64_t now_us)
+{
+    const struct rc_breaker_rules *rules = &breaker->rules;
+    bool is_back = breaker->away_us != 0 && now_us - breaker->away_us < rules->latency_us / 2;
+    if (breaker->state != RC_BREAKER_CLOSED || is_back)
+        return;
+    if (silent_us >= rules->silence_us)
+        open(breaker, "it does not answer", now_us);
+    else if (waited_us > rules->latency_us)
+        add(breaker, RC_SAMPLE_BAD, now_us);
+}
+
+void rc_breaker_broke(struct rc_breaker *breaker, int64_t now_us)
+{
+    if (breaker->state == RC_BREAKER_CLOSED)
+        add(breaker, RC_SAMPLE_BAD, now_us);
+}
+
+void rc_breaker_renew(struct rc_breaker *breaker)
+{
+    if (breaker->state != RC_BREAKER_CLOSED)
+        close(breaker);
+    forget(breaker);
+}
+
+bool rc_breaker_may_probe(struct rc_breaker *breaker, int64_t now_us)
+{
+    if (breaker->state == RC_BREAKER_CLOSED)
+        return false;
+    if (now_us < breaker->next_us)
+        return false;
+    breaker->state = RC_BREAKER_HALF_OPEN;
+    breaker->probed_us = now_us;
+    return true;
+}
+
+void rc_breaker_probed(struct rc_breaker *breaker, bool is_good, bool has_answered, int64_t now_us)
+{
+    if (breaker->state == RC_BREAKER_CLOSED)
+        return;
+    if (is_good) {
+        if (++breaker->good_probes >= breaker->rules.probes)
+            close(breaker);
+        return;
+    }
+    int64_t pace_us = has_answered ? breaker->rules.wait_us : breaker->pace_us;
+    breaker->state = RC_BREAKER_OPEN;
+    breaker->good_probes = 0;
+    breaker->next_us = now_us + pace_us;
+    breaker->pace_us = 2 * pace_us < RC_BREAKER_WAIT_MAX_US ? 2 * pace_us : RC_BREAKER_WAIT_MAX_US;
+}
+
+void rc_breaker_hurry(struct rc_breaker *breaker, int64_t now_us)
+{
+    int64_t soon_us = breaker->probed_us + breaker->rules.wait_us;
+    if (breaker->state != RC_BREAKER_OPEN)
+        return;
+    if (soon_us < now_us)
+        soon_us = now_us;
+    breaker->pace_us = breaker->rules.wait_us;
+    if (breaker->next_us > soon_us)
+        breaker->next_us = soon_us;
+}
+
+const char *rc_breaker_state_name(const struct rc_breaker *breaker)
+{
+    static const char *const names[] = {"closed", "open", "half-open"};
+    return names[breaker->state];
+}
+
+void rc_breaker_tell(const struct rc_breaker *breaker, const char *address, int64_t now_us,
+                     char *text, size_t size)
+{
+    int64_t left_us = breaker->next_us > now_us ? breaker->next_us - now_us : 0;
+    snprintf(text, size, "the circuit breaker of %s is open: %s; it is probed again in %.2f s",
+             address, breaker->cause != NULL ? breaker->cause : "the server was not well",
+             (double)left_us / 1e6);
+}

@@ -1,0 +1,183 @@
+-- The circuit breaker against a real server: stopped, slow, and back.
+
+local clock = require("spec.support.clock")
+local proxy = require("spec.support.proxy")
+local redcache = require("redcache")
+local server = require("spec.support.server")
+
+local TIMEOUT = clock.scaled(0.2) -- seconds
+local PAGE = 20
+
+describe("the circuit breaker", function()
+    local redis, caches
+
+    setup(function() redis = server.start() end)
+    teardown(function() redis:stop() end)
+    before_each(function()
+        caches = {}
+        redis:call("FLUSHALL")
+    end)
+    after_each(function()
+        redis:resume()
+        for _, cache in ipairs(caches) do cache:close() end
+    end)
+
+    local function open(options)
+        options.commandTimeout = options.commandTimeout or TIMEOUT
+        options.url = options.url or redis:url()
+        options.group = "breaker" .. #caches
+        local cache = redcache.new(options)
+        caches[#caches + 1] = cache
+        assert(cache:set("k", "v", 60))
+        assert(cache:get("k"))
+        return cache
+    end
+
+    local function state(cache)
+        local _, breaker = next(cache:health().breaker)
+        return breaker and breaker.state
+    end
+
+    -- A page while Redis stands still: seconds, and the codes of what failed.
+    local function page(cache)
+        local codes = {}
+        redis:pause()
+        local began = clock.now()
+        for i = 1, PAGE do
+            local _, err = cache:get("k" .. i, { near = false })
+            codes[i] = err and err.code
+        end
+        local took = clock.now() - began
+        return took, codes
+    end
+
+    local function count_of(codes, code)
+        local count = 0
+        for i = 1, PAGE do
+            count = count + (codes[i] == code and 1 or 0)
+        end
+        return count
+    end
+
+    it("lets a page wait for one time-out in all, where each call waited before", function()
+        local took, codes = page(open({ near = false, breaker = true }))
+        redis:resume()
+        local control, plain = page(open({ near = false, breaker = false }))
+        redis:resume()
+        assert.equal("timeout", codes[1])
+        assert.equal("unavailable", codes[PAGE])
+        -- Without it calls wait until the connection is given up. A client that was itself kept
+        -- from turning just before the first time-out believes the second.
+        assert.is_true(count_of(codes, "timeout") <= 2, count_of(codes, "timeout"))
+        assert.is_true(count_of(plain, "timeout") >= 4, count_of(plain, "timeout"))
+        assert.is_true(took < control, took .. " with it, " .. control .. " without")
+    end)
+
+    it("answers from near, by a loader or with an error that names it", function()
+        local cache = open({ near = true, breaker = true, maxStale = 600, grace = 60 })
+        cache:get("k")
+        page(cache)
+        local found = cache:get("k")
+        local loaded, err, source, flag = cache:remember("new", 60, function() return "made" end)
+        local nothing, why = cache:get("nobody", { near = false })
+        redis:resume()
+        assert.equal("v", found)
+        assert.same({ "made", "loader", "degraded" }, { loaded, source, flag })
+        assert.is_nil(err)
+        assert.is_nil(nothing)
+        assert.equal("unavailable", why.code)
+        assert.is_truthy(why.message:find("the circuit breaker of 127%.0%.0%.1:%d+/0 is open: "
+            .. "it does not answer"), why.message)
+    end)
+
+    it("closes within a second of its server's return, and calls are answered again", function()
+        local cache = open({ near = false, breaker = true })
+        page(cache)
+        assert.not_equal("closed", state(cache))
+        assert.equal(1, cache:stats().breakersOpen)
+        clock.sleep(TIMEOUT * 8) -- its connections are given up meanwhile
+        redis:resume()
+        local began = clock.now()
+        clock.wait_until(function() return cache:get("k") == "v" end, 2, "an answer")
+        assert.is_true(clock.now() - began < clock.scaled(1.2), clock.now() - began)
+        assert.equal("closed", state(cache))
+        local stats = cache:stats()
+        assert.equal(0, stats.breakersOpen)
+        assert.equal(1, stats.breakerOpened)
+        assert.is_true(stats.breakerRefused >= PAGE - 2)
+    end)
+
+    it("opens within 20 calls where each answer takes 200 ms", function()
+        local line = proxy.start(redis)
+        local cache = open({ near = false, breaker = true, url = line:url(),
+            commandTimeout = clock.scaled(2) })
+        line:delay(0.2, "down")
+        local code
+        local calls = 0
+        repeat
+            local _, err = cache:get("k")
+            code, calls = err and err.code, calls + 1
+        until code or calls > 3 * PAGE
+        local cause = select(2, next(cache:health().breaker)).cause
+        local opened = cache:stats().breakerOpened
+        line:delay(0, "down")
+        clock.wait_until(function() return cache:get("k") == "v" end, 4, "an answer")
+        cache:close()
+        line:stop()
+        assert.equal("unavailable", code)
+        assert.equal("its answers are slow", cause)
+        assert.equal(1, opened)
+        -- The refused call is one more. A late turn of ours may void some samples.
+        assert.is_true(calls <= PAGE + 1 or clock.scale > 1, calls)
+    end)
+
+    it("probes one by one, at most three in a quarter of a second, however many callers", function()
+        local line = proxy.start(redis)
+        local cache = open({ near = false, breaker = true, url = line:url(),
+            scheduler = "coroutine" })
+        line:stall("down")
+        redcache.run(function() cache:get("k") cache:get("k") end)
+        clock.wait_until(function() return cache:stats().breakersOpen == 1 end, 5, "it is open")
+        local before, began = cache:stats().breakerProbes, clock.now()
+        local refused = 0
+        redcache.run(function()
+            for _ = 1, 1000 do
+                redcache.spawn(function()
+                    local _, err = cache:get("k")
+                    if err and err.code == "unavailable" then refused = refused + 1 end
+                end)
+            end
+        end)
+        local probes, took = cache:stats().breakerProbes - before, clock.now() - began
+        line:flow()
+        cache:close()
+        line:stop()
+        assert.equal(1000, refused)
+        assert.is_true(probes <= 3 * (took / 0.25 + 1), probes)
+    end)
+
+    it("takes its caller's errors for no illness", function()
+        local cache = open({ near = false, breaker = true })
+        local raw = cache:redis()
+        for _ = 1, 3 * PAGE do
+            local _, err = raw:command("LPUSH", "k", "x")
+            assert.is_truthy(err)
+        end
+        assert.equal("closed", state(cache))
+        assert.equal(0, cache:stats().breakerOpened)
+    end)
+
+    it("is not there unless it is asked for", function()
+        assert.same({}, open({ near = false }):health().breaker)
+    end)
+
+    it("refuses fields that are none, or out of range", function()
+        for _, bad in ipairs({ { window = 0 }, { window = 201 }, { errors = 0 }, { errors = 1.1 },
+            { latency = 0 }, { probes = 0.5 }, { wait = 1.5 }, { other = 1 } }) do
+            assert.error_matches(function() redcache.new({ breaker = bad }) end,
+                "bad option 'breaker' to new: ")
+        end
+        assert.error_matches(function() redcache.new({ breaker = 1 }) end,
+            "bad option 'breaker' to new: true, false or a table expected")
+    end)
+end)
