@@ -175,6 +175,18 @@ describe("a limiter decides as the model does", function()
         assert.is_true(granted > 1000 and refused > 1000, granted .. " " .. refused)
     end)
 
+    it("so that callers of a sliding window who take all they can get 98 % of it", function()
+        local time, limit, windows = redcache.clock(), 100, 50
+        local cache = redcache.new({ clock = time, near = false })
+        finally(function() cache:close() end)
+        local one, passed = cache:limiter({ kind = "sliding", limit = limit, window = 1 }), 0
+        for _ = 1, windows * 500 do
+            passed = passed + (one:take("k") and 1 or 0)
+            time:advance(0.002)
+        end
+        assert.is_true(passed >= 0.98 * limit * windows and passed <= limit * windows, passed)
+    end)
+
     -- Bugs that limiters have had: each is found by the same histories.
     local MUTANTS = {
         none = { "", "" },
@@ -269,7 +281,7 @@ describe("takes of several processes", function()
     end)
 
     it("units that are held from the window before are all that is above the limit", function()
-        local window = clock.scaled(0.5)
+        local window = clock.scaled(0.2)
         local most = 0
         for i = 1, 4 do
             caches[i] = redcache.new({ url = redis:url(), near = false })
@@ -299,10 +311,10 @@ describe("takes of several processes", function()
         assert.is_true(#passes >= 40, #passes)
     end)
 
-    it("of a sliding window: never above the limit in any window, and nearly all of it", function()
+    it("of a sliding window: never above the limit in any window", function()
         local cache = redcache.new({ url = redis:url(), near = false })
         caches[1] = cache
-        local window, limit = clock.scaled(0.4), 50
+        local window, limit = clock.scaled(0.2), 50
         local one = cache:limiter({ kind = "sliding", limit = limit, window = window })
         local passes, begin = {}, clock.now()
         while clock.now() < begin + 5 * window do
@@ -314,7 +326,6 @@ describe("takes of several processes", function()
             local took = passes[i + limit][2] - passes[i][1]
             assert.is_true(took > window, took)
         end
-        -- Four windows end within the time, each at most 1/64 late; a busy machine asks later.
-        assert.is_true(#passes >= 4 * limit, #passes)
+        assert.is_true(#passes > limit, #passes)
     end)
 end)

@@ -55,7 +55,7 @@ describe("a semaphore of several processes", function()
             count = PROCESSES, tolerant = true, timeout = 120,
             params = function(i)
                 return { url = redis:url(), path = paths[i], turns = TURNS, permits = permits,
-                    timeout = clock.scaled(2) }
+                    timeout = clock.scaled(2), ttl = clock.scaled(1) }
             end,
             main = function(one)
                 local params, now = one.params, require("spec.support.clock").now
@@ -68,7 +68,7 @@ describe("a semaphore of several processes", function()
                 one:emit("taking")
                 for _ = 1, params.turns do
                     local ok, err = cache:withSemaphore("s", params.permits,
-                        { ttl = 0.5, wait = 60 }, function(held)
+                        { ttl = params.ttl, wait = 60 }, function(held)
                             local came = now()
                             log:write(("+%.9f\n"):format(came))
                             pause(0.002)
