@@ -25,6 +25,7 @@ local explain = require("redcache.explain")
 local freshness = require("redcache.freshness")
 local invalidate = require("redcache.invalidate")
 local is_nginx = require("redcache.nginx")
+local keep_fresh = require("redcache.keep_fresh")
 local lives = require("redcache.life")
 local listener = require("redcache.listener")
 local limiter = require("redcache.limiter")
@@ -121,6 +122,7 @@ Cache.request = request.request
 Cache.redis = redis.redis
 Cache.work = background.work
 Cache.onInvalidate = listener.onInvalidate
+Cache.keepFresh = keep_fresh.keepFresh
 
 -- A cache object over a client that is open.
 local function make(client, prefix, settings)
@@ -733,6 +735,9 @@ function Cache:close(timeout)
             .. tostring(timeout), 2)
     end
     local client, dropped = self._client, 0
+    if client.keepers then
+        keep_fresh.close(client, timeout)
+    end
     if client.queue then
         timeout, dropped = background.close(self, timeout)
     end

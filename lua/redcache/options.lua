@@ -50,6 +50,7 @@ end
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, limiter,
+--       keepFresh,
 --       move (rename, copy),
 --       delete, get, update, call (all that talk to Redis), lock, raw (redis), transaction,
 --       scan, keys, sweep (deleteByPattern), flush, warm, loader,
@@ -177,6 +178,10 @@ local DECLARED = {
     { "renew", "boolean", true, at = "lock" },
     { "onLost", "function", nil, at = "lock" },
 
+    -- Values that are kept fresh.
+    { "ttl", "ttl", nil, at = "keepFresh" },
+    { "lockTtl", "number", nil, at = "keepFresh", min = 0.1, max = DAY },
+
     -- Scans.
     { "count", "integer", nil, at = "scan keys", min = 1, max = 100000 },
     { "type", "string", nil, at = "scan keys", min = 1, max = 64 },
@@ -192,7 +197,7 @@ local DECLARED = {
     { "onFailed", "function", nil, at = "commit" },
 
     -- Single calls.
-    { "timeout", "number", nil, at = "call lock", min = 0.001, max = 60 },
+    { "timeout", "number", nil, at = "call lock keepFresh", min = 0.001, max = 60 },
     { "cancelTag", "integer", nil, at = "call lock", min = 1, max = 2 ^ 53 },
     { "retry", "boolean", nil, at = "raw" },
     { "watch", "list", nil, at = "transaction" },
@@ -208,6 +213,7 @@ local ACCEPTED = {
     loadMany = { "loadMany", "load", "read", "look", "call" },
     session = { "session" },
     limiter = { "limiter" },
+    keepFresh = { "keepFresh" },
     put = { "load", "call" },
     read = { "read", "look", "call" },
     look = { "look", "call" },

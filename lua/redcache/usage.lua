@@ -45,6 +45,7 @@ local ARGUMENTS = {
         redis = "opts",
         work = "seconds",
         onInvalidate = "fn",
+        keepFresh = "key, every, fn, opts",
     },
     redis = { command = "name, ...", pipeline = "fn, opts", publish = "channel, message",
         key = "name", script = "source", transaction = "fn, opts",
@@ -66,6 +67,7 @@ local ARGUMENTS = {
     locks = { release = "", extend = "ttl", valid = "", lost = "", ttl = "", fences = "" },
     near = { stats = "", hot = "n" },
     listener = { close = "" },
+    keeper = { stop = "", stats = "" },
     session = {
         create = "value, opts", get = "id, opts", set = "id, value, opts",
         regenerate = "id, opts", destroy = "id, opts",
@@ -135,7 +137,7 @@ for method in pairs(ARGUMENTS.cache) do
 end
 for _, method in ipairs({ "lock", "semaphore", "namespace", "wrap", "session", "limiter", "loader",
     "request", "redis", "cancel", "authenticate", "close", "stats", "health", "metrics", "work",
-    "onInvalidate" }) do
+    "onInvalidate", "keepFresh" }) do
     WAITS.cache[method] = nil
 end
 

@@ -194,6 +194,15 @@ describe("a user with the least rights", function()
         end
     end)
 
+    it("keeps fresh", function()
+        open("~app:* ~{app:* ~app//* ~{*}app//* +ping +evalsha +eval +get +set +unlink +pttl"
+            .. " +pexpire +psetex +exists +rename +getrange +incr +time")
+        local keeper = assert(cache:keepFresh("k", 60, function() return 1 end))
+        cache:work(0)
+        assert.same({ 1, 0 }, { keeper:stats().runs, keeper:stats().failed })
+        assert(keeper:stop())
+    end)
+
     it("keeps sessions", function()
         open("~app/session:* +ping +set +getex +unlink +evalsha +eval +exists +rename +pexpire")
         local sessions = cache:session()

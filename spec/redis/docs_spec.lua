@@ -46,7 +46,7 @@ local function objects(cache)
         listener = cache:onInvalidate(function() end),
         semaphore = cache:semaphore("s", 2),
         session = cache:session(), limiter = cache:limiter({ limit = 1, window = 1 }),
-        iterator = cache:scan("*"),
+        iterator = cache:scan("*"), keeper = cache:keepFresh("k", 60, function() end),
     }
 end
 

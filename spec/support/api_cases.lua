@@ -26,7 +26,7 @@ local GROUPS = {
     "loaders", "listens",
     "scans", "commits", "reasons",
     "refreshes", "tags",
-    "limits", "semaphores",
+    "limits", "semaphores", "keeps_fresh",
 }
 
 local cases = { light = {} }

@@ -77,6 +77,7 @@ local CACHE = {
     redis = function(o) return o:redis() end,
     work = function(o) return o:work(1) end,
     onInvalidate = function(o) return o:onInvalidate(unused) end,
+    keepFresh = function(o) return o:keepFresh("k", 1, unused) end,
     lock = false, request = false, loader = false, limiter = false, close = false,
     keysByTag = false,
     -- Made by others.

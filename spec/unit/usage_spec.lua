@@ -52,7 +52,7 @@ local function classes()
         wrap = { "w", fn }, session = {}, work = {}, onInvalidate = { fn }, afterCommit = { fn },
         limiter = { { limit = 1, window = 1 } },
         semaphore = { "s", 2 }, withSemaphore = { "s", 2, {}, fn },
-        explain = { "k" },
+        explain = { "k" }, keepFresh = { "k", 60, fn },
     }
     local locks = assert(cache:lockMulti({ "l" }))
     local raw, queue = cache:redis(), nil
@@ -97,6 +97,8 @@ local function classes()
         } },
         { name = "limiter", object = cache:limiter({ limit = 1, window = 1 }),
             methods = { take = { "k" }, peek = { "k" }, reset = { "k" } } },
+        { name = "keeper", object = cache:keepFresh("k", 60, fn),
+            methods = { stop = {}, stats = {} } },
         { name = "commit", object = commit, methods = {
             delete = { "k" }, deleteMulti = { { "k" } }, invalidateTags = { { "t" } },
         } },

@@ -22,6 +22,9 @@
 --                                  (optional) runs fn in a coroutine of its own, after this call;
 --                                  refused: it may go better at another time
 --         attend(client)           (optional) something is watched that callers may never ask for
+--         look_again(client, seconds)
+--                                  (optional) the loop comes by after that time, for what is
+--                                  watched; it need not where it comes by anyway
 --         is_ending(client, count) -> boolean
 --                                  (optional) nobody keeps the loop going but those that work in
 --                                  the background, `count` coroutines of spawn()

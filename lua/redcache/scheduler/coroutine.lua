@@ -11,6 +11,7 @@
 local auth = require("redcache.auth")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
+local core_command = require("redcache.core.command")
 local core_loop = require("redcache.core.loop")
 local core_slot = require("redcache.core.slot")
 local marks = require("redcache.marks")
@@ -141,6 +142,16 @@ end
 function scheduler.detach(slot)
     core_slot.detach(slot, true)
     waiting.add(slot.client.port, slot)
+end
+
+---Outside of run() nobody comes by but callers.
+function scheduler.look_again(client, seconds)
+    local slot = run.is_pumping and core_slot.take(client)
+    if slot and core_command.pause(slot, seconds) == 0 then
+        scheduler.detach(slot)
+    elseif slot then
+        core_slot.give(slot)
+    end
 end
 
 function scheduler.spawn(_, fn)

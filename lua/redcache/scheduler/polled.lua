@@ -23,6 +23,7 @@
 
 local auth = require("redcache.auth")
 local constants = require("redcache.core.constants")
+local core_command = require("redcache.core.command")
 local core_loop = require("redcache.core.loop")
 local core_slot = require("redcache.core.slot")
 local marks = require("redcache.marks")
@@ -140,6 +141,15 @@ local function add_callers(scheduler, backend, wake)
             backend.kick(client.port)
         end
         return true
+    end
+
+    function scheduler.look_again(client, seconds)
+        local slot = scheduler.enter(client) and core_slot.take(client)
+        if slot and core_command.pause(slot, seconds) == 0 then
+            let_go(slot, true)
+        elseif slot then
+            core_slot.give(slot)
+        end
     end
 
     if backend.is_ending then
