@@ -102,7 +102,7 @@ local function step(self)
         return
     end
     local begun = now(self.client)
-    local value, err = put.put(self.cache, self.key, self.ttl, self.fn, { timeout = self.timeout })
+    local value, err = put.put(self.cache, self.key, self.ttl, self.fn, self.put_options)
     if value == nil and err then
         fail(self, err)
     end
@@ -235,7 +235,11 @@ function keep_fresh.keepFresh(self, key, every, fn, opts)
     local lock_ttl = settings.lockTtl or self._settings.lockTtl
     local watch = setmetatable({
         client = client, cache = self, key = key, every = every, fn = fn,
-        ttl = settings.ttl or 3 * every + lock_ttl, timeout = settings.timeout,
+        ttl = settings.ttl or 3 * every + lock_ttl,
+        -- The write lease of an owner that is killed within fn lives no longer than its lock.
+        put_options = {
+            timeout = settings.timeout, leaseTtl = math.min(lock_ttl, self._settings.leaseTtl),
+        },
         lock = lock.lock(self, "fresh:" .. key, { ttl = lock_ttl, timeout = settings.timeout }),
         due = now(client), looks_at = 0, is_running = false, is_stopped = false, is_owner = false,
         runs = 0, failed = 0, failures = 0, acquired = 0, lost = 0,

@@ -14,10 +14,13 @@ before_each(function() redis:reset() end)
 
 -- Keeps a key fresh until told otherwise; each run puts its process at the end of a list.
 local function keep(one)
-    local cache = require("redcache").new({ url = one.params.url, namespace = "app" })
+    local cache = require("redcache").new({
+        url = one.params.url, namespace = "app", leaseTtl = 600,
+    })
     local raw = cache:redis()
     local keeper = assert(cache:keepFresh("k", 0.1, function()
         assert(raw:command("RPUSH", "runs", tostring(one.index)))
+        if one.params.stays then one:receive(60) end
         return one.index
     end, { lockTtl = one.params.lockTtl }))
     one:emit("begun")
@@ -41,10 +44,11 @@ describe("keepFresh of four processes", function()
         for _, one in pairs(workers) do one:kill() end
     end)
 
-    local function begin(lock_ttl)
+    local function begin(lock_ttl, stays)
         for i = 1, 4 do
             workers[i] = worker.start({
-                main = keep, index = i, params = { url = redis:url(), lockTtl = lock_ttl },
+                main = keep, index = i,
+                params = { url = redis:url(), lockTtl = lock_ttl, stays = stays },
             })
         end
         for i = 1, 4 do workers[i]:event("begun") end
@@ -83,6 +87,16 @@ describe("keepFresh of four processes", function()
         local third = next_owner(second, 10)
         assert.is_true(clock.now() - begun < clock.scaled(2) + clock.scaled(3))
         assert.same({ first, second, third }, owners())
+    end)
+
+    it("begins again so soon, too, where the owner is killed within fn", function()
+        begin(clock.scaled(2), true)
+        clock.wait_until(function() return #runs() == 1 end, 10, "a run")
+        local begun = clock.now()
+        workers[tonumber(runs()[1])]:kill()
+        clock.wait_until(function() return #runs() == 2 end, 20, "another one's run")
+        assert.is_true(clock.now() - begun < clock.scaled(2) + clock.scaled(3))
+        assert.equal(2, #owners())
     end)
 
     it("is handed over at once by one that stops or closes", function()
