@@ -133,6 +133,7 @@ local function in_loop(one)
             count = count + 1
             return count
         end))
+        clock_there.sleep(0.05) -- the loop stands still before its first worker has begun
         local deadline = clock_there.deadline(10)
         while count < 3 and clock_there.now() < deadline do loop.sleep(0.05) end
         cache:close()

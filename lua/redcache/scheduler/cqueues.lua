@@ -93,7 +93,8 @@ end
 function backend.is_ending()
     local controller = cqueues.running()
     return controller == nil
-        or controller:count() <= (keepers_of[controller] or 0) + workers_of[controller]
+        or controller:count()
+            <= (keepers_of[controller] or 0) + (workers_of[controller] or 0)
 end
 
 function backend.sleep(slot)
