@@ -50,7 +50,10 @@
     X(TAGS_LOST_IS_HIT, "tags: an entry is served although the generations of a tag are gone")     \
     X(TAGS_COME_BACK, "tags: generations that were lost come back as they were")                   \
     X(TAGS_AT_FILL, "tags: only what is not known yet is checked, and never again")                \
-    X(TAGS_REMEMBERED, "tags: an entry whose tags were valid once is not checked again")
+    X(TAGS_REMEMBERED, "tags: an entry whose tags were valid once is not checked again")           \
+    X(BREAKER_HASTY, "a breaker: each sign of life has the next probe sent at once")               \
+    X(BREAKER_STUCK, "a breaker: good probes do not close it")                                     \
+    X(BREAKER_LEAKS, "a breaker: callers are sent on while it is open")
 
 #ifdef RC_MUTANTS
 

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mutant.h"
+
 static void forget(struct rc_breaker *breaker)
 {
     breaker->at = breaker->count = breaker->slow = breaker->bad = 0;
@@ -128,7 +130,7 @@ void rc_breaker_probed(struct rc_breaker *breaker, bool is_good, bool has_answer
     if (breaker->state == RC_BREAKER_CLOSED)
         return;
     if (is_good) {
-        if (++breaker->good_probes >= breaker->rules.probes)
+        if (++breaker->good_probes >= breaker->rules.probes && !RC_MUTANT(BREAKER_STUCK))
             close(breaker);
         return;
     }
@@ -144,11 +146,14 @@ void rc_breaker_hurry(struct rc_breaker *breaker, int64_t now_us)
     int64_t soon_us = breaker->probed_us + breaker->rules.wait_us;
     if (breaker->state != RC_BREAKER_OPEN)
         return;
-    if (soon_us < now_us)
+    if (soon_us < now_us || RC_MUTANT(BREAKER_HASTY))
         soon_us = now_us;
     breaker->pace_us = breaker->rules.wait_us;
-    if (breaker->next_us > soon_us)
-        breaker->next_us = soon_us;
+    if (breaker->next_us <= soon_us)
+        return;
+    breaker->next_us = soon_us;
+    if (breaker->on_sent != NULL) /* the clock was set for later */
+        breaker->on_sent(breaker);
 }
 
 const char *rc_breaker_state_name(const struct rc_breaker *breaker)

@@ -13,6 +13,7 @@
 #ifndef RC_TOPOLOGY_H
 #define RC_TOPOLOGY_H
 
+#include "base/mutant.h"
 #include "base/slot.h"
 #include "engine/link.h"
 #include "engine/node.h"
@@ -186,7 +187,7 @@ static inline struct rc_link *rc_topology_route(struct rc_topology *topology, st
 static inline bool rc_topology_refuses(const struct rc_link *link, const struct rc_req *req)
 {
     return link->breaker != NULL && rc_breaker_is_shut(link->breaker) && req->done != NULL &&
-           !req->is_upkeep;
+           !req->is_upkeep && !RC_MUTANT(BREAKER_LEAKS);
 }
 
 /* Sends a request to the node of its slot, over the link that has what the request needs. Takes

@@ -71,6 +71,16 @@ describe("redcache-sim", function()
         end
     end)
 
+    it("finds none where clients have circuit breakers, which open and close", function()
+        local result = run("redcache-sim", "--breaker", "--seeds", math.ceil(SEEDS / 8))
+        local _, _, violations = verdict(result)
+        assert.equal(0, violations, result.out)
+        local trace = run("redcache-sim", "--breaker", "--seeds", "10", "--trace").out
+        for _, what in ipairs({ "breaker opens: it does not answer", "breaker is closed" }) do
+            assert.is_truthy(trace:find(what, 1, true), what)
+        end
+    end)
+
     it("tells the same history for the same seed, and another for another", function()
         local first = run("redcache-sim", "--seeds", "1", "--from", "7", "--trace").out
         assert.is_true(#first > 10000)
@@ -103,6 +113,7 @@ local MUTANTS = {
     "REPLAY_ELSEWHERE", "PUSH_BY_KEY", "EPOCH_PER_CLIENT", "COUNT_AGAIN", "COUNT_WITHOUT_TTL",
     "BROKEN_IS_UNDONE", "REPEAT_WHOLE", "ANSWERS_BY_NODE", "PART_IS_NIL", "PART_IS_DONE",
     "TAGS_AFTER_LOAD", "TAGS_LOST_IS_HIT", "TAGS_COME_BACK", "TAGS_AT_FILL", "TAGS_REMEMBERED",
+    "BREAKER_HASTY", "BREAKER_STUCK", "BREAKER_LEAKS",
 }
 
 -- Those that can only be made in a cluster.
@@ -136,7 +147,8 @@ describe("a planted bug", function()
                 local from = (first - 1 + offset) % MUTANT_SEEDS + 1
                 local result = run("redcache-sim-mutants", "--mutant", mutant, "--from", from,
                     "--seeds", MUTANT_STEP, IN_CLUSTER[mutant] and "--cluster"
-                        or mutant:find("^TAGS_") and "--tags")
+                        or mutant:find("^TAGS_") and "--tags"
+                        or mutant:find("^BREAKER_") and "--breaker")
                 local _, _, violations = verdict(result)
                 found = violations > 0
                 if found then break end

@@ -87,7 +87,14 @@ static void start(struct sim_client *client)
                           .max_value_bytes = 4096,
                           .max_key_bytes = 1024,
                           .max_queue = 1000,
-                          .degraded_ttl_ms = 50};
+                          .degraded_ttl_ms = 50,
+                          .breaker = world->has_breakers,
+                          .breaker_window = 10,
+                          .breaker_errors = 500,
+                          .breaker_latency_ms =
+                              20 + 8 * (int32_t)(world->weather.delay_max_us / 1000),
+                          .breaker_wait_ms = SIM_BREAKER_WAIT_MS,
+                          .breaker_probes = SIM_BREAKER_PROBES};
     const char *why;
     sim_gate_url(some_node(world), url);
     sim_must(rc_address_parse(&address, url, strlen(url), &why));

@@ -50,6 +50,7 @@ static void do_next(struct sim_world *world)
     timer->fire(world, timer);
     turn_clients(world);
     sim_oracle_look(world);
+    sim_breakers_look(world);
     world->events++;
 }
 
@@ -76,6 +77,7 @@ void sim_history_init(struct sim_world *world, const struct sim_history_options 
     world->is_traced = options->is_traced;
     world->asks_replicas = options->is_cluster && options->asks_replicas;
     world->has_tags = options->has_tags;
+    world->has_breakers = options->has_breakers && !options->is_cluster;
     world->now_us = 1000000;
     world->unix_us = INT64_C(1700000000000000);
     world->stepped_us = INT64_MIN;

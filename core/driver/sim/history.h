@@ -19,6 +19,7 @@ struct sim_history_options {
     bool is_traced;
     bool asks_replicas; /* some reads are for replicas */
     bool has_tags;      /* some entries have tags */
+    bool has_breakers;  /* clients have a circuit breaker; not in a cluster */
 };
 
 void sim_history_init(struct sim_world *world, const struct sim_history_options *options);

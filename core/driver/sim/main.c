@@ -12,12 +12,13 @@
 #include "driver/sim/history.h"
 
 static const char USAGE[] = "usage: redcache-sim [--seeds N] [--from S] [--cluster [--replicas]]\n"
-                            "                    [--tags] [--trace]\n"
+                            "                    [--tags] [--breaker] [--trace]\n"
                             "  --seeds N  runs N histories, one per seed; default 1000\n"
                             "  --from S   the first seed; default 1\n"
                             "  --cluster  of a cluster; else of one master\n"
                             "  --replicas some reads are for the cluster's replicas\n"
                             "  --tags     some entries have tags, which are invalidated\n"
+                            "  --breaker  clients have a circuit breaker; not with --cluster\n"
                             "  --trace    prints what happens in them\n"
 #ifdef RC_MUTANTS
                             "  --mutant X plants this bug:\n"
@@ -60,6 +61,7 @@ struct arguments {
     bool is_traced;
     bool asks_replicas;
     bool has_tags;
+    bool has_breakers;
 };
 
 static bool read_number(const char *text, uint64_t *number)
@@ -82,6 +84,8 @@ static bool read_arguments(struct arguments *arguments, int count, char **words)
             arguments->asks_replicas = true;
         else if (strcmp(words[i], "--tags") == 0)
             arguments->has_tags = true;
+        else if (strcmp(words[i], "--breaker") == 0)
+            arguments->has_breakers = true;
         else if (strcmp(words[i], "--seeds") == 0 && read_number(next, &arguments->seeds))
             i++;
         else if (strcmp(words[i], "--from") == 0 && read_number(next, &arguments->from))
@@ -91,6 +95,8 @@ static bool read_arguments(struct arguments *arguments, int count, char **words)
         else
             return false;
     }
+    if (arguments->has_breakers && arguments->is_cluster)
+        return false;
     return arguments->is_cluster || !arguments->asks_replicas;
 }
 
@@ -117,13 +123,18 @@ int main(int count, char **words)
     time_t reported = time(NULL);
     for (uint64_t i = 0; i < arguments.seeds; i++) {
         uint64_t seed = arguments.from + i;
-        struct sim_history_options options = {seed, arguments.is_cluster, arguments.is_traced,
-                                              arguments.asks_replicas, arguments.has_tags};
+        struct sim_history_options options = {seed,
+                                              arguments.is_cluster,
+                                              arguments.is_traced,
+                                              arguments.asks_replicas,
+                                              arguments.has_tags,
+                                              arguments.has_breakers};
         if (run(&options, &events) != 0) {
             violations++;
-            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 "%s%s%s --trace\n", seed,
-                   options.is_cluster ? " --cluster" : "",
-                   options.asks_replicas ? " --replicas" : "", options.has_tags ? " --tags" : "");
+            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 "%s%s%s%s --trace\n",
+                   seed, options.is_cluster ? " --cluster" : "",
+                   options.asks_replicas ? " --replicas" : "", options.has_tags ? " --tags" : "",
+                   options.has_breakers ? " --breaker" : "");
         }
         if (time(NULL) - reported >= PROGRESS_SECONDS) {
             reported = time(NULL);

@@ -22,6 +22,7 @@
 #include <stdatomic.h>
 
 #include "base/heap.h"
+#include "driver/sim/breakers.h"
 #include "driver/sim/dice.h"
 #include "driver/sim/ledger.h"
 #include "driver/sim/oracle.h"
@@ -203,7 +204,9 @@ struct sim_world {
     bool is_cluster;
     bool asks_replicas; /* some reads are for replicas */
     bool has_tags;      /* some entries have tags */
-    int shard_count;    /* without a cluster: one */
+    bool has_breakers;  /* clients have a circuit breaker */
+    struct sim_breaker breakers[SIM_CLIENTS];
+    int shard_count; /* without a cluster: one */
     struct sim_shard shards[SIM_SHARDS];
     struct sim_node nodes[SIM_NODES];     /* a shard's are neighbours */
     struct sim_node *holders[SIM_PLACES]; /* who has each place in truth */
