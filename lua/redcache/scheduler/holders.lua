@@ -72,8 +72,16 @@ local function is_alive(row, object)
         and stands_on_stack(co, object)
 end
 
----Drops what belongs to coroutines that are gone.
-function holders.drop_dead(self)
+local NOTHING, LOOKED_AT = {}, 150
+
+-- A look leaves the objects it saw in slots of the looker's stack that its next calls may not fill
+-- for as long as it lives: the collector would take them for alive. They are filled with nil here.
+local function wipe_stack()
+    unpack(NOTHING, 1, LOOKED_AT)
+end
+jit.off(wipe_stack) -- what it compiles writes no slots that nobody reads
+
+local function look(self)
     local rows, has_others = self.rows, false
     for object, row in pairs(rows) do
         if not is_alive(row, object) then
@@ -85,6 +93,14 @@ function holders.drop_dead(self)
     end
     if has_others then
         self.cycles = CYCLES
+    end
+end
+
+---Drops what belongs to coroutines that are gone.
+function holders.drop_dead(self)
+    if next(self.rows) ~= nil then
+        look(self)
+        wipe_stack()
     end
     if self.cycles > 0 then
         local step = math.max(LEAST_STEP, collectgarbage("count") / SHARE)
