@@ -25,7 +25,7 @@ local usage = require("redcache.usage")
 
 local view_check, view_get = core_near.view_check, core_near.view_get
 local near_entry, near_extra, near_part = core_near.entry, core_near.extra, core_near.part
-local near_holds = core_near.holds
+local near_holds, is_last = core_near.holds, core_near.is_last
 local near_taken_off, put_back = core_near.taken_off, core_near.put_back
 local GONE, SOUND = core_near.GONE, core_near.SOUND
 local is_ageless = freshness.is_ageless
@@ -135,16 +135,20 @@ end
 -- Keeps a value that was just decoded from what the last view_get found. A codec may have closed
 -- the cache: L0 stays empty then, for its hits ask nobody. judged: as read_block, nil: of an entry
 -- that does not tell of itself.
-local function keep(cache, key, value, bytes, judged)
-    if cache._client.handle == nil then
+-- look: of that view_get. A finalizer's read, which may run wherever this allocates, keeps nothing
+-- meanwhile, and what came out of another look than ours is not kept.
+local function keep(cache, key, value, bytes, judged, look)
+    local store, index = cache._store, cache._index
+    if cache._client.handle == nil or store.is_keeping or not is_last(look) then
         return
     end
-    local store, index = cache._store, cache._index
+    store.is_keeping = true
     local cost = SLOT_COST + #key + (type(value) == "table" and TABLE_FACTOR or 1) * bytes
     local slot = index[key]
     if slot then
         store.bytes = store.bytes - store.costs[slot]
     elseif cost > store.max_bytes then
+        store.is_keeping = false
         return
     else
         slot = take_slot(store)
@@ -157,9 +161,13 @@ local function keep(cache, key, value, bytes, judged)
     -- The handle points into the block: the old one goes when nothing points to it any more.
     core_near.keep_handle(store.handles, slot, judged and judged.block, judged and judged.capped)
     store.judged[slot] = judged
+    if not is_last(look) then -- the handle may be another entry's
+        drop(store, slot)
+    end
     while store.bytes > store.max_bytes and store.entries > 0 do
         evict(store)
     end
+    store.is_keeping = false
 end
 
 ---Forgets everything: the client is closed.
@@ -245,7 +253,7 @@ local function judge_last(cache, settings, flags, max_stale_us)
 end
 
 -- take() of an entry that tells of itself.
-local function take_told(cache, key, copy, settings, max_stale_us)
+local function take_told(cache, key, copy, settings, max_stale_us, look)
     local kind, codec_id, flags, len = near_entry()
     local verdict, mark, skip, life_ms, stale_ms, load_ms, tag_count =
         judge_last(cache, settings or cache._settings, flags, max_stale_us)
@@ -258,7 +266,7 @@ local function take_told(cache, key, copy, settings, max_stale_us)
         return false
     end
     if cache._store and not (copy and type(value) == "table") then
-        keep(cache, key, value, len, judged)
+        keep(cache, key, value, len, judged, look)
     end
     if value == NOTHING then
         value = nil
@@ -270,13 +278,13 @@ local function take_told(cache, key, copy, settings, max_stale_us)
 end
 
 -- take() for L0, too, of what needs no judging.
-local function take_kept(cache, key, copy, kind, codec_id, len)
+local function take_kept(cache, key, copy, kind, codec_id, len, look)
     local judged = read_taken_off()
     local ok, value = decode(cache._settings, kind, codec_id)
     if not ok then
         return false -- as take()
     elseif not (copy and type(value) == "table") then
-        keep(cache, key, value, judged and len + #judged.block or len, judged)
+        keep(cache, key, value, judged and len + #judged.block or len, judged, look)
     end
     if value == NOTHING then
         value = nil
@@ -286,16 +294,17 @@ end
 
 -- Takes what the last view_get found, for the caller and for L0. found, value, and, of what is to
 -- be loaded again: its mark, true where it is stale, seconds that it took to load.
-local function take(cache, key, copy, settings, max_stale_us)
+-- The caller asks behind it whether `look` was still the last one.
+local function take(cache, key, copy, settings, max_stale_us, look)
     if settings ~= nil and not is_ageless(settings) then
         put_back()
     end
     local kind, codec_id, flags, len = near_entry()
     if flags ~= 0 then
-        return take_told(cache, key, copy, settings, max_stale_us)
+        return take_told(cache, key, copy, settings, max_stale_us, look)
     end
     if cache._store then
-        return take_kept(cache, key, copy, kind, codec_id, len)
+        return take_kept(cache, key, copy, kind, codec_id, len, look)
     end
     local ok, value = decode(cache._settings, kind, codec_id)
     if not ok then
@@ -308,13 +317,14 @@ end
 
 -- The answer of a read that the last view_get has found. A process that finds all it wants in what
 -- others have read must help to keep that coherent.
-local function hit_near(cache, key, copy, settings, max_stale_us)
+local function hit_near(cache, key, copy, settings, max_stale_us, look)
     local client = cache._client
     if client.awaken then
         client.awaken(client)
     end
-    local found, value, due, is_stale, load_time = take(cache, key, copy, settings, max_stale_us)
-    if not found then
+    local found, value, due, is_stale, load_time =
+        take(cache, key, copy, settings, max_stale_us, look)
+    if not found or not is_last(look) then
         return nil
     end
     local counters = cache._counters
@@ -404,9 +414,11 @@ function near.hit(cache, key, max_stale_us, copy, settings)
         end
     end
     local view = cache._view
-    if view ~= nil and cache._client.handle ~= nil
-        and view_get(view, key, max_stale_us) == NEAR_HIT then
-        return hit_near(cache, key, copy, settings, max_stale_us)
+    if view ~= nil and cache._client.handle ~= nil then
+        local outcome, look = view_get(view, key, max_stale_us)
+        if outcome == NEAR_HIT then
+            return hit_near(cache, key, copy, settings, max_stale_us, look)
+        end
     end
     return nil
 end
@@ -451,9 +463,11 @@ function near.find(cache, key, opts, deadline, settings)
         return nil -- one GET is cheaper than finding out
     end
     local since = barrier(cache, deadline, opts.cancelTag)
-    if since and cache._client.handle ~= nil
-        and core_near.view_get_since(view, key, since) == NEAR_HIT then
-        return hit_near(cache, key, copy, settings, core_near.age_us(view, since))
+    if since and cache._client.handle ~= nil then
+        local outcome, look = core_near.view_get_since(view, key, since)
+        if outcome == NEAR_HIT then
+            return hit_near(cache, key, copy, settings, core_near.age_us(view, since), look)
+        end
     end
     return nil
 end
@@ -532,10 +546,13 @@ local function read_view(cache, keys, first, last, max_stale_us, copy, values, n
         local key = keys[i]
         if values[key] == nil and not negatives[key] then
             local found, value = false, nil
-            if client.handle ~= nil and view_get_at(view, key, now_us, max_stale_us) == NEAR_HIT
-            then
+            local outcome, look
+            if client.handle ~= nil then
+                outcome, look = view_get_at(view, key, now_us, max_stale_us)
+            end
+            if outcome == NEAR_HIT then
                 if has_store or not near_holds(codec_id) then
-                    found, value = take(cache, key, copy, nil, max_stale_us)
+                    found, value = take(cache, key, copy, nil, max_stale_us, look)
                 else
                     value = is_msgpack and near_msgpack_string() or nil
                     found = value ~= nil
@@ -543,6 +560,7 @@ local function read_view(cache, keys, first, last, max_stale_us, copy, values, n
                         found, value = decode_bytes(near_bytes())
                     end
                 end
+                found = found and is_last(look)
             end
             if not found then
                 rest = rest or {}
@@ -621,7 +639,7 @@ function near.stale(cache, key, opts)
         or cache._settings.grace <= 0 or cache._client.handle == nil then
         return false
     end
-    local outcome = view_get(cache._view, key, cache._max_stale)
+    local outcome, look = view_get(cache._view, key, cache._max_stale)
     if outcome == NEAR_MISS then
         return false
     end
@@ -636,7 +654,9 @@ function near.stale(cache, key, opts)
         skip = size
     end
     local ok, value = decode_told(cache._settings, kind, codec_id, flags, skip, len)
-    if value == NOTHING then
+    if not is_last(look) then
+        return false
+    elseif value == NOTHING then
         value = nil
     end
     return ok, value

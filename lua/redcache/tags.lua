@@ -135,12 +135,16 @@ end
 local function look_near(cache, own, names, found, lives)
     local rest, view = {}, own._view
     for i = 1, #names do
-        local name = names[i]
-        if view ~= nil and core_near.view_get(view, name, cache._max_stale) == NEAR_HIT
-            and core_near.is_raw(core_tags.GENERATIONS) then
+        local name, outcome, look = names[i], nil, nil
+        if view ~= nil then
+            outcome, look = core_near.view_get(view, name, cache._max_stale)
+        end
+        if outcome == NEAR_HIT and core_near.is_raw(core_tags.GENERATIONS) then
             found[name] = core_near.part(0, core_tags.GENERATIONS)
             lives[name] = core_near.end_of_last()
-        else
+        end
+        if found[name] == nil or not core_near.is_last(look) then
+            found[name], lives[name] = nil, nil
             rest[#rest + 1] = name
         end
     end

@@ -2,6 +2,8 @@
 --
 -- What:   a view reads the near cache under one prefix. What was found is copied out of it by C.
 -- Memory: one buffer per Lua state: what the last view_get found stays readable until the next one.
+--         That may be a finalizer's, which runs wherever something is allocated: so each look has a
+--         number, and what was read is good only if it is still the last one's (is_last).
 -- Not:    decoding, L0 (redcache.near).
 
 local ffi = require("ffi")
@@ -56,6 +58,15 @@ function core_near.new_view(client, prefix, near)
     return ffi.gc(view, C.rc_view_free)
 end
 
+local last_look = 0 -- the number of the last view_get or view_get_at
+
+---Whether no other view_get has been made since the one of that number.
+---@param look integer
+---@return boolean
+function core_near.is_last(look)
+    return look == last_look
+end
+
 -- Apart from view_get, which stays without a loop: LuaJIT compiles it into the caller's.
 local function view_get_grown(view, key, max_stale_us)
     local outcome = C.RC_NEAR_GROW
@@ -71,12 +82,15 @@ end
 ---@param key string
 ---@param max_stale_us integer
 ---@return integer outcome NEAR_MISS, NEAR_HIT, NEAR_STALE
+---@return integer look its number, for is_last
 function core_near.view_get(view, key, max_stale_us)
+    local look = last_look + 1
+    last_look = look
     local outcome = C.rc_view_get(view, key, #key, max_stale_us, near_value)
     if outcome == C.RC_NEAR_GROW then
-        return view_get_grown(view, key, max_stale_us)
+        return view_get_grown(view, key, max_stale_us), look
     end
-    return outcome
+    return outcome, look
 end
 
 ---What view_get_at goes by.
@@ -88,25 +102,29 @@ end
 ---view_get as of a moment of this call: for many keys the clock is read once.
 ---@param now_us ffi.cdata* of view_now
 ---@return integer outcome
+---@return integer look
 function core_near.view_get_at(view, key, now_us, max_stale_us)
+    local look = last_look + 1
+    last_look = look
     local outcome = C.rc_view_get_at(view, key, #key, now_us, max_stale_us, near_value)
     if outcome == C.RC_NEAR_GROW then
-        return view_get_grown(view, key, max_stale_us)
+        return view_get_grown(view, key, max_stale_us), look
     end
-    return outcome
+    return outcome, look
 end
 
 ---Looks a key up however long ago it was known coherent, and tells whether that is since `since`.
 ---No block is taken off: how coherent its tags must be is for the caller to say.
 ---@param since ffi.cdata* int64_t, a barrier's number
 ---@return integer outcome
+---@return integer look
 function core_near.view_get_since(view, key, since)
-    local outcome = core_near.view_get(view, key, core_near.MAX_STALE_US)
+    local outcome, look = core_near.view_get(view, key, core_near.MAX_STALE_US)
     core_near.put_back()
     if outcome == C.RC_NEAR_HIT and near_value.asof_us < since then
-        return C.RC_NEAR_STALE
+        return C.RC_NEAR_STALE, look
     end
-    return outcome
+    return outcome, look
 end
 
 ---How long ago a barrier was set, as the view calls want maxStale.
