@@ -28,8 +28,9 @@ describe("the circuit breaker", function()
         options.group = "breaker" .. #caches
         local cache = redcache.new(options)
         caches[#caches + 1] = cache
-        assert(cache:set("k", "v", 60))
-        assert(cache:get("k"))
+        local patience = { timeout = clock.scaled(2) }
+        assert(cache:set("k", "v", 60, patience))
+        assert(cache:get("k", patience))
         return cache
     end
 
@@ -60,9 +61,11 @@ describe("the circuit breaker", function()
     end
 
     it("lets a page wait for one time-out in all, where each call waited before", function()
-        local took, codes = page(open({ near = false, breaker = true }))
+        -- Not scaled: from a time-out of 0.5 s on two of them give the connection up, so calls
+        -- would fail at once without a breaker, too.
+        local took, codes = page(open({ near = false, breaker = true, commandTimeout = 0.2 }))
         redis:resume()
-        local control, plain = page(open({ near = false, breaker = false }))
+        local control, plain = page(open({ near = false, breaker = false, commandTimeout = 0.2 }))
         redis:resume()
         assert.equal("timeout", codes[1])
         assert.equal("unavailable", codes[PAGE])
