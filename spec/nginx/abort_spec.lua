@@ -172,7 +172,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end
 
         it("gives a lock back whose handle is garbage with its request", function()
-            -- So long that the keeper looks at who acquires: what it saw must not stay on its stack.
+            -- So slowly that the keeper looks at who acquires: what it saw must not be kept by it.
             redis:call("CLIENT", "PAUSE", "300", "WRITE")
             local connection = open("lock")
             until_taken(LOCK)

@@ -216,6 +216,37 @@ describe("getMulti of what is near", function()
         assert.equal(before, reader:stats().l0Hits)
     end)
 
+    -- Interpreted code gives finalizers a chance behind each look at what C has found.
+    it("lets no finalizer that reads confuse a single get", function()
+        jit.off()
+        finally(function()
+            jit.on()
+            collectgarbage("setpause", 200)
+            collectgarbage("setstepmul", 200)
+        end)
+        open({ near = { l0 = false } })
+        local keys, map, is_reading = {}, {}, false
+        for i = 1, 200 do
+            keys[i] = "k" .. i
+            map[keys[i]] = "v" .. i
+        end
+        writer:setMulti(map)
+        reader:getMulti(keys)
+        collectgarbage("setpause", 1)
+        collectgarbage("setstepmul", 5000)
+        for _ = 1, 4000 do
+            getmetatable(newproxy(true)).__gc = function()
+                if not is_reading then -- once the cache is closed that is an error
+                    is_reading = true
+                    for _ = 1, 3 do reader:get(keys[math.random(200)]) end
+                    is_reading = false
+                end
+            end
+            local key = keys[math.random(200)]
+            assert.equal(map[key], (reader:get(key)))
+        end
+    end)
+
     it("is not confused by a finalizer that reads", function()
         open({ near = { l0 = { entries = 8 } } })
         local keys, map = {}, {}
