@@ -25,7 +25,7 @@ local usage = require("redcache.usage")
 
 local view_check, view_get = core_near.view_check, core_near.view_get
 local near_entry, near_extra, near_part = core_near.entry, core_near.extra, core_near.part
-local near_holds, is_last = core_near.holds, core_near.is_last
+local near_holds, looks = core_near.holds, core_near.looks
 local near_taken_off, put_back = core_near.taken_off, core_near.put_back
 local GONE, SOUND = core_near.GONE, core_near.SOUND
 local is_ageless = freshness.is_ageless
@@ -139,7 +139,7 @@ end
 -- meanwhile, and what came out of another look than ours is not kept.
 local function keep(cache, key, value, bytes, judged, look)
     local store, index = cache._store, cache._index
-    if cache._client.handle == nil or store.is_keeping or not is_last(look) then
+    if cache._client.handle == nil or store.is_keeping or looks.last ~= look then
         return
     end
     store.is_keeping = true
@@ -161,7 +161,7 @@ local function keep(cache, key, value, bytes, judged, look)
     -- The handle points into the block: the old one goes when nothing points to it any more.
     core_near.keep_handle(store.handles, slot, judged and judged.block, judged and judged.capped)
     store.judged[slot] = judged
-    if not is_last(look) then -- the handle may be another entry's
+    if looks.last ~= look then -- the handle may be another entry's
         drop(store, slot)
     end
     while store.bytes > store.max_bytes and store.entries > 0 do
@@ -324,7 +324,7 @@ local function hit_near(cache, key, copy, settings, max_stale_us, look)
     end
     local found, value, due, is_stale, load_time =
         take(cache, key, copy, settings, max_stale_us, look)
-    if not found or not is_last(look) then
+    if not found or looks.last ~= look then
         return nil
     end
     local counters = cache._counters
@@ -560,7 +560,7 @@ local function read_view(cache, keys, first, last, max_stale_us, copy, values, n
                         found, value = decode_bytes(near_bytes())
                     end
                 end
-                found = found and is_last(look)
+                found = found and looks.last == look
             end
             if not found then
                 rest = rest or {}
@@ -654,7 +654,7 @@ function near.stale(cache, key, opts)
         skip = size
     end
     local ok, value = decode_told(cache._settings, kind, codec_id, flags, skip, len)
-    if not is_last(look) then
+    if looks.last ~= look then
         return false
     elseif value == NOTHING then
         value = nil

@@ -143,7 +143,7 @@ local function look_near(cache, own, names, found, lives)
             found[name] = core_near.part(0, core_tags.GENERATIONS)
             lives[name] = core_near.end_of_last()
         end
-        if found[name] == nil or not core_near.is_last(look) then
+        if found[name] == nil or core_near.looks.last ~= look then
             found[name], lives[name] = nil, nil
             rest[#rest + 1] = name
         end

@@ -3,7 +3,7 @@
 -- What:   a view reads the near cache under one prefix. What was found is copied out of it by C.
 -- Memory: one buffer per Lua state: what the last view_get found stays readable until the next one.
 --         That may be a finalizer's, which runs wherever something is allocated: so each look has a
---         number, and what was read is good only if it is still the last one's (is_last).
+--         number, and what was read is good only if it is still the last one's (looks.last).
 -- Not:    decoding, L0 (redcache.near).
 
 local ffi = require("ffi")
@@ -58,14 +58,10 @@ function core_near.new_view(client, prefix, near)
     return ffi.gc(view, C.rc_view_free)
 end
 
-local last_look = 0 -- the number of the last view_get or view_get_at
-
----Whether no other view_get has been made since the one of that number.
----@param look integer
----@return boolean
-function core_near.is_last(look)
-    return look == last_look
-end
+-- Of the last view_get or view_get_at: its number. Whether it is still that of ours is for the
+-- readers to compare: a call for it costs a hit as much as all else of this.
+local looks = { last = 0 }
+core_near.looks = looks
 
 -- Apart from view_get, which stays without a loop: LuaJIT compiles it into the caller's.
 local function view_get_grown(view, key, max_stale_us)
@@ -82,10 +78,10 @@ end
 ---@param key string
 ---@param max_stale_us integer
 ---@return integer outcome NEAR_MISS, NEAR_HIT, NEAR_STALE
----@return integer look its number, for is_last
+---@return integer look its number
 function core_near.view_get(view, key, max_stale_us)
-    local look = last_look + 1
-    last_look = look
+    local look = looks.last + 1
+    looks.last = look
     local outcome = C.rc_view_get(view, key, #key, max_stale_us, near_value)
     if outcome == C.RC_NEAR_GROW then
         return view_get_grown(view, key, max_stale_us), look
@@ -104,8 +100,8 @@ end
 ---@return integer outcome
 ---@return integer look
 function core_near.view_get_at(view, key, now_us, max_stale_us)
-    local look = last_look + 1
-    last_look = look
+    local look = looks.last + 1
+    looks.last = look
     local outcome = C.rc_view_get_at(view, key, #key, now_us, max_stale_us, near_value)
     if outcome == C.RC_NEAR_GROW then
         return view_get_grown(view, key, max_stale_us), look
