@@ -174,6 +174,13 @@ local function attempt_acquire(self, slot, wait)
     return end_acquire(self, slot, status)
 end
 
+-- The error where this handle holds the lock already, or nil.
+local function recursion(self)
+    if self._handle ~= nil and core_lock.state(self._handle) == HELD then
+        return errors.new("recursive", "lock", self.name, "this handle holds it already")
+    end
+end
+
 -- Why the lock cannot be acquired now, or nil: it has a handle then.
 local function obstacle(self)
     local closed = core_client.closed(self._client, "lock", self.name)
@@ -188,9 +195,19 @@ local function obstacle(self)
             return core_slot.failure(nil, status, "lock", self.name)
         end
         self._handle = handle
-    elseif core_lock.state(self._handle) == HELD then
-        return errors.new("recursive", "lock", self.name, "this handle holds it already")
     end
+    return recursion(self)
+end
+
+-- How long acquire() waits; a wrong one is an error at the line of the user.
+local function wait_of(self, wait)
+    if wait == nil then
+        return self._settings.wait
+    elseif type(wait) ~= "number" or not (wait >= 0 and wait <= 86400) then
+        error("bad argument 'wait' to acquire: number from 0 to 86400 expected, got "
+            .. tostring(wait), 3)
+    end
+    return wait
 end
 
 ---Acquires the lock; waits for it as long as `wait` says.
@@ -199,12 +216,7 @@ end
 ---@return redcache.Error|nil err notAcquired, recursive (this handle holds it already), timeout,
 ---cancelled, tooLarge, unavailable, overload, closed, redis, cannotWait
 function Lock:acquire(wait)
-    if wait == nil then
-        wait = self._settings.wait
-    elseif type(wait) ~= "number" or not (wait >= 0 and wait <= 86400) then
-        error("bad argument 'wait' to acquire: number from 0 to 86400 expected, got "
-            .. tostring(wait), 2)
-    end
+    wait = wait_of(self, wait)
     local slot
     local err = obstacle(self)
     if err == nil then
@@ -450,7 +462,7 @@ end
 lock.steps = {
     make = make, settings = lock_settings, take_slot = take_slot, finish = finish, drop = drop,
     abandon = abandon, obstacle = obstacle, begin_acquire = begin_acquire,
-    end_acquire = end_acquire,
+    end_acquire = end_acquire, wait_of = wait_of, recursion = recursion,
     run = function(handle, fn, shown) return leave(handle, pcall(run_held, handle, fn, shown)) end,
 }
 

@@ -13,7 +13,6 @@ local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
 local core_command = require("redcache.core.command")
-local core_lock = require("redcache.core.lock")
 local core_random = require("redcache.core.random")
 local core_slot = require("redcache.core.slot")
 local errors = require("redcache.errors")
@@ -130,20 +129,16 @@ end
 ---@return true|nil acquired
 ---@return redcache.Error|nil err as Lock:acquire
 function Semaphore:acquire(wait)
-    if wait == nil then
-        wait = self._settings.wait
-    elseif type(wait) ~= "number" or not (wait >= 0 and wait <= 86400) then
-        error("bad argument 'wait' to acquire: number from 0 to 86400 expected, got "
-            .. tostring(wait), 2)
-    end
-    local held = current(self)
-    if held._handle and core_lock.state(held._handle) == constants.LOCK_HELD then
-        return nil, errors.new("recursive", "lock", self.name, "this handle holds it already")
+    wait = steps.wait_of(self, wait)
+    local err = steps.recursion(current(self))
+    if err then
+        return nil, err
     end
     local client = self._client
     local deadline = core_clock.now(client) + wait
     while true do
-        local ok, err = try_all(self)
+        local ok
+        ok, err = try_all(self)
         local left = deadline - core_clock.now(client)
         if not ok and err.code == "notAcquired" and left > 0 then
             ok, err = try(self, random(self.count), math.min(left, PATIENCE))
