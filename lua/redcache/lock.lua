@@ -35,6 +35,8 @@ local HELD, LOST = constants.LOCK_HELD, constants.LOCK_LOST
 local NOT_WAITED = constants.NOT_WAITED
 
 local lock = {}
+-- What lock_many.lua, semaphore.lua and reentrant.lua use; filled below.
+local steps = {}
 
 ---@class redcache.Lock
 ---@field name string as given
@@ -116,6 +118,7 @@ end
 
 -- The light thread that acquires or holds is gone: gives the lock back, and waits for nothing.
 local function drop(handle)
+    handle = handle._hold or handle -- reentrant: all acquires were of that thread
     local slot = core_slot.take(handle._client)
     if slot == nil then
         return
@@ -129,6 +132,12 @@ end
 
 -- Something has thrown while the lock was acquired or held: it is given back at once.
 local function abandon(self, slot)
+    if self._hold then
+        self = self:_leave_hold()
+        if self == nil then
+            return
+        end
+    end
     local handle, client, scheduler = self._handle, self._client, self._cache._scheduler
     self._handle, self.token, self.fence = nil, nil, nil
     unwatch(self)
@@ -369,6 +378,11 @@ local function make(cache, name, settings, key)
     }, Lock)
 end
 
+-- A handle as its options want it.
+local function make_by(cache, name, settings)
+    return (settings.reentrant and steps.make_reentrant or make)(cache, name, settings)
+end
+
 -- The settings of one lock, or nil and the text of an argument error.
 local function lock_settings(cache, name, opts, method)
     if type(name) ~= "string" then
@@ -385,7 +399,8 @@ end
 ---A handle for the lock `<namespace>//lock:{name}`; not acquired yet.
 ---@param name string
 ---@param opts? table ttl (life without renewal, default lockTtl), wait (default lockWait), maxHold
----(renewal ends after it; 0 never), force (take it from its holder), renew (true), onLost
+---(renewal ends after it; 0 never), force (take it from its holder), renew (true), reentrant (the
+---coroutine that holds it may acquire it again: false), onLost
 ---(function called with the lock when it was lost, once: by valid(), lost() or the background),
 ---timeout (so long Redis may be silent; `wait` is for the holder), cancelTag
 ---@return redcache.Lock
@@ -394,7 +409,7 @@ function lock.lock(self, name, opts)
     if settings == nil then
         error(message, 2)
     end
-    return make(self, name, settings)
+    return make_by(self, name, settings)
 end
 
 ---One try to acquire a lock.
@@ -407,7 +422,7 @@ function lock.tryLock(self, name, opts)
     if settings == nil then
         error(message, 2)
     end
-    local handle = make(self, name, settings)
+    local handle = make_by(self, name, settings)
     local ok, err = handle:acquire(0)
     if not ok then
         return nil, err
@@ -458,13 +473,19 @@ local function leave(handle, ok, ...)
     return ...
 end
 
----The steps of a lock's calls, for those that hold many (lock_many.lua, semaphore.lua).
-lock.steps = {
-    make = make, settings = lock_settings, take_slot = take_slot, finish = finish, drop = drop,
-    abandon = abandon, obstacle = obstacle, begin_acquire = begin_acquire,
-    end_acquire = end_acquire, wait_of = wait_of, recursion = recursion,
-    run = function(handle, fn, shown) return leave(handle, pcall(run_held, handle, fn, shown)) end,
-}
+steps.make, steps.settings, steps.take_slot, steps.finish = make, lock_settings, take_slot, finish
+steps.drop, steps.abandon, steps.obstacle, steps.watch = drop, abandon, obstacle, watch
+steps.begin_acquire, steps.end_acquire = begin_acquire, end_acquire
+steps.wait_of, steps.recursion = wait_of, recursion
+
+---Runs fn(shown) while the lock is held, and gives it back.
+function steps.run(handle, fn, shown)
+    return leave(handle, pcall(run_held, handle, fn, shown))
+end
+
+---The steps of a lock's calls, for those that hold many (lock_many.lua, semaphore.lua), or one many
+---times (reentrant.lua, which gives make_reentrant).
+lock.steps = steps
 
 ---Runs `fn(lock)` while holding the lock, and releases it however fn ends. What fn throws is thrown
 ---on after the release, a text with its traceback.
@@ -481,7 +502,7 @@ function lock.withLock(self, name, opts, fn)
     if settings == nil then
         error(message, 2)
     end
-    local handle = make(self, name, settings)
+    local handle = make_by(self, name, settings)
     return leave(handle, pcall(run_locked, handle, fn))
 end
 

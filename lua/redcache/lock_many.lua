@@ -333,6 +333,9 @@ function lock_many.lockMulti(self, names, opts)
         error("bad argument 'names' to lockMulti: at least one name expected", 2)
     end
     local settings, message = steps.settings(self, names[1], opts, "lockMulti")
+    if settings and settings.reentrant then
+        settings, message = nil, "bad option 'reentrant' to lockMulti: it is of single locks"
+    end
     if settings == nil then
         error(message, 2)
     end

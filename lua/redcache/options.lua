@@ -176,6 +176,7 @@ local DECLARED = {
     { "maxHold", "number", 0, at = "lock", min = 0, max = DAY },
     { "force", "boolean", false, at = "lock" },
     { "renew", "boolean", true, at = "lock" },
+    { "reentrant", "boolean", false, at = "lock" },
     { "onLost", "function", nil, at = "lock" },
 
     -- Values that are kept fresh.

@@ -219,6 +219,8 @@ local function make(cache, name, count, opts, method)
     if settings and settings.force then
         message = ("bad option 'force' to %s: there is no one holder to take it from")
             :format(method)
+    elseif settings and settings.reentrant then
+        message = ("bad option 'reentrant' to %s: it is of single locks"):format(method)
     end
     if message then
         error(message, 3)

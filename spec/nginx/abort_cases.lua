@@ -30,6 +30,12 @@ local function quick() return "v" end
 function serves.load(key) return cases.cache:remember(key, 60, slow) end
 function serves.put(key) return cases.cache:put(key, 60, slow) end
 function serves.hold(key) return cases.cache:withLock(key, {}, slow) end
+function serves.hold_twice(key)
+    local options = { reentrant = true }
+    return cases.cache:withLock(key, options, function()
+        return (cases.cache:withLock(key, options, slow))
+    end)
+end
 -- The lock of a handle is no light thread's: it is given back when the handle is garbage.
 function serves.lock(key)
     local lock = cases.cache:lock(key)

@@ -16,11 +16,11 @@ local WORKERS = 2
 -- itself twice a second, a busy machine is late.
 local SOON = 5
 local NOTHING = "slots=0 waiting=0 inFlight=0 leases=0 locks=0 holders=0"
-local KINDS = { "load", "put", "hold", "lock", "nest", "quick", "locked", "read", "write", "many",
-    "block", "watch", "kill_block", "kill_watch", "load_many", "grab_many", "kill_load_many",
-    "kill_many", "kill_load", "kill_hold", "kill_quick", "kill_at_once", "kill_grant", "exit",
-    "exit_in_loader", "exit_in_lock", "exec_in_loader", "redirect_in_loader",
-    "error_page_in_loader", "keep_load", "keep_hold" }
+local KINDS = { "load", "put", "hold", "hold_twice", "lock", "nest", "quick", "locked", "read",
+    "write", "many", "block", "watch", "kill_block", "kill_watch", "load_many", "grab_many",
+    "kill_load_many", "kill_many", "kill_load", "kill_hold", "kill_quick", "kill_at_once",
+    "kill_grant", "exit", "exit_in_loader", "exit_in_lock", "exec_in_loader",
+    "redirect_in_loader", "error_page_in_loader", "keep_load", "keep_hold" }
 -- What is no part of the crowd. Where a client leaves while a coroutine waits that is no light
 -- thread, lua-nginx-module (0.10.23) uses what it has freed.
 local OTHERS = { "exit_within_loader", "exit_around_loader", "race_load", "race_hold", "recursive",
@@ -148,7 +148,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end
 
         for kind, name in pairs({ load = LEASE, put = LEASE, hold = LOCK, nest = LOCK,
-            load_many = LEASE }) do
+            load_many = LEASE, hold_twice = LOCK }) do
             it("gives back what " .. kind .. " holds when its client leaves", function()
                 local connection = open(kind)
                 until_taken(name)

@@ -2,6 +2,7 @@
 -- promise everywhere: the same cases on memory://, every type of RESP3, and what is sent.
 
 local clock = require("spec.support.clock")
+local memory_bed = require("spec.support.memory_bed")
 local redcache = require("redcache")
 local server = require("spec.support.server")
 
@@ -26,29 +27,13 @@ local function open(options)
     return caches[#caches]
 end
 
--- The bed of api_cases, over a store in this process: its foreign client is another cache.
-local function memory_bed()
-    local bed = { pause = clock.sleep }
-    function bed.open(options)
-        local all = { url = "memory://raw-spec", namespace = "app" }
-        for name, value in pairs(options or {}) do all[name] = value end
-        return open(all)
-    end
-    local other = bed.open({ group = "other" }):redis()
-    bed.redis = { call = function(_, ...) return (other:command(...)) end }
-    function bed.silence() end
-    function bed.wait_until(condition, seconds, what) clock.wait_until(condition, seconds, what) end
-    bed.cache = bed.open()
-    return bed
-end
-
 describe("on memory://", function()
     -- A store in this process is never silent.
     local SKIPPED = { ["a raw call ends at its time, and leaves nothing behind"] = true }
     for _, name in ipairs({ "raw", "transactions", "subscriptions" }) do
         for _, case in ipairs(require("spec.support.cases." .. name).list) do
             if not SKIPPED[case[1]] then
-                it(case[1], function() case[2](memory_bed()) end)
+                it(case[1], function() case[2](memory_bed.new("raw-spec", caches)) end)
             end
         end
     end

@@ -26,7 +26,7 @@ local GROUPS = {
     "loaders", "listens",
     "scans", "commits", "reasons",
     "refreshes", "tags",
-    "limits", "semaphores", "keeps_fresh",
+    "limits", "semaphores", "keeps_fresh", "reentrants",
 }
 
 local cases = { light = {} }

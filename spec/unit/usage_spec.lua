@@ -70,6 +70,10 @@ local function classes()
             acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
             fenceText = {},
         } },
+        { name = "lock", object = cache:lock("l", { reentrant = true }), methods = {
+            acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
+            fenceText = {},
+        } },
         { name = "semaphore", object = cache:semaphore("s", 2), methods = {
             acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
             fenceText = {},
