@@ -11,6 +11,7 @@ local core_entry = require("redcache.core.entry")
 local core_loop = require("redcache.core.loop")
 local core_login = require("redcache.core.login")
 local core_near = require("redcache.core.near")
+local core_owned = require("redcache.core.owned")
 local core_slot = require("redcache.core.slot")
 local auth = require("redcache.auth")
 local background = require("redcache.background")
@@ -66,6 +67,9 @@ local HIT, WANT_TTL, NOT_WAITED = constants.HIT, constants.WANT_TTL, constants.N
 local REPLICA = constants.REPLICA
 local KIND_NEGATIVE = constants.KIND_NEGATIVE
 local KIND_PLAIN = constants.KIND_PLAIN
+
+-- As the garbage collector: leases and locks get a moment to be given back.
+local LAST_SECONDS = 0.2
 
 ---@class redcache.Cache
 local Cache = {}
@@ -164,6 +168,21 @@ local function default_scheduler(settings, opts)
     options.complete_background(settings)
 end
 
+local opened = setmetatable({}, { __mode = "k" }) -- clients
+
+-- The Lua state ends, and finalizers may still call caches that nobody has closed.
+core_owned.at_end(function()
+    for client in pairs(opened) do
+        if client.store then
+            near.clear(client.store)
+        end
+        core_client.close(client, LAST_SECONDS)
+        if client.port then
+            core_loop.end_port(client.port, LAST_SECONDS)
+        end
+    end
+end)
+
 local function open(opts, method)
     if type(opts) == "table" and opts._VERSION then
         error("redcache:" .. method .. " was called with a colon: write redcache." .. method
@@ -185,6 +204,7 @@ local function open(opts, method)
     elseif client == nil then
         error("bad option '" .. option .. "' to " .. method .. ": " .. reason, 3)
     end
+    opened[client] = true
     client.scheduler, client.enter, client.awaken = scheduler, scheduler.enter, scheduler.awaken
     client.group, client.background_limits = settings.group, settings.background
     return make(client, namespace.prefix("", settings.namespace), settings)

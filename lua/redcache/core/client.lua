@@ -9,6 +9,7 @@ local C = require("redcache.core.ffi")
 local core_clock = require("redcache.core.clock")
 local core_handle = require("redcache.core.handle")
 local core_loop = require("redcache.core.loop")
+local core_owned = require("redcache.core.owned")
 local core_slot = require("redcache.core.slot")
 
 local handle_of = core_handle.of
@@ -83,11 +84,10 @@ function core_client.close(client, timeout)
     end
     client.handle = nil
     for i = 1, client.count do
-        C.rc_op_free(ffi.gc(client.slots[i].op, nil))
+        core_owned.free(client.slots[i].op)
     end
     client.slots, client.count = {}, 0
-    if not client.port then
-        ffi.gc(handle, nil)
+    if not client.port and core_owned.let_go(handle) then
         C.rc_unref(handle, core_clock.milliseconds_or_none(timeout))
     end
 end

@@ -3,8 +3,8 @@
 -- What:   the machine's clock, or one that is moved by hand. The files of this folder alone turn
 --         seconds into milliseconds.
 
-local ffi = require("ffi")
 local C = require("redcache.core.ffi")
+local core_owned = require("redcache.core.owned")
 
 local ceil = math.ceil
 
@@ -54,7 +54,7 @@ function core_clock.new()
     if clock == nil then
         error("could not make a clock: no memory", 0)
     end
-    return ffi.gc(clock, C.rc_clock_free)
+    return core_owned.keep(clock, C.rc_clock_free)
 end
 
 ---@param seconds number

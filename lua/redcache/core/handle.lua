@@ -7,6 +7,7 @@
 local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_clock = require("redcache.core.clock")
+local core_owned = require("redcache.core.owned")
 
 local milliseconds = core_clock.milliseconds
 local client_out = ffi.new("rc_client *[1]")
@@ -110,7 +111,7 @@ function core_handle.open(settings, driver)
     if C.rc_open(o, client_out, refusal) ~= 0 then
         return nil, ffi.string(refusal.text), OPTIONS[refusal.option]
     end
-    return ffi.gc(client_out[0], unref)
+    return core_owned.keep(client_out[0], unref)
 end
 
 ---A client is closed while its caches are still there: C never gets a NULL.

@@ -4,8 +4,8 @@
 -- Memory: a handle that is collected gives its connection back.
 -- Not:    which commands need one: the core refuses them elsewhere, and says why.
 
-local ffi = require("ffi")
 local C = require("redcache.core.ffi")
+local core_owned = require("redcache.core.owned")
 
 local core_lent = {}
 
@@ -19,12 +19,12 @@ function core_lent.new(client)
     if handle == nil then
         return nil, C.RC_ERR_NOMEM
     end
-    return ffi.gc(handle, C.rc_lent_free)
+    return core_owned.keep(handle, C.rc_lent_free)
 end
 
 ---Gives the connection back, cancels what runs over it, and frees the handle.
 function core_lent.free(handle)
-    C.rc_lent_free(ffi.gc(handle, nil))
+    core_owned.free(handle)
 end
 
 ---Starts borrowing a connection to the server of that key; waits for one within the slot's timeout.

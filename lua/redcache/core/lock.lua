@@ -6,6 +6,7 @@
 local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_clock = require("redcache.core.clock")
+local core_owned = require("redcache.core.owned")
 
 local milliseconds, milliseconds_or_none = core_clock.milliseconds, core_clock.milliseconds_or_none
 local lock_numbers = ffi.new("rc_lock_options")
@@ -25,12 +26,12 @@ function core_lock.new(client, key)
     if handle == nil then
         return nil, C.RC_ERR_NOMEM
     end
-    return ffi.gc(handle, C.rc_lock_free)
+    return core_owned.keep(handle, C.rc_lock_free)
 end
 
 ---Gives a held lock back, cancels what runs for the handle, and frees it; waits for nothing.
 function core_lock.free(handle)
-    C.rc_lock_free(ffi.gc(handle, nil))
+    core_owned.free(handle)
 end
 
 ---Starts acquiring; the result's number is the fence.

@@ -11,6 +11,7 @@ local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_clock = require("redcache.core.clock")
 local core_handle = require("redcache.core.handle")
+local core_owned = require("redcache.core.owned")
 
 local POLLIN = 1
 -- No descriptor tells that credentials are wanted.
@@ -91,9 +92,11 @@ function core_loop.end_port(port, timeout)
     port.handle, port.loop = nil, nil
     if loop then
         own_loops = own_loops - 1
-        C.rc_loop_free(ffi.gc(loop, nil))
+        core_owned.free(loop)
     end
-    C.rc_unref(ffi.gc(handle, nil), core_clock.milliseconds_or_none(timeout))
+    if core_owned.let_go(handle) then
+        C.rc_unref(handle, core_clock.milliseconds_or_none(timeout))
+    end
 end
 
 ---Whether another Lua state of this process has loops, too.
@@ -123,7 +126,7 @@ function core_loop.open(port)
     if port.loop then -- of the parent process
         own_loops = own_loops - 1
     end
-    port.loop, own_loops = ffi.gc(loop, C.rc_loop_free), own_loops + 1
+    port.loop, own_loops = core_owned.keep(loop, C.rc_loop_free), own_loops + 1
     port.turn = port.turn or ffi.new("rc_turn")
     return true
 end

@@ -3,8 +3,8 @@
 -- Memory: the set is freed by the garbage collector.
 -- Not:    the strings are not kept: of each pair, one in 2^64 is taken for one string.
 
-local ffi = require("ffi")
 local C = require("redcache.core.ffi")
+local core_owned = require("redcache.core.owned")
 
 local core_met = {}
 
@@ -14,7 +14,7 @@ function core_met.new()
     if met == nil then
         return nil
     end
-    return ffi.gc(met, C.rc_met_free)
+    return core_owned.keep(met, C.rc_met_free)
 end
 
 ---@param met ffi.cdata*

@@ -11,6 +11,7 @@ local C = require("redcache.core.ffi")
 local core_bytes = require("redcache.core.bytes")
 local core_extra = require("redcache.core.extra")
 local core_handle = require("redcache.core.handle")
+local core_owned = require("redcache.core.owned")
 local FOREVER = require("redcache.options").FOREVER
 
 local string_of = ffi.string
@@ -55,7 +56,7 @@ function core_near.new_view(client, prefix, near)
         return nil
     end
     C.rc_view_avoid(view, near.selective and 1 or 0)
-    return ffi.gc(view, C.rc_view_free)
+    return core_owned.keep(view, C.rc_view_free)
 end
 
 -- Of the last view_get or view_get_at: its number. Whether it is still that of ours is for the

@@ -8,6 +8,7 @@ local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
+local core_owned = require("redcache.core.owned")
 local auth = require("redcache.auth")
 local errors = require("redcache.errors")
 
@@ -59,7 +60,7 @@ local function new_slot(client)
     if op == nil then
         return nil, C.RC_ERR_NOMEM
     end
-    ffi.gc(op, C.rc_op_free)
+    core_owned.keep(op, C.rc_op_free)
     local slot = { op = op, result = C.rc_op_result(op), client = client, custom = false,
         is_large = false }
     local port = client.port
@@ -119,7 +120,7 @@ function core_slot.give(slot)
         C.rc_op_timeout(slot.op, 0)
     end
     if client.handle == nil then
-        C.rc_op_free(ffi.gc(slot.op, nil))
+        core_owned.free(slot.op)
         return
     end
     local count = client.count + 1

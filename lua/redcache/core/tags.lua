@@ -6,6 +6,7 @@
 local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_handle = require("redcache.core.handle")
+local core_owned = require("redcache.core.owned")
 
 local GENERATIONS = 16 -- bytes: hard, then soft
 
@@ -24,7 +25,7 @@ local random = ffi.new("uint8_t[?]", GENERATIONS)
 ---@return ffi.cdata*|nil tags nil: no memory
 function core_tags.new(client, prefix)
     local tags = C.rc_tags_new(core_handle.of(client), prefix, #prefix)
-    return tags ~= nil and ffi.gc(tags, C.rc_tags_free) or nil
+    return tags ~= nil and core_owned.keep(tags, C.rc_tags_free) or nil
 end
 
 ---The gravest verdict of an entry's block (extra.lua): VALID, SOFT, UNKNOWN (Redis knows), VOID, or
