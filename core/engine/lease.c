@@ -485,8 +485,12 @@ static void on_busy(struct rc_flight *flight, const struct rc_reply *reply)
     struct rc_leases *leases = flight->leases;
     struct rc_context *context = leases->context;
     if (flight->purpose == RC_FLIGHT_REFRESH) {
-        if (!rc_list_is_empty(&flight->waiting)) /* it may have left meanwhile */
-            finish_stale(context, rc_flight_first(flight));
+        if (!rc_list_is_empty(&flight->waiting)) { /* it may have left meanwhile */
+            struct rc_op *op = rc_flight_first(flight);
+            if (reply->count > 2 && reply->nodes[2].type == ':' && reply->nodes[2].integer > 0)
+                op->result.number = reply->nodes[2].integer;
+            finish_stale(context, op);
+        }
         rc_lease_next_round(flight);
         return;
     }

@@ -97,7 +97,7 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "if " NONCE("h") "~=ARGV[1] then return {0} end "
         "if not redis.call('SET',KEYS[2],ARGV[2],'NX','PX',ARGV[3]) "
             "and redis.call('GET',KEYS[2])~=ARGV[2] then "
-            "return {0} "
+            "return {0,redis.call('PTTL',KEYS[2])} "
         "end "
         "local left=redis.call('PTTL',KEYS[1]) "
         "if left>=0 and left<=(tonumber(ARGV[4]) or 0) then "

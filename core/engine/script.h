@@ -33,9 +33,10 @@ enum rc_script {
     RC_SCRIPT_RELEASE,
     /* keys...; lease, ttl -> how many keys held the lease (and live ttl from now) */
     RC_SCRIPT_HEARTBEAT,
-    /* K, R; nonce of the value seen, lease, ttl, margin -> {1, left} the refresh is ours | {0}
-       left: how long the value still lives, -1 for ever, or K holds the lease now: that of a value
-       whose life ends within the margin does. */
+    /* K, R; nonce of the value seen, lease, ttl, margin -> {1, left} the refresh is ours | {0,
+       pttl} somebody else's | {0} another value stands there. left: how long the value still lives,
+       -1 for ever, or K holds the lease now: that of a value whose life ends within the margin
+       does. */
     RC_SCRIPT_REFRESH,
     /* K, R; nonce of the value seen, lease, value, ttl or -1 -> as PUBLISH */
     RC_SCRIPT_REFRESH_PUBLISH,

@@ -112,7 +112,7 @@ static int64_t number_in(const struct rc_run *run, uint32_t arg)
     return number;
 }
 
-/* {1, left} */
+/* {code, left} */
 static void answer_left(struct rc_run *run, int64_t code, int64_t left)
 {
     rc_run_answer_list(run, 2, code);
@@ -258,7 +258,7 @@ static void refresh(struct rc_run *run)
     struct rc_value done = RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 2), rc_run_arg(run, 2),
                                        RC_WORD("NX"), RC_WORD("PX"), rc_run_arg(run, 3));
     if (done.type != '+' && !rc_run_is(run, get(run, 2), rc_run_arg(run, 2))) {
-        rc_run_answer_code(run, 0);
+        answer_left(run, 0, pttl(run, 2));
         return;
     }
     int64_t left = pttl(run, 1);
@@ -452,7 +452,7 @@ const struct rc_twin rc_lease_twins[] = {
     {"6fbbe173b0063228b8b45c268876db37f9492d07", publish},
     {"58978a4cf47c30c02a216c0aea2629c21151f9fc", release},
     {"85c880fa508adf722396fa6087d801a0f3c81f1b", heartbeat},
-    {"15df84dc42ee41a48f81dd0973d4241cb372fb0a", refresh},
+    {"dc04e7b51529e2aac176c60c744807f13e106b5e", refresh},
     {"768a3438b06a562c2afc66a84a4a61512591f8ec", refresh_publish},
     {"e8ac83d8838eedcd0a33ccc0ab3e9d4830885659", put},
     {"81643d20ebbdda91bf4d77dafdb114190a01b7b8", put_publish},

@@ -611,6 +611,8 @@ static void an_early_refresh_is_had_once_and_of_that_version_alone(void)
     load(&near, 1, RC_WANT_TTL | RC_SERVE | RC_EARLY);
     load(&far, 2, RC_WANT_TTL | RC_SERVE | RC_EARLY);
     CHECK(has_value(1, "old") && has_value(2, "old"));
+    CHECK(ops[2].op.result.number > 0 && ops[2].op.result.number <= TTL_MS);
+    CHECK(ops[2].op.result.flags == RC_STALE);
     load(&far, 3, RC_WANT_TTL); /* for whom it is fresh */
     CHECK(has_value(3, "old") && ops[3].op.result.flags == 0);
     store(0, "new", 9000);

@@ -143,8 +143,12 @@ static void refresh(struct call *call)
         code_and_left(call, 1, -1);
         return;
     }
-    if (!seen || (helper->exists && !peer_same(&helper->value, call->argv[2]))) {
+    if (!seen) {
         codes(call, 0);
+        return;
+    }
+    if (helper->exists && !peer_same(&helper->value, call->argv[2])) {
+        code_and_left(call, 0, peer_key_pttl(call->server, call->keys[1]));
         return;
     }
     if (!helper->exists)

@@ -27,8 +27,10 @@ local LOAD = constants.LOAD
 
 -- A waiting reader looks so often whether the job is over, in seconds.
 local PAUSE = 0.002
--- A refresh that came to nothing (somebody else has the lease, the loader failed, Redis is away) is
--- tried again by this process after ten times what it took, within these bounds in seconds.
+-- A refresh that came to nothing (the loader failed, Redis is away) is tried again by this process
+-- after ten times what it took, within these bounds in seconds. Where somebody else has the lease,
+-- it is when that lease ends: a holder that lives has renewed it by then, one that died is followed
+-- at once. A lease that was given back is not heard of: hence the upper bound.
 local PATIENCE, LEAST, MOST = 10, 0.1, 5
 -- So many keys of which that is known.
 local MAX_PUT_OFF = 1024
@@ -44,34 +46,41 @@ local refresh = {
 
 -- The registry ------------------------------------------------------------------------------------
 
--- What this client knows of refreshes: jobs by full key, until when keys are put off.
+-- What this client knows of refreshes: jobs by full key, until when keys are put off, and the mark
+-- of the value for which they are.
 local function registry_of(client)
     local registry = client.refreshes
     if registry == nil then
-        registry = { jobs = setmetatable({}, { __mode = "v" }), put_off = {}, put_off_count = 0 }
+        registry = { jobs = setmetatable({}, { __mode = "v" }), put_off = {}, put_off_marks = {},
+            put_off_count = 0 }
         client.refreshes = registry
     end
     return registry
 end
 
----Whether the key was tried a moment ago, to no avail.
+---Whether this value was tried a moment ago, to no avail.
 ---@param id string full key
-function refresh.is_put_off(client, id)
+---@param mark integer of the value
+function refresh.is_put_off(client, id, mark)
     local registry = client.refreshes
-    return registry ~= nil and (registry.put_off[id] or 0) > now(client)
+    return registry ~= nil and registry.put_off_marks[id] == mark
+        and registry.put_off[id] > now(client)
 end
 
----The key could not be refreshed, which took so many seconds.
+---The value could not be refreshed, which took so many seconds.
 ---@param id string full key
-function refresh.put_off(client, id, took)
+---@param mark integer of the value
+---@param lease_left number seconds that the lease of who loads it still lives; 0: it is not that
+function refresh.put_off(client, id, mark, took, lease_left)
     local registry = registry_of(client)
     if registry.put_off_count >= MAX_PUT_OFF then
-        registry.put_off, registry.put_off_count = {}, 0
+        registry.put_off, registry.put_off_marks, registry.put_off_count = {}, {}, 0
     end
     if registry.put_off[id] == nil then
         registry.put_off_count = registry.put_off_count + 1
     end
-    registry.put_off[id] = now(client) + math.min(math.max(PATIENCE * took, LEAST), MOST)
+    local least = lease_left > 0 and lease_left or math.max(PATIENCE * took, LEAST)
+    registry.put_off[id], registry.put_off_marks[id] = now(client) + math.min(least, MOST), mark
 end
 
 ---The job of the key that waits for its turn, or runs.
@@ -130,7 +139,9 @@ end
 
 -- One key -----------------------------------------------------------------------------------------
 
--- Asks for the refresh lease, and loads; for load.run(). A fifth result: why the loader failed.
+-- Asks for the refresh lease, and loads; for load.run(). A fifth result: why the loader failed. Of
+-- source "elsewhere" it is not ours to load; the fourth tells how long the lease of who loads it
+-- still lives, 0: nobody does, or that is not known.
 local function attempt(cache, slot, ttl, fn, settings)
     slot.full = cache._prefix .. slot.key
     core_load.aim(settings.numbers, slot.mark)
@@ -140,8 +151,9 @@ local function attempt(cache, slot, ttl, fn, settings)
     if status ~= 0 then
         return nil, calls.fail(slot, status, "load", slot.key)
     elseif slot.result.outcome ~= LOAD then
-        core_slot.give(slot) -- somebody else loads it, or has done so
-        return nil
+        local lease_left = core_load.lease_left(slot)
+        core_slot.give(slot)
+        return nil, nil, "elsewhere", lease_left
     end
     local value, err, source, flag, _, cause = load.lead(cache, slot, ttl, fn, settings)
     core_slot.give(slot)
@@ -165,7 +177,8 @@ local function run(cache, key, ttl, fn, settings, mark)
     local began = now(client)
     local value, why, source, flag, cause = load.run(attempt, cache, slot, ttl, fn, settings)
     if source ~= "loader" and client.handle ~= nil then
-        refresh.put_off(client, cache._prefix .. key, now(client) - began)
+        refresh.put_off(client, cache._prefix .. key, mark, now(client) - began,
+            source == "elsewhere" and flag or 0)
     end
     return value, why, source, flag, cause
 end
@@ -255,7 +268,7 @@ end
 ---@return string|nil flag
 function refresh.serve(cache, key, ttl, fn, settings, mark, value, source, load_time)
     local client, id, is_stale = cache._client, cache._prefix .. key, source == "stale"
-    if refresh.is_put_off(client, id) then
+    if refresh.is_put_off(client, id, mark) then
         return value, nil, source
     elseif refresh.is_readers(cache, settings, is_stale, load_time) then
         if cache._scheduler.can_wait() then

@@ -38,6 +38,7 @@ local function settle(work, keys)
         if cache._wait(slot) == 0 and slot.result.outcome == constants.LOAD then
             leased[#leased + 1] = key
         else
+            work.leases_left[key] = core_load.lease_left(slot)
             load_many.finish(work, key)
         end
     end
@@ -70,14 +71,15 @@ local function run(work, keys)
     end
     for i = 1, #keys do
         if not work.loaded[keys[i]] and client.handle ~= nil then
-            refresh.put_off(client, cache._prefix .. keys[i], now(client) - began)
+            refresh.put_off(client, cache._prefix .. keys[i], work.due_marks[keys[i]],
+                now(client) - began, work.leases_left[keys[i]] or 0)
         end
     end
 end
 
 local function new_work(from, settings)
     local work = load_many.new(from.cache, settings, from.ttl, from.fn, from.action, from.method)
-    work.due_marks, work.loaded = {}, {}
+    work.due_marks, work.loaded, work.leases_left = {}, {}, {}
     return work
 end
 
@@ -155,7 +157,7 @@ function refresh_many.serve(work)
     local client, own, jobs = cache._client, {}, {}
     for key in pairs(work.dues) do
         local id, is_stale = cache._prefix .. key, work.flags[key] == "stale"
-        if refresh.is_put_off(client, id) then
+        if refresh.is_put_off(client, id, work.dues[key]) then
             work.dues[key] = nil
         elseif refresh.is_readers(cache, settings, is_stale, work.load_times[key]) then
             own[#own + 1] = key

@@ -168,7 +168,9 @@ typedef struct rc_result {
     int32_t outcome;   /* RC_HIT, RC_MISS, ... */
     uint32_t flags;    /* RC_STALE, ... */
     uint32_t nodes;    /* RC_DONE: number of elements of the flat answer */
-    int64_t number;    /* RC_DONE with an integer answer; rc_lock_acquire: the fence */
+    /* RC_DONE with an integer answer; rc_lock_acquire: the fence; rc_load with RC_EARLY that is
+       RC_STALE: ms that the lease of who loads it lives unless it is renewed, 0: not known */
+    int64_t number;
     int64_t ttl_ms;    /* remaining time to live; -1 none, -2 not known */
     const char *data;  /* payload or error text; not NUL-ended */
     size_t len;

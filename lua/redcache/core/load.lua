@@ -58,6 +58,13 @@ function core_load.aim(numbers, mark)
     ffi.cast(marks_of, numbers.early_version)[0] = mark
 end
 
+---Seconds that the lease of who loads the key again still lives, unless it is renewed; of a load
+---with EARLY that has found somebody else doing so. 0: not known.
+---@return number seconds
+function core_load.lease_left(slot)
+    return tonumber(slot.result.number) / 1000
+end
+
 ---Starts storing what was loaded. `ttl` 0: not stored, only shared with callers of this process.
 ---@param flags integer|nil of the entry
 ---@return integer status
