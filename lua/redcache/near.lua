@@ -179,18 +179,23 @@ end
 
 -- Reading ----------------------------------------------------------------------------------------
 
+-- Decodes what the last view_get found, a value of this codec without flags: ok, value.
+local function decode_own(codec)
+    -- The most common case needs no copy of the encoding.
+    local text = codec.name == "msgpack" and near_msgpack_string()
+    if text then
+        return true, text
+    end
+    local ok, value = codec.decode(near_bytes())
+    return ok, value
+end
+
 -- Decodes what the last view_get found, which has no flags: ok, value. NOTHING stands for nil.
 local function decode(settings, kind, codec_id)
-    local codec = settings.codec
     if kind == KIND_NEGATIVE then
         return true, NOTHING
-    elseif kind == KIND_VALUE and codec_id == codec.id then
-        -- The most common case needs no copy of the encoding.
-        local text = codec.name == "msgpack" and near_msgpack_string()
-        if text then
-            return true, text
-        end
-        return codec.decode(near_bytes())
+    elseif kind == KIND_VALUE and codec_id == settings.codec.id then
+        return decode_own(settings.codec)
     end
     return entry.decode(settings, kind, codec_id, 0, near_bytes())
 end
@@ -298,6 +303,12 @@ end
 local function take(cache, key, copy, settings, max_stale_us, look)
     if settings ~= nil and not is_ageless(settings) then
         put_back()
+    end
+    -- What most hits are. Interpreted, each field of the entry that is read costs as much as a
+    -- call.
+    local codec = cache._settings.codec
+    if cache._store == nil and near_holds(codec.id) then
+        return decode_own(codec)
     end
     local kind, codec_id, flags, len = near_entry()
     if flags ~= 0 then
