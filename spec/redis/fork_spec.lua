@@ -24,7 +24,7 @@ local function run(body, url, scheduler)
             local clock = require("spec.support.clock")
             local posix = require("spec.support.posix")
             local temp = require("spec.support.temp") -- luacheck: ignore
-            ffi.cdef("int fork(void); void _exit(int status);")
+            local fork = require("spec.support.fork")
             local family = { url = one.params.url, redcache = require("redcache"), clock = clock }
             family.scheduler, family.pid = one.params.scheduler, posix.C.getpid
 
@@ -49,7 +49,7 @@ local function run(body, url, scheduler)
             function family.fork(fn, leave)
                 children = children + 1
                 local path = ("%s/%d-%d"):format(one.params.dir, posix.C.getpid(), children)
-                local pid = ffi.C.fork()
+                local pid = fork()
                 assert(pid >= 0, "fork failed")
                 if pid == 0 then
                     local ok, result = xpcall(fn, debug.traceback)

@@ -345,13 +345,13 @@ describe("a child of fork()", function()
         local ffi = require("ffi")
         local posix = require("spec.support.posix")
         local temp = require("spec.support.temp")
-        ffi.cdef("int fork(void); void _exit(int status);")
+        local fork = require("spec.support.fork")
         local cache = open({ group = "family" })
         cache:set("k", "parent's")
         cache:get("k")
         assert.equal("near", select(3, cache:get("k")))
         local path = temp.dir() .. "/told"
-        local pid = ffi.C.fork()
+        local pid = fork()
         if pid == 0 then
             local ok, told = pcall(function()
                 local near = { cache:get("k") }
