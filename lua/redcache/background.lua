@@ -34,6 +34,10 @@ local JOBS_PER_WORKER = 100
 local EXIT_SECONDS = 1
 -- How often a close looks whether the jobs of others have ended.
 local CLOSE_PAUSE = 0.005
+-- A loop is to look again after this at the latest, and no sooner than that.
+local LOOK, LEAST_LOOK = 0.5, 0.02
+-- How much earlier than asked for a pause of the core may end: it counts milliseconds.
+local EARLY = 0.005
 
 local background = {}
 
@@ -273,6 +277,25 @@ function background.push(client, id, job)
     return true
 end
 
+---Takes back a job that has not begun; it is not counted as dropped.
+---@param client redcache.Client
+---@param id any
+function background.withdraw(client, id)
+    local queue = client.queue
+    if queue == nil or not queue.queued[id] then
+        return
+    end
+    local jobs, ids, to = {}, {}, 0
+    for at = queue.first, queue.last do
+        if queue.ids[at] ~= id then
+            to = to + 1
+            jobs[to], ids[to] = queue.jobs[at], queue.ids[at]
+        end
+    end
+    queue.first, queue.last, queue.jobs, queue.ids, queue.queued[id] = 1, to, jobs, ids, nil
+    settle(client)
+end
+
 -- What is watched --------------------------------------------------------------------------------
 
 ---@class redcache.Watch what the core may tell at any time
@@ -334,6 +357,31 @@ function background.unwatch(client, watch)
             settle(client)
         end
     end
+end
+
+---Sees to it that a loop comes by again when something that is watched is due, though nothing else
+---of ours is under way. A loop that nobody else keeps going is not kept going by this.
+---@param watch table client; due; looks_at: 0 at first, when the loop is to come by
+---@param at number now
+function background.look_again(watch, at)
+    local client = watch.client
+    local scheduler = client.scheduler
+    local look, is_ending = scheduler.look_again, scheduler.is_ending
+    if look and at >= watch.looks_at - EARLY then
+        local pause = math.max(math.min(LOOK, watch.due - at), LEAST_LOOK)
+        if watch.looks_at == 0 or not (is_ending and is_ending(client, 1)) then
+            watch.looks_at = at + pause
+            look(client, pause)
+        end
+    end
+end
+
+---Whether the caller is called by a loader, or by a job of the client's: it must not wait for one.
+---@param client redcache.Client
+---@return boolean
+function background.is_inside(client)
+    return client.queue ~= nil and is_inside(client.queue)
+        or marks.is_inside(client.loading, client.scheduler)
 end
 
 ---Whether a job of that id is queued, or runs.

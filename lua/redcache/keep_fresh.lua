@@ -25,10 +25,6 @@ local ngx = rawget(_G, "ngx")
 local RETRY = 0.25
 -- The pause behind the first failure; twice as long each time.
 local FIRST_PAUSE = 0.1
--- A loop is to look again after this at the latest.
-local LOOK = 0.5
--- How much earlier than asked for a pause of the core may end: it counts milliseconds.
-local EARLY = 0.005
 
 local keep_fresh = {}
 
@@ -41,21 +37,6 @@ Keeper.__index = Keeper
 local Watch = {}
 Watch.__index = Watch
 
--- Sees to it that a loop comes by again, though nothing else of ours is under way. A loop that
--- nobody else keeps going is not kept going by this.
-local function look_again(self, at)
-    local client = self.client
-    local scheduler = client.scheduler
-    local look, is_ending = scheduler.look_again, scheduler.is_ending
-    if look and at >= self.looks_at - EARLY then
-        local pause = math.max(math.min(LOOK, self.due - at), 0.02)
-        if self.looks_at == 0 or not (is_ending and is_ending(client, 1)) then
-            self.looks_at = at + pause
-            look(client, pause)
-        end
-    end
-end
-
 -- A worker of nginx that is to exit hands over at once.
 local function has_to_leave(self)
     return ngx and ngx.worker.exiting() and self.is_owner
@@ -66,7 +47,7 @@ function Watch:is_due()
         return false
     end
     local at = now(self.client)
-    look_again(self, at)
+    background.look_again(self, at)
     return not self.is_running and (at >= self.due or has_to_leave(self)) or false
 end
 
@@ -247,7 +228,7 @@ function keep_fresh.keepFresh(self, key, every, fn, opts)
     client.keepers = client.keepers or {}
     client.keepers[watch] = true
     background.watch(client, watch)
-    look_again(watch, now(client))
+    background.look_again(watch, now(client))
     return setmetatable({ _watch = watch }, Keeper)
 end
 
