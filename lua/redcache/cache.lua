@@ -59,6 +59,7 @@ local usage = require("redcache.usage")
 local walk = require("redcache.walk")
 local warm = require("redcache.warm")
 local wrap = require("redcache.wrap")
+local write_behind = require("redcache.write_behind")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local take, await, fail = calls.take, calls.await, calls.fail
@@ -128,6 +129,10 @@ Cache.redis = redis.redis
 Cache.work = background.work
 Cache.onInvalidate = listener.onInvalidate
 Cache.keepFresh = keep_fresh.keepFresh
+Cache.setBehind = write_behind.setBehind
+Cache.deadLetters = write_behind.deadLetters
+Cache.replayDeadLetters = write_behind.replayDeadLetters
+Cache.dropDeadLetters = write_behind.dropDeadLetters
 
 -- A cache object over a client that is open.
 local function make(client, prefix, settings)
@@ -157,6 +162,9 @@ local function make(client, prefix, settings)
         },
     }, Cache)
     near.attach(cache, prefix, settings)
+    if settings.writeBehind then
+        write_behind.attach(cache)
+    end
     return cache
 end
 
@@ -720,6 +728,9 @@ function Cache:stats()
     unsent.count(self._client, stats)
     stats.hits = counters.hits + counters.l0Hits + counters.nearHits
     background.stats(self._client, stats)
+    if self._behind then
+        write_behind.stats(self._behind, stats)
+    end
     return stats
 end
 
@@ -742,12 +753,14 @@ function Cache:health()
 end
 
 ---Closes this cache, the one it was made from and every namespace of it; later calls return
----`closed`. What is queued in the background is run before, as long as there is time. Where nobody
+---`closed`. What waits to be written behind is written before, and what is queued in the background
+---is run, as long as there is time. Where nobody
 ---else uses the client, calls that wait end with `closed`, leases and locks are given back and the
 ---connections end. Closing twice is no error.
 ---@param timeout? number seconds to wait for that; 1
 ---@return true
----@return integer|nil dropped how many jobs in the background there was no time for; nil: none
+---@return integer|nil dropped how many jobs in the background, and writes behind, there was no time
+---for; nil: none
 function Cache:close(timeout)
     if timeout == nil then
         timeout = 1
@@ -755,13 +768,17 @@ function Cache:close(timeout)
         error("bad argument 'timeout' to close: number from 0 to 86400 expected, got "
             .. tostring(timeout), 2)
     end
-    local client, dropped = self._client, 0
+    local client, dropped, unwritten = self._client, 0, 0
     if client.keepers then
         keep_fresh.close(client, timeout)
+    end
+    if client.behinds then
+        timeout, unwritten = write_behind.close(self, timeout)
     end
     if client.queue then
         timeout, dropped = background.close(self, timeout)
     end
+    dropped = dropped + unwritten
     if client.store then
         near.clear(client.store)
     end
@@ -776,6 +793,8 @@ function Cache:close(timeout)
     end
     return true
 end
+
+Cache._set = Cache.set -- for a call that has had its turn of background work
 
 -- remember and rememberForever, as get, are called too often for a look at each call.
 usage.guard("cache", Cache, "_client", { get = true, remember = true, rememberForever = true })

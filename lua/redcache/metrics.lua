@@ -38,6 +38,17 @@ local CACHE = {
     { "unstored", "unstored", "counter", "Loaded values that could not be stored." },
     { "extra_keys", "extraKeys", "counter", "Loaded values that nobody had asked for." },
     { "decode_errors", "decodeErrors", "counter", "Stored values that could not be decoded." },
+    { "behind_written", "behindWritten", "counter", "Values that were written behind." },
+    { "behind_failed", "behindFailed", "counter", "Tries to write behind that have failed." },
+    { "behind_coalesced", "behindCoalesced", "counter",
+        "Values not written behind, for a later one of the key was there." },
+    { "behind_refused", "behindRefused", "counter",
+        "Calls of setBehind that found too much waiting." },
+    { "behind_queued", "behindQueued", "gauge", "Keys with a value to be written behind." },
+    { "behind_bytes", "behindBytes", "gauge", "Their size in bytes." },
+    { "dead_letters", "deadLetters", "gauge", "Writes behind that were given up, and are kept." },
+    { "dead_letters_dropped", "deadLettersDropped", "counter",
+        "Writes behind that were given up, and dropped for room." },
 }
 local CLIENT = {
     { "requests", "requests", "counter", "Commands sent to Redis." },

@@ -114,7 +114,7 @@ function namespace.namespace(self, name, opts)
     for option in pairs(options.rows("namespace")) do
         settings[option] = outer[option]
     end
-    settings.near = nil
+    settings.near, settings.writeBehind = nil, nil
     local ok, message = options.read(settings, opts, "namespace", "namespace")
     if ok and settings.near and not self._client.near then
         ok, message = false, "bad option 'near' to namespace: the cache was opened without one"

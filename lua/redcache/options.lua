@@ -46,11 +46,11 @@ function options.is_tag(name)
 end
 
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls |
---       list | near | zone | background | breaker | tags
+--       list | near | zone | background | breaker | writeBehind | tags
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, limiter,
---       keepFresh,
+--       keepFresh, deadLetters,
 --       move (rename, copy),
 --       delete, get, update, call (all that talk to Redis), lock, raw (redis), transaction,
 --       scan, keys, sweep (deleteByPattern), flush, warm, loader,
@@ -105,6 +105,7 @@ local DECLARED = {
     { "generation", "boolean", false, at = "namespace" },
     { "tagIndex", "boolean", false, at = "namespace" },
     { "instant", "boolean", false, at = "flush" },
+    { "writeBehind", "writeBehind", nil, at = "namespace" },
     { "tagTtl", "number", 30 * DAY, at = "namespace", min = 1, max = MAX_TTL },
     { "decodeErrors", "choice", "miss", at = "namespace", among = { "miss", "error" } },
 
@@ -183,6 +184,9 @@ local DECLARED = {
     { "ttl", "ttl", nil, at = "keepFresh" },
     { "lockTtl", "number", nil, at = "keepFresh", min = 0.1, max = DAY },
 
+    -- Writes that were given up.
+    { "limit", "integer", 100, at = "deadLetters", min = 1, max = EXACT },
+
     -- Scans.
     { "count", "integer", nil, at = "scan keys", min = 1, max = 100000 },
     { "type", "string", nil, at = "scan keys", min = 1, max = 64 },
@@ -215,6 +219,7 @@ local ACCEPTED = {
     session = { "session" },
     limiter = { "limiter" },
     keepFresh = { "keepFresh" },
+    deadLetters = { "deadLetters" },
     put = { "load", "call" },
     read = { "read", "look", "call" },
     look = { "look", "call" },
@@ -268,6 +273,18 @@ local BREAKER = {
     { "latency", "number", 0.1, min = 0.001, max = 60 },
     { "probes", "integer", 3, min = 1, max = 100 },
     { "wait", "number", 0.25, min = 0.001, max = 1 },
+}
+
+-- The fields of the option writeBehind: of each cache; a user's function has to be there.
+local WRITE_BEHIND = {
+    { "write", "function", nil },
+    { "entries", "integer", 10000, min = 1, max = 2 ^ 20 },
+    { "bytes", "integer", 16 * 1024 * 1024, min = 1024, max = 2 ^ 36 },
+    { "attempts", "integer", 10, min = 1, max = 100 },
+    { "onFailed", "function", nil },
+    { "batch", "integer", 100, min = 1, max = 10000 },
+    { "delay", "number", 0, min = 0, max = DAY },
+    { "writers", "integer", 1, min = 1, max = 64 },
 }
 
 -- What the option zone may hold, in all.
@@ -408,15 +425,28 @@ CHECKS.background = function(_, value, whole)
     return check_nested(BACKGROUND, value, whole)
 end
 
--- true or a table becomes a table with every field.
-CHECKS.breaker = function(_, value)
-    local good, expected, fields, reason = check_nested(BREAKER, value)
+-- The same, with every field.
+local function check_whole(rows, value)
+    local good, expected, fields, reason = check_nested(rows, value)
     if fields then
-        for _, row in ipairs(BREAKER) do
+        for _, row in ipairs(rows) do
             fields[row[1]] = fields[row[1]] or row[3]
         end
     end
     return good, expected, fields, reason
+end
+
+CHECKS.breaker = function(_, value)
+    return check_whole(BREAKER, value)
+end
+
+CHECKS.writeBehind = function(_, value)
+    if type(value) ~= "table" then
+        return false, "table"
+    elseif value.write == nil then
+        return false, nil, nil, "'write': function(items) expected"
+    end
+    return check_whole(WRITE_BEHIND, value)
 end
 
 ---Settles the option background: false, or how much there may be. In plain Lua, where the callers
@@ -492,7 +522,7 @@ for place, accepted in pairs(ACCEPTED) do
     places[place] = rows
 end
 for place, declared in pairs({ near = NEAR, l0 = L0, background = BACKGROUND,
-    breaker = BREAKER }) do
+    breaker = BREAKER, writeBehind = WRITE_BEHIND }) do
     local rows = {}
     for _, row in ipairs(declared) do
         rows[row[1]] = { name = row[1], kind = row[2], default = row[3], min = row.min,
@@ -502,8 +532,8 @@ for place, declared in pairs({ near = NEAR, l0 = L0, background = BACKGROUND,
 end
 
 ---The rows of one place, by option name: what documentation and specs list.
----@param place string new, namespace, load, ...; near, l0, background, breaker: the fields of that
----option
+---@param place string new, namespace, load, ...; near, l0, background, breaker, writeBehind: the
+---fields of that option
 ---@return table<string, table>
 function options.rows(place)
     return places[place]

@@ -46,6 +46,8 @@ local ARGUMENTS = {
         work = "seconds",
         onInvalidate = "fn",
         keepFresh = "key, every, fn, opts",
+        setBehind = "key, value, ttl, opts",
+        deadLetters = "opts", replayDeadLetters = "keys", dropDeadLetters = "keys",
     },
     redis = { command = "name, ...", pipeline = "fn, opts", publish = "channel, message",
         key = "name", script = "source", transaction = "fn, opts",
@@ -137,7 +139,7 @@ for method in pairs(ARGUMENTS.cache) do
 end
 for _, method in ipairs({ "lock", "semaphore", "namespace", "wrap", "session", "limiter", "loader",
     "request", "redis", "cancel", "authenticate", "close", "stats", "health", "metrics", "work",
-    "onInvalidate", "keepFresh" }) do
+    "onInvalidate", "keepFresh", "deadLetters", "replayDeadLetters", "dropDeadLetters" }) do
     WAITS.cache[method] = nil
 end
 

@@ -27,6 +27,7 @@ local GROUPS = {
     "scans", "commits", "reasons",
     "refreshes", "tags",
     "limits", "semaphores", "keeps_fresh", "reentrants",
+    "behinds",
 }
 
 local cases = { light = {} }

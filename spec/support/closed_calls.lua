@@ -78,6 +78,7 @@ local CACHE = {
     work = function(o) return o:work(1) end,
     onInvalidate = function(o) return o:onInvalidate(unused) end,
     keepFresh = function(o) return o:keepFresh("k", 1, unused) end,
+    setBehind = false, deadLetters = false, replayDeadLetters = false, dropDeadLetters = false,
     lock = false, request = false, loader = false, limiter = false, close = false,
     keysByTag = false,
     -- Made by others.
@@ -119,6 +120,12 @@ local LOCKS = {
     release = function(o) return o:release() end,
     extend = function(o) return o:extend(5) end,
     valid = false, lost = false, ttl = false, fences = false,
+}
+local BEHIND = {
+    setBehind = function(o) return o:setBehind("k", 1) end,
+    deadLetters = function(o) return o:deadLetters() end,
+    replayDeadLetters = function(o) return o:replayDeadLetters() end,
+    dropDeadLetters = function(o) return o:dropDeadLetters() end,
 }
 local LISTENER = { close = false }
 local NEAR = {
@@ -197,6 +204,7 @@ function closed_calls.check(open, close)
     local below, memo = cache:namespace("below"), cache:request()
     local sessions, indexed = cache:session(), cache:namespace("indexed", { tagIndex = true })
     local raw, scan = cache:redis(), cache:scan("*")
+    local behind = cache:namespace("behind", { writeBehind = { write = unused } })
     local script, subscription = raw:script("return 1"), assert(raw:subscribe("c"))
     local held = assert(cache:tryLock("held", { ttl = 600 }))
     local free = cache:lock("free")
@@ -227,6 +235,7 @@ function closed_calls.check(open, close)
         try_all(complaints, name .. ":request", one:request(), CACHE)
     end
     try(complaints, "keysByTag", function(o) return o:keysByTag("tag") end, indexed)
+    for method, call in pairs(BEHIND) do try(complaints, method, call, behind) end
     try_all(complaints, "request", memo, CACHE)
     try_all(complaints, "redis", raw, REDIS)
     try_all(complaints, "script", script, SCRIPT)

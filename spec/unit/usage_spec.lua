@@ -53,6 +53,7 @@ local function classes()
         limiter = { { limit = 1, window = 1 } },
         semaphore = { "s", 2 }, withSemaphore = { "s", 2, {}, fn },
         explain = { "k" }, keepFresh = { "k", 60, fn },
+        setBehind = { "k", 1 }, deadLetters = {}, replayDeadLetters = {}, dropDeadLetters = {},
     }
     local locks = assert(cache:lockMulti({ "l" }))
     local raw, queue = cache:redis(), nil

@@ -1,0 +1,520 @@
+-- write_behind - setBehind: a value stands in the cache at once, and is written to the user's
+-- store later, in the background.
+--
+-- What:   what waits stands in behind_queue.lua, what was given up in dead_letters.lua. Each call
+--         of the user's function is a job of its own (background.lua), made where something is
+--         due: by setBehind, by a job that ends, and by a caller or loop that looks at what is
+--         watched.
+-- Memory: of each cache with the option. Its client keeps it while something waits.
+-- Errors: what the function gives as its reason is kept with a dead letter, and is what a job
+--         throws, so that it is counted, and nginx logs it.
+-- Not:    no promise beyond this process: what waits ends with it.
+
+local core_client = require("redcache.core.client")
+local core_clock = require("redcache.core.clock")
+local background = require("redcache.background")
+local behind_queue = require("redcache.behind_queue")
+local calls = require("redcache.calls")
+local dead_letters = require("redcache.dead_letters")
+local entry = require("redcache.entry")
+local errors = require("redcache.errors")
+local many = require("redcache.many")
+local options = require("redcache.options")
+
+local now = core_clock.now
+local ngx = rawget(_G, "ngx")
+
+-- How often a close looks whether the writes of others have ended.
+local CLOSE_PAUSE = 0.005
+-- So much earlier a loop has to be worth coming by for once more: more than a look may be late.
+local SOONER = 0.05
+-- Why what is left at the end was given up.
+local CLOSED = "the cache was closed"
+
+local write_behind = {}
+
+-- What background.lua watches.
+---@class redcache.Behind: redcache.Watch
+local Behind = {}
+Behind.__index = Behind
+
+-- One call of the user's function.
+local Job = {}
+Job.__index = Job
+
+---Makes what a cache with the option writeBehind needs.
+---@param cache redcache.Cache
+function write_behind.attach(cache)
+    local settings = cache._settings.writeBehind
+    cache._behind = setmetatable({
+        client = cache._client, codec = cache._settings.codec, settings = settings,
+        queue = behind_queue.new(settings.entries, settings.bytes, settings.delay),
+        dead = dead_letters.new(settings.entries, settings.bytes),
+        jobs = {}, active = 0, unbegun = 0, looks_at = 0,
+    }, Behind)
+end
+
+-- What is watched, and kept --------------------------------------------------------------------
+
+local function watch(self)
+    local client = self.client
+    if not self.is_watched then
+        self.is_watched = true
+        client.behinds = client.behinds or {}
+        client.behinds[self] = true
+        background.watch(client, self)
+    end
+end
+
+-- Nothing waits any more.
+local function rest(self)
+    local client = self.client
+    if self.is_watched and self.queue.queued == 0 and self.active == 0 then
+        self.is_watched = false
+        client.behinds[self] = nil
+        background.unwatch(client, self)
+    end
+end
+
+-- The user's functions ---------------------------------------------------------------------------
+
+-- Tells the user what was given up; what that throws is the second result.
+local function tell(self, key, bytes, reason)
+    local on_failed = self.settings.onFailed
+    if on_failed then
+        local ok, value = self.codec.decode(bytes)
+        return pcall(on_failed, key, ok and value or nil, reason)
+    end
+    return true
+end
+
+-- A try of a value has failed. What onFailed threw, or nil.
+local function fail(self, chain, reason)
+    local attempts = chain.failures + 1
+    local value, size = self.queue:failed(chain, self.settings.attempts, now(self.client))
+    if value == nil then
+        return nil
+    end
+    self.dead:add({
+        key = chain.key, value = value, size = size, reason = reason, attempts = attempts,
+        number = chain.last,
+    })
+    local ok, fault = tell(self, chain.key, value, reason)
+    return not ok and errors.text(fault) or nil
+end
+
+-- The reason of each key that was not written, by what the user's function has given; nil: all are
+-- written. A table that names none of them is a reason of all.
+local function reasons_of(batch, ran, done, failed)
+    if ran and done then
+        return nil
+    end
+    local reasons, is_named = {}, false
+    if ran and type(failed) == "table" and getmetatable(failed) == nil then
+        for _, chain in ipairs(batch) do
+            local reason = failed[chain.key]
+            reasons[chain.key] = reason and errors.text(reason)
+            is_named = is_named or reason
+        end
+    end
+    if not is_named then
+        local cause = not ran and done or failed or "the function did not return true"
+        cause = errors.text(cause)
+        for _, chain in ipairs(batch) do
+            reasons[chain.key] = cause
+        end
+    end
+    return reasons
+end
+
+-- What the user's function is given: what is undecodable is not, and fails.
+local function items_of(self, batch)
+    local items, unread = {}, nil
+    for _, chain in ipairs(batch) do
+        local ok, value = self.codec.decode(chain.running)
+        if ok then
+            items[#items + 1] = { key = chain.key, value = value, attempt = chain.failures + 1 }
+        else
+            unread = unread or {}
+            unread[chain.key] = errors.text(value)
+        end
+    end
+    return items, unread
+end
+
+-- Writes what was taken. The first reason why something was not, or nil.
+local function write(self, batch)
+    local items, unread = items_of(self, batch)
+    local reasons
+    if items[1] then
+        local ran, done, failed = pcall(self.settings.write, items)
+        reasons = reasons_of(batch, ran, done, failed)
+    end
+    local fault
+    for _, chain in ipairs(batch) do
+        local reason = unread and unread[chain.key] or reasons and reasons[chain.key]
+        if reason then
+            local told = fail(self, chain, reason)
+            fault = fault or told or reason
+        else
+            self.queue:done(chain, now(self.client))
+        end
+    end
+    return fault
+end
+
+-- Jobs -------------------------------------------------------------------------------------------
+
+local kick
+
+-- Takes what is due and writes it, as the running coroutine.
+local function run(self, job)
+    local batch = self.queue:take(self.settings.batch, now(self.client))
+    local fault
+    if batch[1] then
+        self.jobs[job] = batch
+        fault = write(self, batch)
+    end
+    self.jobs[job] = nil
+    return fault
+end
+
+function Job:run()
+    local behind = self.behind
+    behind.unbegun = behind.unbegun - 1
+    local fault = not behind.is_closed and run(behind, self)
+    behind.jobs[self] = nil
+    behind.active = behind.active - 1
+    if not behind.is_closed then
+        kick(behind)
+        rest(behind)
+    end
+    if fault then
+        error(fault, 0)
+    end
+end
+
+-- Jobs whose coroutine has vanished, or that were dropped: what they had taken is tried again.
+local function take_back(self)
+    for job, batch in pairs(self.jobs) do
+        if job.behind and not background.knows(self.client, job) then
+            self.jobs[job] = nil
+            self.active = self.active - 1
+            if batch == true then
+                self.unbegun = self.unbegun - 1
+            else
+                for _, chain in ipairs(batch) do
+                    fail(self, chain, "the coroutine that wrote it has vanished")
+                end
+            end
+        end
+    end
+end
+
+-- Gives up all that waits or runs: nobody is left to write it. How many values that were.
+local function abandon(self, reason)
+    local left = self.queue:clear()
+    for _, chain in ipairs(left) do
+        tell(self, chain.key, chain.value, reason)
+    end
+    if ngx and #left > 0 then
+        ngx.log(ngx.WARN, "redcache: ", #left, " writes behind were not done: ", reason)
+    end
+    return #left
+end
+
+-- A worker of nginx that exits does not wait for pauses to be over.
+local function is_exiting(self, at)
+    local exits = ngx and ngx.worker.exiting()
+    if exits then
+        self.queue:hurry(at) -- also what has just failed: nobody comes by after a pause
+    end
+    return exits
+end
+
+-- A loop is to come by when the next value is due: sooner than it would, perhaps.
+local function look_again(self, at)
+    local due = self.queue:due()
+    if due then
+        self.due = math.max(due, at)
+        self.looks_at = self.due < self.looks_at - SOONER and at or self.looks_at
+        background.look_again(self, at)
+    end
+end
+
+-- Sees to it that there are jobs for what is due.
+function kick(self)
+    take_back(self)
+    local client, queue, settings = self.client, self.queue, self.settings
+    local at = now(client)
+    local is_last = is_exiting(self, at)
+    while self.active < settings.writers and queue.queued > self.unbegun * settings.batch
+        and queue:due() <= at do
+        local job = setmetatable({ behind = self }, Job)
+        self.jobs[job], self.active, self.unbegun = true, self.active + 1, self.unbegun + 1
+        if not background.push(client, job, job) then
+            self.jobs[job], self.active, self.unbegun = nil, self.active - 1, self.unbegun - 1
+            if is_last then
+                abandon(self, "the worker process exits")
+            end
+            break
+        end
+    end
+    look_again(self, at)
+end
+
+function Behind:is_due()
+    kick(self)
+    rest(self)
+    return false -- the jobs are queued already
+end
+
+function Behind.run() end
+
+-- Calls ------------------------------------------------------------------------------------------
+
+-- The argument error, or nil.
+local function fault_of(self, key, value, opts)
+    if type(key) ~= "string" then
+        return errors.argument("key", "setBehind", "string", key)
+    elseif value == nil then
+        return errors.argument("value", "setBehind", "any value but nil", value)
+    end
+    local settings = self._settings
+    local fault
+    if opts ~= nil then
+        fault = select(2, options.read({}, opts, "write", "setBehind"))
+            or settings.plain and options.plain_fault(opts, true, "setBehind")
+    end
+    return fault or nil
+end
+
+local NO_ROOM = "too much waits to be written behind"
+local NO_OPTION = "the cache was opened without the option writeBehind"
+
+---Stores a value in the cache at once, as set does, and has it written to the user's store later,
+---in the background: see docs/api/write_behind.md. A later value of the key takes its place where
+---its write has not begun. Where an error comes back nothing is written behind.
+---@param key string
+---@param value any what the codec can hold; not nil
+---@param ttl? number|redcache.Forever seconds above 0; nil: the cache's ttl
+---@param opts? table as set: timeout, cancelTag, grace, tags
+---@return true|nil stored
+---@return redcache.Error|nil err overload (there is no room to wait; nothing was stored), and
+---those of set
+---@return string|nil sent as set
+function write_behind.setBehind(self, key, value, ttl, opts)
+    local behind = self._behind
+    local fault = fault_of(self, key, value, opts) or not behind and "could not write behind: "
+        .. NO_OPTION
+    if fault then
+        error(fault, 2)
+    elseif ttl ~= nil and not options.is_ttl(ttl) then
+        return nil, errors.bad_ttl("write", key, ttl, "setBehind")
+    end
+    local client, queue = behind.client, behind.queue
+    local err = core_client.closed(client, "write", key)
+    if err then
+        return nil, err
+    end
+    local ok, bytes = entry.encode(self._settings, value)
+    if not ok then
+        return nil, errors.new("encode", "write", key, bytes)
+    elseif #key + #bytes > queue.max_bytes then
+        return nil, errors.new("tooLarge", "write", key, "it is over writeBehind.bytes")
+    end
+    local place = queue:reserve(key, #key + #bytes, now(client))
+    if place == nil then
+        return nil, errors.new("overload", "write", key, NO_ROOM)
+    end
+    local stored, sent
+    -- Without a turn of background work, which could store a later value first.
+    stored, err, sent = self:_set(key, value, ttl, opts)
+    if not stored then
+        queue:refuse(place)
+        return nil, err
+    end
+    err = core_client.closed(client, "write", key)
+    local is_newest = not err and queue:accept(place, bytes, now(client))
+    if is_newest == nil or err then
+        return nil, err or errors.new("closed", "write", key, "the worker process exits")
+    elseif is_newest then
+        behind.dead:take(key)
+    end
+    watch(behind)
+    kick(behind)
+    return true, nil, sent
+end
+
+-- What the calls for dead letters begin with: the cache's, or nil and why.
+local function open(self, method, fault)
+    local behind = self._behind
+    if fault or not behind then
+        error(fault or "could not look for dead letters: " .. NO_OPTION, 3)
+    end
+    local err = core_client.closed(behind.client, method)
+    if err then
+        return nil, err
+    end
+    return behind
+end
+
+---Writes that were given up, the oldest first: one a key, the newest.
+---@param opts? table limit (of how many; 100)
+---@return table[]|nil letters key, value, reason, attempts
+---@return redcache.Error|nil err closed
+function write_behind.deadLetters(self, opts)
+    local own, fault = options.read({ limit = 100 }, opts, "deadLetters", "deadLetters")
+    local behind, err = open(self, "list dead letters", fault)
+    if behind == nil then
+        return nil, err
+    end
+    local list = behind.dead:list(own.limit)
+    for i, letter in ipairs(list) do
+        local ok, value = behind.codec.decode(letter.value)
+        list[i] = {
+            key = letter.key, value = ok and value or nil, reason = letter.reason,
+            attempts = letter.attempts,
+        }
+    end
+    return list
+end
+
+-- Those that are meant: the given keys, or all.
+local function keys_of(behind, keys)
+    if keys then
+        return keys
+    end
+    local all = {}
+    for i, letter in ipairs(behind.dead:list(math.huge)) do
+        all[i] = letter.key
+    end
+    return all
+end
+
+---Has them written once more, as if they were new.
+---@param keys? string[] nil: all
+---@return integer|nil count of those that are to be written
+---@return redcache.Error|nil err overload (there is no room for the others, which stay), closed
+function write_behind.replayDeadLetters(self, keys)
+    local behind, err = open(self, "replay dead letters",
+        keys ~= nil and many.list_fault(keys, "replayDeadLetters"))
+    if behind == nil then
+        return nil, err
+    end
+    local client, queue, dead, count = behind.client, behind.queue, behind.dead, 0
+    for _, key in ipairs(keys_of(behind, keys)) do
+        local letter = dead.by_key[key]
+        local place = letter and queue:reserve(key, letter.size, now(client))
+        if place then
+            dead:take(key)
+            place.number = letter.number -- a value that is on its way to the cache is newer
+            queue:accept(place, letter.value, now(client))
+            count = count + 1
+        elseif letter then
+            err = err or errors.new("overload", "replay", key, NO_ROOM)
+        end
+    end
+    if count > 0 then
+        watch(behind)
+        kick(behind)
+    end
+    return count, err
+end
+
+---Forgets them.
+---@param keys? string[] nil: all
+---@return integer|nil count
+---@return redcache.Error|nil err closed
+function write_behind.dropDeadLetters(self, keys)
+    local behind, err = open(self, "drop dead letters",
+        keys ~= nil and many.list_fault(keys, "dropDeadLetters"))
+    if behind == nil then
+        return nil, err
+    end
+    local count = 0
+    for _, key in ipairs(keys_of(behind, keys)) do
+        count = count + (behind.dead:take(key) and 1 or 0)
+    end
+    return count
+end
+
+-- The end, and figures ---------------------------------------------------------------------------
+
+-- Lets the writes go on, as long as there is time: those of the background where others run
+-- meanwhile, else the caller writes.
+local function drain(self, cache, deadline)
+    local client, queue, scheduler = self.client, self.queue, cache._scheduler
+    local shares = scheduler.shares and scheduler.shares()
+    queue:hurry(now(client))
+    while queue.queued + queue.running > 0 do
+        local at = now(client)
+        if at >= deadline then
+            return
+        end
+        local pause = CLOSE_PAUSE
+        if shares then
+            kick(self)
+            if client.queue then
+                background.tend(client)
+            end
+        elseif queue.queued == 0 then
+            return -- another coroutine's, that only the caller could resume
+        elseif queue:due() <= at then
+            run(self, {})
+            pause = nil
+        else
+            pause = math.max(math.min(queue:due(), deadline) - at, 0.001)
+        end
+        if pause and calls.pause(cache, nil, "close", pause) then
+            return
+        end
+    end
+end
+
+---The client is about to be closed: what waits is written as long as there is time, the rest given
+---up.
+---@param cache redcache.Cache
+---@param timeout number seconds
+---@return number left seconds of the timeout
+---@return integer count of values that were given up
+function write_behind.close(cache, timeout)
+    local client, count = cache._client, 0
+    local behinds, begun = client.behinds, now(client)
+    local can_wait = client.handle ~= nil and cache._scheduler.can_wait()
+        and not background.is_inside(client)
+    while next(behinds) do
+        local self = next(behinds)
+        if can_wait then
+            drain(self, cache, begun + timeout)
+        end
+        self.is_closed = true
+        behinds[self] = nil
+        background.unwatch(client, self)
+        for job, batch in pairs(self.jobs) do
+            if batch == true then
+                background.withdraw(client, job)
+            end
+        end
+        count = count + abandon(self, CLOSED)
+    end
+    client.behinds = nil
+    return math.max(timeout - (now(client) - begun), 0), count
+end
+
+---Adds the figures of a cache with the option.
+---@param self redcache.Behind
+---@param stats table<string, integer>
+function write_behind.stats(self, stats)
+    local queue, dead = self.queue, self.dead
+    stats.behindQueued = queue.queued + queue.running
+    stats.behindBytes = queue.bytes
+    stats.behindWritten = queue.written
+    stats.behindFailed = queue.failures
+    stats.behindCoalesced = queue.coalesced
+    stats.behindRefused = queue.refused
+    stats.deadLetters = dead.count
+    stats.deadLettersDropped = dead.dropped
+end
+
+return write_behind
