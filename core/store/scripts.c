@@ -59,7 +59,8 @@ static const struct rc_twin *load(struct rc_store *store, struct rc_text source)
 
 static void refuse_source(struct rc_call *call)
 {
-    rc_answer_error(call, "ERR the embedded store runs no scripts but redcache's own");
+    rc_answer_error(call, "ERR memory:// runs no scripts but redcache's own: give redcache.new the "
+                          "url of a server");
 }
 
 static void refuse_sha(struct rc_call *call)

@@ -38,8 +38,7 @@ void rc_unknown_refuse(struct rc_call *call)
     size_t used = 0;
     struct rc_text name = call->args[0];
     if (rc_text_is_among(others, name)) {
-        rc_answer_error(call, "ERR the embedded store has no command '%.*s'", (int)name.len,
-                        name.bytes);
+        rc_answer_error(call, RC_UNKNOWN_LACKED);
         return;
     }
     for (uint32_t i = 1; i < call->count && used < SHOWN; i++) {

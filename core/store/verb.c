@@ -189,8 +189,7 @@ void rc_verb_do_second(struct rc_call *call, const struct rc_verb *verbs, const 
         verb++;
     if (verb->run == NULL) {
         if (rc_text_is_among(others, word))
-            rc_answer_error(call, "ERR the embedded store has no command '%s %.*s'",
-                            call->verb->name, (int)word.len, word.bytes);
+            rc_answer_error(call, RC_UNKNOWN_LACKED);
         else
             rc_answer_error(call, "ERR unknown subcommand '%.*s'. Try %s HELP.",
                             (int)(word.len < 128 ? word.len : 128), word.bytes, call->verb->name);

@@ -102,7 +102,7 @@ static void a_store_in_memory_says_what_it_does_not_know(void)
 {
     struct bed bed = open_bed(NULL);
     CHECK(borrow(&bed) == 0 && call(&bed, true, "LPOP", "k", false) == 0);
-    CHECK(says(&bed, "ERR the embedded store has no command"));
+    CHECK(says(&bed, "ERR memory:// has no such command"));
     close_bed(&bed);
 }
 

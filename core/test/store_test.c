@@ -473,7 +473,7 @@ static void has_a_twin_of_each_script_of_the_engine(void)
         say(&bed, 0, "EVALSHA", rc_script_sha(0), "0", NULL);
         CHECK(begins_with(&bed, 0, "-NOSCRIPT"));
         say(&bed, 0, "EVAL", "return 1", "0", NULL);
-        CHECK(begins_with(&bed, 0, "-ERR the embedded store runs no scripts"));
+        CHECK(begins_with(&bed, 0, "-ERR memory:// runs no scripts"));
     }
     end(&bed);
 }

@@ -27,6 +27,7 @@ return function()
     local ok, message = pcall(cases.run, list[tonumber(args.case)], {
         url = args.url, other_url = args.other_url, port = tonumber(args.port),
         pid = tonumber(args.pid), ports = numbers(args.ports), pids = numbers(args.pids),
+        is_memory = args.memory == "1",
         scheduler = "resty", driver = args.driver, pause = ngx.sleep, together = together,
     })
     ngx.print(ok and "" or tostring(message))

@@ -1,9 +1,8 @@
--- Keys and conditional writes on the embedded store: the cases that run on Redis everywhere
--- (spec/support/cases), and calls made up from a seed, which both must answer alike.
+-- Keys and conditional writes: calls made up from a seed, which Redis and the embedded store must
+-- answer alike. What single calls promise: spec/support/cases.
 --
 -- Env: REDCACHE_KEYS_SEED: the seed (random); REDCACHE_KEYS_CALLS: how many calls (2000).
 
-local api_cases = require("spec.support.api_cases")
 local clock = require("spec.support.clock")
 local core_extra = require("redcache.core.extra")
 local herd = require("spec.support.herd")
@@ -14,9 +13,6 @@ local store_server = require("spec.support.store_server")
 
 local CALLS = tonumber(os.getenv("REDCACHE_KEYS_CALLS")) or 2000
 local SEED = tonumber(os.getenv("REDCACHE_KEYS_SEED")) or os.time() % 1000000
-local GROUPS = {
-    "lives", "moves", "softs", "swaps", "counters", "many", "commits", "reasons", "tags",
-}
 
 local redis, store
 
@@ -27,21 +23,6 @@ end)
 teardown(function()
     redis:stop()
     store:stop()
-end)
-
-describe("on the embedded store:", function()
-    for _, name in ipairs(GROUPS) do
-        for _, case in ipairs(require("spec.support.cases." .. name).list) do
-            it(case[1], function()
-                api_cases.run(case, {
-                    url = "redis://127.0.0.1:" .. store.port,
-                    other_url = "redis://localhost:" .. store.port,
-                    port = store.port, pid = store.process.pid,
-                    scheduler = "blocking", pause = clock.sleep,
-                })
-            end)
-        end
-    end
 end)
 
 -- Strings that only look like loads, their ends and nothing, and those that are.

@@ -1,8 +1,7 @@
 -- cache:redis() beyond what its cases (spec/support/cases: raw, transactions, subscriptions)
--- promise everywhere: the same cases on memory://, every type of RESP3, and what is sent.
+-- promise everywhere: every type of RESP3, and what is sent.
 
 local clock = require("spec.support.clock")
-local memory_bed = require("spec.support.memory_bed")
 local redcache = require("redcache")
 local server = require("spec.support.server")
 
@@ -26,18 +25,6 @@ local function open(options)
     caches[#caches + 1] = redcache.new(all)
     return caches[#caches]
 end
-
-describe("on memory://", function()
-    -- A store in this process is never silent.
-    local SKIPPED = { ["a raw call ends at its time, and leaves nothing behind"] = true }
-    for _, name in ipairs({ "raw", "transactions", "subscriptions" }) do
-        for _, case in ipairs(require("spec.support.cases." .. name).list) do
-            if not SKIPPED[case[1]] then
-                it(case[1], function() case[2](memory_bed.new("raw-spec", caches)) end)
-            end
-        end
-    end
-end)
 
 describe("the answers' types", function()
     it("are those of the table in docs/api/redis.md", function()

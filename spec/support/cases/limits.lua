@@ -168,9 +168,11 @@ case("a limiter tells what is wrong with its arguments, and sends nothing", func
     assert.equal("tooLarge", report(limiter:take(long)).code)
     assert.equal("tooLarge", report(limiter:peek(long)).code)
     assert.equal("tooLarge", report(limiter:reset(long)).code)
-    bed.redis:call("LPUSH", "app//limit:gcra:list", "1")
-    local allowed, _, cause = limiter:take("list")
-    assert.same({ true, "redis" }, { allowed, cause.code })
+    if not bed.is_memory then
+        bed.redis:call("LPUSH", "app//limit:gcra:list", "1")
+        local allowed, _, cause = limiter:take("list")
+        assert.same({ true, "redis" }, { allowed, cause.code })
+    end
 end)
 
 return cases

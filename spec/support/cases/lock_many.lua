@@ -67,7 +67,7 @@ case("lockMulti waits for a lock that is held, and holds none that comes behind 
     local other, seen = bed.other(), {}
     assert(other:tryLock("b", { ttl = clock.scaled(0.6), renew = false }))
     bed.cache:set("k", 1)
-    local took, locks, err = clock.time(function()
+    local took, locks, err = bed.time(function()
         return bed.cache:lockMulti({ "a", "b", "c" }, { wait = clock.scaled(5) })
     end)
     assert.is_nil(err)

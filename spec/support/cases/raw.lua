@@ -1,5 +1,5 @@
--- Cases (spec/support/api_cases.lua): cache:redis(): commands, pipelines. spec/redis/raw_spec.lua
--- runs them on memory://, too: the commands are those that the embedded store knows.
+-- Cases (spec/support/api_cases.lua): cache:redis(): commands, pipelines. The commands are those
+-- that memory:// knows, where they run, too.
 
 local assert = require("luassert")
 local group = require("spec.support.case_group")

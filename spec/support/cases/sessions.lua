@@ -95,13 +95,15 @@ case("ids do not repeat themselves, and errors do not show them", function(bed)
         seen[id] = true
     end
     local id = next(seen)
-    bed.redis:call("DEL", key_of(id))
-    bed.redis:call("LPUSH", key_of(id), "x")
-    local _, err = sessions:get(id)
-    assert.equal("redis", err.code)
-    assert.is_nil(err.key)
-    assert.is_nil(err.message:find(id, 1, true) or err.message:find(id:sub(5), 1, true))
-    bed.redis:call("DEL", key_of(id))
+    if not bed.is_memory then
+        bed.redis:call("DEL", key_of(id))
+        bed.redis:call("LPUSH", key_of(id), "x")
+        local _, err = sessions:get(id)
+        assert.equal("redis", err.code)
+        assert.is_nil(err.key)
+        assert.is_nil(err.message:find(id, 1, true) or err.message:find(id:sub(5), 1, true))
+        bed.redis:call("DEL", key_of(id))
+    end
     bed.redis:call("SET", key_of(id), "\251\1\1\3\0\0\0\0" .. ("\0"):rep(16) .. "\193")
     assert.equal("decode", report(sessions:get(id)).code)
 end)

@@ -9,6 +9,7 @@ local case, light = cases.case, cases.light
 local report = group.report
 
 case("a command that waits does so for as long as it says, beyond the timeout", function(bed)
+    bed.needs("lists")
     local raw = bed.cache:redis({ timeout = clock.scaled(0.5) })
     local took = clock.time(function()
         assert.same({}, report(raw:command("BLPOP", "{q}one", "{q}two", clock.scaled(0.5) + 0.3)))
@@ -33,6 +34,7 @@ case("WAIT in a pipeline waits for the writes before it", function(bed)
 end)
 
 light("a command that waits for long delays no other call", function(bed)
+    bed.needs("lists")
     local raw = bed.cache:redis({ timeout = 20 })
     local got, longest, over = nil, 0, false
     bed.together({
@@ -58,6 +60,7 @@ light("a command that waits for long delays no other call", function(bed)
 end)
 
 light("more callers wait at once than maxLent in vain, and the others are served", function(bed)
+    bed.needs("lists")
     local cache = bed.open({ maxLent = 2, group = "few" })
     local raw, hasty = cache:redis({ timeout = 20 }), cache:redis({ timeout = 0.05 })
     local got, err = {}, nil
@@ -84,6 +87,7 @@ light("more callers wait at once than maxLent in vain, and the others are served
 end)
 
 light("a command that waits can be cancelled", function(bed)
+    bed.needs("lists")
     local raw = bed.cache:redis({ cancelTag = 77 })
     local value, err
     bed.together({

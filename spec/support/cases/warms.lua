@@ -1,7 +1,6 @@
 -- Cases (spec/support/api_cases.lua): filling a cache from an iterator.
 
 local assert = require("luassert")
-local clock = require("spec.support.clock")
 local group = require("spec.support.case_group")
 
 local cases = group.new()
@@ -41,7 +40,7 @@ case("warm tells by key what it could not store, and goes on", function(bed)
 end)
 
 case("warm keeps to its rate, and ends when it is told to", function(bed)
-    local took, stored = clock.time(function()
+    local took, stored = bed.time(function()
         return bed.cache:warm((numbers(60)), { rate = 100 })
     end)
     assert.equal(60, stored)
@@ -52,7 +51,7 @@ case("warm keeps to its rate, and ends when it is told to", function(bed)
         return count < 30
     end })
     assert.same({ 30, 30 }, { stored, given.count })
-    local at_once = clock.time(function() bed.cache:warm((numbers(60))) end)
+    local at_once = bed.time(function() bed.cache:warm((numbers(60))) end)
     assert.is_true(at_once < took)
 end)
 
