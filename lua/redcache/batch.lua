@@ -17,7 +17,7 @@ local options = require("redcache.options")
 local soft = require("redcache.soft")
 local tags = require("redcache.tags")
 
-local take, send, give = calls.take, calls.send, core_slot.give
+local enter, send, give = calls.enter, calls.send, core_slot.give
 local HIT, KIND_NEGATIVE = constants.HIT, constants.KIND_NEGATIVE
 local ERROR, BULK_ERROR = string.byte("-"), string.byte("!")
 
@@ -185,9 +185,17 @@ end
 local function read_kept(cache, list, count, own, found)
     local slots, counters, failed = {}, cache._counters, found.failed
     for i = 1, count do
-        local slot, err = take(cache._client, own, "read", list[i])
-        if slot == nil then
-            failed[list[i]] = err
+        local slot, _, reason, cause
+        if i == 1 then
+            slot, _, reason, cause = enter(cache, own, "read", list[i])
+        else -- of the same call
+            slot, _, reason = calls.take(cache._client, own, "read", list[i])
+        end
+        if cause then
+            many.refuse(failed, list, i, count, reason, cause, "read")
+            break
+        elseif slot == nil then
+            failed[list[i]] = core_slot.failure(nil, reason, "read", list[i])
         else
             local status = core_near.view_read(cache._view, slot, list[i], 0)
             slots[i] = slot
@@ -210,9 +218,9 @@ end
 
 -- Reads the keys by MGETs, in one write per 65,536.
 local function read_mget(cache, list, count, own, found, action)
-    local slot, _, reason = take(cache._client, own, action)
+    local slot, _, reason, cause = enter(cache, own, action)
     if slot == nil then
-        many.fail(found.failed, list, 1, count, nil, reason, action)
+        many.refuse(found.failed, list, 1, count, reason, cause, action)
         return
     end
     local deadline = many.deadline(cache, own, count, KEYS_PER_WRITE)
@@ -235,7 +243,7 @@ end
 local function read_doubtful(cache, own, found)
     local counters, slot = cache._counters, nil
     for key, bytes in pairs(found.doubtful) do
-        slot = slot or take(cache._client, own, "read", key)
+        slot = slot or calls.take(cache._client, own, "read", key)
         if not (slot and entry.is_plain(cache, slot, cache._prefix .. key, bytes)) then
             counters.misses = counters.misses + 1
         else
@@ -334,7 +342,7 @@ function batch.count(self, keys, own)
     end
     for key, bytes in pairs(found.doubtful or {}) do
         local slot
-        slot, err = take(self._client, own, "look for", key)
+        slot, err = calls.take(self._client, own, "look for", key)
         if slot == nil then
             return nil, err
         end
@@ -498,7 +506,7 @@ function batch.deleteMulti(self, keys, opts)
         return soft.delete_many(self, list, count, own)
     end
     local slot
-    slot, err = take(self._client, own, "delete", list[1])
+    slot, err = enter(self, own, "delete", list[1])
     if slot == nil then
         return nil, err
     end

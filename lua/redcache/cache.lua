@@ -16,6 +16,7 @@ local core_slot = require("redcache.core.slot")
 local auth = require("redcache.auth")
 local background = require("redcache.background")
 local batch = require("redcache.batch")
+local bulkhead = require("redcache.bulkhead")
 local by_tag = require("redcache.by_tag")
 local calls = require("redcache.calls")
 local commit = require("redcache.commit")
@@ -62,7 +63,7 @@ local wrap = require("redcache.wrap")
 local write_behind = require("redcache.write_behind")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
-local take, await, fail = calls.take, calls.await, calls.fail
+local enter, await, fail = calls.enter, calls.await, calls.fail
 local give = core_slot.give
 local HIT, WANT_TTL, NOT_WAITED = constants.HIT, constants.WANT_TTL, constants.NOT_WAITED
 local REPLICA = constants.REPLICA
@@ -146,6 +147,7 @@ local function make(client, prefix, settings)
         _scheduler = scheduler,
         _wait = scheduler.wait,
         _make = make,
+        _bulkhead = false,
         -- Whether entry.form() may change what is stored, without tags and a grace window.
         _is_formed = freshness.is_told(settings, 0) or settings.jitter > 0,
         _read_flags = (settings.grace > 0 and WANT_TTL or 0)
@@ -158,13 +160,14 @@ local function make(client, prefix, settings)
         _counters = {
             hits = 0, misses = 0, negative = 0, loads = 0, loadErrors = 0, waits = 0, stale = 0,
             degraded = 0, unstored = 0, decodeErrors = 0, l0Hits = 0, nearHits = 0,
-            nearMisses = 0, extraKeys = 0,
+            nearMisses = 0, extraKeys = 0, bulkheadRefused = 0, bulkheadWaited = 0,
         },
     }, Cache)
     near.attach(cache, prefix, settings)
     if settings.writeBehind then
         write_behind.attach(cache)
     end
+    bulkhead.attach(cache, prefix, settings)
     return cache
 end
 
@@ -251,7 +254,7 @@ local function take_for(self, opts, place, method, action, key)
             return nil, nil, message
         end
     end
-    local slot, err = take(self._client, own, action, key)
+    local slot, err = enter(self, own, action, key)
     return slot, slot and own or err
 end
 
@@ -379,7 +382,7 @@ local function get_with(self, key, own)
     if client.due then
         client.due(client)
     end
-    local slot, err = take(client, own, "read", key)
+    local slot, err = enter(self, own, "read", key)
     if slot == nil then
         return nil, err
     end
@@ -428,7 +431,7 @@ function Cache:get(key, opts)
         if client.due then
             client.due(client)
         end
-        local slot, err = take(client, nil, "read", key)
+        local slot, err = enter(self, nil, "read", key)
         if slot == nil then
             return nil, err
         end
@@ -634,7 +637,7 @@ function Cache:delete(key, opts)
             return soft.delete(self, key, own)
         end
     end
-    local slot, err = take(self._client, own, "delete", key)
+    local slot, err = enter(self, own, "delete", key)
     if slot == nil then
         return nil, err
     end
@@ -703,7 +706,7 @@ function Cache:cancel(tag)
         return nil, err
     end
     local count, tell = core_client.cancel(self._client, tag), self._scheduler.tell
-    count = count + walk.cancel(self._client, tag)
+    count = count + walk.cancel(self._client, tag) + bulkhead.cancel(self._client, tag)
     if tell then
         tell(self._client)
     end
@@ -731,6 +734,7 @@ function Cache:stats()
     if self._behind then
         write_behind.stats(self._behind, stats)
     end
+    bulkhead.stats(self, stats)
     return stats
 end
 

@@ -12,6 +12,7 @@
 --         holds a lease or lock runs protected (remember.lua, lock.lua).
 
 local constants = require("redcache.core.constants")
+local core_client = require("redcache.core.client")
 local core_command = require("redcache.core.command")
 local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
@@ -19,6 +20,11 @@ local errors = require("redcache.errors")
 
 local customize, failure, give = core_slot.customize, core_slot.failure, core_slot.give
 local submit, take = core_command.submit, core_slot.take
+
+-- Tags of our own pauses: above those of users, and each a number that a double holds exactly. One
+-- that another Lua state has, too, wakes a caller early, which then looks and waits on.
+local TAG_BASE, TAG_STEP = 2 ^ 60, 2 ^ 8
+local tags = 0
 
 local calls = {}
 
@@ -39,6 +45,26 @@ function calls.take(client, own, action, key)
         customize(slot, own.timeout, own.cancelTag)
     end
     return slot
+end
+
+local take_for = calls.take
+
+---As take, for a call of a cache: within the limits of its namespace, where it has any
+---(bulkhead.lua).
+---@param cache redcache.Cache
+---@param own table|nil options: timeout, cancelTag
+---@param action string for the error, as the key
+---@param key string|nil
+---@return redcache.Slot|nil slot
+---@return redcache.Error|nil err
+---@return integer|nil status why not
+---@return string|nil cause of that status; nil: it says it all
+function calls.enter(cache, own, action, key)
+    local bulkhead = cache._bulkhead
+    if bulkhead then
+        return bulkhead:enter(cache, own, action, key)
+    end
+    return take_for(cache._client, own, action, key)
 end
 
 ---What a read asks the core for, under the options of its call: REPLICA where a replica may answer.
@@ -62,10 +88,13 @@ end
 ---prefix.
 ---@param client redcache.Client
 ---@param prefix string
+---@param cache? redcache.Cache whose limits hold for its calls, too; nil: none
 ---@return table
-function calls.under(client, prefix)
+function calls.under(client, prefix, cache)
     local scheduler = client.scheduler
-    return { _client = client, _prefix = prefix, _scheduler = scheduler, _wait = scheduler.wait }
+    return { _client = client, _prefix = prefix, _scheduler = scheduler,
+        _wait = cache and cache._wait or scheduler.wait, _bulkhead = cache and cache._bulkhead,
+        _counters = cache and cache._counters }
 end
 
 ---Waits for what was started in the slot.
@@ -112,6 +141,27 @@ function calls.guard(cache, object, drop)
     return true
 end
 
+---A tag for a pause of our own, which wake() ends.
+---@return integer tag
+function calls.own_tag()
+    tags = tags + 1
+    return TAG_BASE + tags * TAG_STEP
+end
+
+---Ends the pauses of that tag.
+---@param cache redcache.Cache
+---@param tag integer of own_tag()
+function calls.wake(cache, tag)
+    local client, tell = cache._client, cache._scheduler.tell
+    if client.handle == nil then
+        return -- closing has ended them
+    end
+    core_client.cancel(client, tag)
+    if tell then
+        tell(client)
+    end
+end
+
 ---Waits, without a call to Redis; another scheduler than blocking lets others run meanwhile.
 ---@param cache redcache.Cache
 ---@param own table|nil options of the call: cancelTag ends the pause
@@ -149,7 +199,7 @@ function calls.script(cache, own, script, flags, keys, arguments, action)
             return nil, errors.new("tooLarge", action, keys[i], "the key is over maxKey")
         end
     end
-    local slot, err = calls.take(client, own, action, key)
+    local slot, err = calls.enter(cache, own, action, key)
     if slot == nil then
         return nil, err
     end

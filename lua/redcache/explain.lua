@@ -237,7 +237,7 @@ local function ask(cache, key, own)
         return nil, errors.new("tooLarge", "explain", key, "the key is over maxKey")
     end
     local deadline = core_clock.deadline(cache._client, own.timeout)
-    local slot, err = calls.take(cache._client, own, "explain", key)
+    local slot, err = calls.enter(cache, own, "explain", key)
     if slot == nil then
         return nil, err
     end

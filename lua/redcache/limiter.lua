@@ -369,7 +369,7 @@ function limiter.limiter(self, opts)
     return setmetatable({
         _cache = self, _client = client,
         _keys = calls.under(client,
-            namespace.limit_prefix(self._prefix, settings.name or settings.kind)),
+            namespace.limit_prefix(self._prefix, settings.name or settings.kind), self),
         _letter = LETTERS[settings.kind], _most = most, _span = text(span), _rate = text(rate),
         _window = settings.window, _opens = settings.onUnavailable == "allow",
         _budget = settings.budget, _young = {}, _old = {}, _count = 0,

@@ -27,7 +27,7 @@ local tags = require("redcache.tags")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band = bit.band
-local await, take, now = calls.await, calls.take, core_clock.now
+local await, now = calls.await, core_clock.now
 local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
 local DEGRADED, REFRESH = constants.DEGRADED, constants.REFRESH
 
@@ -60,12 +60,20 @@ function load.obstacle(cache, key, action)
 end
 
 ---A slot for one attempt at a load, with the time-out and tag of these settings.
+---@param is_part boolean|nil of a call that has a slot already
 ---@return redcache.Slot|nil slot
 ---@return redcache.Error|nil err
-function load.take(cache, settings, key, action)
-    local slot, err = take(cache._client, settings, action, key)
+---@return integer|nil status why not
+---@return string|nil cause of that status
+function load.take(cache, settings, key, action, is_part)
+    local slot, err, status, cause
+    if is_part then
+        slot, err, status = calls.take(cache._client, settings, action, key)
+    else
+        slot, err, status, cause = calls.enter(cache, settings, action, key)
+    end
     if slot == nil then
-        return nil, err
+        return nil, err, status, cause
     end
     slot.key, slot.full, slot.tagged, slot.tag_fault = key, false, nil, nil
     return slot

@@ -114,8 +114,15 @@ end
 ---@return redcache.Slot|nil slot
 ---@return redcache.Error|nil err
 function load_many.take(work, key, action)
-    local cache = work.cache
-    local slot, err = load.take(cache, work.settings, key, action)
+    local cache, refused = work.cache, work.refused
+    if refused then
+        return nil, errors.new(refused.code, action, key, refused.why)
+    end
+    local slot, err, status, cause = load.take(cache, work.settings, key, action, work.has_entered)
+    if cause then
+        work.refused = { code = err.code, why = cause }
+    end
+    work.has_entered = work.has_entered or status == nil
     work.slots[key] = slot
     if slot and not work.is_guarded then
         work.is_guarded = true
@@ -280,7 +287,7 @@ local function begin_prime(work, extras, held)
         if told and life and good and ok and #bytes <= client.max_value
             and #key <= client.max_key - #cache._prefix then
             if slot == nil then
-                slot = load.take(cache, settings, key, "load")
+                slot = load.take(cache, settings, key, "load", true)
                 if slot == nil then
                     return nil
                 end

@@ -7,7 +7,6 @@
 -- Not:    no second way to load: leases, waits and errors are rememberMulti's.
 
 local calls = require("redcache.calls")
-local core_client = require("redcache.core.client")
 local errors = require("redcache.errors")
 local load_many = require("redcache.load_many")
 local near = require("redcache.near")
@@ -20,10 +19,6 @@ local usage = require("redcache.usage")
 
 local loader = {}
 
--- Tags of our own pauses: above those of users, and each a number that a double holds exactly. One
--- that another Lua state has, too, wakes a caller early, which then looks and waits on.
-local TAG_BASE, TAG_STEP = 2 ^ 60, 2 ^ 8
-local tags = 0
 -- A caller that is not woken looks after that long, in seconds.
 local PATIENCE = 1
 
@@ -34,23 +29,6 @@ local PATIENCE = 1
 local Loader = {}
 Loader.__index = Loader
 
-local function next_tag()
-    tags = tags + 1
-    return TAG_BASE + tags * TAG_STEP
-end
-
--- Ends the pauses of that tag.
-local function wake(cache, tag)
-    local client, tell = cache._client, cache._scheduler.tell
-    if client.handle == nil then
-        return -- closing has ended them
-    end
-    core_client.cancel(client, tag)
-    if tell then
-        tell(client)
-    end
-end
-
 -- The light thread that leads the batch is gone: the others see to their keys themselves.
 local function drop(batch)
     local self = batch.loader
@@ -59,7 +37,7 @@ local function drop(batch)
         self._open = nil
     end
     if batch.has_others then
-        wake(self._cache, batch.tag)
+        calls.wake(self._cache, batch.tag)
     end
 end
 
@@ -106,7 +84,8 @@ local function join(self, key)
     local batch = self._open
     local leads = batch == nil
     if leads then
-        batch = { loader = self, keys = {}, has = {}, tag = next_tag(), lead_tag = next_tag() }
+        batch = { loader = self, keys = {}, has = {}, tag = calls.own_tag(),
+            lead_tag = calls.own_tag() }
         self._open = batch
     end
     if not batch.has[key] then
@@ -117,7 +96,7 @@ local function join(self, key)
     if #batch.keys >= self._max_batch then
         self._open = nil
         if not leads then
-            wake(self._cache, batch.lead_tag)
+            calls.wake(self._cache, batch.lead_tag)
         end
     end
     return batch, leads

@@ -151,6 +151,14 @@ function many.fail(failed, list, first, last, slot, status, action)
     end
 end
 
+---The error of keys first to last, for which there was no slot.
+---@param cause string|nil of the status; nil: it says it all
+function many.refuse(failed, list, first, last, status, cause, action)
+    for i = first, last do
+        failed[list[i]] = core_slot.error_of(status, cause, action, list[i])
+    end
+end
+
 ---Submits one UNLINK of many keys.
 ---@param slot redcache.Slot
 ---@param prefix string
@@ -213,7 +221,7 @@ function many.in_writes(cache, own, count, action, failed, part)
     local deadline = many.deadline(cache, own, count, many.COMMANDS)
     for first = 1, count, many.COMMANDS do
         local last = math.min(first + many.COMMANDS - 1, count)
-        local slot, _, status = calls.take(cache._client, own, action)
+        local slot, _, status, cause = calls.enter(cache, own, action)
         if slot ~= nil then
             status = many.has_time(cache, slot, own, deadline)
                 and calls.send(cache, slot, part.write(slot, first, last)) or constants.TIMEOUT
@@ -225,7 +233,8 @@ function many.in_writes(cache, own, count, action, failed, part)
         else
             for i = first, last do
                 local key = part.key(i)
-                failed[key] = core_slot.failure(slot, status, action, key)
+                failed[key] = slot and core_slot.failure(slot, status, action, key)
+                    or core_slot.error_of(status, cause, action, key)
             end
         end
         if slot ~= nil then

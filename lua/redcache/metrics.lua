@@ -49,6 +49,14 @@ local CACHE = {
     { "dead_letters", "deadLetters", "gauge", "Writes behind that were given up, and are kept." },
     { "dead_letters_dropped", "deadLettersDropped", "counter",
         "Writes behind that were given up, and dropped for room." },
+    { "bulkhead_refused", "bulkheadRefused", "counter",
+        "Calls refused by maxInFlight or maxRate." },
+    { "bulkhead_waited", "bulkheadWaited", "counter", "Calls that waited for a place." },
+}
+-- The same for all caches of one namespace.
+local NAMESPACE = {
+    { "bulkhead_in_flight", "bulkheadInFlight", "gauge", "Calls that have a place." },
+    { "bulkhead_waiting", "bulkheadWaiting", "gauge", "Calls that wait for a place." },
 }
 local CLIENT = {
     { "requests", "requests", "counter", "Commands sent to Redis." },
@@ -135,7 +143,7 @@ local SAME = { hits = true, misses = true, l0Hits = true, nearHits = true }
 
 -- All names in their order, with type and help.
 local FAMILIES, FAMILY_OF = {}, {}
-for _, rows in ipairs({ CACHE, CLIENT, REGION }) do
+for _, rows in ipairs({ CACHE, NAMESPACE, CLIENT, REGION }) do
     for _, row in ipairs(rows) do
         local name = "redcache_" .. row[1] .. (row[3] == "counter" and "_total" or "")
         row.name = name
@@ -152,7 +160,7 @@ end
 ---@return string[] fields
 function metrics.forgotten(stats, near)
     local known = { hits = true }
-    for _, rows in ipairs({ CACHE, CLIENT, REGION }) do
+    for _, rows in ipairs({ CACHE, NAMESPACE, CLIENT, REGION }) do
         for _, row in ipairs(rows) do
             known[row[2]] = true
         end
@@ -290,6 +298,7 @@ local function read_caches(caches, worker)
         stats.redisHits = stats.hits - stats.l0Hits - stats.nearHits
         local labels = { cache = namespace_of(cache), worker = worker }
         put_rows(samples, CACHE, stats, labels, true)
+        put_rows(samples, NAMESPACE, stats, labels)
         read_client(samples, cache, stats, worker)
     end
     return samples

@@ -115,6 +115,7 @@ function namespace.namespace(self, name, opts)
         settings[option] = outer[option]
     end
     settings.near, settings.writeBehind = nil, nil
+    settings.maxInFlight, settings.maxRate, settings.maxWaiting = nil, nil, 0
     local ok, message = options.read(settings, opts, "namespace", "namespace")
     if ok and settings.near and not self._client.near then
         ok, message = false, "bad option 'near' to namespace: the cache was opened without one"

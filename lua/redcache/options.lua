@@ -90,6 +90,11 @@ local DECLARED = {
     { "background", "background", nil, at = "new" },
     { "breaker", "breaker", false, at = "new" },
 
+    -- How much a namespace may ask for.
+    { "maxInFlight", "integer", nil, at = "namespace", min = 1, max = 1000000 },
+    { "maxRate", "number", nil, at = "namespace", min = 0.001, max = 1e9 },
+    { "maxWaiting", "integer", 0, at = "namespace", min = 0, max = 1000000 },
+
     -- Replicas.
     { "zone", "zone", nil, at = "new" },
     { "reads", "choice", nil, at = "look", among = { "master", "replica" } },

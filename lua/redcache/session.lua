@@ -75,7 +75,7 @@ end
 
 -- Errors name no key: who knows an id has the session.
 local function take(self, own, action)
-    local slot, err = calls.take(self._client, own, action)
+    local slot, err = calls.enter(self._cache, own, action)
     return slot, err
 end
 

@@ -35,7 +35,7 @@ end
 -- The value under a key, as it is stored, if its tags do not void it: table (kind, codec, flags,
 -- bytes, stale_ms, load_ms, version) | false (there is none) | nil, err. flags: of the read.
 local function read(self, key, own, flags, action)
-    local slot, err = calls.take(self._client, own, action, key)
+    local slot, err = calls.enter(self, own, action, key)
     if slot == nil then
         return nil, err
     end

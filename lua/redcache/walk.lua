@@ -101,7 +101,7 @@ function Walk:send(flags, write)
         return nil, err
     end
     local slot
-    slot, err = calls.take(self.cache._client, self.own, self.action)
+    slot, err = calls.enter(self.cache, self.own, self.action)
     if slot == nil then
         return nil, err
     end

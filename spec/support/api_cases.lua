@@ -32,6 +32,7 @@ local GROUPS = {
     "refreshes", "tags",
     "limits", "semaphores", "keeps_fresh", "reentrants",
     "behinds",
+    "bulkheads",
 }
 
 local cases = { light = {} }

@@ -42,7 +42,8 @@ local CODES = {
 ---@field op ffi.cdata*
 ---@field result ffi.cdata* read in place until the slot's next use
 ---@field client redcache.Client
----@field custom boolean it carries a tag or timeout of its own
+---@field custom boolean it carries a tag or timeout of its own, or a place
+---@field place redcache.Place|nil of a bulkhead
 ---@field is_large boolean idle with more than SMALL_BYTES in a buffer, or it was
 
 -- What idle slots may keep. The pool is last in, first out, so the upper WARM slots are those that
@@ -72,15 +73,26 @@ local function new_slot(client)
     return slot
 end
 
+-- What the slot's call has of its namespace's bulkhead is free.
+local function leave(slot)
+    local place = slot.place
+    if place then
+        slot.place = nil
+        place:leave()
+    end
+end
+
 ---The caller of a slot is gone: what runs in it ends, a lease it holds is given back. The slot is
 ---not used again.
 function core_slot.discard(slot)
+    leave(slot)
     C.rc_op_drop(slot.op)
 end
 
 ---The same for a caller that only seems to be gone: what it still does with the slot ends with an
 ---error, and the slot does not go back to the pool.
 function core_slot.drop(slot)
+    leave(slot)
     C.rc_op_drop(slot.op)
     slot.detached, slot.is_told = true, false
 end
@@ -118,6 +130,7 @@ function core_slot.give(slot)
         slot.custom = false
         C.rc_op_tag(slot.op, 0)
         C.rc_op_timeout(slot.op, 0)
+        leave(slot)
     end
     if client.handle == nil then
         core_owned.free(slot.op)
@@ -164,6 +177,7 @@ function core_slot.abandon(slot)
         return core_slot.give(slot) -- nobody waits for it anyway
     end
     core_slot.forget_wait(slot)
+    leave(slot)
     C.rc_op_drop(slot.op)
 end
 
