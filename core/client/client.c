@@ -416,6 +416,31 @@ static void cancel_tag(struct rc_engine *engine, void *argument)
     call->count = rc_engine_cancel(engine, call->tag);
 }
 
+struct hold_call {
+    int32_t hold;
+    const char *address;
+    int count;
+};
+
+static void hold_breakers(struct rc_engine *engine, void *argument)
+{
+    struct hold_call *call = argument;
+    call->count = rc_engine_hold_breakers(engine, call->hold, call->address);
+}
+
+int rc_breaker(rc_client *client, int32_t hold, const char *address)
+{
+    int error;
+    struct hold_call call = {.hold = hold, .address = address};
+    if (hold < RC_HOLD_AUTO || hold > RC_HOLD_CLOSED || client->options.breaker == 0)
+        return RC_ERR_ARGUMENT;
+    struct rc_driver *driver = rc_client_driver(client, &error);
+    if (driver == NULL)
+        return error;
+    rc_driver_call(driver, hold_breakers, &call);
+    return call.count;
+}
+
 int rc_cancel(rc_client *client, uint64_t tag)
 {
     int error;

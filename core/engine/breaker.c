@@ -27,7 +27,7 @@ static void change(struct rc_breaker *breaker)
 
 static void open(struct rc_breaker *breaker, const char *cause, int64_t now_us)
 {
-    if (breaker->state != RC_BREAKER_CLOSED)
+    if (breaker->state != RC_BREAKER_CLOSED || breaker->hold == RC_BREAKER_HELD_CLOSED)
         return;
     breaker->state = RC_BREAKER_OPEN;
     breaker->cause = cause;
@@ -109,14 +109,33 @@ void rc_breaker_broke(struct rc_breaker *breaker, int64_t now_us)
 
 void rc_breaker_renew(struct rc_breaker *breaker)
 {
-    if (breaker->state != RC_BREAKER_CLOSED)
+    if (breaker->state != RC_BREAKER_CLOSED && breaker->hold != RC_BREAKER_HELD_OPEN)
         close(breaker);
     forget(breaker);
 }
 
+void rc_breaker_set_hold(struct rc_breaker *breaker, enum rc_breaker_hold hold, int64_t now_us)
+{
+    bool was_held_open = breaker->hold == RC_BREAKER_HELD_OPEN;
+    breaker->hold = hold;
+    if (hold == RC_BREAKER_HELD_OPEN) {
+        open(breaker, "it was opened by hand", now_us);
+        breaker->cause = "it was opened by hand"; /* also where it was open before */
+        breaker->state = RC_BREAKER_OPEN;
+    } else if (hold == RC_BREAKER_HELD_CLOSED && breaker->state != RC_BREAKER_CLOSED) {
+        close(breaker);
+    } else if (was_held_open && breaker->state != RC_BREAKER_CLOSED) {
+        breaker->good_probes = 0;
+        breaker->pace_us = breaker->rules.wait_us;
+        breaker->next_us = now_us;
+        if (breaker->on_sent != NULL) /* the clock was set for later */
+            breaker->on_sent(breaker);
+    }
+}
+
 bool rc_breaker_may_probe(struct rc_breaker *breaker, int64_t now_us)
 {
-    if (breaker->state == RC_BREAKER_CLOSED)
+    if (breaker->state == RC_BREAKER_CLOSED || breaker->hold == RC_BREAKER_HELD_OPEN)
         return false;
     if (now_us < breaker->next_us)
         return false;
@@ -127,7 +146,7 @@ bool rc_breaker_may_probe(struct rc_breaker *breaker, int64_t now_us)
 
 void rc_breaker_probed(struct rc_breaker *breaker, bool is_good, bool has_answered, int64_t now_us)
 {
-    if (breaker->state == RC_BREAKER_CLOSED)
+    if (breaker->state == RC_BREAKER_CLOSED || breaker->hold == RC_BREAKER_HELD_OPEN)
         return;
     if (is_good) {
         if (++breaker->good_probes >= breaker->rules.probes && !RC_MUTANT(BREAKER_STUCK))
@@ -144,7 +163,7 @@ void rc_breaker_probed(struct rc_breaker *breaker, bool is_good, bool has_answer
 void rc_breaker_hurry(struct rc_breaker *breaker, int64_t now_us)
 {
     int64_t soon_us = breaker->probed_us + breaker->rules.wait_us;
-    if (breaker->state != RC_BREAKER_OPEN)
+    if (breaker->state != RC_BREAKER_OPEN || breaker->hold == RC_BREAKER_HELD_OPEN)
         return;
     if (soon_us < now_us || RC_MUTANT(BREAKER_HASTY))
         soon_us = now_us;
@@ -166,6 +185,10 @@ void rc_breaker_tell(const struct rc_breaker *breaker, const char *address, int6
                      char *text, size_t size)
 {
     int64_t left_us = breaker->next_us > now_us ? breaker->next_us - now_us : 0;
+    if (breaker->hold == RC_BREAKER_HELD_OPEN) {
+        snprintf(text, size, "the circuit breaker of %s is open: %s", address, breaker->cause);
+        return;
+    }
     snprintf(text, size, "the circuit breaker of %s is open: %s; it is probed again in %.2f s",
              address, breaker->cause != NULL ? breaker->cause : "the server was not well",
              (double)left_us / 1e6);

@@ -19,6 +19,7 @@
 
 enum { RC_BREAKER_WINDOW_MAX = 200, RC_BREAKER_WAIT_MAX_US = 1000 * 1000 };
 
+enum rc_breaker_hold { RC_BREAKER_AUTO, RC_BREAKER_HELD_OPEN, RC_BREAKER_HELD_CLOSED };
 enum rc_breaker_state { RC_BREAKER_CLOSED, RC_BREAKER_OPEN, RC_BREAKER_HALF_OPEN };
 enum rc_breaker_sample { RC_SAMPLE_GOOD, RC_SAMPLE_SLOW, RC_SAMPLE_BAD };
 
@@ -40,7 +41,8 @@ struct rc_breaker {
 
     /* Engine only. */
     enum rc_breaker_state state;
-    bool is_watched; /* somebody looks at the clock: see away_us */
+    enum rc_breaker_hold hold; /* by hand; AUTO: it opens and closes by what it hears */
+    bool is_watched;           /* somebody looks at the clock: see away_us */
     uint8_t samples[RC_BREAKER_WINDOW_MAX];
     uint32_t at, count, slow, bad;
     uint32_t good_probes;
@@ -76,8 +78,11 @@ void rc_breaker_miss(struct rc_breaker *breaker, int64_t waited_us, int64_t sile
 /* A connection broke under its requests. */
 void rc_breaker_broke(struct rc_breaker *breaker, int64_t now_us);
 
-/* It stands for another server: closed, and nothing is known. */
+/* It stands for another server: closed, unless it is held open, and nothing is known. */
 void rc_breaker_renew(struct rc_breaker *breaker);
+
+/* Holds it open or closed, or lets it go: one that was held open is probed at once then. */
+void rc_breaker_set_hold(struct rc_breaker *breaker, enum rc_breaker_hold hold, int64_t now_us);
 
 /* Whether a probe may be sent now. True: it counts as sent. */
 bool rc_breaker_may_probe(struct rc_breaker *breaker, int64_t now_us);

@@ -83,6 +83,7 @@ struct rc_context {
     bool closing;       /* nothing new is started */
     char refusal[128];  /* why Redis refused the last lease that was asked for; "" it did not */
     int64_t refused_us; /* when */
+    int breaker_hold;   /* enum rc_breaker_hold: of the nodes that come */
 
     /* Any thread. */
     _Atomic uint64_t nonces;

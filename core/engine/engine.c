@@ -696,11 +696,19 @@ static void tell_no_owner(struct rc_engine *engine, rc_health *health)
     }
 }
 
+int rc_engine_hold_breakers(struct rc_engine *engine, int hold, const char *address)
+{
+    return rc_topology_hold_breakers(&engine->topology, (enum rc_breaker_hold)hold, address);
+}
+
 void rc_engine_get_health(struct rc_engine *engine, rc_health *health)
 {
     rc_node_get_health(rc_topology_node(&engine->topology, RC_SLOT_ANY), health);
     if (engine->cluster.is_on)
         rc_cluster_get_health(&engine->cluster, health);
+    if (engine->cluster.is_on && health->ready &&
+        rc_topology_tell_open(&engine->topology, health->cause, sizeof health->cause))
+        health->ready = 0;
     rc_sentinel_get_health(&engine->sentinel, health);
     rc_replicas_get_health(&engine->replicas, health);
     rc_scout_get_health(&engine->scout, health);

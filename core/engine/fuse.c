@@ -144,6 +144,8 @@ int rc_fuse_init(struct rc_fuse *fuse, struct rc_context *context, struct rc_lin
         return error;
     }
     commands->breaker = tracked->breaker = &fuse->breaker;
+    if (context->breaker_hold != RC_BREAKER_AUTO)
+        rc_fuse_set_hold(fuse, (enum rc_breaker_hold)context->breaker_hold);
     return 0;
 }
 
@@ -153,6 +155,8 @@ void rc_fuse_deinit(struct rc_fuse *fuse)
         return;
     rc_context_clear_timer(fuse->context, &fuse->timer);
     rc_context_remove_timer(fuse->context);
+    if (rc_breaker_is_shut(&fuse->breaker))
+        fuse->context->stats.breakers_open--;
     fuse->is_on = false;
 }
 
@@ -160,6 +164,13 @@ void rc_fuse_renew(struct rc_fuse *fuse)
 {
     if (fuse->is_on)
         rc_breaker_renew(&fuse->breaker);
+}
+
+bool rc_fuse_set_hold(struct rc_fuse *fuse, enum rc_breaker_hold hold)
+{
+    if (fuse->is_on)
+        rc_breaker_set_hold(&fuse->breaker, hold, fuse->context->now_us);
+    return fuse->is_on;
 }
 
 void rc_fuse_hurry(struct rc_fuse *fuse)

@@ -35,6 +35,8 @@ int rc_fuse_init(struct rc_fuse *fuse, struct rc_context *context, struct rc_lin
 void rc_fuse_deinit(struct rc_fuse *fuse);
 /* It is another server from now on: nothing is known of it. */
 void rc_fuse_renew(struct rc_fuse *fuse);
+/* Holds the breaker by hand, or lets it go. Whether there is one. */
+bool rc_fuse_set_hold(struct rc_fuse *fuse, enum rc_breaker_hold hold);
 /* A link can be used again. */
 void rc_fuse_hurry(struct rc_fuse *fuse);
 

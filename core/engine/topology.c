@@ -388,3 +388,30 @@ void rc_topology_tell_breakers(struct rc_topology *topology, char *text, size_t 
         at += (size_t)len;
     }
 }
+
+bool rc_topology_tell_open(struct rc_topology *topology, char *text, size_t size)
+{
+    RC_TOPOLOGY_NODES(node, topology) {
+        if (!node->fuse.is_on || !rc_breaker_is_shut(&node->fuse.breaker) ||
+            (topology->owners != NULL && node->slots == 0))
+            continue;
+        rc_breaker_tell(&node->fuse.breaker, node->address.label, node->context->now_us, text,
+                        size);
+        return true;
+    }
+    return false;
+}
+
+int rc_topology_hold_breakers(struct rc_topology *topology, enum rc_breaker_hold hold,
+                              const char *address)
+{
+    int count = 0;
+    if (address == NULL)
+        topology->node.context->breaker_hold = (int)hold;
+    RC_TOPOLOGY_NODES(node, topology) {
+        bool is_meant = address == NULL || strcmp(node->address.label, address) == 0;
+        if (is_meant && rc_fuse_set_hold(&node->fuse, hold))
+            count++;
+    }
+    return count;
+}

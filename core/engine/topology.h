@@ -238,6 +238,12 @@ int rc_topology_is_barred(struct rc_topology *topology, int32_t slot, const char
 bool rc_topology_is_tracked(struct rc_topology *topology, int32_t slot);
 /* The breaker of each node, a line each: "address\tstate\tcause\n"; as many as have room. */
 void rc_topology_tell_breakers(struct rc_topology *topology, char *text, size_t size);
+/* Why callers are refused by the first node whose breaker is open: whether there is one. */
+bool rc_topology_tell_open(struct rc_topology *topology, char *text, size_t size);
+/* Holds the breaker of the node with that address, or lets it go; NULL: of all nodes, and of those
+   that come. How many there were. */
+int rc_topology_hold_breakers(struct rc_topology *topology, enum rc_breaker_hold hold,
+                              const char *address);
 /* Why Redis could tell us nothing of a slot; NULL: it could. */
 const char *rc_topology_why_deaf(struct rc_topology *topology, int32_t slot);
 

@@ -184,6 +184,56 @@ static void says_why(void)
     CHECK(strlen(brief) == 7);
 }
 
+static void stays_open_while_it_is_held_open(void)
+{
+    struct rc_breaker breaker;
+    char text[256];
+    ready(&breaker);
+    rc_breaker_set_hold(&breaker, RC_BREAKER_HELD_OPEN, now_us);
+    CHECK(rc_breaker_is_shut(&breaker));
+    now_us += 10000 * MS;
+    CHECK(!rc_breaker_may_probe(&breaker, now_us));
+    for (int i = 0; i < 10; i++)
+        rc_breaker_probed(&breaker, true, true, now_us); /* one was under way */
+    hear(&breaker, 1 * MS);
+    rc_breaker_renew(&breaker);
+    CHECK(rc_breaker_is_shut(&breaker));
+    rc_breaker_tell(&breaker, "h:1", now_us, text, sizeof text);
+    CHECK(strcmp(text, "the circuit breaker of h:1 is open: it was opened by hand") == 0);
+    rc_breaker_set_hold(&breaker, RC_BREAKER_AUTO, now_us);
+    CHECK(rc_breaker_is_shut(&breaker) && rc_breaker_may_probe(&breaker, now_us));
+    for (int i = 0; i < 3; i++)
+        rc_breaker_probed(&breaker, true, true, now_us);
+    CHECK(!rc_breaker_is_shut(&breaker));
+}
+
+static void stays_closed_while_it_is_held_closed(void)
+{
+    struct rc_breaker breaker;
+    open_it(&breaker);
+    rc_breaker_set_hold(&breaker, RC_BREAKER_HELD_CLOSED, now_us);
+    CHECK(!rc_breaker_is_shut(&breaker));
+    for (int i = 0; i < 40; i++)
+        rc_breaker_hear(&breaker, true, now_us, 1 * MS, now_us);
+    rc_breaker_miss(&breaker, 500 * MS, 500 * MS, now_us);
+    CHECK(!rc_breaker_is_shut(&breaker));
+    rc_breaker_set_hold(&breaker, RC_BREAKER_AUTO, now_us);
+    CHECK(!rc_breaker_is_shut(&breaker));
+    rc_breaker_hear(&breaker, true, now_us, 1 * MS, now_us);
+    CHECK(rc_breaker_is_shut(&breaker));
+}
+
+static void opened_by_hand_where_it_is_open_already(void)
+{
+    struct rc_breaker breaker;
+    open_it(&breaker);
+    now_us += 250 * MS;
+    CHECK(rc_breaker_may_probe(&breaker, now_us));
+    rc_breaker_set_hold(&breaker, RC_BREAKER_HELD_OPEN, now_us);
+    CHECK(strcmp(rc_breaker_state_name(&breaker), "open") == 0);
+    CHECK(strcmp(breaker.cause, "it was opened by hand") == 0);
+}
+
 int main(void)
 {
     TEST(stays_closed_while_all_is_well);
@@ -198,5 +248,8 @@ int main(void)
     TEST(hurries_where_there_is_a_sign_of_life_but_not_all_the_time);
     TEST(knows_nothing_of_another_server);
     TEST(says_why);
+    TEST(stays_open_while_it_is_held_open);
+    TEST(stays_closed_while_it_is_held_closed);
+    TEST(opened_by_hand_where_it_is_open_already);
     return test_result();
 }

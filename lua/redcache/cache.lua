@@ -16,6 +16,7 @@ local core_slot = require("redcache.core.slot")
 local auth = require("redcache.auth")
 local background = require("redcache.background")
 local batch = require("redcache.batch")
+local breaker = require("redcache.breaker")
 local bulkhead = require("redcache.bulkhead")
 local by_tag = require("redcache.by_tag")
 local calls = require("redcache.calls")
@@ -134,6 +135,7 @@ Cache.setBehind = write_behind.setBehind
 Cache.deadLetters = write_behind.deadLetters
 Cache.replayDeadLetters = write_behind.replayDeadLetters
 Cache.dropDeadLetters = write_behind.dropDeadLetters
+Cache.breaker = breaker.breaker
 
 -- A cache object over a client that is open.
 local function make(client, prefix, settings)

@@ -307,10 +307,16 @@ local PLACES = {
     redis = "comes from Redis", stale = "comes from Redis, stale",
 }
 
-local function sentence(key, report)
+-- Why Redis has not answered: what its error says behind what we were doing.
+local function cause_of(err, key)
+    local begins = errors.new(err.code, "explain", key, "").message
+    return " (" .. string.sub(err.message, #begins + 1) .. ")"
+end
+
+local function sentence(key, report, err)
     local name = "'" .. errors.printable(key) .. "' "
-    local where = PLACES[report.source]
-        or (report.redis and "has no value" or "is not near, and Redis has not answered")
+    local where = PLACES[report.source] or (report.redis and "has no value"
+        or "is not near, and Redis has not answered" .. (err and cause_of(err, key) or ""))
     local near, why = report.near, report.why
     local when = ""
     if why and near and near.goneAge and near.gone == why then
@@ -349,8 +355,9 @@ function explain.explain(self, key, opts)
     local redis, second = ask(self, key, own)
     report.redis = redis
     report.source, report.why = judge(self, key, report, second)
-    report.text = sentence(key, report)
-    return report, redis == nil and second or nil
+    local err = redis == nil and second or nil
+    report.text = sentence(key, report, err)
+    return report, err
 end
 
 return explain

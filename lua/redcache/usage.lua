@@ -48,6 +48,7 @@ local ARGUMENTS = {
         keepFresh = "key, every, fn, opts",
         setBehind = "key, value, ttl, opts",
         deadLetters = "opts", replayDeadLetters = "keys", dropDeadLetters = "keys",
+        breaker = "state, address",
     },
     redis = { command = "name, ...", pipeline = "fn, opts", publish = "channel, message",
         key = "name", script = "source", transaction = "fn, opts",

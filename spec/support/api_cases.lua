@@ -33,6 +33,7 @@ local GROUPS = {
     "limits", "semaphores", "keeps_fresh", "reentrants",
     "behinds",
     "bulkheads",
+    "breakers",
 }
 
 local cases = { light = {} }

@@ -73,6 +73,7 @@ local CACHE = {
     authenticate = function(o) return o:authenticate("user", "password") end,
     stats = function(o) return o:stats() end,
     health = function(o) return o:health() end,
+    breaker = function(o) return o:breaker("auto") end,
     metrics = function(o) return o:metrics() end,
     redis = function(o) return o:redis() end,
     work = function(o) return o:work(1) end,

@@ -54,6 +54,7 @@ local function classes()
         semaphore = { "s", 2 }, withSemaphore = { "s", 2, {}, fn },
         explain = { "k" }, keepFresh = { "k", 60, fn },
         setBehind = { "k", 1 }, deadLetters = {}, replayDeadLetters = {}, dropDeadLetters = {},
+        breaker = { "auto" },
     }
     local locks = assert(cache:lockMulti({ "l" }))
     local raw, queue = cache:redis(), nil

@@ -561,6 +561,11 @@ void rc_get_stats(rc_client *client, rc_stats *stats);
 void rc_get_health(rc_client *client, rc_health *health);
 /* ends every operation that carries tag; returns how many */
 int rc_cancel(rc_client *client, uint64_t tag);
+enum { RC_HOLD_AUTO, RC_HOLD_OPEN, RC_HOLD_CLOSED };
+/* Holds the circuit breaker of the server at `address` open or closed (RC_HOLD_*), or has it open
+   and close by itself again; NULL: of all servers, and of those that come. Returns how many there
+   were; RC_ERR_ARGUMENT without the option breaker. */
+int rc_breaker(rc_client *client, int32_t hold, const char *address);
 
 /* Credentials that change. rc_authenticate gives newer ones, at any time and from any thread; user
    of 0 bytes: the default one; they hold for ttl_ms (0: for ever). Every connection is made with

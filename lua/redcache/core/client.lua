@@ -32,6 +32,8 @@ local function loading_at(settings)
     return servers[name]
 end
 
+local HOLDS = { open = C.RC_HOLD_OPEN, close = C.RC_HOLD_CLOSED, auto = C.RC_HOLD_AUTO }
+
 ---@class redcache.Client
 ---@field handle ffi.cdata*|nil nil once closed
 ---@field loading table<string, table>
@@ -70,6 +72,7 @@ function core_client.open(settings, driver)
         max_value = settings.maxValue,
         max_key = settings.maxKey,
         near = settings.near,
+        has_breaker = settings.breaker ~= false and settings.breaker ~= nil,
         due = false, -- see background.lua; here, so that a call finds it at once
     }
 end
@@ -107,6 +110,20 @@ end
 ---@return integer count
 function core_client.cancel(client, tag)
     return C.rc_cancel(handle_of(client), tag)
+end
+
+---Holds circuit breakers, or lets them go.
+---@param hold string "open", "close", "auto"
+---@param address string|nil nil: of all servers
+---@return integer count of servers; below 0: a status
+function core_client.breaker(client, hold, address)
+    return C.rc_breaker(handle_of(client), HOLDS[hold], address)
+end
+
+---@param hold any
+---@return boolean
+function core_client.is_hold(hold)
+    return HOLDS[hold] ~= nil
 end
 
 local STATS = {
