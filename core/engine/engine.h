@@ -109,9 +109,9 @@ bool rc_engine_is_drained(const struct rc_engine *engine);
 bool rc_engine_rest(struct rc_engine *engine);
 void rc_engine_end(struct rc_engine *engine);
 
-/* Asks the server, too, where it was not asked for a moment: the next answer to this knows. */
-/* rc_breaker: how many servers are meant. */
+/* rc_breaker. */
 int rc_engine_hold_breakers(struct rc_engine *engine, int hold, const char *address);
+/* Asks the server, too, where it was not asked for a moment: the next answer to this knows. */
 void rc_engine_get_health(struct rc_engine *engine, rc_health *health);
 
 #endif

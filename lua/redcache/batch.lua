@@ -185,19 +185,19 @@ end
 local function read_kept(cache, list, count, own, found)
     local slots, counters, failed = {}, cache._counters, found.failed
     for i = 1, count do
-        local slot, _, reason, cause
+        local slot, err, status, cause
         if i == 1 then
-            slot, _, reason, cause = enter(cache, own, "read", list[i])
+            slot, err, status, cause = enter(cache, own, "read", list[i])
         else -- of the same call
-            slot, _, reason = calls.take(cache._client, own, "read", list[i])
+            slot, err = calls.take(cache._client, own, "read", list[i])
         end
-        if cause then
-            many.refuse(failed, list, i, count, reason, cause, "read")
+        if slot == nil and i == 1 then
+            many.refuse(failed, list, 1, count, status, cause, "read")
             break
         elseif slot == nil then
-            failed[list[i]] = core_slot.failure(nil, reason, "read", list[i])
+            failed[list[i]] = err
         else
-            local status = core_near.view_read(cache._view, slot, list[i], 0)
+            status = core_near.view_read(cache._view, slot, list[i], 0)
             slots[i] = slot
             if status ~= 0 then
                 failed[list[i]] = core_slot.failure(slot, status, "read", list[i])

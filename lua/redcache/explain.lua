@@ -307,16 +307,17 @@ local PLACES = {
     redis = "comes from Redis", stale = "comes from Redis, stale",
 }
 
--- Why Redis has not answered: what its error says behind what we were doing.
-local function cause_of(err, key)
-    local begins = errors.new(err.code, "explain", key, "").message
-    return " (" .. string.sub(err.message, #begins + 1) .. ")"
+-- Why Redis has not answered: what the error says behind the key.
+local function cause_of(err)
+    local named = "'" .. errors.printable(err.key or "") .. "': "
+    local _, last = string.find(err.message, named, 1, true)
+    return " (" .. string.sub(err.message, (last or 0) + 1) .. ")"
 end
 
 local function sentence(key, report, err)
     local name = "'" .. errors.printable(key) .. "' "
     local where = PLACES[report.source] or (report.redis and "has no value"
-        or "is not near, and Redis has not answered" .. (err and cause_of(err, key) or ""))
+        or "is not near, and Redis has not answered" .. (err and cause_of(err) or ""))
     local near, why = report.near, report.why
     local when = ""
     if why and near and near.goneAge and near.gone == why then

@@ -116,13 +116,13 @@ end
 function load_many.take(work, key, action)
     local cache, refused = work.cache, work.refused
     if refused then
-        return nil, errors.new(refused.code, action, key, refused.why)
+        return nil, core_slot.error_of(refused.status, refused.cause, action, key)
     end
     local slot, err, status, cause = load.take(cache, work.settings, key, action, work.has_entered)
-    if cause then
-        work.refused = { code = err.code, why = cause }
+    if slot == nil and not work.has_entered then
+        work.refused = { status = status, cause = cause } -- it is the same for its other keys
     end
-    work.has_entered = work.has_entered or status == nil
+    work.has_entered = true
     work.slots[key] = slot
     if slot and not work.is_guarded then
         work.is_guarded = true

@@ -276,6 +276,28 @@ light("who waits for a place can be cancelled", function(bed)
     assert.equal(0, cache:stats().bulkheadWaiting)
 end)
 
+light("a call with many keys that waits for its place is cancelled as a whole", function(bed)
+    local cache = bed.open({ near = {} }):namespace("n", { maxRate = ONCE, maxWaiting = 5 })
+    assert(cache:set("k", 1))
+    local opts, ended = { cancelTag = 7, timeout = 30 }, {}
+    bed.together({
+        function() ended[1] = select(2, cache:getMulti({ "a", "b" }, opts)) end,
+        function() ended[2] = select(2, cache:rememberMulti({ "a", "b" }, 60, never, opts)) end,
+        function()
+            bed.wait_until(function() return cache:stats().bulkheadWaiting == 2 end, 5, "the wait")
+            assert.equal(2, cache:cancel(7))
+            within(2, function()
+                bed.wait_until(function() return ended[1] and ended[2] end, 5, "their end")
+            end)
+        end,
+    })
+    for i = 1, 2 do
+        for _, key in ipairs({ "a", "b" }) do
+            assert.equal("cancelled", ended[i][key] and ended[i][key].code)
+        end
+    end
+end)
+
 light("500 callers at once, a place for ten: all are answered", function(bed)
     local cache = bed.cache:namespace("n", { maxInFlight = 10, maxWaiting = 500 })
     local threads, done, most = {}, 0, 0
