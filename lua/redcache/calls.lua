@@ -64,6 +64,10 @@ function calls.enter(cache, own, action, key)
     if bulkhead then
         return bulkhead:enter(cache, own, action, key)
     end
+    if own == nil then -- most calls; one call less for each
+        local slot, status = take(cache._client)
+        return slot, slot == nil and failure(nil, status, action, key) or nil, status
+    end
     return take_for(cache._client, own, action, key)
 end
 
