@@ -13,8 +13,8 @@
 --         and goes on), deaf (planned, and the clients may not hear of +switch-master: what they
 --         know they have asked for).
 -- Env:    REDCACHE_SERVER. REDCACHE_SENTINEL_FAILOVERS: of each kind (50; in the spec 1).
--- Answer: a line per failover, and per kind the medians and the largest; the status is 0 where all
---         bounds hold.
+-- Answer: a line per failover; per kind the medians and the largest, and of those who were not back
+--         in time whether the majority's word was; the status is 0 where all bounds hold.
 
 local here = (arg and arg[0] or ""):match("^(.*)spec/cluster/sentinel_failovers%.lua$")
 if here then package.path = here .. "?.lua;" .. package.path end
@@ -315,6 +315,24 @@ local function quantile(events, name, share)
     return values[math.max(1, math.ceil(share * #values))]
 end
 
+-- Whose time it was that service was not back within failovers.BACK of the promotion: the
+-- sentinels', as long as no majority names the new master, or who goes on from there.
+local function share_of_time(chosen)
+    local in_time, late_word, late_control, own = 0, 0, 0, 0
+    for _, event in ipairs(chosen) do
+        own = math.max(own, event.after_word)
+        if event.back <= failovers.BACK then
+            in_time = in_time + 1
+        else
+            late_word = late_word + (event.named > failovers.BACK and 1 or 0)
+            late_control = late_control + (event.control > failovers.BACK and 1 or 0)
+        end
+    end
+    return ("  %d of %d back within %g s of the promotion; of the other %d the word itself came "
+        .. "later %d times, the foreign writer %d times; service at most %.3f s behind the word\n"
+        ):format(in_time, #chosen, failovers.BACK, #chosen - in_time, late_word, late_control, own)
+end
+
 --- The figures in words, for people: of each failover of that kind, and of all but those in which
 -- the sentinels chose twice.
 function failovers.report(kind, events)
@@ -333,6 +351,7 @@ function failovers.report(kind, events)
             return ("%.3f"):format(quantile(chosen, column[1], row[2]))
         end)
     end
+    if #chosen > 0 then parts[#parts + 1] = share_of_time(chosen) end
     return table.concat(parts)
 end
 
