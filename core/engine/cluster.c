@@ -82,6 +82,14 @@ void rc_cluster_want(struct rc_cluster *cluster)
                          at_us > context->now_us ? at_us : context->now_us);
 }
 
+void rc_cluster_confirm(struct rc_cluster *cluster, uint16_t number, int64_t age_ms)
+{
+    if (!cluster->is_on || cluster->context->now_us - cluster->asked_us < age_ms * 1000)
+        return;
+    cluster->confirms = number;
+    rc_cluster_want(cluster);
+}
+
 static const char *host_of(const struct rc_cluster *cluster, const struct rc_slot_server *server)
 {
     return server->host[0] != '\0' ? server->host : cluster->asked;
@@ -143,6 +151,7 @@ static void install(struct rc_cluster *cluster, const struct rc_link *asked)
     rc_topology_rest_unused(topology);
     if (cluster->tells_replicas)
         tell_replicas(cluster);
+    cluster->on_taken(cluster->owner);
 }
 
 /* A slot's node that cannot be reached, as far as we know. NULL: there is none. */
@@ -204,10 +213,30 @@ static void on_map(struct rc_req *req, int status, struct rc_reply *reply, const
         rc_cluster_want(cluster);
 }
 
+/* The next one behind the one that was asked last, of the masters that may confirm another one's
+   word, though nothing may be connected to it. NULL: none is left. */
+static struct rc_server_node *next_master(const struct rc_cluster *cluster)
+{
+    struct rc_topology *topology = cluster->topology;
+    uint32_t count = topology->other_count + 1U;
+    for (uint32_t i = 1; i <= count; i++) {
+        uint16_t number = (uint16_t)((cluster->asked_number + i) % count);
+        struct rc_server_node *node = rc_topology_at(topology, number);
+        const struct rc_link *link = rc_node_command_link(node);
+        bool may_answer = link->state != RC_LINK_BACKOFF && link->attempts == 0;
+        if (number != cluster->confirms && node->slots > 0 && may_answer)
+            return node;
+    }
+    return NULL;
+}
+
 /* Whom to ask. A node that answers, as long as its kind tells a good map; else those that are known
    and those that the url lists, in turns. */
 static struct rc_server_node *choose(struct rc_cluster *cluster)
 {
+    struct rc_server_node *next = cluster->confirms >= 0 ? next_master(cluster) : NULL;
+    if (next != NULL)
+        return next;
     uint64_t chance = rc_context_random(cluster->context);
     struct rc_server_node *known = rc_topology_any(cluster->topology, chance), *listed;
     const struct rc_link *link = rc_node_command_link(known);
@@ -226,6 +255,8 @@ static void ask(struct rc_cluster *cluster)
     struct rc_server_node *node = choose(cluster);
     struct rc_req *req = rc_slot_word_ask(context);
     cluster->asked_us = context->now_us;
+    cluster->asked_number = node->number;
+    cluster->confirms = -1;
     if (req == NULL) {
         rc_cluster_want(cluster);
         return;
@@ -372,13 +403,17 @@ void rc_cluster_get_health(const struct rc_cluster *cluster, rc_health *health)
 /* ---- life ------------------------------------------------------------------------------------ */
 
 int rc_cluster_init(struct rc_cluster *cluster, struct rc_context *context,
-                    struct rc_topology *topology, struct rc_replicas *replicas)
+                    struct rc_topology *topology, struct rc_replicas *replicas,
+                    void (*on_taken)(void *owner), void *owner)
 {
     memset(cluster, 0, sizeof *cluster);
+    cluster->on_taken = on_taken;
+    cluster->owner = owner;
     cluster->context = context;
     cluster->topology = topology;
     cluster->replicas = replicas;
     cluster->epoch = -1;
+    cluster->confirms = -1;
     cluster->refresh.fire = on_refresh;
     cluster->try_again.fire = on_try_again;
     rc_list_init(&cluster->waiting);

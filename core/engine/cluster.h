@@ -31,6 +31,8 @@ struct rc_cluster {
     struct rc_context *context;
     struct rc_topology *topology;
     struct rc_replicas *replicas;
+    void (*on_taken)(void *owner); /* a map has been taken: slots may have other owners */
+    void *owner;
 
     /* Engine only. */
     struct rc_roster roster;
@@ -44,7 +46,9 @@ struct rc_cluster {
     int64_t older_us;           /* since when only older ones were told of; 0: they were not */
     char refusal[RC_TEXT_SIZE]; /* why a node told no map, the last time; "": it did */
     struct rc_req *req;         /* the question under way, or NULL */
-    int64_t asked_us;           /* when the last one was sent */
+    int64_t asked_us;           /* when the last one was sent, */
+    uint16_t asked_number;      /* and to which node */
+    int32_t confirms;           /* the next one goes to another master than that; -1: to any */
     struct rc_timer refresh;    /* the next one */
     struct rc_list waiting;     /* requests that a server could not do yet, by `place` */
     struct rc_timer try_again;  /* for those, */
@@ -54,13 +58,18 @@ struct rc_cluster {
 };
 
 int rc_cluster_init(struct rc_cluster *cluster, struct rc_context *context,
-                    struct rc_topology *topology, struct rc_replicas *replicas);
+                    struct rc_topology *topology, struct rc_replicas *replicas,
+                    void (*on_taken)(void *owner), void *owner);
 void rc_cluster_deinit(struct rc_cluster *cluster); /* after rc_cluster_shutdown */
 /* Fails what waits. Before the links' shutdown. */
 void rc_cluster_shutdown(struct rc_cluster *cluster);
 
 /* Asks for the map again, now or when it is time. */
 void rc_cluster_want(struct rc_cluster *cluster);
+/* The same for who goes by the word of the master of that number, which may be cut off: asks the
+   others, one after the other. Nothing where there is no cluster, or where the last question is not
+   as old as that. */
+void rc_cluster_confirm(struct rc_cluster *cluster, uint16_t number, int64_t age_ms);
 /* The map's replicas are told from now on. Asks for the map again where what it says of them
    is_wrong, or it is some seconds old: one that comes back is found. */
 void rc_cluster_want_replicas(struct rc_cluster *cluster, bool is_wrong);

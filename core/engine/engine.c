@@ -7,6 +7,8 @@
 #include "base/mutant.h"
 #include "engine/held_lock.h"
 
+enum { NEW_LOCK_MS = 1000 }; /* a map's age with which it is asked for behind a new lock */
+
 /* ---- news of the nodes ----------------------------------------------------------------------- */
 
 static void on_tracked(void *owner, struct rc_server_node *node)
@@ -106,6 +108,20 @@ static void on_doubt(void *owner)
     rc_cluster_want(&engine->cluster);
 }
 
+/* That node says that a lock is held: whether the slot is its own others know. Who takes locks all
+   the time asks once a second. */
+static void on_word(void *owner, uint16_t number, bool is_new)
+{
+    struct rc_engine *engine = owner;
+    rc_cluster_confirm(&engine->cluster, number, is_new ? NEW_LOCK_MS : 0);
+}
+
+static void on_map(void *owner)
+{
+    struct rc_engine *engine = owner;
+    rc_locks_on_map(&engine->locks);
+}
+
 /* Who the replicas are: others know. */
 static void on_old_replicas(void *owner, bool is_wrong)
 {
@@ -125,7 +141,7 @@ static int init_many(struct rc_engine *engine)
     int error = rc_replicas_init(replicas, context, topology, on_old_replicas, engine);
     if (error != 0)
         goto fail;
-    error = rc_cluster_init(&engine->cluster, context, topology, replicas);
+    error = rc_cluster_init(&engine->cluster, context, topology, replicas, on_map, engine);
     if (error != 0)
         goto fail_replicas;
     error = rc_sentinel_init(&engine->sentinel, context, topology, &engine->lends, replicas);
@@ -196,7 +212,7 @@ int rc_engine_init(struct rc_engine *engine, const rc_options *options,
     rc_calls_init(&engine->calls, context, topology, &engine->cluster, &engine->replicas);
     rc_track_init(&engine->track, seed);
     rc_leases_init(&engine->leases, context, topology, &engine->track);
-    rc_locks_init(&engine->locks, context, topology, &engine->track);
+    rc_locks_init(&engine->locks, context, topology, &engine->track, on_word, engine);
     return 0;
 }
 

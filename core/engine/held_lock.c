@@ -145,6 +145,20 @@ void rc_held_lock_verify(struct rc_lock *lock)
     rc_lock_send(locks, req, &lock->key, rc_lock_deadline(locks, NULL));
 }
 
+/* A check that is under way may be answered by the node before: the heir is asked behind it. */
+void rc_held_lock_follow(struct rc_lock *lock)
+{
+    struct rc_locks *locks = lock->locks;
+    uint16_t home = rc_topology_owner(locks->topology, rc_lock_slot(locks, &lock->key));
+    if (home == lock->home)
+        return;
+    lock->home = home;
+    if (lock->check != NULL)
+        lock->is_check_doomed = true;
+    else
+        rc_held_lock_verify(lock);
+}
+
 static void on_hold_watch(struct rc_watch *watch)
 {
     rc_held_lock_verify(RC_CONTAINER(watch, struct rc_lock, watch));
@@ -167,6 +181,7 @@ static void send_renewal(struct rc_lock *lock)
     lock->is_check_doomed = false;
     locks->context->stats.lock_renewals++;
     rc_lock_send(locks, req, &lock->key, rc_lock_deadline(locks, NULL));
+    locks->on_word(locks->owner, lock->home, false);
 }
 
 static void on_renew_timer(void *context, struct rc_timer *timer)
@@ -190,6 +205,7 @@ void rc_held_lock_start(struct rc_lock *lock, const struct rc_op *op, const char
     lock->hold_until_us = op->ask.lock_options.max_hold_ms > 0
                               ? rc_context_after_ms(context, op->ask.lock_options.max_hold_ms)
                               : INT64_MAX;
+    lock->home = rc_topology_owner(lock->locks->topology, rc_lock_slot(lock->locks, &lock->key));
     memcpy(lock->token, token, RC_TOKEN_SIZE);
     rc_list_append(&lock->locks->held, &lock->held);
     trust(lock, sent_us, asked_ttl_ms);
@@ -199,6 +215,7 @@ void rc_held_lock_start(struct rc_lock *lock, const struct rc_op *op, const char
     context->stats.active_locks++;
     atomic_store_explicit(&lock->state, RC_LOCK_HELD,
                           memory_order_release); /* pairs: rc_lock_state() */
+    lock->locks->on_word(lock->locks->owner, lock->home, true);
     if (asked_ttl_ms != lock->ttl_ms)
         send_renewal(lock);
 }
@@ -251,6 +268,7 @@ void rc_locks_extend(struct rc_locks *locks, struct rc_op *op)
         trust(lock, locks->context->now_us, (int32_t)op->ask.ttl_ms);
     rc_lock_send_for(locks, op, rc_lock_take_renew(locks, lock, (int32_t)op->ask.ttl_ms),
                      on_extend_answer);
+    locks->on_word(locks->owner, lock->home, false);
 }
 
 void rc_held_lock_prepare(struct rc_lock *lock, struct rc_locks *locks)

@@ -22,6 +22,8 @@ void rc_held_lock_end(struct rc_lock *lock,
                       int state); /* RC_LOCK_FREE or RC_LOCK_LOST; no-op if free */
 /* Looks whether the key still holds our token, which also makes the server track it again. */
 void rc_held_lock_verify(struct rc_lock *lock);
+/* The same where the key's slot is another node's by now: the one before may not know that. */
+void rc_held_lock_follow(struct rc_lock *lock);
 /* A push (NULL: all may have changed) that stands between the two answers to such a look is told to
    nobody by a watch: the thread that looks then looks once more. */
 void rc_held_lock_push(const struct rc_link *link, const char *key, size_t len);

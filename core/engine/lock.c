@@ -47,12 +47,15 @@ static void ask(struct rc_lock_line *line);
 static void ask_how_long(struct rc_lock_line *line);
 
 void rc_locks_init(struct rc_locks *locks, struct rc_context *context, struct rc_topology *topology,
-                   struct rc_track *track)
+                   struct rc_track *track,
+                   void (*on_word)(void *owner, uint16_t number, bool is_new), void *owner)
 {
     memset(locks, 0, sizeof *locks);
     locks->context = context;
     locks->topology = topology;
     locks->track = track;
+    locks->on_word = on_word;
+    locks->owner = owner;
     rc_table_init(&locks->lines, &context->seed);
     rc_list_init(&locks->held);
 }
@@ -524,6 +527,13 @@ void rc_locks_on_tracking(struct rc_locks *locks)
 {
     RC_LIST_EACH(link, following, &locks->held) {
         rc_held_lock_verify(RC_CONTAINER(link, struct rc_lock, held));
+    }
+}
+
+void rc_locks_on_map(struct rc_locks *locks)
+{
+    RC_LIST_EACH(link, following, &locks->held) {
+        rc_held_lock_follow(RC_CONTAINER(link, struct rc_lock, held));
     }
 }
 

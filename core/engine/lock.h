@@ -7,6 +7,8 @@
  *          same speed. It tracks the lock key: that a lock was deleted, taken or shortened is known
  *          as soon as Redis has told. Waiters track the release mark, and the lock key to hear that
  *          it is gone; renewals, which they hear, too, cost them a PTTL each, a second at most.
+ *          In a cluster a master that is cut off goes on granting and renewing what it has lost:
+ *          the others are asked whose slot it is, and the lock is looked at there.
  * Threads: the engine's owner; `state` and `trusted_until_us` are read by any thread.
  * Memory:  an rc_lock belongs to its caller until rc_locks_free; lines belong to rc_locks.
  * Errors:  RC_ERR_BUSY (not within the wait), RC_ERR_NOTHELD, and what went wrong with Redis.
@@ -44,6 +46,7 @@ struct rc_lock {
     int32_t ttl_ms;
     int64_t key_until_us;  /* before that the key does not end, unless somebody shortens its life */
     int64_t hold_until_us; /* no renewals after this; INT64_MAX without a limit */
+    uint16_t home;         /* HELD: the number of the node that it was last looked for at */
     bool renews;
 
     /* Engine writes (release), any thread reads (acquire). */
@@ -57,6 +60,9 @@ struct rc_locks {
     struct rc_context *context;
     struct rc_topology *topology;
     struct rc_track *track;
+    /* A lock is held by that node's word, from now on or for longer: others may know better. */
+    void (*on_word)(void *owner, uint16_t number, bool is_new);
+    void *owner;
 
     /* Engine only. */
     struct rc_table lines; /* names somebody waits for or holds */
@@ -64,7 +70,8 @@ struct rc_locks {
 };
 
 void rc_locks_init(struct rc_locks *locks, struct rc_context *context, struct rc_topology *topology,
-                   struct rc_track *track);
+                   struct rc_track *track,
+                   void (*on_word)(void *owner, uint16_t number, bool is_new), void *owner);
 void rc_locks_deinit(struct rc_locks *locks);
 
 int rc_lock_init(struct rc_lock *lock, const char *key,
@@ -82,6 +89,7 @@ void rc_locks_leave(struct rc_locks *locks, struct rc_op *op); /* an op that wai
 void rc_locks_drop(struct rc_locks *locks,
                    struct rc_lock *lock);          /* its handle goes: gives a held lock back */
 void rc_locks_on_tracking(struct rc_locks *locks); /* T is ready again: check what we hold */
+void rc_locks_on_map(struct rc_locks *locks);      /* slots may be others': check those locks */
 void rc_locks_shutdown(struct rc_locks *locks);
 
 #endif

@@ -1272,6 +1272,113 @@ static void a_lent_connection_stays_where_it_is_while_slots_move(void)
     end();
 }
 
+/* ---- locks ----------------------------------------------------------------------------------- */
+
+enum { LOCK_TTL_MS = 3000 };
+
+static struct rc_lock lock; /* one at a time */
+
+static int lock_state(void)
+{
+    return atomic_load_explicit(&lock.state, memory_order_relaxed);
+}
+
+static void do_lock(enum rc_op_kind kind)
+{
+    struct rc_op *op = &ops[1];
+    rc_op_reset(op, kind);
+    op->ask.lock = &lock;
+    op->ask.lock_options.ttl_ms = LOCK_TTL_MS;
+    submit(op);
+    CHECK(!op->run.is_running && op->result.status == 0);
+}
+
+/* The map is known, and a lock is held at the first node. */
+static const char *begin_held(void)
+{
+    begin();
+    const char *key = key_of(0, 0);
+    start(0, 0, "INCR", key_of(0, 1));
+    pass(1000);
+    must(rc_lock_init(&lock, key, strlen(key)));
+    do_lock(RC_OP_LOCK_ACQUIRE);
+    CHECK(lock_state() == RC_LOCK_HELD);
+    return key;
+}
+
+static void end_held(void)
+{
+    rc_engine_drop_lock(&engine, &lock);
+    end();
+    rc_lock_deinit(&lock);
+}
+
+/* The other two give the slot to the second one, and the first one does not hear of it. */
+static void give_behind_its_back(const char *key)
+{
+    uint16_t slot = slot_of(key);
+    nodes[1].answers[slot] = OWNS;
+    nodes[2].target[slot] = 1;
+    nodes[1].epoch = nodes[2].epoch = 2;
+}
+
+static void a_lock_is_lost_though_a_master_that_is_cut_off_renews_it(void)
+{
+    const char *key = begin_held();
+    give_behind_its_back(key);
+    pass(LOCK_TTL_MS / 2);
+    CHECK(lock_state() == RC_LOCK_LOST);
+    CHECK(nodes[0].map_questions <= 1); /* the first of all */
+    end_held();
+}
+
+static void a_lock_that_the_heir_has_is_kept_there(void)
+{
+    const char *key = begin_held();
+    const struct rc_store_change change = {.key = key,
+                                           .key_len = strlen(key),
+                                           .value = lock.token,
+                                           .value_len = RC_TOKEN_SIZE,
+                                           .expires_ms = RC_STORE_NEVER};
+    must(rc_store_apply(nodes[1].store, &change));
+    give_behind_its_back(key);
+    pass(LOCK_TTL_MS / 2);
+    int commands = nodes[0].commands;
+    CHECK(lock_state() == RC_LOCK_HELD);
+    pass(2 * LOCK_TTL_MS);
+    CHECK(lock_state() == RC_LOCK_HELD && nodes[0].commands == commands);
+    end_held();
+}
+
+static void who_takes_locks_all_the_time_asks_the_others_once_a_second(void)
+{
+    begin_held();
+    int before = questions(), own = nodes[0].map_questions;
+    for (int i = 0; i < 500; i++) {
+        do_lock(RC_OP_LOCK_RELEASE);
+        do_lock(RC_OP_LOCK_ACQUIRE);
+        pass(10);
+    }
+    CHECK(questions() - before >= 4 && questions() - before <= 5);
+    CHECK(nodes[0].map_questions == own);
+    CHECK(nodes[1].map_questions >= 2 && nodes[2].map_questions >= 2);
+    end_held();
+}
+
+/* One that cannot be reached keeps nobody from asking the other one. */
+static void a_lock_is_confirmed_by_a_master_that_can_be_reached(void)
+{
+    const char *key = begin_held();
+    nodes[1].refuses = true;
+    pass(LOCK_TTL_MS);
+    CHECK(lock_state() == RC_LOCK_HELD);
+    give_behind_its_back(key);
+    nodes[1].refuses = false;
+    pass(LOCK_TTL_MS);
+    CHECK(lock_state() == RC_LOCK_LOST);
+    end_held();
+}
+
 static void what_may_have_been_done_is_not_repeated(void)
 {
     begin();
@@ -1600,6 +1707,10 @@ int main(void)
     TEST(there_is_a_bound_to_addresses);
     TEST(a_cluster_that_was_made_new_is_believed_in_the_end);
     TEST(a_lent_connection_stays_where_it_is_while_slots_move);
+    TEST(a_lock_is_lost_though_a_master_that_is_cut_off_renews_it);
+    TEST(a_lock_that_the_heir_has_is_kept_there);
+    TEST(who_takes_locks_all_the_time_asks_the_others_once_a_second);
+    TEST(a_lock_is_confirmed_by_a_master_that_can_be_reached);
     TEST(what_may_have_been_done_is_not_repeated);
     TEST(what_waits_ends_with_the_client);
     TEST(a_caller_that_leaves_takes_back_what_waits);
