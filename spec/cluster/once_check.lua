@@ -139,15 +139,13 @@ local function judge_overlap(sum, events, older, newer, ttl)
     end
 end
 
--- A handle calls itself valid until a tenth of its ttl before the key can end. Who learns the loss
--- later than that may have lost it to the ttl: where a master is away, whatever its slots,
--- the whole cluster refuses renewals and releases.
-local MARGIN = 0.1
-
+-- Who learns the loss when the handle would not have called itself valid any more may have lost it
+-- to the ttl: where a master is away, whatever its slots, the whole cluster refuses renewals and
+-- releases.
 local function judge_loss(sum, events, hold, ttl)
     local event = event_at(events, hold[5], ttl)
     local kind = event and event.kind or QUIET
-    local may_have_ended = event and event.lost and hold[5] - hold[4] >= MARGIN * ttl
+    local may_have_ended = event and event.lost and hold[5] - hold[4] >= hold[7]
     count(sum.losses, kind)
     if not may_have_ended and not is_excused(events, hold[5], ttl, cluster.slot(hold[1])) then
         tell(sum, "%s was lost, during %s (%s)", hold[1], kind, story_of(events, hold))

@@ -8,11 +8,11 @@
 --         nobody asks for later. Locks are mostly held for some milliseconds, and some for longer
 --         than their ttl.
 -- Result: loads = {{key, began, ended, flag}, ...}; holds = {{name, fence, from, to, learnt,
---         ended}, ...}: the handle called itself valid from `from` to `to` at least, found itself
---         lost at `learnt` (0: never; release() may have said so), and ended with "released" or the
---         code of an error; calls, overrun = {call = n or seconds}: by how much the slowest was
---         behind its deadline, less what its process waited for a processor; errors = {text =
---         count}; wrong = {text, ...}.
+--         ended, left}, ...}: the handle called itself valid from `from` to `to` at least, and
+--         would have for `left` seconds more; it found itself lost at `learnt` (0: never; release()
+--         may have said so), and ended with "released" or the code of an error; calls, overrun =
+--         {call = n or seconds}: by how much the slowest was behind its deadline, less what its
+--         process waited for a processor; errors = {text = count}; wrong = {text, ...}.
 -- Time:   seconds of the monotonic clock that all processes share.
 
 local worker = ...
@@ -105,7 +105,7 @@ local function hold_lock()
     end
     local is_long = math.random() < LONG_SHARE
     local ends = clock.now() + math.random() * (is_long and LONG * params.ttl or SHORT)
-    local fence, from, to, learnt = lock.fence, nil, 0, 0
+    local fence, from, to, left, learnt = lock.fence, nil, 0, 0, 0
     repeat
         local before = clock.now()
         if not lock:valid() then
@@ -113,13 +113,14 @@ local function hold_lock()
             break
         end
         from, to = from or clock.now(), before
+        left = lock:ttl() - 0.001 -- it is rounded up
         pause(0.001)
     until stop or clock.now() >= ends
     local released, problem = timed("release", params.timeout, NOTHING, lock.release, lock)
     if learnt == 0 and problem and LOSSES[problem.code] then learnt = clock.now() end
     if released and learnt ~= 0 then wrong("%s was lost, and could be released", name) end
     result.holds[#result.holds + 1] = { name, fence, from or 0, to, learnt,
-        released and "released" or problem.code }
+        released and "released" or problem.code, left }
 end
 
 local function work()

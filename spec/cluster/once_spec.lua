@@ -44,18 +44,18 @@ describe("the checker of loads and locks", function()
             { "l", 2, 1.9, 3, 0, "released" }).violations)
         assert.equal(1, locks({ "l", 1, 20, 22, 0, "released" },
             { "l", 2, 21, 23, 0, "released" }).violations)
-        local sum = locks({ "lost", 1, 20, 22, 22, "notHeld" },
+        local sum = locks({ "lost", 1, 20, 22, 22, "notHeld", 1 },
             { "lost", 2, 21, 23, 0, "released" })
         assert.same({ 0, { kill = 1 }, { kill = 1 }, { kill = 1 } },
             { sum.violations, sum.overlaps, sum.longest, sum.losses })
     end)
 
     it("wants a loss to be known within ttl, and none without a cause", function()
-        assert.equal(1, locks({ "lost", 1, 20, 24, 24, "notHeld" },
+        assert.equal(1, locks({ "lost", 1, 20, 24, 24, "notHeld", 1 },
             { "lost", 2, 21, 25, 0, "released" }).violations)
-        assert.equal(1, locks({ "l", 1, 20, 21, 21, "notHeld" }).violations)
-        assert.equal(0, locks({ "l", 1, 20, 21, 22, "notHeld" }).violations) -- its ttl was over
-        assert.equal(1, locks({ "lost", 1, 1, 2, 2, "notHeld" }).violations)
+        assert.equal(1, locks({ "l", 1, 20, 21, 21.7, "notHeld", 0.8 }).violations)
+        assert.equal(0, locks({ "l", 1, 20, 21, 21.8, "notHeld", 0.8 }).violations) -- by its ttl
+        assert.equal(1, locks({ "lost", 1, 1, 2, 2, "notHeld", 1 }).violations)
     end)
 
     it("wants fences to grow", function()
