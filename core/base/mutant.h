@@ -32,7 +32,7 @@
     X(MAP_STORM, "a cluster: each MOVED asks for the map, without a pause")                        \
     X(MAP_OLDER, "a cluster: a map of an older epoch is taken")                                    \
     X(MAP_OF_MINORITY, "a cluster: a map of a node that sees no majority is taken")                \
-    X(RENEWED_ELSEWHERE, "a cluster: a lock's renewal that is sent elsewhere counts as done")      \
+    X(RENEWED_ELSEWHERE, "a cluster: a renewal sent elsewhere counts, and nobody else is asked")   \
     X(OWNED_BY_PONG, "a cluster: a node that answers is taken for its slots' owner")               \
     X(NOTE_OF_DOUBTED, "a cluster: others hear of a node although its slots are in doubt")         \
     X(NOTE_OF_ANY_MAP, "a cluster: a word that another process got counts for any map")            \

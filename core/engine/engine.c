@@ -113,7 +113,8 @@ static void on_doubt(void *owner)
 static void on_word(void *owner, uint16_t number, bool is_new)
 {
     struct rc_engine *engine = owner;
-    rc_cluster_confirm(&engine->cluster, number, is_new ? NEW_LOCK_MS : 0);
+    if (!RC_MUTANT(RENEWED_ELSEWHERE))
+        rc_cluster_confirm(&engine->cluster, number, is_new ? NEW_LOCK_MS : 0);
 }
 
 static void on_map(void *owner)

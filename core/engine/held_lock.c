@@ -150,7 +150,7 @@ void rc_held_lock_follow(struct rc_lock *lock)
 {
     struct rc_locks *locks = lock->locks;
     uint16_t home = rc_topology_owner(locks->topology, rc_lock_slot(locks, &lock->key));
-    if (home == lock->home)
+    if (home == lock->home || RC_MUTANT(RENEWED_ELSEWHERE))
         return;
     lock->home = home;
     if (lock->check != NULL)
