@@ -290,10 +290,20 @@ static void note_version(struct rc_engine *engine, int32_t slot, const char *key
     rc_replay_saw(&node->replay, slot, key, len, version);
 }
 
+/* The value of a refresh: those who read meanwhile go on with the old one, near copies as well,
+   until Redis has said that the new one stands there. Nobody has a newer one by then but from
+   Redis, and that has taken the copy's place. */
+static bool keeps_near(const struct rc_op *op)
+{
+    return op->ask.kind == RC_OP_PUBLISH && op->ask.purpose == RC_FLIGHT_REFRESH;
+}
+
 static void begin_write(struct rc_engine *engine, const struct rc_op *op, const char *key,
                         size_t len)
 {
     char version[RC_NONCE_SIZE];
+    if (keeps_near(op))
+        return;
     bool is_known = engine->near != NULL && rc_near_drop_known(engine->near, key, len, version);
     if (kinds[op->ask.kind].effect != DELETES)
         return;

@@ -200,7 +200,12 @@ next:
 proctype Writer() {
     byte v;
     do
-    :: atomic { calls > 0 && writes > 0 -> writes--; drop_write() }; /* rc_engine_submit */
+    :: atomic { calls > 0 && writes > 0 ->
+            writes--;
+            if /* rc_engine_submit */
+            :: drop_write()
+            :: true /* the value of a refresh: others read the old one meanwhile */
+            fi };
         atomic { change(true, PUSH); v = version };
         atomic { /* rc_engine_take_finished */
 #ifndef NO_ACK_DROP

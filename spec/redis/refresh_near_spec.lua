@@ -259,4 +259,33 @@ describe("a value that is due, on a server,", function()
             end, 10)
         end)
     end)
+
+    it("is read near until Redis says that the new one stands there", function()
+        local redis = server.start()
+        finally(function() redis:stop() end)
+        local cache = redcache.new({ url = redis:url(), refreshAfter = 0.1, near = true,
+            maxStale = 60, commandTimeout = 30, scheduler = "coroutine" })
+        caches[1] = cache
+        local is_loaded = false
+        local function load()
+            redis:pause() -- what stores the value is sent, and not done
+            is_loaded = true
+            return "new"
+        end
+        redcache.run(function()
+            warm(cache, "k", "old", 60)
+            clock.wait_until(function()
+                assert.equal("old", (cache:remember("k", 60, load)))
+                assert.is_nil(calls.pause(cache, nil, "read", 0.01))
+                return is_loaded
+            end, 10)
+            for _ = 1, 20 do
+                assert.is_nil(calls.pause(cache, nil, "read", 0.005))
+                local value, err, source = cache:get("k", { timeout = 0.5 })
+                assert.same({ "old", nil, "l0" }, { value, err, source })
+            end
+            redis:resume()
+            clock.wait_until(function() return cache:get("k") == "new" end, 10)
+        end)
+    end)
 end)
