@@ -153,13 +153,10 @@ local function run(options, ttl, near, kills)
     if not kills then
         assert.is_true(asked <= PROCESSES, asked .. " questions for the lease")
     end
-    -- No read waits for a load: but for what the machine took, and that shows in `before`, too.
+    -- No read waits for a load, whatever the machine took. How much less it is, bench/refresh.lua
+    -- tells: beside the same load without an expiry, in turns.
     local most = percentile(behind, 0.99)
     assert.is_true(most < LOAD / 2, "p99 " .. most)
-    -- Plus what the begin of a refresh takes of its reader's time on a core that others want, too.
-    if IS_LONG then
-        assert.is_true(most <= 1.5 * percentile(before, 0.99) + 0.001, "p99 " .. most)
-    end
     assert.is_nil(sources.loader)
 end
 
