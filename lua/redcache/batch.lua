@@ -8,6 +8,7 @@ local core_command = require("redcache.core.command")
 local core_entry = require("redcache.core.entry")
 local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
+local bloom = require("redcache.bloom")
 local calls = require("redcache.calls")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
@@ -284,6 +285,9 @@ function batch.getMulti(self, keys, opts)
     end
     local found = new_found(read_answer, values, negatives)
     list, count = many.distinct(self, list, found.failed, "read")
+    if self._bloom then
+        list, count = bloom.sift(self, list, count, own, function(key) negatives[key] = true end)
+    end
     if count > 0 then
         local read = use_near and count <= KEPT_KEYS and read_kept or read_mget
         read(self, list, count, own, found, "read")
@@ -382,6 +386,22 @@ local function encode_all(cache, map, ttl, failed)
     return items, count
 end
 
+local function keys_of(items, count)
+    local keys = {}
+    for i = 1, count do
+        keys[i] = items[i].key
+    end
+    return keys
+end
+
+-- What setMulti gives where nothing can be stored.
+local function refuse_all(items, count, err, failed)
+    for i = 1, count do
+        failed[items[i].key] = err
+    end
+    return nil, failed
+end
+
 local function write_sets(cache, slot, items, first, last, grace, tagged)
     local settings, prefix = cache._settings, cache._prefix
     local codec, plain = settings.codec.id, settings.plain
@@ -446,16 +466,16 @@ function batch.setMulti(self, map, ttl, opts)
     local names = count > 0 and tags.names(self._settings, own)
     if names then
         local err
-        local keys = {}
-        for i = 1, count do
-            keys[i] = items[i].key
-        end
+        local keys = keys_of(items, count)
         tagged, err = tags.begin(self, names, own, keys)
         if tagged == nil then
-            for i = 1, count do
-                failed[items[i].key] = err
-            end
-            return nil, failed
+            return refuse_all(items, count, err, failed)
+        end
+    end
+    if self._bloom and count > 0 then
+        local err = bloom.add(self, keys_of(items, count), own)
+        if err then
+            return refuse_all(items, count, err, failed)
         end
     end
     local sent = many.in_writes(self, own, count, "write", failed, {

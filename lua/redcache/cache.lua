@@ -16,6 +16,7 @@ local core_slot = require("redcache.core.slot")
 local auth = require("redcache.auth")
 local background = require("redcache.background")
 local batch = require("redcache.batch")
+local bloom = require("redcache.bloom")
 local breaker = require("redcache.breaker")
 local bulkhead = require("redcache.bulkhead")
 local by_tag = require("redcache.by_tag")
@@ -25,6 +26,7 @@ local counter = require("redcache.count")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local explain = require("redcache.explain")
+local filter = require("redcache.filter")
 local freshness = require("redcache.freshness")
 local invalidate = require("redcache.invalidate")
 local is_nginx = require("redcache.nginx")
@@ -124,6 +126,7 @@ Cache.afterCommit = commit.afterCommit
 Cache.explain = explain.explain
 Cache.session = session.session
 Cache.limiter = limiter.limiter
+Cache.bloom = filter.bloom
 Cache.namespace = namespace.namespace
 Cache.metrics = metrics.metrics
 Cache.request = request.request
@@ -158,11 +161,13 @@ local function make(client, prefix, settings)
         _miss_ratio = 0,
         -- The part of a batch that is not there: a batch is asked for where one was cold before.
         _miss_ratio_many = 1,
+        _bloom = settings.bloom and bloom.new(client, prefix) or false,
         _needs_request = false, -- of loaders in nginx: refresh.lua
         _counters = {
             hits = 0, misses = 0, negative = 0, loads = 0, loadErrors = 0, waits = 0, stale = 0,
             degraded = 0, unstored = 0, decodeErrors = 0, l0Hits = 0, nearHits = 0,
             nearMisses = 0, extraKeys = 0, bulkheadRefused = 0, bulkheadWaited = 0,
+            filtered = 0,
         },
     }, Cache)
     near.attach(cache, prefix, settings)
@@ -376,6 +381,8 @@ local function get_with(self, key, own)
     local source, value = near.find(self, key, own, deadline)
     if source ~= nil then
         return value, nil, source
+    elseif self._bloom and bloom.is_absent(self, key, own) then
+        return nil, nil, "bloom"
     end
     own.before = own.why and explain.before(self, key, own)
     if deadline then
@@ -394,7 +401,9 @@ end
 -- The same with why = true.
 local function get_why(self, key, own)
     local value, err, source, version = get_with(self, key, own)
-    if err or not own.before then
+    if source == "bloom" then
+        return nil, nil, source, nil, "filtered"
+    elseif err or not own.before then
         return explain.of_near(source == "stale" and explain.near_stale(self, key, own), value, err,
             source, version)
     end
@@ -427,6 +436,8 @@ function Cache:get(key, opts)
             local source, value = near.hit(self, key, self._max_stale, self._copy)
             if source ~= nil then
                 return value, nil, source
+            elseif self._bloom and bloom.is_absent(self, key) then
+                return nil, nil, "bloom"
             end
         end
         local client = self._client
@@ -599,6 +610,11 @@ function Cache:set(key, value, ttl, opts)
             give(slot)
             return nil, err
         end
+    end
+    local unfit = self._bloom and bloom.add(self, key, own)
+    if unfit then
+        give(slot)
+        return nil, unfit
     end
     if tagged or grace > 0 or self._is_formed then
         bytes, flags, ttl = entry.form(settings, bytes, ttl, grace, 0, tagged)

@@ -7,6 +7,7 @@
 -- Not:    entries with a header are no numbers: Redis refuses them, and they stay. A running load
 --         or a remembered "no such thing" counts as absent: the counter takes its place.
 
+local bloom = require("redcache.bloom")
 local calls = require("redcache.calls")
 local core_command = require("redcache.core.command")
 local core_entry = require("redcache.core.entry")
@@ -127,6 +128,10 @@ local function add(self, kind, key, by, opts, method)
     local own, message = check(kind, key, by, opts, method)
     if own == nil then
         error(message, 3)
+    end
+    local unfit = self._bloom and bloom.add(self, key, own)
+    if unfit then
+        return nil, unfit
     end
     script = script or core_command.define(ADD)
     local ms = core_entry.life_ms(own.ttl or self._settings.ttl, 0)

@@ -16,6 +16,7 @@ local core_entry = require("redcache.core.entry")
 local core_extra = require("redcache.core.extra")
 local core_near = require("redcache.core.near")
 local core_slot = require("redcache.core.slot")
+local bloom = require("redcache.bloom")
 local calls = require("redcache.calls")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
@@ -44,6 +45,7 @@ local REASONS = {
     tagInvalidated = "one of its tags was invalidated",
     tagNotNear = "its near copy waits for what Redis says of its tags",
     undecodable = "what stands there cannot be read",
+    filtered = "the filter of keys says that it surely is none",
     loading = "somebody is loading it",
     loadFailed = "its last load has failed",
     neverStored = "Redis has nothing under it, and nothing is known of it here",
@@ -287,6 +289,9 @@ local function judge(cache, key, report, is_good)
         end
         return report.l0 and "l0" or "near"
     end
+    if cache._bloom and bloom.absent(cache, { key }, 1, nil, true) then
+        return "bloom", "filtered"
+    end
     local reason, gone = near_reason(near, cache._max_stale, nil, standing)
     if redis == nil then
         return nil, reason
@@ -304,6 +309,7 @@ end
 
 local PLACES = {
     l0 = "is decoded in this Lua state", near = "is in this machine's memory",
+    bloom = "has no value",
     redis = "comes from Redis", stale = "comes from Redis, stale",
 }
 
@@ -331,10 +337,11 @@ end
 ---an entry that has tags.
 ---@param key string
 ---@param opts? table timeout, cancelTag
----@return table|nil report source (where get would find it: "l0", "near", "redis", "stale"; nil:
----nowhere), why (a reason; nil from "l0" and "near"), text (one sentence), l0 (boolean), near (nil
----without a near cache: there, age, left, bytes, gone, goneAge), redis (nil with err: kind, ttl,
----grace, codec, bytes, version, loadTime, tags). Times are seconds
+---@return table|nil report source (where get would find it: "l0", "near", "redis", "stale";
+---"bloom": nowhere, and Redis is not asked; nil: nowhere), why (a reason; nil from "l0", "near"),
+---text (one sentence), l0 (boolean), near (nil without a near cache: there, age, left, bytes, gone,
+---goneAge), redis (nil with err: kind, ttl, grace, codec, bytes, version, loadTime, tags). Times
+---are seconds
 ---@return redcache.Error|nil err closed; with a report: why Redis could not be asked (timeout,
 ---cancelled, unavailable, overload, redis, tooLarge, cannotWait)
 function explain.explain(self, key, opts)

@@ -11,6 +11,7 @@
 -- Not:    what to do with answers other than a lease (remember.lua); the protocol (core).
 
 local bit = require("bit")
+local bloom = require("redcache.bloom")
 local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_client = require("redcache.core.client")
@@ -312,6 +313,12 @@ function load.make(cache, slot, ttl, fn, settings, old)
     local took = now(cache._client) - started
     local kind, codec, bytes, life
     kind, codec, bytes, life, value = load.entry(key, ttl, settings, old, verdict, value, chosen)
+    if cache._bloom and tells and kind == KIND_VALUE and life ~= 0 then
+        local client, scheduler = cache._client, cache._scheduler
+        scheduler.guard(client, slot, core_slot.drop)
+        slot.tag_fault = bloom.add(cache, key, settings) or slot.tag_fault
+        scheduler.unguard(client, slot)
+    end
     return kind, codec, bytes, life, took, value
 end
 

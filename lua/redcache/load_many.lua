@@ -9,6 +9,7 @@
 -- Not:    who asks for which key, and waits for whom (remember_many.lua).
 
 local bit = require("bit")
+local bloom = require("redcache.bloom")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
 local core_command = require("redcache.core.command")
@@ -343,6 +344,16 @@ function load_many.run(work, keys, ctx, is_stored)
     loaded.map, loaded.failures, loaded.ttls, loaded.rest, loaded.traceback =
         run_loader(work, keys, ctx, is_stored)
     loaded.took = core_clock.now(client) - began
+    if work.cache._bloom and is_stored then
+        local made = {}
+        for key, value in pairs(loaded.map) do
+            if type(key) == "string" and value ~= nil then
+                made[#made + 1] = key
+            end
+        end
+        work.tag_fault = #made > 0 and bloom.add(work.cache, made, work.settings)
+            or work.tag_fault
+    end
     return loaded
 end
 
@@ -427,7 +438,8 @@ function load_many.lead(work, keys, later)
     local loaded = load_many.run(work, keys, ctx, is_stored)
     local held = {}
     local ends = begin_ends(work, loaded, keys, olds, held)
-    local primes = begin_prime(work, load_many.count_extras(work, loaded, keys), held)
+    local extras = load_many.count_extras(work, loaded, keys)
+    local primes = begin_prime(work, work.tag_fault and {} or extras, held)
     core_slot.start_held(held)
     for i = 1, #keys do
         local key = keys[i]

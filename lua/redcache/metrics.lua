@@ -36,6 +36,7 @@ local CACHE = {
     { "waits", "waits", "counter", "Reads that waited for another's load." },
     { "degraded", "degraded", "counter", "Reads answered by a load without Redis." },
     { "unstored", "unstored", "counter", "Loaded values that could not be stored." },
+    { "filtered", "filtered", "counter", "Reads that the filter of keys has answered." },
     { "extra_keys", "extraKeys", "counter", "Loaded values that nobody had asked for." },
     { "decode_errors", "decodeErrors", "counter", "Stored values that could not be decoded." },
     { "behind_written", "behindWritten", "counter", "Values that were written behind." },

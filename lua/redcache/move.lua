@@ -5,6 +5,7 @@
 -- Errors: neither is ever sent again on its own: its answer would be another one. In a cluster both
 --         keys must be of one slot.
 
+local bloom = require("redcache.bloom")
 local calls = require("redcache.calls")
 local core_command = require("redcache.core.command")
 local core_slot = require("redcache.core.slot")
@@ -53,6 +54,10 @@ local function run(self, command, from, to, opts)
     local own, message = options.read({}, opts, "move", method)
     if own == nil then
         error(message, 3)
+    end
+    local unfit = self._bloom and bloom.add(self, to, own)
+    if unfit then
+        return nil, unfit
     end
     script = script or core_command.define(MOVE)
     local slot, err, sent = calls.script(self, own, script, 0, { from, to },

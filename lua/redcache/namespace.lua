@@ -82,6 +82,13 @@ function namespace.limit_prefix(prefix, name)
     return path_of(prefix) .. "//limit:" .. namespace.escape(name) .. ":"
 end
 
+---The prefix of the keys of a filter of keys.
+---@param prefix string
+---@return string prefix
+function namespace.bloom_prefix(prefix)
+    return path_of(prefix) .. "//bloom:"
+end
+
 ---The key of a tag.
 ---@param prefix string
 ---@param name string
@@ -114,7 +121,7 @@ function namespace.namespace(self, name, opts)
     for option in pairs(options.rows("namespace")) do
         settings[option] = outer[option]
     end
-    settings.near, settings.writeBehind = nil, nil
+    settings.near, settings.bloom, settings.writeBehind = nil, nil, nil
     settings.maxInFlight, settings.maxRate, settings.maxWaiting = nil, nil, 0
     local ok, message = options.read(settings, opts, "namespace", "namespace")
     if ok and settings.near and not self._client.near then

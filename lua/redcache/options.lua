@@ -46,7 +46,7 @@ function options.is_tag(name)
 end
 
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls |
---       list | near | zone | background | breaker | writeBehind | tags
+--       list | near | zone | background | breaker | writeBehind | tags | bloom
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, limiter,
@@ -109,6 +109,7 @@ local DECLARED = {
     { "tags", "tags", nil, at = "load write" },
     { "generation", "boolean", false, at = "namespace" },
     { "tagIndex", "boolean", false, at = "namespace" },
+    { "bloom", "bloom", nil, at = "namespace" },
     { "instant", "boolean", false, at = "flush" },
     { "writeBehind", "writeBehind", nil, at = "namespace" },
     { "tagTtl", "number", 30 * DAY, at = "namespace", min = 1, max = MAX_TTL },
@@ -262,6 +263,12 @@ local NEAR = {
 local L0 = {
     { "entries", "integer", 8192, min = 1, max = 2 ^ 20, region = true },
     { "bytes", "integer", 16 * 1024 * 1024, min = 1024, max = 2 ^ 36, region = true },
+}
+
+-- The fields of the option bloom.
+local BLOOM = {
+    { "keys", "integer", nil, min = 1, max = 1e8 },
+    { "falseRate", "number", 0.01, min = 0.0001, max = 0.5 },
 }
 
 -- The fields of the option background.
@@ -454,6 +461,15 @@ CHECKS.writeBehind = function(_, value)
     return check_whole(WRITE_BEHIND, value)
 end
 
+CHECKS.bloom = function(_, value)
+    if value ~= false and type(value) ~= "table" then
+        return false, "false or a table with keys"
+    elseif value and value.keys == nil then
+        return false, nil, nil, "'keys': " .. range(BLOOM[1], "whole number") .. " expected"
+    end
+    return check_whole(BLOOM, value)
+end
+
 ---Settles the option background: false, or how much there may be. In plain Lua, where the callers
 ---would have to do it, there is none unless it is asked for.
 ---@param settings table
@@ -526,8 +542,9 @@ for place, accepted in pairs(ACCEPTED) do
     end
     places[place] = rows
 end
-for place, declared in pairs({ near = NEAR, l0 = L0, background = BACKGROUND,
-    breaker = BREAKER, writeBehind = WRITE_BEHIND }) do
+local NESTED = { near = NEAR, l0 = L0, background = BACKGROUND, breaker = BREAKER,
+    writeBehind = WRITE_BEHIND, bloom = BLOOM }
+for place, declared in pairs(NESTED) do
     local rows = {}
     for _, row in ipairs(declared) do
         rows[row[1]] = { name = row[1], kind = row[2], default = row[3], min = row.min,
@@ -537,8 +554,8 @@ for place, declared in pairs({ near = NEAR, l0 = L0, background = BACKGROUND,
 end
 
 ---The rows of one place, by option name: what documentation and specs list.
----@param place string new, namespace, load, ...; near, l0, background, breaker, writeBehind: the
----fields of that option
+---@param place string new, namespace, load, ...; near, l0, background, breaker, writeBehind, bloom:
+---the fields of that option
 ---@return table<string, table>
 function options.rows(place)
     return places[place]

@@ -7,6 +7,7 @@
 --         protocol sends (core).
 
 local bit = require("bit")
+local bloom = require("redcache.bloom")
 local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
@@ -430,6 +431,9 @@ local function find_on(cache, key, ttl, fn, settings, source, near_value, due, l
             source, load_time))
     elseif source ~= nil then
         return near_value, nil, source
+    end
+    if cache._bloom and bloom.is_absent(cache, key, settings) then
+        return nil, nil, "bloom", nil, has_why and "filtered" or nil
     end
     cache._counters.nearMisses = cache._counters.nearMisses + 1
     if has_why then

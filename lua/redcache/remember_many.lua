@@ -9,6 +9,7 @@
 -- Not:    how loads are run and ended (load_many.lua); the protocol (core).
 
 local bit = require("bit")
+local bloom = require("redcache.bloom")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
 local core_entry = require("redcache.core.entry")
@@ -340,6 +341,9 @@ local function look_near(work, list)
                 rest[#rest + 1] = key
             end
         end
+    end
+    if cache._bloom then
+        rest = bloom.sift(cache, rest, #rest, settings, function(key) set(work, key, nil) end)
     end
     cache._counters.nearMisses = cache._counters.nearMisses + #rest
     return rest

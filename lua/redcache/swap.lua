@@ -7,6 +7,7 @@
 --         is told outcomeUnknown.
 -- Not:    a version is no counter: it tells one stored value from another, and is opaque.
 
+local bloom = require("redcache.bloom")
 local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_command = require("redcache.core.command")
@@ -115,6 +116,7 @@ local function make(self, key, value, ttl, own, method)
         return nil, errors.new("encode", "write", key, bytes)
     end
     local tagged, err = begin_tags(self, own, key)
+    err = err or self._bloom and bloom.add(self, key, own)
     if err then
         return nil, err
     end

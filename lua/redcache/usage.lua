@@ -31,6 +31,7 @@ local ARGUMENTS = {
         wrap = "name, fn, opts", session = "opts",
         limiter = "opts",
         semaphore = "name, n, opts",
+        bloom = "",
         withSemaphore = "name, n, opts, fn",
         afterCommit = "fn, opts",
         invalidateTags = "tags, opts",
@@ -65,6 +66,10 @@ local ARGUMENTS = {
     semaphore = {
         acquire = "wait", extend = "ttl", release = "", valid = "", held = "", lost = "", ttl = "",
         fenceText = "",
+    },
+    bloom = {
+        fill = "iterator, opts", add = "keys, opts", has = "key, opts", state = "opts",
+        clear = "opts",
     },
     loader = { get = "key" },
     locks = { release = "", extend = "ttl", valid = "", lost = "", ttl = "", fences = "" },

@@ -1,3 +1,4 @@
+local bloom = require("redcache.bloom")
 local clock = require("spec.support.clock")
 local redcache = require("redcache")
 local server = require("spec.support.server")
@@ -182,6 +183,19 @@ describe("a user with the least rights", function()
         admin:call("SET", "app:n", "4611686018427387904")
         assert.equal("bound", select(2, cache:incr("n", 1, { max = 5 })).code)
         assert.equal("4611686018427387904", admin:call("GET", "app:n"))
+    end)
+
+    it("filters keys", function()
+        open("~app:* ~app//bloom:* +ping +client|tracking +get +pttl +set +evalsha +eval +getrange"
+            .. " +setrange +unlink", { bloom = { keys = 100 }, near = true })
+        local settle = bloom.SETTLE
+        finally(function() bloom.SETTLE = settle end)
+        bloom.SETTLE = 0.1
+        assert.equal(0, cache:bloom():fill(function() return nil end))
+        assert.equal("bloom", (select(3, cache:get("none"))))
+        assert.is_true(cache:set("k", 1))
+        assert.equal(1, (cache:get("k")))
+        assert.is_true(cache:bloom():clear())
     end)
 
     it("limits", function()

@@ -1,6 +1,7 @@
 -- docs/api: every example runs, on Redis and on memory://; every public call has an entry, whose
 -- heading has exactly its arguments, and there is none about a call that does not exist.
 
+local bloom = require("redcache.bloom")
 local clock = require("spec.support.clock")
 local errors = require("redcache.errors")
 local manual = require("spec.support.manual")
@@ -45,6 +46,7 @@ local function objects(cache)
         script = redis:script("return 1"),
         listener = cache:onInvalidate(function() end),
         semaphore = cache:semaphore("s", 2),
+        bloom = cache:namespace("filtered", { bloom = { keys = 9 } }):bloom(),
         session = cache:session(), limiter = cache:limiter({ limit = 1, window = 1 }),
         iterator = cache:scan("*"), keeper = cache:keepFresh("k", 60, function() end),
     }
@@ -142,9 +144,16 @@ end)
 
 describe("the examples of docs/api on", function()
     local redis
+    local settle = bloom.SETTLE
 
-    setup(function() redis = server.start() end)
-    teardown(function() redis:stop() end)
+    setup(function()
+        redis = server.start()
+        bloom.SETTLE = 0.05 -- nobody else writes
+    end)
+    teardown(function()
+        redis:stop()
+        bloom.SETTLE = settle
+    end)
 
     for _, place in ipairs({ "Redis", "memory://" }) do
         for _, entry in ipairs(entries) do

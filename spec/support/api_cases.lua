@@ -34,6 +34,7 @@ local GROUPS = {
     "behinds",
     "bulkheads",
     "breakers",
+    "filters",
 }
 
 local cases = { light = {} }

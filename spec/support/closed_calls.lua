@@ -81,7 +81,7 @@ local CACHE = {
     keepFresh = function(o) return o:keepFresh("k", 1, unused) end,
     setBehind = false, deadLetters = false, replayDeadLetters = false, dropDeadLetters = false,
     lock = false, request = false, loader = false, limiter = false, close = false,
-    keysByTag = false,
+    keysByTag = false, bloom = false,
     -- Made by others.
     open = false, init = false,
 }
@@ -109,6 +109,13 @@ local SESSION = {
     set = function(o) return o:set(nil, 1) end,
     regenerate = function(o) return o:regenerate(("x"):rep(32)) end,
     destroy = function(o) return o:destroy() end,
+}
+local BLOOM = {
+    fill = function(o) return o:fill(unused) end,
+    add = function(o) return o:add("k") end,
+    has = function(o) return o:has("k") end,
+    state = function(o) return o:state() end,
+    clear = function(o) return o:clear() end,
 }
 local LIMITER = {
     take = function(o) return o:take("k") end,
@@ -204,6 +211,7 @@ function closed_calls.check(open, close)
     local complaints, cache = {}, open()
     local below, memo = cache:namespace("below"), cache:request()
     local sessions, indexed = cache:session(), cache:namespace("indexed", { tagIndex = true })
+    local filter = cache:namespace("filtered", { bloom = { keys = 9 } }):bloom()
     local raw, scan = cache:redis(), cache:scan("*")
     local behind = cache:namespace("behind", { writeBehind = { write = unused } })
     local script, subscription = raw:script("return 1"), assert(raw:subscribe("c"))
@@ -238,6 +246,7 @@ function closed_calls.check(open, close)
     try(complaints, "keysByTag", function(o) return o:keysByTag("tag") end, indexed)
     for method, call in pairs(BEHIND) do try(complaints, method, call, behind) end
     try_all(complaints, "request", memo, CACHE)
+    try_all(complaints, "filter", filter, BLOOM)
     try_all(complaints, "redis", raw, REDIS)
     try_all(complaints, "script", script, SCRIPT)
     try(complaints, "iterator", function(o) return o() end, scan)

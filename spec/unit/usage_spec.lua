@@ -51,6 +51,7 @@ local function classes()
         close = {}, stats = {}, health = {}, metrics = {}, request = {}, redis = {},
         wrap = { "w", fn }, session = {}, work = {}, onInvalidate = { fn }, afterCommit = { fn },
         limiter = { { limit = 1, window = 1 } },
+        bloom = {},
         semaphore = { "s", 2 }, withSemaphore = { "s", 2, {}, fn },
         explain = { "k" }, keepFresh = { "k", 60, fn },
         setBehind = { "k", 1 }, deadLetters = {}, replayDeadLetters = {}, dropDeadLetters = {},
@@ -64,6 +65,7 @@ local function classes()
     local script = raw:script("return 1")
     local commit
     cache:afterCommit(function(collected) commit = collected end)
+    local filtered = cache:namespace("f", { bloom = { keys = 9 } })
     for name, arguments in pairs(keyed) do whole[name] = arguments end
     return {
         { name = "cache", object = cache, methods = whole },
@@ -79,6 +81,9 @@ local function classes()
         { name = "semaphore", object = cache:semaphore("s", 2), methods = {
             acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
             fenceText = {},
+        } },
+        { name = "bloom", object = filtered:bloom(), methods = {
+            fill = {}, add = { "k" }, has = { "k" }, state = {}, clear = {},
         } },
         { name = "loader", object = cache:loader(fn), methods = { get = { "k" } } },
         { name = "locks", object = locks, methods = {

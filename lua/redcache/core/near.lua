@@ -6,6 +6,7 @@
 --         number, and what was read is good only if it is still the last one's (looks.last).
 -- Not:    decoding, L0 (redcache.near).
 
+local bit = require("bit")
 local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_bytes = require("redcache.core.bytes")
@@ -14,6 +15,7 @@ local core_handle = require("redcache.core.handle")
 local core_owned = require("redcache.core.owned")
 local FOREVER = require("redcache.options").FOREVER
 
+local band, lshift, rshift = bit.band, bit.lshift, bit.rshift
 local string_of = ffi.string
 local tonumber = tonumber -- a global is looked up again behind every call into C
 local handle_of = core_handle.of
@@ -245,6 +247,29 @@ end
 ---@return string|nil text
 function core_near.msgpack_string()
     return msgpack_string(near_value.data, tonumber(near_value.len))
+end
+
+---Whether the payload of what the last view_get found begins with that text.
+---@param text string
+---@return boolean
+function core_near.begins_with(text)
+    return near_value.len >= #text and near_value.entry_flags == 0
+        and string_of(near_value.data, #text) == text
+end
+
+---Whether all these bits of that payload are set. A bit behind its end is not.
+---@param places integer[] from 0 on; of each byte the lowest bit comes first
+---@return boolean
+function core_near.has_bits(places)
+    local bytes, bits = ffi.cast("const uint8_t *", near_value.data), tonumber(near_value.len) * 8
+    for i = 1, #places do
+        local place = places[i]
+        local low = band(place, 7)
+        if place >= bits or band(bytes[rshift(place, 3)], lshift(1, low)) == 0 then
+            return false
+        end
+    end
+    return true
 end
 
 ---Copies the payload of what the last view_get found.
