@@ -393,6 +393,15 @@ function background.knows(client, id)
     return queue ~= nil and (queue.queued[id] or queue.running[id]) ~= nil
 end
 
+---Whether a job of that id runs.
+---@param client redcache.Client
+---@param id any
+---@return boolean
+function background.runs(client, id)
+    local queue = client.queue
+    return queue ~= nil and queue.running[id] ~= nil
+end
+
 ---From time to time, in nginx: workers that were refused are asked for again.
 ---@param client redcache.Client
 ---@return boolean again something is queued

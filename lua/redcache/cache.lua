@@ -16,6 +16,7 @@ local core_slot = require("redcache.core.slot")
 local auth = require("redcache.auth")
 local background = require("redcache.background")
 local batch = require("redcache.batch")
+local behind_stream = require("redcache.behind_stream")
 local bloom = require("redcache.bloom")
 local breaker = require("redcache.breaker")
 local bulkhead = require("redcache.bulkhead")
@@ -207,7 +208,9 @@ local function open(opts, method)
             .. "(opts)", 3)
     end
     local settings, message = options.complete(opts, "new", method)
-    if settings == nil then
+    message = message or options.durable_fault(settings,
+        string.find(settings.url, "^memory://") ~= nil, method)
+    if message then
         error(message, 3)
     end
     default_scheduler(settings, opts)
@@ -793,6 +796,9 @@ function Cache:close(timeout)
     local client, dropped, unwritten = self._client, 0, 0
     if client.keepers then
         keep_fresh.close(client, timeout)
+    end
+    if client.streams then
+        behind_stream.close(client, timeout)
     end
     if client.behinds then
         timeout, unwritten = write_behind.close(self, timeout)

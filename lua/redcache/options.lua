@@ -297,6 +297,8 @@ local WRITE_BEHIND = {
     { "batch", "integer", 100, min = 1, max = 10000 },
     { "delay", "number", 0, min = 0, max = DAY },
     { "writers", "integer", 1, min = 1, max = 64 },
+    { "durable", "boolean", false },
+    { "partitions", "integer", 4, min = 1, max = 64 },
 }
 
 -- What the option zone may hold, in all.
@@ -667,6 +669,18 @@ function options.plain_fault(given, plain, method)
             .. " could keep them: leave one of the two out"
     end
     return options.grace_fault(tonumber(given.grace), plain, method)
+end
+
+---What is wrong with the option writeBehind of a cache there, or nil.
+---@param settings table
+---@param is_memory boolean
+---@param method string
+---@return string|nil message for error()
+function options.durable_fault(settings, is_memory, method)
+    if is_memory and settings.writeBehind and settings.writeBehind.durable then
+        return "bad option 'writeBehind' to " .. method .. ": 'durable': memory:// has no streams,"
+            .. " and is gone with its process: name a Redis by the option url, or leave it out"
+    end
 end
 
 ---Settles the option plain: a codec may have no use for a header (number).

@@ -8,12 +8,14 @@
 -- Memory: of each cache with the option. Its client keeps it while something waits.
 -- Errors: what the function gives as its reason is kept with a dead letter, and is what a job
 --         throws, so that it is counted, and nginx logs it.
--- Not:    no promise beyond this process: what waits ends with it.
+-- Not:    no promise beyond this process: what waits ends with it. behind_stream.lua is what lasts.
 
 local core_client = require("redcache.core.client")
 local core_clock = require("redcache.core.clock")
 local background = require("redcache.background")
 local behind_queue = require("redcache.behind_queue")
+local behind_stream = require("redcache.behind_stream")
+local behind_writer = require("redcache.behind_writer")
 local calls = require("redcache.calls")
 local dead_letters = require("redcache.dead_letters")
 local entry = require("redcache.entry")
@@ -46,6 +48,11 @@ Job.__index = Job
 ---@param cache redcache.Cache
 function write_behind.attach(cache)
     local settings = cache._settings.writeBehind
+    if settings.durable then
+        cache._behind = { client = cache._client, stream = behind_stream.new(cache) }
+        behind_stream.begin(cache._behind.stream)
+        return
+    end
     cache._behind = setmetatable({
         client = cache._client, codec = cache._settings.codec, settings = settings,
         queue = behind_queue.new(settings.entries, settings.bytes, settings.delay),
@@ -103,56 +110,12 @@ local function fail(self, chain, reason)
     return not ok and errors.text(fault) or nil
 end
 
--- The reason of each key that was not written, by what the user's function has given; nil: all are
--- written. A table that names none of them is a reason of all.
-local function reasons_of(batch, ran, done, failed)
-    if ran and done then
-        return nil
-    end
-    local reasons, is_named = {}, false
-    if ran and type(failed) == "table" and getmetatable(failed) == nil then
-        for _, chain in ipairs(batch) do
-            local reason = failed[chain.key]
-            reasons[chain.key] = reason and errors.text(reason)
-            is_named = is_named or reason
-        end
-    end
-    if not is_named then
-        local cause = not ran and done or failed or "the function did not return true"
-        cause = errors.text(cause)
-        for _, chain in ipairs(batch) do
-            reasons[chain.key] = cause
-        end
-    end
-    return reasons
-end
-
--- What the user's function is given: what is undecodable is not, and fails.
-local function items_of(self, batch)
-    local items, unread = {}, nil
-    for _, chain in ipairs(batch) do
-        local ok, value = self.codec.decode(chain.running)
-        if ok then
-            items[#items + 1] = { key = chain.key, value = value, attempt = chain.failures + 1 }
-        else
-            unread = unread or {}
-            unread[chain.key] = errors.text(value)
-        end
-    end
-    return items, unread
-end
-
 -- Writes what was taken. The first reason why something was not, or nil.
 local function write(self, batch)
-    local items, unread = items_of(self, batch)
-    local reasons
-    if items[1] then
-        local ran, done, failed = pcall(self.settings.write, items)
-        reasons = reasons_of(batch, ran, done, failed)
-    end
+    local reasons = behind_writer.call(self.settings.write, self.codec, batch)
     local fault
     for _, chain in ipairs(batch) do
-        local reason = unread and unread[chain.key] or reasons and reasons[chain.key]
+        local reason = reasons and reasons[chain.key]
         if reason then
             local told = fail(self, chain, reason)
             fault = fault or told or reason
@@ -299,10 +262,10 @@ local NO_OPTION = "the cache was opened without the option writeBehind"
 ---@param value any what the codec can hold; not nil
 ---@param ttl? number|redcache.Forever seconds above 0; nil: the cache's ttl
 ---@param opts? table as set: timeout, cancelTag, grace, tags
----@return true|nil stored
+---@return true|nil stored with durable = true: it will be written
 ---@return redcache.Error|nil err overload (there is no room to wait; nothing was stored), and
 ---those of set
----@return string|nil sent as set
+---@return string|nil sent as set; durable = true: err tells with true why the cache has not got it
 function write_behind.setBehind(self, key, value, ttl, opts)
     local behind = self._behind
     local fault = fault_of(self, key, value, opts) or not behind and "could not write behind: "
@@ -312,22 +275,27 @@ function write_behind.setBehind(self, key, value, ttl, opts)
     elseif ttl ~= nil and not options.is_ttl(ttl) then
         return nil, errors.bad_ttl("write", key, ttl, "setBehind")
     end
-    local client, queue = behind.client, behind.queue
+    local client, queue, stream = behind.client, behind.queue, behind.stream
     local err = core_client.closed(client, "write", key)
     if err then
         return nil, err
     end
+    local stored
     local ok, bytes = entry.encode(self._settings, value)
     if not ok then
         return nil, errors.new("encode", "write", key, bytes)
-    elseif #key + #bytes > queue.max_bytes then
+    elseif #key + #bytes > self._settings.writeBehind.bytes then
         return nil, errors.new("tooLarge", "write", key, "it is over writeBehind.bytes")
+    end
+    if stream then
+        stored, err = stream:set(key, value, bytes, ttl, opts)
+        return stored, err
     end
     local place = queue:reserve(key, #key + #bytes, now(client))
     if place == nil then
         return nil, errors.new("overload", "write", key, NO_ROOM)
     end
-    local stored, sent
+    local sent
     -- Without a turn of background work, which could store a later value first.
     stored, err, sent = self:_set(key, value, ttl, opts)
     if not stored then
@@ -369,6 +337,9 @@ function write_behind.deadLetters(self, opts)
     if behind == nil then
         return nil, err
     end
+    if behind.stream then
+        return behind.stream:letters(own.limit)
+    end
     local list = behind.dead:list(own.limit)
     for i, letter in ipairs(list) do
         local ok, value = behind.codec.decode(letter.value)
@@ -402,6 +373,9 @@ function write_behind.replayDeadLetters(self, keys)
     if behind == nil then
         return nil, err
     end
+    if behind.stream then
+        return behind.stream:replay(keys)
+    end
     local client, queue, dead, count = behind.client, behind.queue, behind.dead, 0
     for _, key in ipairs(keys_of(behind, keys)) do
         local letter = dead.by_key[key]
@@ -431,6 +405,9 @@ function write_behind.dropDeadLetters(self, keys)
         keys ~= nil and many.list_fault(keys, "dropDeadLetters"))
     if behind == nil then
         return nil, err
+    end
+    if behind.stream then
+        return behind.stream:drop(keys)
     end
     local count = 0
     for _, key in ipairs(keys_of(behind, keys)) do
@@ -506,6 +483,9 @@ end
 ---@param self redcache.Behind
 ---@param stats table<string, integer>
 function write_behind.stats(self, stats)
+    if self.stream then
+        return self.stream:stats(stats)
+    end
     local queue, dead = self.queue, self.dead
     stats.behindQueued = queue.queued + queue.running
     stats.behindBytes = queue.bytes

@@ -3,6 +3,8 @@
 
 local clock = require("spec.support.clock")
 local nginx = require("spec.support.nginx")
+local posix = require("spec.support.posix")
+local redcache = require("redcache")
 local server = require("spec.support.server")
 
 -- What is written is a list in Redis: "key=value", in its order.
@@ -33,6 +35,17 @@ local LOCATIONS = {
     ["/set"] = "content_by_lua_block { set(tonumber(ngx.var.arg_count)) ngx.print('set') }",
     ["/late"] = "return 204; log_by_lua_block { set(1) }",
 }
+
+local WORKER = [[
+    orders = cache:namespace("orders", { lockTtl = %f, writeBehind = { durable = true,
+        partitions = 1, write = function(items)
+            for _, item in ipairs(items) do
+                assert(cache:redis():command("RPUSH", "log", item.key .. "=" .. item.value))
+            end
+            assert(cache:redis():command("SET", "owner", tostring(ngx.worker.pid())))
+            return true
+        end } })
+]]
 
 local possible, reason = nginx.is_possible()
 
@@ -73,6 +86,31 @@ for _, driver in ipairs({ "loop", "thread" }) do
             assert.equal(0, web:quit(clock.scaled(10)))
             assert.same({ "k1=1", "k2=2", "k3=3", "k4=4", "k5=5" }, written())
             assert.same({}, web:complaints())
+        end)
+
+        it("workers write what lasts, whoever has set it and whichever is killed", function()
+            web = nginx.start({
+                locations = {}, workers = 2, init_worker = WORKER:format(clock.scaled(1)),
+                init = INIT:format(redis:url(), driver, 0, "true"),
+            })
+            -- Another process, which may have become the owner, hands over when it is closed.
+            local function set(key, value)
+                local cache = redcache.new({ url = redis:url(), namespace = "app",
+                    commandTimeout = clock.scaled(2) })
+                local orders = cache:namespace("orders", { writeBehind = {
+                    durable = true, partitions = 1, write = function() return nil, "not here" end,
+                } })
+                assert(orders:setBehind(key, value))
+                cache:close(clock.scaled(2))
+            end
+            set("a", 1)
+            clock.wait_until(function() return #written() == 1 end, 20, "the write of one")
+            local owner = redis:call("GET", "owner")
+            posix.C.kill(tonumber(owner), posix.SIGKILL)
+            set("b", 2)
+            clock.wait_until(function() return #written() == 2 end, 20, "the write of the other")
+            assert.same({ "a=1", "b=2" }, written())
+            assert.not_equal(owner, redis:call("GET", "owner"))
         end)
 
         it("a worker that exits tells what it could not write", function()

@@ -217,6 +217,27 @@ describe("a user with the least rights", function()
         assert(keeper:stop())
     end)
 
+    it("writes behind, and has it last", function()
+        local log = {}
+        open("~app:* ~app//* ~{*}app//* +ping +evalsha +eval +get +set +unlink +pttl +pexpire"
+            .. " +exists +incr +time +xadd +xdel +xlen +xrange +hget +hset +hdel +hlen +hscan"
+            .. " +hkeys", { writeBehind = { durable = true, attempts = 1, partitions = 1,
+                write = function(items)
+                    log[#log + 1] = items[1].key
+                    return #log > 1, "not yet"
+                end } })
+        for _, key in ipairs({ "a", "b" }) do
+            assert.same({ true }, { cache:setBehind(key, 1) })
+            clock.wait_until(function()
+                cache:work(0)
+                return log[#log] == key and admin:call("XLEN", "app//behind:{0}") == 0
+            end, 10, "the write")
+        end
+        assert.equal("a", assert(cache:deadLetters())[1].key)
+        assert.equal(1, cache:replayDeadLetters())
+        assert.equal(0, cache:dropDeadLetters())
+    end)
+
     it("keeps sessions", function()
         open("~app/session:* +ping +set +getex +unlink +evalsha +eval +exists +rename +pexpire")
         local sessions = cache:session()

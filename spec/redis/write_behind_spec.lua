@@ -348,16 +348,20 @@ local function in_loop(one)
     local clock_there, log = require("spec.support.clock"), {}
     local cache = require("redcache").new({
         url = one.params.url, scheduler = one.params.name, namespace = "app",
-        writeBehind = { delay = 0.1, write = function(items)
+        writeBehind = { delay = 0.1, durable = one.params.durable, write = function(items)
             log[#log + 1] = items[1].value .. "." .. items[1].attempt
             return #log > 2, "not yet"
         end },
     })
     loop.go(function()
+        local function wait_for(count)
+            local deadline = clock_there.deadline(20)
+            while #log < count and clock_there.now() < deadline do loop.sleep(0.05) end
+        end
         assert(cache:setBehind("k", 1))
-        local deadline = clock_there.deadline(10)
-        while #log < 3 and clock_there.now() < deadline do loop.sleep(0.05) end
+        wait_for(3)
         assert(cache:setBehind("k", 2))
+        if one.params.durable then wait_for(4) end
         cache:close(clock_there.scaled(5))
     end)
     loop.run()
@@ -369,7 +373,9 @@ local function lonely(one)
     local loop = require("spec.support.event_loop").new(one.params.name)
     local cache = require("redcache").new({
         url = one.params.url, scheduler = one.params.name, namespace = "app",
-        writeBehind = { delay = 600, write = function() return true end },
+        writeBehind = {
+            delay = 600, durable = one.params.durable, write = function() return true end,
+        },
     })
     loop.go(function() assert(cache:setBehind("k", 1)) end)
     loop.run()
@@ -378,14 +384,16 @@ end
 
 for _, name in ipairs(event_loop.names) do
     local check = event_loop.has(name) and it or pending
-    check("setBehind in a loop of " .. name .. " goes on while nobody calls", function()
-        assert.equal("1.1 1.2 1.3 2.1", worker.start({
-            main = in_loop, params = { name = name, url = redis:url() },
-        }):join())
-    end)
-    check("setBehind does not keep a loop of " .. name .. " going", function()
-        assert.is_true(worker.start({
-            main = lonely, params = { name = name, url = redis:url() },
-        }):join())
-    end)
+    for what, durable in pairs({ ["setBehind"] = false, ["a durable setBehind"] = true }) do
+        local params = { name = name, durable = durable }
+        check(what .. " in a loop of " .. name .. " goes on while nobody calls", function()
+            params.url = redis:url()
+            assert.equal("1.1 1.2 1.3 2.1",
+                worker.start({ main = in_loop, params = params }):join())
+        end)
+        check(what .. " does not keep a loop of " .. name .. " going", function()
+            params.url = redis:url()
+            assert.is_true(worker.start({ main = lonely, params = params }):join())
+        end)
+    end
 end

@@ -31,7 +31,7 @@ local GROUPS = {
     "scans", "commits", "reasons",
     "refreshes", "tags",
     "limits", "semaphores", "keeps_fresh", "reentrants",
-    "behinds",
+    "behinds", "behinds_durable",
     "bulkheads",
     "breakers",
     "filters",
