@@ -19,19 +19,40 @@ static struct rc_lock_handle *handle_of(rc_lock *lock)
     return (struct rc_lock_handle *)(void *)lock;
 }
 
-rc_lock *rc_lock_new(rc_client *client, const char *key, size_t key_len)
+/* Takes a handle that is ready, or frees one that is not: error. */
+static rc_lock *begin(rc_client *client, struct rc_lock_handle *handle, int error)
 {
-    struct rc_lock_handle *handle = client != NULL ? calloc(1, sizeof *handle) : NULL;
-    if (handle == NULL)
-        return NULL;
-    if (key_len > (size_t)client->options.max_key_bytes ||
-        rc_lock_init(&handle->lock, key, key_len) != 0) {
+    if (error != 0) {
         free(handle);
         return NULL;
     }
     handle->client = client;
     rc_client_count_user(client, 1);
     return &handle->lock;
+}
+
+static struct rc_lock_handle *new_handle(const rc_client *client, size_t key_len)
+{
+    if (client == NULL || key_len > (size_t)client->options.max_key_bytes)
+        return NULL;
+    return calloc(1, sizeof(struct rc_lock_handle));
+}
+
+rc_lock *rc_lock_new(rc_client *client, const char *key, size_t key_len)
+{
+    struct rc_lock_handle *handle = new_handle(client, key_len);
+    if (handle == NULL)
+        return NULL;
+    return begin(client, handle, rc_lock_init(&handle->lock, key, key_len));
+}
+
+rc_lock *rc_lock_new_queued(rc_client *client, const char *key, size_t key_len, const char *own,
+                            size_t own_len)
+{
+    struct rc_lock_handle *handle = new_handle(client, key_len > own_len ? key_len : own_len);
+    if (handle == NULL)
+        return NULL;
+    return begin(client, handle, rc_lock_init_queued(&handle->lock, key, key_len, own, own_len));
 }
 
 static void drop_lock(struct rc_engine *engine, void *lock)
@@ -55,6 +76,8 @@ int rc_lock_acquire(rc_lock *lock, rc_op *op, const rc_lock_options *options)
 {
     struct rc_lock_handle *handle = handle_of(lock);
     if (options->ttl_ms < 100 || options->wait_ms < 0 || options->max_hold_ms < 0)
+        return RC_ERR_ARGUMENT;
+    if ((options->flags & RC_FORCE) != 0 && lock->queue.kind != RC_QUEUE_NONE)
         return RC_ERR_ARGUMENT;
     int error = rc_operation_ready(op, RC_OP_LOCK_ACQUIRE);
     if (error != 0)

@@ -91,7 +91,7 @@ static void on_check_answer(struct rc_req *req, int status, struct rc_reply *rep
     if (status != 0 || reply->nodes[0].type == '-')
         return; /* nothing learnt: the next renewal or the end of trust decides */
     const rc_node *node = &reply->nodes[0];
-    bool is_renewal = req->script == RC_SCRIPT_LOCK_RENEW;
+    bool is_renewal = rc_lock_is_renewal(req);
     bool ours = is_renewal ? node->integer == 1
                            : node->type == '$' && node->len == RC_TOKEN_SIZE &&
                                  memcmp(node->str, lock->token, RC_TOKEN_SIZE) == 0;
@@ -167,7 +167,7 @@ static void on_hold_watch(struct rc_watch *watch)
 static void send_renewal(struct rc_lock *lock)
 {
     struct rc_locks *locks = lock->locks;
-    if (lock->check != NULL && lock->check->script == RC_SCRIPT_LOCK_RENEW)
+    if (lock->check != NULL && rc_lock_is_renewal(lock->check))
         return; /* a slow answer is worth waiting for: without it trust would run out */
     struct rc_req *req = rc_lock_take_renew(locks, lock, lock->ttl_ms);
     if (req == NULL)

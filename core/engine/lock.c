@@ -41,6 +41,11 @@ struct rc_lock_line {
     int64_t answered_us;       /* when Redis last said how the lock is */
     char token[RC_TOKEN_SIZE];
     int32_t asked_ttl_ms; /* what a grant lives: the one who asked may leave before it comes */
+    /* Of a lock with a queue. */
+    struct rc_buf name; /* the table's; without a queue it is `key` */
+    struct rc_buf queue_key;
+    bool has_queue;
+    bool has_ticket; /* our token may stand in the queue */
 };
 
 static void ask(struct rc_lock_line *line);
@@ -109,10 +114,16 @@ static void on_line_timer(void *context, struct rc_timer *timer)
     ask_how_long(line);
 }
 
+static bool is_queued(const struct rc_lock *lock)
+{
+    return lock->queue.kind != RC_QUEUE_NONE;
+}
+
 static struct rc_lock_line *find_line(struct rc_locks *locks, const struct rc_lock *lock)
 {
-    return (struct rc_lock_line *)(void *)rc_table_find(&locks->lines, rc_buf_head(&lock->key),
-                                                        rc_buf_len(&lock->key));
+    const struct rc_buf *name = is_queued(lock) ? &lock->queue.line : &lock->key;
+    return (struct rc_lock_line *)(void *)rc_table_find(&locks->lines, rc_buf_head(name),
+                                                        rc_buf_len(name));
 }
 
 static void free_line(struct rc_lock_line *line)
@@ -125,7 +136,14 @@ static void free_line(struct rc_lock_line *line)
     rc_table_remove(&locks->lines, &line->node);
     rc_buf_deinit(&line->key);
     rc_buf_deinit(&line->mark_key);
+    rc_buf_deinit(&line->name);
+    rc_buf_deinit(&line->queue_key);
     free(line);
+}
+
+static int copy(struct rc_buf *to, const struct rc_buf *from)
+{
+    return rc_buf_append(to, rc_buf_head(from), rc_buf_len(from));
 }
 
 static struct rc_lock_line *new_line(struct rc_locks *locks, const struct rc_lock *lock)
@@ -140,14 +158,19 @@ static struct rc_lock_line *new_line(struct rc_locks *locks, const struct rc_loc
     rc_list_init(&line->waiting);
     rc_buf_init(&line->key);
     rc_buf_init(&line->mark_key);
+    rc_buf_init(&line->name);
+    rc_buf_init(&line->queue_key);
+    line->has_queue = is_queued(lock);
+    const struct rc_buf *name = line->has_queue ? &line->name : &line->key;
     if (rc_context_add_timer(locks->context) != 0)
         goto fail;
-    if (rc_buf_append(&line->key, rc_buf_head(&lock->key), rc_buf_len(&lock->key)) != 0 ||
-        rc_buf_append(&line->mark_key, rc_buf_head(&lock->mark_key), rc_buf_len(&lock->mark_key)) !=
-            0)
+    if (copy(&line->key, &lock->key) != 0 || copy(&line->mark_key, &lock->mark_key) != 0)
         goto fail_timer;
-    line->node.key = rc_buf_head(&line->key);
-    line->node.key_len = rc_buf_len(&line->key);
+    if (line->has_queue && (copy(&line->name, &lock->queue.line) != 0 ||
+                            copy(&line->queue_key, &lock->queue.key) != 0))
+        goto fail_timer;
+    line->node.key = rc_buf_head(name);
+    line->node.key_len = rc_buf_len(name);
     if (rc_table_insert(&locks->lines, &line->node) != 0)
         goto fail_timer;
     return line;
@@ -157,6 +180,8 @@ fail_timer:
 fail:
     rc_buf_deinit(&line->key);
     rc_buf_deinit(&line->mark_key);
+    rc_buf_deinit(&line->name);
+    rc_buf_deinit(&line->queue_key);
     free(line);
     return NULL;
 }
@@ -175,6 +200,33 @@ void rc_locks_deinit(struct rc_locks *locks)
     rc_table_deinit(&locks->lines);
 }
 
+/* What was asked for may have been granted although nobody will use it, and its ticket stand in the
+   queue. `asked` is the request that did so, if it may still be under way. */
+static void give_back(struct rc_lock_line *line, struct rc_req *asked)
+{
+    struct rc_locks *locks = line->locks;
+    const struct rc_buf *queue_key = line->has_queue ? &line->queue_key : NULL;
+    struct rc_req *req =
+        rc_lock_take_release(locks, &line->key, &line->mark_key, queue_key, line->token);
+    line->has_ticket = false;
+    if (req == NULL)
+        return;
+    req->patience_ms = line->asked_ttl_ms;
+    if (asked != NULL)
+        rc_topology_send_after(locks->topology, req, rc_lock_slot(locks, &line->key), asked);
+    else
+        rc_lock_send(locks, req, &line->key,
+                     locks->context->closing
+                         ? rc_lock_deadline(locks, NULL)
+                         : rc_context_after_ms(locks->context, req->patience_ms));
+}
+
+static void leave_queue(struct rc_lock_line *line)
+{
+    if (line->has_ticket)
+        give_back(line, NULL);
+}
+
 /* The head of the line is served or gone; the next one asks. */
 static void next(struct rc_lock_line *line)
 {
@@ -185,10 +237,12 @@ static void next(struct rc_lock_line *line)
                             RC_ERR_CLOSED, NULL);
         }
     }
-    if (first(line) != NULL)
+    if (first(line) != NULL) {
         ask(line);
-    else
-        free_if_idle(line);
+        return;
+    }
+    leave_queue(line);
+    free_if_idle(line);
 }
 
 /* ---- acquiring ------------------------------------------------------------------------------- */
@@ -203,18 +257,6 @@ static void new_token(struct rc_context *context, char token[RC_TOKEN_SIZE])
         token[2 * i] = DIGITS[(uint8_t)raw[i] >> 4];
         token[2 * i + 1] = DIGITS[(uint8_t)raw[i] & 15];
     }
-}
-
-/* The request may have been granted although nobody will use it. */
-static void give_back(struct rc_lock_line *line, struct rc_req *asked)
-{
-    struct rc_req *req =
-        rc_lock_take_release(line->locks, &line->key, &line->mark_key, line->token);
-    if (req == NULL)
-        return;
-    req->patience_ms = line->asked_ttl_ms;
-    rc_topology_send_after(line->locks->topology, req, rc_lock_slot(line->locks, &line->key),
-                           asked);
 }
 
 static void wait_for_release(struct rc_lock_line *line, int64_t recheck_ms)
@@ -279,7 +321,22 @@ static void ask_how_long(struct rc_lock_line *line)
     rc_lock_send(locks, req, &line->key, rc_lock_deadline(locks, NULL));
 }
 
-static void on_busy(struct rc_lock_line *line)
+/* Somebody is in our way for so long, says the server. Our ticket is for ttl: it is asked for again
+   in time. */
+static void wait_in_queue(struct rc_lock_line *line, int64_t left_ms)
+{
+    struct rc_locks *locks = line->locks;
+    int64_t most_ms = (line->asked_ttl_ms + 2) / 3;
+    if (left_ms <= 0) /* a lock of somebody else's, without an end */
+        left_ms = LOOK_EACH_MS;
+    if (!rc_topology_is_tracked(locks->topology, rc_lock_slot(locks, &line->key)) &&
+        most_ms > POLL_MS)
+        most_ms = POLL_MS;
+    wait_for_release(line, left_ms < most_ms ? left_ms + 1 : most_ms);
+}
+
+/* left_ms: of what is in the way of a lock with a queue. */
+static void on_busy(struct rc_lock_line *line, int64_t left_ms)
 {
     struct rc_locks *locks = line->locks;
     struct rc_context *context = locks->context;
@@ -300,7 +357,10 @@ static void on_busy(struct rc_lock_line *line)
     line->state = LINE_WAITING;
     (void)rc_track_watch(locks->track, &line->watch, rc_buf_head(&line->mark_key),
                          rc_buf_len(&line->mark_key));
-    ask_how_long(line);
+    if (line->has_queue)
+        wait_in_queue(line, left_ms);
+    else
+        ask_how_long(line);
 }
 
 static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -326,10 +386,11 @@ static void on_ask_answer(struct rc_req *req, int status, struct rc_reply *reply
         rc_context_fail(context, op, RC_ERR_PROTOCOL, "the fence's key holds no fence");
     } else if (granted) {
         op->result.number = nodes[2].integer;
+        line->has_ticket = false;
         rc_held_lock_start(op->ask.lock, op, line->token, line->asked_ttl_ms, req->sent_us);
         rc_context_finish(context, op);
     } else if (busy) {
-        on_busy(line);
+        on_busy(line, reply->count >= 3 && nodes[2].type == ':' ? nodes[2].integer : 0);
         return;
     } else {
         if (status != 0 && req->sent_us != 0)
@@ -359,8 +420,10 @@ static void ask(struct rc_lock_line *line)
         next(line);
         return;
     }
-    new_token(locks->context, line->token);
+    if (!line->has_ticket) /* else it keeps its place */
+        new_token(locks->context, line->token);
     line->asked_ttl_ms = op->ask.lock_options.ttl_ms;
+    line->has_ticket = line->has_queue && op->ask.lock_options.wait_ms > 0;
     struct rc_req *req = rc_lock_take_ask(locks, op, line->token);
     if (req == NULL) {
         rc_context_fail(locks->context, op, RC_ERR_NOMEM, NULL);
@@ -449,11 +512,16 @@ static void tell_line(struct rc_locks *locks, const struct rc_lock *lock)
         ask(line);
 }
 
+static const struct rc_buf *queue_key_of(const struct rc_lock *lock)
+{
+    return is_queued(lock) ? &lock->queue.key : NULL;
+}
+
 /* Worth sending for as long as the lock may live, though nobody may hear the answer. */
 static struct rc_req *take_own_release(const struct rc_lock *lock)
 {
-    struct rc_req *req =
-        rc_lock_take_release(lock->locks, &lock->key, &lock->mark_key, lock->token);
+    struct rc_req *req = rc_lock_take_release(lock->locks, &lock->key, &lock->mark_key,
+                                              queue_key_of(lock), lock->token);
     if (req != NULL)
         req->patience_ms = lock->ttl_ms;
     return req;
@@ -502,8 +570,10 @@ void rc_locks_leave(struct rc_locks *locks, struct rc_op *op)
     rc_list_remove(&op->run.member);
     if (line == NULL || first(line) != NULL)
         return;
-    if (line->state == LINE_WAITING && line->req == NULL)
+    if (line->state == LINE_WAITING && line->req == NULL) {
+        leave_queue(line);
         free_if_idle(line);
+    }
 }
 
 void rc_locks_drop(struct rc_locks *locks, struct rc_lock *lock)
@@ -541,7 +611,8 @@ void rc_locks_shutdown(struct rc_locks *locks)
 {
     RC_LIST_EACH(link, following, &locks->held) {
         struct rc_lock *lock = RC_CONTAINER(link, struct rc_lock, held);
-        struct rc_req *req = rc_lock_take_release(locks, &lock->key, &lock->mark_key, lock->token);
+        struct rc_req *req = rc_lock_take_release(locks, &lock->key, &lock->mark_key,
+                                                  queue_key_of(lock), lock->token);
         rc_held_lock_end(lock, RC_LOCK_LOST);
         if (req != NULL)
             rc_lock_send(locks, req, &lock->key, rc_lock_deadline(locks, NULL));
@@ -566,6 +637,7 @@ int rc_lock_init(struct rc_lock *lock, const char *key, size_t len)
     rc_buf_init(&lock->key);
     rc_buf_init(&lock->fence_key);
     rc_buf_init(&lock->mark_key);
+    rc_lock_queue_init(&lock->queue);
     atomic_init(&lock->state, RC_LOCK_FREE);
     atomic_init(&lock->trusted_until_us, 0);
     if (rc_buf_append(&lock->key, key, len) != 0 ||
@@ -577,8 +649,33 @@ int rc_lock_init(struct rc_lock *lock, const char *key, size_t len)
     return 0;
 }
 
+int rc_lock_init_queued(struct rc_lock *lock, const char *key, size_t len, const char *own,
+                        size_t own_len)
+{
+    char kind = own != NULL ? RC_QUEUE_SHARED : RC_QUEUE_ALONE;
+    int error = rc_lock_init(lock, key, len);
+    if (error != 0)
+        return error;
+    struct rc_buf mine = {NULL, 0, 0, 0};
+    if (own != NULL)
+        error = rc_buf_append(&mine, own, own_len);
+    if (error == 0)
+        error = rc_lock_queue_join(&lock->queue, kind, &lock->key, own != NULL ? &mine : &lock->key,
+                                   lock);
+    if (error != 0) {
+        rc_buf_deinit(&mine);
+        rc_lock_deinit(lock);
+        return error;
+    }
+    if (own != NULL)
+        rc_buf_swap(&lock->key, &mine); /* the helper keys are those of the lock */
+    rc_buf_deinit(&mine);
+    return 0;
+}
+
 void rc_lock_deinit(struct rc_lock *lock)
 {
+    rc_lock_queue_deinit(&lock->queue);
     rc_buf_deinit(&lock->key);
     rc_buf_deinit(&lock->fence_key);
     rc_buf_deinit(&lock->mark_key);

@@ -9,6 +9,9 @@
  *          it is gone; renewals, which they hear, too, cost them a PTTL each, a second at most.
  *          In a cluster a master that is cut off goes on granting and renewing what it has lost:
  *          the others are asked whose slot it is, and the lock is looked at there.
+ *          A lock with a queue (lock_queue.h) has a line for each handle, whose ticket stands in
+ *          Redis: the line asks again when the mark changes, when what is in its way ends, and each
+ *          ttl/3, by which the ticket lives on.
  * Threads: the engine's owner; `state` and `trusted_until_us` are read by any thread.
  * Memory:  an rc_lock belongs to its caller until rc_locks_free; lines belong to rc_locks.
  * Errors:  RC_ERR_BUSY (not within the wait), RC_ERR_NOTHELD, and what went wrong with Redis.
@@ -22,6 +25,7 @@
 #include "base/hash.h"
 #include "base/slot.h"
 #include "engine/context.h"
+#include "engine/lock_queue.h"
 #include "engine/topology.h"
 #include "engine/track.h"
 
@@ -34,6 +38,7 @@ struct rc_lock {
     struct rc_buf key;
     struct rc_buf fence_key;
     struct rc_buf mark_key;
+    struct rc_lock_queue queue;
 
     /* Engine only. */
     struct rc_locks *locks;
@@ -75,7 +80,11 @@ void rc_locks_init(struct rc_locks *locks, struct rc_context *context, struct rc
 void rc_locks_deinit(struct rc_locks *locks);
 
 int rc_lock_init(struct rc_lock *lock, const char *key,
-                 size_t len);              /* any thread, no engine needed */
+                 size_t len); /* any thread, no engine needed */
+/* The same for a lock with a queue. `own`: the key of this hold, in the slot of `key`; NULL: who
+   holds it does so alone. */
+int rc_lock_init_queued(struct rc_lock *lock, const char *key, size_t len, const char *own,
+                        size_t own_len);
 void rc_lock_deinit(struct rc_lock *lock); /* free, lost, or held by the parent of a fork() */
 
 void rc_locks_acquire(struct rc_locks *locks, struct rc_op *op);

@@ -50,11 +50,14 @@ static struct rc_req *take(struct rc_locks *locks, enum rc_script script, uint32
 }
 
 struct rc_req *rc_lock_take_release(struct rc_locks *locks, const struct rc_buf *key,
-                                    const struct rc_buf *mark_key, const char *token)
+                                    const struct rc_buf *mark_key, const struct rc_buf *queue_key,
+                                    const char *token)
 {
-    struct rc_req *req = take(locks, RC_SCRIPT_LOCK_RELEASE, 2, 1);
+    struct rc_req *req = queue_key == NULL ? take(locks, RC_SCRIPT_LOCK_RELEASE, 2, 1)
+                                           : take(locks, RC_SCRIPT_QUEUE_RELEASE, 3, 1);
     if (req != NULL &&
         (rc_lock_put_key(&req->bytes, key) != 0 || rc_lock_put_key(&req->bytes, mark_key) != 0 ||
+         (queue_key != NULL && rc_lock_put_key(&req->bytes, queue_key) != 0) ||
          rc_command_bytes(&req->bytes, token, RC_TOKEN_SIZE) != 0)) {
         rc_req_give(req);
         return NULL;
@@ -62,12 +65,20 @@ struct rc_req *rc_lock_take_release(struct rc_locks *locks, const struct rc_buf 
     return req;
 }
 
+bool rc_lock_is_renewal(const struct rc_req *req)
+{
+    return req->script == RC_SCRIPT_LOCK_RENEW || req->script == RC_SCRIPT_QUEUE_RENEW;
+}
+
 struct rc_req *rc_lock_take_renew(struct rc_locks *locks, struct rc_lock *lock, int32_t ttl_ms)
 {
-    struct rc_req *req = take(locks, RC_SCRIPT_LOCK_RENEW, 1, 2);
+    bool is_shared = lock->queue.kind == RC_QUEUE_SHARED;
+    struct rc_req *req = is_shared ? take(locks, RC_SCRIPT_QUEUE_RENEW, 2, 2)
+                                   : take(locks, RC_SCRIPT_LOCK_RENEW, 1, 2);
     if (req == NULL)
         return NULL;
     if (rc_lock_put_key(&req->bytes, &lock->key) != 0 ||
+        (is_shared && rc_lock_put_key(&req->bytes, &lock->queue.key) != 0) ||
         rc_command_bytes(&req->bytes, lock->token, RC_TOKEN_SIZE) != 0 ||
         rc_command_int(&req->bytes, ttl_ms) != 0) {
         rc_req_give(req);
@@ -80,7 +91,10 @@ struct rc_req *rc_lock_take_renew(struct rc_locks *locks, struct rc_lock *lock, 
 
 struct rc_req *rc_lock_take_ask(struct rc_locks *locks, const struct rc_op *op, const char *token)
 {
-    struct rc_req *req = take(locks, RC_SCRIPT_LOCK, 3, 4);
+    const struct rc_lock_queue *queue = &op->ask.lock->queue;
+    bool is_queued = queue->kind != RC_QUEUE_NONE;
+    struct rc_req *req =
+        is_queued ? take(locks, RC_SCRIPT_QUEUE_LOCK, 5, 5) : take(locks, RC_SCRIPT_LOCK, 3, 4);
     int64_t fence_ms = 10 * (int64_t)op->ask.lock_options.ttl_ms;
     if (req == NULL)
         return NULL;
@@ -89,11 +103,20 @@ struct rc_req *rc_lock_take_ask(struct rc_locks *locks, const struct rc_op *op, 
     int error = rc_lock_put_key(&req->bytes, &op->ask.lock->key);
     error |= rc_lock_put_key(&req->bytes, &op->ask.lock->fence_key);
     error |= rc_lock_put_key(&req->bytes, &op->ask.lock->mark_key);
+    if (is_queued) {
+        error |= rc_lock_put_key(&req->bytes, &queue->key);
+        error |= rc_lock_put_key(&req->bytes, &queue->alone);
+    }
     error |= rc_command_bytes(&req->bytes, token, RC_TOKEN_SIZE);
     error |= rc_command_int(&req->bytes, op->ask.lock_options.ttl_ms);
-    error |= rc_command_int(&req->bytes, op->ask.lock_options.flags & RC_FORCE ? 1 : 0);
+    if (is_queued)
+        error |= rc_command_bytes(&req->bytes, &queue->kind, 1);
+    else
+        error |= rc_command_int(&req->bytes, op->ask.lock_options.flags & RC_FORCE ? 1 : 0);
     error |=
         rc_command_int(&req->bytes, fence_ms > FENCE_LIFE_MIN_MS ? fence_ms : FENCE_LIFE_MIN_MS);
+    if (is_queued)
+        error |= rc_command_int(&req->bytes, op->ask.lock_options.wait_ms > 0 ? 1 : 0);
     if (error != 0) {
         rc_req_give(req);
         return NULL;

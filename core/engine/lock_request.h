@@ -25,7 +25,10 @@ int rc_lock_put_key(struct rc_buf *out, const struct rc_buf *key);
 
 struct rc_req *rc_lock_take_ask(struct rc_locks *locks, const struct rc_op *op, const char *token);
 struct rc_req *rc_lock_take_renew(struct rc_locks *locks, struct rc_lock *lock, int32_t ttl_ms);
+/* `queue_key`: of a lock with a queue; it takes the ticket of one that waits back as well. */
 struct rc_req *rc_lock_take_release(struct rc_locks *locks, const struct rc_buf *key,
-                                    const struct rc_buf *mark_key, const char *token);
+                                    const struct rc_buf *mark_key, const struct rc_buf *queue_key,
+                                    const char *token);
+bool rc_lock_is_renewal(const struct rc_req *req);
 
 #endif

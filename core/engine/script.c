@@ -36,6 +36,43 @@
     "if (k==3 or k==4) and left>=0 then return {0} end "                                      \
     "return {2,v,left}"
 
+/* A queue is a string of records of 47 bytes, in the order of coming: what it is ('w' waits to be
+   alone, 'r' waits to share, 'R' shares), 32 of the token, 14 digits of when it ends, in the
+   server's milliseconds. What has ended, or is no record, is not there. read() gathers the others
+   in `list`, but for that of the token, of which `mine` and `place` tell. */
+#define QUEUE                                                                                 \
+    "local t=redis.call('TIME') "                                                             \
+    "local now=t[1]*1000+math.floor(t[2]/1000) "                                              \
+    "local token,ttl=ARGV[1] or '',tonumber(ARGV[2]) or 0 "                                   \
+    "local list,place,mine={} "                                                               \
+    "local function till(r) return tonumber(string.match(r,'^%d+$',34) or '') or 0 end "      \
+    "local function read(key) "                                                               \
+        "local q=redis.call('GET',key) or '' "                                                \
+        "for i=1,#q-46,47 do "                                                                \
+            "local r=string.sub(q,i,i+46) "                                                   \
+            "if till(r)>now then "                                                            \
+                "if string.sub(r,2,33)==token then place,mine=#list+1,string.sub(r,1,1) "     \
+                "else list[#list+1]=r end "                                                   \
+            "end "                                                                            \
+        "end "                                                                                \
+    "end "                                                                                    \
+    "local function add(kind) "                                                               \
+        "table.insert(list,place or #list+1,kind..token..string.format('%014.0f',now+ttl)) "  \
+    "end "                                                                                    \
+    "local function write(key) "                                                              \
+        "local last=now "                                                                     \
+        "for i=1,#list do last=math.max(last,till(list[i])) end "                             \
+        "if last==now then redis.call('UNLINK',key) return end "                              \
+        "redis.call('SET',key,table.concat(list),'PX',string.format('%.0f',last-now)) "       \
+    "end "
+
+#define GIVE_FENCE                                                                            \
+    "local fence=redis.call('INCR',KEYS[2]) "                                                 \
+    "if fence<now then fence=now end "                                                        \
+    "redis.call('SET',KEYS[2],string.format('%.0f',fence),'PX',ARGV[4]) "                     \
+    "redis.call('GET',KEYS[1]) "                                                              \
+    "return {1,fence}"
+
 static const char *const SOURCES[RC_SCRIPT_COUNT] = {
     /* SET NX GET does not make the server track the key, so the holder gets no push for its own
        lease; a caller that finds a load running or a value reads the key once more, and is told
@@ -216,11 +253,7 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "end "
         "local t=redis.call('TIME') "
         "local now=t[1]*1000000+t[2] "
-        "local fence=redis.call('INCR',KEYS[2]) "
-        "if fence<now then fence=now end "
-        "redis.call('SET',KEYS[2],string.format('%.0f',fence),'PX',ARGV[4]) "
-        "redis.call('GET',KEYS[1]) "
-        "return {1,fence}",
+        GIVE_FENCE,
 
     [RC_SCRIPT_LOCK_RENEW] =
         "if redis.call('GET',KEYS[1])~=ARGV[1] then return 0 end "
@@ -235,6 +268,60 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "redis.call('UNLINK',KEYS[1]) "
         "redis.call('SET',KEYS[2],ARGV[1],'PX',1000) "
         "return 1",
+
+    /* Who wants to be alone waits for all in front of it, and for all that share; who wants to
+       share waits for those in front of it that want to be alone: so neither is starved, and nobody
+       is overtaken. Finding the token where a grant puts it: the answer to an earlier request was
+       lost on its way. */
+    [RC_SCRIPT_QUEUE_LOCK] =
+        QUEUE
+        "read(KEYS[4]) "
+        "local wake "
+        "local function wait_for(till) if not wake or till<wake then wake=till end end "
+        "local alone=redis.call('GET',KEYS[5]) "
+        "if alone and alone~=token then wait_for(now+redis.call('PTTL',KEYS[5])) end "
+        "for i=1,#list do "
+            "local kind,ahead=string.sub(list[i],1,1),not place or i<place "
+            "if ARGV[3]=='w' and (ahead or kind=='R') "
+                "or ARGV[3]~='w' and ahead and kind=='w' then "
+                "wait_for(till(list[i])) "
+            "end "
+        "end "
+        "if wake and alone~=token and mine~='R' then "
+            "if ARGV[5]=='1' then add(ARGV[3]) end "
+            "write(KEYS[4]) "
+            "redis.call('GET',KEYS[3]) "
+            "return {0,wake-now} "
+        "end "
+        "if ARGV[3]~='w' then add('R') end "
+        "write(KEYS[4]) "
+        "redis.call('SET',KEYS[1],token,'PX',ARGV[2]) "
+        "if ARGV[3]~='w' then redis.call('GET',KEYS[1]) return {1,1} end "
+        "now=t[1]*1000000+t[2] "
+        GIVE_FENCE,
+
+    [RC_SCRIPT_QUEUE_RENEW] =
+        QUEUE
+        "if redis.call('GET',KEYS[1])~=token then return 0 end "
+        "read(KEYS[2]) "
+        "if mine~='R' then redis.call('UNLINK',KEYS[1]) return 0 end "
+        "add('R') "
+        "write(KEYS[2]) "
+        "redis.call('PEXPIRE',KEYS[1],ARGV[2]) "
+        "redis.call('GET',KEYS[1]) "
+        "return 1",
+
+    [RC_SCRIPT_QUEUE_RELEASE] =
+        QUEUE
+        "local held=redis.call('GET',KEYS[1])==token "
+        "read(KEYS[3]) "
+        "if not held and not place then "
+            "if redis.call('GET',KEYS[2])==token then return 1 end return 0 "
+        "end "
+        "if place then write(KEYS[3]) end "
+        "if held then redis.call('UNLINK',KEYS[1]) end "
+        "redis.call('SET',KEYS[2],token,'PX',1000) "
+        "return held and 1 or 0",
 };
 /* clang-format on */
 

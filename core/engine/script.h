@@ -64,6 +64,14 @@ enum rc_script {
     RC_SCRIPT_LOCK_RENEW,
     /* lock, mark; token -> 1 | 0 */
     RC_SCRIPT_LOCK_RELEASE,
+    /* hold, fence, mark, queue, alone; token, ttl, 'w' or 'r', life of the fence, may wait 0/1
+       -> {1, fence; 1 of a shared hold} | {0, how long what is in the way still lives}. Who may
+       wait and has to stands in the queue, in its old place if it was there. */
+    RC_SCRIPT_QUEUE_LOCK,
+    /* hold, queue; token, ttl -> 1 | 0. Of a shared hold; who is alone renews as LOCK_RENEW. */
+    RC_SCRIPT_QUEUE_RENEW,
+    /* hold, mark, queue; token -> 1 | 0; the token's place in the queue is free */
+    RC_SCRIPT_QUEUE_RELEASE,
     RC_SCRIPT_COUNT
 };
 

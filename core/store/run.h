@@ -28,13 +28,14 @@ struct rc_twin {
 /* Each ends with one that runs nothing. A new file of twins adds its table to the lists. */
 extern const struct rc_twin rc_bloom_twins[], rc_count_twins[], rc_index_twins[], rc_lease_twins[];
 extern const struct rc_twin rc_life_twins[], rc_limit_twins[], rc_lock_twins[];
-extern const struct rc_twin rc_move_twins[], rc_session_twins[], rc_soft_twins[];
+extern const struct rc_twin rc_move_twins[], rc_queue_twins[], rc_session_twins[], rc_soft_twins[];
 extern const struct rc_twin rc_swap_twins[], rc_sweep_twins[], rc_tag_twins[];
 #define RC_TWIN_TABLES    rc_lease_twins, rc_limit_twins, rc_lock_twins, RC_TWINS_OF_STATE
 #define RC_TWINS_OF_STATE rc_session_twins, RC_TWINS_OF_CALLS
 #define RC_TWINS_OF_CALLS rc_bloom_twins, rc_count_twins, RC_TWINS_OF_MORE
 #define RC_TWINS_OF_MORE  rc_index_twins, rc_life_twins, RC_TWINS_OF_KEYS
-#define RC_TWINS_OF_KEYS  rc_move_twins, rc_soft_twins, rc_swap_twins, rc_sweep_twins, rc_tag_twins
+#define RC_TWINS_OF_KEYS  rc_move_twins, RC_TWINS_OF_REST
+#define RC_TWINS_OF_REST  rc_queue_twins, rc_soft_twins, rc_swap_twins, rc_sweep_twins, rc_tag_twins
 
 struct rc_run {
     struct rc_call *call;

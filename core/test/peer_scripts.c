@@ -339,6 +339,9 @@ static void run_script(struct call *call, enum rc_script script)
     case RC_SCRIPT_LOCK: lock(call); break;
     case RC_SCRIPT_LOCK_RENEW: lock_renew(call); break;
     case RC_SCRIPT_LOCK_RELEASE: lock_release(call); break;
+    case RC_SCRIPT_QUEUE_LOCK: /* queue_lock_test works on the store */
+    case RC_SCRIPT_QUEUE_RENEW:
+    case RC_SCRIPT_QUEUE_RELEASE:
     case RC_SCRIPT_COUNT: break;
     }
 }

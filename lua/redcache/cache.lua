@@ -46,6 +46,7 @@ local near = require("redcache.near")
 local options = require("redcache.options")
 local put = require("redcache.put")
 local put_many = require("redcache.put_many")
+local read_write_lock = require("redcache.read_write_lock")
 local redis = require("redcache.redis")
 require("redcache.reentrant")
 local remember = require("redcache.remember")
@@ -122,6 +123,7 @@ Cache.withLock = lock.withLock
 Cache.lockMulti = lock_many.lockMulti
 Cache.semaphore = semaphore.semaphore
 Cache.withSemaphore = semaphore.withSemaphore
+Cache.readWriteLock = read_write_lock.readWriteLock
 Cache.wrap = wrap.wrap
 Cache.afterCommit = commit.afterCommit
 Cache.explain = explain.explain

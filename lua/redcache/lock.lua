@@ -35,7 +35,7 @@ local HELD, LOST = constants.LOCK_HELD, constants.LOCK_LOST
 local NOT_WAITED = constants.NOT_WAITED
 
 local lock = {}
--- What lock_many.lua, semaphore.lua and reentrant.lua use; filled below.
+-- What lock_many.lua, semaphore.lua, reentrant.lua and read_write_lock.lua use; filled below.
 local steps = {}
 
 ---@class redcache.Lock
@@ -164,7 +164,7 @@ end
 -- Ends acquiring: the error, or nil.
 local function end_acquire(self, slot, status)
     if status == 0 then
-        self.fence = core_entry.number(slot)
+        self.fence = not self._shared and core_entry.number(slot) or nil
         self.token = core_lock.token(self._handle)
         self._signalled = false
         watch(self)
@@ -198,8 +198,12 @@ local function obstacle(self)
     elseif not self._cache._scheduler.can_wait() then
         return core_slot.failure(nil, NOT_WAITED, "lock", self.name)
     elseif self._handle == nil then
-        local handle, status =
-            core_lock.new(self._client, self._key)
+        local handle, status
+        if self._queued then
+            handle, status = core_lock.new_queued(self._client, self._queued, self._shared)
+        else
+            handle, status = core_lock.new(self._client, self._key)
+        end
         if handle == nil then
             return core_slot.failure(nil, status, "lock", self.name)
         end
@@ -378,6 +382,14 @@ local function make(cache, name, settings, key)
     }, Lock)
 end
 
+-- A handle that waits in a queue (core/engine/lock_queue.h). shared: the key of this hold, where
+-- others that share may hold the lock, too; nil: it is alone.
+local function make_queued(cache, name, settings, key, shared)
+    local self = make(cache, name, settings, shared or key)
+    self._queued, self._shared = key, shared
+    return self
+end
+
 -- A handle as its options want it.
 local function make_by(cache, name, settings)
     return (settings.reentrant and steps.make_reentrant or make)(cache, name, settings)
@@ -473,18 +485,24 @@ local function leave(handle, ok, ...)
     return ...
 end
 
-steps.make, steps.settings, steps.take_slot, steps.finish = make, lock_settings, take_slot, finish
+steps.make, steps.make_queued, steps.settings = make, make_queued, lock_settings
+steps.take_slot, steps.finish = take_slot, finish
 steps.drop, steps.abandon, steps.obstacle, steps.watch = drop, abandon, obstacle, watch
 steps.begin_acquire, steps.end_acquire = begin_acquire, end_acquire
 steps.wait_of, steps.recursion = wait_of, recursion
+
+---Runs fn(handle) while holding the lock, which it acquires and gives back.
+function steps.with(handle, fn)
+    return leave(handle, pcall(run_locked, handle, fn))
+end
 
 ---Runs fn(shown) while the lock is held, and gives it back.
 function steps.run(handle, fn, shown)
     return leave(handle, pcall(run_held, handle, fn, shown))
 end
 
----The steps of a lock's calls, for those that hold many (lock_many.lua, semaphore.lua), or one many
----times (reentrant.lua, which gives make_reentrant).
+---The steps of a lock's calls, for those that hold many (lock_many.lua, semaphore.lua), one many
+---times (reentrant.lua, which gives make_reentrant), or together (read_write_lock.lua).
 lock.steps = steps
 
 ---Runs `fn(lock)` while holding the lock, and releases it however fn ends. What fn throws is thrown
@@ -503,7 +521,7 @@ function lock.withLock(self, name, opts, fn)
         error(message, 2)
     end
     local handle = make_by(self, name, settings)
-    return leave(handle, pcall(run_locked, handle, fn))
+    return steps.with(handle, fn)
 end
 
 return lock

@@ -74,6 +74,14 @@ function namespace.permit_key(prefix, name, permit)
     return path_of(prefix) .. "//semaphore:{" .. name .. "}" .. permit
 end
 
+---The key of a read-write lock. Those of its readers begin with it, and share its slot.
+---@param prefix string
+---@param name string
+---@return string key
+function namespace.read_write_key(prefix, name)
+    return path_of(prefix) .. "//rwlock:{" .. name .. "}"
+end
+
 ---The prefix of the keys of a limiter.
 ---@param prefix string
 ---@param name string

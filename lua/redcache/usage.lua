@@ -33,6 +33,7 @@ local ARGUMENTS = {
         semaphore = "name, n, opts",
         bloom = "",
         withSemaphore = "name, n, opts, fn",
+        readWriteLock = "name",
         afterCommit = "fn, opts",
         invalidateTags = "tags, opts",
         tags = "key, opts",
@@ -70,6 +71,9 @@ local ARGUMENTS = {
     bloom = {
         fill = "iterator, opts", add = "keys, opts", has = "key, opts", state = "opts",
         clear = "opts",
+    },
+    readWriteLock = {
+        read = "opts", write = "opts", withRead = "opts, fn", withWrite = "opts, fn",
     },
     loader = { get = "key" },
     locks = { release = "", extend = "ttl", valid = "", lost = "", ttl = "", fences = "" },
@@ -145,7 +149,8 @@ for method in pairs(ARGUMENTS.cache) do
 end
 for _, method in ipairs({ "lock", "semaphore", "namespace", "wrap", "session", "limiter", "loader",
     "request", "redis", "cancel", "authenticate", "close", "stats", "health", "metrics", "work",
-    "onInvalidate", "keepFresh", "deadLetters", "replayDeadLetters", "dropDeadLetters" }) do
+    "onInvalidate", "keepFresh", "deadLetters", "replayDeadLetters", "dropDeadLetters",
+    "readWriteLock" }) do
     WAITS.cache[method] = nil
 end
 

@@ -45,8 +45,8 @@ local function objects(cache)
         subscription = assert(redis:subscribe("c")),
         script = redis:script("return 1"),
         listener = cache:onInvalidate(function() end),
-        semaphore = cache:semaphore("s", 2),
         bloom = cache:namespace("filtered", { bloom = { keys = 9 } }):bloom(),
+        semaphore = cache:semaphore("s", 2), readWriteLock = cache:readWriteLock("l"),
         session = cache:session(), limiter = cache:limiter({ limit = 1, window = 1 }),
         iterator = cache:scan("*"), keeper = cache:keepFresh("k", 60, function() end),
     }

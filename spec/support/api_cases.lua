@@ -35,6 +35,7 @@ local GROUPS = {
     "bulkheads",
     "breakers",
     "filters",
+    "reads_writes",
 }
 
 local cases = { light = {} }

@@ -66,7 +66,7 @@ local CACHE = {
     lockMulti = function(o) return o:lockMulti({ "other", "two" }) end,
     tryLock = function(o) return o:tryLock("other") end,
     withSemaphore = function(o) return o:withSemaphore("other", 2, nil, unused) end,
-    semaphore = false,
+    semaphore = false, readWriteLock = false,
     withLock = function(o) return o:withLock("other", nil, unused) end,
     namespace = function(o) return o:namespace("below") end,
     cancel = function(o) return o:cancel(1) end,
@@ -91,6 +91,11 @@ local LOCK = {
     extend = function(o) return o:extend(5) end,
     held = function(o) return o:held() end,
     valid = false, lost = false, ttl = false, fenceText = false,
+}
+local READ_WRITE_LOCK = {
+    withRead = function(o) return o:withRead(nil, unused) end,
+    withWrite = function(o) return o:withWrite(nil, unused) end,
+    read = false, write = false,
 }
 local REDIS = {
     command = function(o) return o:command("GET", "k") end,
@@ -220,6 +225,8 @@ function closed_calls.check(open, close)
     local loader = cache:loader(unused)
     local nested = assert(cache:tryLock("nested", { ttl = 600, reentrant = true }))
     assert(nested:acquire())
+    local reader = cache:readWriteLock("held"):read({ ttl = 600 })
+    assert(reader:acquire(0))
     local permit = cache:semaphore("held", 2, { ttl = 600 })
     assert(permit:acquire(0))
     local limiters = { cache:limiter({ limit = 9, window = 9 }),
@@ -257,6 +264,9 @@ function closed_calls.check(open, close)
     try_all(complaints, "lock", free, LOCK)
     try_all(complaints, "reentrant lock that was held", nested, LOCK)
     try_all(complaints, "reentrant lock", cache:lock("late", { reentrant = true }), LOCK)
+    try_all(complaints, "reader that was in", reader, LOCK)
+    try_all(complaints, "reader", cache:readWriteLock("late"):read(), LOCK)
+    try_all(complaints, "read-write lock", cache:readWriteLock("late"), READ_WRITE_LOCK)
     try_all(complaints, "permit that was held", permit, LOCK)
     try_all(complaints, "semaphore", cache:semaphore("late", 2), LOCK)
     expect(complaints, "a permit is valid", permit:valid() == false and permit:ttl() == 0)

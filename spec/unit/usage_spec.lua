@@ -52,6 +52,7 @@ local function classes()
         wrap = { "w", fn }, session = {}, work = {}, onInvalidate = { fn }, afterCommit = { fn },
         limiter = { { limit = 1, window = 1 } },
         bloom = {},
+        readWriteLock = { "l" },
         semaphore = { "s", 2 }, withSemaphore = { "s", 2, {}, fn },
         explain = { "k" }, keepFresh = { "k", 60, fn },
         setBehind = { "k", 1 }, deadLetters = {}, replayDeadLetters = {}, dropDeadLetters = {},
@@ -77,6 +78,9 @@ local function classes()
         { name = "lock", object = cache:lock("l", { reentrant = true }), methods = {
             acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},
             fenceText = {},
+        } },
+        { name = "readWriteLock", object = cache:readWriteLock("l"), methods = {
+            read = {}, write = {}, withRead = { {}, fn }, withWrite = { {}, fn },
         } },
         { name = "semaphore", object = cache:semaphore("s", 2), methods = {
             acquire = {}, release = {}, extend = { 5 }, valid = {}, held = {}, lost = {}, ttl = {},

@@ -789,6 +789,11 @@ void rc_get_near_stats(rc_client *client, rc_near_stats *stats); /* all 0 withou
 
 /* Locks. A handle is for one lock name and may be acquired again after it was released or lost. */
 rc_lock *rc_lock_new(rc_client *client, const char *key, size_t key_len);
+/* The same, with a queue in Redis: who waits gets it in the order of coming, over all processes.
+   own NULL: its holder is alone, also beside handles without a queue. Else those that have an `own`
+   key, each another one in the slot of `key`, hold it together. Without RC_FORCE. */
+rc_lock *rc_lock_new_queued(rc_client *client, const char *key, size_t key_len, const char *own,
+                            size_t own_len);
 void rc_lock_free(rc_lock *lock); /* gives a held lock back */
 /* number: fence; RC_ERR_BUSY */
 int rc_lock_acquire(rc_lock *lock, rc_op *op, const rc_lock_options *options);

@@ -14,19 +14,42 @@ local token_out = ffi.new("char[33]")
 
 local core_lock = {}
 
----@return ffi.cdata*|nil handle
----@return integer|nil status
-function core_lock.new(client, key)
-    if client.handle == nil then
-        return nil, C.RC_ERR_CLOSED
-    elseif #key > client.max_key then
-        return nil, C.RC_ERR_TOOLARGE
-    end
-    local handle = C.rc_lock_new(client.handle, key, #key)
+local function own(handle)
     if handle == nil then
         return nil, C.RC_ERR_NOMEM
     end
     return core_owned.keep(handle, C.rc_lock_free)
+end
+
+-- Why there can be no handle, or nil.
+local function fault(client, longest)
+    if client.handle == nil then
+        return C.RC_ERR_CLOSED
+    elseif #longest > client.max_key then
+        return C.RC_ERR_TOOLARGE
+    end
+end
+
+---@return ffi.cdata*|nil handle
+---@return integer|nil status
+function core_lock.new(client, key)
+    local status = fault(client, key)
+    if status then
+        return nil, status
+    end
+    return own(C.rc_lock_new(client.handle, key, #key))
+end
+
+---The same for a lock with a queue.
+---@param shared string|nil the key of this hold, longer than `key`; nil: its holder is alone
+---@return ffi.cdata*|nil handle
+---@return integer|nil status
+function core_lock.new_queued(client, key, shared)
+    local status = fault(client, shared or key)
+    if status then
+        return nil, status
+    end
+    return own(C.rc_lock_new_queued(client.handle, key, #key, shared, shared and #shared or 0))
 end
 
 ---Gives a held lock back, cancels what runs for the handle, and frees it; waits for nothing.

@@ -1,0 +1,227 @@
+-- Locks with a queue, of several processes, some of which are killed: an outside checker of who was
+-- inside when. What single calls promise: spec/support/cases/reads_writes.lua.
+--
+-- Env: REDCACHE_LOCK_ROUNDS: rounds of 8 processes, 4 of which are killed while they hold or wait
+--      (1); REDCACHE_LOCK_TURNS: how often each of them takes the lock (40; 400 with more rounds).
+
+local clock = require("spec.support.clock")
+local herd = require("spec.support.herd")
+local redcache = require("redcache")
+local server = require("spec.support.server")
+local temp = require("spec.support.temp")
+
+local PROCESSES = 8
+local ROUNDS = tonumber(os.getenv("REDCACHE_LOCK_ROUNDS")) or 1
+local TURNS = tonumber(os.getenv("REDCACHE_LOCK_TURNS")) or (ROUNDS > 1 and 400 or 40)
+
+-- What was logged, by time: { at, 1 | -1, "r" | "w" }. Who was killed inside was there until then.
+-- Of two at one instant the one that leaves was first: nobody has seen both.
+local function read_steps(paths, killed)
+    local steps = {}
+    for i, path in ipairs(paths) do
+        local inside
+        for sign, kind, at in temp.read(path):gmatch("([+-])(%a)(%S+)\n") do
+            steps[#steps + 1] = { tonumber(at), sign == "+" and 1 or -1, kind }
+            inside = sign == "+" and kind or nil
+        end
+        if inside then steps[#steps + 1] = { killed[i], -1, inside } end
+    end
+    table.sort(steps, function(a, b)
+        return a[1] < b[1] or a[1] == b[1] and a[2] < b[2]
+    end)
+    return steps
+end
+
+-- How often somebody came in who should not have, how often anybody did, and the most readers.
+local function check(steps)
+    local inside, violations, turns, most = { r = 0, w = 0 }, 0, 0, 0
+    for _, step in ipairs(steps) do
+        local change, kind = step[2], step[3]
+        inside[kind] = inside[kind] + change
+        if change == 1 then
+            turns = turns + 1
+            most = math.max(most, inside.r)
+            if inside.w > 1 or inside.w == 1 and inside.r > 0 then violations = violations + 1 end
+        end
+    end
+    return violations, turns, most
+end
+
+-- One of the processes: takes the lock again and again, and logs when it was inside.
+local function main(one)
+    local params = one.params
+    local now, pause = require("spec.support.clock").now, require("spec.support.clock").sleep
+    local cache = require("redcache").new({ url = params.url, near = false,
+        commandTimeout = params.timeout })
+    local log = assert(io.open(params.path, "a"))
+    log:setvbuf("no")
+    local function stay(kind)
+        return function(held)
+            local came = now()
+            log:write(("+%s%.9f\n"):format(kind, came))
+            pause(0.002)
+            -- Whoever lost it while the machine stood still counts for nothing.
+            log:write(("-%s%.9f\n"):format(kind, held:valid() and now() or came))
+            return true
+        end
+    end
+    local options = { ttl = params.ttl, wait = 60 }
+    local doc = cache:readWriteLock("doc")
+    one:ready()
+    one:emit("taking")
+    for turn = 1, params.turns do
+        local ok, err
+        if (turn + one.index) % 4 == 0 then
+            ok, err = doc:withWrite(options, stay("w"))
+        else
+            ok, err = doc:withRead(options, stay("r"))
+        end
+        if not ok and err.code ~= "lockLost" then error(err) end
+    end
+    cache:close()
+    return true
+end
+
+describe("a read-write lock of several processes", function()
+    local redis
+
+    setup(function() redis = server.start() end)
+    teardown(function() redis:stop() end)
+    before_each(function() redis:reset() end)
+
+    local function open()
+        local cache = redcache.new({ url = redis:url(), near = false })
+        finally(function() cache:close() end)
+        return cache
+    end
+
+    -- Lets all of them take the lock, kills half.
+    local function contend()
+        local dir, paths, killed = temp.dir(), {}, {}
+        for i = 1, PROCESSES do
+            paths[i] = dir .. "/" .. i
+            temp.write(paths[i], "")
+        end
+        local takers = herd.start({
+            count = PROCESSES, tolerant = true, timeout = 120,
+            params = function(i)
+                return { url = redis:url(), path = paths[i], turns = TURNS,
+                    timeout = clock.scaled(2), ttl = clock.scaled(1) }
+            end,
+            main = main,
+        })
+        takers:wait_events("taking", PROCESSES, 60)
+        for i = 1, PROCESSES, 2 do
+            clock.sleep(0.03)
+            takers.workers[i]:kill()
+            killed[i] = clock.now()
+        end
+        takers:join()
+        for i = 2, PROCESSES, 2 do assert.is_truthy(takers.results[i], takers.failures[i]) end
+        local steps = read_steps(paths, killed)
+        temp.remove(dir)
+        return check(steps)
+    end
+
+    it("lets readers in together and a writer alone, also where some are killed", function()
+        local all = 0
+        for _ = 1, ROUNDS do
+            local violations, turns, most = contend()
+            assert.equal(0, violations)
+            assert.is_true(turns >= TURNS * PROCESSES / 2, turns)
+            assert.is_true(most > 1, most)
+            all = all + turns
+        end
+        if ROUNDS > 1 then print(("%d turns, 0 violations"):format(all)) end
+    end)
+
+    it("would be seen to let in two: the checker sees it", function()
+        local paths, dir = {}, temp.dir()
+        finally(function() temp.remove(dir) end)
+        for i, text in ipairs({
+            "+r1\n-r4\n+w7\n", "+w2\n-w3\n+w4\n-w5\n+w6\n-w6\n+w8\n-w8.5\n" }) do
+            paths[i] = dir .. "/" .. i
+            temp.write(paths[i], text)
+        end
+        assert.equal(1, (check(read_steps(paths, { 7.5 }))))
+        assert.equal(2, (check(read_steps(paths, { 9 }))))
+    end)
+
+    -- A process that does this with its handle, and is killed then.
+    local function kill_one(side, waits)
+        local dying = herd.start({
+            count = 1, tolerant = true,
+            params = { url = redis:url(), side = side, waits = waits, ttl = clock.scaled(1) },
+            main = function(one)
+                local cache = require("redcache").new({ url = one.params.url, near = false })
+                local doc = cache:readWriteLock("doc")
+                local handle = doc[one.params.side](doc, { ttl = one.params.ttl, wait = 60 })
+                if not one.params.waits then assert(handle:acquire(0)) end
+                one:emit("there")
+                if one.params.waits then handle:acquire() end
+                require("spec.support.clock").sleep(60)
+            end,
+        })
+        dying:wait_events("there", 1, 30)
+        if waits then
+            clock.wait_until(function()
+                return redis:call("STRLEN", "{doc}//rwlock:{doc}!:queue") == waits * 47
+            end, 30, "the ticket")
+        end
+        dying.workers[1]:kill()
+        dying:join()
+    end
+
+    it("a killed holder is gone after its ttl", function()
+        local doc = open():readWriteLock("doc")
+        kill_one("read")
+        local writer = doc:write()
+        assert.equal("notAcquired", (select(2, writer:acquire(0))).code)
+        assert.is_true(writer:acquire(clock.scaled(10)) and writer:release())
+        kill_one("write")
+        local reader = doc:read()
+        assert.equal("notAcquired", (select(2, reader:acquire(0))).code)
+        assert.is_true(reader:acquire(clock.scaled(10)) and reader:release())
+    end)
+
+    it("a killed waiter is in nobody's way after its ttl", function()
+        local doc = open():readWriteLock("doc")
+        local held, reader = doc:read(), doc:read()
+        assert.is_true(held:acquire(0))
+        kill_one("write", 2)
+        assert.equal("notAcquired", (select(2, reader:acquire(0))).code)
+        assert.is_true(reader:acquire(clock.scaled(10)))
+        assert.is_true(held:release() and reader:release())
+    end)
+
+    it("serves a writer though readers never leave it alone", function()
+        local readers = herd.start({
+            count = 8, timeout = 60,
+            params = { url = redis:url() },
+            main = function(one)
+                local clocks = require("spec.support.clock")
+                local cache = require("redcache").new({ url = one.params.url, near = false })
+                local doc = cache:readWriteLock("doc")
+                one:ready()
+                one:emit("reading")
+                local deadline = clocks.deadline(60)
+                while not cache:exists("stop") and clocks.now() < deadline do
+                    -- Each of the eight is inside for nearly all of the time.
+                    assert(doc:withRead({ wait = 30 }, function()
+                        clocks.sleep(0.02)
+                        return true
+                    end))
+                end
+                cache:close()
+            end,
+        })
+        readers:wait_events("reading", 8, 30)
+        local cache = open()
+        local doc = cache:readWriteLock("doc")
+        for _ = 1, 10 do
+            assert.is_true(doc:withWrite({ wait = clock.scaled(10) }, function() return true end))
+        end
+        assert(cache:set("stop", true, 60))
+        readers:join()
+    end)
+end)
