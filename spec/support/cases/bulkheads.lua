@@ -308,7 +308,7 @@ light("500 callers at once, a place for ten: all are answered", function(bed)
     for i = 1, 500 do
         threads[i] = function()
             local value = cache:remember("k" .. i % 50, 60, function() return i end,
-                { timeout = clock.scaled(20) })
+                { timeout = math.min(clock.scaled(20), 60) }) -- what the option takes at most
             done = done + (value and 1 or 0)
             most = math.max(most, cache:stats().bulkheadInFlight)
         end
