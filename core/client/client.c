@@ -178,8 +178,7 @@ static struct rc_client *new_client(const rc_options *options, rc_refusal *refus
     pthread_mutex_init(&client->driver_mutex, NULL);
     client->references = 1;
     options = &client->options;
-    bool good = rc_options_complete(&client->options, refusal) &&
-                rc_options_complete_breaker(&client->options, refusal);
+    bool good = rc_options_complete(&client->options, refusal);
     if (good) {
         (void)rc_address_parse(&client->address, options->url, options->url_len, &why);
         good = !rc_refuse(refusal, RC_OPTION_URL, why) &&

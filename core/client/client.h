@@ -90,7 +90,6 @@ struct rc_tags {
 
 /* Fills in the defaults. false: one of the others is refused. */
 bool rc_options_complete(rc_options *options, rc_refusal *refusal);
-bool rc_options_complete_breaker(rc_options *options, rc_refusal *refusal);
 /* false: one does not go together with such an address. */
 bool rc_options_check_memory(const rc_options *options, const struct rc_address *address,
                              rc_refusal *refusal);

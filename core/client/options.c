@@ -42,6 +42,12 @@ static const struct number NUMBERS[] = {
     [RC_OPTION_DRIVER] = {NARROW(driver), 0, RC_DRIVER_REACTOR, RC_DRIVER_HOST},
     /* 0 is for what the store was opened with. */
     [RC_OPTION_MAX_BYTES] = {WIDE(max_bytes), 0, 64 * 1024, INT64_C(1) << 36},
+    [RC_OPTION_BREAKER] = {NARROW(breaker), 0, 1, 1},
+    [RC_OPTION_BREAKER_WINDOW] = {NARROW(breaker_window), 20, 1, RC_BREAKER_WINDOW_MAX},
+    [RC_OPTION_BREAKER_ERRORS] = {NARROW(breaker_errors), 500, 1, 1000},
+    [RC_OPTION_BREAKER_LATENCY] = {NARROW(breaker_latency_ms), 100, 1, MINUTE_MS},
+    [RC_OPTION_BREAKER_WAIT] = {NARROW(breaker_wait_ms), 250, 1, 1000},
+    [RC_OPTION_BREAKER_PROBES] = {NARROW(breaker_probes), 3, 1, 100},
 };
 
 enum { NUMBERS_END = sizeof NUMBERS / sizeof NUMBERS[0] };
@@ -111,29 +117,6 @@ bool rc_options_complete(rc_options *options, rc_refusal *refusal)
         return !rc_refuse(refusal, RC_OPTION_ZONE, "it is too long");
     if (options->driver != RC_DRIVER_REACTOR && options->clock != NULL)
         return !rc_refuse(refusal, RC_OPTION_CLOCK, "it has no driver but the default one");
-    return true;
-}
-
-static bool is_within(int32_t value, int32_t min, int32_t max)
-{
-    return value == 0 || (value >= min && value <= max);
-}
-
-bool rc_options_complete_breaker(rc_options *options, rc_refusal *refusal)
-{
-    bool is_good = is_within(options->breaker, 0, 1) &&
-                   is_within(options->breaker_window, 1, RC_BREAKER_WINDOW_MAX) &&
-                   is_within(options->breaker_errors, 1, 1000) &&
-                   is_within(options->breaker_latency_ms, 1, MINUTE_MS) &&
-                   is_within(options->breaker_wait_ms, 1, 1000) &&
-                   is_within(options->breaker_probes, 1, 100);
-    if (!is_good)
-        return !rc_refuse(refusal, RC_OPTION_BREAKER, "a number of it is out of range");
-    options->breaker_window += options->breaker_window == 0 ? 20 : 0;
-    options->breaker_errors += options->breaker_errors == 0 ? 500 : 0;
-    options->breaker_latency_ms += options->breaker_latency_ms == 0 ? 100 : 0;
-    options->breaker_wait_ms += options->breaker_wait_ms == 0 ? 250 : 0;
-    options->breaker_probes += options->breaker_probes == 0 ? 3 : 0;
     return true;
 }
 

@@ -277,8 +277,7 @@ local BACKGROUND = {
     { "queue", "integer", 1000, min = 1, max = 1000000 },
 }
 
--- The fields of the option breaker: requests, their share, seconds, PINGs, seconds. The ranges are
--- those of core/client/options.c.
+-- The fields of the option breaker: requests, their share, seconds, PINGs, seconds.
 local BREAKER = {
     { "window", "integer", 20, min = 1, max = 200 },
     { "errors", "number", 0.5, min = 0.001, max = 1 },

@@ -122,6 +122,11 @@ describe("options.read", function()
             end
         end
         assert.equal(8, count)
+        local units = { errors = 1000, latency = 1000, wait = 1000 }
+        for name, row in pairs(options.rows("breaker")) do
+            local unit = units[name] or 1
+            assert.same({ row.min * unit, row.max * unit }, ranges["breaker." .. name], name)
+        end
         assert.is_truthy(options.read({}, { near = { bytes = ranges.near[1] } }, "new", "new"))
         assert.is_truthy(options.read({}, { near = { bytes = ranges.near[2] } }, "new", "new"))
         message_of({ near = { bytes = ranges.near[1] - 1 } })

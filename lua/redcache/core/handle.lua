@@ -48,6 +48,11 @@ local OPTIONS = {
     [C.RC_OPTION_DRIVER] = "scheduler",
     [C.RC_OPTION_ZONE] = "zone",
     [C.RC_OPTION_BREAKER] = "breaker",
+    [C.RC_OPTION_BREAKER_WINDOW] = "breaker.window",
+    [C.RC_OPTION_BREAKER_ERRORS] = "breaker.errors",
+    [C.RC_OPTION_BREAKER_LATENCY] = "breaker.latency",
+    [C.RC_OPTION_BREAKER_WAIT] = "breaker.wait",
+    [C.RC_OPTION_BREAKER_PROBES] = "breaker.probes",
 }
 
 ---The ranges of the core's numbers, in its own units (times: milliseconds).
