@@ -41,6 +41,12 @@
     X(EPOCH_PER_CLIENT, "a cluster: the copies of all nodes have one epoch, the first node's")     \
     X(COUNT_AGAIN, "a script is taken for what may be sent again, and a counter's is not")         \
     X(COUNT_WITHOUT_TTL, "a counter begins without its ttl")                                       \
+    X(BOUND_BEFORE, "a counter's bounds are held by what it is, and not by what it will be")       \
+    X(BOUND_KEPT, "an addition that is refused for its bounds stays in the counter")               \
+    X(BOUND_BEGINS, "an addition that is refused begins its counter")                              \
+    X(BOUND_TOLD, "an addition that is refused tells itself in place of the counter")              \
+    X(REPLICA_WRITES, "a cluster: any batch goes to replicas first, and may be sent again")        \
+    X(REPLICA_TOLD, "a cluster: what a replica refuses is told, and its master not asked")         \
     X(BROKEN_IS_UNDONE, "a request behind which the connection broke is said to be not done")      \
     X(REPEAT_WHOLE, "what a server has done goes again with what it has not")                      \
     X(ANSWERS_BY_NODE, "a cluster: a batch's answers stand in the order of its nodes")             \

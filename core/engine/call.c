@@ -219,11 +219,17 @@ static int32_t slot_of(int32_t slot)
 static void on_replica_part(struct rc_req *req, int status, struct rc_reply *reply,
                             const char *text);
 
+static bool is_for_replicas(const struct rc_op *op)
+{
+    return (op->ask.flags & RC_REPLICA) ||
+           (RC_MUTANT(REPLICA_WRITES) && op->ask.kind == RC_OP_COMMAND);
+}
+
 /* A part that is sent for the first time goes to a replica, if one may answer. NULL: none. */
 static struct rc_link *replica_for(const struct rc_gather *gather, const struct rc_req *req,
                                    int32_t slot)
 {
-    bool may_answer = (gather->op->ask.flags & RC_REPLICA) && req->hops == 0;
+    bool may_answer = is_for_replicas(gather->op) && req->hops == 0;
     return may_answer ? rc_replicas_choose(gather->calls->replicas, slot) : NULL;
 }
 
@@ -347,7 +353,9 @@ static void on_replica_part(struct rc_req *req, int status, struct rc_reply *rep
     struct rc_calls *calls = gather->calls;
     uint32_t number = (uint32_t)(uintptr_t)req->detail;
     struct rc_req *again =
-        rc_replicas_hear(calls->replicas, req, status, reply) ? NULL : ask_again(req);
+        rc_replicas_hear(calls->replicas, req, status, reply) || RC_MUTANT(REPLICA_TOLD)
+            ? NULL
+            : ask_again(req);
     if (again == NULL) {
         on_part(req, status, reply, text);
         return;
@@ -471,7 +479,7 @@ static void on_replica_answer(struct rc_req *req, int status, struct rc_reply *r
     bool reads = op->ask.kind == RC_OP_GET;
     struct rc_req *again = NULL;
     op->run.from_replica = rc_replicas_hear(calls->replicas, req, status, reply);
-    if (!op->run.from_replica)
+    if (!op->run.from_replica && !RC_MUTANT(REPLICA_TOLD))
         again = reads ? rc_req_take_read(calls->context, op) : ask_again(req);
     if (again == NULL) {
         (reads ? on_read_answer : on_answer)(req, status, reply, text);
@@ -544,7 +552,7 @@ __attribute__((noinline)) static void start_somewhere(struct rc_calls *calls, st
         start_parts(calls, op, owners);
         return;
     }
-    if (op->ask.flags & RC_REPLICA)
+    if (is_for_replicas(op))
         start_at_replica(calls, op, slot_of(slot));
     else
         start_whole(calls, op, slot_of(slot));

@@ -83,8 +83,13 @@ static void add(struct rc_run *run)
     (void)number_of(rc_run_arg(run, BY), &by);
     is_whole = rc_text_equal(rc_run_arg(run, COMMAND), RC_WORD("INCRBY"));
     bool is_exact = has_base && (!is_whole || (fabs(base) < EXACT && fabs(by) < EXACT));
-    if (is_exact && is_outside(run, base + by)) {
-        answer(run, 0, is_new ? RC_WORD("") : old);
+    if (is_exact && is_outside(run, RC_MUTANT(BOUND_BEFORE) ? base : base + by)) {
+        if (is_new && RC_MUTANT(BOUND_BEGINS))
+            begin(run);
+        if (!is_new && RC_MUTANT(BOUND_KEPT))
+            RC_RUN_CALL(run, rc_run_arg(run, COMMAND), rc_run_key(run, 1), rc_run_arg(run, BY));
+        struct rc_text was = {before, is_new ? 0 : before_len};
+        answer(run, 0, RC_MUTANT(BOUND_TOLD) ? rc_run_arg(run, BY) : was);
         return;
     }
     if (is_new)

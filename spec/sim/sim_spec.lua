@@ -53,7 +53,16 @@ describe("redcache-sim", function()
         local _, _, violations = verdict(result)
         assert.equal(0, violations, result.out)
         local trace = run("redcache-sim", "--cluster", "--replicas", "--seeds", "3", "--trace").out
-        assert.is_truthy(trace:find("a replica's word of k", 1, true))
+        assert.is_truthy(trace:find("a replica's word of k%d"))
+        assert.is_truthy(trace:find("a replica's word of key %d")) -- of a batch
+    end)
+
+    it("counts up and down, and refuses what would leave the bounds of an addition", function()
+        local trace = run("redcache-sim", "--seeds", "3", "--trace").out
+        for _, what in ipairs({ "counts: !", "counts: -!", ", from ", ", up to ",
+            "is out of its bounds at " }) do
+            assert.is_truthy(trace:find(what, 1, true), what)
+        end
     end)
 
     it("finds none where entries have tags, which are invalidated", function()
@@ -111,6 +120,7 @@ local MUTANTS = {
     "RETRY_WRITES", "ASK_WITHOUT_ASKING", "MAP_STORM", "MAP_OLDER", "MAP_OF_MINORITY",
     "RENEWED_ELSEWHERE", "OWNED_BY_PONG", "NOTE_OF_DOUBTED", "NOTE_OF_ANY_MAP",
     "REPLAY_ELSEWHERE", "PUSH_BY_KEY", "EPOCH_PER_CLIENT", "COUNT_AGAIN", "COUNT_WITHOUT_TTL",
+    "BOUND_BEFORE", "BOUND_KEPT", "BOUND_BEGINS", "BOUND_TOLD", "REPLICA_WRITES", "REPLICA_TOLD",
     "BROKEN_IS_UNDONE", "REPEAT_WHOLE", "ANSWERS_BY_NODE", "PART_IS_NIL", "PART_IS_DONE",
     "TAGS_AFTER_LOAD", "TAGS_LOST_IS_HIT", "TAGS_COME_BACK", "TAGS_AT_FILL", "TAGS_REMEMBERED",
     "BREAKER_HASTY", "BREAKER_STUCK", "BREAKER_LEAKS",
@@ -122,6 +132,7 @@ local IN_CLUSTER = {
     RENEWED_ELSEWHERE = true, OWNED_BY_PONG = true, NOTE_OF_DOUBTED = true,
     NOTE_OF_ANY_MAP = true, REPLAY_ELSEWHERE = true, PUSH_BY_KEY = true, EPOCH_PER_CLIENT = true,
     ANSWERS_BY_NODE = true, PART_IS_NIL = true, PART_IS_DONE = true,
+    REPLICA_WRITES = true, REPLICA_TOLD = true,
 }
 
 -- Seldom ones: all seeds are searched, these first, where they were found last.
@@ -148,7 +159,8 @@ describe("a planted bug", function()
                 local result = run("redcache-sim-mutants", "--mutant", mutant, "--from", from,
                     "--seeds", MUTANT_STEP, IN_CLUSTER[mutant] and "--cluster"
                         or mutant:find("^TAGS_") and "--tags"
-                        or mutant:find("^BREAKER_") and "--breaker")
+                        or mutant:find("^BREAKER_") and "--breaker",
+                    mutant:find("^REPLICA_") and "--replicas")
                 local _, _, violations = verdict(result)
                 found = violations > 0
                 if found then break end

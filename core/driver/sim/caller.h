@@ -33,6 +33,7 @@ struct sim_step {
     int key;
     unsigned keys; /* of a read: their bits, `key`'s among them */
     size_t deed;   /* of a count or write, in the ledger */
+    struct sim_addition addition;
 };
 
 enum { SIM_STEPS_MAX = 6 };
@@ -86,6 +87,7 @@ struct sim_caller {
     int64_t forced_us;
 
     /* A batch. */
+    bool is_for_replicas; /* it only reads */
     int step_count;
     struct sim_step steps[SIM_STEPS_MAX];
 

@@ -15,6 +15,7 @@ struct deed {
     int64_t done_us;  /* in a master; INT64_MAX: never */
     int64_t until_us; /* a write: when it was last current; INT64_MAX: it is */
     int64_t total;    /* an addition: of the counter, behind it */
+    struct sim_addition addition;
 };
 
 static const char *const NAMES[] = {"counter", "key"}; /* for violations */
@@ -111,6 +112,11 @@ static void write_page(struct sim_world *world, enum sim_deed_kind kind, int key
                        const struct sim_page *now)
 {
     struct sim_page *page = &world->ledger.pages[kind][key], old = *page;
+    if (kind == SIM_ADDITION) {
+        uint32_t place = world->ledger.past_count[key]++ % SIM_PASTS;
+        world->ledger.pasts[key][place] =
+            (struct sim_past){old.is_there, old.number, world->now_us};
+    }
     *page = *now;
     if (old.is_there && now->is_there)
         page->filled_us = old.filled_us;
@@ -120,11 +126,20 @@ static void write_page(struct sim_world *world, enum sim_deed_kind kind, int key
         deed_of(world, (size_t)now->number)->until_us = INT64_MAX;
 }
 
-static void do_deed(struct sim_world *world, enum sim_deed_kind kind, int key, int64_t id)
+static bool is_outside(const struct sim_addition *addition, int64_t total)
 {
-    if (!is_deed(world, kind, key, id)) {
+    return (addition->has_min && total < addition->min) ||
+           (addition->has_max && total > addition->max);
+}
+
+/* `number`: what was added, or that of the write. */
+static void do_deed(struct sim_world *world, enum sim_deed_kind kind, int key, int64_t number)
+{
+    int64_t id = number < 0 ? -number : number;
+    if (!is_deed(world, kind, key, id) ||
+        (kind == SIM_ADDITION && deed_of(world, (size_t)id)->addition.by != number)) {
         sim_violation(world, "G10: %s %d was changed by what nobody has asked for: %" PRId64,
-                      NAMES[kind], key, id);
+                      NAMES[kind], key, number);
         return;
     }
     struct deed *deed = deed_of(world, (size_t)id);
@@ -136,6 +151,10 @@ static void do_deed(struct sim_world *world, enum sim_deed_kind kind, int key, i
                       NAMES[kind], key, id);
     deed->done_us = world->now_us;
     deed->total = world->ledger.pages[kind][key].number;
+    if (kind == SIM_ADDITION && is_outside(&deed->addition, deed->total))
+        sim_violation(world,
+                      "G10: counter %d: !%" PRId64 " has taken it out of its bounds: %" PRId64, key,
+                      id, deed->total);
 }
 
 /* It begins with nothing, and its ttl, in the step that adds to it first. */
@@ -146,6 +165,18 @@ static void begin_counter(struct sim_world *world, int key, const struct sim_pag
         sim_violation(world, "G10: counter %d begins with %" PRId64, key, now->number);
     if (now->expires_ms != ends_ms)
         sim_violation(world, "G10: counter %d begins without its ttl", key);
+    world->ledger.pages[SIM_ADDITION][key].is_bare = true; /* for this moment */
+}
+
+/* Nobody begins a counter and adds nothing. */
+static void check_bare(struct sim_world *world, int key)
+{
+    struct sim_page *page = &world->ledger.pages[SIM_ADDITION][key];
+    if (page->is_there && page->is_bare && page->filled_us < world->now_us) {
+        sim_violation(world, "G10: counter %d was begun at %.3f ms, and nothing added to it", key,
+                      ms(page->filled_us));
+        page->is_bare = false;
+    }
 }
 
 static void change_counter(struct sim_world *world, int key, const struct sim_page *old,
@@ -173,6 +204,7 @@ void sim_ledger_change(struct sim_world *world, const struct rc_store_change *ch
 {
     enum sim_deed_kind kind = kind_of(change);
     int key = sim_ledger_place(change);
+    check_bare(world, key);
     struct sim_page now, old = world->ledger.pages[kind][key];
     if (!read_page(world, change, &now)) {
         sim_violation(world, "G10: %s %d holds what nobody has written: '%.*s'", NAMES[kind], key,
@@ -244,11 +276,23 @@ size_t sim_ledger_begin(struct sim_world *world, enum sim_deed_kind kind, int ke
     return deed_count(world) - 1;
 }
 
+void sim_ledger_add(struct sim_world *world, size_t id, const struct sim_addition *addition)
+{
+    deed_of(world, id)->addition = *addition;
+}
+
+int64_t sim_ledger_total(const struct sim_world *world, int key)
+{
+    const struct sim_page *page = &world->ledger.pages[SIM_ADDITION][key];
+    return page->is_there ? page->number : 0;
+}
+
 void sim_ledger_tell(struct sim_world *world, size_t id, enum sim_told told, int64_t total)
 {
     struct deed *deed = deed_of(world, id);
     bool is_done = deed->done_us != INT64_MAX;
     deed->told = told;
+    check_bare(world, deed->key);
     if (told == SIM_TOLD_FAILED && is_done)
         sim_violation(world, "G10: %s %d: !%zu has failed, it is said, but it was done at %.3f ms",
                       NAMES[deed->kind], deed->key, id, ms(deed->done_us));
@@ -262,6 +306,52 @@ void sim_ledger_tell(struct sim_world *world, size_t id, enum sim_told told, int
         sim_violation(world,
                       "G11: counter %d: !%zu has made %" PRId64 " of it, but %" PRId64 " was told",
                       deed->key, id, deed->total, total);
+}
+
+/* Whether the counter was that at that time or later. */
+static bool was_so(const struct sim_world *world, int key, int64_t since_us, const int64_t *total)
+{
+    const struct sim_ledger *ledger = &world->ledger;
+    const struct sim_page *page = &ledger->pages[SIM_ADDITION][key];
+    uint32_t count = ledger->past_count[key];
+    if (page->is_there == (total != NULL) && (total == NULL || page->number == *total))
+        return true;
+    for (uint32_t i = 1; i <= count && i <= SIM_PASTS; i++) {
+        const struct sim_past *past = &ledger->pasts[key][(count - i) % SIM_PASTS];
+        if (past->until_us < since_us)
+            return false;
+        if (past->was_there == (total != NULL) && (total == NULL || past->number == *total))
+            return true;
+    }
+    return count > SIM_PASTS; /* it is not known any more */
+}
+
+void sim_ledger_refuse(struct sim_world *world, size_t id, const int64_t *total)
+{
+    const struct deed *deed = deed_of(world, id);
+    int64_t base = total != NULL ? *total : 0;
+    sim_ledger_tell(world, id, SIM_TOLD_FAILED, 0);
+    sim_trace(world, "  counter %d: !%zu is out of its bounds at %" PRId64, deed->key, id, base);
+    if (!is_outside(&deed->addition, base + deed->addition.by))
+        sim_violation(world, "G11: counter %d: !%zu was refused at %" PRId64 ", within its bounds",
+                      deed->key, id, base);
+    if (sim_world_lost_us(world, deed->key) < deed->began_us &&
+        !was_so(world, deed->key, deed->began_us, total))
+        sim_violation(world, "G11: counter %d: !%zu was refused at %s%" PRId64 ", which it was not",
+                      deed->key, id, total != NULL ? "" : "nothing, ", base);
+}
+
+void sim_ledger_once(struct sim_world *world, int key, const char *text, size_t len)
+{
+    size_t id = text != NULL ? read_text(world, key, text, len) : 0;
+    if (text == NULL)
+        return; /* a replica may be as far behind as it likes */
+    sim_trace(world, "  a replica's word of key %d: !%zu", key, id);
+    if (id == 0)
+        sim_violation(world, "G11: what was told of key %d is none of its values: '%.*s'", key,
+                      (int)(len < 60 ? len : 60), text);
+    else if (deed_of(world, id)->done_us == INT64_MAX && sim_world_lost_us(world, key) == INT64_MIN)
+        sim_violation(world, "G11: !%zu was told of key %d, where it never was", id, key);
 }
 
 void sim_ledger_read(struct sim_world *world, int key, int64_t began_us, const char *text,
