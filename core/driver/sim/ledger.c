@@ -197,7 +197,8 @@ static void check_end(struct sim_world *world, enum sim_deed_kind kind, int key,
 {
     bool is_over = old->expires_ms <= sim_world_unix_us(world) / 1000;
     if (old->is_there && !is_over)
-        sim_violation(world, "G10: %s %d is gone before its time", NAMES[kind], key);
+        sim_violation(world, "G10: %s %d is gone %" PRId64 " ms before its time", NAMES[kind], key,
+                      old->expires_ms - sim_world_unix_us(world) / 1000);
 }
 
 void sim_ledger_change(struct sim_world *world, const struct rc_store_change *change)

@@ -198,17 +198,23 @@ void sim_reshard_move(struct sim_world *world, enum sim_move_kind kind)
 
 /* ---- failovers ------------------------------------------------------------------------------- */
 
+/* No key moves to this node or from it. Its replica hears of what it drops, as of any change. */
+static void break_off_all(struct sim_node *node)
+{
+    struct sim_world *world = node->world;
+    for (int place = 0; place < SIM_PLACES; place++)
+        if (world->moves[place].target == node || world->holders[place] == node)
+            break_off(world, place);
+}
+
 /* The replica owns what the master did. Returns these places. */
 static unsigned inherit(struct sim_node *old)
 {
     struct sim_world *world = old->world;
     struct sim_node *new = sim_world_pair(old);
     unsigned places = 0;
-    for (int place = 0; place < SIM_PLACES; place++) {
-        if (world->moves[place].target == old || world->holders[place] == old)
-            break_off(world, place);
+    for (int place = 0; place < SIM_PLACES; place++)
         places |= (world->holders[place] == old ? 1U : 0U) << place;
-    }
     sim_server_promote(new);
     for (int place = 0; place < SIM_PLACES; place++)
         if (places & 1U << place)
@@ -224,6 +230,7 @@ static void on_promotion(void *context, struct rc_timer *timer)
     bool is_dead = old->refuses;
     sim_trace(world, "n%d is promoted, what was on its way to it is lost",
               sim_world_pair(old)->number);
+    break_off_all(old);
     sim_server_lose_changes(old);
     unsigned places = inherit(old);
     if (is_dead) {
@@ -237,6 +244,7 @@ static void on_promotion(void *context, struct rc_timer *timer)
 static void leave_as_asked(struct sim_node *node)
 {
     sim_trace(node->world, "n%d is asked to leave", node->number);
+    break_off_all(node);
     sim_server_catch_up(node);
     inherit(node);
     sim_server_retire(node);
