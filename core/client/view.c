@@ -199,6 +199,65 @@ int rc_view_get_at(rc_view *view, const char *key, size_t key_len, int64_t now_u
     return judged(view, value, outcome, max_stale_us);
 }
 
+/* ---- reading many keys ----------------------------------------------------------------------- */
+
+/* So many keys are on their way at once: about as many lines as a core waits for. */
+enum { TOGETHER = 8 };
+
+static void find_one(rc_view *view, struct rc_near_seek *seek, int64_t now_us, int32_t max_stale_us,
+                     rc_near_value *value, rc_near_many *many, uint32_t i)
+{
+    int outcome = rc_near_lookup_sought(view->near, seek, now_us, max_stale_us, value);
+    if (outcome == RC_NEAR_GROW) {
+        many->found[i].what = outcome;
+        return; /* counted when it is looked up again */
+    }
+    if (is_sampled(view))
+        sample(view, outcome == RC_NEAR_HIT, &value->handle);
+    judged(view, value, outcome, max_stale_us);
+    many->found[i].what = outcome;
+    if (outcome == RC_NEAR_HIT) {
+        many->found[i].what =
+            (int32_t)(RC_NEAR_HIT | (uint32_t)value->kind << 8 | (uint32_t)value->codec << 16 |
+                      (uint32_t)value->entry_flags << 24);
+        many->found[i].at = (int32_t)(value->data - many->bytes);
+        many->found[i].len = (int32_t)value->len;
+    }
+}
+
+uint32_t rc_view_get_many(rc_view *view, rc_near_many *many, uint32_t from, uint32_t to,
+                          int32_t max_stale_us)
+{
+    struct rc_near_seek seeks[TOGETHER];
+    const char *prefix = rc_buf_head(&view->prefix);
+    size_t prefix_len = rc_buf_len(&view->prefix);
+    int64_t now_us = rc_near_reader_us(view->near);
+    rc_near_value value = {.buffer = many->bytes, .capacity = sizeof many->bytes};
+    if (view->own_process_only && rc_client_is_inherited(view->client))
+        max_stale_us = 0; /* nothing is known coherent */
+    for (uint32_t first = from; first < to; first += TOGETHER) {
+        uint32_t count = to - first < TOGETHER ? to - first : TOGETHER;
+        for (uint32_t i = 0; i < count; i++)
+            rc_near_seek(view->near, prefix, prefix_len, many->keys[first + i],
+                         many->key_lens[first + i], &seeks[i]);
+        for (uint32_t i = 0; i < count; i++)
+            rc_near_seek_block(&seeks[i]);
+        for (uint32_t i = 0; i < count; i++) {
+            find_one(view, &seeks[i], now_us, max_stale_us, &value, many, first + i);
+            int32_t what = many->found[first + i].what;
+            if (what == RC_NEAR_GROW && value.buffer != many->bytes)
+                return first + i; /* it may find room in an empty buffer */
+            if ((what & 0xff) == RC_NEAR_HIT) {
+                value.buffer = many->bytes + many->found[first + i].at + many->found[first + i].len;
+                value.capacity = (size_t)(many->bytes + sizeof many->bytes - value.buffer);
+            }
+        }
+    }
+    return to;
+}
+
+/* ---- handles --------------------------------------------------------------------------------- */
+
 static __attribute__((noinline)) int check_sampled(rc_view *view, rc_near_handle *handle,
                                                    int32_t max_stale_us)
 {

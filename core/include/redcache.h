@@ -435,6 +435,22 @@ typedef struct rc_near_value {
     rc_near_handle handle;
 } rc_near_value;
 
+/* What rc_view_get_many goes by and gives: of one thread, and opaque to nobody. found[i].what:
+   outcome | kind << 8 | codec << 16 | entry_flags << 24, the last three of RC_NEAR_HIT alone. Its
+   payload, `len` bytes at bytes[at], has no block in front of it where rc_view_get takes that
+   off. */
+enum { RC_NEAR_MANY = 128, RC_NEAR_MANY_BYTES = 32768 };
+typedef struct rc_near_many {
+    const char *keys[RC_NEAR_MANY];
+    uint32_t key_lens[RC_NEAR_MANY];
+    struct {
+        int32_t what;
+        int32_t at;
+        int32_t len;
+    } found[RC_NEAR_MANY];
+    char bytes[RC_NEAR_MANY_BYTES];
+} rc_near_many;
+
 /* What has changed, as far as it was heard: rc_view_listen. Nobody else's business. */
 typedef struct rc_listener {
     uint64_t cursor;
@@ -757,6 +773,12 @@ int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stal
 int64_t rc_view_now_us(rc_view *view);
 int rc_view_get_at(rc_view *view, const char *key, size_t key_len, int64_t now_us,
                    int32_t max_stale_us, rc_near_value *value);
+/* rc_view_get of many->keys[from] to keys[to - 1], at one reading of the clock; to <= RC_NEAR_MANY.
+   While the processor waits for the line of one key, those of others are on their way. Returns up
+   to which key there is an answer: less than `to` where the payloads have filled `bytes`. A payload
+   that is larger than all of that is RC_NEAR_GROW. The answers before `from` are lost. */
+uint32_t rc_view_get_many(rc_view *view, rc_near_many *many, uint32_t from, uint32_t to,
+                          int32_t max_stale_us);
 /* What handles[index] was made for, by a view of the same client: may it still be served? */
 enum {
     RC_VIEW_GONE = 0,  /* no */

@@ -248,29 +248,36 @@ bool rc_near_is_offer_ended(const struct rc_near_owner *owner)
 
 /* ---- lookup ---------------------------------------------------------------------------------- */
 
-/* A key with its prefix, filled up with zeroes as it is in a block. */
-struct probe {
-    uint64_t hash;
-    size_t len;
-    char bytes[RC_NEAR_MAX_KEY + 24];
-};
-
 enum { AGAIN = -1 };
 
-static inline void fill_probe(struct probe *probe, const struct rc_near *near, const char *prefix,
-                              size_t prefix_len, const char *key, size_t key_len)
+static inline void fill_probe(struct rc_near_probe *probe, const struct rc_near *near,
+                              const char *prefix, size_t prefix_len, const char *key,
+                              size_t key_len)
 {
     probe->len = prefix_len + key_len;
     rc_mix_join(probe->bytes, prefix, prefix_len, key, key_len);
     probe->hash = rc_mix_joined(&near->region.shape.seed, probe->bytes, probe->len);
 }
 
-/* Both buckets of a key, read as one: which of the two an entry is in is a coin's toss, and would
-   be a branch that is mispredicted as often. */
-struct pair {
-    struct rc_index_bucket *buckets[2];
-    uint32_t versions[2];
-};
+static inline void find_pair(struct rc_near *near, uint64_t hash, struct rc_near_pair *pair)
+{
+    struct rc_stripe *stripe = rc_near_stripe(near, hash);
+    uint32_t count = stripe->shape->bucket_count;
+    pair->stripe = stripe;
+    pair->buckets[0] = rc_index_bucket(stripe->buckets, count, hash, 0);
+    pair->buckets[1] = rc_index_bucket(stripe->buckets, count, hash, 1);
+}
+
+/* What is read from here on is true if the version is the same afterwards. */
+static inline void begin_pair(struct rc_near_pair *pair, uint64_t hash)
+{
+    uint8_t tag = rc_index_tag(hash);
+    pair->changes = atomic_load_explicit(&pair->stripe->head->changes, memory_order_acquire);
+    pair->versions[0] = rc_index_read(pair->buckets[0]);
+    pair->versions[1] = rc_index_read(pair->buckets[1]);
+    pair->matches = rc_index_join(rc_index_matches(pair->buckets[0], tag),
+                                  rc_index_matches(pair->buckets[1], tag));
+}
 
 /* Where a key was found, if it was. */
 struct place {
@@ -279,19 +286,17 @@ struct place {
     uint32_t slot;
 };
 
-static inline bool find_key(const struct rc_stripe *stripe, const struct pair *pair,
-                            const struct probe *probe, struct rc_near_peek *peek,
-                            struct place *place)
+static inline __attribute__((always_inline)) bool find_key(const struct rc_near_pair *pair,
+                                                           const struct rc_near_probe *probe,
+                                                           struct rc_near_peek *peek,
+                                                           struct place *place)
 {
-    uint8_t tag = rc_index_tag(probe->hash);
-    uint64_t matches = rc_index_join(rc_index_matches(pair->buckets[0], tag),
-                                     rc_index_matches(pair->buckets[1], tag));
-    for (; matches != 0; matches &= matches - 1) {
+    for (uint64_t matches = pair->matches; matches != 0; matches &= matches - 1) {
         int is_second = rc_index_first_is_second(matches);
         place->bucket = pair->buckets[is_second];
         place->version = pair->versions[is_second];
         place->slot = rc_index_first(matches);
-        if (rc_near_peek(stripe, rc_index_ref(place->bucket, place->slot), peek) &&
+        if (rc_near_peek(pair->stripe, rc_index_ref(place->bucket, place->slot), peek) &&
             peek->key_len == probe->len && rc_word_equals(peek->key, probe->bytes, peek->key_room))
             return true;
     }
@@ -299,8 +304,8 @@ static inline bool find_key(const struct rc_stripe *stripe, const struct pair *p
 }
 
 /* Copies what is there; true or not is known only later. */
-static inline void copy_entry(struct rc_near *near, const struct rc_near_peek *peek,
-                              rc_near_value *value)
+static inline __attribute__((always_inline)) void
+copy_entry(struct rc_near *near, const struct rc_near_peek *peek, rc_near_value *value)
 {
     const struct rc_block *block = peek->block;
     rc_near_handle *handle = &value->handle;
@@ -317,17 +322,15 @@ static inline void copy_entry(struct rc_near *near, const struct rc_near_peek *p
         rc_word_read(value->buffer, peek->key + peek->key_room, peek->value_len);
 }
 
-/* RC_NEAR_*, or AGAIN. A version that was odd is equal to none: the key may come back behind it. */
-static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe, struct pair *pair,
-                            const struct probe *probe, int64_t now_us, int64_t max_stale_us,
-                            rc_near_value *value)
+/* Behind begin_pair. RC_NEAR_*, or AGAIN. A version that was odd is equal to none: the key may come
+   back behind it. */
+static inline __attribute__((always_inline)) int
+read_pair(struct rc_near *near, const struct rc_near_pair *pair, const struct rc_near_probe *probe,
+          int64_t now_us, int64_t max_stale_us, rc_near_value *value)
 {
     struct rc_near_peek peek;
     struct place place;
-    uint32_t changes = atomic_load_explicit(&stripe->head->changes, memory_order_acquire);
-    pair->versions[0] = rc_index_read(pair->buckets[0]);
-    pair->versions[1] = rc_index_read(pair->buckets[1]);
-    if (!find_key(stripe, pair, probe, &peek, &place))
+    if (!find_key(pair, probe, &peek, &place))
         return rc_index_is_same(pair->buckets[0], pair->versions[0] & ~1u) &&
                        rc_index_is_same(pair->buckets[1], pair->versions[1] & ~1u)
                    ? RC_NEAR_MISS
@@ -345,8 +348,8 @@ static inline int read_pair(struct rc_near *near, const struct rc_stripe *stripe
         return peek.value_len <= near->region.shape.arena_bytes / 8 ? RC_NEAR_GROW : RC_NEAR_MISS;
     value->asof_us = standing.asof_us;
     value->left_us = handle->deadline_us - now_us;
-    handle->changes = &stripe->head->changes;
-    handle->seen_changes = changes; /* odd: never found again, so the bucket is looked at */
+    handle->changes = &pair->stripe->head->changes;
+    handle->seen_changes = pair->changes; /* odd: never found again, so the bucket is looked at */
     handle->bucket = place.bucket;
     handle->hash = probe->hash;
     handle->bucket_version = place.version;
@@ -374,21 +377,67 @@ int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, 
 int rc_near_lookup_at(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
                       size_t key_len, int64_t now_us, int64_t max_stale_us, rc_near_value *value)
 {
-    struct probe probe;
+    struct rc_near_probe probe;
+    struct rc_near_pair pair;
     value->handle.changes = NULL; /* half of a handle must not pass for one */
     if (prefix_len > RC_NEAR_MAX_KEY || key_len > RC_NEAR_MAX_KEY - prefix_len)
         return RC_NEAR_MISS;
     fill_probe(&probe, near, prefix, prefix_len, key, key_len);
-    struct rc_stripe *stripe = rc_near_stripe(near, probe.hash);
-    uint32_t count = stripe->shape->bucket_count;
-    struct pair pair = {.buckets = {rc_index_bucket(stripe->buckets, count, probe.hash, 0),
-                                    rc_index_bucket(stripe->buckets, count, probe.hash, 1)}};
+    find_pair(near, probe.hash, &pair);
     for (int tries = 0; tries < RC_NEAR_READ_TRIES; tries++) {
-        int outcome = read_pair(near, stripe, &pair, &probe, now_us, max_stale_us, value);
+        begin_pair(&pair, probe.hash);
+        int outcome = read_pair(near, &pair, &probe, now_us, max_stale_us, value);
         if (outcome != AGAIN)
             return outcome;
     }
     return RC_NEAR_MISS;
+}
+
+/* ---- lookups of many keys -------------------------------------------------------------------- */
+
+void rc_near_seek(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
+                  size_t key_len, struct rc_near_seek *seek)
+{
+    seek->pair.stripe = NULL;
+    if (prefix_len > RC_NEAR_MAX_KEY || key_len > RC_NEAR_MAX_KEY - prefix_len)
+        return;
+    fill_probe(&seek->probe, near, prefix, prefix_len, key, key_len);
+    find_pair(near, seek->probe.hash, &seek->pair);
+    __builtin_prefetch(seek->pair.buckets[0]);
+    __builtin_prefetch(seek->pair.buckets[1]);
+}
+
+void rc_near_seek_block(struct rc_near_seek *seek)
+{
+    struct rc_near_pair *pair = &seek->pair;
+    if (pair->stripe == NULL)
+        return;
+    begin_pair(pair, seek->probe.hash);
+    if (pair->matches == 0)
+        return;
+    const struct rc_index_bucket *bucket = pair->buckets[rc_index_first_is_second(pair->matches)];
+    /* Behind the first word: the key is there, and no ref wraps. */
+    size_t at = (size_t)rc_index_ref(bucket, rc_index_first(pair->matches)) * 8;
+    if (at + 64 <= pair->stripe->shape->arena_bytes) {
+        __builtin_prefetch(pair->stripe->arena + at);
+        __builtin_prefetch(pair->stripe->arena + at + 64);
+    }
+}
+
+int rc_near_lookup_sought(struct rc_near *near, struct rc_near_seek *seek, int64_t now_us,
+                          int64_t max_stale_us, rc_near_value *value)
+{
+    value->handle.changes = NULL; /* half of a handle must not pass for one */
+    if (seek->pair.stripe == NULL)
+        return RC_NEAR_MISS;
+    for (int tries = 1;; tries++) {
+        int outcome = read_pair(near, &seek->pair, &seek->probe, now_us, max_stale_us, value);
+        if (outcome != AGAIN)
+            return outcome;
+        if (tries == RC_NEAR_READ_TRIES)
+            return RC_NEAR_MISS;
+        begin_pair(&seek->pair, seek->probe.hash);
+    }
 }
 
 /* ---- handles --------------------------------------------------------------------------------- */

@@ -228,6 +228,35 @@ int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, 
 int rc_near_lookup_at(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
                       size_t key_len, int64_t now_us, int64_t max_stale_us, rc_near_value *value);
 int64_t rc_near_reader_us(struct rc_near *near);
+
+/* A key with its prefix, filled up with zeroes as it is in a block. */
+struct rc_near_probe {
+    uint64_t hash;
+    size_t len;
+    char bytes[RC_NEAR_MAX_KEY + 24];
+};
+
+/* Both buckets of a key, read as one: which of the two an entry is in is a coin's toss, and would
+   be a branch that is mispredicted as often. */
+struct rc_near_pair {
+    struct rc_stripe *stripe; /* NULL: such a key is not kept near */
+    struct rc_index_bucket *buckets[2];
+    uint32_t versions[2];
+    uint32_t changes; /* of the stripe */
+    uint64_t matches; /* of rc_index_join */
+};
+
+/* rc_near_lookup_at in three steps, each of which asks memory for what the next one looks at: who
+   takes each step for some keys before the next waits for all of them at once. */
+struct rc_near_seek {
+    struct rc_near_probe probe;
+    struct rc_near_pair pair;
+};
+void rc_near_seek(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
+                  size_t key_len, struct rc_near_seek *seek);
+void rc_near_seek_block(struct rc_near_seek *seek);
+int rc_near_lookup_sought(struct rc_near *near, struct rc_near_seek *seek, int64_t now_us,
+                          int64_t max_stale_us, rc_near_value *value);
 /* Whether what the handle was filled for may still be served: same entry, coherent, in time. */
 int rc_near_is_valid(struct rc_near *near, rc_near_handle *handle, int64_t max_stale_us);
 /* The same as of a moment that rc_near_reader_us has told. */

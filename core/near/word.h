@@ -98,7 +98,8 @@ static inline void rc_word_put(char *to, uint64_t word, size_t len)
 
 /* From shared memory at a multiple of 4. Reads up to 7 bytes behind `len`, never past the next
    multiple of 8: blocks are multiples of 8. */
-static inline void rc_word_read(char *to, const char *shared, size_t len)
+static inline __attribute__((always_inline)) void rc_word_read(char *to, const char *shared,
+                                                               size_t len)
 {
     if (((uintptr_t)shared & 4) != 0) {
         uint32_t word = rc_word_load32(shared);

@@ -301,6 +301,69 @@ static void a_view_has_nothing_that_was_not_read(void)
     close_op(client, op);
 }
 
+static void put_near(rc_view *view, rc_op *op, const char *key, const char *value, size_t len)
+{
+    rc_entry entry = {.kind = RC_KIND_VALUE, .codec = 3};
+    char name[32];
+    snprintf(name, sizeof name, "app:%s", key);
+    CHECK(status_of(op, rc_set(op, name, strlen(name), &entry, value, len, -1, 0)) == 0);
+    CHECK(status_of(op, rc_view_read(view, op, key, strlen(key), 0)) == 0);
+}
+
+static bool found(const rc_near_many *many, int i, const char *value, size_t len)
+{
+    return many->found[i].what == (RC_NEAR_HIT | RC_KIND_VALUE << 8 | 3 << 16) &&
+           many->found[i].len == (int32_t)len &&
+           memcmp(many->bytes + many->found[i].at, value, len) == 0;
+}
+
+/* As many answers as have room at once; what never has is told apart, and what is not there. */
+static void a_view_looks_many_keys_up(void)
+{
+    enum { HALF = RC_NEAR_MANY_BYTES / 2 + 1 };
+    static const char *const some[] = {"a", "half1", "none", "half2", "b", "large", "a", "empty"};
+    static rc_near_many many;
+    char longest[2000] = "", names[RC_NEAR_MANY][8];
+    rc_client *client;
+    rc_op *op = open_memory(&client);
+    rc_view *view = op != NULL ? rc_view_new(client, "app:", 4, "", 0, 0, 0, 0) : NULL;
+    if (!CHECK(view != NULL))
+        exit(1);
+    put_near(view, op, "a", "A", 1);
+    put_near(view, op, "b", "BB", 2);
+    put_near(view, op, "empty", "", 0);
+    put_near(view, op, "half1", large, HALF);
+    put_near(view, op, "half2", large + 1, HALF);
+    put_near(view, op, "large", large, RC_NEAR_MANY_BYTES + 1);
+    for (uint32_t i = 0; i < 8; i++)
+        many.keys[i] = some[i], many.key_lens[i] = (uint32_t)strlen(some[i]);
+    many.keys[8] = longest, many.key_lens[8] = sizeof longest;
+    CHECK(rc_view_get_many(view, &many, 0, 0, 60000000) == 0);
+    CHECK(rc_view_get_many(view, &many, 0, 9, 60000000) == 3);
+    CHECK(found(&many, 0, "A", 1) && found(&many, 1, large, HALF));
+    CHECK(many.found[2].what == RC_NEAR_MISS);
+    CHECK(rc_view_get_many(view, &many, 3, 9, 60000000) == 5);
+    CHECK(found(&many, 3, large, HALF) && found(&many, 4, "BB", 2));
+    CHECK(rc_view_get_many(view, &many, 5, 9, 60000000) == 9);
+    CHECK(many.found[5].what == RC_NEAR_GROW && found(&many, 6, "A", 1));
+    CHECK(found(&many, 7, "", 0) && many.found[8].what == RC_NEAR_MISS);
+    CHECK(rc_view_get_many(view, &many, 6, 8, 0) == 8); /* nothing is that coherent */
+    CHECK(many.found[6].what == RC_NEAR_STALE && many.found[7].what == RC_NEAR_STALE);
+    /* As many as there can be, each its own. */
+    for (int i = 0; i < RC_NEAR_MANY; i++) {
+        snprintf(names[i], sizeof names[i], "k%d", i);
+        if (i % 3 != 0)
+            put_near(view, op, names[i], names[i], strlen(names[i]));
+        many.keys[i] = names[i], many.key_lens[i] = (uint32_t)strlen(names[i]);
+    }
+    CHECK(rc_view_get_many(view, &many, 0, RC_NEAR_MANY, 60000000) == RC_NEAR_MANY);
+    for (int i = 0; i < RC_NEAR_MANY; i++)
+        CHECK(i % 3 == 0 ? many.found[i].what == RC_NEAR_MISS
+                         : found(&many, i, names[i], strlen(names[i])));
+    rc_view_free(view);
+    close_op(client, op);
+}
+
 /* One hit of 128 is counted. Of a reader who comes round after 128 reads it is not always the
    same. */
 static void a_view_tells_the_keys_that_are_hit_most(void)
@@ -376,6 +439,7 @@ int main(void)
     TEST(loads_without_redis_and_shares_it_here);
     TEST(grants_no_lock_without_redis);
     TEST(a_view_has_nothing_that_was_not_read);
+    TEST(a_view_looks_many_keys_up);
     TEST(a_view_tells_the_keys_that_are_hit_most);
     TEST(closing_ends_what_waits);
     return test_result();

@@ -552,6 +552,45 @@ static void looks_up_as_of_a_moment(void)
     close_bed(&bed);
 }
 
+static int look_sought(struct bed *bed, struct rc_near_seek *seek)
+{
+    return rc_near_lookup_sought(bed->near, seek, rc_near_reader_us(bed->near), SECOND,
+                                 &bed->value);
+}
+
+/* What changes between the steps of a lookup is seen by the last one. */
+static void looks_up_in_steps(void)
+{
+    struct bed bed;
+    struct rc_near_seek seeks[4];
+    static const char *const keys[4] = {"stays", "goes", "changes", "comes"};
+    char longest[RC_NEAR_MAX_KEY];
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    for (int i = 0; i < 3; i++)
+        CHECK(fill(&bed, keys[i], "old"));
+    for (int i = 0; i < 4; i++)
+        rc_near_seek(bed.near, keys[i], 1, keys[i] + 1, strlen(keys[i]) - 1, &seeks[i]);
+    for (int i = 0; i < 4; i++)
+        rc_near_seek_block(&seeks[i]);
+    drop(&bed, "goes", RC_NEAR_PUSH);
+    drop(&bed, "changes", RC_NEAR_PUSH);
+    CHECK(fill(&bed, "changes", "new") && fill(&bed, "comes", "new"));
+    CHECK(look_sought(&bed, &seeks[0]) == RC_NEAR_HIT && memcmp(bed.value.data, "old", 3) == 0);
+    CHECK(rc_near_is_valid(bed.near, &bed.value.handle, SECOND));
+    CHECK(look_sought(&bed, &seeks[1]) == RC_NEAR_MISS);
+    CHECK(look_sought(&bed, &seeks[2]) == RC_NEAR_HIT && memcmp(bed.value.data, "new", 3) == 0);
+    CHECK(look_sought(&bed, &seeks[3]) == RC_NEAR_HIT && memcmp(bed.value.data, "new", 3) == 0);
+    CHECK(rc_near_is_valid(bed.near, &bed.value.handle, SECOND));
+    rc_near_renew_owner(bed.owner);
+    CHECK(look_sought(&bed, &seeks[0]) == RC_NEAR_STALE);
+    memset(longest, 'k', sizeof longest);
+    rc_near_seek(bed.near, "a", 1, longest, sizeof longest, &seeks[0]);
+    rc_near_seek_block(&seeks[0]);
+    CHECK(look_sought(&bed, &seeks[0]) == RC_NEAR_MISS && bed.value.handle.changes == NULL);
+    close_bed(&bed);
+}
+
 /* ---- why a key is gone ----------------------------------------------------------------------- */
 
 static rc_near_report explain(struct bed *bed, const char *key)
@@ -723,6 +762,7 @@ int main(void)
     TEST(gives_each_plain_value_a_version);
     TEST(checks_many_handles_at_once);
     TEST(looks_up_as_of_a_moment);
+    TEST(looks_up_in_steps);
     TEST(explains_a_copy_as_it_stands);
     TEST(explains_why_a_key_went);
     TEST(explains_what_had_no_room);

@@ -15,6 +15,7 @@ local core_client = require("redcache.core.client")
 local core_clock = require("redcache.core.clock")
 local core_extra = require("redcache.core.extra")
 local core_near = require("redcache.core.near")
+local core_many = require("redcache.core.near_many")
 local core_slot = require("redcache.core.slot")
 local calls = require("redcache.calls")
 local entry = require("redcache.entry")
@@ -39,7 +40,10 @@ local UNKNOWN = bit.bnot(bit.bor(core_extra.FLAG, CAPPED))
 local ENDLESS = 1e12
 local view_now, view_get_at = core_near.view_now, core_near.view_get_at
 local view_check_many, MANY = core_near.view_check_many, core_near.MANY
-local NEAR_MISS, NEAR_HIT = constants.NEAR_MISS, constants.NEAR_HIT
+local many_look, many_what = core_many.look, core_many.what
+local many_bytes, many_msgpack_string = core_many.bytes, core_many.msgpack_string
+local NEAR_MISS, NEAR_HIT, NEAR_STALE =
+    constants.NEAR_MISS, constants.NEAR_HIT, constants.NEAR_STALE
 local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
 
 local near = {}
@@ -543,36 +547,28 @@ local function read_l0(cache, keys, count, max_stale_us, values, negatives)
     return rest, left
 end
 
--- Looks keys first to last up in this machine's memory. Puts those that are not there into `rest`,
--- which holds `left`; nil: they are the first. What most entries need stands in locals: the call
--- into C makes LuaJIT load every field again, and a value of the cache's codec that L0 does not
--- take asks for none.
+-- Looks a key up in this machine's memory. found, value (nil: "no such thing").
+local function look_up(cache, key, now_us, max_stale_us, copy)
+    if cache._client.handle == nil then
+        return false -- closed by a codec, or by a finalizer
+    end
+    local outcome, look = view_get_at(cache._view, key, now_us, max_stale_us)
+    if outcome ~= NEAR_HIT then
+        return false
+    end
+    local found, value = take(cache, key, copy, nil, max_stale_us, look)
+    return found and looks.last == look, value
+end
+
+-- Looks keys first to last up in this machine's memory, one by one, and keeps what is found in L0.
+-- Puts those that are not there into `rest`, which holds `left`; nil: they are the first.
 local function read_view(cache, keys, first, last, max_stale_us, copy, values, negatives, rest,
                          left)
-    local view, hits, client = cache._view, 0, cache._client
-    local codec, has_store = cache._settings.codec, cache._store ~= nil
-    local codec_id, decode_bytes, is_msgpack = codec.id, codec.decode, codec.name == "msgpack"
-    local now_us = view_now(view)
+    local hits, now_us = 0, view_now(cache._view)
     for i = first, last do
         local key = keys[i]
         if values[key] == nil and not negatives[key] then
-            local found, value = false, nil
-            local outcome, look
-            if client.handle ~= nil then
-                outcome, look = view_get_at(view, key, now_us, max_stale_us)
-            end
-            if outcome == NEAR_HIT then
-                if has_store or not near_holds(codec_id) then
-                    found, value = take(cache, key, copy, nil, max_stale_us, look)
-                else
-                    value = is_msgpack and near_msgpack_string() or nil
-                    found = value ~= nil
-                    if not found then
-                        found, value = decode_bytes(near_bytes())
-                    end
-                end
-                found = found and looks.last == look
-            end
+            local found, value = look_up(cache, key, now_us, max_stale_us, copy)
             if not found then
                 rest = rest or {}
                 left = left + 1
@@ -587,9 +583,67 @@ local function read_view(cache, keys, first, last, max_stale_us, copy, values, n
         end
     end
     cache._counters.nearHits = cache._counters.nearHits + hits
-    if hits > 0 and client.awaken then
-        client.awaken(client)
+    return rest, left
+end
+
+-- Of a batch, what is not a value of the cache's codec with nothing in front of it. found, value.
+local function read_other(cache, what, key, max_stale_us, copy)
+    if what == NEAR_MISS or what == NEAR_STALE then
+        return false
+    elseif band(what, core_many.PLAIN) == core_many.NEGATIVE then
+        return true, nil
     end
+    return look_up(cache, key, view_now(cache._view), max_stale_us, copy)
+end
+
+-- The same as read_view by one call into C, without L0. What most entries need stands in locals:
+-- a call into C makes LuaJIT load every field again.
+local function read_batch(cache, keys, first, last, max_stale_us, copy, values, negatives, rest,
+                          left)
+    local codec, view, client, hits = cache._settings.codec, cache._view, cache._client, 0
+    local wanted, decode_bytes, is_msgpack =
+        core_many.value_of(codec.id), codec.decode, codec.name == "msgpack"
+    local batch = core_many.take()
+    local data, held, from, to = batch.data, batch.keys, 0, last - first + 1
+    core_many.fill(batch, keys, first, last)
+    while from < to do
+        local done = to
+        if client.handle ~= nil then
+            done = many_look(view, data, from, to, max_stale_us)
+        else
+            core_many.forget(data, from, to)
+        end
+        for at = from, done - 1 do
+            local key = held[at]
+            if values[key] == nil and not negatives[key] then
+                local what = many_what(data, at)
+                local found, value
+                if what ~= wanted then
+                    found, value = read_other(cache, what, key, max_stale_us, copy)
+                else
+                    value = is_msgpack and many_msgpack_string(data, at) or nil
+                    found = value ~= nil
+                    if not found then
+                        found, value = decode_bytes(many_bytes(data, at))
+                    end
+                end
+                if not found then
+                    rest = rest or {}
+                    left = left + 1
+                    rest[left] = key
+                elseif value ~= nil then
+                    values[key] = value
+                    hits = hits + 1
+                else
+                    negatives[key] = true
+                    hits = hits + 1
+                end
+            end
+        end
+        from = done
+    end
+    core_many.give(batch)
+    cache._counters.nearHits = cache._counters.nearHits + hits
     return rest, left
 end
 
@@ -631,11 +685,15 @@ function near.hit_many(cache, keys, max_stale_us, copy, values, negatives)
     if cache._store then
         rest, left = read_l0(cache, keys, left, max_stale_us, values, negatives)
     end
-    local list, count = rest, left
+    local list, count, hits = rest, left, cache._counters.nearHits
+    local read = cache._store and read_view or read_batch
     rest, left = nil, 0
     for first = 1, count, MANY do
-        rest, left = read_view(cache, list, first, math.min(first + MANY - 1, count),
-            max_stale_us, copy, values, negatives, rest, left)
+        rest, left = read(cache, list, first, math.min(first + MANY - 1, count), max_stale_us,
+            copy, values, negatives, rest, left)
+    end
+    if cache._client.awaken and cache._counters.nearHits ~= hits then
+        cache._client.awaken(cache._client)
     end
     return rest, left
 end

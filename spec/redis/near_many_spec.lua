@@ -165,7 +165,92 @@ for name, options in pairs({
     end)
 end
 
+-- Of sizes that fill the room of one call into C, and some that have none there.
+for _, codec in ipairs({ "raw", "msgpack", "json" }) do
+    it("getMulti gives large and small values as they are, by " .. codec, function()
+        open({ near = { l0 = false }, codec = codec })
+        writer:close()
+        writer = redcache.new({ url = "memory://", clock = clock, namespace = "app", near = false,
+            group = "writer", codec = codec })
+        local seed, map, list = os.time(), {}, {}
+        math.randomseed(seed)
+        for i = 1, 200 do
+            local size = ({ 10, 300, 5000, 40000 })[math.random(10) == 1 and 4 or math.random(3)]
+            map["k" .. i] = string.char(96 + math.random(26)):rep(math.random(0, size))
+        end
+        assert(writer:setMulti(map, 100))
+        for _ = 1, 300 do list[#list + 1] = "k" .. math.random(220) end
+        local expected = {}
+        for _, key in ipairs(list) do expected[key] = map[key] end
+        for _ = 1, 4 do -- in blocks, for a call for more keeps nothing near
+            for first = 1, #list, 100 do
+                reader:getMulti({ unpack(list, first, first + 99) })
+            end
+        end
+        local before = reader:stats().nearHits
+        assert.same(expected, (reader:getMulti(list)), "seed " .. seed)
+        assert.is_true(reader:stats().nearHits - before > 100)
+    end)
+end
+
 describe("getMulti of what is near", function()
+    it("leaves to Redis what was not read yet when a codec closes the cache", function()
+        local closing, calls = nil, 0
+        local codec = {
+            name = "closing", id = 77,
+            encode = function(value) return value end,
+            decode = function(bytes)
+                calls = calls + 1
+                if closing and calls == 3 then closing:close() end
+                return bytes
+            end,
+        }
+        open({ near = { l0 = false }, codec = codec })
+        local keys = {}
+        for i = 1, 200 do
+            keys[i] = "k" .. i
+            assert(reader:set(keys[i], ("v"):rep(1000) .. i))
+        end
+        for first = 1, 200, 50 do reader:getMulti({ unpack(keys, first, first + 49) }) end
+        reader:getMulti({ unpack(keys, 101, 200) }) -- what was found then is no answer later
+        closing, calls = reader, 0
+        local values, failed = reader:getMulti(keys)
+        assert.equal("closed", failed.k200.code)
+        for i, key in ipairs(keys) do
+            if failed[key] == nil then assert.equal(("v"):rep(1000) .. i, values[key]) end
+            assert.is_true((values[key] == nil) ~= (failed[key] == nil))
+        end
+    end)
+
+    it("is not confused by a codec that reads", function()
+        local keys, depth = {}, 0
+        local codec = {
+            name = "reading", id = 78,
+            encode = function(value) return value end,
+            decode = function(bytes)
+                if depth == 0 then
+                    depth = 1
+                    for first = 1, 100, 50 do
+                        reader:getMulti({ unpack(keys, first, first + 49) })
+                        reader:get(keys[first])
+                    end
+                    depth = 0
+                end
+                return bytes
+            end,
+        }
+        open({ near = { l0 = false }, codec = codec })
+        depth = 1
+        for i = 1, 100 do
+            keys[i] = "k" .. i
+            assert(reader:set(keys[i], "v" .. i))
+        end
+        reader:getMulti(keys)
+        depth = 0
+        local values = reader:getMulti(keys)
+        for i, key in ipairs(keys) do assert.equal("v" .. i, values[key]) end
+    end)
+
     it("counts its hits as single gets do, and doubles once", function()
         open({})
         writer:setMulti({ a = 1, b = 2, c = 3 })
@@ -247,26 +332,29 @@ describe("getMulti of what is near", function()
         end
     end)
 
-    it("is not confused by a finalizer that reads", function()
-        open({ near = { l0 = { entries = 8 } } })
-        local keys, map = {}, {}
-        for i = 1, 200 do
-            keys[i] = "k" .. i
-            map[keys[i]] = "v" .. i
-        end
-        writer:setMulti(map)
-        collectgarbage("setpause", 1)
-        for round = 1, 200 do
-            for _ = 1, 3 do
-                getmetatable(newproxy(true)).__gc = function()
-                    -- Some of them run when the cache is closed, or the Lua state.
-                    local values, failed = reader:getMulti(keys)
-                    assert(values.k7 == "v7" or failed.k7.code == "closed")
-                end
+    for name, l0 in pairs({ ["with a small L0"] = { entries = 8 }, ["without L0"] = false }) do
+        it("is not confused by a finalizer that reads, " .. name, function()
+            open({ near = { l0 = l0 } })
+            local keys, map = {}, {}
+            for i = 1, 200 do
+                keys[i] = "k" .. i
+                map[keys[i]] = "v" .. i
             end
-            local values = reader:getMulti({ keys[round], "k1", "k2", "none", "k3", keys[round] })
-            assert.same({ [keys[round]] = "v" .. round, k1 = "v1", k2 = "v2", k3 = "v3" }, values)
-        end
-        collectgarbage("setpause", 200)
-    end)
+            writer:setMulti(map)
+            collectgarbage("setpause", 1)
+            for round = 1, 200 do
+                for _ = 1, 3 do
+                    getmetatable(newproxy(true)).__gc = function()
+                        -- Some of them run when the cache is closed, or the Lua state.
+                        local values, failed = reader:getMulti(keys)
+                        assert(values.k7 == "v7" or failed.k7.code == "closed")
+                    end
+                end
+                local key = keys[round]
+                local values = reader:getMulti({ key, "k1", "k2", "none", "k3", key })
+                assert.same({ [key] = "v" .. round, k1 = "v1", k2 = "v2", k3 = "v3" }, values)
+            end
+            collectgarbage("setpause", 200)
+        end)
+    end
 end)
