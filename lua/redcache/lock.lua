@@ -390,9 +390,17 @@ local function make_queued(cache, name, settings, key, shared)
     return self
 end
 
+-- A handle of a lock, whose holders are served by chance, or fairly: beside each other, too.
+local function make_one(cache, name, settings)
+    if settings.fair then
+        return make_queued(cache, name, settings, namespace.lock_key(cache._prefix, name))
+    end
+    return make(cache, name, settings)
+end
+
 -- A handle as its options want it.
 local function make_by(cache, name, settings)
-    return (settings.reentrant and steps.make_reentrant or make)(cache, name, settings)
+    return (settings.reentrant and steps.make_reentrant or make_one)(cache, name, settings)
 end
 
 -- The settings of one lock, or nil and the text of an argument error.
@@ -404,6 +412,10 @@ local function lock_settings(cache, name, opts, method)
     if settings then
         settings.ttl = settings.ttl or cache._settings.lockTtl
         settings.wait = settings.wait or cache._settings.lockWait
+        if settings.fair and settings.force then
+            return nil, ("bad option 'force' to %s: a fair lock is not taken from its holder")
+                :format(method)
+        end
     end
     return settings, message
 end
@@ -412,7 +424,8 @@ end
 ---@param name string
 ---@param opts? table ttl (life without renewal, default lockTtl), wait (default lockWait), maxHold
 ---(renewal ends after it; 0 never), force (take it from its holder), renew (true), reentrant (the
----coroutine that holds it may acquire it again: false), onLost
+---coroutine that holds it may acquire it again: false), fair (who waits is served in the order of
+---coming: false), onLost
 ---(function called with the lock when it was lost, once: by valid(), lost() or the background),
 ---timeout (so long Redis may be silent; `wait` is for the holder), cancelTag
 ---@return redcache.Lock
@@ -486,6 +499,7 @@ local function leave(handle, ok, ...)
 end
 
 steps.make, steps.make_queued, steps.settings = make, make_queued, lock_settings
+steps.make_one = make_one
 steps.take_slot, steps.finish = take_slot, finish
 steps.drop, steps.abandon, steps.obstacle, steps.watch = drop, abandon, obstacle, watch
 steps.begin_acquire, steps.end_acquire = begin_acquire, end_acquire

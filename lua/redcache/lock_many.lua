@@ -333,8 +333,11 @@ function lock_many.lockMulti(self, names, opts)
         error("bad argument 'names' to lockMulti: at least one name expected", 2)
     end
     local settings, message = steps.settings(self, names[1], opts, "lockMulti")
-    if settings and settings.reentrant then
-        settings, message = nil, "bad option 'reentrant' to lockMulti: it is of single locks"
+    for _, option in ipairs({ "reentrant", "fair" }) do
+        if settings and settings[option] then
+            settings = nil
+            message = ("bad option '%s' to lockMulti: it is of single locks"):format(option)
+        end
     end
     if settings == nil then
         error(message, 2)

@@ -184,6 +184,7 @@ local DECLARED = {
     { "force", "boolean", false, at = "lock" },
     { "renew", "boolean", true, at = "lock" },
     { "reentrant", "boolean", false, at = "lock" },
+    { "fair", "boolean", false, at = "lock" },
     { "onLost", "function", nil, at = "lock" },
 
     -- Values that are kept fresh.

@@ -25,7 +25,7 @@ local ID_BYTES = 12 -- that tell readers' keys apart: never two the same
 -- A handle of one side, at the line of the user.
 local function make(self, opts, method, is_shared)
     local settings, message = steps.settings(self._cache, self.name, opts, method)
-    for _, option in ipairs({ "force", "reentrant" }) do
+    for _, option in ipairs({ "force", "reentrant", "fair" }) do
         if settings and settings[option] then
             message = ("bad option '%s' to %s: it is of plain locks"):format(option, method)
         end
@@ -41,7 +41,7 @@ local function make(self, opts, method, is_shared)
 end
 
 ---A handle for reading, which is not acquired yet: others may read at the same time.
----@param opts? table as Cache:lock, but for force and reentrant
+---@param opts? table as Cache:lock, but for force, reentrant and fair
 ---@return redcache.Lock lock it has no fence
 function ReadWriteLock:read(opts)
     local handle = make(self, opts, "read", true)

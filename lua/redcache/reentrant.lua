@@ -63,7 +63,7 @@ local function new_hold(self)
         settings[name] = value
     end
     settings.onLost = nil
-    local hold = steps.make(self._cache, self.name, settings, self._key)
+    local hold = steps.make_one(self._cache, self.name, settings)
     hold._users = setmetatable({}, { __mode = "k" })
     return hold
 end

@@ -219,8 +219,9 @@ local function make(cache, name, count, opts, method)
     if settings and settings.force then
         message = ("bad option 'force' to %s: there is no one holder to take it from")
             :format(method)
-    elseif settings and settings.reentrant then
-        message = ("bad option 'reentrant' to %s: it is of single locks"):format(method)
+    elseif settings and (settings.reentrant or settings.fair) then
+        message = ("bad option '%s' to %s: it is of single locks")
+            :format(settings.reentrant and "reentrant" or "fair", method)
     end
     if message then
         error(message, 3)

@@ -1,11 +1,12 @@
--- Locks with a queue, of several processes, some of which are killed: an outside checker of who was
--- inside when. What single calls promise: spec/support/cases/reads_writes.lua.
+-- Fair and read-write locks of several processes, some of which are killed: an outside checker of
+-- who was inside when. What single calls promise: spec/support/cases, fairs and reads_writes.
 --
 -- Env: REDCACHE_LOCK_ROUNDS: rounds of 8 processes, 4 of which are killed while they hold or wait
 --      (1); REDCACHE_LOCK_TURNS: how often each of them takes the lock (40; 400 with more rounds).
 
 local clock = require("spec.support.clock")
 local herd = require("spec.support.herd")
+local monitor = require("spec.support.monitor")
 local redcache = require("redcache")
 local server = require("spec.support.server")
 local temp = require("spec.support.temp")
@@ -47,6 +48,35 @@ local function check(steps)
     return violations, turns, most
 end
 
+-- By what the server has done: how often somebody got the lock although another, who asked before,
+-- still waited; and how many got it. Whose ticket ended, for its process stood still, does not
+-- count.
+local function overtaken(commands, ttl)
+    local asked, waiting, count, grants = {}, {}, 0, 0
+    for i, command in ipairs(commands) do
+        local words = command.words
+        if command.name:find("^eval") and words[3] == "5" then
+            local token = words[9]
+            local last = asked[token]
+            if not last then
+                waiting[token] = { index = i }
+            elseif command.at - last > ttl * 0.9 then
+                waiting[token] = nil
+            end
+            asked[token] = command.at
+        elseif command.script and command.name == "set" and words[2] == "//lock:{job}" then
+            local token = words[3]
+            local own = waiting[token] or { index = 0 }
+            waiting[token], grants = nil, grants + 1
+            for other, ticket in pairs(waiting) do
+                local is_late = command.at - asked[other] > ttl * 0.9
+                if ticket.index < own.index and not is_late then count = count + 1 end
+            end
+        end
+    end
+    return count, grants
+end
+
 -- One of the processes: takes the lock again and again, and logs when it was inside.
 local function main(one)
     local params = one.params
@@ -71,7 +101,10 @@ local function main(one)
     one:emit("taking")
     for turn = 1, params.turns do
         local ok, err
-        if (turn + one.index) % 4 == 0 then
+        if params.kind then
+            options.fair = true
+            ok, err = cache:withLock("job", options, stay("w"))
+        elseif (turn + one.index) % 4 == 0 then
             ok, err = doc:withWrite(options, stay("w"))
         else
             ok, err = doc:withRead(options, stay("r"))
@@ -82,7 +115,7 @@ local function main(one)
     return true
 end
 
-describe("a read-write lock of several processes", function()
+describe("of several processes:", function()
     local redis
 
     setup(function() redis = server.start() end)
@@ -96,7 +129,7 @@ describe("a read-write lock of several processes", function()
     end
 
     -- Lets all of them take the lock, kills half.
-    local function contend()
+    local function contend(kind)
         local dir, paths, killed = temp.dir(), {}, {}
         for i = 1, PROCESSES do
             paths[i] = dir .. "/" .. i
@@ -105,7 +138,7 @@ describe("a read-write lock of several processes", function()
         local takers = herd.start({
             count = PROCESSES, tolerant = true, timeout = 120,
             params = function(i)
-                return { url = redis:url(), path = paths[i], turns = TURNS,
+                return { url = redis:url(), path = paths[i], turns = TURNS, kind = kind,
                     timeout = clock.scaled(2), ttl = clock.scaled(1) }
             end,
             main = main,
@@ -123,7 +156,7 @@ describe("a read-write lock of several processes", function()
         return check(steps)
     end
 
-    it("lets readers in together and a writer alone, also where some are killed", function()
+    it("a read-write lock lets readers in together and a writer alone", function()
         local all = 0
         for _ = 1, ROUNDS do
             local violations, turns, most = contend()
@@ -135,11 +168,47 @@ describe("a read-write lock of several processes", function()
         if ROUNDS > 1 then print(("%d turns, 0 violations"):format(all)) end
     end)
 
-    it("would be seen to let in two: the checker sees it", function()
+    it("a fair lock lets in one at a time, in the order of coming", function()
+        local all = 0
+        -- Redis knows the script: an ask that it refused for that would be no ticket.
+        assert.is_true(open():withLock("job", { fair = true }, function() return true end))
+        for round = 1, ROUNDS do
+            local watching = round == 1 and monitor.start(redis)
+            local violations, turns = contend("fair")
+            assert.equal(0, violations)
+            assert.is_true(turns >= TURNS * PROCESSES / 2, turns)
+            all = all + turns
+            if watching then
+                local count, grants = overtaken(watching:stop(), clock.scaled(1))
+                assert.equal(0, count)
+                assert.is_true(grants >= turns, grants)
+            end
+        end
+        if ROUNDS > 1 then print(("%d turns, 0 violations"):format(all)) end
+    end)
+
+    it("a lock that serves out of turn is seen by the checker", function()
+        local function ask(token, at)
+            return { at = at, name = "evalsha",
+                words = { "EVALSHA", "sha", "5", 1, 2, 3, 4, 5, token } }
+        end
+        local function grant(token, at)
+            return { at = at, name = "set", script = true,
+                words = { "SET", "//lock:{job}", token } }
+        end
+        local steps = { ask("a", 1), ask("b", 1.1), ask("b", 1.2), grant("b", 1.2), ask("a", 1.3),
+            grant("a", 1.3) }
+        assert.same({ 1, 2 }, { overtaken(steps, 1) })
+        steps[2], steps[1] = steps[1], steps[2]
+        assert.same({ 0, 2 }, { overtaken(steps, 1) })
+    end)
+
+    it("a lock that lets in two is seen by the checker", function()
         local paths, dir = {}, temp.dir()
         finally(function() temp.remove(dir) end)
         for i, text in ipairs({
-            "+r1\n-r4\n+w7\n", "+w2\n-w3\n+w4\n-w5\n+w6\n-w6\n+w8\n-w8.5\n" }) do
+            "+r1\n-r4\n+w7\n",
+            "+w2\n-w3\n+w4\n-w5\n+w6\n-w6\n+w8\n-w8.5\n" }) do
             paths[i] = dir .. "/" .. i
             temp.write(paths[i], text)
         end
@@ -194,7 +263,39 @@ describe("a read-write lock of several processes", function()
         assert.is_true(held:release() and reader:release())
     end)
 
-    it("serves a writer though readers never leave it alone", function()
+    it("a fair lock serves processes in the order in which their tickets came", function()
+        local cache = open()
+        local first, path = cache:lock("job"), temp.dir() .. "/order"
+        assert.is_true(first:acquire(0))
+        local waiters = herd.start({
+            count = 5, timeout = 60,
+            params = function(i) return { url = redis:url(), path = path, turn = i } end,
+            main = function(one)
+                local clocks = require("spec.support.clock")
+                local own = require("redcache").new({ url = one.params.url, near = false })
+                local raw = own:redis()
+                clocks.wait_until(function()
+                    return raw:command("STRLEN", "{job}//lock:{job}!:queue")
+                        == 47 * (one.params.turn - 1)
+                end, 30, "my turn to ask")
+                assert(own:withLock("job", { fair = true, wait = 60 }, function()
+                    local log = assert(io.open(one.params.path, "a"))
+                    log:write(one.params.turn)
+                    log:close()
+                    return true
+                end))
+                own:close()
+            end,
+        })
+        clock.wait_until(function()
+            return redis:call("STRLEN", "{job}//lock:{job}!:queue") == 47 * 5
+        end, 30, "the queue")
+        assert.is_true(first:release())
+        waiters:join()
+        assert.equal("12345", temp.read(path))
+    end)
+
+    it("a writer is served though readers never leave it alone", function()
         local readers = herd.start({
             count = 8, timeout = 60,
             params = { url = redis:url() },

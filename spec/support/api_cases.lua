@@ -35,7 +35,7 @@ local GROUPS = {
     "bulkheads",
     "breakers",
     "filters",
-    "reads_writes",
+    "reads_writes", "fairs",
 }
 
 local cases = { light = {} }

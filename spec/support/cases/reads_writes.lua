@@ -114,7 +114,7 @@ case("a read-write lock tells what is wrong with its arguments", function(bed)
     local doc = cache:readWriteLock("doc")
     for _, method in ipairs({ "read", "write", "withRead", "withWrite" }) do
         local call = doc[method]
-        for _, option in ipairs({ "force", "reentrant" }) do
+        for _, option in ipairs({ "force", "reentrant", "fair" }) do
             raises(("bad option '%s' to %s"):format(option, method), call, doc,
                 { [option] = true }, group.never)
         end
