@@ -205,11 +205,9 @@ local function bury(self, chain, value, size, reason)
     local settings, at = stream.settings, now(self.client)
     local letter = settings.attempts .. ":" .. #reason .. ":" .. reason .. value
     local result, err = stream.bury:run(self.keys, { chain.key, chain.id, letter, stream.max })
-    if result == 1 and settings.onFailed then
-        local ok, decoded = stream.codec.decode(value)
-        local told, fault = pcall(settings.onFailed, chain.key, ok and decoded or nil, reason)
-        return not told and errors.text(fault) or nil
-    elseif result ~= 0 and result ~= 1 then -- it stays in the stream, and is tried again
+    if result == 1 then
+        return behind_writer.tell(settings, stream.codec, chain.key, value, reason)
+    elseif result ~= 0 then -- it stays in the stream, and is tried again
         local place = self.queue:reserve(chain.key, size, at)
         if place then
             self.queue:accept(place, value, at)
@@ -366,10 +364,9 @@ end
 
 local function read_letter(self, key, letter)
     local attempts, size, at = string.match(letter, "^(%d+):(%d+):()")
-    local ok, value = self.codec.decode(string.sub(letter, at + size))
     return {
-        key = key, value = ok and value or nil, reason = string.sub(letter, at, at + size - 1),
-        attempts = tonumber(attempts),
+        key = key, value = behind_writer.value(self.codec, string.sub(letter, at + size)),
+        reason = string.sub(letter, at, at + size - 1), attempts = tonumber(attempts),
     }
 end
 

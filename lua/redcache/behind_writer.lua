@@ -1,7 +1,8 @@
--- behind_writer - one call of the user's function that writes what waits behind.
+-- behind_writer - calls of the user's functions: what writes, and what is told of dead letters.
 --
--- What:   call() gives it the values of a batch, and tells which of them are not written, and why.
--- Errors: what it throws is a reason as what it returns is; so is a value that no codec can read.
+-- What:   call() gives `write` the values of a batch, and tells which of them are not written, and
+--         why; tell() gives `onFailed` one that was given up.
+-- Errors: what `write` throws is a reason as what it returns is; so is a value that no codec reads.
 
 local errors = require("redcache.errors")
 
@@ -57,6 +58,28 @@ function behind_writer.call(write, codec, batch, fence)
         reasons[key] = reason
     end
     return reasons
+end
+
+---@return any value false is one; nil: no codec can read it
+function behind_writer.value(codec, bytes)
+    local ok, value = codec.decode(bytes)
+    if ok then
+        return value
+    end
+end
+
+---Tells the user's onFailed, where there is one, what was given up.
+---@param settings table writeBehind
+---@param codec table
+---@param key string
+---@param bytes string the value, encoded
+---@param reason string
+---@return string|nil fault what it threw
+function behind_writer.tell(settings, codec, key, bytes, reason)
+    if settings.onFailed then
+        local ok, fault = pcall(settings.onFailed, key, behind_writer.value(codec, bytes), reason)
+        return not ok and errors.text(fault) or nil
+    end
 end
 
 return behind_writer

@@ -85,14 +85,9 @@ end
 
 -- The user's functions ---------------------------------------------------------------------------
 
--- Tells the user what was given up; what that throws is the second result.
+-- Tells the user what was given up. What onFailed threw, or nil.
 local function tell(self, key, bytes, reason)
-    local on_failed = self.settings.onFailed
-    if on_failed then
-        local ok, value = self.codec.decode(bytes)
-        return pcall(on_failed, key, ok and value or nil, reason)
-    end
-    return true
+    return behind_writer.tell(self.settings, self.codec, key, bytes, reason)
 end
 
 -- A try of a value has failed. What onFailed threw, or nil.
@@ -106,8 +101,7 @@ local function fail(self, chain, reason)
         key = chain.key, value = value, size = size, reason = reason, attempts = attempts,
         number = chain.last,
     })
-    local ok, fault = tell(self, chain.key, value, reason)
-    return not ok and errors.text(fault) or nil
+    return tell(self, chain.key, value, reason)
 end
 
 -- Writes what was taken. The first reason why something was not, or nil.
@@ -342,10 +336,9 @@ function write_behind.deadLetters(self, opts)
     end
     local list = behind.dead:list(own.limit)
     for i, letter in ipairs(list) do
-        local ok, value = behind.codec.decode(letter.value)
         list[i] = {
-            key = letter.key, value = ok and value or nil, reason = letter.reason,
-            attempts = letter.attempts,
+            key = letter.key, value = behind_writer.value(behind.codec, letter.value),
+            reason = letter.reason, attempts = letter.attempts,
         }
     end
     return list

@@ -15,7 +15,9 @@ local function open(bed, fn, fields)
             local done, failed = true, nil
             if fn then done, failed = fn(items) end
             if done then
-                for _, item in ipairs(items) do log[#log + 1] = item.key .. "=" .. item.value end
+                for _, item in ipairs(items) do
+                    log[#log + 1] = item.key .. "=" .. tostring(item.value)
+                end
             end
             return done, failed
         end,
@@ -112,15 +114,15 @@ case("setBehind takes the keys that a writer names for the ones that failed", fu
         end
         return true
     end, { delay = 0.1, attempts = 2 })
-    for _, key in ipairs({ "a", "b", "c" }) do assert(cache:setBehind(key, 1)) end
+    for _, key in ipairs({ "a", "b", "c" }) do assert(cache:setBehind(key, false)) end
     wait_for(bed, cache, function() return cache:stats().deadLetters == 1 end, "a dead letter")
     assert.same({ failed = 2, written = 2 }, figures(cache))
-    assert.same({ { key = "b", value = 1, reason = "of b alone", attempts = 2 } },
+    assert.same({ { key = "b", value = false, reason = "of b alone", attempts = 2 } },
         cache:deadLetters())
     failing = false
     assert.equal(1, cache:replayDeadLetters())
     wait_for(bed, cache, function() return figures(cache).written == 3 end, "the replay")
-    assert.equal("b=1", log[#log])
+    assert.equal("b=false", log[#log])
     assert.same({}, cache:deadLetters())
 end)
 

@@ -86,14 +86,16 @@ end)
 case("durable dead letters are told, replayed, dropped, and voided", function(bed)
     local works, told = false, {}
     local cache, log = open(bed, function() return works, "no database" end, { attempts = 2,
-        onFailed = function(key, value, reason) told[#told + 1] = key .. value .. reason end })
-    for i = 1, 3 do assert(cache:setBehind("k" .. i, i)) end
+        onFailed = function(key, value, reason)
+            told[#told + 1] = key .. tostring(value) .. reason
+        end })
+    for i = 1, 3 do assert(cache:setBehind("k" .. i, i > 1 and i)) end
     wait_for(bed, { cache }, function() return #told == 3 end, "three dead letters")
     table.sort(told)
-    assert.same({ "k11no database", "k22no database", "k33no database" }, told)
+    assert.same({ "k1falseno database", "k22no database", "k33no database" }, told)
     local letters = cache:deadLetters()
     table.sort(letters, function(a, b) return a.key < b.key end)
-    assert.same({ key = "k1", value = 1, reason = "no database", attempts = 2 }, letters[1])
+    assert.same({ key = "k1", value = false, reason = "no database", attempts = 2 }, letters[1])
     assert.same({ 3, 1 }, { #letters, #cache:deadLetters({ limit = 1 }) })
     works = true
     assert(cache:setBehind("k1", 9))
