@@ -343,12 +343,13 @@ function Nginx:log()
     return temp.read(self.dir .. "/error.log")
 end
 
---- The lines of the error log at [error] and above.
-function Nginx:complaints()
+--- The lines of the error log at [error] and above, but those in which `expected` stands.
+function Nginx:complaints(expected)
     local list = {}
     for line in self:log():gmatch("[^\n]+") do
         local level = line:match("^%S+ %S+ %[(%a+)%]")
-        if level == "error" or level == "crit" or level == "alert" or level == "emerg" then
+        local counts = level == "error" or level == "crit" or level == "alert" or level == "emerg"
+        if counts and not (expected and line:find(expected, 1, true)) then
             list[#list + 1] = line
         end
     end
