@@ -18,6 +18,7 @@ static const char *const FORMS[] = {
     "DENIED * is running in protected mode because *",
     "DENIED",
     "ERR ACL failure in script: User * has no permissions to run the '@' command",
+    "ERR ACL failure in script: No permissions to access a key",
     "ERR ACL failure in script: *",
     "ERR AUTH <password> called without any password configured for the default user. *",
     "ERR Client sent AUTH, but no password is set*",
@@ -251,15 +252,29 @@ static size_t tell(char *out, const char *form, const char *command)
     return at;
 }
 
-/* The length of an error without what Redis 7 adds to the errors of scripts:
-   " script: <sha>, on @user_script:1." */
+/* Whether that stands there in the text; *at is behind it then. */
+static bool skip(const char *text, size_t len, size_t *at, const char *what)
+{
+    size_t what_len = strlen(what);
+    if (*at > len || len - *at < what_len || memcmp(text + *at, what, what_len) != 0)
+        return false;
+    *at += what_len;
+    return true;
+}
+
+/* The length of an error without what servers add to the errors of scripts: Redis 7 and Valkey up
+   to 9.0 " script: <sha>, on @user_script:1.", Valkey 9.1 " script: on @user_script:1." */
 static size_t without_place(const char *text, size_t len)
 {
-    static const char MARK[] = " script: ", PLACE[] = ", on @user_script:";
+    static const char MARK[] = " script: ", COMMA[] = ", ", PLACE[] = "on @user_script:";
     enum { SHA = 40 };
-    size_t mark = sizeof MARK - 1, place = sizeof PLACE - 1;
-    for (size_t at = 0; at + mark + SHA + place <= len; at++) {
-        if (memcmp(text + at, MARK, mark) == 0 && memcmp(text + at + mark + SHA, PLACE, place) == 0)
+    for (size_t at = 0; at < len; at++) {
+        size_t place = at;
+        if (!skip(text, len, &place, MARK))
+            continue;
+        size_t behind_sha = place + SHA;
+        if (skip(text, len, &place, PLACE) ||
+            (skip(text, len, &behind_sha, COMMA) && skip(text, len, &behind_sha, PLACE)))
             return at;
     }
     return len;

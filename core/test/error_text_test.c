@@ -42,6 +42,13 @@ static void leaves_out_where_a_known_text_varies(void)
     CHECK(tells("READONLY You can't write against a read only replica. script: "
                 "0123456789012345678901234567890123456789, on @user_script:1.",
                 "READONLY You can't write against a read only replica. (in a script)"));
+    CHECK(
+        tells("ERR ACL failure in script: User s3cret has no permissions to run the 'set' command "
+              "script: on @user_script:1.",
+              "ERR ACL failure in script: User ? has no permissions to run the 'set' command "
+              "(in a script)"));
+    CHECK(tells("READONLY You can't write against a read only replica. script: 01234567, on @user",
+                "READONLY (its text is left out: it may repeat what was sent)"));
 }
 
 static void names_the_rights_that_scripts_need(void)

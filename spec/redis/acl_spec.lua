@@ -399,12 +399,12 @@ describe("a user with the least rights", function()
         { "+time", with_lock, "time" },
         { "+evalsha", with_lock, "'evalsha'" },
         { "+eval", with_lock, "'eval'" },
-        { HELPERS, call("put", "k", 60, function() return 1 end), "keys" },
-        { KEYS, call("get", "k"), "keys" },
-        { KEYS, call("set", "k", 1), "keys" },
-        { KEYS, load_strictly, "keys" },
-        { "~app//*", with_lock, "keys" },
-        { "~{*}app//*", with_lock, "keys" },
+        { HELPERS, call("put", "k", 60, function() return 1 end), " key" },
+        { KEYS, call("get", "k"), " key" },
+        { KEYS, call("set", "k", 1), " key" },
+        { KEYS, load_strictly, " key" },
+        { "~app//*", with_lock, " key" },
+        { "~{*}app//*", with_lock, " key" },
     }) do
         local missing, act, named, near = case[1], case[2], case[3], case.near
         it(("is told that %s is missing (%s)"):format(missing, named), function()
