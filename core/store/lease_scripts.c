@@ -41,11 +41,6 @@ static bool is_identity(struct rc_text value, struct rc_text identity)
     return rc_text_equal((struct rc_text){own, len}, identity);
 }
 
-static struct rc_value get(struct rc_run *run, uint32_t key)
-{
-    return RC_RUN_CALL(run, RC_WORD("GET"), rc_run_key(run, key));
-}
-
 static int64_t pttl(struct rc_run *run, uint32_t key)
 {
     return RC_RUN_CALL(run, RC_WORD("PTTL"), rc_run_key(run, key)).number;
@@ -141,12 +136,12 @@ static bool acquire_wrongly(struct rc_run *run)
 {
     char name[64];
     struct rc_value other;
-    if (RC_MUTANT(BLIND_SET) && kind_of(rc_run_text(run, get(run, 1))) == RC_KIND_LEASE) {
+    if (RC_MUTANT(BLIND_SET) && kind_of(rc_run_text(run, rc_run_get(run, 1))) == RC_KIND_LEASE) {
         set(run, 1, 1, 2);
         rc_run_answer_code(run, 1);
         return true;
     }
-    if (!RC_MUTANT(SEPARATE_LOCK) || get(run, 1).type == '$')
+    if (!RC_MUTANT(SEPARATE_LOCK) || rc_run_get(run, 1).type == '$')
         return false;
     other = RC_RUN_CALL(run, RC_WORD("SET"), beside(run, name), rc_run_arg(run, 1), RC_WORD("NX"),
                         RC_WORD("GET"), RC_WORD("PX"), rc_run_arg(run, 2));
@@ -186,7 +181,7 @@ static void acquire(struct rc_run *run)
         return;
     }
     if (left >= 0 && kind == RC_KIND_LEASE) {
-        get(run, 1);
+        rc_run_get(run, 1);
         answer_busy(run, left, v);
         return;
     }
@@ -197,13 +192,13 @@ static void acquire(struct rc_run *run)
         rc_run_answer_code(run, 1);
         return;
     }
-    get(run, 1);
+    rc_run_get(run, 1);
     answer_value(run, v, pttl(run, 1));
 }
 
 static void publish(struct rc_run *run)
 {
-    struct rc_value v = get(run, 1);
+    struct rc_value v = rc_run_get(run, 1);
     bool is_ours = rc_run_is(run, v, rc_run_arg(run, 1));
     if (RC_MUTANT(PUBLISH_ANY))
         is_ours = v.type != '$' || kind_of(rc_run_text(run, v)) == RC_KIND_LEASE;
@@ -221,7 +216,7 @@ static void release(struct rc_run *run)
 {
     int64_t count = 0;
     for (uint32_t i = 1; i <= run->key_count; i++) {
-        if (!rc_run_is(run, get(run, i), rc_run_arg(run, 1)))
+        if (!rc_run_is(run, rc_run_get(run, i), rc_run_arg(run, 1)))
             continue;
         unlink_key(run, i);
         count++;
@@ -233,7 +228,7 @@ static void heartbeat(struct rc_run *run)
 {
     int64_t count = 0;
     for (uint32_t i = 1; i <= run->key_count; i++) {
-        if (!rc_run_is(run, get(run, i), rc_run_arg(run, 1)))
+        if (!rc_run_is(run, rc_run_get(run, i), rc_run_arg(run, 1)))
             continue;
         RC_RUN_CALL(run, RC_WORD("PEXPIRE"), rc_run_key(run, i), rc_run_arg(run, 2));
         count++;
@@ -257,7 +252,7 @@ static void refresh(struct rc_run *run)
     }
     struct rc_value done = RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 2), rc_run_arg(run, 2),
                                        RC_WORD("NX"), RC_WORD("PX"), rc_run_arg(run, 3));
-    if (done.type != '+' && !rc_run_is(run, get(run, 2), rc_run_arg(run, 2))) {
+    if (done.type != '+' && !rc_run_is(run, rc_run_get(run, 2), rc_run_arg(run, 2))) {
         answer_left(run, 0, pttl(run, 2));
         return;
     }
@@ -271,12 +266,12 @@ static void refresh(struct rc_run *run)
 
 static void refresh_publish(struct rc_run *run)
 {
-    struct rc_value v = get(run, 1);
+    struct rc_value v = rc_run_get(run, 1);
     struct rc_text text = rc_run_text(run, v);
     bool is_seen = kind_of(text) > KIND_PLAIN &&
                    (RC_MUTANT(REFRESH_ANY) || rc_text_equal(nonce_of(text), rc_run_arg(run, 1)));
     is_seen |= rc_run_is(run, v, rc_run_arg(run, 2));
-    if (rc_run_is(run, get(run, 2), rc_run_arg(run, 2)))
+    if (rc_run_is(run, rc_run_get(run, 2), rc_run_arg(run, 2)))
         unlink_key(run, 2);
     if (is_seen)
         store_value(run, 3, 4);
@@ -289,11 +284,11 @@ static void refresh_publish(struct rc_run *run)
 static void refresh_fail(struct rc_run *run)
 {
     int64_t count = 0;
-    if (rc_run_is(run, get(run, 2), rc_run_arg(run, 1))) {
+    if (rc_run_is(run, rc_run_get(run, 2), rc_run_arg(run, 1))) {
         RC_RUN_CALL(run, RC_WORD("PEXPIRE"), rc_run_key(run, 2), rc_run_arg(run, 4));
         count++;
     }
-    if (rc_run_is(run, get(run, 1), rc_run_arg(run, 1))) {
+    if (rc_run_is(run, rc_run_get(run, 1), rc_run_arg(run, 1))) {
         RC_RUN_CALL(run, RC_WORD("PSETEX"), rc_run_key(run, 1), rc_run_arg(run, 3),
                     rc_run_arg(run, 2));
         count++;
@@ -324,7 +319,7 @@ static void cover(struct rc_run *run)
 {
     bool renews = rc_text_equal(rc_run_arg(run, 5), RC_WORD("1"));
     int64_t helper_left = 0, left = -1;
-    bool has_helper = rc_run_is(run, get(run, 2), rc_run_arg(run, 1));
+    bool has_helper = rc_run_is(run, rc_run_get(run, 2), rc_run_arg(run, 1));
     if (has_helper && renews)
         RC_RUN_CALL(run, RC_WORD("PEXPIRE"), rc_run_key(run, 2), rc_run_arg(run, 2));
     else if (has_helper)
@@ -339,7 +334,7 @@ static void cover(struct rc_run *run)
         if (is_taken_for_expired(left)) {
             take_place(run, renews, helper_left);
         } else if (left >= 0 && left <= number_in(run, 4)) {
-            if (is_identity(rc_run_text(run, get(run, 1)), rc_run_arg(run, 3)))
+            if (is_identity(rc_run_text(run, rc_run_get(run, 1)), rc_run_arg(run, 3)))
                 take_place(run, renews, helper_left);
             left = -1;
         }
@@ -365,7 +360,7 @@ static void put_lease(struct rc_run *run)
 
 static void put(struct rc_run *run)
 {
-    struct rc_value v = get(run, 1), w = get(run, 2);
+    struct rc_value v = rc_run_get(run, 1), w = rc_run_get(run, 2);
     struct rc_text lease = rc_run_arg(run, 1), text = rc_run_text(run, v);
     if (w.type == '$' && !rc_run_is(run, w, lease)) {
         answer_busy(run, pttl(run, 2), w);
@@ -397,8 +392,8 @@ static void put(struct rc_run *run)
 
 static void put_publish(struct rc_run *run)
 {
-    struct rc_value v = get(run, 1);
-    bool is_ours = rc_run_is(run, get(run, 2), rc_run_arg(run, 1));
+    struct rc_value v = rc_run_get(run, 1);
+    bool is_ours = rc_run_is(run, rc_run_get(run, 2), rc_run_arg(run, 1));
     if (is_ours)
         unlink_key(run, 2);
     if (run->key_count >= 3)
@@ -417,13 +412,13 @@ static void put_publish(struct rc_run *run)
 static void put_restore(struct rc_run *run)
 {
     int64_t count = 0;
-    if (rc_run_is(run, get(run, 2), rc_run_arg(run, 1))) {
+    if (rc_run_is(run, rc_run_get(run, 2), rc_run_arg(run, 1))) {
         unlink_key(run, 2);
         count++;
         if (RC_RUN_CALL(run, RC_WORD("EXISTS"), rc_run_key(run, 3)).number == 1)
             RC_RUN_CALL(run, RC_WORD("RENAME"), rc_run_key(run, 3), rc_run_key(run, 2));
     }
-    if (rc_run_is(run, get(run, 1), rc_run_arg(run, 1))) {
+    if (rc_run_is(run, rc_run_get(run, 1), rc_run_arg(run, 1))) {
         RC_RUN_CALL(run, RC_WORD("UNLINK"), rc_run_key(run, 1), rc_run_key(run, 3));
         count++;
     }

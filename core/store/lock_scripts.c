@@ -8,20 +8,6 @@
 #include "store/answer.h"
 #include "store/key.h"
 
-static struct rc_value get(struct rc_run *run, uint32_t key)
-{
-    return RC_RUN_CALL(run, RC_WORD("GET"), rc_run_key(run, key));
-}
-
-static void pin(const struct rc_run *run, uint32_t i)
-{
-    const struct rc_call *call = run->call;
-    struct rc_key *key =
-        run->failed ? NULL : rc_key_peek(call->store, call->session->database, rc_run_key(run, i));
-    if (key != NULL)
-        rc_key_pin(call->store, key, true);
-}
-
 /* Answers {1, fence}. Lua counts in doubles, and so does this. */
 static void give_fence(struct rc_run *run)
 {
@@ -33,11 +19,11 @@ static void give_fence(struct rc_run *run)
     int len = snprintf(text, sizeof text, "%.0f", fence);
     RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 2), (struct rc_text){text, (size_t)len},
                 RC_WORD("PX"), rc_run_arg(run, 4));
-    get(run, 1);
+    rc_run_get(run, 1);
     rc_run_answer_list(run, 2, 1);
     rc_run_answer_int(run, fence >= 0x1p63 ? INT64_MAX : (int64_t)fence);
-    pin(run, 1);
-    pin(run, 2);
+    rc_run_pin(run, 1);
+    rc_run_pin(run, 2);
 }
 
 static void lock(struct rc_run *run)
@@ -51,7 +37,7 @@ static void lock(struct rc_run *run)
     struct rc_value old = RC_RUN_CALL(run, RC_WORD("SET"), key, token, RC_WORD("NX"),
                                       RC_WORD("GET"), RC_WORD("PX"), ttl);
     if (old.type == '$' && !rc_run_is(run, old, token)) {
-        get(run, 3);
+        rc_run_get(run, 3);
         rc_run_answer_code(run, 0);
         return;
     }
@@ -62,26 +48,26 @@ static void lock(struct rc_run *run)
 
 static void renew(struct rc_run *run)
 {
-    if (!rc_run_is(run, get(run, 1), rc_run_arg(run, 1))) {
+    if (!rc_run_is(run, rc_run_get(run, 1), rc_run_arg(run, 1))) {
         rc_run_answer_int(run, 0);
         return;
     }
     RC_RUN_CALL(run, RC_WORD("PEXPIRE"), rc_run_key(run, 1), rc_run_arg(run, 2));
-    get(run, 1);
+    rc_run_get(run, 1);
     rc_run_answer_int(run, 1);
 }
 
 static void release(struct rc_run *run)
 {
     struct rc_text token = rc_run_arg(run, 1);
-    if (!rc_run_is(run, get(run, 1), token)) {
-        rc_run_answer_int(run, rc_run_is(run, get(run, 2), token));
+    if (!rc_run_is(run, rc_run_get(run, 1), token)) {
+        rc_run_answer_int(run, rc_run_is(run, rc_run_get(run, 2), token));
         return;
     }
     RC_RUN_CALL(run, RC_WORD("UNLINK"), rc_run_key(run, 1));
     RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 2), token, RC_WORD("PX"), RC_WORD("1000"));
     rc_run_answer_int(run, 1);
-    pin(run, 2);
+    rc_run_pin(run, 2);
 }
 
 const struct rc_twin rc_lock_twins[] = {

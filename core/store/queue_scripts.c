@@ -33,20 +33,6 @@ static void out_of_memory(struct rc_run *run)
     rc_run_fail(run, RC_WORD("OOM no memory for the queue"));
 }
 
-static struct rc_value get(struct rc_run *run, uint32_t key)
-{
-    return RC_RUN_CALL(run, RC_WORD("GET"), rc_run_key(run, key));
-}
-
-static void pin(const struct rc_run *run, uint32_t i)
-{
-    const struct rc_call *call = run->call;
-    struct rc_key *key =
-        run->failed ? NULL : rc_key_peek(call->store, call->session->database, rc_run_key(run, i));
-    if (key != NULL)
-        rc_key_pin(call->store, key, true);
-}
-
 /* When a record ends; 0: it is none. */
 static int64_t till(const char *record)
 {
@@ -68,7 +54,7 @@ static bool is_own(const struct queue *queue, const char *record)
 
 static void read(struct rc_run *run, struct queue *queue, uint32_t key)
 {
-    struct rc_text all = rc_run_text(run, get(run, key));
+    struct rc_text all = rc_run_text(run, rc_run_get(run, key));
     for (size_t at = 0; all.len - at >= RECORD_SIZE; at += RECORD_SIZE) {
         const char *record = all.bytes + at;
         if (till(record) <= queue->now_ms)
@@ -122,7 +108,7 @@ static void write(struct rc_run *run, const struct queue *queue, uint32_t key)
     struct rc_text life = {digits, rc_text_from_int(digits, last_ms - queue->now_ms)};
     struct rc_text list = {queue->list.bytes, queue->list.end};
     RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, key), list, RC_WORD("PX"), life);
-    pin(run, key);
+    rc_run_pin(run, key);
 }
 
 /* Arguments of lock(). */
@@ -163,10 +149,10 @@ static void give_fence(struct rc_run *run)
     int len = snprintf(text, sizeof text, "%.0f", fence);
     RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, FENCE), (struct rc_text){text, (size_t)len},
                 RC_WORD("PX"), rc_run_arg(run, FENCE_LIFE));
-    get(run, HOLD);
+    rc_run_get(run, HOLD);
     rc_run_answer_list(run, 2, 1);
     rc_run_answer_int(run, fence >= 0x1p63 ? INT64_MAX : (int64_t)fence);
-    pin(run, FENCE);
+    rc_run_pin(run, FENCE);
 }
 
 static void grant(struct rc_run *run, struct queue *queue)
@@ -177,12 +163,12 @@ static void grant(struct rc_run *run, struct queue *queue)
     write(run, queue, QUEUE);
     RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, HOLD), queue->token, RC_WORD("PX"),
                 rc_run_arg(run, 2));
-    pin(run, HOLD);
+    rc_run_pin(run, HOLD);
     if (is_alone) {
         give_fence(run);
         return;
     }
-    get(run, HOLD);
+    rc_run_get(run, HOLD);
     rc_run_answer_list(run, 2, 1);
     rc_run_answer_int(run, 1);
 }
@@ -192,7 +178,7 @@ static void lock(struct rc_run *run)
     struct queue queue;
     begin(&queue, run);
     read(run, &queue, QUEUE);
-    struct rc_value alone = get(run, ALONE);
+    struct rc_value alone = rc_run_get(run, ALONE);
     bool is_repeated = rc_run_is(run, alone, queue.token) || queue.mine == 'R';
     int64_t wake_ms = find_wake(run, &queue, alone);
     if (wake_ms < 0 || is_repeated) {
@@ -202,7 +188,7 @@ static void lock(struct rc_run *run)
         if (rc_text_equal(rc_run_arg(run, MAY_WAIT), RC_WORD("1")) && kind.len == 1)
             add(run, &queue, kind.bytes[0]);
         write(run, &queue, QUEUE);
-        get(run, MARK);
+        rc_run_get(run, MARK);
         rc_run_answer_list(run, 2, 0);
         rc_run_answer_int(run, wake_ms - queue.now_ms);
     }
@@ -213,7 +199,7 @@ static void renew(struct rc_run *run)
 {
     struct queue queue;
     begin(&queue, run);
-    if (!rc_run_is(run, get(run, 1), queue.token)) {
+    if (!rc_run_is(run, rc_run_get(run, 1), queue.token)) {
         rc_run_answer_int(run, 0);
         return;
     }
@@ -225,7 +211,7 @@ static void renew(struct rc_run *run)
         add(run, &queue, 'R');
         write(run, &queue, 2);
         RC_RUN_CALL(run, RC_WORD("PEXPIRE"), rc_run_key(run, 1), rc_run_arg(run, 2));
-        get(run, 1);
+        rc_run_get(run, 1);
         rc_run_answer_int(run, 1);
     }
     rc_buf_deinit(&queue.list);
@@ -235,10 +221,10 @@ static void release(struct rc_run *run)
 {
     struct queue queue;
     begin(&queue, run);
-    bool is_held = rc_run_is(run, get(run, 1), queue.token);
+    bool is_held = rc_run_is(run, rc_run_get(run, 1), queue.token);
     read(run, &queue, 3);
     if (!is_held && queue.mine == 0) {
-        rc_run_answer_int(run, rc_run_is(run, get(run, 2), queue.token));
+        rc_run_answer_int(run, rc_run_is(run, rc_run_get(run, 2), queue.token));
     } else {
         if (queue.mine != 0)
             write(run, &queue, 3);
@@ -247,7 +233,7 @@ static void release(struct rc_run *run)
         RC_RUN_CALL(run, RC_WORD("SET"), rc_run_key(run, 2), queue.token, RC_WORD("PX"),
                     RC_WORD("1000"));
         rc_run_answer_int(run, is_held);
-        pin(run, 2);
+        rc_run_pin(run, 2);
     }
     rc_buf_deinit(&queue.list);
 }

@@ -17,6 +17,20 @@ struct rc_text rc_run_arg(const struct rc_run *run, uint32_t i)
     return i <= run->arg_count ? run->args[i - 1] : (struct rc_text){NULL, 0};
 }
 
+struct rc_value rc_run_get(struct rc_run *run, uint32_t i)
+{
+    return RC_RUN_CALL(run, RC_WORD("GET"), rc_run_key(run, i));
+}
+
+void rc_run_pin(const struct rc_run *run, uint32_t i)
+{
+    const struct rc_call *call = run->call;
+    struct rc_key *key =
+        run->failed ? NULL : rc_key_peek(call->store, call->session->database, rc_run_key(run, i));
+    if (key != NULL)
+        rc_key_pin(call->store, key, true);
+}
+
 struct rc_text rc_run_text(const struct rc_run *run, struct rc_value value)
 {
     if (value.type != '$')

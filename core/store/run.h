@@ -63,6 +63,10 @@ struct rc_value rc_run_call(struct rc_run *run, const struct rc_text *words, uin
     rc_run_call((run), (const struct rc_text[]){__VA_ARGS__},                                      \
                 sizeof((const struct rc_text[]){__VA_ARGS__}) / sizeof(struct rc_text))
 #define RC_WORD(text) ((struct rc_text){(text), sizeof(text) - 1})
+/* GET KEYS[i]. */
+struct rc_value rc_run_get(struct rc_run *run, uint32_t i);
+/* KEYS[i], where it is there, is never evicted. Nothing in a script that has failed. */
+void rc_run_pin(const struct rc_run *run, uint32_t i);
 
 /* The text of a value; no bytes for what is none. */
 struct rc_text rc_run_text(const struct rc_run *run, struct rc_value value);
