@@ -63,8 +63,8 @@ describe("a BLPOP", function()
             alone.median * 1e6, beside.median * 1e6, alone.p99 * 1e6, beside.p99 * 1e6,
             alone.most * 1e3, beside.most * 1e3, alone.count, beside.count))
         assert.is_true(waited >= SECONDS - 0.1, waited)
-        -- Were they held up, the first would take the whole wait, and be the only one. How many more
-        -- there are is the machine's.
+        -- Were they held up, the first would take the whole wait, and be the only one. How many
+        -- more there are is the machine's.
         assert.is_true(beside.count >= 10, beside.count)
     end)
 end)
