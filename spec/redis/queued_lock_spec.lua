@@ -5,6 +5,7 @@
 --      (1); REDCACHE_LOCK_TURNS: how often each of them takes the lock (40; 400 with more rounds).
 
 local clock = require("spec.support.clock")
+local contest = require("spec.support.contest")
 local herd = require("spec.support.herd")
 local monitor = require("spec.support.monitor")
 local redcache = require("redcache")
@@ -14,24 +15,6 @@ local temp = require("spec.support.temp")
 local PROCESSES = 8
 local ROUNDS = tonumber(os.getenv("REDCACHE_LOCK_ROUNDS")) or 1
 local TURNS = tonumber(os.getenv("REDCACHE_LOCK_TURNS")) or (ROUNDS > 1 and 400 or 40)
-
--- What was logged, by time: { at, 1 | -1, "r" | "w" }. Who was killed inside was there until then.
--- Of two at one instant the one that leaves was first: nobody has seen both.
-local function read_steps(paths, killed)
-    local steps = {}
-    for i, path in ipairs(paths) do
-        local inside
-        for sign, kind, at in temp.read(path):gmatch("([+-])(%a)(%S+)\n") do
-            steps[#steps + 1] = { tonumber(at), sign == "+" and 1 or -1, kind }
-            inside = sign == "+" and kind or nil
-        end
-        if inside then steps[#steps + 1] = { killed[i], -1, inside } end
-    end
-    table.sort(steps, function(a, b)
-        return a[1] < b[1] or a[1] == b[1] and a[2] < b[2]
-    end)
-    return steps
-end
 
 -- How often somebody came in who should not have, how often anybody did, and the most readers.
 local function check(steps)
@@ -130,30 +113,8 @@ describe("of several processes:", function()
 
     -- Lets all of them take the lock, kills half.
     local function contend(kind)
-        local dir, paths, killed = temp.dir(), {}, {}
-        for i = 1, PROCESSES do
-            paths[i] = dir .. "/" .. i
-            temp.write(paths[i], "")
-        end
-        local takers = herd.start({
-            count = PROCESSES, tolerant = true, timeout = 120,
-            params = function(i)
-                return { url = redis:url(), path = paths[i], turns = TURNS, kind = kind,
-                    timeout = clock.scaled(2), ttl = clock.scaled(1) }
-            end,
-            main = main,
-        })
-        takers:wait_events("taking", PROCESSES, 60)
-        for i = 1, PROCESSES, 2 do
-            clock.sleep(0.03)
-            takers.workers[i]:kill()
-            killed[i] = clock.now()
-        end
-        takers:join()
-        for i = 2, PROCESSES, 2 do assert.is_truthy(takers.results[i], takers.failures[i]) end
-        local steps = read_steps(paths, killed)
-        temp.remove(dir)
-        return check(steps)
+        return check(contest.run(PROCESSES, { url = redis:url(), turns = TURNS, kind = kind,
+            timeout = clock.scaled(2), ttl = clock.scaled(1) }, main))
     end
 
     it("a read-write lock lets readers in together and a writer alone", function()
@@ -212,8 +173,8 @@ describe("of several processes:", function()
             paths[i] = dir .. "/" .. i
             temp.write(paths[i], text)
         end
-        assert.equal(1, (check(read_steps(paths, { 7.5 }))))
-        assert.equal(2, (check(read_steps(paths, { 9 }))))
+        assert.equal(1, (check(contest.read_steps(paths, { 7.5 }))))
+        assert.equal(2, (check(contest.read_steps(paths, { 9 }))))
     end)
 
     -- A process that does this with its handle, and is killed then.

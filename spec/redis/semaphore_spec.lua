@@ -4,35 +4,21 @@
 -- Env: REDCACHE_SEMAPHORE_TURNS: how often each of the 8 processes takes a permit (40).
 
 local clock = require("spec.support.clock")
+local contest = require("spec.support.contest")
 local herd = require("spec.support.herd")
 local redcache = require("redcache")
 local server = require("spec.support.server")
-local temp = require("spec.support.temp")
 
 local PROCESSES, PERMITS = 8, 3
 local TURNS = tonumber(os.getenv("REDCACHE_SEMAPHORE_TURNS")) or 40
 
--- The outside checker: the most that were inside at one time, by what they wrote when they had
--- come in, and before they went out. Who was killed inside was there until then.
-local function most_inside(paths, killed)
-    local steps, turns = {}, 0
-    for i, path in ipairs(paths) do
-        local is_inside = false
-        for sign, at in temp.read(path):gmatch("([+-])(%S+)\n") do
-            steps[#steps + 1] = { tonumber(at), sign == "+" and 1 or -1 }
-            is_inside = sign == "+"
-            turns = turns + (is_inside and 1 or 0)
-        end
-        if is_inside then steps[#steps + 1] = { killed[i], -1 } end
-    end
-    -- Of two at one instant the one that leaves was first: nobody has seen both.
-    table.sort(steps, function(a, b)
-        return a[1] < b[1] or a[1] == b[1] and a[2] < b[2]
-    end)
-    local inside, most = 0, 0
+-- The outside checker: the most that were inside at one time, and how often somebody came in.
+local function most_inside(steps)
+    local inside, most, turns = 0, 0, 0
     for _, step in ipairs(steps) do
         inside = inside + step[2]
         most = math.max(most, inside)
+        turns = turns + (step[2] == 1 and 1 or 0)
     end
     return most, turns
 end
@@ -47,53 +33,32 @@ describe("a semaphore of several processes", function()
     -- Lets all of them take permits, each for so many seconds, and kills half; the most that were
     -- inside, and how often.
     local function contend(permits, seconds, turns)
-        local dir, paths, killed = temp.dir(), {}, {}
-        for i = 1, PROCESSES do
-            paths[i] = dir .. "/" .. i
-            temp.write(paths[i], "")
-        end
-        local takers = herd.start({
-            count = PROCESSES, tolerant = true, timeout = 120,
-            params = function(i)
-                return { url = redis:url(), path = paths[i], turns = turns, permits = permits,
-                    seconds = seconds, timeout = clock.scaled(2), ttl = clock.scaled(1) }
-            end,
-            main = function(one)
-                local params, now = one.params, require("spec.support.clock").now
-                local pause = require("spec.support.clock").sleep
-                local cache = require("redcache").new({ url = params.url, near = false,
-                    commandTimeout = params.timeout })
-                local log = assert(io.open(params.path, "a"))
-                log:setvbuf("no")
-                one:ready()
-                one:emit("taking")
-                for _ = 1, params.turns do
-                    local ok, err = cache:withSemaphore("s", params.permits,
-                        { ttl = params.ttl, wait = 60 }, function(held)
-                            local came = now()
-                            log:write(("+%.9f\n"):format(came))
-                            pause(params.seconds)
-                            -- Whoever lost it while the machine stood still counts for nothing.
-                            log:write(("-%.9f\n"):format(held:valid() and now() or came))
-                            return true
-                        end)
-                    if not ok and err.code ~= "lockLost" then error(err) end
-                end
-                cache:close()
-                return true
-            end,
-        })
-        takers:wait_events("taking", PROCESSES, 60)
-        for i = 1, PROCESSES, 2 do
-            clock.sleep(0.03)
-            takers.workers[i]:kill()
-            killed[i] = clock.now()
-        end
-        takers:join()
-        local survivors = 0
-        for i = 2, PROCESSES, 2 do survivors = survivors + (takers.results[i] and 1 or 0) end
-        assert.equal(PROCESSES / 2, survivors, takers.failures[2])
-        return most_inside(paths, killed)
+        local params = { url = redis:url(), turns = turns, permits = permits, seconds = seconds,
+            timeout = clock.scaled(2), ttl = clock.scaled(1) }
+        return most_inside(contest.run(PROCESSES, params, function(one)
+            local options, now = one.params, require("spec.support.clock").now
+            local pause = require("spec.support.clock").sleep
+            local cache = require("redcache").new({ url = options.url, near = false,
+                commandTimeout = options.timeout })
+            local log = assert(io.open(options.path, "a"))
+            log:setvbuf("no")
+            one:ready()
+            one:emit("taking")
+            for _ = 1, options.turns do
+                local ok, err = cache:withSemaphore("s", options.permits,
+                    { ttl = options.ttl, wait = 60 }, function(held)
+                        local came = now()
+                        log:write(("+s%.9f\n"):format(came))
+                        pause(options.seconds)
+                        -- Whoever lost it while the machine stood still counts for nothing.
+                        log:write(("-s%.9f\n"):format(held:valid() and now() or came))
+                        return true
+                    end)
+                if not ok and err.code ~= "lockLost" then error(err) end
+            end
+            cache:close()
+            return true
+        end))
     end
 
     it("lets in n at once and no more, also where holders are killed", function()
