@@ -275,9 +275,10 @@ describe("deleteByPattern", function()
         end)
         assert.is_nil(result[1])
         assert.equal("cancelled", result[2].code)
-        -- Of the batch that was under way nobody has heard how many there were.
+        -- Of the batch that was under way nobody has heard how many there were: some ten, for SCAN
+        -- gives whole hash buckets, and keys of 20,000 in 16,384 buckets are often three in one.
         local left = redis:call("DBSIZE")
-        assert.is_true(left <= KEYS - result[3] and left >= KEYS - result[3] - 10, left)
+        assert.is_true(left <= KEYS - result[3] and left >= KEYS - result[3] - 20, left)
         cache:close()
     end)
 end)
