@@ -87,7 +87,7 @@ function resp.connect(where, options)
     local connection, err = socket.connect(where, clock.scaled(timeout))
     if not connection then error("could not connect: " .. err, 2) end
     local self = setmetatable({
-        connection = connection, buffer = "", pushes = {}, timeout = timeout,
+        connection = connection, buffer = "", at = 1, pushes = {}, timeout = timeout,
     }, Client)
     local ok, cause = pcall(introduce, self, options)
     if ok then return self end
@@ -110,11 +110,12 @@ end
 -- One message: its type and value; nil, "timeout".
 function Client:message(deadline)
     while true do
-        local after = self.buffer ~= "" and frame.finish(self.buffer, 1)
+        -- Messages are read where they stand: MONITOR tells megabytes of small ones at once.
+        local at = self.at
+        local after = at <= #self.buffer and frame.finish(self.buffer, at)
         if after then
-            local kind, value = self.buffer:sub(1, 1), read_value(self.buffer, 1)
-            self.buffer = self.buffer:sub(after)
-            return kind, value
+            self.at = after
+            return self.buffer:sub(at, at), (read_value(self.buffer, at))
         end
         local bytes, err = self.connection:receive(clock.left(deadline))
         if not bytes then
@@ -122,13 +123,13 @@ function Client:message(deadline)
             error("could not receive: " .. err, 0)
         end
         -- A large answer comes in many pieces: join them once.
-        local parts = { self.buffer, bytes }
+        local parts = { self.buffer:sub(at), bytes }
         for _ = 1, 64 do
             bytes = #parts[#parts] >= 65536 and self.connection:receive(0)
             if not bytes then break end
             parts[#parts + 1] = bytes
         end
-        self.buffer = table.concat(parts)
+        self.buffer, self.at = table.concat(parts), 1
     end
 end
 
