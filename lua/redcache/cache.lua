@@ -212,6 +212,7 @@ local function open(opts, method)
     local settings, message = options.complete(opts, "new", method)
     message = message or options.durable_fault(settings,
         string.find(settings.url, "^memory://") ~= nil, method)
+        or options.waiting_fault(settings, method)
     if message then
         error(message, 3)
     end

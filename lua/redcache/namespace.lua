@@ -139,6 +139,7 @@ function namespace.namespace(self, name, opts)
         message = options.complete_plain(settings, opts, outer, "namespace")
             or options.plain_fault(opts, settings.plain, "namespace")
             or options.durable_fault(settings, self._client.is_memory, "namespace")
+            or options.waiting_fault(settings, "namespace")
         ok = message == nil
         settings.background = outer.background
         if settings.plain then

@@ -683,6 +683,17 @@ function options.durable_fault(settings, is_memory, method)
     end
 end
 
+---A queue in front of no limit would hold back nobody.
+---@param settings table
+---@param method string
+---@return string|nil message for error()
+function options.waiting_fault(settings, method)
+    if settings.maxWaiting > 0 and not (settings.maxInFlight or settings.maxRate) then
+        return "bad option 'maxWaiting' to " .. method .. ": no call has to wait without"
+            .. " 'maxInFlight' or 'maxRate': give one of them, too"
+    end
+end
+
 ---Settles the option plain: a codec may have no use for a header (number).
 ---@param settings table with a codec that is resolved
 ---@param given table|nil what the caller gave

@@ -163,8 +163,13 @@ describe("metrics", function()
     end)
 end)
 
+it("maxWaiting without a limit is refused", function()
+    assert.error_matches(function() redcache.new({ maxWaiting = 1 }) end,
+        "bad option .maxWaiting. to new: no call has to wait without .maxInFlight. or .maxRate.")
+end)
+
 it("a cache without limits has no bulkhead", function()
-    local cache = open({ namespace = "app", maxWaiting = 5 })
+    local cache = open({ namespace = "app", maxWaiting = 0 })
     assert.is_false(cache._bulkhead)
     assert.equal(cache._scheduler.wait, cache._wait)
     assert.is_nil(cache._client.bulkheads)

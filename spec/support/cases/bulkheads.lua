@@ -220,6 +220,11 @@ case("bad limits raise", function(bed)
                 { [name] = value })
         end
     end
+    local alone = "bad option 'maxWaiting' to namespace: no call has to wait without 'maxInFlight'"
+    raises(alone, bed.cache.namespace, bed.cache, "n", { maxWaiting = 1 })
+    -- The limits around a namespace are not its own.
+    local limited = bed.cache:namespace("limited", { maxRate = 1e9, maxWaiting = 1 })
+    raises(alone, limited.namespace, limited, "n", { maxWaiting = 1 })
     raises("unknown option 'maxRate' to get", bed.cache.get, bed.cache, "k", { maxRate = 1 })
 end)
 
