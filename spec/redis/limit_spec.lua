@@ -145,8 +145,8 @@ local function scripted(source, settings, bed)
     }
 end
 
-local function seed()
-    local number = tonumber(os.getenv("REDCACHE_SEED")) or os.time()
+local function seed(always)
+    local number = always or tonumber(os.getenv("REDCACHE_SEED")) or os.time()
     math.randomseed(number)
     return number
 end
@@ -207,14 +207,16 @@ describe("a limiter decides as the model does", function()
     }
     for name, change in pairs(MUTANTS) do
         it(name == "none" and "in the script that Redis runs" or "but where " .. name, function()
-            local number = seed()
+            -- One history of a hundred finds a window that a look begins: which ones are made up is
+            -- not left to chance where a bug has to be found.
+            local number = seed(name ~= "none" and 1 or nil)
             local cache = redcache.new({ url = "memory://" })
             finally(function() cache:close() end)
             local source, count = limiter.SOURCE, 1
             if name ~= "none" then source, count = source:gsub(change[1], change[2]) end
             assert.equal(1, count)
             local found
-            for _ = 1, name == "none" and 40 or 300 do
+            for _ = 1, name == "none" and 40 or 1000 do
                 local settings = make_settings()
                 found = found or differs(settings, scripted(source, settings, { cache = cache }),
                     STEPS)
