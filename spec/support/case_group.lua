@@ -36,6 +36,18 @@ function group.raises(text, fn, ...)
     assert.matches(text, tostring(message), 1, true)
 end
 
+--- Waits until what stands in Redis under a name is renewed twice: its life, which shrinks, has
+-- grown. So no moment is asked about at which a renewal might be late.
+function group.wait_for_renewals(bed, name)
+    local last, count = bed.redis:call("PTTL", name), 0
+    bed.wait_until(function()
+        local left = bed.redis:call("PTTL", name)
+        assert.is_true(left > 0, "it has ended")
+        count, last = count + (left > last and 1 or 0), left
+        return count == 2
+    end, 20, "the second renewal")
+end
+
 --- Time is real: a bound is for machines that do something else as well.
 function group.within(seconds, fn)
     local took = clock.time(fn)

@@ -31,7 +31,7 @@ local function wait_for(bed, cache, condition, what)
     bed.wait_until(function()
         cache:exists("nothing")
         return condition()
-    end, 10, what)
+    end, 30, what)
 end
 
 local function figures(cache)
@@ -299,7 +299,8 @@ light("writers side by side keep the order of each key, whatever they take", fun
         overlaps = overlaps + (next(busy, next(busy)) and 1 or 0)
         bed.pause(math.random() * 0.01)
         for _, item in ipairs(items) do busy[item.key] = nil end
-        return math.random() > 0.3, "bad luck"
+        -- Bad luck that lasts would be waited for longer each time, and so for longer than here.
+        return items[1].attempt > 3 or math.random() > 0.3, "bad luck"
     end, { writers = 2, batch = 1, attempts = 100 })
     local callers = {}
     for k = 1, 4 do

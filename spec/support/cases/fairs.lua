@@ -36,10 +36,10 @@ end)
 
 case("a fair lock is renewed, and its loss is known and told", function(bed)
     local told
-    local one = bed.cache:lock("job", { fair = true, ttl = 0.9,
+    local one = bed.cache:lock("job", { fair = true, ttl = 3,
         onLost = function(lost) told = lost end })
     assert.is_true(one:acquire())
-    bed.pause(1.6)
+    group.wait_for_renewals(bed, "app//lock:{job}")
     assert.is_true(one:valid() and one:held())
     bed.redis:call("DEL", "app//lock:{job}")
     bed.wait_until(function() return one:lost() end, 2, "the loss")
