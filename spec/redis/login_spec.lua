@@ -41,7 +41,8 @@ describe("the options user and password", function()
 
     it("make clients of their own", function()
         local right = redcache.new({ url = redis:url(), user = "ann", password = "s3cret%@/" })
-        local wrong = redcache.new({ url = redis:url(), user = "ann", password = "wrong" })
+        local wrong = redcache.new({ url = redis:url(), user = "ann", password = "wrong",
+            commandTimeout = 10 })
         assert.is_true(right:set("key", 1))
         local _, err = wrong:get("key")
         assert.equal("redis", err.code)
