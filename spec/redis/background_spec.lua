@@ -102,7 +102,8 @@ for _, url in ipairs({ "redis", "memory" }) do
         end)
 
         it("no job is run by what does not wait, nor by a near hit", function()
-            local with_near = open({ url = url == "memory" and "memory://" or nil, near = true })
+            local with_near = open({ url = url == "memory" and "memory://" or nil, near = true,
+                maxStale = 600 })
             assert(with_near:set("k", 1) and with_near:get("k") and with_near:get("k"))
             push(with_near, 1)
             assert(with_near:stats() and with_near:health() and with_near:lock("l"))
@@ -350,15 +351,18 @@ describe("in redcache.run", function()
     end)
 
     it("close waits no longer than it was told", function()
-        local ended
+        local ended, has_begun
         redcache.run(function()
             push(cache, 1, function()
                 ended = select(2, cache:redis():command("BLPOP", "none", 60)).code
             end)
             for i = 2, 5 do push(cache, i) end
             repeat cache:get("k") until figures(cache).done == 4
-            push(cache, 6, function() cache:redis():command("BLPOP", "none", 60) end)
-            cache:get("k")
+            push(cache, 6, function()
+                has_begun = true
+                cache:redis():command("BLPOP", "none", 60)
+            end)
+            repeat cache:get("k") until has_begun
             push(cache, 7)
             assert.same({ true, 1 }, { cache:close(0.05) })
         end)
