@@ -49,7 +49,7 @@ describe("a herd of processes on an expiring key", function()
         load_scripts()
         local watching = monitor.start(redis)
         local pack = herd.start({
-            count = count, params = params({ rounds = rounds }), timeout = 120,
+            count = count, params = params({ rounds = rounds, count = count }), timeout = 120,
             main = function(one)
                 local support = require("spec.support.clock")
                 local cache = require("redcache").new({
@@ -64,7 +64,11 @@ describe("a herd of processes on an expiring key", function()
                 local values, before = {}, cache:stats().requests
                 for round = 1, one.params.rounds do
                     one:ready()
+                    raw:call("INCR", "begun")
                     local value, err, _, flag = cache:remember("k", 60, function()
+                        support.wait_until(function() -- or it would be no herd
+                            return tonumber(raw:call("GET", "begun")) == one.params.count * round
+                        end, 30, "all of them")
                         support.sleep(0.02)
                         return raw:call("INCR", "runs")
                     end)
@@ -159,7 +163,8 @@ describe("remember", function()
         herd.run({
             count = 10, params = params({ ttl = ttl }), timeout = 50,
             main = function(one)
-                local cache = require("redcache").new({ url = one.params.url })
+                local cache = require("redcache").new({ url = one.params.url,
+                    commandTimeout = 60 })
                 local raw = require("spec.support.resp").connect({ path = one.params.path }, {
                     user = "bed", password = "bed",
                 })
@@ -181,7 +186,8 @@ describe("remember", function()
             count = 20, params = params(),
             main = function(one)
                 local support = require("spec.support.clock")
-                local cache = require("redcache").new({ url = one.params.url, waitTimeout = 30 })
+                local cache = require("redcache").new({ url = one.params.url, waitTimeout = 30,
+                    commandTimeout = 60 })
                 local raw = require("spec.support.resp").connect({ path = one.params.path }, {
                     user = "bed", password = "bed",
                 })
