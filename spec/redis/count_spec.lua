@@ -39,7 +39,8 @@ describe("counters", function()
             end,
             main = function(one)
                 local params = one.params
-                local cache = require("redcache").new({ url = params.url, ttl = 60, near = false })
+                local cache = require("redcache").new({ url = params.url, ttl = 60, near = false,
+                    commandTimeout = 60 })
                 local sent = assert(io.open(params.path .. ".sent", "w"))
                 local acked = assert(io.open(params.path .. ".acked", "w"))
                 sent:setvbuf("no")
@@ -87,7 +88,8 @@ describe("counters", function()
     end)
 
     it("do in the embedded store what they do in Redis", function()
-        local there = open({ url = redis:url(), namespace = "app", near = false })
+        local there = open({ url = redis:url(), namespace = "app", near = false,
+            commandTimeout = 60 })
         local here = open({ url = "memory://count-spec", namespace = "app", near = false })
         local NUMBERS = { 0, 1, -1, 7, 2 ^ 53 - 1, -2 ^ 53 + 1, 9223372036854775807LL,
             -9223372036854775807LL, 4611686018427387904LL }

@@ -107,6 +107,7 @@ describe("calls made up from a seed", function()
         for i, port in ipairs({ redis.port, store.port }) do
             sides[i] = { client = resp.connect({ port = port }), cache = redcache.new({
                 url = "redis://127.0.0.1:" .. port, namespace = "app", near = false,
+                commandTimeout = 60,
                 tagIndex = true }) }
             sides[i].client:call("FLUSHALL")
         end
@@ -172,7 +173,8 @@ describe("update", function()
             count = count, timeout = 60,
             params = function() return { url = redis:url(), updates = updates } end,
             main = function(one)
-                local cache = require("redcache").new({ url = one.params.url, namespace = "app" })
+                local cache = require("redcache").new({ url = one.params.url, namespace = "app",
+                    commandTimeout = 60 })
                 one:ready()
                 for _ = 1, one.params.updates do
                     assert(cache:update("n", function(old) return (old or 0) + 1 end, 60,

@@ -23,6 +23,7 @@ local function use_all(one)
     local loop = require("spec.support.event_loop").new(one.params.name)
     local cache = redcache_there.new({
         url = one.params.url, scheduler = one.params.name, near = one.params.near,
+        commandTimeout = 30, waitTimeout = 30,
     })
     local runs, ended, inside, most = 0, 0, 0, 0
     loop.go(function()
@@ -70,7 +71,7 @@ local function use_all(one)
         local values = {}
         for _, key in ipairs(keys) do values[key] = key end
         return values
-    end, { maxWait = 0.05 })
+    end, { maxWait = 0.3 }) -- all 50 ask within that
     for i = 1, 50 do
         loop.go(function()
             local key = "l" .. i % 10
