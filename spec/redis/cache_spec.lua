@@ -163,7 +163,8 @@ describe("limits", function()
     it("refuse a key of 70 KiB locally, and nothing else suffers", function()
         cache:set("fine", 1)
         local before = cache:stats().requests
-        local took = clock.time(function()
+        local best = math.huge -- of some tries: what takes longer is the machine's
+        for _ = 1, 5 do best = math.min(best, (clock.time(function()
             local calls = {
                 { cache:get(BIG_KEY) }, { cache:set(BIG_KEY, 1) }, { cache:delete(BIG_KEY) },
                 { cache:exists(BIG_KEY) }, { cache:ttl(BIG_KEY) },
@@ -176,8 +177,8 @@ describe("limits", function()
                 assert.is_nil(call[1])
                 assert.equal("tooLarge", call[2].code, "call " .. i)
             end
-        end)
-        assert.is_true(took < clock.scaled(0.05), "10 refusals took " .. took)
+        end))) end
+        assert.is_true(best < clock.scaled(0.05), "10 refusals took " .. best)
         assert.equal(before, cache:stats().requests)
         assert.equal(1, (cache:get("fine")))
     end)
@@ -186,10 +187,14 @@ describe("limits", function()
         local small = redcache.new({ url = redis:url(), maxValue = 1000, codec = "raw" })
         small:set("fine", "1")
         local before = small:stats().requests
-        local took, ok, err = clock.time(function() return small:set("k", BIG) end)
-        assert.is_nil(ok)
-        assert.equal("tooLarge", err.code)
-        assert.is_true(took < clock.scaled(0.01), "it took " .. took)
+        local best = math.huge
+        for _ = 1, 5 do
+            local took, ok, err = clock.time(function() return small:set("k", BIG) end)
+            assert.is_nil(ok)
+            assert.equal("tooLarge", err.code)
+            best = math.min(best, took)
+        end
+        assert.is_true(best < clock.scaled(0.01), "it took " .. best)
         local stored, failed = small:setMulti({ k = BIG })
         assert.is_nil(stored)
         assert.equal("tooLarge", failed.k.code)

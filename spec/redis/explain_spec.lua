@@ -118,8 +118,13 @@ describe("explain", function()
     it("tells that the time of a copy is over where Redis is silent", function()
         local cache = open({ maxStale = 60, near = { l0 = false } })
         local life = clock.scaled(0.5)
-        cache:set("k", 1, life)
-        keep(cache, "k")
+        local began
+        clock.wait_until(function() -- again where it ended before it was near
+            began = clock.now()
+            cache:set("k", 1, life)
+            cache:get("k")
+            return cache:explain("k").near.there and clock.now() - began < life
+        end, 20, "a near copy")
         redis:pause()
         finally(function() redis:resume() end)
         -- Nothing is asked meanwhile: a connection that answers nothing for a second is given up,

@@ -7,6 +7,7 @@ local proxy = require("spec.support.proxy")
 local redcache = require("redcache")
 local server = require("spec.support.server")
 local threads = require("spec.support.threads")
+local waited = require("spec.near.waited")
 
 local LEASE_BYTES = 24
 
@@ -51,9 +52,9 @@ describe("a lease", function()
             local before, runs = mine:stats(), 0
             local value = mine:remember("k", 60, function()
                 runs = runs + 1
-                it.sleep(0.6)
+                it.sleep(2)
                 return "v"
-            end, { leaseTtl = 0.5 })
+            end, { leaseTtl = 1.5 })
             local after = mine:stats()
             return { value = value, runs = runs, beats = after.heartbeats - before.heartbeats,
                 lost = after.leasesLost - before.leasesLost }
@@ -68,16 +69,19 @@ describe("a lease", function()
             return mine:remember("k", 60, function()
                 it.tell("loading")
                 -- Lua is busy all the time: the heartbeat is not its work.
-                local ends = it.now() + 2
+                local ends = it.now() + 3
                 while it.now() < ends do end -- luacheck: ignore 542
                 return "slow"
-            end, { leaseTtl = 0.5 })
+            end, { leaseTtl = 1 })
         end):event("loading")
         local token = redis:call("GET", "k")
         two:begin(peer.remember, { value = "second" })
-        local looks, ends = 0, clock.now() + 1.8
+        local looks, ends = 0, clock.now() + 2.5
         while clock.now() < ends do
-            assert.equal(token, redis:call("GET", "k"))
+            local stands = redis:call("GET", "k")
+            -- Looked at in time: a late look may find the value.
+            if clock.now() >= ends then break end
+            assert.equal(token, stands)
             looks = looks + 1
         end
         assert.is_true(looks > 1)
@@ -132,9 +136,12 @@ describe("a lease", function()
         local doomed = peer.start({ url = redis:url(), leaseTtl = 0.5 })
         doomed:begin(peer.held, {}):event("loading")
         doomed:kill()
+        local watch = waited.watch({ two.worker.pid, redis.pid }, true)
+        local before = watch:seconds()
         local result = two:run(peer.remember, { value = "new" })
+        local late = watch:seconds() - before
         assert.equal("new", result.value)
-        assert.is_true(result.took < clock.scaled(0.6), "it took " .. result.took)
+        assert.is_true(result.took < clock.scaled(0.6) + late, "it took " .. result.took)
     end)
 end)
 
@@ -189,22 +196,26 @@ describe("a caller who waits for another client's load", function()
         })
         assert.equal("cancelled", results[1].code)
         assert.equal(1, results[2].count)
-        assert.is_true(results[1].at - results[2].at < clock.scaled(0.5))
+        assert.is_true(results[1].at - results[2].at < 10) -- of 20 s, and of the lock's 30 s
         assert.is_true(is_lease(redis:call("GET", "k")))
     end)
 
     it("gets its own value when the loader that hangs is cancelled (9)", function()
         one:begin(function(mine, _, it)
             return mine:remember("k", 60, function()
-                it.tell("loading")
-                it.sleep(0.4)
+                it.hold()
                 mine:cancel(9)
                 return "never"
-            end, { leaseTtl = 0.5, cancelTag = 9 })
+            end, { leaseTtl = 60, cancelTag = 9 })
         end):event("loading")
-        local result = two:run(peer.remember, { value = "own" })
+        peer.until_busy(redis, 1, function()
+            two:begin(peer.remember, { value = "own", opts = { waitTimeout = 60 } })
+        end)
+        local cancelled = clock.now()
+        one:go()
+        local result = two:finish()
         assert.equal("own", result.value)
-        assert.is_true(result.took > 0.2 and result.took < clock.scaled(0.7), result.took)
+        assert.is_true(result.at - cancelled < 10) -- of the lease's 60 s
         assert.equal("cancelled", one:finish().code)
         assert.equal("own", (cache:get("k")))
     end)
@@ -216,7 +227,7 @@ describe("a caller who waits for another client's load", function()
         redis:call("FLUSHDB")
         local result = two:finish()
         assert.equal("new", result.value)
-        assert.is_true(result.at - flushed < clock.scaled(0.3))
+        assert.is_true(result.at - flushed < 4) -- of 5 s
         one:go():finish()
         assert.equal("new", (cache:get("k")))
     end)
@@ -250,7 +261,7 @@ describe("a caller who waits for another client's load", function()
         })
         assert.equal("cancelled", results[1].code)
         assert.equal("second", results[2].value)
-        assert.is_true(results[2].took < clock.scaled(2), "it waited for the lease's end")
+        assert.is_true(results[2].took < 4.5, "it waited for the lease's end")
         assert.equal(1, results[2].leases)
     end)
 
@@ -262,9 +273,9 @@ describe("a caller who waits for another client's load", function()
                 return peer.report(cache:remember("k", 60, function()
                     runs = runs + 1
                     return "own"
-                end, { waitTimeout = 0.1, onTimeout = on_timeout }))
+                end, { waitTimeout = 0.3, onTimeout = on_timeout }))
             end)
-            assert.is_true(took > 0.09 and took < clock.scaled(1), "it took " .. took)
+            assert.is_true(took > 0.29 and took < 4, "it took " .. took) -- 5 s without it
             return result, runs
         end
         local result, runs = wait("error")
@@ -287,12 +298,12 @@ describe("a caller who is cancelled inside its loader", function()
         end, { cancelTag = 3 })
         assert.is_nil(value)
         assert.equal("cancelled", err.code)
-        clock.wait_until(function() return redis:call("EXISTS", "k") == 0 end, 1)
+        clock.wait_until(function() return redis:call("EXISTS", "k") == 0 end, 3)
         local took, next_value = clock.time(function()
             return (cache:remember("k", 60, function() return "next" end))
         end)
         assert.equal("next", next_value)
-        assert.is_true(took < clock.scaled(0.5), "it waited for " .. took)
+        assert.is_true(took < 4, "it waited for " .. took)
     end)
 
     it("gives its lease back when the cache is closed there (17)", function()
@@ -302,6 +313,6 @@ describe("a caller who is cancelled inside its loader", function()
             mine:close()
             return "v"
         end)
-        clock.wait_until(function() return redis:call("EXISTS", "k") == 0 end, 1)
+        clock.wait_until(function() return redis:call("EXISTS", "k") == 0 end, 3)
     end)
 end)
