@@ -168,6 +168,7 @@ local function try(case, unit, bed)
             background = options.background, refreshAfter = case.refreshAfter,
             grace = case.grace, softTimeout = case.softTimeout, jitter = case.jitter,
             negativeTtl = case.ttl, group = options.group, maxStale = 1800,
+            connectTimeout = 60, commandTimeout = 60, -- how fast a machine is, is not asked
             leaseTtl = math.max(0.05, 50 * unit), waitTimeout = 100 * unit + 5 })
     end
     local cache = open(case)
