@@ -130,7 +130,7 @@ describe("maxInFlight among coroutines", function()
 
     it("has the place back of a call that never goes on", function()
         local cache = open({ url = redis:url(), namespace = "app", maxInFlight = 1,
-            commandTimeout = clock.scaled(0.2), codec = {
+            commandTimeout = clock.scaled(0.6), codec = {
                 id = 100, name = "leaves", decode = tostring, encode = coroutine.yield } })
         local left = coroutine.create(function() cache:set("k", "v") end)
         assert.same({ true, "v" }, { coroutine.resume(left) })

@@ -102,12 +102,12 @@ describe("remember with a loader that fails", function()
                 local _, err = mine:remember("k", 60, function()
                     thread.tally(1, 1)
                     -- All the others wait for this load, and have been told so.
-                    local other = require("redcache").new({
+                    local theirs = require("redcache").new({
                         url = thread.params.url, group = tostring((thread.index + 1) % 2),
                         connectTimeout = 10, commandTimeout = 10,
                     })
                     support.wait_until(function()
-                        local here, there = mine:stats(), other:stats()
+                        local here, there = mine:stats(), theirs:stats()
                         return here.waiting + there.waiting >= 49
                             and here.inFlight + there.inFlight == 0
                     end, 20, "the others")

@@ -37,7 +37,8 @@ end
 local FILTERED = { source = "bloom" }
 
 case("a key that is none is answered without a command and without its loader", function(bed)
-    local cache = guarded(bed, "here")
+    local cache = bed.open({ near = true, bloom = FILTER, maxStale = 60 })
+    fill(bed, cache, "here")
     assert.equal("complete", cache:bloom():state())
     assert.same(FILTERED, report(cache:get("gone"))) -- the filter is near from here on
     local before = cache:stats()

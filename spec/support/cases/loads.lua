@@ -114,8 +114,8 @@ case("what was deleted or written while it was loaded is not stored", function(b
 end)
 
 case("the lease of a slow loader is renewed", function(bed)
-    -- Its third is what a renewal comes after, and two thirds what it may be late. A lease that ends
-    -- would let the value go unstored.
+    -- Its third is what a renewal comes after, and two thirds what it may be late. A lease that
+    -- ends would let the value go unstored.
     assert.same({ value = "v", source = "loader" },
         report(bed.cache:remember("k", 60, function()
             group.wait_for_renewals(bed, "app:k")
