@@ -94,6 +94,10 @@ static void *write_keys(void *argument)
             rc_near_fill(bed->near, bed->owner, &entry,
                          rc_near_write_version(bed->near, entry.hash));
         }
+        /* Threads that share one processor meet only where they give way: few steps at a time, so
+           that a reader who comes back finds a change, and its own value still there. */
+        if (step > STEPS && step % 4 == 0)
+            sched_yield();
     }
     atomic_fetch_sub(&bed->writers, 1);
     return NULL;
@@ -135,6 +139,9 @@ static void read_key(struct bed *bed, int id, bool is_sought, rc_near_value *val
     else if (write <= before)
         atomic_fetch_add(&bed->late, 1);
     for (int i = 0; i < 8; i++) {
+        /* Between copy and check, where threads share a processor: see write_keys. */
+        if (i == 4 && id % 16 == 0)
+            sched_yield();
         before = dropped(bed, id);
         if (!rc_near_is_valid(bed->near, &value->handle, MAX_STALE_US))
             break;
@@ -218,8 +225,9 @@ static void *fill_rounds(void *argument)
         entry.hash = rc_near_hash(duel->near, "key", 3);
         uint32_t writes = rc_near_write_version(duel->near, entry.hash);
         round = atomic_load(&duel->round);
-        if (rc_near_fill(duel->near, duel->owner, &entry, writes))
-            atomic_fetch_add(&duel->fills, 1);
+        if (rc_near_fill(duel->near, duel->owner, &entry, writes) &&
+            atomic_fetch_add(&duel->fills, 1) % 100 == 99)
+            sched_yield(); /* as its reader does */
     }
     return NULL;
 }
