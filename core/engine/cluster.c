@@ -319,6 +319,8 @@ static bool is_undone(const struct rc_req *req, const struct rc_reply *reply, co
 {
     bool all = true;
     *said = NULL;
+    if (!reply->has_error)
+        return false;
     for (uint32_t i = 0; i < reply->count; i = rc_reply_skip(reply, i)) {
         if (!rc_redirect_is(&reply->nodes[i]))
             all = false;

@@ -1,7 +1,6 @@
 #include "engine/command.h"
 
 #include <string.h>
-#include <strings.h>
 
 #include "redcache.h"
 
@@ -181,26 +180,31 @@ bool rc_command_next_word(struct rc_command_reader *reader, struct rc_command_wo
     return true;
 }
 
-bool rc_command_next(struct rc_command_reader *reader, struct rc_command *command)
+bool rc_command_open(struct rc_command_reader *reader, struct rc_command *command)
 {
     size_t count;
-    struct rc_command_word word;
     command->start = reader->at;
     if (!read_head(reader, '*', &count) || count == 0 || count > UINT32_MAX ||
         !rc_command_next_word(reader, &command->name))
         return false;
+    command->count = (uint32_t)count;
     command->rest = *reader;
-    for (size_t i = 1; i < count; i++) {
+    return true;
+}
+
+bool rc_command_close(struct rc_command_reader *reader, struct rc_command *command)
+{
+    struct rc_command_word word;
+    for (uint32_t i = 1; i < command->count; i++) {
         if (!rc_command_next_word(reader, &word))
             return false;
     }
-    command->count = (uint32_t)count;
     command->len = (size_t)(reader->at - command->start);
     command->rest.end = reader->at;
     return true;
 }
 
-bool rc_command_is_word(struct rc_command_word word, const char *text)
+bool rc_command_next(struct rc_command_reader *reader, struct rc_command *command)
 {
-    return word.len == strlen(text) && strncasecmp(word.bytes, text, word.len) == 0;
+    return rc_command_open(reader, command) && rc_command_close(reader, command);
 }

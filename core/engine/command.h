@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+#include <strings.h>
 
 #include "base/buf.h"
 
@@ -51,9 +53,16 @@ struct rc_command {
 /* Reads the next command. False: none is there, or it is not whole; the reader is of no use then.
  */
 bool rc_command_next(struct rc_command_reader *reader, struct rc_command *command);
+/* The two halves of that: reads the head and the name, then all words up to the end of the command.
+   Between them `len` and the end of `rest` are not known. */
+bool rc_command_open(struct rc_command_reader *reader, struct rc_command *command);
+bool rc_command_close(struct rc_command_reader *reader, struct rc_command *command);
 /* Reads the next word of a command. False: there is none. */
 bool rc_command_next_word(struct rc_command_reader *reader, struct rc_command_word *word);
 /* As Redis compares names: in either case of letters. `text` is NUL-ended. */
-bool rc_command_is_word(struct rc_command_word word, const char *text);
+static inline bool rc_command_is_word(struct rc_command_word word, const char *text)
+{
+    return word.len == strlen(text) && strncasecmp(word.bytes, text, word.len) == 0;
+}
 
 #endif

@@ -1,5 +1,6 @@
 #include "engine/plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,13 +12,17 @@
 
 /* Commands that do to each key what they do to the others. The answer is a list, or a number. */
 static const struct {
-    const char *name;
+    char name[8];
+    uint8_t len;
     uint8_t how;
-} SPLITS[] = {{"MGET", RC_PLAN_LIST},
-              {"UNLINK", RC_PLAN_SUM},
-              {"DEL", RC_PLAN_SUM},
-              {"EXISTS", RC_PLAN_SUM},
-              {"TOUCH", RC_PLAN_SUM}};
+} SPLITS[] = {{"MGET", 4, RC_PLAN_LIST},
+              {"UNLINK", 6, RC_PLAN_SUM},
+              {"DEL", 3, RC_PLAN_SUM},
+              {"EXISTS", 6, RC_PLAN_SUM},
+              {"TOUCH", 5, RC_PLAN_SUM}};
+
+/* "*2", and a name of those, as they are encoded. */
+enum { HEAD_MAX = 32 };
 
 /* ---- reading commands ------------------------------------------------------------------------ */
 
@@ -80,7 +85,7 @@ static bool find_key(const struct rc_command *asked, struct rc_command_word *key
 static enum rc_plan_how how_to_split(const struct rc_command *asked)
 {
     for (size_t i = 0; i < sizeof SPLITS / sizeof *SPLITS; i++) {
-        if (rc_command_is_word(asked->name, SPLITS[i].name))
+        if (asked->name.len == SPLITS[i].len && rc_command_is_word(asked->name, SPLITS[i].name))
             return SPLITS[i].how;
     }
     return RC_PLAN_WHOLE;
@@ -88,11 +93,15 @@ static enum rc_plan_how how_to_split(const struct rc_command *asked)
 
 /* ---- where commands go ----------------------------------------------------------------------- */
 
+enum { KNOWN_PARTS = 64 };
+
 struct sorter {
     struct rc_command_reader reader;
     const uint16_t *owners;
     struct rc_plan_place last; /* where the command before went */
     bool is_transaction;
+    /* A part that is perhaps the server's whose number leaves this remainder. */
+    uint32_t known[KNOWN_PARTS];
 };
 
 static struct sorter begin(const char *bytes, size_t len, const uint16_t *owners)
@@ -124,24 +133,37 @@ static struct rc_plan_place look_ahead(const struct sorter *sorter)
     return sorter->last;
 }
 
+/* Of an open command. True as well where its words cannot be read. */
 static bool is_of_one_slot(const struct rc_command *asked, int32_t slot)
 {
     struct rc_command_reader rest = asked->rest;
     struct rc_command_word key;
-    while (rest.at < rest.end && rc_command_next_word(&rest, &key)) {
+    for (uint32_t i = 1; i < asked->count && rc_command_next_word(&rest, &key); i++) {
         if (rc_slot(key.bytes, key.len) != slot)
             return false;
     }
     return true;
 }
 
-/* The next command, and where it goes: sorter->last. RC_PLAN_WHOLE: there, in one piece. */
+/* The next command, and where it goes: sorter->last. RC_PLAN_WHOLE: there, in one piece. One that
+   is split is still open: add_keys reads its words, and a thousand keys are read but once. */
 static bool next(struct sorter *sorter, struct rc_command *asked, enum rc_plan_how *how)
 {
     struct rc_command_word key;
-    if (!rc_command_next(&sorter->reader, asked))
+    if (!rc_command_open(&sorter->reader, asked))
         return false;
-    *how = RC_PLAN_WHOLE;
+    *how = !sorter->is_transaction && asked->count > 2 ? how_to_split(asked) : RC_PLAN_WHOLE;
+    if (*how != RC_PLAN_WHOLE) {
+        if (!find_key(asked, &key))
+            return false;
+        sorter->last = place_of(sorter, key);
+        if (!is_of_one_slot(asked, sorter->last.slot))
+            return true;
+        *how = RC_PLAN_WHOLE;
+        return rc_command_close(&sorter->reader, asked);
+    }
+    if (!rc_command_close(&sorter->reader, asked))
+        return false;
     if (rc_command_is_word(asked->name, "MULTI")) {
         sorter->is_transaction = true;
         sorter->last = look_ahead(sorter);
@@ -150,9 +172,6 @@ static bool next(struct sorter *sorter, struct rc_command *asked, enum rc_plan_h
         sorter->is_transaction = false;
     } else if (!sorter->is_transaction && find_key(asked, &key)) {
         sorter->last = place_of(sorter, key);
-        enum rc_plan_how splits = asked->count > 2 ? how_to_split(asked) : RC_PLAN_WHOLE;
-        if (splits != RC_PLAN_WHOLE && !is_of_one_slot(asked, sorter->last.slot))
-            *how = splits;
     }
     return true;
 }
@@ -245,13 +264,17 @@ static int add_part(struct rc_plan *plan, struct rc_plan_place place, uint32_t *
     return 0;
 }
 
+static bool is_for(const struct rc_plan_part *part, struct rc_plan_place place)
+{
+    return part->place.owner == place.owner && part->place.is_asking == place.is_asking;
+}
+
 /* The part for a server among those from `first` on: there are as many as servers, so few. */
 static int find_part(struct rc_plan *plan, uint32_t first, struct rc_plan_place place,
                      uint32_t *number)
 {
     for (uint32_t i = first; i < plan->part_count; i++) {
-        const struct rc_plan_place *each = &plan->parts[i].place;
-        if (each->owner == place.owner && each->is_asking == place.is_asking) {
+        if (is_for(&plan->parts[i], place)) {
             *number = i;
             return 0;
         }
@@ -259,7 +282,21 @@ static int find_part(struct rc_plan *plan, uint32_t first, struct rc_plan_place 
     return add_part(plan, place, number);
 }
 
-static int add_step(struct rc_plan *plan, struct rc_plan_step step)
+/* The same while many keys are sorted. */
+static inline int find_known(struct rc_plan *plan, uint32_t first, struct sorter *sorter,
+                             struct rc_plan_place place, uint32_t *number)
+{
+    uint32_t *known = &sorter->known[place.owner % KNOWN_PARTS];
+    if (*known < first || *known >= plan->part_count || !is_for(&plan->parts[*known], place)) {
+        int error = find_part(plan, first, place, known);
+        if (error != 0)
+            return error;
+    }
+    *number = *known;
+    return 0;
+}
+
+static inline int add_step(struct rc_plan *plan, struct rc_plan_step step)
 {
     struct rc_plan_step *steps =
         grow(plan->steps, plan->step_count, &plan->step_room, sizeof *steps);
@@ -282,40 +319,46 @@ static int add_piece(struct rc_plan *plan, uint32_t part, const char *bytes, siz
     return add_step(plan, step);
 }
 
-/* A command for each key, as it is encoded: a server refuses keys of two slots in one, and of a
-   thousand keys hardly two are of one. `head`: all of it but the key. */
-static int add_each(struct rc_plan *plan, uint32_t first, const struct sorter *sorter,
-                    const struct rc_command *asked, enum rc_plan_how how, const struct rc_buf *head)
+/* `head`: of so many bytes, in room for HEAD_MAX. `word` is encoded. */
+static inline int add_key(struct rc_plan *plan, uint32_t number, const char *head, size_t head_len,
+                          const char *word, size_t len, struct rc_plan_step step)
 {
-    struct rc_command_reader rest = asked->rest;
-    const char *start = rest.at;
-    struct rc_command_word key;
-    int error = 0;
-    while (error == 0 && rest.at < rest.end && rc_command_next_word(&rest, &key)) {
-        uint32_t part = 0;
-        struct rc_plan_step step = {.how = (uint8_t)how, .is_last = rest.at == rest.end};
-        error = find_part(plan, first, place_of(sorter, key), &part);
-        if (error == 0)
-            error = rc_buf_append(&plan->parts[part].bytes, rc_buf_head(head), rc_buf_len(head));
-        if (error == 0)
-            error = add_piece(plan, part, start, (size_t)(rest.at - start), step);
-        start = rest.at;
-    }
-    return error;
+    struct rc_plan_part *part = &plan->parts[number];
+    struct rc_buf *bytes = &part->bytes;
+    if (len + HEAD_MAX > bytes->room - bytes->end && rc_buf_reserve(bytes, len + HEAD_MAX) != 0)
+        return RC_ERR_NOMEM;
+    memcpy(bytes->bytes + bytes->end, head, HEAD_MAX); /* all of the room: no call for it */
+    memcpy(bytes->bytes + bytes->end + head_len, word, len);
+    bytes->end += head_len + len;
+    part->expect++;
+    step.part = number;
+    return add_step(plan, step);
 }
 
-/* `first`: of the parts it may go into. */
-static int add_keys(struct rc_plan *plan, uint32_t first, const struct sorter *sorter,
+/* A command for each key of one that is open, as it is encoded: a server refuses keys of two slots
+   in one, and of a thousand keys hardly two are of one. `first`: of the parts it may go into. The
+   sorter's reader stands at the first key, and then behind the last. */
+static int add_keys(struct rc_plan *plan, uint32_t first, struct sorter *sorter,
                     const struct rc_command *asked, enum rc_plan_how how)
 {
-    struct rc_buf head;
-    rc_buf_init(&head);
-    int error = rc_command_head(&head, 2);
-    error |= rc_command_bytes(&head, asked->name.bytes, asked->name.len);
-    if (error == 0)
-        error = add_each(plan, first, sorter, asked, how, &head);
-    rc_buf_deinit(&head);
-    return error == 0 ? 0 : RC_ERR_NOMEM;
+    struct rc_command_reader *reader = &sorter->reader;
+    struct rc_command_word key;
+    char head[HEAD_MAX] = {0};
+    int head_len = snprintf(head, sizeof head, "*2\r\n$%zu\r\n%.*s\r\n", asked->name.len,
+                            (int)asked->name.len, asked->name.bytes);
+    int error = 0;
+    for (uint32_t i = 1; i < asked->count && error == 0; i++) {
+        const char *start = reader->at;
+        uint32_t part = 0;
+        const struct rc_plan_step step = {.how = (uint8_t)how, .is_last = i + 1 == asked->count};
+        if (!rc_command_next_word(reader, &key))
+            return RC_ERR_ARGUMENT;
+        error = find_known(plan, first, sorter, place_of(sorter, key), &part);
+        if (error == 0)
+            error = add_key(plan, part, head, (size_t)head_len, start, (size_t)(reader->at - start),
+                            step);
+    }
+    return error;
 }
 
 int rc_plan_split(struct rc_plan *plan, const char *bytes, size_t len, const uint16_t *owners)
@@ -332,7 +375,7 @@ int rc_plan_split(struct rc_plan *plan, const char *bytes, size_t len, const uin
             error = add_keys(plan, 0, &sorter, &asked, how);
             continue;
         }
-        error = find_part(plan, 0, sorter.last, &part);
+        error = find_known(plan, 0, &sorter, sorter.last, &part);
         if (error == 0)
             error = add_piece(plan, part, asked.start, asked.len,
                               (struct rc_plan_step){.how = RC_PLAN_WHOLE, .is_last = true});
@@ -377,7 +420,7 @@ static bool is_undone(const rc_node *node)
 
 bool rc_plan_has_undone(const struct rc_reply *reply)
 {
-    for (uint32_t i = 0; i < reply->count; i = rc_reply_skip(reply, i)) {
+    for (uint32_t i = 0; reply->has_error && i < reply->count; i = rc_reply_skip(reply, i)) {
         if (is_undone(&reply->nodes[i]))
             return true;
     }
@@ -492,7 +535,8 @@ static int repeat_step(struct repeat *repeat, uint32_t at, const struct rc_comma
         return add_again(repeat, place, asked, step);
     enum rc_plan_how how = asked->count > 2 ? how_to_split(asked) : RC_PLAN_WHOLE;
     if (rc_reply_is_error(answer, "CROSSSLOT") && guide->owners != NULL && how != RC_PLAN_WHOLE) {
-        struct sorter sorter = begin(NULL, 0, guide->owners);
+        struct sorter sorter =
+            begin(asked->rest.at, (size_t)(asked->rest.end - asked->rest.at), guide->owners);
         return add_keys(repeat->plan, repeat->first, &sorter, asked, how);
     }
     if (RC_MUTANT(REPEAT_WHOLE))

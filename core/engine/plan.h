@@ -37,6 +37,7 @@ struct rc_plan_part {
     struct rc_req *req; /* the caller's: under way, or NULL */
     int status;         /* 0, or why there are no answers: then `reply` is one error */
     struct rc_reply reply;
+    size_t base; /* while answers are joined: where its texts begin among all */
 };
 
 /* What becomes of the answers to a command that was split. */

@@ -59,7 +59,8 @@ static int join_whole(const struct rc_plan *plan, const struct rc_plan_step *ste
         return add_failure(out, part);
     if (answer_of(plan, step) == NULL)
         return rc_reply_add_error(out, RC_ERR_PROTOCOL, NULL);
-    return rc_reply_append(out, &part->reply, step->at, rc_reply_skip(&part->reply, step->at));
+    return rc_reply_append_bare(out, &part->reply, part->base, step->at,
+                                rc_reply_skip(&part->reply, step->at));
 }
 
 /* Of a list of one. */
@@ -72,8 +73,8 @@ static int join_element(const struct rc_plan *plan, const struct rc_plan_step *s
         return join_whole(plan, step, out);
     if (answer == NULL || answer->type != '*' || answer->count != 1)
         return rc_reply_add_error(out, RC_ERR_PROTOCOL, NULL);
-    return rc_reply_append(out, &part->reply, step->at + 1,
-                           rc_reply_skip(&part->reply, step->at + 1));
+    return rc_reply_append_bare(out, &part->reply, part->base, step->at + 1,
+                                rc_reply_skip(&part->reply, step->at + 1));
 }
 
 static int join_list(const struct rc_plan *plan, uint32_t first, uint32_t last,
@@ -126,10 +127,27 @@ static int join_commands(const struct rc_plan *plan, uint32_t part, struct rc_re
     return error;
 }
 
+/* The texts of all answers; those of parts that have none of their own are in an error. */
+static int join_texts(struct rc_plan *plan, struct rc_reply *out)
+{
+    size_t size = 0;
+    for (uint32_t i = 0; i < plan->part_count; i++)
+        size += plan->parts[i].status == 0 ? plan->parts[i].reply.arena.end : 0;
+    int error = size > 0 ? rc_buf_reserve(&out->arena, size) : 0;
+    for (uint32_t i = 0; i < plan->part_count && error == 0; i++) {
+        struct rc_plan_part *part = &plan->parts[i];
+        if (part->status == 0)
+            error = rc_reply_append_texts(out, &part->reply, &part->base);
+    }
+    return error;
+}
+
 int rc_plan_join(struct rc_plan *plan, struct rc_reply *out)
 {
     uint32_t part = RC_MUTANT(ANSWERS_BY_NODE) ? 0 : ANY_PART;
-    int error = join_commands(plan, part, out);
+    int error = join_texts(plan, out);
+    if (error == 0)
+        error = join_commands(plan, part, out);
     while (part != ANY_PART && ++part < plan->part_count && error == 0)
         error = join_commands(plan, part, out);
     if (error == 0)

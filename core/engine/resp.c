@@ -38,6 +38,7 @@ void rc_reply_deinit(struct rc_reply *reply)
 void rc_reply_clear(struct rc_reply *reply)
 {
     reply->count = 0;
+    reply->has_error = false;
     rc_buf_clear(&reply->arena);
 }
 
@@ -92,6 +93,7 @@ int rc_reply_copy(struct rc_reply *copy, const struct rc_reply *reply)
     if (copy->nodes == NULL)
         return RC_ERR_NOMEM;
     copy->room = copy->count = reply->count;
+    copy->has_error = reply->has_error;
     for (uint32_t i = 0; i < reply->count; i++) {
         copy->nodes[i] = reply->nodes[i];
         if (has_text(&copy->nodes[i])) /* back to an offset */
@@ -101,7 +103,7 @@ int rc_reply_copy(struct rc_reply *copy, const struct rc_reply *reply)
     return 0;
 }
 
-uint32_t rc_reply_skip(const struct rc_reply *reply, uint32_t index)
+uint32_t rc_reply_skip_all(const struct rc_reply *reply, uint32_t index)
 {
     for (uint64_t missing = 1; missing > 0 && index < reply->count; index++)
         missing += (uint64_t)reply->nodes[index].count - 1;
@@ -127,6 +129,7 @@ static rc_node *add_node(struct rc_reply *reply, int32_t type)
         return NULL;
     rc_node *node = &reply->nodes[reply->count++];
     *node = (rc_node){.type = type};
+    reply->has_error |= type == '-';
     return node;
 }
 
@@ -156,6 +159,29 @@ int rc_reply_append(struct rc_reply *reply, const struct rc_reply *from, uint32_
             error = add_bytes(reply, node->str, node->len);
     }
     return error;
+}
+
+int rc_reply_append_texts(struct rc_reply *reply, const struct rc_reply *from, size_t *base)
+{
+    *base = reply->arena.end;
+    return rc_buf_append(&reply->arena, from->arena.bytes, from->arena.end);
+}
+
+int rc_reply_append_bare(struct rc_reply *reply, const struct rc_reply *from, size_t base,
+                         uint32_t first, uint32_t end)
+{
+    for (uint32_t i = first; i < end; i++) {
+        const rc_node *node = &from->nodes[i];
+        rc_node *copy = add_node(reply, node->type);
+        if (copy == NULL)
+            return RC_ERR_NOMEM;
+        *copy = *node;
+        if (has_text(node)) /* an empty one may stand elsewhere */
+            copy->str =
+                (const char *)(node->len > 0 ? (uintptr_t)(node->str - from->arena.bytes) + base
+                                             : base);
+    }
+    return 0;
 }
 
 int rc_reply_add_number(struct rc_reply *reply, int64_t number)
@@ -474,58 +500,130 @@ static void give_slice(struct rc_resp *resp)
 }
 
 /*
- * A string or a number by itself is what nearly all reads are answered by. One that is here as a
- * whole is taken without hiredis, which needs three times as long for it. Everything else, and
- * whatever is not exactly of that form, is left to hiredis: it alone says what is wrong.
+ * A string, a number, nil or "OK" by itself, or a list of one string or nil, is what nearly all
+ * commands are answered by. One that is here as a whole is taken without hiredis, which needs three
+ * times as long for it. Of a short one that is here in part the rest is waited for: hiredis, once it
+ * has begun, would go on with all that comes. Everything else, and whatever is not exactly of that
+ * form, is left to hiredis: it alone says what is wrong.
  */
+enum plain {
+    PLAIN_NOT,  /* something else */
+    PLAIN_PART, /* so far */
+    PLAIN_WHOLE
+};
 
-/* Digits as hiredis takes them, and "\r\n": what stands behind. NULL: something else. */
-static const char *take_digits(const char *at, const char *end, int64_t *number)
+/* Digits as hiredis takes them, and "\r\n": *at is then behind them. */
+static inline enum plain take_digits(const char **at, const char *end, int64_t *number)
 {
-    const char *first = at;
-    *number = 0;
-    for (; at < end && at - first < PLAIN_DIGITS && *at >= '0' && *at <= '9'; at++)
-        *number = *number * 10 + (*at - '0');
-    bool is_number = at > first && (*first != '0' || at - first == 1);
-    return is_number && end - at >= 2 && at[0] == '\r' && at[1] == '\n' ? at + 2 : NULL;
+    const char *first = *at, *to = first;
+    int64_t value = 0;
+    for (; to < end && to - first < PLAIN_DIGITS && *to >= '0' && *to <= '9'; to++)
+        value = value * 10 + (*to - '0');
+    if (to - first > 1 && *first == '0')
+        return PLAIN_NOT;
+    if (end - to < 2)
+        return to == end || (to > first && *to == '\r') ? PLAIN_PART : PLAIN_NOT;
+    *number = value;
+    *at = to + 2;
+    return to > first && to[0] == '\r' && to[1] == '\n' ? PLAIN_WHOLE : PLAIN_NOT;
 }
 
-/* `at` is behind the type. The length of what was taken; 0: it is not plain, or not all here. */
-static size_t take_string(struct rc_resp *resp, const char *at, const char *end)
+static inline enum plain take_word(const char **at, const char *end, const char *word, size_t len)
 {
-    int64_t len;
-    const char *text = take_digits(at, end, &len);
-    if (text == NULL || (uint64_t)len > resp->max_bulk_bytes || end - text < len + 2 ||
-        text[len] != '\r' || text[len + 1] != '\n' ||
+    size_t have = (size_t)(end - *at) < len ? (size_t)(end - *at) : len;
+    if (memcmp(*at, word, have) != 0)
+        return PLAIN_NOT;
+    *at += have;
+    return have == len ? PLAIN_WHOLE : PLAIN_PART;
+}
+
+static inline enum plain take_string(struct rc_resp *resp, const char **at, const char *end)
+{
+    int64_t len = 0;
+    enum plain form = take_digits(at, end, &len);
+    const char *text = *at;
+    if (form != PLAIN_WHOLE)
+        return form;
+    if ((uint64_t)len > resp->max_bulk_bytes)
+        return PLAIN_NOT;
+    if (end - text < len + 2)
+        return len <= SLICE ? PLAIN_PART : PLAIN_NOT;
+    if (text[len] != '\r' || text[len + 1] != '\n' ||
         append_text(&resp->reply, '$', text, (size_t)len) != 0)
-        return 0;
-    return (size_t)(text + len + 2 - at);
+        return PLAIN_NOT;
+    *at = text + len + 2;
+    return PLAIN_WHOLE;
 }
 
-static size_t take_integer(struct rc_resp *resp, const char *at, const char *end)
+static enum plain take_integer(struct rc_resp *resp, const char **at, const char *end)
 {
-    int64_t number;
-    bool is_negative = at < end && *at == '-';
-    const char *behind = take_digits(at + is_negative, end, &number);
-    rc_node *node =
-        behind != NULL && !(is_negative && number == 0) ? add_node(&resp->reply, ':') : NULL;
+    int64_t number = 0;
+    bool is_negative = *at < end && **at == '-';
+    *at += is_negative;
+    enum plain form = take_digits(at, end, &number);
+    if (form != PLAIN_WHOLE)
+        return form;
+    rc_node *node = !(is_negative && number == 0) ? add_node(&resp->reply, ':') : NULL;
     if (node == NULL)
-        return 0;
+        return PLAIN_NOT;
     node->integer = is_negative ? -number : number;
-    return (size_t)(behind - at);
+    return PLAIN_WHOLE;
 }
 
-static bool take_plain(struct rc_resp *resp)
+static enum plain take_nil(struct rc_resp *resp, const char **at, const char *end)
+{
+    enum plain form = take_word(at, end, "\r\n", 2);
+    if (form == PLAIN_WHOLE && add_node(&resp->reply, '_') == NULL)
+        return PLAIN_NOT;
+    return form;
+}
+
+static enum plain take_status(struct rc_resp *resp, const char **at, const char *end)
+{
+    enum plain form = take_word(at, end, "OK\r\n", 4);
+    if (form == PLAIN_WHOLE && append_text(&resp->reply, '+', "OK", 2) != 0)
+        return PLAIN_NOT;
+    return form;
+}
+
+/* Of one element: what MGET of one key is answered by. */
+static enum plain take_list(struct rc_resp *resp, const char **at, const char *end)
+{
+    struct rc_reply *reply = &resp->reply;
+    enum plain form = resp->max_elements > 0 ? take_word(at, end, "1\r\n", 3) : PLAIN_NOT;
+    if (form != PLAIN_WHOLE || *at == end)
+        return form == PLAIN_WHOLE ? PLAIN_PART : form;
+    uint32_t before = reply->count;
+    char type = *(*at)++;
+    rc_node *node = type == '$' || type == '_' ? add_node(reply, '*') : NULL;
+    if (node == NULL)
+        return PLAIN_NOT;
+    node->count = 1;
+    form = type == '$' ? take_string(resp, at, end) : take_nil(resp, at, end);
+    if (form != PLAIN_WHOLE)
+        reply->count = before;
+    return form;
+}
+
+static enum plain take_plain(struct rc_resp *resp)
 {
     const char *bytes = rc_buf_head(&resp->input), *end = bytes + rc_buf_len(&resp->input);
-    size_t len = *bytes == '$'   ? take_string(resp, bytes + 1, end)
-                 : *bytes == ':' ? take_integer(resp, bytes + 1, end)
-                                 : 0;
-    if (len == 0)
-        return false;
-    rc_buf_consume(&resp->input, len + 1);
+    const char *at = bytes + 1;
+    enum plain form = PLAIN_NOT;
+    switch (*bytes) {
+    case '$': form = take_string(resp, &at, end); break;
+    case ':': form = take_integer(resp, &at, end); break;
+    case '_': form = take_nil(resp, &at, end); break;
+    case '+': form = take_status(resp, &at, end); break;
+    case '*': form = take_list(resp, &at, end); break;
+    default: break;
+    }
+    if (form == PLAIN_NOT)
+        return form;
+    if (form == PLAIN_WHOLE)
+        rc_buf_consume(&resp->input, (size_t)(at - bytes));
     resp->in_push = false;
-    return true;
+    return form;
 }
 
 int rc_resp_next(struct rc_resp *resp, enum rc_message *message)
@@ -539,7 +637,10 @@ int rc_resp_next(struct rc_resp *resp, enum rc_message *message)
         if (is_idle(resp)) {
             if (rc_buf_len(&resp->input) == 0)
                 return 0; /* what most calls behind an answer find */
-            if (take_plain(resp))
+            enum plain form = take_plain(resp);
+            if (form == PLAIN_PART)
+                return 0;
+            if (form == PLAIN_WHOLE)
                 break;
         }
         if (redisReaderGetReply(resp->reader, &answer) != REDIS_OK) {

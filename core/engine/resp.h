@@ -3,7 +3,7 @@
  *
  * What:    feeds bytes to hiredis' redisReader; its object functions write one flat node per
  *          element and copy strings into one arena, so an answer costs no allocation once the
- *          buffers have grown. A string or an integer by itself goes the short way, past hiredis.
+ *          buffers have grown. What is plain goes the short way, past hiredis.
  * Threads: the link's owner.
  * Memory:  nodes and arena belong to an rc_reply and are valid until it is cleared. rc_reply_swap
  *          hands an answer to its receiver without a copy. An rc_resp does not move after init.
@@ -35,6 +35,7 @@ struct rc_reply {
     rc_node *nodes; /* str holds an offset into arena until rc_reply_resolve */
     uint32_t count;
     uint32_t room;
+    bool has_error; /* perhaps; false: none of the nodes is an error */
     struct rc_buf arena;
 };
 
@@ -49,12 +50,23 @@ int rc_reply_copy(struct rc_reply *copy, const struct rc_reply *reply);
 void rc_reply_resolve(
     struct rc_reply *reply); /* turns offsets into pointers; call once the last answer is in */
 /* Index behind the element at `index` and all that it contains. */
-uint32_t rc_reply_skip(const struct rc_reply *reply, uint32_t index);
+uint32_t rc_reply_skip_all(const struct rc_reply *reply, uint32_t index);
+static inline uint32_t rc_reply_skip(const struct rc_reply *reply, uint32_t index)
+{
+    /* Most contain nothing. */
+    bool is_single = index < reply->count && reply->nodes[index].count == 0;
+    return is_single ? index + 1 : rc_reply_skip_all(reply, index);
+}
 
 /* Making an answer of others, which are resolved; resolve it when it is complete. RC_ERR_NOMEM.
    Copies the elements from `first` to just before `end`. */
 int rc_reply_append(struct rc_reply *reply, const struct rc_reply *from, uint32_t first,
                     uint32_t end);
+/* The same for one that is appended nearly as a whole, in whatever order: its texts, all at once,
+   and its elements, as often as is wanted. *base is for the second. */
+int rc_reply_append_texts(struct rc_reply *reply, const struct rc_reply *from, size_t *base);
+int rc_reply_append_bare(struct rc_reply *reply, const struct rc_reply *from, size_t base,
+                         uint32_t first, uint32_t end);
 int rc_reply_add_number(struct rc_reply *reply, int64_t number);
 int rc_reply_add_list(struct rc_reply *reply, uint32_t count); /* so many elements follow */
 /* An error that is none of Redis': `integer` says which RC_ERR_* it is. text NULL: "". */

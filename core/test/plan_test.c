@@ -414,6 +414,51 @@ static void what_cannot_be_read_is_left_to_a_server(void)
     end();
 }
 
+/* Keys of a call that is split are read but once: what is wrong with them is seen then. */
+static void words_of_a_command_that_is_split_must_all_be_there(void)
+{
+    int32_t slot;
+    begin();
+    ask("MGET a b c");
+    size_t whole = rc_buf_len(&asked);
+    for (size_t len = 1; len < whole; len++) {
+        rc_plan_clear(&plan);
+        if (!rc_plan_is_whole(rc_buf_head(&asked), len, owners, &slot))
+            CHECK(rc_plan_split(&plan, rc_buf_head(&asked), len, owners) == RC_ERR_ARGUMENT);
+    }
+    CHECK(!rc_plan_is_whole(rc_buf_head(&asked), whole, owners, &slot));
+    end();
+}
+
+/* More servers than a sorter remembers the parts of. */
+static void keys_of_many_servers_go_to_each_its_own(void)
+{
+    enum { SERVERS = 200, KEYS = 1000 };
+    uint32_t expected[SERVERS] = {0}, split_to = 0;
+    int32_t slot;
+    begin();
+    for (uint32_t i = 0; i < RC_SLOT_COUNT; i++)
+        owners[i] = (uint16_t)(i % SERVERS);
+    must(rc_command_head(&asked, KEYS + 1));
+    must(rc_command_text(&asked, "unlink"));
+    for (uint32_t i = 0; i < KEYS; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "key:%u", i);
+        must(rc_command_text(&asked, key));
+        expected[owners[rc_slot(key, strlen(key))]]++;
+    }
+    CHECK(!rc_plan_is_whole(rc_buf_head(&asked), rc_buf_len(&asked), owners, &slot));
+    must(rc_plan_split(&plan, rc_buf_head(&asked), rc_buf_len(&asked), owners));
+    for (uint32_t i = 0; i < plan.part_count; i++) {
+        uint16_t owner = plan.parts[i].place.owner;
+        CHECK(plan.parts[i].expect == expected[owner]);
+        expected[owner] = 0; /* one part each */
+        split_to += plan.parts[i].expect;
+    }
+    CHECK(split_to == KEYS && plan.step_count == KEYS && plan.steps[KEYS - 1].is_last);
+    end();
+}
+
 /* ---- what was not run ------------------------------------------------------------------------ */
 
 static const char FORGOTTEN[] = "-NOSCRIPT No matching script. Please use EVAL.\r\n";
@@ -695,6 +740,8 @@ int main(void)
     TEST(an_answer_of_another_form_is_no_answer);
     TEST(a_transaction_stays_together);
     TEST(what_cannot_be_read_is_left_to_a_server);
+    TEST(words_of_a_command_that_is_split_must_all_be_there);
+    TEST(keys_of_many_servers_go_to_each_its_own);
     TEST(a_script_that_was_not_run_is_sent_with_its_source);
     TEST(a_script_nobody_has_defined_stays_forgotten);
     TEST(a_repetition_that_fails_fails_its_scripts_alone);

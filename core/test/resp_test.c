@@ -441,10 +441,26 @@ static bool is_same(const struct outcome *a, const struct outcome *b)
     return a->messages == b->messages && a->error == b->error && a->too_large == b->too_large &&
            rc_buf_len(&a->text) == rc_buf_len(&b->text) &&
            (rc_buf_len(&a->text) == 0 ||
-            memcmp(a->text.bytes, b->text.bytes, rc_buf_len(&a->text)) == 0);
+            memcmp(rc_buf_head(&a->text), rc_buf_head(&b->text), rc_buf_len(&a->text)) == 0);
 }
 
-/* What comes at once may go the short way; what comes byte by byte is hiredis' to read. */
+/* All of it by hiredis, which goes on with what it has once it has begun. */
+static void read_by_hiredis(struct rc_resp *resp, const struct rc_buf *bytes,
+                            struct outcome *outcome)
+{
+    static const char begin[] = "*0\r\n"; /* not plain */
+    struct rc_buf all = {0};
+    CHECK(rc_buf_append(&all, begin, strlen(begin)) == 0);
+    CHECK(rc_buf_append(&all, rc_buf_head(bytes), rc_buf_len(bytes)) == 0);
+    read_stream(resp, &all, NULL, 0, outcome);
+    rc_buf_deinit(&all);
+    if (!CHECK(outcome->messages > 0))
+        return;
+    outcome->messages--;
+    rc_buf_consume(&outcome->text, sizeof(rc_node));
+}
+
+/* What is plain goes the short way, at once or byte by byte. */
 static void takes_what_is_plain_as_hiredis_does(void)
 {
     static const char *const messages[] = {
@@ -496,10 +512,42 @@ static void takes_what_is_plain_as_hiredis_does(void)
         "$99999999999999999999\r\na\r\n",
         ">1\r\n:1\r\n:2\r\n",
         "*1\r\n:1\r\n:2\r\n",
+        "_\r\n",
+        "_",
+        "_\r",
+        "_\n\r\n",
+        "_x\r\n",
+        "_\r\n_\r\n",
+        "+OK\r\n",
+        "+OK\r",
+        "+O",
+        "+OKAY\r\n",
+        "+ok\r\n",
+        "+\r\n",
+        "+OK\n\r\n",
+        "*1\r\n$1\r\na\r\n",
+        "*1\r\n_\r\n*1\r\n$1\r\na\r\n",
+        "*1\r\n$-1\r\n",
+        "*1\r\n-ERR x\r\n",
+        "*1\r\n+OK\r\n",
+        "*1\r\n*1\r\n_\r\n",
+        "*1\r\n>1\r\n_\r\n",
+        "*1\r\n",
+        "*1\r",
+        "*1\n_\r\n",
+        "*01\r\n_\r\n",
+        "*12\r\n_\r\n",
+        "*0\r\n_\r\n",
+        "*1\r\n$1\r\n",
+        "*1\r\n$65\r\n",
+        "*1\r\n$2\r\na\r\n\r\n",
+        "*1\r\n$1\r\nab\r\n:1\r\n",
+        "*2\r\n$1\r\na\r\n_\r\n_\r\n",
     };
-    struct rc_resp whole, pieces;
-    struct outcome at_once = {0}, in_pieces = {0};
+    struct rc_resp whole, pieces, other;
+    struct outcome at_once = {0}, in_pieces = {0}, by_hiredis = {0};
     uint64_t random = 7;
+    CHECK(rc_resp_init(&other, MAX_ELEMENTS, MAX_BULK) == 0);
     CHECK(rc_resp_init(&whole, MAX_ELEMENTS, MAX_BULK) == 0);
     CHECK(rc_resp_init(&pieces, MAX_ELEMENTS, MAX_BULK) == 0);
     for (size_t i = 0; i < sizeof messages / sizeof *messages; i++) {
@@ -507,14 +555,86 @@ static void takes_what_is_plain_as_hiredis_does(void)
         CHECK(rc_buf_append(&bytes, messages[i], strlen(messages[i])) == 0);
         read_stream(&whole, &bytes, NULL, 0, &at_once);
         read_stream(&pieces, &bytes, &random, 1, &in_pieces);
-        if (!CHECK(is_same(&at_once, &in_pieces)))
+        read_by_hiredis(&other, &bytes, &by_hiredis);
+        if (!CHECK(is_same(&at_once, &in_pieces) && is_same(&by_hiredis, &at_once)))
             fprintf(stderr, "message %zu: %s\n", i, messages[i]);
         rc_buf_deinit(&bytes);
     }
     rc_resp_deinit(&whole);
     rc_resp_deinit(&pieces);
+    rc_resp_deinit(&other);
     rc_buf_deinit(&at_once.text);
     rc_buf_deinit(&in_pieces.text);
+    rc_buf_deinit(&by_hiredis.text);
+}
+
+/* Hiredis has no part in what is plain: once it had begun, all that comes behind were its own. */
+static void waits_for_the_rest_of_what_is_plain(void)
+{
+    static const char *const messages[] = {"$5\r\nhello\r\n", ":-17\r\n",          "_\r\n",
+                                           "+OK\r\n",         "*1\r\n$1\r\na\r\n", "*1\r\n_\r\n"};
+    struct rc_resp resp;
+    enum rc_message message;
+    CHECK(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK) == 0);
+    for (size_t i = 0; i < sizeof messages / sizeof *messages; i++) {
+        size_t len = strlen(messages[i]);
+        for (size_t cut = 1; cut < len; cut++) {
+            rc_reply_clear(&resp.reply);
+            CHECK(rc_resp_feed(&resp, messages[i], cut) == 0);
+            CHECK(rc_resp_next(&resp, &message) == 0 && message == RC_MESSAGE_NONE);
+            CHECK(rc_buf_len(&resp.input) == cut && resp.reply.count == 0);
+            CHECK(rc_resp_feed(&resp, messages[i] + cut, len - cut) == 0);
+            CHECK(rc_resp_next(&resp, &message) == 0 && message == RC_MESSAGE_REPLY);
+            CHECK(rc_reply_skip(&resp.reply, 0) == resp.reply.count && !resp.reply.has_error);
+        }
+    }
+    rc_resp_deinit(&resp);
+}
+
+static void knows_whether_there_may_be_an_error(void)
+{
+    struct rc_resp resp;
+    struct rc_reply copy = {0};
+    enum rc_message message;
+    CHECK(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK) == 0);
+    CHECK(rc_resp_feed(&resp, "*2\r\n+x\r\n-ERR y\r\n", 17) == 0);
+    CHECK(rc_resp_next(&resp, &message) == 0 && message == RC_MESSAGE_REPLY);
+    rc_reply_resolve(&resp.reply);
+    CHECK(resp.reply.has_error);
+    CHECK(rc_reply_copy(&copy, &resp.reply) == 0 && copy.has_error);
+    rc_reply_clear(&copy);
+    CHECK(!copy.has_error);
+    CHECK(rc_reply_append(&copy, &resp.reply, 1, 2) == 0 && !copy.has_error);
+    CHECK(rc_reply_append(&copy, &resp.reply, 2, 3) == 0 && copy.has_error);
+    rc_reply_clear(&copy);
+    CHECK(rc_reply_add_error(&copy, RC_ERR_TIMEOUT, NULL) == 0 && copy.has_error);
+    rc_reply_deinit(&copy);
+    rc_resp_deinit(&resp);
+}
+
+static void appends_texts_once_and_elements_in_any_order(void)
+{
+    static const char bytes[] = "$1\r\na\r\n$0\r\n\r\n:7\r\n*1\r\n$2\r\nbc\r\n";
+    struct rc_resp resp;
+    struct rc_reply joined = {0};
+    enum rc_message message = RC_MESSAGE_REPLY;
+    size_t base = 0;
+    CHECK(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK) == 0);
+    CHECK(rc_resp_feed(&resp, bytes, strlen(bytes)) == 0);
+    while (message == RC_MESSAGE_REPLY)
+        CHECK(rc_resp_next(&resp, &message) == 0);
+    rc_reply_resolve(&resp.reply);
+    CHECK(rc_reply_add_error(&joined, RC_ERR_TIMEOUT, "late") == 0);
+    CHECK(rc_reply_append_texts(&joined, &resp.reply, &base) == 0 && base == 4);
+    CHECK(rc_reply_append_bare(&joined, &resp.reply, base, 3, 5) == 0);
+    CHECK(rc_reply_append_bare(&joined, &resp.reply, base, 0, 3) == 0);
+    rc_resp_deinit(&resp);
+    rc_reply_resolve(&joined);
+    CHECK(joined.count == 6 && rc_reply_is_text(&joined.nodes[0], "late"));
+    CHECK(joined.nodes[1].type == '*' && joined.nodes[1].count == 1);
+    CHECK(rc_reply_is_text(&joined.nodes[2], "bc") && rc_reply_is_text(&joined.nodes[3], "a"));
+    CHECK(rc_reply_is_text(&joined.nodes[4], "") && joined.nodes[5].integer == 7);
+    rc_reply_deinit(&joined);
 }
 
 static void reads_streams(uint32_t rounds, uint64_t random, bool mutated)
@@ -579,6 +699,9 @@ int main(void)
     TEST(takes_32_levels_and_refuses_33);
     TEST(takes_nothing_at_all);
     TEST(takes_what_is_plain_as_hiredis_does);
+    TEST(waits_for_the_rest_of_what_is_plain);
+    TEST(knows_whether_there_may_be_an_error);
+    TEST(appends_texts_once_and_elements_in_any_order);
     TEST(reads_valid_streams_in_any_pieces);
     TEST(survives_200000_mutated_streams);
     return test_result();
