@@ -502,8 +502,8 @@ static void give_slice(struct rc_resp *resp)
 /*
  * A string, a number, nil or "OK" by itself, or a list of one string or nil, is what nearly all
  * commands are answered by. One that is here as a whole is taken without hiredis, which needs three
- * times as long for it. Of a short one that is here in part the rest is waited for: hiredis, once it
- * has begun, would go on with all that comes. Everything else, and whatever is not exactly of that
+ * times as long. Of a short one that is here in part the rest is waited for: hiredis, once it has
+ * begun, would go on with all that comes. Everything else, and whatever is not exactly of that
  * form, is left to hiredis: it alone says what is wrong.
  */
 enum plain {

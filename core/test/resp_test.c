@@ -568,6 +568,12 @@ static void takes_what_is_plain_as_hiredis_does(void)
     rc_buf_deinit(&by_hiredis.text);
 }
 
+static void must(int error)
+{
+    if (error != 0)
+        exit(1);
+}
+
 /* Hiredis has no part in what is plain: once it had begun, all that comes behind were its own. */
 static void waits_for_the_rest_of_what_is_plain(void)
 {
@@ -575,16 +581,18 @@ static void waits_for_the_rest_of_what_is_plain(void)
                                            "+OK\r\n",         "*1\r\n$1\r\na\r\n", "*1\r\n_\r\n"};
     struct rc_resp resp;
     enum rc_message message;
-    CHECK(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK) == 0);
+    must(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK));
     for (size_t i = 0; i < sizeof messages / sizeof *messages; i++) {
         size_t len = strlen(messages[i]);
         for (size_t cut = 1; cut < len; cut++) {
             rc_reply_clear(&resp.reply);
-            CHECK(rc_resp_feed(&resp, messages[i], cut) == 0);
-            CHECK(rc_resp_next(&resp, &message) == 0 && message == RC_MESSAGE_NONE);
+            must(rc_resp_feed(&resp, messages[i], cut));
+            must(rc_resp_next(&resp, &message));
+            CHECK(message == RC_MESSAGE_NONE);
             CHECK(rc_buf_len(&resp.input) == cut && resp.reply.count == 0);
-            CHECK(rc_resp_feed(&resp, messages[i] + cut, len - cut) == 0);
-            CHECK(rc_resp_next(&resp, &message) == 0 && message == RC_MESSAGE_REPLY);
+            must(rc_resp_feed(&resp, messages[i] + cut, len - cut));
+            must(rc_resp_next(&resp, &message));
+            CHECK(message == RC_MESSAGE_REPLY);
             CHECK(rc_reply_skip(&resp.reply, 0) == resp.reply.count && !resp.reply.has_error);
         }
     }
@@ -596,18 +604,23 @@ static void knows_whether_there_may_be_an_error(void)
     struct rc_resp resp;
     struct rc_reply copy = {0};
     enum rc_message message;
-    CHECK(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK) == 0);
-    CHECK(rc_resp_feed(&resp, "*2\r\n+x\r\n-ERR y\r\n", 17) == 0);
-    CHECK(rc_resp_next(&resp, &message) == 0 && message == RC_MESSAGE_REPLY);
+    must(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK));
+    must(rc_resp_feed(&resp, "*2\r\n+x\r\n-ERR y\r\n", 17));
+    must(rc_resp_next(&resp, &message));
+    CHECK(message == RC_MESSAGE_REPLY);
     rc_reply_resolve(&resp.reply);
     CHECK(resp.reply.has_error);
-    CHECK(rc_reply_copy(&copy, &resp.reply) == 0 && copy.has_error);
+    must(rc_reply_copy(&copy, &resp.reply));
+    CHECK(copy.has_error);
     rc_reply_clear(&copy);
     CHECK(!copy.has_error);
-    CHECK(rc_reply_append(&copy, &resp.reply, 1, 2) == 0 && !copy.has_error);
-    CHECK(rc_reply_append(&copy, &resp.reply, 2, 3) == 0 && copy.has_error);
+    must(rc_reply_append(&copy, &resp.reply, 1, 2));
+    CHECK(!copy.has_error);
+    must(rc_reply_append(&copy, &resp.reply, 2, 3));
+    CHECK(copy.has_error);
     rc_reply_clear(&copy);
-    CHECK(rc_reply_add_error(&copy, RC_ERR_TIMEOUT, NULL) == 0 && copy.has_error);
+    must(rc_reply_add_error(&copy, RC_ERR_TIMEOUT, NULL));
+    CHECK(copy.has_error);
     rc_reply_deinit(&copy);
     rc_resp_deinit(&resp);
 }
@@ -619,15 +632,16 @@ static void appends_texts_once_and_elements_in_any_order(void)
     struct rc_reply joined = {0};
     enum rc_message message = RC_MESSAGE_REPLY;
     size_t base = 0;
-    CHECK(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK) == 0);
-    CHECK(rc_resp_feed(&resp, bytes, strlen(bytes)) == 0);
+    must(rc_resp_init(&resp, MAX_ELEMENTS, MAX_BULK));
+    must(rc_resp_feed(&resp, bytes, strlen(bytes)));
     while (message == RC_MESSAGE_REPLY)
-        CHECK(rc_resp_next(&resp, &message) == 0);
+        must(rc_resp_next(&resp, &message));
     rc_reply_resolve(&resp.reply);
-    CHECK(rc_reply_add_error(&joined, RC_ERR_TIMEOUT, "late") == 0);
-    CHECK(rc_reply_append_texts(&joined, &resp.reply, &base) == 0 && base == 4);
-    CHECK(rc_reply_append_bare(&joined, &resp.reply, base, 3, 5) == 0);
-    CHECK(rc_reply_append_bare(&joined, &resp.reply, base, 0, 3) == 0);
+    must(rc_reply_add_error(&joined, RC_ERR_TIMEOUT, "late"));
+    must(rc_reply_append_texts(&joined, &resp.reply, &base));
+    CHECK(base == 4);
+    must(rc_reply_append_bare(&joined, &resp.reply, base, 3, 5));
+    must(rc_reply_append_bare(&joined, &resp.reply, base, 0, 3));
     rc_resp_deinit(&resp);
     rc_reply_resolve(&joined);
     CHECK(joined.count == 6 && rc_reply_is_text(&joined.nodes[0], "late"));
