@@ -39,10 +39,10 @@ local LOCATIONS = {
 local WORKER = [[
     orders = cache:namespace("orders", { lockTtl = %f, writeBehind = { durable = true,
         partitions = 1, write = function(items)
+            assert(cache:redis():command("SET", "owner", tostring(ngx.worker.pid())))
             for _, item in ipairs(items) do
                 assert(cache:redis():command("RPUSH", "log", item.key .. "=" .. item.value))
             end
-            assert(cache:redis():command("SET", "owner", tostring(ngx.worker.pid())))
             return true
         end } })
 ]]
