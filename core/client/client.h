@@ -74,7 +74,8 @@ struct rc_view {
     struct rc_tags *tags; /* may be NULL */
     struct {
         int32_t left;   /* hits, or what may be one, until the next of which the sketch is told */
-        uint32_t place; /* of that among RC_HOT_SAMPLE in turn */
+        uint32_t place; /* of that among `every` in turn */
+        uint32_t every; /* RC_HOT_SAMPLE, or RC_HOT_SELDOM while nobody asks */
         uint64_t random;
     } sample;
 };

@@ -10,22 +10,37 @@
 
 /* ---- which keys are hit ---------------------------------------------------------------------- */
 
-/* One of each RC_HOT_SAMPLE, and no one can say which: a page that reads the same keys in the same
+/* One of `every` in turn, and no one can say which: a page that reads the same keys in the same
    order again and again would have the same key counted each time. */
 static void draw_sample(struct rc_view *view)
 {
+    uint32_t rest = view->sample.every - view->sample.place;
+    uint32_t every = rc_near_is_hot_asked(view->near) ? RC_HOT_SAMPLE : RC_HOT_SELDOM;
     view->sample.random = view->sample.random * UINT64_C(6364136223846793005) + 1442695040888963407;
-    uint32_t place = (uint32_t)(view->sample.random >> 33) % RC_HOT_SAMPLE;
-    view->sample.left += (int32_t)(RC_HOT_SAMPLE - view->sample.place + place);
+    uint32_t place = (uint32_t)(view->sample.random >> 33) % every;
+    if (every != view->sample.every)
+        rest = 1; /* the turn of the others ends here */
+    view->sample.left += (int32_t)(rest + place);
     view->sample.place = place;
+    view->sample.every = every;
 }
 
+/* A sample takes as long as ten hits from L0, so that there are few while nobody asks. */
 static __attribute__((noinline)) void sample(struct rc_view *view, bool is_hit,
                                              const rc_near_handle *handle)
 {
-    draw_sample(view);
     if (is_hit)
-        rc_near_count_hit(view->near, handle->hash);
+        rc_near_count_hits(view->near, handle->hash, view->sample.every);
+    draw_sample(view);
+}
+
+/* Somebody asks, who is not to wait for the end of a long turn. */
+static void sample_often(struct rc_view *view)
+{
+    if (view->sample.every == RC_HOT_SAMPLE)
+        return;
+    view->sample.left = 0;
+    draw_sample(view);
 }
 
 /* What a reader does not find is counted with the rest, and not told: to ask that each time would
@@ -50,7 +65,6 @@ rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, c
     view->own_process_only = client->address.is_memory;
     view->ttl_us = ttl_us;
     view->sample.random = (uint64_t)(uintptr_t)view ^ (uint64_t)rc_near_now_us();
-    view->sample.place = RC_HOT_SAMPLE - 1; /* before the first of those to come */
     draw_sample(view);
     rc_buf_init(&view->prefix);
     if (rc_buf_append(&view->prefix, prefix, prefix_len) != 0) {
@@ -177,8 +191,10 @@ uint32_t rc_view_hot(rc_view *view, rc_hot_key *keys, uint32_t max)
 {
     if (view->own_process_only && rc_client_is_inherited(view->client))
         return 0;
-    return rc_near_hot(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), keys,
-                       max);
+    uint32_t count =
+        rc_near_hot(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), keys, max);
+    sample_often(view);
+    return count;
 }
 
 int64_t rc_view_now_us(rc_view *view)

@@ -270,8 +270,12 @@ uint32_t rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32
 /* What is known of the key, for people: the entry as it stands, and why it went last. */
 void rc_near_explain(struct rc_near *near, const char *key, size_t len, rc_near_report *report);
 
-/* One of RC_HOT_SAMPLE hits of a reader was of the key of that hash. */
-void rc_near_count_hit(struct rc_near *near, uint64_t hash);
+/* How many hits a reader counts one of: RC_HOT_SAMPLE while rc_near_is_hot_asked. */
+enum { RC_HOT_SELDOM = 8192 };
+/* A hit of the key of that hash, which stands for so many, a multiple of RC_HOT_SAMPLE. */
+void rc_near_count_hits(struct rc_near *near, uint64_t hash, uint32_t hits);
+/* Whether anybody of any process has asked rc_near_hot in the last minute. */
+bool rc_near_is_hot_asked(struct rc_near *near);
 /* The keys with that prefix, which is left out, that are hit most and are here now, at most `max`,
    the hottest first. How many. */
 uint32_t rc_near_hot(struct rc_near *near, const char *prefix, size_t prefix_len, rc_hot_key *keys,

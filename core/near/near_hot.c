@@ -7,9 +7,14 @@ static int64_t age_us(struct rc_near *near)
     return age_us > 0 ? age_us : 0;
 }
 
-void rc_near_count_hit(struct rc_near *near, uint64_t hash)
+void rc_near_count_hits(struct rc_near *near, uint64_t hash, uint32_t hits)
 {
-    rc_sketch_count(&near->region.sketch, hash, age_us(near));
+    rc_sketch_count(&near->region.sketch, hash, hits / RC_HOT_SAMPLE, age_us(near));
+}
+
+bool rc_near_is_hot_asked(struct rc_near *near)
+{
+    return rc_sketch_is_asked(&near->region.sketch, age_us(near));
 }
 
 /* The key of an entry with that hash in one of its buckets. */
@@ -50,7 +55,9 @@ uint32_t rc_near_hot(struct rc_near *near, const char *prefix, size_t prefix_len
                      uint32_t max)
 {
     struct rc_sketch_hot hottest[RC_SKETCH_PLACES];
-    uint32_t known = rc_sketch_hottest(&near->region.sketch, age_us(near), hottest);
+    int64_t now_us = age_us(near);
+    rc_sketch_ask(&near->region.sketch, now_us);
+    uint32_t known = rc_sketch_hottest(&near->region.sketch, now_us, hottest);
     uint32_t count = 0;
     for (uint32_t i = 0; i < known && count < max; i++) {
         rc_hot_key *key = &keys[count];

@@ -1,6 +1,6 @@
 #include "near/sketch.h"
 
-#include <stdbool.h>
+enum { SECOND_US = 1000000 };
 
 /* 0.4 % of the bytes of the region, until there are enough. */
 static uint32_t line_count(size_t region_bytes)
@@ -88,25 +88,24 @@ static void age(struct rc_sketch *sketch, int64_t age_us)
 
 /* ---- counting -------------------------------------------------------------------------------- */
 
-/* Raises the lowest of its counters, and those that are as low: others hold other keys' hits, too
+/* Raises the lowest of its counters, and others as far as that: they hold other keys' hits, too
    (Estan and Varghese's conservative update). Returns what they say now. */
-static uint32_t count_in_cells(struct rc_sketch *sketch, uint64_t hash)
+static uint32_t count_in_cells(struct rc_sketch *sketch, uint64_t hash, uint32_t times)
 {
     uint32_t lowest = rc_sketch_estimate(sketch, hash);
-    if (lowest == UINT32_MAX)
-        return lowest;
+    uint32_t count = lowest < UINT32_MAX - times ? lowest + times : UINT32_MAX;
     for (int row = 0; row < RC_SKETCH_ROWS; row++) {
         _Atomic uint32_t *cell = cell_of(sketch, hash, row);
-        if (load(cell) == lowest)
-            store(cell, lowest + 1);
+        if (load(cell) < count)
+            store(cell, count);
     }
-    return lowest + 1;
+    return count;
 }
 
-void rc_sketch_count(struct rc_sketch *sketch, uint64_t hash, int64_t age_us)
+void rc_sketch_count(struct rc_sketch *sketch, uint64_t hash, uint32_t times, int64_t age_us)
 {
     age(sketch, age_us);
-    uint32_t count = count_in_cells(sketch, hash);
+    uint32_t count = count_in_cells(sketch, hash, times);
     struct rc_sketch_set *set = set_of(sketch, hash);
     int coldest = 0;
     for (int way = 0; way < RC_SKETCH_WAYS; way++) {
@@ -124,6 +123,18 @@ void rc_sketch_count(struct rc_sketch *sketch, uint64_t hash, int64_t age_us)
 }
 
 /* ---- asking ---------------------------------------------------------------------------------- */
+
+void rc_sketch_ask(struct rc_sketch *sketch, int64_t age_us)
+{
+    store(&sketch->head->asked, (uint32_t)((uint64_t)age_us / SECOND_US) + 1);
+}
+
+bool rc_sketch_is_asked(const struct rc_sketch *sketch, int64_t age_us)
+{
+    uint32_t asked = load(&sketch->head->asked);
+    uint32_t now = (uint32_t)((uint64_t)age_us / SECOND_US) + 1;
+    return asked != 0 && now - asked <= RC_SKETCH_ASKED_S;
+}
 
 uint32_t rc_sketch_estimate(const struct rc_sketch *sketch, uint64_t hash)
 {

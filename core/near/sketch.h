@@ -1,10 +1,10 @@
 /*
  * sketch - which keys of a near cache are hit most: a count-min sketch, and a list of the hottest.
  *
- * What:    readers tell of one of 128 hits (client/view.c), by the key's hash alone. The four
- *          counters of a key lie in two cache lines, two in each, and the places of the list where
- *          it may stand in a third. What was counted is halved every minute, so that what is told
- *          is of the last minutes.
+ * What:    readers tell of one of 128 hits (client/view.c), or of fewer while nobody asks, each of
+ *          which counts for more; by the key's hash alone. The four counters of a key lie in two
+ *          cache lines, two in each, and the places of the list where it may stand in a third. What
+ *          was counted is halved every minute, so that what is told is of the last minutes.
  * Threads: any of any process. Nothing waits: every word is loaded and stored for itself. Two who
  *          count at once may count one hit for two, or put one key into a place of the other, which
  *          then has the other's count until it is hit again.
@@ -21,6 +21,7 @@
 
 #include <stdalign.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,7 +33,8 @@ enum {
     RC_SKETCH_WAYS = 5,
     RC_SKETCH_MAX_SETS = 32,
     RC_SKETCH_PLACES = RC_SKETCH_WAYS * RC_SKETCH_MAX_SETS,
-    RC_SKETCH_HALF_US = 60000000
+    RC_SKETCH_HALF_US = 60000000,
+    RC_SKETCH_ASKED_S = 60 /* so long behind a question it is worth while to count much */
 };
 
 struct rc_sketch_line {
@@ -50,6 +52,7 @@ _Static_assert(sizeof(struct rc_sketch_line) == 64 && sizeof(struct rc_sketch_se
 /* In the region; zeroes to begin with. */
 struct rc_sketch_head {
     alignas(64) _Atomic uint32_t halvings; /* since the region's birth */
+    _Atomic uint32_t asked;                /* the second of the last question, from 1; 0: never */
 };
 
 struct rc_sketch {
@@ -70,8 +73,11 @@ struct rc_sketch_hot {
 size_t rc_sketch_bytes(size_t region_bytes);
 void rc_sketch_view(struct rc_sketch *sketch, size_t region_bytes, char *at);
 
-/* One more hit of the key of that hash. age_us: since the region's birth. */
-void rc_sketch_count(struct rc_sketch *sketch, uint64_t hash, int64_t age_us);
+/* So many more hits of the key of that hash. age_us: since the region's birth. */
+void rc_sketch_count(struct rc_sketch *sketch, uint64_t hash, uint32_t times, int64_t age_us);
+/* Somebody wants to know; and whether anybody has wanted to in the last minute. */
+void rc_sketch_ask(struct rc_sketch *sketch, int64_t age_us);
+bool rc_sketch_is_asked(const struct rc_sketch *sketch, int64_t age_us);
 /* How often the key was counted, halved every minute: not less than that, unless counts were lost,
    and seldom more. */
 uint32_t rc_sketch_estimate(const struct rc_sketch *sketch, uint64_t hash);

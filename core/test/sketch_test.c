@@ -32,7 +32,7 @@ static uint64_t hash_of(uint64_t number)
 static void count(uint64_t number, int times, int64_t age_us)
 {
     for (int i = 0; i < times; i++)
-        rc_sketch_count(&sketch, hash_of(number), age_us);
+        rc_sketch_count(&sketch, hash_of(number), 1, age_us);
 }
 
 static int place_of(uint64_t number, uint32_t known)
@@ -85,6 +85,32 @@ static void finds_the_hottest_among_many(void)
     CHECK(wrong == 0);
 }
 
+static void counts_one_for_many(void)
+{
+    begin(LARGE);
+    count(1, 7, 0);
+    rc_sketch_count(&sketch, hash_of(1), 16, 0);
+    rc_sketch_count(&sketch, hash_of(2), 24, 0);
+    CHECK(rc_sketch_hottest(&sketch, 0, hottest) == 2);
+    CHECK(hottest[0].hash == hash_of(2) && hottest[0].count == 24);
+    CHECK(hottest[1].hash == hash_of(1) && hottest[1].count == 23);
+    rc_sketch_count(&sketch, hash_of(2), UINT32_MAX - 10, 0);
+    CHECK(rc_sketch_estimate(&sketch, hash_of(2)) == UINT32_MAX);
+}
+
+static void knows_for_a_minute_that_somebody_asked(void)
+{
+    int64_t asked_us = 90 * (int64_t)1000000, second_us = 1000000;
+    begin(SMALL);
+    CHECK(!rc_sketch_is_asked(&sketch, 0) && !rc_sketch_is_asked(&sketch, asked_us));
+    rc_sketch_ask(&sketch, asked_us);
+    CHECK(rc_sketch_is_asked(&sketch, asked_us));
+    CHECK(rc_sketch_is_asked(&sketch, asked_us + RC_SKETCH_ASKED_S * second_us));
+    CHECK(!rc_sketch_is_asked(&sketch, asked_us + (RC_SKETCH_ASKED_S + 1) * second_us));
+    rc_sketch_ask(&sketch, 0);
+    CHECK(rc_sketch_is_asked(&sketch, 0));
+}
+
 static void forgets_half_of_it_every_minute(void)
 {
     begin(LARGE);
@@ -126,7 +152,7 @@ static void *count_many(void *argument)
     uint64_t seed = (uint64_t)(uintptr_t)argument;
     for (int i = 0; i < STEPS; i++) { /* time passes twice for all */
         uint64_t number = i % 4 == 0 ? 1 : 10 + test_below(&seed, 5000);
-        rc_sketch_count(&sketch, hash_of(number), (int64_t)i * 2 * RC_SKETCH_HALF_US / STEPS);
+        rc_sketch_count(&sketch, hash_of(number), 1, (int64_t)i * 2 * RC_SKETCH_HALF_US / STEPS);
     }
     return NULL;
 }
@@ -151,6 +177,8 @@ int main(void)
     TEST(knows_nothing_at_first);
     TEST(counts_few_keys_exactly);
     TEST(finds_the_hottest_among_many);
+    TEST(counts_one_for_many);
+    TEST(knows_for_a_minute_that_somebody_asked);
     TEST(forgets_half_of_it_every_minute);
     TEST(a_key_that_was_hot_makes_room);
     TEST(is_harmless_where_bytes_are_damaged);

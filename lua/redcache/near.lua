@@ -763,8 +763,8 @@ function Near:stats()
 end
 
 ---The keys of this cache object that are hit most near, L0 included, by all who share the near
----cache: of those that are in it now, the hottest first. One hit of 128 is counted, and what was
----counted is halved every minute.
+---cache: of those that are in it now, the hottest first. One hit of 128 is counted for a minute
+---from each call on, one of 8,192 while nobody asks; what was counted is halved every minute.
 ---@param n? integer how many at most, 1 to 100; 10
 ---@return { key: string, hits: number }[]|nil keys hits are estimated: of the last minute or two;
 ---nil: there is no near cache, or err

@@ -453,7 +453,8 @@ typedef struct rc_near_report {
     uint8_t reserved[6];
 } rc_near_report;
 
-/* A key that is hit much, of rc_view_hot. One hit of RC_HOT_SAMPLE is counted. */
+/* A key that is hit much, of rc_view_hot. One hit of RC_HOT_SAMPLE is counted while anybody asks,
+   and one of 8192 where nobody has for a minute. */
 enum { RC_HOT_SAMPLE = 128, RC_HOT_KEYS = 100 };
 typedef struct rc_hot_key {
     uint64_t hits; /* estimated; what was counted is halved every minute */

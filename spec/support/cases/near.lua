@@ -47,8 +47,9 @@ case("the keys that are hit most are told", function(bed)
     assert.same({ "often", "seldom" }, keys)
     local hot = below.near:hot(1)
     assert.equal("most", hot[1].key)
-    -- A minute may end meanwhile.
-    assert.is_true(hot[1].hits > 8000 and hot[1].hits < 22000, hot[1].hits)
+    -- A minute may end meanwhile; and the first hit that is counted of a cache object which was
+    -- open before somebody asked stands for 8,192.
+    assert.is_true(hot[1].hits > 8000 and hot[1].hits < 20000 + 8192 + 128, hot[1].hits)
     assert.equal(1, #cache.near:hot(1))
     assert.is_nil((bed.open({ near = false }).near:hot()))
 end)
