@@ -22,7 +22,7 @@ after_each(function()
 end)
 
 local function open(options)
-    local all = { url = redis:url(), near = false }
+    local all = { url = redis:url(), near = false, commandTimeout = 10 }
     for name, value in pairs(options or {}) do all[name] = value end
     caches[#caches + 1] = redcache.new(all)
     return caches[#caches]

@@ -12,7 +12,7 @@ setup(function() redis = server.start() end)
 teardown(function() redis:stop() end)
 before_each(function()
     redis:call("FLUSHALL")
-    cache = redcache.new({ url = redis:url() })
+    cache = redcache.new({ url = redis:url(), commandTimeout = 10 })
 end)
 after_each(function() cache:close() end)
 

@@ -19,7 +19,7 @@ setup(function() redis = server.start() end)
 teardown(function() redis:stop() end)
 before_each(function()
     redis:call("FLUSHALL")
-    cache = redcache.new({ url = redis:url() })
+    cache = redcache.new({ url = redis:url(), commandTimeout = 10 })
 end)
 after_each(function() cache:close() end)
 
@@ -105,7 +105,8 @@ describe("a script", function()
     end)
 
     it("takes older copies of its keys out of the near cache", function()
-        local plain = redcache.new({ url = redis:url(), plain = true, codec = "raw" })
+        local plain = redcache.new({ url = redis:url(), plain = true, codec = "raw",
+            commandTimeout = 10 }) -- of the same client
         assert(plain:set("n", "1"))
         assert.equal("1", plain:get("n"))
         assert.equal("1", plain:get("n"))

@@ -15,6 +15,7 @@ before_each(function() redis:reset() end)
 local function open(options)
     options = options or {}
     options.url = redis:url()
+    options.commandTimeout = options.commandTimeout or 10
     return redcache.new(options)
 end
 

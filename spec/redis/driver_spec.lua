@@ -13,6 +13,7 @@ local function open(options)
     options = options or {}
     options.url = redis:url()
     options.near = false -- this is about the way to Redis
+    options.commandTimeout = 10
     return redcache.new(options)
 end
 
@@ -167,7 +168,7 @@ describe("the reactor", function()
     end)
 
     it("takes over within milliseconds of the last inline call", function()
-        local times = {}
+        local times, control = {}, {}
         for i = 1, 21 do
             local lock = assert(cache:tryLock("job", { ttl = 60 }))
             for _ = 1, 20 do cache:get("k") end
@@ -177,9 +178,12 @@ describe("the reactor", function()
                 assert.is_true(clock.now() - start < clock.scaled(1))
             end
             times[i] = clock.now() - start
+            control[i] = clock.time(redis.call, redis, "PING")
         end
-        -- It looks every 3 ms; finding the lock gone takes one more round trip.
-        assert.is_true(quartile(times) < clock.scaled(0.01), "quartile " .. quartile(times))
+        -- It looks every 3 ms; finding the lock gone takes one more round trip. The control is what
+        -- the machine needs for one.
+        local most = clock.scaled(0.01) + 4 * quartile(control)
+        assert.is_true(quartile(times) < most, quartile(times) .. " of " .. most)
     end)
 
     it("sleeps when there is nothing to do", function()

@@ -12,7 +12,7 @@ describe("redcache.FENCED", function()
 
     setup(function()
         redis = server.start()
-        cache = redcache.new({ url = redis:url() })
+        cache = redcache.new({ url = redis:url(), commandTimeout = 10 })
     end)
 
     teardown(function()

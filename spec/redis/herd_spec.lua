@@ -121,7 +121,8 @@ describe("remember", function()
             count = 5, params = params(),
             main = function(one)
                 local support = require("spec.support.clock")
-                local cache = require("redcache").new({ url = one.params.url })
+                local cache = require("redcache").new({ url = one.params.url,
+                    commandTimeout = 60, waitTimeout = 60 })
                 assert(cache:set("other", "", 60)) -- all of its threads run
                 local own = require("spec.near.waited").watch(
                     { require("spec.support.posix").C.getpid() }, true)
@@ -217,7 +218,8 @@ describe("remember", function()
             count = 16, params = params(),
             main = function(one)
                 local support = require("spec.support.clock")
-                local cache = require("redcache").new({ url = one.params.url })
+                local cache = require("redcache").new({ url = one.params.url,
+                    commandTimeout = 60, waitTimeout = 60 })
                 cache:withLock("warm", { wait = 30 }, function() end)
                 local late = {}
                 for round = 1, 5 do

@@ -15,7 +15,7 @@ before_each(function() redis:reset() end)
 -- Keeps a key fresh until told otherwise; each run puts its process at the end of a list.
 local function keep(one)
     local cache = require("redcache").new({
-        url = one.params.url, namespace = "app", leaseTtl = 600,
+        url = one.params.url, namespace = "app", leaseTtl = 600, commandTimeout = 30,
     })
     local raw = cache:redis()
     local keeper = assert(cache:keepFresh("k", 0.1, function()

@@ -57,7 +57,7 @@ describe("a finalizer at the end of the Lua state", function()
                     io.stdout:write("old ", tostring(cache:get("k")), "\n")
                 end
                 local ffi = require("ffi")
-                cache = require("redcache").new({ url = self.params.url })
+                cache = require("redcache").new({ url = self.params.url, commandTimeout = 10 })
                 assert(cache:set("k", "v", 60) and cache:get("k"))
                 _G.all = {} -- luacheck: ignore
                 for i = 1, 50 do -- before and behind ours, in whichever order
@@ -71,7 +71,8 @@ describe("a finalizer at the end of the Lua state", function()
 
         it("may make another, which finds the cache closed in the end, on " .. where, function()
             local out = run(function(self)
-                local cache = require("redcache").new({ url = self.params.url })
+                local cache = require("redcache").new({ url = self.params.url,
+                    commandTimeout = 10 })
                 assert(cache:set("k", "v", 60))
                 assert(cache:get("k"))
                 local function plant()
@@ -90,7 +91,8 @@ describe("a finalizer at the end of the Lua state", function()
 
         it("may close the cache, and so may the next one, on " .. where, function()
             assert.equal("true closed true closed", run(function(self)
-                local cache = require("redcache").new({ url = self.params.url })
+                local cache = require("redcache").new({ url = self.params.url,
+                    commandTimeout = 10 })
                 assert(cache:set("k", "v", 60))
                 local lock = assert(cache:tryLock("job"))
                 local function close()
@@ -138,7 +140,7 @@ end)
 describe("the end of a Lua state", function()
     it("gives locks and leases back that nobody has given back", function()
         run(function(self)
-            local cache = require("redcache").new({ url = self.params.url })
+            local cache = require("redcache").new({ url = self.params.url, commandTimeout = 10 })
             _G.lock = assert(cache:tryLock("job", { ttl = 600 })) -- luacheck: ignore
             _G.job = coroutine.create(function() -- luacheck: ignore
                 cache:remember("k", 60, coroutine.yield, { leaseTtl = 600 })

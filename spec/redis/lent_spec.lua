@@ -24,6 +24,7 @@ local function open(options)
     options = options or {}
     options.url = redis:url()
     options.plain, options.codec = true, "raw"
+    options.commandTimeout = options.commandTimeout or 10
     if options.near == nil then options.near = false end
     caches[#caches + 1] = redcache.new(options)
     return caches[#caches]

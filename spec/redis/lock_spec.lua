@@ -16,6 +16,7 @@ local redis, cache, other
 local function open(options)
     options = options or {}
     options.url, options.namespace = redis:url(), options.namespace or "app"
+    options.commandTimeout = 10
     return redcache.new(options)
 end
 

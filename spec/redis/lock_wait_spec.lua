@@ -18,7 +18,7 @@ teardown(function() redis:stop() end)
 before_each(function() redis:reset() end)
 
 local function open()
-    return redcache.new({ url = redis:url(), namespace = "app" })
+    return redcache.new({ url = redis:url(), namespace = "app", commandTimeout = 10 })
 end
 
 -- A process that waits for the lock and tells when it has it, and what that cost.

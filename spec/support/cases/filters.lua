@@ -125,6 +125,8 @@ case("every call that stores a value puts its key in before", function(bed)
         bed.redis:call("FLUSHALL")
         fill(bed, reader)
         assert.is_false(reader:bloom():has(KEY), name)
+        -- A near copy goes before the filter, and one from the round before may still stand.
+        bed.wait_until(function() return reader:get(KEY) == nil end, 5, "the news of the flush")
         writer:bloom():state() -- knows this filter
         assert.is_truthy(write(writer), name)
         bed.wait_until(function() return name == "nothing" or reader:bloom():has(KEY) end, 2, name)
