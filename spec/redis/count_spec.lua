@@ -148,6 +148,7 @@ describe("counters", function()
                 assert.equal(there:ttl(key) == redcache.FOREVER, here:ttl(key) == redcache.FOREVER)
             end
         end
-        assert.is_true(done.number > 100 and done.bound > 100 and done.redis > 100)
+        -- 500, 370 and 200 of them on the average; the last is the one that varies, by 30.
+        assert.is_true(done.number > 100 and done.bound > 100 and done.redis > 15)
     end)
 end)

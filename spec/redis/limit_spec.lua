@@ -172,7 +172,9 @@ describe("a limiter decides as the model does", function()
             assert.is_nil(difference, ("seed %d, history %d"):format(number, i))
             granted, refused = granted + (seen[true] or 0), refused + (seen[false] or 0)
         end
-        assert.is_true(granted > 1000 and refused > 1000, granted .. " " .. refused)
+        -- 5,300 and 2,700 of 8,000 on the average; a setting alone may be all of one kind.
+        assert.is_true(granted > 40 * STEPS / 20 and refused > 40 * STEPS / 20,
+            granted .. " " .. refused)
     end)
 
     it("so that callers of a sliding window who take all they can get 98 % of it", function()
