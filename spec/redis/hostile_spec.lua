@@ -111,7 +111,7 @@ describe("foreign bytes", function()
     it("that are random never break anything", function()
         math.randomseed(7)
         local hasty = redcache.new({
-            near = false, url = redis:url(), waitTimeout = 0.03, grace = 5,
+            near = false, url = redis:url(), waitTimeout = 0.03, grace = 5, commandTimeout = 10,
         })
         local seen = { own = 0, value = 0, failed = 0, timeout = 0 }
         for i = 1, 300 do

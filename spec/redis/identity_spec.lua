@@ -14,6 +14,7 @@ local function open(where, options)
     options = options or {}
     options.url, options.namespace = where:url(options.login), "app"
     options.login = nil
+    options.commandTimeout = options.commandTimeout or 5
     return redcache.new(options)
 end
 

@@ -74,6 +74,7 @@ describe("an idle slot", function()
                 local redcache = require("redcache")
                 local cache = redcache.new({
                     url = one.params.url, scheduler = "coroutine", near = false, codec = "raw",
+                    commandTimeout = 30,
                 })
                 assert(cache:set("k", string.rep("x", 100000), 60))
                 redcache.run(function()

@@ -22,7 +22,9 @@ after_each(function()
 end)
 
 local function open(options)
-    local all = { url = redis:url(), namespace = "app", commandTimeout = clock.scaled(2) }
+    -- A server that is late by less than maxStale is no gap.
+    local all = { url = redis:url(), namespace = "app", commandTimeout = clock.scaled(2),
+        maxStale = 600 }
     for name, value in pairs(options or {}) do all[name] = value end
     caches[#caches + 1] = redcache.new(all)
     return caches[#caches]
@@ -203,6 +205,7 @@ describe("onInvalidate", function()
             local clock_there = require("spec.support.clock")
             local cache = require("redcache").new({
                 url = one.params.url, namespace = "app", near = { shared = one.params.shared },
+                maxStale = 600, commandTimeout = 30,
             })
             local told = {}
             assert(cache:onInvalidate(function(key, cause)

@@ -10,7 +10,7 @@ local raises = group.raises
 -- A cache whose changes are counted by "cause key"; heard(what) waits until that was told.
 local function listen(bed, options)
     options = options or {}
-    options.near = true
+    options.near, options.maxStale = true, 60 -- a server that is late is no gap
     local cache, told = bed.open(options), {}
     local listener = assert(cache:onInvalidate(function(key, cause)
         local name = cause .. " " .. tostring(key)
