@@ -219,6 +219,9 @@ end
 -- Keeps what was taken beyond what the caller wants.
 local function keep(self, held, more, info)
     local now = core_clock.now(self._client)
+    if now >= held.ends then
+        held.left = 0 -- it became too old while Redis was asked
+    end
     held.left, held.remaining, held.resets = held.left + more, info.remaining, now + info.resetAfter
     -- Units of a fixed window are those of this window.
     held.ends = now + (self._letter == "f" and info.resetAfter or self._window)

@@ -5,6 +5,7 @@
 
 local clock = require("spec.support.clock")
 local herd = require("spec.support.herd")
+local limit_model = require("spec.support.limit_model")
 local limiter = require("redcache.limiter")
 local redcache = require("redcache")
 local server = require("spec.support.server")
@@ -12,52 +13,6 @@ local server = require("spec.support.server")
 local PROCESSES, LIMIT = 8, 200
 local STEPS = tonumber(os.getenv("REDCACHE_LIMIT_STEPS")) or 200
 local KINDS = { "fixed", "sliding", "gcra" }
-local CELLS = 64
-
--- The model: a list of all takes, in whole microseconds, and the rules as docs/api/limiter.md tells
--- them.
-local Model = {}
-Model.__index = Model
-
-local function model(settings, began)
-    return setmetatable({ settings = settings, takes = {}, began = began }, Model)
-end
-
--- Until when a take counts, of a sliding window: all of its part is a window old.
-local function ends_at(self, at)
-    local part = math.ceil(self.settings.window * 1e6 / CELLS)
-    return (math.floor(at / part) + CELLS + 1) * part
-end
-
-function Model:room(now)
-    local settings, used = self.settings, 0
-    local window = settings.window * 1e6
-    if settings.kind == "gcra" then
-        -- Each unit is paid back in its turn, one per interval, from when it was taken or from the
-        -- end of the one before. In 1 / limit microseconds, which are whole.
-        local paid = 0
-        for _, take in ipairs(self.takes) do
-            paid = math.max(paid, (take.at - self.began) * settings.limit) + take.n * window
-        end
-        local owed = math.max(paid - (now - self.began) * settings.limit, 0)
-        return math.floor(((settings.burst or settings.limit) * window - owed) / window)
-    end
-    for _, take in ipairs(self.takes) do
-        if settings.kind == "sliding" and now < ends_at(self, take.at)
-            or settings.kind == "fixed" and now < take.ends then
-            used = used + take.n
-        end
-    end
-    return settings.limit - used
-end
-
-function Model:take(now, n)
-    if self:room(now) < n then return false end
-    local last = self.takes[#self.takes]
-    local ends = last and now < last.ends and last.ends or now + self.settings.window * 1e6
-    table.insert(self.takes, { at = now, n = n, ends = ends })
-    return true
-end
 
 local function pick(list) return list[math.random(#list)] end
 
@@ -73,7 +28,7 @@ end
 -- A history of takes against the model; nil, or the first difference. bed: take(n), peek(), now(),
 -- elapse(microseconds).
 local function differs(settings, bed, steps)
-    local known = model(settings, bed.now())
+    local known = limit_model.new(settings, bed.now())
     local most = settings.burst or settings.limit
     local interval = math.floor(settings.window * 1e6 / settings.limit)
     local seen = {}
