@@ -59,7 +59,12 @@
     X(TAGS_REMEMBERED, "tags: an entry whose tags were valid once is not checked again")           \
     X(BREAKER_HASTY, "a breaker: each sign of life has the next probe sent at once")               \
     X(BREAKER_STUCK, "a breaker: good probes do not close it")                                     \
-    X(BREAKER_LEAKS, "a breaker: callers are sent on while it is open")
+    X(BREAKER_LEAKS, "a breaker: callers are sent on while it is open")                            \
+    X(BREAKER_BY_CALLERS, "a breaker: callers are its probes, as many as come")                    \
+    X(BREAKER_ONE_GOOD, "a breaker: one good probe closes it")                                     \
+    X(BREAKER_BLIND, "a breaker: it is never probed")                                              \
+    X(BREAKER_OWN_PAUSE, "a breaker: that its own process stood still counts as the server's")     \
+    X(BREAKER_WAITS, "a breaker: who is refused is told when the timeout is over")
 
 #ifdef RC_MUTANTS
 

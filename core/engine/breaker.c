@@ -82,7 +82,7 @@ void rc_breaker_hear(struct rc_breaker *breaker, bool is_error, int64_t sent_us,
         add(breaker, RC_SAMPLE_BAD, now_us);
     else if (took_us <= breaker->rules.latency_us)
         add(breaker, RC_SAMPLE_GOOD, now_us);
-    else if (sent_us > breaker->away_us)
+    else if (sent_us > breaker->away_us || RC_MUTANT(BREAKER_OWN_PAUSE))
         add(breaker, RC_SAMPLE_SLOW, now_us);
 }
 
@@ -93,7 +93,7 @@ void rc_breaker_miss(struct rc_breaker *breaker, int64_t waited_us, int64_t sile
 {
     const struct rc_breaker_rules *rules = &breaker->rules;
     bool is_back = breaker->away_us != 0 && now_us - breaker->away_us < rules->latency_us / 2;
-    if (breaker->state != RC_BREAKER_CLOSED || is_back)
+    if (breaker->state != RC_BREAKER_CLOSED || (is_back && !RC_MUTANT(BREAKER_OWN_PAUSE)))
         return;
     if (silent_us >= rules->silence_us)
         open(breaker, "it does not answer", now_us);
@@ -137,7 +137,7 @@ bool rc_breaker_may_probe(struct rc_breaker *breaker, int64_t now_us)
 {
     if (breaker->state == RC_BREAKER_CLOSED || breaker->hold == RC_BREAKER_HELD_OPEN)
         return false;
-    if (now_us < breaker->next_us)
+    if (now_us < breaker->next_us || RC_MUTANT(BREAKER_BLIND))
         return false;
     breaker->state = RC_BREAKER_HALF_OPEN;
     breaker->probed_us = now_us;
@@ -149,7 +149,8 @@ void rc_breaker_probed(struct rc_breaker *breaker, bool is_good, bool has_answer
     if (breaker->state == RC_BREAKER_CLOSED || breaker->hold == RC_BREAKER_HELD_OPEN)
         return;
     if (is_good) {
-        if (++breaker->good_probes >= breaker->rules.probes && !RC_MUTANT(BREAKER_STUCK))
+        bool is_enough = ++breaker->good_probes >= breaker->rules.probes;
+        if ((is_enough || RC_MUTANT(BREAKER_ONE_GOOD)) && !RC_MUTANT(BREAKER_STUCK))
             close(breaker);
         return;
     }

@@ -335,7 +335,7 @@ void rc_link_refuse(struct rc_link *link, struct rc_req *req, int64_t deadline_u
         rc_list_append(&link->queue, &req->place);
     }
     req->is_refused = true;
-    if (req->error == 0)
+    if (req->error == 0 && !RC_MUTANT(BREAKER_WAITS))
         fail_soon(req, RC_ERR_UNAVAILABLE);
 }
 

@@ -187,7 +187,8 @@ static inline struct rc_link *rc_topology_route(struct rc_topology *topology, st
 static inline bool rc_topology_refuses(const struct rc_link *link, const struct rc_req *req)
 {
     return link->breaker != NULL && rc_breaker_is_shut(link->breaker) && req->done != NULL &&
-           !req->is_upkeep && !RC_MUTANT(BREAKER_LEAKS);
+           !req->is_upkeep && !RC_MUTANT(BREAKER_LEAKS) &&
+           !(RC_MUTANT(BREAKER_BY_CALLERS) && link->breaker->next_us <= link->context->now_us);
 }
 
 /* Sends a request to the node of its slot, over the link that has what the request needs. Takes

@@ -84,8 +84,10 @@ describe("redcache-sim", function()
         local result = run("redcache-sim", "--breaker", "--seeds", math.ceil(SEEDS / 8))
         local _, _, violations = verdict(result)
         assert.equal(0, violations, result.out)
-        local trace = run("redcache-sim", "--breaker", "--seeds", "10", "--trace").out
-        for _, what in ipairs({ "breaker opens: it does not answer", "breaker is closed" }) do
+        local trace = run("redcache-sim", "--breaker", "--seeds", "20", "--trace").out
+        for _, what in ipairs({ "breaker opens: it does not answer",
+            "breaker opens: its answers are slow", "breaker opens: too many requests failed",
+            "breaker is closed" }) do
             assert.is_truthy(trace:find(what, 1, true), what)
         end
     end)
@@ -123,7 +125,8 @@ local MUTANTS = {
     "BOUND_BEFORE", "BOUND_KEPT", "BOUND_BEGINS", "BOUND_TOLD", "REPLICA_WRITES", "REPLICA_TOLD",
     "BROKEN_IS_UNDONE", "REPEAT_WHOLE", "ANSWERS_BY_NODE", "PART_IS_NIL", "PART_IS_DONE",
     "TAGS_AFTER_LOAD", "TAGS_LOST_IS_HIT", "TAGS_COME_BACK", "TAGS_AT_FILL", "TAGS_REMEMBERED",
-    "BREAKER_HASTY", "BREAKER_STUCK", "BREAKER_LEAKS",
+    "BREAKER_HASTY", "BREAKER_STUCK", "BREAKER_LEAKS", "BREAKER_BY_CALLERS", "BREAKER_ONE_GOOD",
+    "BREAKER_BLIND", "BREAKER_OWN_PAUSE", "BREAKER_WAITS",
 }
 
 -- Those that can only be made in a cluster.

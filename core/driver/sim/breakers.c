@@ -1,6 +1,7 @@
 #include "driver/sim/breakers.h"
 
-#include "driver/sim/world.h"
+#include "driver/sim/caller.h"
+#include "driver/sim/wire.h"
 
 /* Two seconds of backoff, connecting and probing at the slowest, and one more. */
 enum { HEALED_US = 3000 * 1000 };
@@ -31,6 +32,52 @@ static void watch_link(struct sim_world *world, const struct sim_client *client,
     }
 }
 
+/* Calls that ask for themselves alone: others may wait for what was asked for before. */
+static void watch_callers(struct sim_world *world, const struct sim_client *client,
+                          int64_t opened_us)
+{
+    for (int i = 0; i < SIM_KEY_CALLERS; i++) {
+        const struct sim_caller *caller = &world->callers[i];
+        enum rc_op_kind kind = caller->op.ask.kind;
+        bool asks_alone = kind == RC_OP_SET || (kind == RC_OP_GET && !caller->op.ask.near);
+        if (caller->client == client && caller->state == SIM_CALLING && asks_alone &&
+            caller->began_us > opened_us && caller->began_us < world->now_us)
+            sim_violation(world, "G13: caller %d waits although its client's breaker is open", i);
+    }
+}
+
+/* What was sent while the server was not well has ended by then. */
+static int64_t echo_us(const struct sim_world *world)
+{
+    return (world->weather.command_timeout_ms + 500) * 1000;
+}
+
+static void on_open(struct sim_world *world, const struct sim_client *client,
+                    struct sim_breaker *seen)
+{
+    const char *cause = client->engine.topology.node.fuse.breaker.cause;
+    int64_t sick_us = world->now_us - echo_us(world);
+    seen->opened_us = world->now_us;
+    seen->opened_at_probe = seen->probes;
+    seen->master = world->shards[0].master;
+    sim_trace(world, "client %d: its breaker opens: %s", client->number, cause);
+    if (world->sick_until_us < sick_us && !sim_wire_hides_loss(client, sick_us))
+        sim_violation(world, "G13: client %d: its breaker opens, but the server is well: %s",
+                      client->number, cause);
+}
+
+/* Another server, which it may stand for now, is known for nothing. */
+static void on_close(struct sim_world *world, const struct sim_client *client,
+                     struct sim_breaker *seen)
+{
+    sim_trace(world, "client %d: its breaker is closed", client->number);
+    if (seen->probes - seen->opened_at_probe < SIM_BREAKER_PROBES &&
+        seen->master == world->shards[0].master)
+        sim_violation(world, "G13: client %d: its breaker closes after %d probes", client->number,
+                      (int)(seen->probes - seen->opened_at_probe));
+    seen->opened_us = 0;
+}
+
 static void watch(struct sim_world *world, struct sim_client *client, struct sim_breaker *seen)
 {
     const struct rc_server_node *node = &client->engine.topology.node;
@@ -41,15 +88,12 @@ static void watch(struct sim_world *world, struct sim_client *client, struct sim
     watch_probes(world, client, seen);
     if (!rc_breaker_is_shut(&node->fuse.breaker)) {
         if (seen->opened_us != 0)
-            sim_trace(world, "client %d: its breaker is closed", client->number);
-        seen->opened_us = 0;
+            on_close(world, client, seen);
         return;
     }
-    if (seen->opened_us == 0) {
-        seen->opened_us = world->now_us;
-        sim_trace(world, "client %d: its breaker opens: %s", client->number,
-                  node->fuse.breaker.cause);
-    }
+    if (seen->opened_us == 0)
+        on_open(world, client, seen);
+    watch_callers(world, client, seen->opened_us);
     for (int role = 0; role < RC_NODE_LINKS; role++)
         watch_link(world, client, &node->links[role], seen->opened_us);
     if (sim_world_is_healthy(world, HEALED_US) && world->now_us - seen->opened_us > HEALED_US)

@@ -10,6 +10,7 @@
 
 enum {
     FOREIGN_EVERY_US = 30000,
+    PAUSE_SEEDS = 4, /* of so many histories with breakers, in one only clients stand still */
     BATCH_SEEDS = 2, /* of so many histories one has batches: the others are about keys alone */
     SECOND_US = 1000000,
     WIRES_MAX = 4 * SIM_CLIENTS, /* to a node: two each, and as many that are on their way out */
@@ -94,6 +95,34 @@ static void set_clock(struct sim_world *world)
     sim_world_hurt(world, 0);
 }
 
+/* What goes wrong for that long is the server's fault, or that of the ways to it. */
+static void blame_server(struct sim_world *world, int64_t for_us)
+{
+    int64_t until_us = world->now_us + for_us;
+    if (until_us > world->sick_until_us)
+        world->sick_until_us = until_us;
+}
+
+/* Its answers are slow, or it only says that it is busy: what a breaker is for. */
+static void weary(struct sim_world *world)
+{
+    struct sim_node *node = world->shards[0].master;
+    int64_t for_us = sim_dice_between(&world->dice, 200, 1500) * 1000;
+    if (sim_dice_falls(&world->dice, 500)) {
+        int64_t limit_us = world->clients[0].engine.context.options.breaker_latency_ms * 1000;
+        node->slow_us = limit_us + sim_dice_between(&world->dice, 0, 60000);
+        node->slow_until_us = world->now_us + for_us;
+        sim_trace(world, "the master is slow for %.1f ms: its answers take %.1f ms longer",
+                  (double)for_us / 1000, (double)node->slow_us / 1000);
+        for_us += node->slow_us;
+    } else {
+        node->busy_until_us = world->now_us + for_us;
+        sim_trace(world, "the master is busy for %.1f ms", (double)for_us / 1000);
+    }
+    sim_world_hurt(world, for_us);
+    blame_server(world, for_us);
+}
+
 static void hurt_cluster(struct sim_world *world, struct sim_client *client)
 {
     bool is_nice = world->weather.is_nice;
@@ -141,14 +170,24 @@ static void on_fault(void *context, struct rc_timer *timer)
                  sim_dice_between(&world->dice, 1, 2 * weather->fault_every_us));
     if (world->is_cluster) {
         hurt_cluster(world, client);
+    } else if (weather->only_pauses) {
+        for_us = sim_dice_between(&world->dice, 50000, 900000);
+        if (sim_world_runs(client)) {
+            sim_client_pause(client, for_us);
+            sim_world_hurt(world, for_us);
+        }
     } else if (weather->is_nice) {
         if (sim_world_runs(client))
             sim_client_kill(client); /* that is nothing to the others */
+    } else if (what < 20 && world->has_breakers) {
+        weary(world);
     } else if (what < 45) {
         cut_some_wire(world);
+        blame_server(world, 0);
     } else if (what < 60) {
         sim_server_stop(world->shards[0].master, for_us);
         sim_world_hurt(world, for_us);
+        blame_server(world, for_us);
     } else if (what < 75 && sim_world_runs(client)) {
         sim_client_pause(client, for_us);
         sim_world_hurt(world, for_us);
@@ -156,6 +195,7 @@ static void on_fault(void *context, struct rc_timer *timer)
         sim_client_kill(client);
     } else if (what < 93) {
         sim_server_fail_over(&world->shards[0]);
+        blame_server(world, SIM_PROMOTION_MAX_US);
     } else {
         set_clock(world);
     }
@@ -165,7 +205,9 @@ void sim_faults_init(struct sim_world *world)
 {
     struct sim_dice *dice = &world->dice;
     struct sim_weather *weather = &world->weather;
-    bool is_nice = weather->is_nice = sim_dice_falls(dice, 300);
+    weather->only_pauses = world->has_breakers && world->seed % PAUSE_SEEDS == 1;
+    bool is_nice = sim_dice_falls(dice, 300) && !weather->only_pauses;
+    weather->is_nice = is_nice;
     weather->delay_min_us = sim_dice_between(dice, 10, 200);
     weather->delay_max_us = sim_dice_falls(dice, 200)
                                 ? sim_dice_between(dice, 8000, 40000)

@@ -255,7 +255,7 @@ static bool takes(const struct sim_wire *wire, struct keys keys, bool asks)
 
 /* ---- commands -------------------------------------------------------------------------------- */
 
-static void do_command(struct sim_wire *wire, const char *bytes, size_t len)
+static void do_command_of_cluster(struct sim_wire *wire, const char *bytes, size_t len)
 {
     const struct rc_text *args = wire->request.args;
     size_t before = rc_buf_len(&wire->peer->output);
@@ -287,6 +287,27 @@ static void do_command(struct sim_wire *wire, const char *bytes, size_t len)
     sim_must(rc_store_feed(wire->peer, bytes, len));
     if (is_hello)
         say_cluster(&wire->peer->output, before);
+}
+
+/* Whether a server that runs somebody's script has said so. A new connection is let in. */
+static bool is_busy(const struct sim_wire *wire)
+{
+    static const char done[] = " auth client hello info select ";
+    if (wire->node->busy_until_us <= wire->world->now_us || wire->request.count == 0 ||
+        rc_text_is_among(done, wire->request.args[0]))
+        return false;
+    say(wire, "-BUSY Redis is busy running a script.\r\n");
+    return true;
+}
+
+static void do_command(struct sim_wire *wire, const char *bytes, size_t len)
+{
+    if (is_busy(wire))
+        return;
+    if (wire->world->is_cluster)
+        do_command_of_cluster(wire, bytes, len);
+    else
+        sim_must(rc_store_feed(wire->peer, bytes, len));
 }
 
 void sim_gate_feed(struct sim_wire *wire, const char *bytes, size_t len)

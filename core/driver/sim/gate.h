@@ -8,7 +8,7 @@
  * Threads: the run's.
  * Memory:  what a connection has begun to say is its wire's.
  * Errors:  without memory the program ends (sim_must).
- * Not:     changes no belief: bus.h does.
+ * Not:     changes no belief: bus.h does. Without a cluster it only says that a server is busy.
  * Source:  getNodeByQuery in Redis' cluster.c as its specification describes it, "ASK redirection"
  *          and "Multi-key operations"; 7.0.15 was asked where that is silent.
  */

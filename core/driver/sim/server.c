@@ -9,7 +9,7 @@
 #include "driver/sim/wire.h"
 #include "engine/command.h"
 
-enum { SWEEP_KEYS = 20, PROMOTION_MIN_US = 20000, PROMOTION_MAX_US = 300000 };
+enum { SWEEP_KEYS = 20, PROMOTION_MIN_US = 20000 };
 
 /* On its way to the replica. */
 struct change {
@@ -247,7 +247,7 @@ void sim_server_restart(struct sim_node *node)
     rc_store_free(node->store);
     node->stranger = NULL;
     node->refuses = node->is_silent = false;
-    node->stopped_until_us = 0;
+    node->stopped_until_us = node->slow_until_us = node->busy_until_us = 0;
     make_store(node);
     rc_store_each(sim_world_pair(node)->store, copy_change, node);
 }
@@ -306,7 +306,7 @@ void sim_server_fail_over(struct sim_shard *shard)
     struct sim_node *node = shard->master;
     struct sim_world *world = node->world;
     bool is_silent = sim_dice_falls(&world->dice, 400);
-    int64_t gap_us = sim_dice_between(&world->dice, PROMOTION_MIN_US, PROMOTION_MAX_US);
+    int64_t gap_us = sim_dice_between(&world->dice, PROMOTION_MIN_US, SIM_PROMOTION_MAX_US);
     if (rc_timer_is_set(&shard->promotion))
         return;
     sim_server_die(node, is_silent);

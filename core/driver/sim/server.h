@@ -14,6 +14,8 @@
 
 #include "driver/sim/world.h"
 
+enum { SIM_PROMOTION_MAX_US = 300000 }; /* from a master's death to its replica's promotion */
+
 void sim_servers_init(struct sim_world *world);
 void sim_servers_deinit(struct sim_world *world);
 

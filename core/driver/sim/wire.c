@@ -82,7 +82,10 @@ static void set_timer(struct sim_pipe *pipe)
 
 static void put_chunk(struct sim_pipe *pipe, size_t len)
 {
-    int64_t at_us = pipe->wire->world->now_us + delay_us(pipe->wire->world);
+    const struct sim_wire *wire = pipe->wire;
+    int64_t at_us = wire->world->now_us + delay_us(wire->world);
+    if (pipe == &wire->to_client && wire->node->slow_until_us > wire->world->now_us)
+        at_us += wire->node->slow_us;
     struct sim_chunk chunk = {at_us > pipe->last_us ? at_us : pipe->last_us, len};
     pipe->last_us = chunk.at_us;
     sim_must(rc_buf_append(&pipe->chunks, (const char *)&chunk, sizeof(chunk)));
@@ -162,7 +165,7 @@ static void on_server_arrival(void *context, struct rc_timer *timer)
     if (len > 0 && wire->peer != NULL) {
         rc_store_set_time(node->store, sim_world_unix_us(world));
         world->speaking = wire;
-        if (world->is_cluster)
+        if (world->is_cluster || world->has_breakers)
             sim_gate_feed(wire, rc_buf_head(&pipe->bytes), len);
         else
             sim_must(rc_store_feed(wire->peer, rc_buf_head(&pipe->bytes), len));

@@ -76,6 +76,9 @@ struct sim_node {
     int64_t stopped_until_us;       /* accepts connections, reads nothing */
     bool refuses;                   /* is not there */
     bool is_silent;                 /* a packet to it is lost without a word */
+    int64_t slow_until_us;          /* its answers take slow_us longer */
+    int64_t slow_us;
+    int64_t busy_until_us; /* it says so, and does nothing else */
 
     /* In a cluster. */
     struct sim_belief beliefs[SIM_PLACES];
@@ -173,7 +176,8 @@ static inline struct sim_wire *sim_wire_of(const struct rc_link *link)
 struct sim_weather {
     int64_t delay_min_us, delay_max_us; /* one way */
     int split_permille;
-    bool is_nice; /* clients are killed, and nothing else goes wrong */
+    bool is_nice;     /* clients are killed, and nothing else goes wrong */
+    bool only_pauses; /* clients stand still, and nothing else goes wrong */
     int64_t fault_every_us;
     int64_t calm_from_us; /* no faults from then on */
     int64_t think_max_us;
@@ -225,6 +229,7 @@ struct sim_world {
     struct rc_timer fault;
     struct rc_timer audit;
     int64_t healthy_since_us;     /* INT64_MAX: not now */
+    int64_t sick_until_us;        /* servers, or the ways to them, were not well before */
     int64_t lost_us[SIM_PLACES];  /* when acknowledged writes were last lost */
     int64_t split_us[SIM_PLACES]; /* when two nodes last took commands for it, as its owners */
     int64_t
