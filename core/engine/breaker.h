@@ -68,6 +68,13 @@ static inline void rc_breaker_sent(struct rc_breaker *breaker)
         breaker->on_sent(breaker);
 }
 
+/* A timer of this process fired so late: it has stood still, and not looked for answers. */
+static inline void rc_breaker_late(struct rc_breaker *breaker, int64_t late_us, int64_t now_us)
+{
+    if (late_us > breaker->rules.latency_us / 2)
+        breaker->away_us = now_us;
+}
+
 /* An answer to what was sent then. took_us: since then, or since the answer before it, whichever is
    later: what stood in line behind others is not slow. */
 void rc_breaker_hear(struct rc_breaker *breaker, bool is_error, int64_t sent_us, int64_t took_us,

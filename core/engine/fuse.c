@@ -88,8 +88,7 @@ static void on_timer(void *context, struct rc_timer *timer)
     struct rc_fuse *fuse = RC_CONTAINER(timer, struct rc_fuse, timer);
     int64_t now_us = ((struct rc_context *)context)->now_us;
     fuse->breaker.is_watched = false;
-    if (now_us - fuse->due_us > fuse->breaker.rules.latency_us / 2)
-        fuse->breaker.away_us = now_us;
+    rc_breaker_late(&fuse->breaker, now_us - fuse->due_us, now_us);
     if (fuse->context->closing)
         return;
     if (rc_breaker_is_shut(&fuse->breaker))

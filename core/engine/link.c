@@ -156,6 +156,8 @@ static int64_t silent_us(const struct rc_link *link)
 static void tell_miss(struct rc_link *link, const struct rc_req *req)
 {
     int64_t now_us = link->context->now_us;
+    /* Who waits for less than a tick of the fuse is due before it. */
+    rc_breaker_late(link->breaker, now_us - req->timer.at_us, now_us);
     if (rc_link_is_ready(link) && !rc_list_is_empty(&link->in_flight))
         rc_breaker_miss(link->breaker, now_us - req->sent_us, silent_us(link), now_us);
 }

@@ -101,11 +101,15 @@ static void counts_not_what_was_under_way_while_its_process_was_away(void)
     for (int i = 0; i < 100; i++) {
         int64_t sent_us = now_us;
         now_us += 300 * MS;
-        breaker.away_us = now_us;
+        rc_breaker_late(&breaker, 51 * MS, now_us); /* some timer's */
         rc_breaker_hear(&breaker, false, sent_us, 300 * MS, now_us);
         rc_breaker_miss(&breaker, 600 * MS, 600 * MS, now_us + 1 * MS);
     }
     CHECK(!rc_breaker_is_shut(&breaker) && breaker.count == 0);
+    now_us += 300 * MS;
+    rc_breaker_late(&breaker, 50 * MS, now_us); /* as a busy machine may be */
+    rc_breaker_miss(&breaker, 600 * MS, 600 * MS, now_us);
+    CHECK(rc_breaker_is_shut(&breaker));
 }
 
 static void open_it(struct rc_breaker *breaker)
