@@ -14,6 +14,8 @@ local is_near, source, warm = reads.is_near, reads.source, reads.warm
 local TICK = 0.006
 -- maxStale where the question is another: a busy machine must not make a copy too old.
 local CALM = 60
+-- And so long it may take to answer.
+local PATIENCE = 10
 
 local redis
 
@@ -32,90 +34,123 @@ end)
 
 local function open(options)
     options = options or {}
-    options.url = redis:url()
+    options.url, options.commandTimeout = redis:url(), options.commandTimeout or PATIENCE
     opened[#opened + 1] = redcache.new(options)
     return opened[#opened]
 end
 
--- Reads "k" over and over until it comes from memory no more. Returns the beginnings of the last
--- read from memory and of the one after it, and that one's answer. Redis may keep the value for a
--- moment longer: the copy's life is reckoned from when it was asked for.
-local function last_from_memory(cache, seconds)
-    local last, began, value, from
-    clock.wait_until(function()
-        began = clock.now()
-        local err
+-- Reads "k" over and over until it comes from memory no more. Returns the beginning of the last read
+-- from memory, the end of the one after it, and that one's answer: the copy was served at the first
+-- of these instants or later, and was gone at the second one or sooner, wherever this process had
+-- no processor. Redis may keep the value for a moment longer: the copy's life is reckoned from when
+-- it was asked for. The first read has to come from memory: nil where this process was away for the
+-- whole life of the copy.
+local function last_from_memory(cache)
+    local last, value, from, err
+    while true do
+        local began = clock.now()
         value, err, from = cache:get("k")
         assert(not err, tostring(err))
-        if is_near(from) then last = began end
-        return last and not is_near(from)
-    end, seconds)
-    return last, began, value, from
+        if not is_near(from) then break end
+        last = began
+        assert(clock.now() - began < clock.scaled(60))
+    end
+    return last, clock.now(), value, from
+end
+
+-- Runs fn(i) until it has returned something true so many times: what it returns says whether the
+-- round says anything, for a machine may stand still for as long as a copy lives.
+local function rounds(count, fn)
+    local done = 0
+    for i = 1, 20 * count do
+        if fn(i) then done = done + 1 end
+        if done == count then return end
+    end
+    error("the machine was too busy, again and again")
 end
 
 describe("a near value's life", function()
     it("ends with the time to live in Redis, never later (66, X15, 69)", function()
         for _, near in ipairs({ true, { ttl = 60 }, { l0 = false } }) do
             local cache = open({ near = near, group = "g" .. tostring(near) })
-            for _ = 1, 5 do
+            rounds(5, function()
+                local before = clock.now()
                 redis:call("SET", "k", "v", "PX", 200)
                 local set = clock.now()
-                assert.equal("v", (cache:get("k")))
-                local last = last_from_memory(cache, 1)
+                cache:get("k")
+                local last, gone = last_from_memory(cache)
+                reads.until_value(cache, "k", nil, 1)
+                if not last then return false end
                 assert.is_true(last - set < 0.2 + TICK, ("%g s"):format(last - set))
-                assert.is_true(last - set > 0.1, ("%g s"):format(last - set))
-                reads.until_value(cache, "k", nil, 0.05)
-            end
+                assert.is_true(gone - before > 0.2 - TICK, ("%g s"):format(gone - before))
+                return true
+            end)
             cache:close()
         end
     end)
 
     it("ends with it for own values and remembered nils, too", function()
         local cache = open()
-        for i = 1, 6 do
-            local set = clock.now()
-            if i % 3 == 0 then
+        -- Each of the three kinds twice.
+        local kind = 0
+        rounds(6, function(i)
+            if kind % 3 == 0 then
                 cache:set("k", i, 0.2)
-            elseif i % 3 == 1 then
+            elseif kind % 3 == 1 then
                 cache:remember("k", 0.2, function() return i end)
             else
                 cache:remember("k", 60, function() return nil end, { negativeTtl = 0.2 })
             end
-            local last = last_from_memory(cache, 1)
-            assert.is_true(last - set < 0.2 + clock.scaled(0.02), ("%g s"):format(last - set))
-            clock.wait_until(function() return source(cache, "k") == nil end, 0.05)
+            local set = clock.now() -- its life began before
+            cache:get("k")
+            local last = last_from_memory(cache)
+            clock.wait_until(function() return source(cache, "k") == nil end, 1)
             assert.equal("new", (cache:remember("k", 60, function() return "new" end)))
             cache:delete("k")
-        end
+            if not last then return false end
+            assert.is_true(last - set < 0.2 + TICK, ("%g s"):format(last - set))
+            kind = kind + 1
+            return true
+        end)
         cache:close()
     end)
 
     it("is near.ttl at most, also of what never expires in Redis (66)", function()
         local cache = open({ near = { ttl = 0.2 } })
         for _, life in ipairs({ "60000", false }) do
-            redis:call("SET", "k", "v")
-            if life then redis:call("PEXPIRE", "k", life) end
-            local began = clock.now()
-            assert.equal("redis", source(cache, "k"))
-            local filled = clock.now()
-            local last, after, value, from = last_from_memory(cache, 1)
-            assert.same({ "v", "redis" }, { value, from })
-            assert.is_true(last - filled < 0.2 + TICK, ("%g s"):format(last - filled))
-            assert.is_true(after - began > 0.15, ("%g s"):format(after - began))
-            redis:call("DEL", "k")
-            reads.until_value(cache, "k", nil, 1)
+            rounds(1, function()
+                redis:call("SET", "k", "v")
+                if life then redis:call("PEXPIRE", "k", life) end
+                local began = clock.now()
+                assert.equal("redis", source(cache, "k"))
+                local filled = clock.now()
+                local last, gone, value, from = last_from_memory(cache)
+                redis:call("DEL", "k")
+                reads.until_value(cache, "k", nil, 1)
+                if not last then return false end
+                assert.same({ "v", "redis" }, { value, from })
+                assert.is_true(last - filled < 0.2 + TICK, ("%g s"):format(last - filled))
+                assert.is_true(gone - began > 0.2 - TICK, ("%g s"):format(gone - began))
+                return true
+            end)
         end
         cache:close()
     end)
 
     it("may be a namespace's own", function()
-        local cache = open()
+        local cache = open({ maxStale = CALM })
         local short = cache:namespace("short", { near = { ttl = 0.1 } })
-        redis:call("SET", "short:k", "v")
-        warm(short, "k")
-        local began = clock.now()
-        local last = last_from_memory(short, 1)
-        assert.is_true(last - began < 0.1 + TICK)
+        rounds(1, function()
+            redis:call("SET", "short:k", "v")
+            assert.equal("redis", source(short, "k"))
+            local filled = clock.now()
+            local last = last_from_memory(short)
+            redis:call("DEL", "short:k")
+            reads.until_value(short, "k", nil, 1)
+            if not last then return false end
+            assert.is_true(last - filled < 0.1 + TICK, ("%g s"):format(last - filled))
+            return true
+        end)
         redis:call("SET", "k", "v")
         warm(cache, "k")
         local ends = clock.now() + 0.3
@@ -125,11 +160,16 @@ describe("a near value's life", function()
 
     it("ends at the soft expiry: then it is stale, and says so", function()
         local cache = open({ grace = 30 })
-        local set = clock.now()
-        cache:set("k", "v", 0.2)
-        local last = last_from_memory(cache, 1)
-        assert.is_true(last - set < 0.2 + clock.scaled(0.02), ("%g s"):format(last - set))
-        clock.wait_until(function() return source(cache, "k") == "stale" end, 0.05)
+        rounds(1, function()
+            cache:set("k", "v", 0.2)
+            local set = clock.now() -- its life began before
+            cache:get("k")
+            local last = last_from_memory(cache)
+            clock.wait_until(function() return source(cache, "k") == "stale" end, 1)
+            if not last then return false end
+            assert.is_true(last - set < 0.2 + TICK, ("%g s"):format(last - set))
+            return true
+        end)
         for _ = 1, 5 do assert.same({ "v", nil, "stale" }, { cache:get("k") }) end
         -- A load makes it anew.
         assert.equal("w", (cache:remember("k", 60, function() return "w" end)))
@@ -138,7 +178,7 @@ describe("a near value's life", function()
     end)
 
     it("goes on without end where nothing ends it", function()
-        local cache = open({ maxStale = 0.4 })
+        local cache = open({ maxStale = 2 })
         redis:call("SET", "k", "v")
         -- While somebody reads, PINGs keep it coherent; no value is read again. A round in which
         -- this process itself did not get the processor says nothing of that, nor one in which
@@ -150,7 +190,7 @@ describe("a near value's life", function()
             local waited_before = watch:seconds()
             local counts = monitor.wire(redis, function()
                 local before = clock.now()
-                local ends = before + 1.6
+                local ends = before + 2.6
                 repeat
                     if not is_near(source(cache, "k")) then far = far + 1 end
                     clock.sleep(0.002)
@@ -158,7 +198,7 @@ describe("a near value's life", function()
                 until before > ends
             end)
             local late = watch:seconds() - waited_before
-            return longest < 0.05 and late < 0.1, far, counts
+            return longest < 0.25 and late < 0.5, far, counts
         end
         local is_fair, far, counts
         for _ = 1, 10 do
@@ -308,7 +348,7 @@ describe("near:stats", function()
     end)
 
     it("counts what happens", function()
-        local cache = open({ near = { bytes = 2 ^ 20 } })
+        local cache = open({ near = { bytes = 2 ^ 20 }, maxStale = CALM })
         local other = redis:client()
         cache:set("k", "v")
         for _ = 1, 10 do cache:get("k") end
@@ -318,7 +358,7 @@ describe("near:stats", function()
         assert.is_true(stats.l0Hits >= 8)
         assert.equal(1, stats.l0Entries)
         assert.is_true(stats.l0Bytes > 0 and stats.bytes > 0)
-        assert.is_true(stats.horizon >= 0 and stats.horizon < clock.scaled(1))
+        assert.is_true(stats.horizon >= 0 and stats.horizon < CALM)
         other:call("SET", "k", "w")
         clock.wait_until(function() return cache.near:stats().invalidations == 1 end, 2)
         warm(cache, "k")
@@ -327,9 +367,11 @@ describe("near:stats", function()
         cache:set("k", "x")
         assert.is_true(cache.near:stats().writes >= 1)
         assert.equal(0, cache.near:stats().entries)
-        cache:set("short", "v", 0.2)
-        warm(cache, "short")
         redis:call("DEBUG", "SET-ACTIVE-EXPIRE", "0") -- Or a push may drop it before.
+        repeat -- it may be over before it comes near
+            cache:set("short", "v", 0.2)
+            cache:get("short")
+        until is_near(source(cache, "short"))
         clock.wait_until(function()
             source(cache, "k") -- While it is read from, it is swept.
             return cache.near:stats().expirations >= 1
@@ -339,7 +381,7 @@ describe("near:stats", function()
     end)
 
     it("counts hits of remember and getMulti, and of each cache object its own", function()
-        local cache = open()
+        local cache = open({ maxStale = CALM })
         local sub = cache:namespace("sub")
         cache:set("k", "v")
         warm(cache, "k")

@@ -13,8 +13,9 @@ local threads = require("spec.support.threads")
 local is_near, source, warm = reads.is_near, reads.source, reads.warm
 
 -- A change gets through in less than a millisecond (near_fault_spec holds that) or, where it is
--- missed, never: a bound that a busy machine keeps tells the two apart.
-local FOLLOWS = 0.5
+-- missed, never: a bound that a busy machine keeps tells the two apart. For the copies here are
+-- believed for longer than that (maxStale), whatever the machine does.
+local FOLLOWS, CALM, PATIENCE = 10, 60, 20
 
 local redis, foreign, cache
 
@@ -25,7 +26,7 @@ end)
 teardown(function() redis:stop() end)
 before_each(function()
     redis:call("FLUSHALL")
-    cache = redcache.new({ url = redis:url() })
+    cache = redcache.new({ url = redis:url(), maxStale = CALM, commandTimeout = PATIENCE })
 end)
 after_each(function() cache:close() end)
 
@@ -93,11 +94,13 @@ describe("a near value", function()
         clock.wait_until(function()
             last = clock.now()
             return cache:get("k") == nil
-        end, 2)
+        end, FOLLOWS)
         assert.is_true(last - set < 0.3 + clock.scaled(FOLLOWS))
-        foreign:call("SET", "k", "v", "PX", 100)
-        warm(cache, "k")
-        foreign:call("PERSIST", "k")
+        repeat -- it may be over before it can be made to stay
+            foreign:call("SET", "k", "v", "PX", 100)
+            cache:get("k")
+            cache:get("k")
+        until foreign:call("PERSIST", "k") == 1
         set = clock.now()
         repeat assert.equal("v", (cache:get("k"))) until clock.now() > set + 0.3
         assert.is_true(is_near(source(cache, "k")))
@@ -138,7 +141,8 @@ describe("a near value", function()
 
     it("is dropped when the server forgets that it tracks the key", function()
         local forgetful = server.start({ config = { "tracking-table-max-keys 10" } })
-        local mine = redcache.new({ url = forgetful:url() })
+        local mine = redcache.new({ url = forgetful:url(), maxStale = CALM,
+            commandTimeout = PATIENCE })
         for i = 1, 100 do forgetful:call("SET", "k" .. i, "old") end
         for i = 1, 100 do mine:get("k" .. i) end
         for i = 1, 100 do forgetful:call("SET", "k" .. i, "new") end
@@ -223,7 +227,8 @@ describe("an own write", function()
         local done = threads.run({
             count = 4, params = { url = redis:url(), rounds = rounds }, timeout = 120,
             main = function(thread)
-                local mine = require("redcache").new({ url = thread.params.url })
+                local mine = require("redcache").new({ url = thread.params.url, maxStale = 60,
+                    commandTimeout = 20, connectTimeout = 20 })
                 local wrong = 0
                 for i = 1, thread.params.rounds do
                     if i % thread.count + 1 == thread.index then assert(mine:set("k", i)) end
@@ -245,7 +250,7 @@ end)
 
 describe("another process's write", function()
     it("is followed, whatever it writes with (X15)", function()
-        local other = peer.start({ url = redis:url(), near = true })
+        local other = peer.start({ url = redis:url(), near = true, maxStale = CALM })
         local function by_other(fn, value)
             other:run(fn, { value = value })
             reads.until_value(cache, "k", value, FOLLOWS)
@@ -301,7 +306,8 @@ describe("the parts of a key", function()
     end)
 
     it("are kept apart in databases of one server", function()
-        local one = redcache.new({ url = redis:url() .. "/1" })
+        local one = redcache.new({ url = redis:url() .. "/1", maxStale = CALM,
+            commandTimeout = PATIENCE })
         cache:set("k", 0)
         one:set("k", 1)
         for _ = 1, 5 do assert.same({ 0, 1 }, { (cache:get("k")), (one:get("k")) }) end
@@ -330,26 +336,33 @@ describe("reads of a cold key", function()
                 })
                 mine:get("warm")
                 thread.barrier()
+                local began = thread.now()
                 local value, err = mine:get("cold")
+                local ended = thread.now()
                 thread.barrier()
-                return value or tostring(err)
+                return { value = value or tostring(err), began = began, ended = ended }
             end,
         })
         local gets = 0
         for _, command in ipairs(watching:stop()) do
             if command.name == "get" and command.words[2] == "cold" then gets = gets + 1 end
         end
-        for i = 1, #done do assert.equal("v", done[i]) end
-        -- A GET is joined within 5 ms of its sending (JOIN_US in fetch.c): on a busy machine some
-        -- threads come later. Without joining there are as many as threads.
-        assert.is_true(gets >= 1 and gets <= 10, gets)
+        local first, last = math.huge, 0
+        for i = 1, #done do
+            assert.equal("v", done[i].value)
+            first, last = math.min(first, done[i].began), math.max(last, done[i].ended)
+        end
+        -- A GET is joined within 5 ms of its sending (JOIN_US in fetch.c), so there is one at most in
+        -- each 5 ms between the first thread's question and the last one's answer: on a busy machine
+        -- some threads come late. Without joining there are as many as threads, at once.
+        assert.is_true(gets >= 1 and gets <= 1 + (last - first) / 0.005, gets)
     end)
 
     -- A process that reads "k" over a line that is held up before the server ("up"), or behind it
     -- ("down": the server has answered).
     local function held_read(direction, opts)
         local function gets() return redis:commandstats().get.calls end
-        local reader = peer.start({ url = line:url(), near = true })
+        local reader = peer.start({ url = line:url(), near = true, maxStale = CALM })
         reader:run(function(mine) return mine:get("warm") end)
         line:stall(direction, "tracking")
         local before = gets()
@@ -366,7 +379,7 @@ describe("reads of a cold key", function()
 
     it("survive a change of what was there before (68)", function()
         redis:call("SET", "k", "old")
-        local reader = peer.start({ url = line:url(), near = true })
+        local reader = peer.start({ url = line:url(), near = true, maxStale = CALM })
         reader:run(function(mine)
             mine:get("k")
             return mine:get("k")
@@ -399,7 +412,7 @@ describe("reads of a cold key", function()
 
     it("do not keep what changes between the two answers, value and life", function()
         redis:call("SET", "k", "v", "EX", 60)
-        local mine = redcache.new({ url = line:url() })
+        local mine = redcache.new({ url = line:url(), maxStale = CALM, commandTimeout = PATIENCE })
         source(mine, "connect")
         -- So it stands in the stream when somebody writes in between.
         line:rule({
@@ -473,7 +486,8 @@ describe("reads of a cold key", function()
 
     it("can be cancelled, and those who share it go on", function()
         redis:call("SET", "k", "v")
-        line:delay(0.3, "down")
+        -- Long enough that it can be cancelled, whenever that thread gets a processor.
+        line:rule({ command = "get", argument = "k", late = clock.scaled(1) })
         local done = threads.run({
             count = 3, timeout = 60, params = { url = line:url() },
             main = function(thread)

@@ -178,7 +178,7 @@ describe("redcache.new", function()
 
     it("waits for a command as long as commandTimeout, or the call's timeout, says", function()
         local cache = redcache.new({
-            near = false, url = redis:url(), commandTimeout = 0.2, maxQueue = 1000,
+            near = false, url = redis:url(), commandTimeout = 1, maxQueue = 1000,
         })
         cache:get("k")
         redis:pause()
@@ -189,8 +189,10 @@ describe("redcache.new", function()
         end
         local long, short = wait(), wait({ timeout = 0.05 })
         redis:resume()
-        assert.is_true(long > 0.19 and long < clock.scaled(0.6), "it took " .. long)
-        assert.is_true(short > 0.04 and short < clock.scaled(0.19), "it took " .. short)
+        -- How late a caller is woken is the machine's: the short one has to be back before the long
+        -- one could be.
+        assert.is_true(long > 0.99 and long < clock.scaled(4), "it took " .. long)
+        assert.is_true(short > 0.04 and short < clock.scaled(0.99), "it took " .. short)
         cache:close()
     end)
 end)

@@ -65,6 +65,6 @@ describe("a BLPOP", function()
         assert.is_true(waited >= SECONDS - 0.1, waited)
         -- Were they held up, the first would take the whole wait, and be the only one. How many
         -- more there are is the machine's.
-        assert.is_true(beside.count >= 10, beside.count)
+        assert.is_true(beside.count >= 3, beside.count)
     end)
 end)

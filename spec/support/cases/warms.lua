@@ -51,7 +51,12 @@ case("warm keeps to its rate, and ends when it is told to", function(bed)
         return count < 30
     end })
     assert.same({ 30, 30 }, { stored, given.count })
-    local at_once = bed.time(function() bed.cache:warm((numbers(60))) end)
+    -- The fastest of some: the machine may do something else for half a second.
+    local at_once = math.huge
+    for _ = 1, 10 do
+        at_once = math.min(at_once, (bed.time(function() bed.cache:warm((numbers(60))) end)))
+        if at_once < took then break end
+    end
     assert.is_true(at_once < took)
 end)
 
