@@ -303,7 +303,7 @@ static void serves_nothing_past_its_deadline(void)
         return;
     CHECK(!fill_until(&bed, "past", rc_near_now_us() - 4001));
     CHECK(look(&bed, "past") == RC_NEAR_MISS);
-    int64_t deadline_us = rc_near_now_us() + 150000;
+    int64_t deadline_us = rc_near_now_us() + 500000;
     CHECK(fill_until(&bed, "key", deadline_us) && fill_until(&bed, "late", INT64_MAX - 1));
     CHECK(look(&bed, "key") == RC_NEAR_HIT && bed.value.handle.deadline_us <= deadline_us);
     rc_near_handle handle = bed.value.handle;
@@ -649,9 +649,9 @@ static void explains_why_a_key_went(void)
     CHECK(!rc_near_fill(bed.near, bed.owner, &entry, version));
     CHECK(went_by(&bed, "raced", RC_GONE_RACED));
     /* Redis tells of what expires, too; by then it is over here. */
-    CHECK(fill_until(&bed, "key", rc_near_now_us() + 20000));
-    CHECK(fill_until(&bed, "swept", rc_near_now_us() + 20000));
-    wait_until(rc_near_now_us() + 40000);
+    CHECK(fill_until(&bed, "key", rc_near_now_us() + 200000));
+    CHECK(fill_until(&bed, "swept", rc_near_now_us() + 200000));
+    wait_until(rc_near_now_us() + 220000);
     CHECK(explain(&bed, "key").is_there && explain(&bed, "key").left_us <= 0);
     drop(&bed, "key", RC_NEAR_PUSH);
     CHECK(went_by(&bed, "key", RC_GONE_EXPIRED));

@@ -30,7 +30,8 @@ end)
 
 describe("on a cluster", function()
     it("rename and copy of keys of different slots fail, and name hash tags", function()
-        local cache = redcache.new({ url = bed.nodes[1]:url(), namespace = "app", near = false })
+        local cache = redcache.new({ url = bed.nodes[1]:url(), namespace = "app", near = false,
+            commandTimeout = 20 })
         finally(function() cache:close() end)
         for i = 1, 10 do
             local from, to = "a" .. i, "b" .. i
@@ -50,7 +51,8 @@ end)
 
 describe("on a cluster of which one master refuses it", function()
     it("what afterCommit could not delete is tried again, and nothing else", function()
-        local cache = redcache.new({ url = bed.nodes[1]:url(), namespace = "app", near = false })
+        local cache = redcache.new({ url = bed.nodes[1]:url(), namespace = "app", near = false,
+            commandTimeout = 20 })
         local refuses = bed.nodes[2]
         finally(function()
             refuses:call("ACL", "SETUSER", "default", "+unlink")

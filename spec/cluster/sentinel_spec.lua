@@ -27,7 +27,7 @@ end)
 local function open(options)
     options = options or {}
     options.url = options.url or bed:url()
-    options.codec, options.plain = "raw", true
+    options.codec, options.plain, options.commandTimeout = "raw", true, 2
     caches[#caches + 1] = redcache.new(options)
     return caches[#caches]
 end
@@ -254,7 +254,7 @@ describe("workers of nginx", function()
         clock.wait_until(function()
             local _, said = one:get("/set?v=after")
             return said == "stored\n" and tostring(new:call("GET", "n")):find("after$")
-        end, 2, "a write at the new master")
+        end, 10, "a write at the new master")
         for _ = 1, 20 do
             _, body = one:get("/get")
             assert.equal("after\n", body)

@@ -175,18 +175,18 @@ describe("examples/nginx", function()
 
     it("serves the old page at once while a slow upstream makes a new one", function()
         get("/slow?h-Cache-Control=max-age=1")
-        control("version=2&sleep=1")
+        control("version=2&sleep=3")
         wait_until_stale("/slow?h-Cache-Control=max-age=1")
         for _ = 1, 10 do
             local took, body, verdict = clock.time(get, "/slow?h-Cache-Control=max-age=1")
             assert.same({ "version 1", "STALE" }, { body, verdict })
-            assert.is_true(took < clock.scaled(0.5), tostring(took))
+            assert.is_true(took < clock.scaled(2), tostring(took))
         end
         assert.equal(2, count("/slow"))
         control("sleep=0")
         clock.wait_until(function()
             return get("/slow?h-Cache-Control=max-age=1") == "version 2"
-        end, 5, "the new page")
+        end, 15, "the new page")
     end)
 
     it("serves the old page while the upstream is broken", function()
@@ -302,17 +302,17 @@ describe("examples/nginx", function()
     end)
 
     it("asks Redis nothing for a hit of a page with tags", function()
-        -- Each worker has to have met it.
-        local hits = 0
+        -- Twenty in a row from L0: each worker that answers has met it. Which one does is chance.
+        local calls
         clock.wait_until(function()
-            hits = cache_says("/quiet" .. NEWS) == "HIT l0" and hits + 1 or 0
+            local hits = 0
+            calls = redis:count(function()
+                for _ = 1, 20 do
+                    hits = hits + (cache_says("/quiet" .. NEWS) == "HIT l0" and 1 or 0)
+                end
+            end)
             return hits == 20
-        end, 5, "L0 of all workers")
-        local calls = redis:count(function()
-            for _ = 1, 20 do
-                assert.equal("HIT l0", cache_says("/quiet" .. NEWS))
-            end
-        end)
+        end, 20, "L0 of all workers")
         assert.is_nil(calls.get)
         assert.is_nil(calls.evalsha)
     end)

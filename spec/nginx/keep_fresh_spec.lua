@@ -45,7 +45,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
             clock.wait_until(function()
                 all = redis:call("LRANGE", "runs", 0, -1)
                 return #all >= 3 and all[#all] ~= before and all[#all] == all[#all - 2]
-            end, 15, "another owner")
+            end, 30, "another owner")
             return all[#all]
         end
 
@@ -58,7 +58,7 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end
 
         it("one of them runs it; where that is killed another one does", function()
-            start(clock.scaled(2))
+            start(clock.scaled(4))
             local first = next_owner(nil)
             posix.C.kill(tonumber(first), posix.SIGKILL)
             local second = next_owner(first)

@@ -15,7 +15,7 @@ end
 local WORKERS = 2
 local INIT = [[
     cache = require("redcache").new({ url = "redis://:%s@127.0.0.1:%d", scheduler = "resty",
-        namespace = "app", connectTimeout = 0.5 })
+        namespace = "app", connectTimeout = 0.5, commandTimeout = 5 })
     pages = cache:namespace("pages")
     metrics = require("redcache.metrics")
 ]]

@@ -16,6 +16,8 @@ local function loader() return "loaded" end
 --- Called in init_by_lua. The second cache has copies that are too old for it soon.
 function cases.open(options)
     options.scheduler, options.namespace, options.maxStale = "resty", "p", 60
+    -- Redis is silent for as long as nginx takes to start: what was sent has to live for longer.
+    options.commandTimeout, options.connectTimeout = 20, 20
     cases.cache = require("redcache").new(options)
     cases.graced = cases.cache:namespace("g", { grace = 60, maxStale = 0.005 })
 end

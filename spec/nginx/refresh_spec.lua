@@ -12,7 +12,7 @@ local INIT = [[
     local calls = require("redcache.calls")
     CACHES, RUNS = {}, 0
     for name, options in pairs({ after = { refreshAfter = 0.5 }, grace = { grace = 60 },
-        log = { refreshAfter = 0.2 } }) do
+        log = { refreshAfter = 1 } }) do
         options.url, options.namespace, options.scheduler = %q, name, "resty"
         options.near, options.driver = { shared = %q }, %q
         options.commandTimeout, options.connectTimeout = 10, 10
@@ -97,10 +97,10 @@ for _, driver in ipairs({ "loop", "thread" }) do
 
         it("a phase that cannot wait has a value that is due loaded again", function()
             assert.equal("1", select(2, web:get("/warm")))
-            clock.sleep(0.3)
+            clock.sleep(1.1)
             clock.wait_until(function()
                 assert.equal(200, (web:get("/log")))
-                return tonumber(redis:call("GET", "runs.log")) == 2
+                return tonumber(redis:call("GET", "runs.log")) >= 2
             end, 10)
         end)
 

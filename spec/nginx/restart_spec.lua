@@ -54,7 +54,7 @@ local LOCATIONS = {
         content_by_lua_block {
             local key, what = ngx.var.arg_key, ngx.var.arg_what
             ngx.log(ngx.INFO, "begun")
-            ngx.sleep(0.5)
+            ngx.sleep(2)
             if what == "remember" then
                 answer(cache:remember(key, 60, make))
             elseif what == "get" then
@@ -132,7 +132,9 @@ local KEYS = 20
 
 -- A worker that gets no processor for a second (the default) says nothing of its copies that long,
 -- and others then rightly ask Redis: that would be news of the machine.
-local PATIENT = "maxStale = 20"
+-- Nor does a command of its take half a second.
+local SLOW = "commandTimeout = 10, connectTimeout = 10"
+local PATIENT = "maxStale = 20, " .. SLOW
 
 local function warm(count)
     for i = 1, count or KEYS do
@@ -204,7 +206,7 @@ describe("a reload", function()
     local GONE_SECONDS = 2
 
     it("every half second costs no answer, and leaves no worker behind", function()
-        start()
+        start({ cache = SLOW })
         -- A connection per request: nginx closes idle ones at a reload, and a request that comes
         -- then is lost with any nginx.
         local load = wrk.start({
@@ -319,7 +321,7 @@ describe("a reload of an nginx that nobody has asked anything for a while", func
     end
 
     it("costs no GET of what was in memory, behind the old workers' word", function()
-        start({ cache = "maxStale = " .. MAX_STALE })
+        start({ cache = "maxStale = " .. MAX_STALE .. ", " .. SLOW })
         local calls, took
         -- Where a machine stands still that long, copies rightly grow too old meanwhile (seen: 6 s,
         -- on one core with four busy processes). That says nothing of the reload.
@@ -346,7 +348,7 @@ describe("a graceful end", function()
         for i, path in ipairs(paths) do connections[i] = bed:open(path) end
         clock.wait_until(function() return count_begun() == #paths end, 5, "all requests")
         -- What they wait for takes longer than that.
-        assert.is_true(clock.now() - began < clock.scaled(0.4))
+        assert.is_true(clock.now() - began < clock.scaled(1.9))
         local code, signal
         local took = clock.time(function() code, signal = bed:quit(15) end)
         print(("%d requests were pending, nginx ended %.2f s after QUIT"):format(#paths, took))
@@ -363,19 +365,19 @@ describe("a graceful end", function()
     end
 
     it("answers those who wait for a loader, and those who run it", function()
-        start()
+        start({ cache = SLOW })
         local paths = {}
         for i = 1, 8 do
-            paths[#paths + 1] = "/remember?takes=1&key=slow"
-            paths[#paths + 1] = "/remember?takes=1&key=slow" .. i
+            paths[#paths + 1] = "/remember?takes=2&key=slow"
+            paths[#paths + 1] = "/remember?takes=2&key=slow" .. i
         end
-        assert.is_true(quit_during(paths) < clock.scaled(4))
+        assert.is_true(quit_during(paths) < clock.scaled(6))
         -- What they made is there for others.
         for i = 1, 8 do assert.equal(1, redis:call("EXISTS", "slow" .. i)) end
     end)
 
     it("answers those whose first word to the cache comes later", function()
-        start()
+        start({ cache = SLOW })
         redis:call("SET", "there", "made of there")
         local paths = {}
         for i = 1, 4 do
@@ -385,13 +387,13 @@ describe("a graceful end", function()
             paths[#paths + 1] = "/late?what=remember&key=r" .. i
             paths[#paths + 1] = "/late?what=lock&key=lock"
         end
-        assert.is_true(quit_during(paths) < clock.scaled(4))
+        assert.is_true(quit_during(paths) < clock.scaled(6))
         for i = 1, 4 do assert.equal(1, redis:call("EXISTS", "s" .. i)) end
     end)
 
     -- What a worker has in memory it offers to others for a second, before it closes.
     it("takes a moment when nobody waits for anything", function()
-        start()
+        start({ cache = SLOW })
         warm()
         local took, code = clock.time(function() return bed:quit(10) end)
         print(("idle, nginx ended %.2f s after QUIT"):format(took))

@@ -18,7 +18,7 @@ end
 
 local function run(count, params, main, timeout)
     params.url = redis:url()
-    return threads.run({ count = count, params = params, main = main, timeout = timeout or 60 })
+    return threads.run({ count = count, params = params, main = main, timeout = timeout or 240 })
 end
 
 describe("new", function()
