@@ -115,8 +115,10 @@ local function make_bed(settings)
     function bed.open(options)
         local all = {
             url = settings.url, scheduler = settings.scheduler, driver = settings.driver,
-            namespace = "app", near = false, connectTimeout = clock.scaled(2),
-            commandTimeout = clock.scaled(2), clock = settings.clock,
+            namespace = "app", near = false, connectTimeout = clock.scaled(5),
+            commandTimeout = clock.scaled(5), clock = settings.clock,
+            -- A machine that stands still for a second makes no copy too old.
+            maxStale = 60,
         }
         for name, value in pairs(options or {}) do all[name] = value end
         local cache = redcache.new(all)
