@@ -316,7 +316,7 @@ static void a_child_process_starts_afresh(void)
     CHECK(rc_get(op, "key", 3, 0) == 0 && rc_wait(op) == 0);
     CHECK(rc_get(op, "key", 3, 0) == 0); /* under way while we fork */
 #ifdef __SANITIZE_ADDRESS__
-    /* GCC 12's runtime does not free in a child the locks that other threads have: let them sleep. */
+    /* GCC 12's runtime does not free in a child the locks that other threads have: they sleep. */
     CHECK(rc_wait(op) == 0);
     nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
 #endif

@@ -39,12 +39,12 @@ local function open(options)
     return opened[#opened]
 end
 
--- Reads "k" over and over until it comes from memory no more. Returns the beginning of the last read
--- from memory, the end of the one after it, and that one's answer: the copy was served at the first
--- of these instants or later, and was gone at the second one or sooner, wherever this process had
--- no processor. Redis may keep the value for a moment longer: the copy's life is reckoned from when
--- it was asked for. The first read has to come from memory: nil where this process was away for the
--- whole life of the copy.
+-- Reads "k" over and over until it comes from memory no more. Returns the beginning of the last
+-- read from memory, the end of the one after it, and that one's answer: the copy was served at the
+-- first of these instants or later, and was gone at the second one or sooner, wherever this process
+-- had no processor. Redis may keep the value for a moment longer: the copy's life is reckoned from
+-- when it was asked for. The first read has to come from memory: nil where this process was away
+-- for the whole life of the copy.
 local function last_from_memory(cache)
     local last, value, from, err
     while true do

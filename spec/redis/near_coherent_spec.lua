@@ -352,9 +352,9 @@ describe("reads of a cold key", function()
             assert.equal("v", done[i].value)
             first, last = math.min(first, done[i].began), math.max(last, done[i].ended)
         end
-        -- A GET is joined within 5 ms of its sending (JOIN_US in fetch.c), so there is one at most in
-        -- each 5 ms between the first thread's question and the last one's answer: on a busy machine
-        -- some threads come late. Without joining there are as many as threads, at once.
+        -- A GET is joined within 5 ms of its sending (JOIN_US in fetch.c), so there is one at most
+        -- in each 5 ms between the first thread's question and the last one's answer: on a busy
+        -- machine some threads come late. Without joining there are as many as threads, at once.
         assert.is_true(gets >= 1 and gets <= 1 + (last - first) / 0.005, gets)
     end)
 

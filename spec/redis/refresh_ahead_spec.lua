@@ -100,8 +100,8 @@ local function percentile(list, part)
     return list[math.max(1, math.ceil(#list * part))]
 end
 
--- Runs all processes over one expiry. kills: the one that loads is killed in the middle of it, whenever
--- that is: its load has no end.
+-- Runs all processes over one expiry. kills: the one that loads is killed in the middle of it,
+-- whenever that is: its load has no end.
 local function run(options, ttl, near, kills)
     local workers, seconds = {}, DUE + LOAD + (kills and LEASE + LOAD or 0) + 0.5
     for i = 1, PROCESSES do
@@ -165,8 +165,8 @@ local function run(options, ttl, near, kills)
     if not kills then
         assert.is_true(asked <= PROCESSES * terms, asked .. " questions for the lease")
     end
-    -- No read waits for a load, but for the time without a processor. How much less it is, bench/refresh.lua
-    -- tells: beside the same load without an expiry, in turns.
+    -- No read waits for a load, but for the time without a processor. How much less it is,
+    -- bench/refresh.lua tells: beside the same load without an expiry, in turns.
     local most = percentile(behind, 0.99)
     assert.is_true(most < LOAD / 2, "p99 " .. most)
     assert.is_nil(sources.loader)

@@ -85,7 +85,8 @@ describe("a subscription", function()
         raw:publish("ab", 1)
         clock.wait_until(function() return cache:stats().pushes > 0 end, 10, "the message")
         -- In one go: nobody is connected again between the two.
-        redis:client():pipeline({ { "CLIENT", "KILL", "TYPE", "pubsub" }, { "PUBLISH", "ab", "lost" } })
+        redis:client():pipeline({ { "CLIENT", "KILL", "TYPE", "pubsub" },
+            { "PUBLISH", "ab", "lost" } })
         assert.equal("1", sub:next(10).payload)
         assert.is_true(sub:next(clock.scaled(10)).gap)
         raw:publish("ab", 2)

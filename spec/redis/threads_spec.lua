@@ -185,8 +185,8 @@ describe("a caller that waits for another one's turn", function()
         return done[1]
     end
 
-    -- The same, up to four times: a thread that has no processor for a tenth of a second is as late as
-    -- one that is not woken. A wake-up that is missing is so each time.
+    -- The same, up to four times: a thread that has no processor for a tenth of a second is as late
+    -- as one that is not woken. A wake-up that is missing is so each time.
     local function calm_meet(...)
         local seen
         for _ = 1, 4 do

@@ -16,8 +16,8 @@ case("a near value is served from memory until Redis says it changed", function(
     assert.same({ value = { "v" }, source = "l0" }, report(cache:remember("k", 60, never)))
     assert.same({ value = { "v" }, source = "l0" }, report(cache:get("k")))
     bed.redis:call("DEL", "app:k")
-    -- The push has to arrive while the caller does something else; without it the copy would be good
-    -- for a minute.
+    -- The push has to arrive while the caller does something else; without it the copy would be
+    -- good for a minute.
     bed.wait_until(function() return cache:get("k") == nil end, 10, "the invalidation")
     assert.is_nil((cache:get("k", { fresh = true })))
 end)

@@ -8,9 +8,9 @@ local cases = group.new()
 local case, light = cases.case, cases.light
 local report = group.report
 
--- By which age a value is due: not for long, or at once. A case that stores and reads by the cache's
--- option, which is the first, and reads once by the second one starts one load, however late the
--- machine lets it go on.
+-- By which age a value is due: not for long, or at once. A case that stores and reads by the
+-- cache's option, which is the first, and reads once by the second one starts one load, however
+-- late the machine lets it go on.
 local PATIENT, DUE = 600, { refreshAfter = 0.01 }
 
 -- A loader that gives 1, 2, 3, ... and the number of its runs.
