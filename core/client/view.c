@@ -86,6 +86,68 @@ void rc_view_free(rc_view *view)
     rc_client_count_user(client, -1);
 }
 
+/* ---- while Redis is away --------------------------------------------------------------------- */
+
+/* Joins prefix and key in `name`, which has room for RC_NEAR_MAX_KEY bytes. False: too long. */
+static bool name_entry(rc_view *view, const char *key, size_t key_len, char *name,
+                       struct rc_near_entry *entry)
+{
+    size_t prefix_len = rc_buf_len(&view->prefix);
+    if (prefix_len > RC_NEAR_MAX_KEY || key_len > RC_NEAR_MAX_KEY - prefix_len)
+        return false;
+    if (prefix_len > 0)
+        memcpy(name, rc_buf_head(&view->prefix), prefix_len);
+    if (key_len > 0)
+        memcpy(name + prefix_len, key, key_len);
+    entry->key = name;
+    entry->key_len = prefix_len + key_len;
+    entry->hash = rc_near_hash(view->near, name, entry->key_len);
+    return true;
+}
+
+static void fill_entry(rc_view *view, const rc_entry *from, const char *value, size_t value_len,
+                       int64_t ttl_us, struct rc_near_entry *entry)
+{
+    int64_t now_us = rc_near_reader_us(view->near);
+    entry->value = value;
+    entry->value_len = value_len;
+    entry->kind = from->kind;
+    entry->codec = from->codec;
+    entry->entry_flags = from->entry_flags;
+    entry->group = view->group;
+    entry->deadline_us = ttl_us < INT64_MAX - now_us ? now_us + ttl_us : INT64_MAX;
+}
+
+int rc_view_write(rc_view *view, const char *key, size_t key_len, const rc_entry *from,
+                  const char *value, size_t value_len, int64_t ttl_us)
+{
+    char name[RC_NEAR_MAX_KEY];
+    struct rc_near_entry entry = {0};
+    if (view->own_process_only || !name_entry(view, key, key_len, name, &entry))
+        return RC_ERR_UNAVAILABLE;
+    fill_entry(view, from, value, value_len, ttl_us, &entry);
+    return rc_near_write_local(view->near, &entry);
+}
+
+uint64_t rc_view_mark(rc_view *view, const char *key, size_t key_len)
+{
+    char name[RC_NEAR_MAX_KEY];
+    struct rc_near_entry entry = {0};
+    bool is_kept = !view->own_process_only && name_entry(view, key, key_len, name, &entry);
+    return is_kept ? rc_near_local_mark(view->near, entry.hash) : 0;
+}
+
+int rc_view_keep(rc_view *view, const char *key, size_t key_len, const rc_entry *from,
+                 const char *value, size_t value_len, int64_t ttl_us, uint64_t mark)
+{
+    char name[RC_NEAR_MAX_KEY];
+    struct rc_near_entry entry = {0};
+    if (view->own_process_only || !name_entry(view, key, key_len, name, &entry))
+        return 0;
+    fill_entry(view, from, value, value_len, ttl_us, &entry);
+    return rc_near_keep_local(view->near, &entry, mark) ? 1 : 0;
+}
+
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
 void rc_view_judge(rc_view *view, rc_tags *tags)

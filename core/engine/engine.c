@@ -377,7 +377,10 @@ static void end_read(struct rc_engine *engine, struct rc_op *op)
     bool is_told = result->outcome == RC_HIT || result->outcome == RC_MISS;
     if (result->status != 0 || op->run.from_replica)
         return;
-    if (op->run.bypassed_near && is_told && engine->near != NULL)
+    /* What was loaded without Redis is kept by its caller, perhaps. */
+    bool is_kept = (result->flags & RC_DEGRADED) && engine->near != NULL &&
+                   rc_near_has_local(engine->near, key, len);
+    if (op->run.bypassed_near && is_told && engine->near != NULL && !is_kept)
         rc_near_drop(engine->near, key, len, RC_NEAR_UNKEPT);
     if (result->kind == RC_KIND_VALUE || result->kind == RC_KIND_NEGATIVE)
         note_version(engine, rc_topology_slot_of(&engine->topology, op), key, len, result->version);

@@ -108,6 +108,8 @@ static void on_change(struct rc_breaker *breaker)
     rc_stats *stats = &fuse->context->stats;
     if (!rc_breaker_is_shut(breaker)) {
         stats->breakers_open--;
+        if (fuse->on_closed != NULL)
+            fuse->on_closed(fuse);
         return;
     }
     stats->breakers_open++;

@@ -18,8 +18,9 @@
 struct rc_fuse {
     /* Fixed after init. */
     struct rc_context *context;
-    struct rc_link *commands; /* W: probes go over it */
-    struct rc_link *tracked;  /* T */
+    struct rc_link *commands;                /* W: probes go over it */
+    struct rc_link *tracked;                 /* T */
+    void (*on_closed)(struct rc_fuse *fuse); /* the breaker is closed again. NULL: nobody minds */
 
     /* Engine only. */
     bool is_on;

@@ -231,6 +231,9 @@ static int append_request(struct rc_buf *output, const struct rc_req *req)
 
 static void write_request(struct rc_link *link, struct rc_req *req)
 {
+    if (link->owed_end != NULL &&
+        atomic_load_explicit(link->owed_end, memory_order_acquire) != link->owed_at)
+        link->on_owed(link);
     size_t before = rc_buf_len(&link->output);
     if (append_request(&link->output, req) != 0) {
         req->sent = false; /* even if it was once: it is in no line of answers any more */
@@ -659,6 +662,8 @@ void rc_link_opened(struct rc_link *link)
         return;
     link->state = RC_LINK_HANDSHAKE;
     link->confirmed_us = link->context->now_us;
+    link->owed_at = UINT64_MAX; /* over this connection nothing was sent yet */
+    link->is_owed_refused = false;
     link->output_queued = link->output_sent = 0;
     link->answers = 0;
     rc_buf_clear(&link->output);

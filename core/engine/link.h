@@ -31,6 +31,7 @@
 #include "engine/resp.h"
 #include "engine/server.h"
 
+struct rc_near;
 struct rc_server_node;
 struct rc_line; /* the driver's */
 
@@ -91,21 +92,31 @@ struct rc_link {
     /* An answer takes long, and may: is the server still there? Said again and again. NULL: nobody
        wants to know. */
     void (*on_quiet)(struct rc_link *link);
+    /* A request is about to be written, and deletes may be owed that go before it (owed.h).
+       owed_end NULL: never. */
+    void (*on_owed)(struct rc_link *link);
+    const _Atomic uint64_t *owed_end; /* any process: moves when another delete is owed */
+    struct rc_near *owes;             /* the near cache whose processes owe them */
 
     /* Engine only. */
     enum rc_link_state state;
-    bool wants_open;   /* the driver shall connect; it clears this */
-    bool wants_close;  /* the driver shall close the socket; it clears this */
-    bool ended;        /* rc_link_shutdown: it stays closed */
-    bool is_leaving;   /* rc_topology_remove: the driver lets go of it once it is closed */
-    bool tracking;     /* the server agreed to CLIENT TRACKING */
-    bool refused;      /* the server does not let us in: waiting does not help */
-    bool turned_away;  /* it had no room for us the last time; perhaps the next time it has */
-    bool is_lent;      /* its requests are for this connection: none goes over another one */
-    bool is_cleaning;  /* rc_link_clean: it stands in a handshake of its own */
-    bool is_silent;    /* it was given up because no answer came */
-    bool is_read_only; /* it answers reads and refuses writes; `cause` says why */
-    bool is_doubted;   /* it has refused a write as a replica does: it is asked what it is */
+    bool wants_open;         /* the driver shall connect; it clears this */
+    bool wants_close;        /* the driver shall close the socket; it clears this */
+    bool ended;              /* rc_link_shutdown: it stays closed */
+    bool is_leaving;         /* rc_topology_remove: the driver lets go of it once it is closed */
+    bool tracking;           /* the server agreed to CLIENT TRACKING */
+    bool refused;            /* the server does not let us in: waiting does not help */
+    bool turned_away;        /* it had no room for us the last time; perhaps the next time it has */
+    bool is_lent;            /* its requests are for this connection: none goes over another one */
+    bool is_cleaning;        /* rc_link_clean: it stands in a handshake of its own */
+    bool is_silent;          /* it was given up because no answer came */
+    bool is_read_only;       /* it answers reads and refuses writes; `cause` says why */
+    bool is_doubted;         /* it has refused a write as a replica does: it is asked what it is */
+    bool is_owing;           /* what is owed is being written */
+    bool is_owed_refused;    /* the server did not take some of it: it is sent again */
+    uint32_t owed_in_flight; /* requests of it */
+    uint64_t owed_at;        /* up to here it was written to this connection */
+    int64_t owed_again_us;   /* not again before */
     uint64_t login;    /* the credentials that the connection was told last; 0: the address's */
     uint64_t epoch;    /* grows with every connection that ended */
     uint32_t attempts; /* failed since it was last ready */

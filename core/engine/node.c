@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mutant.h"
+#include "engine/owed.h"
 
 enum {
     TRIES = 4,                   /* with one link, before it is the other's turn */
@@ -64,6 +65,8 @@ static const char *judge_role(const struct rc_link *link)
 static void learn_mode(struct rc_server_node *node, const struct rc_link *link)
 {
     bool is_in_cluster = link->identity.mode == RC_SERVER_CLUSTER;
+    if (link->owes != NULL)
+        rc_near_set_single(link->owes, !is_in_cluster);
     if (is_in_cluster == node->is_in_cluster)
         return;
     node->is_in_cluster = is_in_cluster;
@@ -119,6 +122,9 @@ static int64_t unvouched_since(struct rc_link *link, char why[RC_TEXT_SIZE])
 static void on_link_ready(struct rc_link *link)
 {
     struct rc_server_node *node = link->node;
+    rc_owed_send(link);
+    if (link->owes != NULL && link->role == RC_LINK_W)
+        rc_near_count_return(link->owes);
     node->news.on_ready(node->news.owner, link);
     /* One of them alone does harm: a lease that is asked for over T is given back over W. */
     rc_link_hurry(link_w(node));
@@ -142,6 +148,16 @@ void rc_node_begin_epoch(struct rc_server_node *node)
     node->epoch_us = node->context->now_us;
     rc_near_renew_owner(node->owner);
     rc_revalidate_stop(&node->revalidate);
+}
+
+/* The breaker has closed: the server may be asked again. */
+static void on_fuse_closed(struct rc_fuse *fuse)
+{
+    struct rc_server_node *node = RC_CONTAINER(fuse, struct rc_server_node, fuse);
+    for (int role = 0; role < RC_NODE_LINKS; role++)
+        rc_owed_send(&node->links[role]);
+    if (link_w(node)->owes != NULL)
+        rc_near_count_return(link_w(node)->owes);
 }
 
 static void on_link_down(struct rc_link *link)
@@ -305,6 +321,7 @@ static int init_links(struct rc_server_node *node)
         link->on_greeted = on_link_greeted;
         link->may_open = node->news.may_open != NULL ? may_open : NULL;
         link->unvouched_since = node->news.unvouched_since != NULL ? unvouched_since : NULL;
+        rc_owed_init(link, node->wanted);
     }
     return 0;
 }
@@ -351,6 +368,7 @@ int rc_node_init(struct rc_server_node *node, struct rc_context *context,
     error = init_links(node);
     if (error == 0 && (error = rc_fuse_init(&node->fuse, context, link_w(node), link_t(node))) != 0)
         deinit_links(node);
+    node->fuse.on_closed = on_fuse_closed;
     if (error == 0 && (error = take_owner(node)) != 0) {
         rc_fuse_deinit(&node->fuse);
         deinit_links(node);

@@ -322,6 +322,15 @@ copy_entry(struct rc_near *near, const struct rc_near_peek *peek, rc_near_value 
         rc_word_read(value->buffer, peek->key + peek->key_room, peek->value_len);
 }
 
+/* What nobody vouches for. */
+static __attribute__((noinline)) int incoherent(const struct rc_near *near,
+                                                const rc_near_handle *handle)
+{
+    if (handle->stamp != RC_NEAR_LOCAL_STAMP)
+        return RC_NEAR_STALE;
+    return handle->version == rc_near_returns(near) ? RC_NEAR_LOCAL : RC_NEAR_MISS;
+}
+
 /* Behind begin_pair. RC_NEAR_*, or AGAIN. A version that was odd is equal to none: the key may come
    back behind it. */
 static inline __attribute__((always_inline)) int
@@ -357,7 +366,7 @@ read_pair(struct rc_near *near, const struct rc_near_pair *pair, const struct rc
     handle->slot = (uint8_t)place.slot; /* an entry keeps its place for life */
     handle->used = 0;
     if (!rc_near_is_coherent(&standing, handle->stamp, now_us, max_stale_us))
-        return RC_NEAR_STALE;
+        return incoherent(near, handle);
     rc_index_heat_up(place.bucket, place.slot);
     return RC_NEAR_HIT;
 }

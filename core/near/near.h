@@ -32,7 +32,11 @@
 enum {
     RC_NEAR_MAX_KEY = 1024, /* longer keys are not kept near */
     RC_NEAR_OWNERS = 1024,  /* tracked connections per region */
-    RC_NEAR_GROUPS = 64,    /* namespaces with bounds of their own, and 0 for all others */
+    /* The stamp of what was written here while Redis was away. It has epoch 0, which no owner has
+       once it was used: so nobody ever vouches for it. Its version begins with the count of
+       returns. */
+    RC_NEAR_LOCAL_STAMP = RC_NEAR_OWNERS - 1,
+    RC_NEAR_GROUPS = 64, /* namespaces with bounds of their own, and 0 for all others */
     RC_NEAR_MIN_BYTES = 64 * 1024
 };
 
@@ -156,6 +160,37 @@ void rc_near_count_doom(struct rc_near *near, uint64_t hash);
 void rc_near_drop(struct rc_near *near, const char *key, size_t len, enum rc_near_cause cause);
 /* The same by RC_NEAR_WRITE. True: a copy with a version stood there, and `version` is that. */
 bool rc_near_drop_known(struct rc_near *near, const char *key, size_t len, char version[8]);
+
+/* ---- while Redis is away (near_local.c) ------------------------------------------------------ */
+
+/* What was written while Redis could not be reached: an entry that no owner vouches for, found as
+   RC_NEAR_LOCAL until Redis is there again, and the promise that the key is deleted in Redis before
+   anything else is asked of it. What stands in an entry's `version` is overwritten. 0;
+   1: it is promised, and no copy stands here, for there was no room; RC_ERR_OVERLOAD, nothing has
+   changed: there is no room for one more promise; RC_ERR_UNAVAILABLE, as well: the server is a
+   cluster, or nobody has reached it yet, or the key is too long. An entry of RC_KIND_NONE says that
+   the key was deleted. */
+int rc_near_write_local(struct rc_near *near, struct rc_near_entry *entry);
+/* What a load made without Redis: Redis is owed nothing for it. `mark`: of before the load; where
+   the key was written here since, or Redis was there again, nothing is kept. Whether it is. */
+uint64_t rc_near_local_mark(struct rc_near *near, uint64_t hash);
+bool rc_near_keep_local(struct rc_near *near, struct rc_near_entry *entry, uint64_t mark);
+
+/* Whether such an entry of the key stands here. */
+bool rc_near_has_local(struct rc_near *near, const char *key, size_t len);
+
+/* The server was reached, and is a single one, or one of a cluster. */
+void rc_near_set_single(struct rc_near *near, bool is_single);
+/* Redis can be reached again: local entries of before are void. */
+void rc_near_count_return(struct rc_near *near);
+/* Moves whenever a key is promised; nothing else in it means anything. */
+const _Atomic uint64_t *rc_near_owed(const struct rc_near *near);
+/* Copies promised keys from *at on into `into`, each behind its length (uint32_t); moves *at behind
+   them. Returns how many bytes; 0: that was all. `room` is enough for one. */
+size_t rc_near_read_owed(struct rc_near *near, uint64_t *at, char *into, size_t room);
+/* Redis has deleted all that were promised up to there. */
+void rc_near_pay(struct rc_near *near, uint64_t to);
+bool rc_near_is_owed(const struct rc_near *near);
 
 /* Tells those who listen, in any process, what has changed: behind the drop. A key with
    RC_TOLD_PUSH or RC_TOLD_WRITE; NULL with RC_TOLD_FLUSH or RC_TOLD_GAP (some of what changed was

@@ -1,5 +1,6 @@
 /*
- * near_own - what the files of the near cache share: near.c (reading), near_write.c, near_scan.c.
+ * near_own - what the files of the near cache share: near.c (reading), near_write.c, near_scan.c,
+ * near_local.c.
  *
  * What:    a process's mapping, a reader's look at a block, and which stripe and count a hash
  *          belongs to.
@@ -51,6 +52,24 @@ static inline _Atomic uint32_t *rc_near_write_version_of(const struct rc_near *n
    middle of putting an entry. What is there goes out of sight, and whatever has a stamp by now is
    not served any more: what cannot be removed must not be read. */
 void rc_near_give_up(struct rc_near *near, struct rc_stripe *stripe);
+
+/* Puts a local entry in the place of what stood there, written between those returns of Redis. mark
+   NULL: a write; else of a load, which keeps nothing where the key was written since. */
+bool rc_near_put_local(struct rc_near *near, struct rc_near_entry *entry, uint32_t returns,
+                       const uint64_t *mark);
+/* How often Redis has come back: the version of what is written here begins with it. */
+static inline uint32_t rc_near_returns(const struct rc_near *near)
+{
+    /* Acquire: with the release in rc_backlog_pay and rc_near_count_return. */
+    return atomic_load_explicit(&near->region.backlog.head->returns, memory_order_acquire);
+}
+/* That, and how often keys of the hash were written here. */
+static inline uint64_t rc_near_mark_of(const struct rc_near *near, uint64_t hash)
+{
+    return (uint64_t)rc_near_returns(near) << 32 |
+           atomic_load_explicit(rc_backlog_writes(&near->region.backlog, hash),
+                                memory_order_acquire);
+}
 
 /* False: no block with a header, a key and a value can be there. */
 static inline bool rc_near_peek(const struct rc_stripe *stripe, uint32_t ref,

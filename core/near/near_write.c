@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "near/evict.h"
 #include "near/near_own.h"
 
@@ -116,6 +118,8 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     /* Behind the fence in rc_stripe_lock: see rc_near_drop. */
     bool is_doomed = atomic_load_explicit(rc_near_write_version_of(near, entry->hash),
                                           memory_order_relaxed) != write_version;
+    /* Redis has not heard yet of all that was deleted here. */
+    is_doomed |= rc_backlog_is_owed(&near->region.backlog);
     bool is_stored = false, is_there = false;
     if (is_doomed)
         is_there = doom(near, stripe, entry);
@@ -127,6 +131,25 @@ bool rc_near_fill(struct rc_near *near, const struct rc_near_owner *owner,
     if (!is_there)
         atomic_fetch_add_explicit(rc_near_write_version_of(near, entry->hash), 1,
                                   memory_order_relaxed);
+    rc_stripe_unlock(stripe);
+    return is_stored;
+}
+
+bool rc_near_put_local(struct rc_near *near, struct rc_near_entry *entry, uint32_t returns,
+                       const uint64_t *mark)
+{
+    struct rc_stripe *stripe = rc_near_stripe(near, entry->hash);
+    uint64_t ticks = rc_block_ticks(entry->deadline_us, near->region.shape.birth_us);
+    size_t max_len = rc_stripe_max_len(stripe, entry->group);
+    int64_t now_us = rc_ticks_now_us(&near->ticks);
+    memset(entry->version, 0, sizeof(entry->version));
+    memcpy(entry->version, &returns, sizeof(returns));
+    if (now_us >= rc_block_time(ticks, near->region.shape.birth_us) || entry->value_len > max_len ||
+        rc_block_len(entry->key_len, entry->value_len) > max_len || !rc_stripe_lock(stripe))
+        return false;
+    /* A write that is counted behind this puts its own entry behind this one. */
+    bool is_void = mark != NULL && rc_near_mark_of(near, entry->hash) != *mark;
+    bool is_stored = !is_void && replace(stripe, entry, RC_NEAR_LOCAL_STAMP, ticks, now_us);
     rc_stripe_unlock(stripe);
     return is_stored;
 }

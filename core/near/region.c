@@ -19,7 +19,7 @@
 #define TIME_SPACE "/proc/self/ns/time"
 #define PID_SPACE  "/proc/self/ns/pid"
 
-enum { LAYOUT = 9, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
+enum { LAYOUT = 10, LINE = 64, MAX_NAME = 200, CREATION_TRIES = 1000 };
 
 static size_t align(size_t bytes)
 {
@@ -47,7 +47,8 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
     size_t sketch_at = ring_at + rc_ring_bytes(bytes);
     size_t journal_at = sketch_at + rc_sketch_bytes(bytes);
     size_t avoid_at = journal_at + notes * sizeof(uint64_t);
-    size_t stripes_at = align(avoid_at + avoided * sizeof(uint64_t));
+    size_t backlog_at = align(avoid_at + avoided * sizeof(uint64_t));
+    size_t stripes_at = backlog_at + rc_backlog_bytes(bytes);
     if (bytes < RC_NEAR_MIN_BYTES || stripe_count == 0 || stripe_count > RC_REGION_STRIPES ||
         (stripe_count & (stripe_count - 1)) != 0 ||
         !rc_stripe_plan(&region->shape, (bytes - stripes_at) / stripe_count))
@@ -64,6 +65,7 @@ static bool plan(struct rc_region *region, size_t bytes, uint32_t stripe_count)
     region->shape.journal.mask = notes - 1;
     region->avoid.places = (_Atomic uint64_t *)(void *)(region->base + avoid_at);
     region->avoid.mask = avoided - 1;
+    rc_backlog_view(&region->backlog, bytes, region->base + backlog_at);
     region->stripe_count = stripe_count;
     region->shape.shift = (uint32_t)__builtin_ctz(stripe_count);
     for (uint32_t i = 0; i < stripe_count; i++)
@@ -358,11 +360,11 @@ int rc_region_unlink(const char *name, size_t name_len)
 
 /* ---- owners and groups ----------------------------------------------------------------------- */
 
-/* What a dead process left half done under this mutex: a group that is not counted yet, or a slot
-   without a pid. Neither needs a repair. After a wait that ran out, because a process was stopped
-   with the mutex, say, this process waits a short time only: an engine of many servers asks for a
-   slot for each. */
-static bool lock(struct rc_region *region)
+/* What a dead process left half done under this mutex: a group that is not counted yet, a slot
+   without a pid, or a key behind the end of the backlog. None needs a repair. After a wait that ran
+   out, because a process was stopped with the mutex, say, this process waits a short time only: an
+   engine of many servers asks for a slot for each. */
+bool rc_region_lock(struct rc_region *region)
 {
     enum { IMPATIENCE_US = 5000 };
     /* Relaxed: advice. */
@@ -375,7 +377,7 @@ static bool lock(struct rc_region *region)
     return error == 0;
 }
 
-static void unlock(struct rc_region *region)
+void rc_region_unlock(struct rc_region *region)
 {
     pthread_mutex_unlock(&region->head->mutex);
 }
@@ -466,7 +468,7 @@ struct rc_near_owner *rc_region_add_owner(struct rc_region *region, const char *
     int32_t pid = (int32_t)getpid();
     uint64_t started = rc_process_started(pid);
     *why = BUSY;
-    if (!lock(region))
+    if (!rc_region_lock(region))
         return NULL;
     *why = FOREIGN;
     if (may_own(region)) {
@@ -489,13 +491,13 @@ struct rc_near_owner *rc_region_add_owner(struct rc_region *region, const char *
         owner->started = started;
         atomic_store_explicit(&owner->pid, pid, memory_order_relaxed);
     }
-    unlock(region);
+    rc_region_unlock(region);
     return owner;
 }
 
 void rc_region_remove_owner(struct rc_region *region, struct rc_near_owner *owner)
 {
-    if (!lock(region)) {
+    if (!rc_region_lock(region)) {
         rc_region_renew(owner,
                         slot_of(region, owner)); /* the slot stays taken, for nobody's good */
         return;
@@ -503,7 +505,7 @@ void rc_region_remove_owner(struct rc_region *region, struct rc_near_owner *owne
     set_free(region, owner);
     if (is_named(region))
         rc_lifeline_give(&region->lifeline, slot_of(region, owner));
-    unlock(region);
+    rc_region_unlock(region);
 }
 
 void rc_region_before_fork(struct rc_region *region)
@@ -534,7 +536,7 @@ uint8_t rc_region_group(struct rc_region *region, const char *prefix, size_t len
 {
     struct rc_region_head *head = region->head;
     uint64_t hash = rc_mix(&region->shape.seed, prefix, len);
-    if ((min_bytes == 0 && max_bytes == 0) || !lock(region))
+    if ((min_bytes == 0 && max_bytes == 0) || !rc_region_lock(region))
         return 0;
     uint32_t count = atomic_load_explicit(&head->bounds.count, memory_order_relaxed), id = 1;
     count = count < RC_NEAR_GROUPS ? count : RC_NEAR_GROUPS; /* damaged, perhaps */
@@ -542,7 +544,7 @@ uint8_t rc_region_group(struct rc_region *region, const char *prefix, size_t len
     while (id < count && !is_group(&head->groups[id], hash, prefix, len))
         id++;
     if (id >= RC_NEAR_GROUPS) {
-        unlock(region);
+        rc_region_unlock(region);
         return 0;
     }
     if (id == count) {
@@ -556,6 +558,6 @@ uint8_t rc_region_group(struct rc_region *region, const char *prefix, size_t len
     atomic_store_explicit(&head->bounds.max[id], max_bytes, memory_order_relaxed);
     if (id == count)
         atomic_store_explicit(&head->bounds.count, count + 1, memory_order_relaxed);
-    unlock(region);
+    rc_region_unlock(region);
     return (uint8_t)id;
 }

@@ -3,7 +3,7 @@
  *
  * What:    one mapping, anonymous (inherited by fork) or named (POSIX shared memory), laid out from
  *          its size and number of stripes alone: header, counts of writes, owners, ring,
- *          sketch, journal, keys to avoid, stripes.
+ *          sketch, journal, keys to avoid, backlog, stripes.
  * Threads: rc_region_open and _close by one thread; the rest from any thread of any process.
  * Memory:  a struct rc_region is this process's view. After a fork it is valid in the child.
  * Errors:  RC_ERR_NOMEM, RC_ERR_ARGUMENT, with a static text.
@@ -28,6 +28,7 @@
 #include <stdint.h>
 
 #include "near/avoid.h"
+#include "near/backlog.h"
 #include "near/lifeline.h"
 #include "near/near.h"
 #include "near/ring.h"
@@ -101,9 +102,10 @@ struct rc_region {
     uint32_t write_versions_mask;
     uint32_t owner_count;
     struct rc_near_owner *owners;
-    struct rc_ring ring;     /* what has changed */
-    struct rc_sketch sketch; /* what is hit most */
-    struct rc_avoid avoid;   /* what changes more often than it is read */
+    struct rc_ring ring;       /* what has changed */
+    struct rc_sketch sketch;   /* what is hit most */
+    struct rc_avoid avoid;     /* what changes more often than it is read */
+    struct rc_backlog backlog; /* deletes that Redis has not heard of */
     uint32_t stripe_count;
     struct rc_stripe_shape shape;
     struct rc_stripe stripes[RC_REGION_STRIPES];
@@ -118,6 +120,10 @@ int rc_region_unlink(const char *name, size_t name_len);
 void rc_region_before_fork(struct rc_region *region);
 void rc_region_after_fork(struct rc_region *region);
 void rc_region_after_fork_in_child(struct rc_region *region);
+
+/* The mutex of what is in it once. False: it is damaged, or somebody has it too long. */
+bool rc_region_lock(struct rc_region *region);
+void rc_region_unlock(struct rc_region *region);
 
 struct rc_near_owner *rc_region_add_owner(struct rc_region *region, const char **why);
 void rc_region_remove_owner(struct rc_region *region, struct rc_near_owner *owner);

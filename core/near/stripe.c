@@ -369,7 +369,8 @@ static void write_block(struct rc_stripe *stripe, uint32_t ref, const struct rc_
     uint64_t serial = ++stripe->head->serial;
     uint32_t version[2];
     memcpy(version, entry->version, sizeof(version));
-    if (entry->kind == RC_KIND_PLAIN) { /* nothing else tells two plain values apart */
+    if (entry->kind == RC_KIND_PLAIN &&
+        stamp != RC_NEAR_LOCAL_STAMP) { /* nothing else tells two plain values apart */
         version[0] = (uint32_t)serial;
         version[1] = (uint32_t)(serial >> 32) << 6 | rc_index_stripe(entry->hash);
     }

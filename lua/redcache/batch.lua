@@ -257,6 +257,27 @@ local function read_doubtful(cache, own, found)
     end
 end
 
+-- Where Redis is away: what was written here since. By key, "local"; nil: none was.
+local function read_local(cache, found)
+    local flags
+    for key, err in pairs(found.failed) do
+        local kept, value = cache._offline:find(key, err)
+        if kept then
+            found.failed[key] = nil
+        end
+        if kept == "value" then
+            found.values[key] = value
+        elseif kept == "nothing" then
+            found.negatives[key] = true
+        end
+        if kept == "value" or kept == "nothing" then
+            flags = flags or {}
+            flags[key] = "local"
+        end
+    end
+    return flags
+end
+
 ---Reads many keys: those that are not near in one round trip. Never runs a loader. A value within
 ---its grace window counts as a value.
 ---@param keys string[] doubles are asked for once; an empty list sends nothing
@@ -264,6 +285,8 @@ end
 ---@return table<string, any> values by key; a miss has none
 ---@return table<string, redcache.Error> errors by key; empty when all went well
 ---@return table<string, boolean> negatives true for keys that are remembered as "no such thing"
+---@return table<string, string>|nil flags with the option offline: "local" for keys that were
+---written on this machine while Redis is away
 function batch.getMulti(self, keys, opts)
     local fault = many.list_fault(keys, "getMulti")
     local own
@@ -297,6 +320,9 @@ function batch.getMulti(self, keys, opts)
     end
     if found.tagged then
         read_tagged(self, own, found)
+    end
+    if self._offline and next(found.failed) then
+        return found.values, found.failed, found.negatives, read_local(self, found)
     end
     return found.values, found.failed, found.negatives
 end
@@ -436,6 +462,21 @@ local function read_sets(slot, items, first, last, failed)
     return stored
 end
 
+-- Where Redis is away: keeps here what could not be sent. How many; "local" where there are some.
+local function keep_local(cache, items, count, failed)
+    local kept = 0
+    for i = 1, count do
+        local item = items[i]
+        local err = failed[item.key]
+        if err then
+            local ok
+            ok, failed[item.key] = cache._offline:write(item.key, item.bytes, item.ttl, err)
+            kept = kept + (ok and 1 or 0)
+        end
+    end
+    return kept, kept > 0 and "local" or nil
+end
+
 ---Stores many values in one round trip (one per 8,192 keys).
 ---@param map table<string, any> values by key; an empty map sends nothing
 ---@param ttl? number|redcache.Forever|table<string, number|redcache.Forever>|fun(key: string,
@@ -445,6 +486,8 @@ end
 ---@return boolean|nil ok true: all stored; false: some; nil: none
 ---@return table<string, redcache.Error> failed by key: badTtl, encode, tooLarge, redis,
 ---unavailable, outcomeUnknown, timeout, cancelled, overload, closed; empty when all went well
+---@return string|nil flag "sent", as Cache:set; "local": Redis is away, and what has not failed was
+---kept on this machine, at least some of it
 function batch.setMulti(self, map, ttl, opts)
     if type(map) ~= "table" then
         error(errors.argument("map", "setMulti", "table of values by key", map), 2)
@@ -490,13 +533,30 @@ function batch.setMulti(self, map, ttl, opts)
     if sent then
         return next(failed) == nil, failed, sent
     end
+    local flag
+    if self._offline and next(failed) and not tagged then
+        local kept
+        kept, flag = keep_local(self, items, count, failed)
+        stored = stored + kept
+    end
     if next(failed) == nil then
-        return true, failed
+        return true, failed, flag
     end
     if stored > 0 then
-        return false, failed
+        return false, failed, flag
     end
     return nil, failed
+end
+
+-- Where Redis is away.
+local function delete_local(cache, list, count, err)
+    for i = 1, count do
+        local ok, fault = cache._offline:delete(list[i], err)
+        if not ok then
+            return nil, fault
+        end
+    end
+    return count, nil, "local"
 end
 
 ---Deletes many keys with one command; with soft = true as Cache:delete does, where some of them may
@@ -535,7 +595,11 @@ function batch.deleteMulti(self, keys, opts)
         give(slot)
         return count, nil, "sent"
     elseif status ~= 0 then
-        return nil, calls.fail(slot, status, "delete", list[1])
+        err = calls.fail(slot, status, "delete", list[1])
+        if self._offline then
+            return delete_local(self, list, count, err)
+        end
+        return nil, err
     end
     local deleted = core_entry.number(slot)
     give(slot)

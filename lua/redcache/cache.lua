@@ -43,6 +43,7 @@ local metrics = require("redcache.metrics")
 local move = require("redcache.move")
 local namespace = require("redcache.namespace")
 local near = require("redcache.near")
+local offline = require("redcache.offline")
 local options = require("redcache.options")
 local put = require("redcache.put")
 local put_many = require("redcache.put_many")
@@ -170,10 +171,11 @@ local function make(client, prefix, settings)
             hits = 0, misses = 0, negative = 0, loads = 0, loadErrors = 0, waits = 0, stale = 0,
             degraded = 0, unstored = 0, decodeErrors = 0, l0Hits = 0, nearHits = 0,
             nearMisses = 0, extraKeys = 0, bulkheadRefused = 0, bulkheadWaited = 0,
-            filtered = 0,
+            filtered = 0, localReads = 0, localWrites = 0,
         },
     }, Cache)
     near.attach(cache, prefix, settings)
+    offline.attach(cache, settings)
     if settings.writeBehind then
         write_behind.attach(cache)
     end
@@ -276,7 +278,13 @@ local function get_other(self, slot, status, key, own)
     local result, counters = slot.result, self._counters
     if status ~= 0 then
         local err = fail(slot, status, "read", key)
-        if err.code == "unavailable" or err.code == "timeout" or err.code == "cannotWait" then
+        local kept, local_value
+        if self._offline then
+            kept, local_value = self._offline:find(key, err)
+        end
+        if kept then
+            return local_value, nil, kept ~= "deleted" and "local" or nil
+        elseif err.code == "unavailable" or err.code == "timeout" or err.code == "cannotWait" then
             local found, value = near.stale(self, key, own)
             if found then
                 counters.stale = counters.stale + 1
@@ -428,8 +436,9 @@ end
 ---@return redcache.Error|nil err decode (with decodeErrors = "error"), tooLarge, timeout,
 ---cancelled, unavailable, overload, closed, redis, cannotWait
 ---@return string|nil source "l0" (a decoded value of this Lua state), "near" (this machine's
----memory), "redis", or "stale": past its ttl, within the grace window, or a near copy that is not
----known coherent while Redis cannot be reached
+---memory), "redis", "local" (written here while Redis is away: option offline), or "stale": past
+---its ttl, within the grace window, or a near copy that is not known coherent while Redis cannot be
+---reached
 ---@return string|nil version with version = true: for cas; nil: no value stands there
 ---@return string|nil why with why = true, of what was not near: a reason, as Cache:explain
 function Cache:get(key, opts)
@@ -576,7 +585,8 @@ end
 ---@return true|nil stored
 ---@return redcache.Error|nil err badTtl, encode, tooLarge, timeout, cancelled, unavailable,
 ---outcomeUnknown (it may have been stored), overload, closed, redis
----@return string|nil sent "sent": this phase of nginx cannot wait, so nobody knows how it ends
+---@return string|nil flag "sent": this phase of nginx cannot wait, so nobody knows how it ends;
+---"local": Redis is away, and this machine keeps it (option offline)
 function Cache:set(key, value, ttl, opts)
     if type(key) ~= "string" then
         error(errors.argument("key", "set", "string", key), 2)
@@ -622,6 +632,7 @@ function Cache:set(key, value, ttl, opts)
         give(slot)
         return nil, unfit
     end
+    local plain_bytes = bytes
     if tagged or grace > 0 or self._is_formed then
         bytes, flags, ttl = entry.form(settings, bytes, ttl, grace, 0, tagged)
     end
@@ -629,7 +640,11 @@ function Cache:set(key, value, ttl, opts)
         settings.plain, flags)
     status = await(self, slot, status)
     if status ~= 0 and status ~= NOT_WAITED then
-        return nil, fail(slot, status, "write", key)
+        local err = fail(slot, status, "write", key)
+        if self._offline and not tagged then
+            return self._offline:write(key, plain_bytes, ttl, err)
+        end
+        return nil, err
     end
     give(slot)
     return true, nil, status == NOT_WAITED and "sent" or nil
@@ -647,7 +662,8 @@ end
 ---@return boolean|nil deleted false: there was nothing
 ---@return redcache.Error|nil err tooLarge, timeout, cancelled, unavailable, outcomeUnknown,
 ---overload, closed, redis
----@return string|nil sent "sent": this phase of nginx cannot wait, so nobody knows how it ends
+---@return string|nil flag "sent": this phase of nginx cannot wait, so nobody knows how it ends;
+---"local": as of set
 function Cache:delete(key, opts)
     if type(key) ~= "string" then
         error(errors.argument("key", "delete", "string", key), 2)
@@ -670,7 +686,11 @@ function Cache:delete(key, opts)
         give(slot)
         return true, nil, "sent"
     elseif status ~= 0 then
-        return nil, fail(slot, status, "delete", key)
+        err = fail(slot, status, "delete", key)
+        if self._offline then
+            return self._offline:delete(key, err)
+        end
+        return nil, err
     end
     local deleted = core_entry.number(slot) > 0
     give(slot)

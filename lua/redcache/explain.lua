@@ -45,6 +45,7 @@ local REASONS = {
     tagInvalidated = "one of its tags was invalidated",
     tagNotNear = "its near copy waits for what Redis says of its tags",
     undecodable = "what stands there cannot be read",
+    away = "Redis is away, and this machine keeps what it writes",
     filtered = "the filter of keys says that it surely is none",
     loading = "somebody is loading it",
     loadFailed = "its last load has failed",
@@ -132,7 +133,9 @@ end
 ---decoded, "soft" or "void": what its tags said; nil: Redis has not answered, or nobody has looked
 ---@return string reason
 function explain.after(before, source, flag, seen)
-    if flag == "unstored" then
+    if source == "local" then
+        return "away"
+    elseif flag == "unstored" then
         return "refused"
     elseif seen == "void" or seen == "soft" then
         return "tagInvalidated"
@@ -293,7 +296,9 @@ local function judge(cache, key, report, is_good)
         return "bloom", "filtered"
     end
     local reason, gone = near_reason(near, cache._max_stale, nil, standing)
-    if redis == nil then
+    if redis == nil and cache._offline and cache._offline:look(key) then
+        return "local", "away"
+    elseif redis == nil then
         return nil, reason
     elseif not is_good then
         return nil, miss_reason(false)
@@ -309,7 +314,7 @@ end
 
 local PLACES = {
     l0 = "is decoded in this Lua state", near = "is in this machine's memory",
-    bloom = "has no value",
+    bloom = "has no value", ["local"] = "was written on this machine",
     redis = "comes from Redis", stale = "comes from Redis, stale",
 }
 

@@ -449,6 +449,7 @@ end
 ---@return redcache.Error|nil cause why the loader failed, where the stale value is served
 function load.lead(cache, slot, ttl, fn, settings)
     local degraded = band(slot.result.flags, DEGRADED) ~= 0
+    local mark = degraded and cache._offline and cache._offline:mark(slot.key) or nil
     local old = load.stale(cache, settings, slot, ttl)
     local kind, codec, bytes, life, took, value = load.make(cache, slot, ttl, fn, settings, old)
     if kind ~= nil and slot.tag_fault then
@@ -464,6 +465,9 @@ function load.lead(cache, slot, ttl, fn, settings)
         status = cache._wait(slot)
     else
         load.release(cache, slot) -- too large, or no memory: the load is still ours to end
+    end
+    if mark then
+        cache._offline:keep(slot.key, mark, kind, codec, bytes, life)
     end
     return load.published(cache, slot, settings, status, life, value, degraded)
 end
@@ -501,19 +505,29 @@ end
 -- Without -----------------------------------------------------------------------------------------
 
 ---Runs the loader without a lease: its value is the caller's alone.
+---@param ttl? number|redcache.Forever seconds; given with settings where Redis is away and this
+---machine keeps what it writes (offline.lua): it keeps this, too
+---@param settings? table of the call
 ---@return any value
 ---@return redcache.Error|nil err
 ---@return string|nil source
 ---@return string|nil flag
-function load.alone(cache, key, fn)
+function load.alone(cache, key, fn, ttl, settings)
     local counters, mark = cache._counters, {}
-    local ok, verdict, value = pcall(run_loader, cache, mark, key, fn, nil)
+    local here = settings and cache._offline:mark(key)
+    local ok, verdict, value, chosen = pcall(run_loader, cache, mark, key, fn, nil)
     if not ok then
         marks.remove(cache._client.loading, mark.full, mark)
         error(verdict, 0)
     elseif verdict == "error" then
         counters.loadErrors = counters.loadErrors + 1
         return nil, value
+    end
+    if here then
+        local kind, codec, bytes, life = load.entry(key, ttl, settings, nil, verdict, value, chosen)
+        if kind then
+            cache._offline:keep(key, here, kind, codec, bytes, life)
+        end
     end
     counters.unstored = counters.unstored + 1
     return value, nil, "loader", "unstored"

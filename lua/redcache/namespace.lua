@@ -147,6 +147,15 @@ function namespace.namespace(self, name, opts)
             settings.generation, settings.tagIndex = false, false
         end
     end
+    local prefix = namespace.prefix(self._prefix, name)
+    if ok then
+        options.complete_near(settings, outer.near, prefix)
+        if not (opts and opts.offline) and options.offline_fault(settings, "namespace") then
+            settings.offline = false -- inherited, by one that has no near cache
+        end
+        message = options.offline_fault(settings, "namespace")
+        ok = message == nil
+    end
     if not ok then
         error(message, 2)
     end
@@ -154,8 +163,6 @@ function namespace.namespace(self, name, opts)
     if err then
         return nil, err
     end
-    local prefix = namespace.prefix(self._prefix, name)
-    options.complete_near(settings, outer.near, prefix)
     return self._make(self._client, prefix, settings)
 end
 

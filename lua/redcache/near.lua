@@ -42,8 +42,8 @@ local view_now, view_get_at = core_near.view_now, core_near.view_get_at
 local view_check_many, MANY = core_near.view_check_many, core_near.MANY
 local many_look, many_what = core_many.look, core_many.what
 local many_bytes, many_msgpack_string = core_many.bytes, core_many.msgpack_string
-local NEAR_MISS, NEAR_HIT, NEAR_STALE =
-    constants.NEAR_MISS, constants.NEAR_HIT, constants.NEAR_STALE
+local NEAR_MISS, NEAR_HIT, NEAR_STALE, NEAR_LOCAL =
+    constants.NEAR_MISS, constants.NEAR_HIT, constants.NEAR_STALE, constants.NEAR_LOCAL
 local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
 
 local near = {}
@@ -588,7 +588,7 @@ end
 
 -- Of a batch, what is not a value of the cache's codec with nothing in front of it. found, value.
 local function read_other(cache, what, key, max_stale_us, copy)
-    if what == NEAR_MISS or what == NEAR_STALE then
+    if what == NEAR_MISS or what == NEAR_STALE or what == NEAR_LOCAL then
         return false
     elseif band(what, core_many.PLAIN) == core_many.NEGATIVE then
         return true, nil
@@ -709,7 +709,7 @@ function near.stale(cache, key, opts)
         return false
     end
     local outcome, look = view_get(cache._view, key, cache._max_stale)
-    if outcome == NEAR_MISS then
+    if outcome == NEAR_MISS or outcome == NEAR_LOCAL then
         return false
     end
     put_back()

@@ -46,7 +46,8 @@ function options.is_tag(name)
 end
 
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls |
---       list | near | zone | background | breaker | writeBehind | tags | bloom
+--       list | near | zone | background | breaker | writeBehind | tags | bloom |
+--       offline
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
 --       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, limiter,
@@ -110,6 +111,7 @@ local DECLARED = {
     { "generation", "boolean", false, at = "namespace" },
     { "tagIndex", "boolean", false, at = "namespace" },
     { "bloom", "bloom", nil, at = "namespace" },
+    { "offline", "offline", false, at = "namespace" },
     { "instant", "boolean", false, at = "flush" },
     { "writeBehind", "writeBehind", nil, at = "namespace" },
     { "tagTtl", "number", 30 * DAY, at = "namespace", min = 1, max = MAX_TTL },
@@ -270,6 +272,12 @@ local L0 = {
 local BLOOM = {
     { "keys", "integer", nil, min = 1, max = 1e8 },
     { "falseRate", "number", 0.01, min = 0.0001, max = 0.5 },
+}
+
+-- The fields of the option offline.
+local OFFLINE = {
+    { "mode", "choice", "local", among = { "local" } },
+    { "ttl", "number", 300, min = 0.05, max = DAY },
 }
 
 -- The fields of the option background.
@@ -463,6 +471,15 @@ CHECKS.writeBehind = function(_, value)
     return check_whole(WRITE_BEHIND, value)
 end
 
+CHECKS.offline = function(_, value)
+    if value == "local" then
+        value = {}
+    elseif value ~= false and type(value) ~= "table" then
+        return false, 'false, "local" or a table with mode and ttl'
+    end
+    return check_whole(OFFLINE, value)
+end
+
 CHECKS.bloom = function(_, value)
     if value ~= false and type(value) ~= "table" then
         return false, "false or a table with keys"
@@ -545,7 +562,7 @@ for place, accepted in pairs(ACCEPTED) do
     places[place] = rows
 end
 local NESTED = { near = NEAR, l0 = L0, background = BACKGROUND, breaker = BREAKER,
-    writeBehind = WRITE_BEHIND, bloom = BLOOM }
+    writeBehind = WRITE_BEHIND, bloom = BLOOM, offline = OFFLINE }
 for place, declared in pairs(NESTED) do
     local rows = {}
     for _, row in ipairs(declared) do
@@ -694,6 +711,19 @@ function options.waiting_fault(settings, method)
     end
 end
 
+---What is wrong with the option offline of a cache with these settings, or nil.
+---@param settings table whose option near is settled
+---@param method string
+---@return string|nil message for error()
+function options.offline_fault(settings, method)
+    local bad = settings.offline and (settings.near == false and "near = false"
+        or settings.reads == "replica" and 'reads = "replica"')
+    if bad then
+        return "bad option 'offline' to " .. method .. ": what is written while Redis is away is"
+            .. " kept in the near cache, which " .. bad .. " leaves out: leave one of the two out"
+    end
+end
+
 ---Settles the option plain: a codec may have no use for a header (number).
 ---@param settings table with a codec that is resolved
 ---@param given table|nil what the caller gave
@@ -733,8 +763,9 @@ function options.complete(given, place, method)
     if ok and place == "new" then
         message = options.complete_plain(settings, given, nil, method)
             or options.plain_fault(settings, settings.plain, method)
-        ok = message == nil
         options.complete_near(settings, nil, "")
+        message = message or options.offline_fault(settings, method)
+        ok = message == nil
     end
     return ok and settings or nil, message
 end

@@ -285,9 +285,31 @@ local function lead(cache, slot, ttl, fn, settings)
     return value, err, source, flag, again and began or nil
 end
 
+-- Without Redis, where this machine keeps what it writes: that counts. found, value
+local function find_local(cache, slot)
+    local found, value = cache._offline:look(slot.key)
+    if found == "value" or found == "nothing" then
+        if slot.result.outcome ~= HIT then
+            load.release(cache, slot)
+        end
+        cache._counters.localReads = cache._counters.localReads + 1
+        return true, value
+    end
+    -- What another caller of this process has loaded may be of before the delete.
+    return false, nil, found == "deleted" and slot.result.outcome == HIT
+end
+
 -- Everything but a plain hit. `slot` holds the result of a load, `status` its status.
 local function answer(cache, slot, status, ttl, fn, settings)
     local replaced = 0
+    if cache._offline and status == 0 and band(slot.result.flags, DEGRADED) ~= 0 then
+        local found, value, is_void = find_local(cache, slot)
+        if found then
+            return value, nil, "local"
+        elseif is_void then
+            return load.alone(cache, slot.key, fn, ttl, settings)
+        end
+    end
     while status == 0 and slot.result.outcome == HIT do
         local ok, value, source, flag, due, load_time = remember.read_hit(cache, slot, settings)
         if ok and due then
@@ -461,7 +483,8 @@ end
 ---
 ---Sources: "l0" (a decoded value of this Lua state, shared by its readers), "near" (this machine's
 ---memory), "redis", "loader" (this call, or with "degraded" this process, ran the loader), "stale"
----(past its ttl, within the grace window). A fourth result tells what went wrong without harm:
+---(past its ttl, within the grace window), "local" (Redis is away: option offline). A fourth result
+---tells what went wrong without harm:
 ---"unstored" (the value is right but not in Redis: the key was deleted meanwhile, Redis refused it,
 ---it is over maxValue, or fn chose a ttl of 0; or this phase of nginx cannot wait, and what is not
 ---near, or "stale" within the grace window, was loaded by this call for itself), "degraded" (Redis

@@ -361,7 +361,10 @@ enum {
     RC_NEAR_MISS = 0,
     RC_NEAR_HIT = 1,
     RC_NEAR_STALE = 2, /* there, in time, but not known coherent within the asked max_stale_us */
-    RC_NEAR_GROW = 3   /* the buffer is too small: len bytes are needed */
+    RC_NEAR_GROW = 3,  /* the buffer is too small: len bytes are needed */
+    /* There, in time, and written on this machine while Redis was away (rc_view_write). Kind
+       RC_KIND_NONE: deleted then */
+    RC_NEAR_LOCAL = 4
 };
 
 /* Names one version of an entry; opaque but for `used`, and for what a caller puts into a handle
@@ -742,6 +745,20 @@ int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stal
 int64_t rc_view_now_us(rc_view *view);
 int rc_view_get_at(rc_view *view, const char *key, size_t key_len, int64_t now_us,
                    int32_t max_stale_us, rc_near_value *value);
+/* While Redis cannot be reached: writes the key for the processes of this near cache alone, who
+   find it as RC_NEAR_LOCAL for ttl_us, or until Redis is there again. Redis is told then to delete
+   the key, before anything else is asked of it. entry->kind may be RC_KIND_PLAIN; RC_KIND_NONE: the
+   key is deleted, and they find that. 0; 1: the value found no room, and the delete is sent all the
+   same; RC_ERR_OVERLOAD: Redis is owed as many deletes as can be remembered, and nothing has
+   changed; RC_ERR_UNAVAILABLE, as well: the server is a cluster, or no process of this near cache
+   has ever reached it, or the key is over 1024 bytes. */
+int rc_view_write(rc_view *view, const char *key, size_t key_len, const rc_entry *entry,
+                  const char *value, size_t value_len, int64_t ttl_us);
+/* The same for what a load has made, but that Redis is told nothing. `mark` of rc_view_mark, called
+   before the load; a write of the key since then wins. 1 where it is kept; 0. */
+uint64_t rc_view_mark(rc_view *view, const char *key, size_t key_len);
+int rc_view_keep(rc_view *view, const char *key, size_t key_len, const rc_entry *entry,
+                 const char *value, size_t value_len, int64_t ttl_us, uint64_t mark);
 /* rc_view_get of many->keys[from] to keys[to - 1], at one reading of the clock; to <= RC_NEAR_MANY.
    While the processor waits for the line of one key, those of others are on their way. Returns up
    to which key there is an answer: less than `to` where the payloads have filled `bytes`. A payload
