@@ -4,8 +4,9 @@
 -- What:   a list of functions; each gets the client (chaos_worker.lua) and calls the cache once or
 --         twice.
 -- Wrong:  counters, loads:  a version nobody wrote; one that was outdated before the read began, by
---                           more than maxStale for near reads, by more than degradedTtl for a value
---                           made while Redis was away, at all for others; a counter that goes back
+--                           more than maxStale for near reads, for longer than degradedTtl behind
+--                           its load for a value made while Redis was away, at all for others; a
+--                           counter that goes back
 --         own keys:         a value that is neither the last one stored nor one whose outcome was
 --                           never known (such a write may arrive late, and then it stands)
 --         once, lock:       what only all clients together can know is told to the spec: who loaded
@@ -34,7 +35,14 @@ local function judge(client, i, value, source, flag, acked, began)
         return client:wrong("%s is %s from %s: nobody wrote that", name, tostring(value), source)
     end
     if version >= acked then return end
-    local age = began - board:outdated_at(i, version)
+    local since = board:outdated_at(i, version)
+    -- What was loaded without Redis is kept by its own process, from the end of the load on: what
+    -- the loader has read may be outdated before that.
+    local made = client.made[i]
+    if flag == "degraded" and made and made.version == version then
+        since = math.max(since, made.at)
+    end
+    local age = began - since
     if age > allowance(client, source, flag) then
         client:wrong("%s is %d from %s (%s), outdated for %.3f s", name, version, source,
             flag or "no flag", age)
@@ -59,13 +67,15 @@ end
 local function load(client)
     local i = math.random(client.counters + 1, #client.names)
     local acked, began = client.board.acked[i], clock.now()
+    local version
     local value, err, source, flag = client:call("remember", client.names[i], 60, function()
-        local version = client.truth[i]
+        version = client.truth[i]
         -- This is when a stale value gets its chance.
         if math.random(4) == 1 then clock.sleep(math.random() * LOAD_SECONDS) end
         return version
     end)
     client:note(err or flag)
+    if version then client.made[i] = { version = version, at = clock.now() } end
     if value ~= nil then judge(client, i, value, source, flag, acked, began) end
 end
 

@@ -74,7 +74,7 @@ local function new_client(one)
         names = params.names, counters = params.counters, loads = 0,
         board = board_of.map(params.board, #params.names),
         truth = cells.map(params.truth, #params.names + 1),
-        lock = cache:lock("job"), last = {}, own = {},
+        lock = cache:lock("job"), last = {}, made = {}, own = {},
         tally = {
             calls = 0, violations = 0, wrong = {}, sources = {}, errors = {}, once = {}, held = {},
             late = -1,
