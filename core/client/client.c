@@ -431,7 +431,7 @@ int rc_breaker(rc_client *client, int32_t hold, const char *address)
 {
     int error;
     struct hold_call call = {.hold = hold, .address = address};
-    if (hold < RC_HOLD_AUTO || hold > RC_HOLD_CLOSED || client->options.breaker == 0)
+    if (hold < RC_HOLD_AUTO || hold > RC_HOLD_CLOSED || client->options.breaker < 0)
         return RC_ERR_ARGUMENT;
     struct rc_driver *driver = rc_client_driver(client, &error);
     if (driver == NULL)

@@ -42,7 +42,7 @@ static const struct number NUMBERS[] = {
     [RC_OPTION_DRIVER] = {NARROW(driver), 0, RC_DRIVER_REACTOR, RC_DRIVER_HOST},
     /* 0 is for what the store was opened with. */
     [RC_OPTION_MAX_BYTES] = {WIDE(max_bytes), 0, 64 * 1024, INT64_C(1) << 36},
-    [RC_OPTION_BREAKER] = {NARROW(breaker), 0, 1, 1},
+    [RC_OPTION_BREAKER] = {NARROW(breaker), 1, -1, 1},
     [RC_OPTION_BREAKER_WINDOW] = {NARROW(breaker_window), 20, 1, RC_BREAKER_WINDOW_MAX},
     [RC_OPTION_BREAKER_ERRORS] = {NARROW(breaker_errors), 500, 1, 1000},
     [RC_OPTION_BREAKER_LATENCY] = {NARROW(breaker_latency_ms), 100, 1, MINUTE_MS},
@@ -103,6 +103,9 @@ bool rc_options_complete(rc_options *options, rc_refusal *refusal)
         options->url = DEFAULT_URL;
         options->url_len = strlen(DEFAULT_URL);
     }
+    /* A server that is far away is not slow, unless somebody has said what is slow. */
+    if (options->breaker == 0 && options->breaker_latency_ms == 0)
+        options->breaker_latency_ms = MINUTE_MS;
     for (int32_t option = 0; option < NUMBERS_END; option++) {
         const struct number *number = &NUMBERS[option];
         int64_t value = is_number(option) ? read_number(options, number) : 0;

@@ -6,6 +6,18 @@
 
 #include "base/mutant.h"
 
+enum { GAP_MIN_US = 50 * 1000 };
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 static void forget(struct rc_breaker *breaker)
 {
     breaker->at = breaker->count = breaker->slow = breaker->bad = 0;
@@ -16,6 +28,9 @@ void rc_breaker_init(struct rc_breaker *breaker, const struct rc_breaker_rules *
     assert(rules->window > 0 && rules->window <= RC_BREAKER_WINDOW_MAX && rules->probes > 0);
     memset(breaker, 0, sizeof *breaker);
     breaker->rules = *rules;
+    breaker->short_us = smaller(rules->latency_us, rules->silence_us / 2);
+    breaker->gone_us = larger(rules->silence_us / 4, GAP_MIN_US);
+    breaker->gap_us = smaller(rules->latency_us / 2, breaker->gone_us);
     breaker->pace_us = rules->wait_us;
 }
 
@@ -56,6 +71,8 @@ static void weigh(struct rc_breaker *breaker, uint8_t sample, int step)
 static void add(struct rc_breaker *breaker, enum rc_breaker_sample sample, int64_t now_us)
 {
     uint32_t window = breaker->rules.window;
+    if (sample == RC_SAMPLE_GOOD && breaker->count == window && breaker->slow + breaker->bad == 0)
+        return; /* one like all others */
     if (breaker->count == window)
         weigh(breaker, breaker->samples[breaker->at], -1);
     else
@@ -82,22 +99,33 @@ void rc_breaker_hear(struct rc_breaker *breaker, bool is_error, int64_t sent_us,
         add(breaker, RC_SAMPLE_BAD, now_us);
     else if (took_us <= breaker->rules.latency_us)
         add(breaker, RC_SAMPLE_GOOD, now_us);
-    else if (sent_us > breaker->away_us || RC_MUTANT(BREAKER_OWN_PAUSE))
+    else if (sent_us >= breaker->away_us || RC_MUTANT(BREAKER_OWN_PAUSE))
         add(breaker, RC_SAMPLE_SLOW, now_us);
 }
 
+void rc_breaker_late(struct rc_breaker *breaker, int64_t late_us, int64_t now_us)
+{
+    if (late_us > breaker->gap_us)
+        breaker->away_us = now_us;
+    if (late_us > breaker->gone_us)
+        breaker->back_us = now_us;
+}
+
 /* Its time-out says nothing where the caller wanted to wait for less than an answer may take, or
-   where this process has just come back and not looked for answers yet. */
+   where this process has just come back and not looked for answers yet. Nor is a server silent
+   whose client was gone for long: where one has no processor, the other often has none, either. */
 void rc_breaker_miss(struct rc_breaker *breaker, int64_t waited_us, int64_t silent_us,
                      int64_t now_us)
 {
-    const struct rc_breaker_rules *rules = &breaker->rules;
-    bool is_back = breaker->away_us != 0 && now_us - breaker->away_us < rules->latency_us / 2;
+    int64_t silence_us = breaker->rules.silence_us;
+    bool is_back = breaker->away_us != 0 && now_us - breaker->away_us < breaker->gap_us;
+    bool was_gone = breaker->back_us != 0 && now_us - breaker->back_us < silence_us / 2 &&
+                    !RC_MUTANT(BREAKER_OWN_PAUSE);
     if (breaker->state != RC_BREAKER_CLOSED || (is_back && !RC_MUTANT(BREAKER_OWN_PAUSE)))
         return;
-    if (silent_us >= rules->silence_us)
+    if (silent_us >= silence_us && !was_gone)
         open(breaker, "it does not answer", now_us);
-    else if (waited_us > rules->latency_us)
+    else if (waited_us > breaker->short_us)
         add(breaker, RC_SAMPLE_BAD, now_us);
 }
 

@@ -26,7 +26,7 @@ enum rc_breaker_sample { RC_SAMPLE_GOOD, RC_SAMPLE_SLOW, RC_SAMPLE_BAD };
 struct rc_breaker_rules {
     uint32_t window;          /* samples; nothing is said before there are so many */
     uint32_t errors_permille; /* of the window, from which on it opens */
-    int64_t latency_us;       /* an answer that takes longer is slow */
+    int64_t latency_us;       /* an answer that takes longer is slow; a minute: none is */
     int64_t silence_us;       /* so long without any answer opens it at once */
     int64_t wait_us;          /* from opening to the first probe; doubles up to a second */
     uint32_t probes;          /* good answers in a row that close it */
@@ -35,6 +35,9 @@ struct rc_breaker_rules {
 struct rc_breaker {
     /* Fixed after init. */
     struct rc_breaker_rules rules;
+    int64_t short_us; /* who did not wait for longer than that says nothing by its time-out */
+    int64_t gap_us;   /* a turn that comes later than that was away, and not the server slow */
+    int64_t gone_us;  /* the same, where it was so long that the server may not have run, either */
     void *owner;
     void (*on_sent)(struct rc_breaker *breaker);   /* first request since is_watched was cleared */
     void (*on_change)(struct rc_breaker *breaker); /* it has opened or closed */
@@ -51,6 +54,7 @@ struct rc_breaker {
     int64_t probed_us;
     int64_t away_us;   /* when this process was last found not to have turned in time: what was sent
                         before says nothing of the server's speed */
+    int64_t back_us;   /* the same, for longer than gone_us: nor of its silence */
     const char *cause; /* why it is open: a static text */
 };
 
@@ -69,11 +73,7 @@ static inline void rc_breaker_sent(struct rc_breaker *breaker)
 }
 
 /* A timer of this process fired so late: it has stood still, and not looked for answers. */
-static inline void rc_breaker_late(struct rc_breaker *breaker, int64_t late_us, int64_t now_us)
-{
-    if (late_us > breaker->rules.latency_us / 2)
-        breaker->away_us = now_us;
-}
+void rc_breaker_late(struct rc_breaker *breaker, int64_t late_us, int64_t now_us);
 
 /* An answer to what was sent then. took_us: since then, or since the answer before it, whichever is
    later: what stood in line behind others is not slow. */

@@ -2,14 +2,14 @@
 
 #include <string.h>
 
-enum { TICK_MIN_US = 5000, PROBE_MAX_MS = 1000 };
+enum { TICK_MIN_US = 5000, PROBE_MIN_MS = 1000 };
 
 static void probe(struct rc_fuse *fuse);
 
 static int64_t tick_us(const struct rc_fuse *fuse)
 {
-    int64_t quarter_us = fuse->breaker.rules.latency_us / 4;
-    return quarter_us > TICK_MIN_US ? quarter_us : TICK_MIN_US;
+    int64_t half_us = fuse->breaker.gap_us / 2;
+    return half_us > TICK_MIN_US ? half_us : TICK_MIN_US;
 }
 
 static void wake_at(struct rc_fuse *fuse, int64_t at_us)
@@ -37,9 +37,12 @@ static void wake_next(struct rc_fuse *fuse)
             wake_at(fuse, at_us);
         return;
     }
-    bool can_probe = fuse->probe == NULL && rc_link_is_ready(fuse->commands);
-    wake_at(fuse, can_probe && breaker->next_us > now_us ? breaker->next_us
-                                                         : now_us + breaker->rules.wait_us);
+    bool can_probe = fuse->probe == NULL && rc_link_is_ready(fuse->commands) &&
+                     breaker->hold != RC_BREAKER_HELD_OPEN;
+    if (!can_probe)
+        wake_at(fuse, now_us + breaker->rules.wait_us);
+    else
+        wake_at(fuse, breaker->next_us > now_us ? breaker->next_us : now_us);
 }
 
 static void on_probed(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
@@ -60,6 +63,15 @@ static void on_probed(struct rc_req *req, int status, struct rc_reply *reply, co
         wake_next(fuse);
 }
 
+/* For the answer to a probe: a second, or longer where an answer may take longer. */
+static int32_t patience_ms(const struct rc_fuse *fuse)
+{
+    const rc_options *options = &fuse->context->options;
+    int32_t ms =
+        options->breaker_latency_ms > PROBE_MIN_MS ? options->breaker_latency_ms : PROBE_MIN_MS;
+    return ms < options->command_timeout_ms ? ms : options->command_timeout_ms;
+}
+
 static void probe(struct rc_fuse *fuse)
 {
     struct rc_context *context = fuse->context;
@@ -73,14 +85,11 @@ static void probe(struct rc_fuse *fuse)
         rc_breaker_probed(&fuse->breaker, false, false, context->now_us);
         return;
     }
-    int32_t patience_ms = context->options.command_timeout_ms;
     req->done = on_probed;
     req->owner = fuse;
     fuse->probe = req;
     context->stats.breaker_probes++;
-    rc_link_send(
-        link, req,
-        rc_context_after_ms(context, patience_ms < PROBE_MAX_MS ? patience_ms : PROBE_MAX_MS));
+    rc_link_send(link, req, rc_context_after_ms(context, patience_ms(fuse)));
 }
 
 static void on_timer(void *context, struct rc_timer *timer)
@@ -126,7 +135,7 @@ int rc_fuse_init(struct rc_fuse *fuse, struct rc_context *context, struct rc_lin
     fuse->commands = commands;
     fuse->tracked = tracked;
     fuse->timer.fire = on_timer;
-    fuse->is_on = options->breaker != 0;
+    fuse->is_on = options->breaker > 0;
     if (!fuse->is_on)
         return 0;
     const struct rc_breaker_rules rules = {

@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 27
+#define RC_ABI 28
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -305,12 +305,12 @@ typedef struct rc_options {
        beginning) are asked before others. As the cluster, the sentinels or the master name them */
     const char *zone;
     size_t zone_len;
-    /* 1: a circuit breaker per server. It opens where `breaker_errors` per 1000 (500) of the last
-       `breaker_window` (20; at most 200) requests failed, where half of them took longer than
-       breaker_latency_ms (100), or where a request was not answered within command_timeout_ms and
-       nothing else was either; then calls fail at once with RC_ERR_UNAVAILABLE. PINGs, one at a
-       time, look after the server from breaker_wait_ms (250) on; breaker_probes (3) that are
-       answered well close it */
+    /* A circuit breaker per server; -1: none. It opens where `breaker_errors` per 1000 (500) of the
+       last `breaker_window` (20; at most 200) requests failed, where half of them took longer than
+       breaker_latency_ms (100; with 0 here 60000, so that none is slow), or where a request was not
+       answered within command_timeout_ms and nothing else was either; then calls fail at once with
+       RC_ERR_UNAVAILABLE. PINGs, one at a time, look after the server from breaker_wait_ms (250)
+       on; breaker_probes (3) that are answered well close it */
     int32_t breaker;
     int32_t breaker_window;
     int32_t breaker_errors;
@@ -621,7 +621,7 @@ int rc_cancel(rc_client *client, uint64_t tag);
 enum { RC_HOLD_AUTO, RC_HOLD_OPEN, RC_HOLD_CLOSED };
 /* Holds the circuit breaker of the server at `address` open or closed (RC_HOLD_*), or has it open
    and close by itself again; NULL: of all servers, and of those that come. Returns how many there
-   were; RC_ERR_ARGUMENT without the option breaker. */
+   were; RC_ERR_ARGUMENT where options.breaker is -1. */
 int rc_breaker(rc_client *client, int32_t hold, const char *address);
 
 /* Credentials that change. rc_authenticate gives newer ones, at any time and from any thread; user

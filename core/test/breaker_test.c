@@ -118,6 +118,50 @@ static void open_it(struct rc_breaker *breaker)
     rc_breaker_miss(breaker, 500 * MS, 500 * MS, now_us);
 }
 
+/* Gone: for a quarter of a time-out and more. */
+static void takes_nobody_for_silent_whose_client_was_gone(void)
+{
+    struct rc_breaker breaker;
+    ready(&breaker);
+    rc_breaker_late(&breaker, 126 * MS, now_us);
+    rc_breaker_miss(&breaker, 500 * MS, 500 * MS, now_us + 249 * MS);
+    CHECK(!rc_breaker_is_shut(&breaker) && breaker.bad == 1);
+    rc_breaker_late(&breaker, 125 * MS, now_us + 150 * MS);
+    rc_breaker_miss(&breaker, 500 * MS, 500 * MS, now_us + 250 * MS);
+    CHECK(rc_breaker_is_shut(&breaker));
+}
+
+/* A caller who asks only now and then: nobody has turned between its calls. */
+static void counts_what_was_sent_in_the_turn_that_came_back(void)
+{
+    struct rc_breaker breaker;
+    ready(&breaker);
+    for (int i = 0; i < 20; i++) {
+        now_us += 1000 * MS;
+        rc_breaker_late(&breaker, 200 * MS, now_us);
+        hear(&breaker, 200 * MS);
+    }
+    CHECK(rc_breaker_is_shut(&breaker));
+}
+
+/* A minute: nobody has said what is slow. */
+static void minds_no_slow_answer_where_none_is_slow(void)
+{
+    struct rc_breaker_rules rules = RULES;
+    struct rc_breaker breaker;
+    rules.latency_us = 60 * 1000 * MS;
+    now_us = 1000 * MS;
+    rc_breaker_init(&breaker, &rules);
+    for (int i = 0; i < 100; i++)
+        hear(&breaker, 400 * MS);
+    for (int i = 0; i < 100; i++)
+        rc_breaker_miss(&breaker, 250 * MS, 250 * MS, now_us); /* they wanted it sooner */
+    CHECK(!rc_breaker_is_shut(&breaker) && breaker.bad == 0);
+    for (int i = 0; i < 10; i++)
+        rc_breaker_miss(&breaker, 251 * MS, 251 * MS, now_us);
+    CHECK(rc_breaker_is_shut(&breaker));
+}
+
 static void closes_after_probes_in_a_row(void)
 {
     struct rc_breaker breaker;
@@ -247,6 +291,9 @@ int main(void)
     TEST(opens_at_once_where_the_server_is_silent);
     TEST(counts_no_short_time_out);
     TEST(counts_not_what_was_under_way_while_its_process_was_away);
+    TEST(takes_nobody_for_silent_whose_client_was_gone);
+    TEST(counts_what_was_sent_in_the_turn_that_came_back);
+    TEST(minds_no_slow_answer_where_none_is_slow);
     TEST(closes_after_probes_in_a_row);
     TEST(begins_again_behind_a_bad_probe);
     TEST(hurries_where_there_is_a_sign_of_life_but_not_all_the_time);

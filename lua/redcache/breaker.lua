@@ -2,7 +2,7 @@
 --
 -- What:   the breakers of a cache's client, as they are, and held open or closed. What opens and
 --         closes them otherwise is the core's (engine/breaker.h).
--- Not:    no breakers where redcache.new had none: that is a mistake of the program, and raises.
+-- Not:    no breakers where redcache.new had `breaker = false`: that raises, as a mistake.
 
 local core_client = require("redcache.core.client")
 local errors = require("redcache.errors")
@@ -29,7 +29,7 @@ function breaker.breaker(self, state, address)
     if err then
         return nil, err
     elseif not client.has_breaker then
-        error("could not hold the breaker: redcache.new had no option breaker", 2)
+        error("could not hold the breaker: redcache.new had breaker = false", 2)
     end
     if state ~= nil then
         local count = core_client.breaker(client, state, address)

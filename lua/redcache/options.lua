@@ -89,7 +89,7 @@ local DECLARED = {
     { "driver", "choice", "loop", at = "new", among = { "loop", "thread" } },
     { "namespace", "string", "", at = "new", min = 0, max = 4096 },
     { "background", "background", nil, at = "new" },
-    { "breaker", "breaker", false, at = "new" },
+    { "breaker", "breaker", nil, at = "new" },
 
     -- How much a namespace may ask for.
     { "maxInFlight", "integer", nil, at = "namespace", min = 1, max = 1000000 },
@@ -286,7 +286,8 @@ local BACKGROUND = {
     { "queue", "integer", 1000, min = 1, max = 1000000 },
 }
 
--- The fields of the option breaker: requests, their share, seconds, PINGs, seconds.
+-- The fields of the option breaker: requests, their share, seconds, PINGs, seconds. Where nobody
+-- gives the option the core has its own: the same, but no answer is slow.
 local BREAKER = {
     { "window", "integer", 20, min = 1, max = 200 },
     { "errors", "number", 0.5, min = 0.001, max = 1 },

@@ -11,9 +11,9 @@ local INIT = [[
     local redcache = require("redcache")
     local options = { url = "%s", driver = "%s", near = false, namespace = "app",
         commandTimeout = 0.2 }
-    plain = redcache.init(options)
-    options.breaker, options.group = true, "guarded"
     guarded = redcache.init(options)
+    options.breaker, options.group = false, "plain"
+    plain = redcache.init(options)
 ]]
 -- Which of the two asks; how many of its calls ended by time, the code of the last, and the state.
 local LOCATIONS = {
@@ -65,9 +65,8 @@ for _, driver in ipairs({ "loop", "thread" }) do
             local control = get("/page?of=plain")
             redis:resume()
             assert.matches("unavailable open$", page)
-            -- A worker that had no processor just before a time-out believes the next one.
-            assert.is_true(late_of(page) <= 2, page)
-            assert.is_true(late_of(control) > late_of(page), control)
+            -- One, but for a worker that had no processor meanwhile.
+            assert.is_true(late_of(control) > late_of(page), control .. ", " .. page)
             assert.is_true(late_of(control) <= PAGE)
             clock.wait_until(function() return get("/page") == "0 fine closed" end, 4)
             assert.same({}, web:complaints())

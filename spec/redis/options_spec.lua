@@ -178,7 +178,7 @@ describe("redcache.new", function()
 
     it("waits for a command as long as commandTimeout, or the call's timeout, says", function()
         local cache = redcache.new({
-            near = false, url = redis:url(), commandTimeout = 1, maxQueue = 1000,
+            near = false, url = redis:url(), commandTimeout = 1, maxQueue = 1000, breaker = false,
         })
         cache:get("k")
         redis:pause()

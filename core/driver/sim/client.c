@@ -88,7 +88,7 @@ static void start(struct sim_client *client)
                           .max_key_bytes = 1024,
                           .max_queue = 1000,
                           .degraded_ttl_ms = 50,
-                          .breaker = world->has_breakers,
+                          .breaker = world->has_breakers ? 1 : -1,
                           .breaker_window = 10,
                           .breaker_errors = 500,
                           .breaker_latency_ms =

@@ -72,7 +72,7 @@ function core_client.open(settings, driver)
         max_value = settings.maxValue,
         max_key = settings.maxKey,
         near = settings.near,
-        has_breaker = settings.breaker ~= false and settings.breaker ~= nil,
+        has_breaker = settings.breaker ~= false,
         due = false, -- see background.lua; here, so that a call finds it at once
     }
 end

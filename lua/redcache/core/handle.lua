@@ -103,6 +103,8 @@ function core_handle.open(settings, driver)
         o.breaker_errors = math.ceil(breaker.errors * 1000)
         o.breaker_latency_ms = milliseconds(breaker.latency)
         o.breaker_wait_ms = milliseconds(breaker.wait)
+    elseif breaker == false then
+        o.breaker = -1
     end
     o.degraded_ttl_ms = milliseconds(settings.degradedTtl)
     o.spin = settings.spin and 1 or -1

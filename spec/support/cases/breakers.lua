@@ -82,7 +82,8 @@ case("bad arguments of breaker raise, and so does a cache without one", function
     end
     raises("bad argument 'address' to breaker", cache.breaker, cache, "open", 1)
     assert.same({ closed = true }, states(cache))
-    raises("redcache.new had no option breaker", bed.cache.breaker, bed.cache, "open")
+    local plain = bed.open({ breaker = false })
+    raises("redcache.new had breaker = false", plain.breaker, plain, "open")
     cache:close()
     assert.equal("closed", report(cache:breaker("open")).code)
 end)
