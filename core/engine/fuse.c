@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { TICK_MIN_US = 5000, PROBE_MIN_MS = 1000 };
+enum { TICK_MIN_US = 5000, SOON_US = 1000, PROBE_MIN_MS = 1000 };
 
 static void probe(struct rc_fuse *fuse);
 
@@ -42,7 +42,7 @@ static void wake_next(struct rc_fuse *fuse)
     if (!can_probe)
         wake_at(fuse, now_us + breaker->rules.wait_us);
     else
-        wake_at(fuse, breaker->next_us > now_us ? breaker->next_us : now_us);
+        wake_at(fuse, breaker->next_us > now_us ? breaker->next_us : now_us + SOON_US);
 }
 
 static void on_probed(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
