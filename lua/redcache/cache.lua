@@ -816,16 +816,15 @@ function Cache:close(timeout)
         error("bad argument 'timeout' to close: number from 0 to 86400 expected, got "
             .. tostring(timeout), 2)
     end
-    local client, dropped, unwritten = self._client, 0, 0
+    local client, dropped = self._client, 0
     if client.keepers then
         keep_fresh.close(client, timeout)
     end
     if client.streams then
         behind_stream.close(client, timeout)
     end
-    if client.behinds then
-        timeout, unwritten = write_behind.close(self, timeout)
-    end
+    local unwritten
+    timeout, unwritten = write_behind.close(self, timeout)
     if client.queue then
         timeout, dropped = background.close(self, timeout)
     end

@@ -32,6 +32,8 @@ local CLOSE_PAUSE = 0.005
 local SOONER = 0.05
 -- Why what is left at the end was given up.
 local CLOSED = "the cache was closed"
+-- What a job holds that has nothing to be tried again.
+local NOTHING = {}
 
 local write_behind = {}
 
@@ -57,7 +59,7 @@ function write_behind.attach(cache)
         client = cache._client, codec = cache._settings.codec, settings = settings,
         queue = behind_queue.new(settings.entries, settings.bytes, settings.delay),
         dead = dead_letters.new(settings.entries, settings.bytes),
-        jobs = {}, active = 0, unbegun = 0, looks_at = 0,
+        untold = { first = 1, last = 0 }, jobs = {}, active = 0, unbegun = 0, looks_at = 0,
     }, Behind)
 end
 
@@ -76,7 +78,9 @@ end
 -- Nothing waits any more.
 local function rest(self)
     local client = self.client
-    if self.is_watched and self.queue.queued == 0 and self.active == 0 then
+    local untold = self.untold
+    if self.is_watched and self.queue.queued == 0 and self.active == 0
+        and untold.first > untold.last then
         self.is_watched = false
         client.behinds[self] = nil
         background.unwatch(client, self)
@@ -85,23 +89,39 @@ end
 
 -- The user's functions ---------------------------------------------------------------------------
 
--- Tells the user what was given up. What onFailed threw, or nil.
-local function tell(self, key, bytes, reason)
-    return behind_writer.tell(self.settings, self.codec, key, bytes, reason)
+-- Is to be told that it was given up.
+local function give_up(self, letter)
+    local untold = self.untold
+    untold.last = untold.last + 1
+    untold[untold.last] = letter
 end
 
--- A try of a value has failed. What onFailed threw, or nil.
+-- Tells the user what was given up. What onFailed threw first, or nil. It may wait, call the cache
+-- or vanish: what is left is then told by another job.
+local function tell(self)
+    local untold, fault = self.untold, nil
+    while untold.first <= untold.last do
+        local letter = untold[untold.first]
+        untold[untold.first], untold.first = nil, untold.first + 1
+        local thrown = behind_writer.tell(self.settings, self.codec, letter.key, letter.value,
+            letter.reason)
+        fault = fault or thrown
+    end
+    return fault
+end
+
+-- A try of a value has failed.
 local function fail(self, chain, reason)
     local attempts = chain.failures + 1
     local value, size = self.queue:failed(chain, self.settings.attempts, now(self.client))
-    if value == nil then
-        return nil
+    if value then
+        local letter = {
+            key = chain.key, value = value, size = size, reason = reason, attempts = attempts,
+            number = chain.last,
+        }
+        self.dead:add(letter)
+        give_up(self, letter)
     end
-    self.dead:add({
-        key = chain.key, value = value, size = size, reason = reason, attempts = attempts,
-        number = chain.last,
-    })
-    return tell(self, chain.key, value, reason)
 end
 
 -- Writes what was taken. The first reason why something was not, or nil.
@@ -111,8 +131,8 @@ local function write(self, batch)
     for _, chain in ipairs(batch) do
         local reason = reasons and reasons[chain.key]
         if reason then
-            local told = fail(self, chain, reason)
-            fault = fault or told or reason
+            fail(self, chain, reason)
+            fault = fault or reason
         else
             self.queue:done(chain, now(self.client))
         end
@@ -124,14 +144,13 @@ end
 
 local kick
 
--- Takes what is due and writes it, as the running coroutine.
+-- Takes what is due and writes it, as the running coroutine; tells of what was given up.
 local function run(self, job)
     local batch = self.queue:take(self.settings.batch, now(self.client))
-    local fault
-    if batch[1] then
-        self.jobs[job] = batch
-        fault = write(self, batch)
-    end
+    self.jobs[job], self.has_to_tell = batch, false
+    local fault = write(self, batch)
+    self.jobs[job] = NOTHING -- all of it is settled: this is not tried again
+    fault = tell(self) or fault
     self.jobs[job] = nil
     return fault
 end
@@ -164,6 +183,7 @@ local function take_back(self)
                     fail(self, chain, "the coroutine that wrote it has vanished")
                 end
             end
+            self.has_to_tell = self.untold.first <= self.untold.last
         end
     end
 end
@@ -172,8 +192,9 @@ end
 local function abandon(self, reason)
     local left = self.queue:clear()
     for _, chain in ipairs(left) do
-        tell(self, chain.key, chain.value, reason)
+        give_up(self, { key = chain.key, value = chain.value, reason = reason })
     end
+    tell(self)
     if ngx and #left > 0 then
         ngx.log(ngx.WARN, "redcache: ", #left, " writes behind were not done: ", reason)
     end
@@ -205,8 +226,8 @@ function kick(self)
     local client, queue, settings = self.client, self.queue, self.settings
     local at = now(client)
     local is_last = is_exiting(self, at)
-    while self.active < settings.writers and queue.queued > self.unbegun * settings.batch
-        and queue:due() <= at do
+    while self.active < settings.writers and (queue.queued > self.unbegun * settings.batch
+        and queue:due() <= at or self.has_to_tell and self.unbegun == 0) do
         local job = setmetatable({ behind = self }, Job)
         self.jobs[job], self.active, self.unbegun = true, self.active + 1, self.unbegun + 1
         if not background.push(client, job, job) then
@@ -229,6 +250,17 @@ end
 function Behind.run() end
 
 -- Calls ------------------------------------------------------------------------------------------
+
+-- The error of a call that would have something written where nobody writes any more, or nil: a
+-- close may go on for a while with what else is queued.
+local function closed(behind, action, key)
+    local client = behind.client
+    local err = core_client.closed(client, action, key)
+    if not err and not behind.stream and (behind.is_closed or client.behinds_ended) then
+        err = errors.new("closed", action, key, CLOSED)
+    end
+    return err
+end
 
 -- The argument error, or nil.
 local function fault_of(self, key, value, opts)
@@ -270,7 +302,7 @@ function write_behind.setBehind(self, key, value, ttl, opts)
         return nil, errors.bad_ttl("write", key, ttl, "setBehind")
     end
     local client, queue, stream = behind.client, behind.queue, behind.stream
-    local err = core_client.closed(client, "write", key)
+    local err = closed(behind, "write", key)
     if err then
         return nil, err
     end
@@ -370,6 +402,10 @@ function write_behind.replayDeadLetters(self, keys)
         return behind.stream:replay(keys)
     end
     local client, queue, dead, count = behind.client, behind.queue, behind.dead, 0
+    err = closed(behind, "replay dead letters")
+    if err then
+        return nil, err
+    end
     for _, key in ipairs(keys_of(behind, keys)) do
         local letter = dead.by_key[key]
         local place = letter and queue:reserve(key, letter.size, now(client))
@@ -450,7 +486,7 @@ end
 ---@return integer count of values that were given up
 function write_behind.close(cache, timeout)
     local client, count = cache._client, 0
-    local behinds, begun = client.behinds, now(client)
+    local behinds, begun = client.behinds or {}, now(client)
     local can_wait = client.handle ~= nil and cache._scheduler.can_wait()
         and not background.is_inside(client)
     while next(behinds) do
@@ -468,7 +504,7 @@ function write_behind.close(cache, timeout)
         end
         count = count + abandon(self, CLOSED)
     end
-    client.behinds = nil
+    client.behinds, client.behinds_ended = nil, true
     return math.max(timeout - (now(client) - begun), 0), count
 end
 
