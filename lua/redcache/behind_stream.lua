@@ -262,6 +262,12 @@ local function step(self)
     end
     take_out(self)
     local has_more = read_on(self, now(self.client))
+    if not self.lock:valid() then
+        -- What was read meanwhile may be newer than what the next owner has begun with. A store
+        -- that refuses our fence would have us take it out unwritten.
+        self.due = now(self.client)
+        return
+    end
     local batch = self.queue:take(self.stream.settings.batch, now(self.client))
     local fault = batch[1] and write(self, batch)
     local at = now(self.client)
