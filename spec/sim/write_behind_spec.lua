@@ -4,11 +4,12 @@
 -- seen from outside is held to a model (behind_model.lua) after every step, and to a list of all
 -- values that were ever taken. Then the same with planted bugs, each of which must be found.
 --
--- Not: durable = true. spec/redis/write_behind_durable_spec.lua kills its processes.
+-- Not: durable = true (write_behind_durable_spec.lua).
 -- Env: REDCACHE_BEHIND_SEEDS: how many histories (150; 20000 take three minutes).
 
 local background = require("redcache.background")
 local behind_model = require("spec.support.behind_model")
+local callers = require("spec.support.callers")
 local errors = require("redcache.errors")
 local planted = require("spec.support.planted")
 local redcache = require("redcache")
@@ -35,7 +36,7 @@ local Store = {}
 Store.__index = Store
 
 function History:complain(format, ...)
-    self.fault = self.fault or format:format(...)
+    self.callers.fault = self.callers.fault or format:format(...)
 end
 
 function History:expect(what, expected, got)
@@ -45,42 +46,12 @@ function History:expect(what, expected, got)
     end
 end
 
--- Callers ----------------------------------------------------------------------------------------
-
--- Lets a caller go on, up to where it waits.
-function History:resume(actor)
-    local outer = self.actor
-    self.actor = actor
-    local ok, err = coroutine.resume(actor.co)
-    self.actor = outer
-    if not ok then
-        self:complain("%s", tostring(err))
-    elseif coroutine.status(actor.co) == "suspended" then
-        actor.has_waited = true
-        self.suspended[#self.suspended + 1] = actor
-    end
-    return actor
-end
-
--- Calls fn as a caller of its own.
-function History:go(fn)
-    return self:resume({ co = coroutine.create(fn), places = {} })
-end
-
-function History:resume_one()
-    if #self.suspended > 0 then
-        self:resume(table.remove(self.suspended, math.random(#self.suspended)))
-    end
-end
-
--- The caller waits for something, and others go on.
-function History:wait(of)
-    if not self.is_calm and chance(of) then coroutine.yield() end
-end
+-- Calls fn as a caller of its own, which has so many places among those that wait.
+function History:go(fn) return self.callers:go(fn, { places = {} }) end
 
 -- A caller is gone, wherever it stood: what it had been writing has failed, its places are lost.
 function History:vanish()
-    local actor, store = table.remove(self.suspended, math.random(#self.suspended)), self.store
+    local actor, store = self.callers:pick(), self.store
     self.vanished = self.vanished + 1
     for place in pairs(actor.places) do
         place.is_gone = true
@@ -100,44 +71,21 @@ end
 
 -- A cache, its writer, and what becomes of its values --------------------------------------------
 
--- How a call of the user's function ends: its results, and the reasons by key.
-local function answer(items, trouble)
-    local all, dice = {}, math.random()
-    if dice > trouble then return all, true end
-    local function everything(reason)
-        for _, item in ipairs(items) do all[item.key] = reason end
-        return all
-    end
-    dice = math.random(5)
-    if dice == 1 then return everything("no database"), nil, "no database" end
-    if dice == 2 then return everything("thrown"), error end
-    if dice == 3 then return everything("the function did not return true"), false end
-    if dice == 4 then
-        return everything("the function did not return true"), nil, nil
-    end
-    for _, item in ipairs(items) do
-        all[item.key] = chance(0.5) and "of " .. item.key or nil
-    end
-    all[items[1].key] = "of " .. items[1].key
-    local told = { nothing = "of another one" }
-    for key, reason in pairs(all) do told[key] = reason end
-    return all, nil, told
-end
-
 -- The user's function.
 function Store:write(items)
-    local history, actor = self.history, self.history.actor
+    local history, actor = self.history, self.history.callers.current
     local time, model = history.time, self.model
     local fault = not model.is_over and model:begin(items, time:now())
     if fault then history:complain("a write: %s", fault) end
     if model.is_over then history:complain("a write behind the end") end
     actor.batch = items
     if chance(0.3) then time:advance(math.random(0, 300) / 1000) end
-    history:wait(0.4)
-    if not history.is_calm and chance(0.1) then history:set(pick(KEYS)) end
-    history:wait(0.1)
+    history.callers:wait(0.4)
+    if not history.callers.is_calm and chance(0.1) then history:set(pick(KEYS)) end
+    history.callers:wait(0.1)
     actor.batch = nil
-    local reasons, done, failed = answer(items, history.is_calm and 0 or history.trouble)
+    local trouble = history.callers.is_calm and 0 or history.trouble
+    local reasons, done, failed = behind_model.answer(items, trouble)
     for _, item in ipairs(items) do
         if not reasons[item.key] then self:wrote(item.key, tonumber(item.value:match("^%d+"))) end
     end
@@ -168,11 +116,11 @@ function Store:tell(key, value, reason)
     history:expect("the reason that is told", letter.reason, reason)
     self.fates[tonumber(value:match("^%d+"))] = "told"
     model.telling = model.telling + 1
-    history.actor.tells = model
-    history:wait(0.2)
-    if not history.is_calm and chance(0.1) then history:set(pick(KEYS)) end
+    history.callers.current.tells = model
+    history.callers:wait(0.2)
+    if not history.callers.is_calm and chance(0.1) then history:set(pick(KEYS)) end
     model.telling = model.telling - 1
-    history.actor.tells = nil
+    history.callers.current.tells = nil
     if chance(0.1) then error("thrown by onFailed") end
 end
 
@@ -191,14 +139,14 @@ end
 function Store:set_in_cache(cache, key, value, ...)
     local history = self.history
     self.sets = self.sets + 1
-    history:wait(0.3)
-    if not history.is_calm and chance(0.05) then
+    history.callers:wait(0.3)
+    if not history.callers.is_calm and chance(0.05) then
         return nil, PLANNED
     end
     local ok, err, sent = cache._set(cache, key, value, ...)
     if ok then self.cached[key] = value end
-    history:wait(0.2)
-    if not history.is_calm and chance(0.05) then
+    history.callers:wait(0.2)
+    if not history.callers.is_calm and chance(0.05) then
         return nil, PLANNED
     end
     return ok, err, sent
@@ -230,7 +178,7 @@ end
 
 -- setBehind, by the caller that runs.
 function History:set(key)
-    local store, actor, time = self.store, self.actor, self.time
+    local store, actor, time = self.store, self.callers.current, self.time
     local model = store.model
     self.numbers = self.numbers + 1
     local number = self.numbers
@@ -271,7 +219,7 @@ end
 -- What is due is written by who has a moment.
 function History:work()
     local actor = self:go(function() self.store.cache:work(5) end)
-    if actor.has_waited or self.fault then return end
+    if actor.has_waited or self.callers.fault then return end
     if self.store.model:is_late(self.time:now()) then
         self:complain("a value is due, and nobody writes it")
     end
@@ -333,7 +281,7 @@ function History:step()
         local key = pick(KEYS)
         self:go(function() self:set(key) end)
     elseif dice < 0.52 then
-        self:resume_one()
+        self.callers:resume_one()
     elseif dice < 0.66 then
         self:work()
     elseif dice < 0.75 then
@@ -346,7 +294,7 @@ function History:step()
         self:go(function() self:replay() end)
     elseif dice < 0.96 then
         self:drop()
-    elseif self.vanishes and #self.suspended > 0 then
+    elseif self.vanishes and #self.callers.suspended > 0 then
         self:vanish()
     end
 end
@@ -393,7 +341,9 @@ end
 -- In the midst of it, or when all callers have ended; a job in the background comes late.
 function History:close()
     if chance(0.6) then
-        while #self.suspended > 0 and not self.fault do self:resume_one() end
+        while #self.callers.suspended > 0 and not self.callers.fault do
+            self.callers:resume_one()
+        end
     end
     local timeout = pick({ 0, 0.2, 3600, 3600 })
     if chance(0.3) then
@@ -408,9 +358,10 @@ function History:close()
         self.is_over = true
         self.store:abandon()
     end)
-    while (#self.suspended > 0 or coroutine.status(closing.co) ~= "dead") and not self.fault do
-        self:resume_one()
+    while #self.callers.suspended > 0 and not self.callers.fault do
+        self.callers:resume_one()
     end
+    self:expect("that the close has ended", "dead", coroutine.status(closing.co))
     self:go(function() self:set("a") end)
     self:expect("letters of a closed cache", "closed",
         select(2, self.store.cache:deadLetters()).code)
@@ -423,7 +374,7 @@ local function new_history(module, seed)
     runs = runs + 1 -- each has a Redis of its own
     local time, url = redcache.clock(), "memory://behind" .. runs
     local self = setmetatable({
-        time = time, suspended = {}, numbers = 0, trouble = pick({ 0, 0.3, 0.6, 0.9 }),
+        time = time, callers = callers.new(), numbers = 0, trouble = pick({ 0, 0.3, 0.6, 0.9 }),
         vanishes = chance(0.25), sets = 0, refused = 0, written = 0, told = 0, replayed = 0,
         vanished = 0, left = 0,
         root = redcache.new({ url = url, clock = time, near = false, namespace = "app" }),
@@ -438,15 +389,15 @@ local function run(module, seed)
     local self = new_history(module, seed)
     local ok, err = pcall(function()
         for _ = 1, STEPS do
-            if self.fault then break end
+            if self.callers.fault then break end
             self:step()
             self:check()
         end
-        if not self.fault then self:close() end
-        if not self.fault then self:account() end
+        if not self.callers.fault then self:close() end
+        if not self.callers.fault then self:account() end
     end)
     if not ok then self:complain("%s", tostring(err)) end
-    self.is_calm = true
+    self.callers.is_calm, self.fault = true, self.callers.fault
     self.root:close(0)
     self.other:close(0)
     return self

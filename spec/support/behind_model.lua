@@ -245,4 +245,29 @@ function Model:abandon(reason)
     return #list, could
 end
 
+--- How a call of the user's function ends, by dice: the reasons by key, and its results, of which
+-- the first may be error: it is to throw "thrown".
+function behind_model.answer(items, trouble)
+    local all, dice = {}, math.random()
+    if dice > trouble then return all, true end
+    local function everything(reason)
+        for _, item in ipairs(items) do all[item.key] = reason end
+        return all
+    end
+    dice = math.random(5)
+    if dice == 1 then return everything("no database"), nil, "no database" end
+    if dice == 2 then return everything("thrown"), error end
+    if dice == 3 then return everything("the function did not return true"), false end
+    if dice == 4 then
+        return everything("the function did not return true"), nil, nil
+    end
+    for _, item in ipairs(items) do
+        all[item.key] = math.random() < 0.5 and "of " .. item.key or nil
+    end
+    all[items[1].key] = "of " .. items[1].key
+    local told = { nothing = "of another one" }
+    for key, reason in pairs(all) do told[key] = reason end
+    return all, nil, told
+end
+
 return behind_model
