@@ -4,7 +4,7 @@
 -- fences. What it sees is held to the order in which Redis got the values: nothing that was
 -- acknowledged is lost, no key goes back. Then the same with planted bugs, which must be found.
 --
--- Env: REDCACHE_BEHIND_SEEDS: how many histories (150; 20000 take some minutes).
+-- Env: REDCACHE_BEHIND_SEEDS: how many histories (150; 20000 take three minutes).
 
 local behind_model = require("spec.support.behind_model")
 local callers = require("spec.support.callers")
@@ -89,7 +89,7 @@ function History:vanish()
 end
 
 function History:work(process)
-    self:go(process, function() process.cache:work(5) end)
+    self:go(process, function() process.cache:work(1) end)
 end
 
 -- A process closes its cache, and ends when its callers have.

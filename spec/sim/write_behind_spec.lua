@@ -5,7 +5,7 @@
 -- values that were ever taken. Then the same with planted bugs, each of which must be found.
 --
 -- Not: durable = true (write_behind_durable_spec.lua).
--- Env: REDCACHE_BEHIND_SEEDS: how many histories (150; 20000 take three minutes).
+-- Env: REDCACHE_BEHIND_SEEDS: how many histories (150; 20000 take two minutes).
 
 local background = require("redcache.background")
 local behind_model = require("spec.support.behind_model")
