@@ -96,6 +96,7 @@ static void heartbeat_if_due(struct rc_horizon *horizon)
 
 void rc_horizon_watch(struct rc_horizon *horizon)
 {
+    horizon->asked_us = horizon->context->now_us;
     if (horizon->is_watching) { /* since a time when somebody read; that may be over for long */
         if (horizon->context->now_us - rc_near_asof(horizon->owner) > need_us(horizon))
             heartbeat_if_due(horizon);
@@ -151,7 +152,8 @@ static void on_tick(void *context, struct rc_timer *timer)
     /* Readers tell of themselves once in an eighth of what they need. */
     if (horizon->is_offered || now_us - read_us <= rc_horizon_period_us(horizon) + need / 8) {
         heartbeat_if_due(horizon);
-    } else if (!horizon->stays && now_us - rc_near_asof(horizon->owner) > need) {
+    } else if (!horizon->stays && now_us - rc_near_asof(horizon->owner) > need &&
+               now_us - horizon->asked_us > need) { /* who asks reads once the answer is there */
         horizon->is_watching = false; /* a read now goes to Redis, and we watch again */
         rc_near_forget_need(horizon->owner);
         return;

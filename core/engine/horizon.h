@@ -32,6 +32,7 @@ struct rc_horizon {
     bool is_watching;
     bool stays;       /* goes on watching where nobody reads: on_watch has reasons of its own */
     bool is_offered;  /* vouches though nobody reads: a taker may come in a moment */
+    int64_t asked_us; /* when somebody asked for a copy, or had us watch for another reason */
     int64_t stuck_us; /* since when a PING is overdue; 0: none is */
     int64_t pace_us;  /* between two ticks; grows up to what the readers need */
     struct rc_req *heartbeat; /* the heartbeat under way, or NULL */

@@ -439,6 +439,36 @@ static void asks_for_a_sign_of_life_only_while_somebody_reads(void)
     take_down();
 }
 
+/* Else it would stop before the answer is there, whose copy nobody would then keep coherent. */
+static void watches_until_the_answer_is_there(void)
+{
+    const struct rc_horizon *horizon = &client.engine.topology.node.horizon;
+    set_up();
+    put("key", "one", -1);
+    warm("connected");
+    peer_sleep(&server, 10000);
+    CHECK(!horizon->is_watching);
+    tracked(&client)->deaf = true;
+    peer_read(&client, &ops[0], "key", 0);
+    peer_run(&server);
+    peer_sleep(&server, 300);
+    CHECK(horizon->is_watching);
+    tracked(&client)->deaf = false;
+    peer_run(&server);
+    CHECK(peer_ended(&ops[0], 0, RC_HIT) && horizon->is_watching);
+    peer_sleep(&server, 10000);
+    CHECK(!horizon->is_watching);
+    /* Of one that never comes, no longer than readers could be served. */
+    tracked(&client)->deaf = true;
+    peer_read(&client, &ops[0], "key", 0);
+    peer_run(&server);
+    peer_sleep(&server, 1600);
+    CHECK(!horizon->is_watching);
+    tracked(&client)->deaf = false;
+    peer_run(&server);
+    take_down();
+}
+
 /* Of one that goes on watching, as in nginx. */
 static void the_first_read_after_a_pause_goes_behind_a_sign_of_life(void)
 {
@@ -811,6 +841,7 @@ int main(void)
     TEST(keeps_nothing_of_a_replica);
     TEST(forgets_everything_at_a_flush);
     TEST(asks_for_a_sign_of_life_only_while_somebody_reads);
+    TEST(watches_until_the_answer_is_there);
     TEST(the_first_read_after_a_pause_goes_behind_a_sign_of_life);
     TEST(what_is_read_past_it_takes_older_copies_out);
     TEST(gives_a_connection_up_that_does_not_answer);
