@@ -114,7 +114,7 @@ describe("of several processes:", function()
     -- Lets all of them take the lock, kills half.
     local function contend(kind)
         return check(contest.run(PROCESSES, { url = redis:url(), turns = TURNS, kind = kind,
-            timeout = clock.scaled(10), ttl = clock.scaled(1) }, main))
+            timeout = clock.patience(10), ttl = clock.scaled(1) }, main))
     end
 
     it("a read-write lock lets readers in together and a writer alone", function()

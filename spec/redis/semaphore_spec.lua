@@ -34,7 +34,7 @@ describe("a semaphore of several processes", function()
     -- inside, and how often.
     local function contend(permits, seconds, turns)
         local params = { url = redis:url(), turns = turns, permits = permits, seconds = seconds,
-            timeout = clock.scaled(10), ttl = clock.scaled(1) }
+            timeout = clock.patience(10), ttl = clock.scaled(1) }
         return most_inside(contest.run(PROCESSES, params, function(one)
             local options, now = one.params, require("spec.support.clock").now
             local pause = require("spec.support.clock").sleep

@@ -74,7 +74,7 @@ local function open_all(url, other_url)
     }) do
         caches[i] = redcache.new({
             url = one[1], near = one[2], namespace = "app", maxStale = MAX_STALE, grace = 100,
-            background = false, commandTimeout = clock.scaled(10), group = "g" .. i,
+            background = false, commandTimeout = clock.patience(10), group = "g" .. i,
         })
     end
     return caches

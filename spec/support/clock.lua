@@ -52,6 +52,12 @@ function clock.left(deadline)
     return math.max(deadline - clock.now(), 0)
 end
 
+--- What a call of a test that is not about time-outs may take: `seconds`, stretched, but no more
+-- than the options commandTimeout and timeout take.
+function clock.patience(seconds)
+    return math.min(clock.scaled(seconds), 60)
+end
+
 --- Polls `condition` until it returns something true, and returns that; throws after `seconds`
 -- (stretched).
 function clock.wait_until(condition, seconds, what)

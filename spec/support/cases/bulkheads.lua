@@ -233,7 +233,7 @@ case("bad limits raise", function(bed)
 end)
 
 light("maxInFlight: those beyond it end at once, and places come back", function(bed)
-    local cache = bed.open({ commandTimeout = math.min(clock.scaled(20), 60) }):namespace("n",
+    local cache = bed.open({ commandTimeout = clock.patience(20) }):namespace("n",
         { maxInFlight = 2 })
     assert(cache:set("k", "v"))
     for _ = 1, 3 do
@@ -327,7 +327,7 @@ light("500 callers at once, a place for ten: all are answered", function(bed)
     for i = 1, 500 do
         threads[i] = function()
             local value = cache:remember("k" .. i % 50, 60, function() return i end,
-                { timeout = math.min(clock.scaled(20), 60) }) -- what the option takes at most
+                { timeout = clock.patience(20) })
             done = done + (value and 1 or 0)
             most = math.max(most, cache:stats().bulkheadInFlight)
         end

@@ -10,7 +10,7 @@ local never, report, within = group.never, group.report, group.within
 
 -- A cache whose calls would wait for 10 s, and that gives no connection up before 20 s of silence.
 local function patient(bed)
-    local cache = bed.open({ commandTimeout = math.min(clock.scaled(10), 60) })
+    local cache = bed.open({ commandTimeout = clock.patience(10) })
     assert(cache:set("k", 1))
     return cache
 end
