@@ -326,14 +326,8 @@ describe("limiters of several processes", function()
     }
     for name, change in pairs(MUTANTS) do
         it("are found out where " .. name, function()
-            local module, found = planted.load("redcache.limiter", change[1], change[2]), nil
-            for seed = 1, MUTANT_SEEDS do
-                if run(module, seed).fault then
-                    found = seed
-                    break
-                end
-            end
-            assert.is_number(found, "no history finds it")
+            local found = planted.find("redcache.limiter", change[1], change[2], MUTANT_SEEDS,
+                function(seed, module) return run(module, seed).fault end)
             if SEEDS > 150 then print(("seed %d: %s"):format(found, name)) end
         end)
     end

@@ -485,18 +485,10 @@ describe("writing behind", function()
     }
     for name, change in pairs(MUTANTS) do
         it("is found out where " .. name, function()
-            local module_name, found = "redcache." .. change[1], nil
-            local module = planted.load(module_name, change[2], change[3])
-            planted.into(module_name, module, function()
-                for seed = 1, MUTANT_SEEDS do
-                    local calls = change[1] == "write_behind" and module or write_behind
-                    if run(calls, seed).fault then
-                        found = seed
-                        break
-                    end
-                end
-            end)
-            assert.is_number(found, "no history finds it")
+            local found = planted.find("redcache." .. change[1], change[2], change[3], MUTANT_SEEDS,
+                function(seed, module)
+                    return run(change[1] == "write_behind" and module or write_behind, seed).fault
+                end)
             if SEEDS > 150 then print(("seed %d: %s"):format(found, name)) end
         end)
     end

@@ -3,6 +3,7 @@
 -- What:   planted.load(name, from, to) runs the text of a module once more, in which `from`, which
 --         must stand there exactly once, is replaced by `to`. planted.into(name, other, fn) calls
 --         fn while the functions of the module that is in use are those of the other one.
+--         planted.find(name, from, to, seeds, run) is the seed of a history that finds it.
 -- Not:    what has taken a function of the module into a local of its own keeps it.
 
 local planted = {}
@@ -37,6 +38,16 @@ function planted.into(name, other, fn, ...)
     for key in pairs(other) do module[key] = own[key] end
     if not ok then error(result, 0) end
     return result
+end
+
+--- The first of so many seeds whose history finds the bug, or throws. run(seed, module) is whether
+-- it does; module has the bug.
+function planted.find(name, from, to, seeds, run)
+    local module = planted.load(name, from, to)
+    for seed = 1, seeds do
+        if planted.into(name, module, run, seed, module) then return seed end
+    end
+    error("no history finds it", 2)
 end
 
 return planted
