@@ -23,10 +23,14 @@ local offline = {}
 local Offline = {}
 Offline.__index = Offline
 
+-- Whether there is a near cache to keep it in: not before it is mapped, nor behind close.
+local function is_open(cache)
+    return cache._view ~= nil and cache._client.handle ~= nil
+end
+
 -- Whether this error means that Redis is away.
 local function is_away(self, err)
-    local cache = self._cache
-    return err.code == "unavailable" and cache._view ~= nil and cache._client.handle ~= nil
+    return err.code == "unavailable" and is_open(self._cache)
 end
 
 local function full(action, key)
@@ -81,7 +85,7 @@ end
 ---@return any value
 function Offline:look(key)
     local cache = self._cache
-    if cache._view == nil or cache._client.handle == nil then
+    if not is_open(cache) then
         return nil
     end
     local outcome, look = core_near.view_get(cache._view, key, cache._max_stale)
@@ -119,8 +123,7 @@ end
 ---@return ffi.cdata*|nil mark
 function Offline:mark(key)
     local cache = self._cache
-    return cache._view ~= nil and cache._client.handle ~= nil and core_away.mark(cache._view, key)
-        or nil
+    return is_open(cache) and core_away.mark(cache._view, key) or nil
 end
 
 ---Keeps what a load without Redis has made: Redis hears nothing of it.
@@ -131,7 +134,7 @@ end
 ---@param life number|redcache.Forever|integer seconds; 0: it is not to be kept
 function Offline:keep(key, mark, kind, codec, bytes, life)
     local cache = self._cache
-    if mark == nil or life == 0 or cache._view == nil or cache._client.handle == nil then
+    if mark == nil or life == 0 or not is_open(cache) then
         return
     end
     if kind == KIND_VALUE and cache._settings.plain then
