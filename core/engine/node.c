@@ -119,12 +119,18 @@ static int64_t unvouched_since(struct rc_link *link, char why[RC_TEXT_SIZE])
 
 /* ---- news of the links ----------------------------------------------------------------------- */
 
-static void on_link_ready(struct rc_link *link)
+/* The server may be asked again over this link: first for what it is owed. */
+static void return_to(struct rc_link *link)
 {
-    struct rc_server_node *node = link->node;
     rc_owed_send(link);
     if (link->owes != NULL && link->role == RC_LINK_W)
         rc_near_count_return(link->owes);
+}
+
+static void on_link_ready(struct rc_link *link)
+{
+    struct rc_server_node *node = link->node;
+    return_to(link);
     node->news.on_ready(node->news.owner, link);
     /* One of them alone does harm: a lease that is asked for over T is given back over W. */
     rc_link_hurry(link_w(node));
@@ -150,14 +156,11 @@ void rc_node_begin_epoch(struct rc_server_node *node)
     rc_revalidate_stop(&node->revalidate);
 }
 
-/* The breaker has closed: the server may be asked again. */
 static void on_fuse_closed(struct rc_fuse *fuse)
 {
     struct rc_server_node *node = RC_CONTAINER(fuse, struct rc_server_node, fuse);
     for (int role = 0; role < RC_NODE_LINKS; role++)
-        rc_owed_send(&node->links[role]);
-    if (link_w(node)->owes != NULL)
-        rc_near_count_return(link_w(node)->owes);
+        return_to(&node->links[role]);
 }
 
 static void on_link_down(struct rc_link *link)
