@@ -1,6 +1,6 @@
--- near_share - two processes that read one shared region, alone and together.
+-- near_share - processes that read one shared region, some of them and all together.
 --
--- What:   start() opens both; sides() are what bench.side_by_side alternates: near hits, and as a
+-- What:   start() opens them; sides() are what bench.side_by_side alternates: near hits, and as a
 --         measure of the machine the same with a plain Lua table.
 -- Memory: stop() ends the processes; the region's name goes with this one.
 
@@ -67,22 +67,24 @@ local function reader(self)
     cache:close()
 end
 
----Starts both processes. params: url, keys, get, index (bodies of loops).
+---Starts the processes. params: url, keys, get, index (bodies of loops), counts (how many are to
+---read together, the most last; 1 and 2).
 function near_share.start(params)
     local name = ("bench-%d"):format(posix.C.getpid())
     cleanup.add(function()
         os.remove("/dev/shm/redcache-" .. name)
     end)
-    local workers = {}
-    for i = 1, 2 do
+    local workers, counts = {}, params.counts or { 1, 2 }
+    local most = counts[#counts]
+    for i = 1, most do
         workers[i] = worker.start({
-            main = reader, index = i, count = 2,
+            main = reader, index = i, count = most,
             params = { url = params.url, keys = params.keys, get = params.get,
                 index = params.index, name = name },
         })
         workers[i]:event("warm", 60)
     end
-    return setmetatable({ workers = workers }, Share)
+    return setmetatable({ workers = workers, counts = counts }, Share)
 end
 
 local function run(loop, chosen)
@@ -97,18 +99,21 @@ local function run(loop, chosen)
     return { rate = rate }
 end
 
----For bench.side_by_side: "1 near", "2 near", "1 table", "2 table". Who is alone takes turns.
+---For bench.side_by_side: "1 near", "2 near", ..., "1 table", ... Who reads takes turns.
 function Share:sides()
-    local sides = {}
+    local sides, most = {}, #self.workers
     for _, loop in ipairs({ "near", "table" }) do
-        local turn = 0
-        sides[#sides + 1] = { "1 " .. loop, function()
-            turn = turn % 2 + 1
-            return run(loop, { self.workers[turn] })
-        end }
-        sides[#sides + 1] = { "2 " .. loop, function()
-            return run(loop, self.workers)
-        end }
+        for _, count in ipairs(self.counts) do
+            local turn = 0
+            sides[#sides + 1] = { count .. " " .. loop, function()
+                local chosen = {}
+                turn = turn + 1
+                for i = 1, count do
+                    chosen[i] = self.workers[(turn + i) % most + 1]
+                end
+                return run(loop, chosen)
+            end }
+        end
     end
     return sides
 end
