@@ -2,12 +2,15 @@
 --
 -- What:   run() measures idle and then with one busy process, shows medians and spread, compares
 --         ratios with their bars. side_by_side() alternates what is compared, round by round.
--- Args:   --rounds N   --state idle|busy   --out FILE (build/bench/NAME.json), and those that the
---         question names
+-- Args:   --rounds N   --state idle|busy   --out FILE (build/bench/NAME.json)   --quick (a few
+--         calls, to see that the bench works: no bar is judged)   --rivals on|off and --peer-go DIR
+--         (bench/support/peer.lua), and those that the question names
 -- Not:    what is measured (the bench itself).
 
+local ffi = require("ffi")
 local clock = require("spec.support.clock")
 local machine = require("bench.support.machine")
+local posix = require("spec.support.posix")
 local server = require("spec.support.server")
 
 local bench = {}
@@ -18,6 +21,17 @@ local STATES = { "idle", "busy" }
 -- Random values: those like "vvv...17" collide in LuaJIT's sparse string hash, three times slower.
 local random = math.random
 math.randomseed(os.time())
+
+---Whether this run is only to show that the bench works.
+bench.quick = false
+for _, word in ipairs(rawget(_G, "arg") or {}) do
+    bench.quick = bench.quick or word == "--quick"
+end
+
+---How many: `count`, in a quick run `few`.
+function bench.sized(count, few)
+    return bench.quick and few or count
+end
 
 ---A random printable string.
 function bench.text(len)
@@ -54,6 +68,16 @@ local function summary(values)
     return { median = quantile(sorted, 0.5), min = sorted[1], max = sorted[#sorted] }
 end
 
+local instant = ffi.new("struct rcbed_timespec")
+local CLOCKS = { process = 2, thread = 3 }
+
+---Seconds of a processor that all threads of this process have had, or this "thread".
+---@param whose string|nil "process" (default) or "thread"
+function bench.processor(whose)
+    posix.C.clock_gettime(CLOCKS[whose or "process"], instant)
+    return tonumber(instant.tv_sec) + tonumber(instant.tv_nsec) * 1e-9
+end
+
 local now = clock.now
 local times = {} -- room that is used again
 
@@ -77,11 +101,11 @@ end
 
 ---Runs each of `sides` ({name, run}) once per round, after one round that does not count; every
 ---other round backwards, so that nobody always comes after the same one. run() returns figures by
----name.
+---name. A side of a rival that is not there is {name, missing = why}: it is said, and left out.
 function bench.side_by_side(sides, rounds)
     local samples = {}
     for s, side in ipairs(sides) do
-        samples[s] = { name = side[1], rounds = {} }
+        samples[s] = { name = side[1], rounds = {}, missing = not side[2] and side.missing or nil }
     end
     for round = 0, rounds do
         local first, last, step = 1, #sides, 1
@@ -89,7 +113,7 @@ function bench.side_by_side(sides, rounds)
             first, last, step = last, first, -1
         end
         for s = first, last, step do
-            local figures = sides[s][2]()
+            local figures = sides[s][2] and sides[s][2]()
             samples[s].rounds[round] = round > 0 and figures or nil
         end
     end
@@ -141,6 +165,7 @@ end
 
 local function compare(state, asked, s, label)
     s.of, s.to, s.figure, s.label = asked.of, asked.to, asked.figure, label
+    if bench.quick then return s end
     local limit = (asked.at_most or asked.at_least or {})[state]
     if limit then
         local is_max = asked.at_most ~= nil
@@ -168,7 +193,11 @@ end
 local function report(state, question, samples)
     local out = { sides = {}, ratios = {}, limits = {} }
     for _, sample in ipairs(samples) do
-        local side = { name = sample.name, rounds = sample.rounds, figures = {} }
+        local side = { name = sample.name, rounds = sample.rounds, figures = {},
+            missing = sample.missing }
+        if sample.missing then
+            print(("%-6s %s: not measured, %s"):format(state, sample.name, sample.missing))
+        end
         for _, figure in ipairs(question.figures) do
             local values = values_of(sample, figure.name)
             side.figures[figure.name] = values[1] and show(state,
@@ -177,7 +206,9 @@ local function report(state, question, samples)
         out.sides[#out.sides + 1] = side
     end
     for _, ratio in ipairs(question.ratios) do
-        out.ratios[#out.ratios + 1] = show_ratio(state, ratio, samples)
+        if not (find(samples, ratio.of).missing or find(samples, ratio.to).missing) then
+            out.ratios[#out.ratios + 1] = show_ratio(state, ratio, samples)
+        end
     end
     for _, limit in ipairs(question.limits or {}) do
         out.limits[#out.limits + 1] = judge(state, limit, samples)
@@ -206,21 +237,30 @@ end
 
 local function read_arguments(question)
     local args = {
-        rounds = question.rounds or ROUNDS,
+        rounds = bench.sized(question.rounds or ROUNDS, 1),
+        state = bench.sized(nil, "idle"),
+        rivals = bench.sized("on", "off"),
         out = (os.getenv("REDCACHE_BUILD_DIR") or "build") .. "/bench/" .. question.name .. ".json",
     }
-    local known, usage = { rounds = true, state = true, out = true }, ""
+    local known, usage = {}, ""
+    for _, name in ipairs({ "rounds", "state", "out", "rivals", "peer-go" }) do
+        known[name] = true
+    end
     for _, name in ipairs(question.arguments or {}) do
         known[name] = true
         usage = usage .. " [--" .. name .. " ...]"
     end
-    for i = 1, #arg, 2 do
-        local name = arg[i]:match("^%-%-(%a+)$")
-        if not known[name] or not arg[i + 1] then
+    local i = 1
+    while arg[i] do
+        local name = arg[i]:match("^%-%-([%a-]+)$")
+        if known[name] and arg[i + 1] then
+            i = i + 1
+            args[name] = name == "rounds" and tonumber(arg[i]) or arg[i]
+        elseif name ~= "quick" then
             error("usage: " .. question.name .. " [--rounds N] [--state idle|busy] [--out FILE]"
-                .. usage, 0)
+                .. " [--quick] [--rivals on|off] [--peer-go DIR]" .. usage, 0)
         end
-        args[name] = name == "rounds" and tonumber(arg[i + 1]) or arg[i + 1]
+        i = i + 1
     end
     return args
 end
@@ -236,7 +276,7 @@ local function write_json(path, results)
 end
 
 local function measure(state, question, redis, args)
-    local quiet = machine.wait_until_quiet()
+    local quiet = machine.wait_until_quiet(bench.sized(nil, 0))
     local busy = state == "busy" and machine.start_busy()
     local load = machine.load()
     local ok, samples = xpcall(function()

@@ -5,11 +5,9 @@
 -- Not:    which builds, in which order, what comes of it (bench/compare.lua). Only calls that every
 --         build has since the first issue: an older build is asked the same questions.
 
-local ffi = require("ffi")
 local bench = require("bench.support.bench")
 local clock = require("spec.support.clock")
 local hot_loop = require("bench.support.hot_loop")
-local posix = require("spec.support.posix")
 local redcache = require("redcache")
 
 local compare_questions = {}
@@ -23,14 +21,6 @@ local MAX_STALE = 10 -- a hit is a hit, too, where the other build has just been
 
 local GET = "value = subject:get(key)"
 local REMEMBER = "value = subject:remember(key, 600, extra)"
-
--- Seconds this thread had a processor. What never waits is not slower because others run, too.
-local instant = ffi.new("struct rcbed_timespec")
-local OF_PROCESS, OF_THREAD = 2, 3
-local function processor_time(whose)
-    posix.C.clock_gettime(whose, instant)
-    return tonumber(instant.tv_sec) + tonumber(instant.tv_nsec) * 1e-9
-end
 
 local function never()
     error("a hit was expected")
@@ -51,7 +41,8 @@ local function warm(cache, keys, source)
     end
 end
 
--- Hits in this process: one compiled loop each. A call is one turn of it; processor time.
+-- Hits in this process: one compiled loop each. A call is one turn of it; processor time of this
+-- thread: what never waits is not slower because others run, too.
 local function hot(source, body)
     return function(self)
         local cache = self.caches[source]
@@ -59,9 +50,9 @@ local function hot(source, body)
         return function(calls)
             warm(cache, self.keys, source)
             collectgarbage()
-            local before = processor_time(OF_THREAD)
+            local before = bench.processor("thread")
             local turns = run(math.ceil(calls / (4 * KEYS)))
-            return (processor_time(OF_THREAD) - before) / turns
+            return (bench.processor("thread") - before) / turns
         end
     end
 end
@@ -244,9 +235,9 @@ end
 
 -- The same, and the seconds of a processor that all threads of this process had meanwhile.
 local function measured(self, name, calls)
-    local before = processor_time(OF_PROCESS)
+    local before = bench.processor()
     local seconds = self:ask(name, calls)
-    return { seconds = seconds, processor = (processor_time(OF_PROCESS) - before) / calls }
+    return { seconds = seconds, processor = (bench.processor() - before) / calls }
 end
 
 function Questions:close()
