@@ -87,9 +87,8 @@ static const char *path_at(const struct rc_buf *paths, size_t at, size_t len)
 static bool prepare_tls(struct rc_client *client, const rc_options *options, rc_refusal *refusal)
 {
     static const int32_t at_fault[] = {
-        [RC_TLS_NO_FAULT] = RC_OPTION_NONE,
-        [RC_TLS_BAD_CA] = RC_OPTION_TLS_CA,
-        [RC_TLS_BAD_CERT] = RC_OPTION_TLS_CERT,
+        [RC_TLS_NO_FAULT] = RC_OPTION_NONE,   [RC_TLS_NO_LIBRARY] = RC_OPTION_URL,
+        [RC_TLS_BAD_CA] = RC_OPTION_TLS_CA,   [RC_TLS_BAD_CERT] = RC_OPTION_TLS_CERT,
         [RC_TLS_BAD_KEY] = RC_OPTION_TLS_KEY,
     };
     struct rc_buf paths;

@@ -1,13 +1,11 @@
 #include "driver/tls.h"
 
 #include <arpa/inet.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver/openssl.h"
 #include "redcache.h"
 
 enum { OUTPUT_ENOUGH = 256 * 1024 }; /* encrypted and not yet sent: the rest waits in the link */
@@ -60,6 +58,9 @@ static enum rc_tls_fault read_files(SSL_CTX *openssl, const struct rc_tls_files 
 int rc_tls_context_new(struct rc_tls_context **result, const struct rc_tls_files *files,
                        enum rc_tls_fault *fault, const char **why)
 {
+    *fault = RC_TLS_NO_LIBRARY;
+    if (rc_openssl_load(why) != 0)
+        return RC_ERR_ARGUMENT;
     struct rc_tls_context *context = calloc(1, sizeof *context);
     *why = "no memory";
     *fault = RC_TLS_NO_FAULT;

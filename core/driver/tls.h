@@ -29,10 +29,17 @@ struct rc_tls_files {
     const char *name; /* that the server must have, and is told, in place of its host's */
 };
 
-/* Which of the files is at fault. */
-enum rc_tls_fault { RC_TLS_NO_FAULT, RC_TLS_BAD_CA, RC_TLS_BAD_CERT, RC_TLS_BAD_KEY };
+/* Which of the files is at fault, or that OpenSSL is. */
+enum rc_tls_fault {
+    RC_TLS_NO_FAULT,
+    RC_TLS_NO_LIBRARY,
+    RC_TLS_BAD_CA,
+    RC_TLS_BAD_CERT,
+    RC_TLS_BAD_KEY
+};
 
-/* RC_ERR_ARGUMENT: `fault` says which file, `why` (a static text) what is wrong with it. */
+/* Loads OpenSSL where nothing has yet. RC_ERR_ARGUMENT: `fault` says which file, `why` (a static
+   text) what is wrong with it. */
 int rc_tls_context_new(struct rc_tls_context **context, const struct rc_tls_files *files,
                        enum rc_tls_fault *fault, const char **why);
 void rc_tls_context_free(struct rc_tls_context *context); /* NULL: nothing */

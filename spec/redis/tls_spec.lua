@@ -1,8 +1,10 @@
 local certificates = require("spec.support.certificates")
 local clock = require("spec.support.clock")
+local process = require("spec.support.process")
 local redcache = require("redcache")
 local server = require("spec.support.server")
 local socket = require("spec.support.socket")
+local temp = require("spec.support.temp")
 
 local function start(names, wants_ours)
     local files, port = certificates.make(names), socket.free_port()
@@ -164,5 +166,68 @@ describe("a rediss:// url", function()
         assert.has_error(function()
             redcache.new({ url = url, tlsCa = "/nowhere/ca.pem" })
         end, "bad option 'tlsCa' to new: the file with the CA certificates cannot be read")
+    end)
+end)
+
+describe("OpenSSL", function()
+    local redis, url, files
+
+    setup(function()
+        redis, url, files = start("IP:127.0.0.1")
+    end)
+
+    teardown(function()
+        redis:stop()
+    end)
+
+    -- What another process prints that writes and reads a key, and then says what is mapped in it.
+    local function mapped_with(address)
+        local child = process.run({ "luajit", "-e", [[
+            local cache = require("redcache").new({
+                url = os.getenv("TEST_URL"), tlsCa = os.getenv("TEST_CA"),
+            })
+            assert(cache:set("mapped", 1))
+            assert(cache:get("mapped") == 1)
+            cache:close()
+            for line in io.lines("/proc/self/maps") do
+                print(line)
+            end
+        ]], env = { TEST_URL = address, TEST_CA = files.ca } })
+        assert.equal(0, child.exit, child.err)
+        assert.matches("libredcache", child.out) -- so this is how a library would be seen
+        return child.out
+    end
+
+    it("is not even mapped in a process that has no rediss:// url", function()
+        local maps = mapped_with(redis:url())
+        assert.is_nil(maps:match("libssl"))
+        assert.is_nil(maps:match("libcrypto"))
+    end)
+
+    it("is loaded by the first rediss:// url", function()
+        local maps = mapped_with(url)
+        assert.matches("libssl", maps)
+        assert.matches("libcrypto", maps)
+    end)
+
+    it("that cannot be loaded is asked for by name, and needed by rediss:// only", function()
+        local dir = temp.dir()
+        for _, version in ipairs({ "3", "1.1" }) do
+            temp.write(dir .. "/libssl.so." .. version, "no library")
+        end
+        local child = process.run({ "luajit", "-e", [[
+            local redcache = require("redcache")
+            for _ = 1, 2 do
+                print(select(2, pcall(redcache.new, { url = os.getenv("TEST_URL") })))
+            end
+            local cache = redcache.new({ url = os.getenv("TEST_PLAIN") })
+            assert(cache:set("plain", 1))
+            cache:close()
+        ]], env = { TEST_URL = url, TEST_PLAIN = redis:url(), LD_LIBRARY_PATH = dir } })
+        temp.remove(dir)
+        assert.equal(0, child.exit, child.err)
+        local text = "bad option 'url' to new: rediss:// needs OpenSSL [%d.]+, and libssl.so.[%d.]+"
+            .. " cannot be loaded: install it %(Debian: libssl[%d.]+%)[^\n]*\n"
+        assert.matches(text .. ".*" .. text, child.out)
     end)
 end)
