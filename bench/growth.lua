@@ -14,13 +14,13 @@ local near_share = require("bench.support.near_share")
 local redcache = require("redcache")
 
 local PROCESSES = { 1, 2, 4, 8 }
-local MASTERS = { 1, 2, 3, 4, 5, 6 }
+local MASTERS = bench.sized({ 1, 2, 3, 4, 5, 6 }, { 1, 2 })
 local CALLERS = { 1, 10, 100, 1000, 10000 }
-local NEAR_KEYS, KEYS, VALUE_BYTES = 1000, 100000, 100
+local NEAR_KEYS, KEYS, VALUE_BYTES = 1000, bench.sized(100000, 1000), 100
 local COROUTINES = 500 -- of each number of masters
-local READS = 200000   -- of all callers together, per round
-local LONE_READS = 10000 -- of one caller alone, who waits for each
-local TIMEOUT = 20     -- of a call: a busy machine is to be slow, not wrong
+local READS = bench.sized(200000, 10000) -- of all callers together, per round
+local LONE_READS = bench.sized(10000, 100) -- of one caller alone, who waits for each
+local TIMEOUT = 20 -- of a call: a busy machine is to be slow, not wrong
 
 local GET = "value = subject:get(key)"
 local INDEX = "value = subject[key]"
@@ -144,6 +144,6 @@ bench.run({
         { of = "processes, 2 near", to = "processes, 1 near", figure = "rate" },
         { of = "processes, 8 near", to = "processes, 2 near", figure = "rate" },
         { of = "callers, 10000", to = "callers, 1000", figure = "rate" },
-        { of = "masters, 6", to = "masters, 1", figure = "rate" },
+        { of = "masters, " .. MASTERS[#MASTERS], to = "masters, 1", figure = "rate" },
     },
 })
