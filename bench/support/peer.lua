@@ -88,6 +88,16 @@ local function open(self, args, redis)
     start(self, redis)
 end
 
+function Peer:report()
+    local names = {}
+    for name, version in pairs(self.versions or {}) do
+        names[#names + 1] = name .. " " .. (version == "(devel)" and "as in the folder given"
+            or version)
+    end
+    table.sort(names)
+    if names[1] then print("rivals: " .. table.concat(names, ", ")) end
+end
+
 ---@param args table of bench.run
 ---@param redis table the server under test
 ---@return table peer also where nothing of it can be asked: missing says why
@@ -96,9 +106,7 @@ function peer.open(args, redis)
         target = (os.getenv("REDCACHE_BUILD_DIR") or "build") .. "/peers", asks = {},
     }, Peer)
     self.missing = open(self, args, redis)
-    for name, version in pairs(self.versions or {}) do
-        print(("%s %s"):format(name, version))
-    end
+    self:report()
     return self
 end
 
