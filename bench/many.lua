@@ -1,5 +1,6 @@
 -- many - getMulti of 100 keys that are near, in L0 and in the near cache, against 100 single gets:
--- those whose values are put into a table by key, as getMulti gives them (map), and bare ones.
+-- those whose values are put into a table by key, as getMulti gives them (map), and bare ones. From
+-- L0 also with values by position (list), in a table that is used again (into), and rememberMulti.
 --
 -- From Redis there is no rival here: script/bench compare sets two builds against each other.
 
@@ -83,6 +84,23 @@ return function(list)
     local values = cache:getMulti(list)
     if values[list[1]] == nil or values[list[#list]] == nil then missing() end
 end]=]
+-- The two by position.
+local LIST_MULTI = [=[
+local cache, missing = ...
+local opts = { list = true }
+return function(list)
+    local values = cache:getMulti(list, opts)
+    if values[1] == nil or values[#list] == nil then missing() end
+end]=]
+local REMEMBER_LIST = [=[
+local cache, missing = ...
+local opts = { list = true }
+return function(list)
+    local values = cache:rememberMulti(list, 600, missing, opts)
+    if values[1] == nil or values[#list] == nil then missing() end
+end]=]
+local INTO = (LIST_MULTI:gsub("true }", "true, into = {} }"))
+local REMEMBER_MULTI = (GET_MULTI:gsub("getMulti%(list", "rememberMulti(list, 600, missing"))
 
 -- Code of its own for each side: else they would run through each other's traces.
 local function reader(code, cache)
@@ -103,8 +121,10 @@ local function measure(redis, rounds)
     for _, side in ipairs({ { "l0", l0 }, { "near", near }, { "redis", wire } }) do
         local name, cache = side[1], side[2]
         assert(cache:setMulti(map, TTL))
-        for kind, code in pairs({ gets = GETS, map = MAP, getMulti = GET_MULTI }) do
-            if name ~= "redis" or kind == "getMulti" then
+        for kind, code in pairs({ gets = GETS, map = MAP, getMulti = GET_MULTI, list = LIST_MULTI,
+            into = INTO, rememberMulti = REMEMBER_MULTI, rememberList = REMEMBER_LIST }) do
+            if name == "l0" or kind == "getMulti"
+                or name == "near" and (kind == "gets" or kind == "map") then
                 local read = reader(code, cache)
                 sides[#sides + 1] = { kind .. " " .. name, function()
                     warm(cache, keys, name)
@@ -126,8 +146,12 @@ bench.run({
         { of = "getMulti l0", to = "map l0", figure = "ns", at_most = { idle = 0.7, busy = 0.7 } },
         { of = "getMulti near", to = "map near", figure = "ns",
             at_most = { idle = 1, busy = 1 } },
-        -- Without bars: the table of the answer alone takes as long as gets from L0.
+        { of = "list l0", to = "gets l0", figure = "ns", at_most = { idle = 0.8, busy = 0.8 } },
+        { of = "into l0", to = "gets l0", figure = "ns", at_most = { idle = 0.8, busy = 0.8 } },
+        -- Without bars: the table of the answer alone takes longer than gets from L0.
         { of = "getMulti l0", to = "gets l0", figure = "ns" },
+        { of = "rememberMulti l0", to = "gets l0", figure = "ns" },
+        { of = "rememberList l0", to = "gets l0", figure = "ns" },
         { of = "getMulti near", to = "gets near", figure = "ns" },
     },
 })

@@ -173,7 +173,7 @@ local function read_mgets(cache, slot, list, first, last, found, action)
     end
 end
 
--- Takes what is near under the options of a call. The rest and its length.
+-- Takes what is near under the options of a call. The rest, nil: there is none.
 local function read_near(cache, keys, own, values, negatives)
     local max_stale, copy = calls.max_stale(cache, own), cache._copy
     if own and own.copy ~= nil then
@@ -278,35 +278,19 @@ local function read_local(cache, found)
     return flags
 end
 
----Reads many keys: those that are not near in one round trip. Never runs a loader. A value within
----its grace window counts as a value.
----@param keys string[] doubles are asked for once; an empty list sends nothing
----@param opts? table timeout, cancelTag, near, maxStale, fresh, copy, reads (as Cache:get)
----@return table<string, any> values by key; a miss has none
----@return table<string, redcache.Error> errors by key; empty when all went well
----@return table<string, boolean> negatives true for keys that are remembered as "no such thing"
----@return table<string, string>|nil flags with the option offline: "local" for keys that were
----written on this machine while Redis is away
-function batch.getMulti(self, keys, opts)
-    local fault = many.list_fault(keys, "getMulti")
-    local own
-    if not fault and opts ~= nil then
-        own, fault = options.read({}, opts, "read", "getMulti")
-    end
-    if fault then
-        error(fault, 2)
-    end
-    local list, count = keys, #keys
-    local values, negatives = many.new_map(count), {}
+-- getMulti with values by key. own: the options of the call, checked.
+local function read_all(self, keys, own, values, negatives)
+    local list = keys
     local use_near = self._view
         and not (own and (own.fresh or own.near == false or own.reads == "replica"))
     if use_near then
-        list, count = read_near(self, list, own, values, negatives)
-        if count == 0 then
+        list = read_near(self, list, own, values, negatives)
+        if list == nil then
             return values, {}, negatives
         end
     end
     local found = new_found(read_answer, values, negatives)
+    local count
     list, count = many.distinct(self, list, found.failed, "read")
     if self._bloom then
         list, count = bloom.sift(self, list, count, own, function(key) negatives[key] = true end)
@@ -325,6 +309,47 @@ function batch.getMulti(self, keys, opts)
         return found.values, found.failed, found.negatives, read_local(self, found)
     end
     return found.values, found.failed, found.negatives
+end
+
+-- getMulti with values by position.
+local function read_list(self, keys, own, values)
+    local negatives = {}
+    local rest, left = near.take_l0(self, keys, own, self._settings, true, values, negatives)
+    if left == 0 then
+        return values, {}, negatives
+    end
+    local found, failed, _, flags = read_all(self, rest, own, many.new_map(left), negatives)
+    many.spread(values, keys, found)
+    return values, failed, negatives, flags
+end
+
+---Reads many keys: those that are not near in one round trip. Never runs a loader. A value within
+---its grace window counts as a value.
+---@param keys string[] doubles are asked for once; an empty list sends nothing
+---@param opts? table timeout, cancelTag, near, maxStale, fresh, copy, reads (as Cache:get); list
+---(true: values by position), into (a table of the caller's that takes the values and is the first
+---result; what it holds for other keys or positions stays)
+---@return table<string, any> values by key; a miss has none. With list = true values[i] is that of
+---keys[i], nil for a miss: go by #keys, not by #values
+---@return table<string, redcache.Error> errors by key; empty when all went well
+---@return table<string, boolean> negatives true for keys that are remembered as "no such thing"
+---@return table<string, string>|nil flags with the option offline: "local" for keys that were
+---written on this machine while Redis is away
+function batch.getMulti(self, keys, opts)
+    local fault = many.list_fault(keys, "getMulti")
+    local is_list, into, own = many.form(opts)
+    if not fault and own ~= nil then
+        own, fault = options.read({}, own, "readMany", "getMulti")
+    end
+    fault = fault or many.into_fault(into, keys, "getMulti")
+    if fault then
+        error(fault, 2)
+    end
+    local values = many.answer(keys, is_list, into)
+    if is_list then
+        return read_list(self, keys, own, values)
+    end
+    return read_all(self, keys, own, values, {})
 end
 
 -- Reads whether a value stands under a key; its payload is not looked at.

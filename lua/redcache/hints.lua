@@ -67,6 +67,7 @@ local PLACES = {
     { "read", "it is an option of reads" },
     { "put", "it is an option of remember and put" },
     { "load", "it is an option of remember" },
+    { "readMany", "it is an option of getMulti and rememberMulti" },
     { "loadMany", "it is an option of rememberMulti" },
     { "write", "it is an option of writes" },
     { "get", "it is an option of get" },

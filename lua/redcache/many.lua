@@ -29,9 +29,83 @@ function many.new_map(count)
     return has_new and new_table(0, count) or {}
 end
 
-local function new_list(count)
+---A table with room for so many values by position.
+---@param count integer
+---@return table
+function many.new_list(count)
     return has_new and new_table(count, 0) or {}
 end
+local new_list = many.new_list
+
+-- The form of an answer ---------------------------------------------------------------------------
+
+---What the options of a call say of the form of its answer. They are not checked here: one that is
+---no good is among `others`.
+---@param opts any
+---@return boolean is_list values by position
+---@return table|nil into takes the values
+---@return any others opts, where it holds more than that; nil: it does not
+function many.form(opts)
+    if opts == nil then
+        return false, nil, nil
+    elseif type(opts) ~= "table" then
+        return false, nil, opts
+    end
+    local is_list, into = opts.list, opts.into
+    if is_list ~= nil and type(is_list) ~= "boolean" or into ~= nil and type(into) ~= "table" then
+        return false, nil, opts
+    end
+    for name in next, opts do
+        if name ~= "list" and name ~= "into" then
+            return is_list or false, into, opts
+        end
+    end
+    return is_list or false, into, nil
+end
+
+---What is wrong with the table that is to take the values, or nil.
+---@return string|nil message for error()
+function many.into_fault(into, keys, method)
+    if into ~= nil and into == keys then
+        return "bad option 'into' to " .. method .. ": it is the list of keys: give another table"
+    end
+end
+
+---The table of an answer: that of the caller, where nothing stands any more for these keys, or a
+---new one.
+---@param keys string[]
+---@param is_list boolean
+---@param into table|nil
+---@return table
+function many.answer(keys, is_list, into)
+    local count = #keys
+    if into == nil then
+        return is_list and new_list(count) or many.new_map(count)
+    elseif is_list then
+        for i = 1, count do
+            into[i] = nil
+        end
+    else
+        for i = 1, count do
+            into[keys[i]] = nil
+        end
+    end
+    return into
+end
+
+---Puts values by key where they belong in a list.
+---@param values table by position: those that stand there stay
+---@param keys string[]
+---@param found table<string, any>
+function many.spread(values, keys, found)
+    for i = 1, #keys do
+        if values[i] == nil then
+            values[i] = found[keys[i]]
+        end
+    end
+end
+
+-- The keys ----------------------------------------------------------------------------------------
 
 ---The first fault of a list of keys, told as an argument error, or nil.
 ---@param keys any

@@ -518,8 +518,29 @@ local function take_l0(cache, keys, first, last, places, values, negatives)
     return misses
 end
 
--- Looks keys up in L0. Those that are not there, and how many.
-local function read_l0(cache, keys, count, max_stale_us, values, negatives)
+-- The same, where values are put at the place of their key. Doubles count each.
+local function take_l0_list(cache, keys, first, last, places, values, negatives)
+    local kept, misses = cache._store.values, 0
+    for i = first, last do
+        local place = places[i - first]
+        if place <= 0 then
+            misses = misses + 1
+        else
+            local value = kept[place]
+            if value == NOTHING then
+                negatives[keys[i]] = true
+            else
+                values[i] = value
+            end
+        end
+    end
+    cache._counters.l0Hits = cache._counters.l0Hits + last - first + 1 - misses
+    return misses
+end
+
+-- Looks keys up in L0; what is there is taken by one of the two. Those that are not there, and how
+-- many.
+local function read_l0(cache, keys, count, max_stale_us, values, negatives, take_these)
     local index, store, view, rest, left = cache._index, cache._store, cache._view, nil, 0
     local places = idle_places or core_near.new_places()
     idle_places = nil
@@ -529,7 +550,7 @@ local function read_l0(cache, keys, count, max_stale_us, values, negatives)
             places[i - first] = index[keys[i]] or 0
         end
         view_check_many(view, store.handles, places, last - first + 1, max_stale_us)
-        if take_l0(cache, keys, first, last, places, values, negatives) > 0 then
+        if take_these(cache, keys, first, last, places, values, negatives) > 0 then
             rest = rest or {}
             for i = first, last do
                 local place = places[i - first]
@@ -683,7 +704,7 @@ function near.hit_many(cache, keys, max_stale_us, copy, values, negatives)
     end
     local rest, left = keys, #keys
     if cache._store then
-        rest, left = read_l0(cache, keys, left, max_stale_us, values, negatives)
+        rest, left = read_l0(cache, keys, left, max_stale_us, values, negatives, take_l0)
     end
     local list, count, hits = rest, left, cache._counters.nearHits
     local read = cache._store and read_view or read_batch
@@ -696,6 +717,34 @@ function near.hit_many(cache, keys, max_stale_us, copy, values, negatives)
         cache._client.awaken(cache._client)
     end
     return rest, left
+end
+
+---Takes from L0 what a reader of many keys may have without a closer look. A reader that finds
+---entries due by options of its own (`settings`) gets nothing.
+---@param cache redcache.Cache
+---@param keys string[]
+---@param own table|nil near, maxStale, fresh, copy, reads of the call; nil fields: the cache's
+---@param settings table of the call, as near.hit
+---@param is_list boolean values are put by position, else by key
+---@param values table takes what is found
+---@param negatives table<string, true> takes what is remembered as "no such thing"
+---@return string[]|nil rest keys that were not taken, doubles among them; nil: all were
+---@return integer left how many
+function near.take_l0(cache, keys, own, settings, is_list, values, negatives)
+    local copy = cache._copy
+    if own ~= nil then
+        if own.near == false or own.fresh or own.reads == "replica" then
+            return keys, #keys
+        elseif own.copy ~= nil then
+            copy = own.copy
+        end
+    end
+    if cache._store == nil or copy or cache._guard or cache._client.handle == nil
+        or (settings ~= cache._settings and not is_ageless(settings)) then
+        return keys, #keys
+    end
+    return read_l0(cache, keys, #keys, calls.max_stale(cache, own), values, negatives,
+        is_list and take_l0_list or take_l0)
 end
 
 ---Where Redis cannot be reached and the cache has a grace window: a copy that is not known

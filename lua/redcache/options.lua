@@ -46,10 +46,11 @@ function options.is_tag(name)
 end
 
 -- kind: number | integer | boolean | string | choice | function | ttl | codec | clock | tls |
---       list | near | zone | background | breaker | writeBehind | tags | bloom |
+--       list | table | near | zone | background | breaker | writeBehind | tags | bloom |
 --       offline
 -- at:   new, namespace (and so new), load (remember, rememberForever, rememberMulti, put), loadMany
---       (rememberMulti), read (get, getMulti, remember and its kin), look (those, exists, ttl),
+--       (rememberMulti), many (that and getMulti), read (get, getMulti, remember and its kin),
+--       look (those, exists, ttl),
 --       write (set, setMulti), count (incr, decr, incrFloat), wrap, session, limiter,
 --       keepFresh, deadLetters,
 --       move (rename, copy),
@@ -144,6 +145,10 @@ local DECLARED = {
     { "guard", "boolean", false, at = "namespace" },
     { "fresh", "boolean", nil, at = "read" },
 
+    -- The answers for many keys.
+    { "list", "boolean", nil, at = "many" },
+    { "into", "table", nil, at = "many" },
+
     -- Loads.
     { "leaseTtl", "number", 5, at = "namespace load", min = 0.05, max = 3600 },
     { "maxLoadTime", "number", 60, at = "namespace load", min = 0.05, max = DAY },
@@ -224,7 +229,8 @@ local ACCEPTED = {
     namespace = { "namespace" },
     load = { "load", "read", "look", "call", "why" },
     wrap = { "wrap", "load", "read", "look", "call" },
-    loadMany = { "loadMany", "load", "read", "look", "call" },
+    loadMany = { "loadMany", "many", "load", "read", "look", "call" },
+    readMany = { "many", "read", "look", "call" },
     session = { "session" },
     limiter = { "limiter" },
     keepFresh = { "keepFresh" },
@@ -380,6 +386,9 @@ local CHECKS = {
     end,
     list = function(_, value)
         return type(value) == "table", "list"
+    end,
+    table = function(_, value)
+        return type(value) == "table", "table"
     end,
     ["function"] = function(_, value)
         return type(value) == "function", "function"

@@ -19,10 +19,11 @@ local load = require("redcache.load")
 local load_many = require("redcache.load_many")
 local many = require("redcache.many")
 local near = require("redcache.near")
+local options = require("redcache.options")
 local refresh_many = require("redcache.refresh_many")
 local remember = require("redcache.remember")
 
-local band, bor = bit.band, bit.bor
+local band, bor, is_ttl = bit.band, bit.bor, options.is_ttl
 local fail, finish, set = load_many.fail, load_many.finish, load_many.set
 local HIT, BUSY, FAILED = constants.HIT, constants.BUSY, constants.FAILED
 local TIMEOUT, CANCELLED = constants.TIMEOUT, constants.CANCELLED
@@ -389,28 +390,43 @@ end
 ---value: any): number|redcache.Forever|nil seconds above 0, for all, by key, or what tells them for
 ---a key; nil: the cache's ttl
 ---@param fn fun(keys: string[], ctx: table): table<string, any>|nil, any, table|nil
----@param opts? table as Cache:remember; prime. timeout and waitTimeout are for the call: how long
----Redis may be silent, and how long it waits for others' loads, in all
----@return table<string, any> values by key
+---@param opts? table as Cache:remember; prime; list and into as Cache:getMulti. timeout and
+---waitTimeout are for the call: how long Redis may be silent, and how long it waits for others'
+---loads, in all
+---@return table<string, any> values by key; with list = true by position, as Cache:getMulti
 ---@return table<string, redcache.Error> failed by key, as Cache:remember; empty when all went well
 ---@return table<string, true> negatives keys that are remembered as "no such thing"
 ---@return table<string, string> flags by key: "stale", "unstored", "degraded" as Cache:remember
 function remember_many.rememberMulti(self, keys, ttl, fn, opts)
     local settings, fault = self._settings, many.load_fault(self, keys, ttl, fn, "rememberMulti")
-    if not fault and opts ~= nil then
-        settings, fault = remember.settings(self, opts, "loadMany", "rememberMulti")
+    local is_list, into, own = many.form(opts)
+    if not fault and own ~= nil then
+        settings, fault = remember.settings(self, own, "loadMany", "rememberMulti")
     end
+    fault = fault or many.into_fault(into, keys, "rememberMulti")
     if fault then
         error(fault, 2)
     end
+    local values, negatives = many.answer(keys, is_list, into), {}
+    local rest = keys
+    if ttl == nil or is_ttl(ttl) or type(ttl) == "function" then -- a bad one goes before all else
+        rest = near.take_l0(self, keys, own, settings, is_list, values, negatives)
+        if rest == nil then
+            return values, {}, negatives, {}
+        end
+    end
     local work = load_many.new(self, settings, ttl, fn, "load", "rememberMulti")
+    work.values, work.negatives = is_list and {} or values, negatives
     work.waited, work.replaces, work.replaced = 0, {}, {}
     work.dues, work.load_times = {}, {}
-    ask(work, (many.distinct(self, keys, work.failed, "load")))
+    ask(work, (many.distinct(self, rest, work.failed, "load")))
     if next(work.dues) ~= nil then
         refresh_many.serve(work)
     end
-    return work.values, work.failed, work.negatives, work.flags
+    if is_list then
+        many.spread(values, keys, work.values)
+    end
+    return values, work.failed, negatives, work.flags
 end
 
 return remember_many

@@ -7,6 +7,7 @@
 --         because the core joins them, as it joins those of different requests.
 
 local errors = require("redcache.errors")
+local many = require("redcache.many")
 local options = require("redcache.options")
 local usage = require("redcache.usage")
 
@@ -301,25 +302,8 @@ local function read_memo(self, keys, opts, values, negatives)
     return rest
 end
 
----As Cache:getMulti: asks only for what this request has not read yet.
----@param keys string[]
----@param opts? table as Cache:getMulti
----@return table<string, any> values by key; a miss has none
----@return table<string, redcache.Error> errors by key; empty when all went well
----@return table<string, boolean> negatives true for keys that are remembered as "no such thing"
-function Request:getMulti(keys, opts)
-    local own, message = read_options({}, opts, "read", "getMulti")
-    if type(keys) ~= "table" then
-        error(errors.argument("keys", "getMulti", "list of strings", keys), 2)
-    elseif own == nil then
-        error(message, 2)
-    end
-    for i = 1, #keys do
-        if type(keys[i]) ~= "string" then
-            error("bad argument 'keys' to getMulti: list of strings expected, got "
-                .. type(keys[i]) .. " at " .. i, 2)
-        end
-    end
+-- getMulti with values by key.
+local function read_many(self, keys, opts)
     local values, negatives, writes = {}, {}, {}
     local rest = read_memo(self, keys, opts, values, negatives)
     if #rest == 0 then
@@ -339,6 +323,44 @@ function Request:getMulti(keys, opts)
         end
     end
     return values, failed, negatives
+end
+
+---As Cache:getMulti: asks only for what this request has not read yet.
+---@param keys string[]
+---@param opts? table as Cache:getMulti
+---@return table<string, any> values by key; a miss has none; with list = true by position, as
+---Cache:getMulti
+---@return table<string, redcache.Error> errors by key; empty when all went well
+---@return table<string, boolean> negatives true for keys that are remembered as "no such thing"
+function Request:getMulti(keys, opts)
+    local own, message = read_options({}, opts, "readMany", "getMulti")
+    local is_list, into = many.form(opts)
+    message = message or many.into_fault(into, keys, "getMulti")
+    if type(keys) ~= "table" then
+        error(errors.argument("keys", "getMulti", "list of strings", keys), 2)
+    elseif message then
+        error(message, 2)
+    end
+    for i = 1, #keys do
+        if type(keys[i]) ~= "string" then
+            error("bad argument 'keys' to getMulti: list of strings expected, got "
+                .. type(keys[i]) .. " at " .. i, 2)
+        end
+    end
+    if not is_list and into == nil then
+        return read_many(self, keys, opts)
+    end
+    local form = many.answer(keys, is_list, into)
+    own.list, own.into = nil, nil
+    local values, failed, negatives = read_many(self, keys, own)
+    if is_list then
+        many.spread(form, keys, values)
+    else
+        for key, value in pairs(values) do
+            form[key] = value
+        end
+    end
+    return form, failed, negatives
 end
 
 usage.guard("request", Request, "_cache")

@@ -44,13 +44,41 @@ local function change(truth, pick)
     clock:advance(0.001) -- the news comes
 end
 
+-- The options of a call that wants its values by position, or in a table of its own, now and then:
+-- opts, expected: what that table holds by now.
+local function choose_form(list, opts)
+    local form, held = {}, {}
+    for name, value in pairs(opts) do form[name] = value end
+    form.list = math.random(3) == 1 or nil
+    if math.random(3) == 1 then
+        form.into = { other = "stays" }
+        for i, key in ipairs(list) do form.into[form.list and i or key] = "of a call before" end
+        held.other = "stays"
+    end
+    return form, held
+end
+
+local function never_there()
+    return {}, "there is none"
+end
+
 local function compare(truth, list, opts, seed)
-    local values, failed, negatives = reader:getMulti(list, opts)
-    assert.same({}, failed)
-    local expected, none = {}, {}
-    for _, key in ipairs(list) do
+    local form, expected = choose_form(list, opts)
+    local values, failed, negatives
+    if math.random(3) == 1 then
+        values, failed, negatives = reader:rememberMulti(list, 100, never_there, form)
+        for key, err in pairs(failed) do
+            assert.same({ "loaderFailed", nil }, { err.code, truth[key] }, "seed " .. seed)
+        end
+    else
+        values, failed, negatives = reader:getMulti(list, form)
+        assert.same({}, failed)
+    end
+    if form.into then assert.equal(form.into, values) end
+    local none = {}
+    for i, key in ipairs(list) do
         if truth[key] then
-            expected[key] = truth[key]
+            expected[form.list and i or key] = truth[key]
         elseif truth[key] == false then
             none[key] = true
         end

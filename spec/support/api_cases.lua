@@ -26,7 +26,7 @@ local GROUPS = {
     "entries", "loads", "many", "lives", "counters", "raw", "near", "locks", "ends",
     "light_threads", "wraps", "sessions",
     "moves", "softs", "swaps", "transactions", "waits", "subscriptions",
-    "batches", "lock_many", "put_many", "warms",
+    "batches", "forms", "lock_many", "put_many", "warms",
     "loaders", "listens",
     "scans", "commits", "reasons",
     "refreshes", "tags",

@@ -239,6 +239,17 @@ describe("two reads of a request at once", function()
 end)
 
 describe("getMulti of a request", function()
+    it("gives values in the form that is wanted", function()
+        cache:setMulti({ a = 1, b = 2 }, 60)
+        local into = { z = 0, b = "old" }
+        assert.equal(1, memo:get("a"))
+        for _ = 1, 2 do
+            assert.same({ 1, nil, 2 }, (memo:getMulti({ "a", "m", "b" }, { list = true })))
+            assert.equal(into, (memo:getMulti({ "a", "b", "m" }, { into = into, timeout = 5 })))
+            assert.same({ a = 1, b = 2, z = 0 }, into)
+        end
+    end)
+
     it("asks for what it has not read yet", function()
         cache:setMulti({ a = 1, b = 2, c = 3 })
         cache:remember("none", 60, function() return nil end)
@@ -306,6 +317,13 @@ describe("arguments of a request's calls", function()
                 end,
             ["unknown option 'grace' to getMulti"] = function()
                 memo:getMulti({}, { grace = 1 })
+            end,
+            ["bad option 'list' to getMulti: true or false expected, got 1"] = function()
+                memo:getMulti({}, { list = 1 })
+            end,
+            ["bad option 'into' to getMulti: it is the list of keys"] = function()
+                local keys = { "k" }
+                memo:getMulti(keys, { into = keys })
             end,
         }) do
             local message = refusal(fn)

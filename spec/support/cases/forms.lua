@@ -1,0 +1,100 @@
+-- Cases (spec/support/api_cases.lua): the form of the answers of getMulti and rememberMulti: values
+-- by key or by position, in a new table or the caller's.
+
+local assert = require("luassert")
+local group = require("spec.support.case_group")
+
+local cases = group.new()
+local case = cases.case
+local nothing = group.nothing
+
+-- By each of the two calls, of a cache that has 1 under "a", false under "b", "no such thing" under
+-- "n", and nothing under "m".
+local function each_call(bed, fn)
+    local cache = bed.cache
+    cache:setMulti({ a = 1, b = false }, 60)
+    cache:remember("n", 60, nothing)
+    for pass = 1, 3 do -- from Redis, the near cache, L0
+        fn("getMulti " .. pass, function(keys, opts) return cache:getMulti(keys, opts) end)
+        fn("rememberMulti " .. pass, function(keys, opts)
+            return cache:rememberMulti(keys, 60, function()
+                return {}, "there is none"
+            end, opts)
+        end)
+    end
+end
+
+local KEYS = { "m", "a", "n", "b", "a" }
+
+case("with list = true values stand where their keys do", function(bed)
+    each_call(bed, function(name, call)
+        local values, failed, negatives = call(KEYS, { list = true })
+        assert.same({ [2] = 1, [4] = false, [5] = 1 }, values, name)
+        assert.equal(failed.m and "loaderFailed", failed.m and failed.m.code, name)
+        assert.is_nil(failed.a, name)
+        assert.same({ n = true }, negatives, name)
+        assert.same({ a = 1, b = false }, (call(KEYS, { list = false })), name)
+        assert.same({ 1 }, (call({ "a" }, { list = true, timeout = 5, fresh = true })), name)
+        assert.same({}, (call({}, { list = true })), name)
+    end)
+end)
+
+case("with into the caller's table takes the values, and keeps what else it holds", function(bed)
+    each_call(bed, function(name, call)
+        local into = { a = "old", m = "old", n = "old", z = "other" }
+        local values, _, negatives = call(KEYS, { into = into })
+        assert.equal(into, values, name)
+        assert.same({ a = 1, b = false, z = "other" }, into, name)
+        assert.same({ n = true }, negatives, name)
+        local list = { "old", "old", "old", "old", "old", "other" }
+        assert.equal(list, (call(KEYS, { into = list, list = true, timeout = 5 })), name)
+        assert.same({ nil, 1, nil, false, 1, "other" }, list, name)
+    end)
+end)
+
+case("rememberMulti gives what it has loaded in the form that is wanted", function(bed)
+    local cache = bed.cache
+    local function load(keys)
+        local values = {}
+        for _, key in ipairs(keys) do values[key] = key ~= "n" and key or nil end
+        return values
+    end
+    local values, failed, negatives = cache:rememberMulti({ "a", "n", "b" }, 60, load,
+        { list = true })
+    assert.same({ { "a", nil, "b" }, {}, { n = true } }, { values, failed, negatives })
+    local into = { c = "old", x = 1 }
+    values, failed = cache:rememberMulti({ "a", "c" }, 60, load, { into = into })
+    assert.equal(into, values)
+    assert.same({ { a = "a", c = "c", x = 1 }, {} }, { into, failed })
+    assert.same({ "a", "b", "c" }, (cache:getMulti({ "a", "b", "c" }, { list = true })))
+end)
+
+case("a form that cannot be is an error, and nothing is sent", function(bed)
+    local cache, keys = bed.cache, { "a" }
+    local sent, into = cache:stats().requests, { a = "old" }
+    for method, call in pairs({
+        getMulti = function(opts) cache:getMulti(keys, opts) end,
+        rememberMulti = function(opts) cache:rememberMulti(keys, 60, group.never, opts) end,
+    }) do
+        for text, opts in pairs({
+            ["bad option 'list' to %s: true or false expected, got 1"] = { list = 1 },
+            ["bad option 'into' to %s: table expected, got true"] = { into = true },
+            ["bad option 'list' to %s: true or false expected"] = { list = {}, into = into },
+            ["bad option 'into' to %s: it is the list of keys"] = { into = keys },
+            ["bad option 'into' to %s: it is the list of"] = { into = keys, list = true },
+            ["unknown option 'lists' to %s"] = { lists = true, into = into },
+        }) do
+            group.raises(text:format(method), function() call(opts) end)
+        end
+    end
+    group.raises("unknown option 'list' to get: it is an option of getMulti and rememberMulti",
+        function() cache:get("a", { list = true }) end)
+    group.raises("list of strings expected, got number at 2", function()
+        cache:getMulti({ "a", 2 }, { into = into })
+    end)
+    assert.same({ a = "old" }, into)
+    assert.same({ "a" }, keys)
+    assert.equal(sent, cache:stats().requests)
+end)
+
+return cases
