@@ -14,6 +14,7 @@ if not pcall(require, "ffi") then
     error("redcache needs LuaJIT with its FFI, and this is " .. _VERSION, 0)
 end
 
+local later = require("redcache.later")
 local cache = require("redcache.cache")
 local clock = require("redcache.clock")
 local core_command = require("redcache.core.command")
@@ -22,7 +23,7 @@ local fence = require("redcache.fence")
 local keys = require("redcache.key")
 local null = require("redcache.null")
 local options = require("redcache.options")
-local run = require("redcache.run")
+local run = later.module("redcache.run")
 
 local redcache = {
     _VERSION = "0.1.0",
@@ -152,11 +153,15 @@ redcache.clock = clock.new
 ---        end
 ---    end)
 ---@type fun(fn: function, ...: any): ...
-redcache.run = run.run
+function redcache.run(...)
+    return run.run(...)
+end
 
 ---Starts fn(...) as another coroutine of the run() that is at work. handle:wait() returns what fn
 ---returned, or nil, err where it failed.
 ---@type fun(fn: function, ...: any): redcache.Task
-redcache.spawn = run.spawn
+function redcache.spawn(...)
+    return run.spawn(...)
+end
 
 return redcache

@@ -8,65 +8,38 @@ local constants = require("redcache.core.constants")
 local core_client = require("redcache.core.client")
 local core_clock = require("redcache.core.clock")
 local core_entry = require("redcache.core.entry")
-local core_loop = require("redcache.core.loop")
 local core_login = require("redcache.core.login")
 local core_near = require("redcache.core.near")
 local core_owned = require("redcache.core.owned")
 local core_slot = require("redcache.core.slot")
+local later = require("redcache.later")
+local core_loop = later.module("redcache.core.loop")
 local auth = require("redcache.auth")
-local background = require("redcache.background")
-local batch = require("redcache.batch")
-local behind_stream = require("redcache.behind_stream")
-local bloom = require("redcache.bloom")
-local breaker = require("redcache.breaker")
-local bulkhead = require("redcache.bulkhead")
-local by_tag = require("redcache.by_tag")
+local background = later.module("redcache.background")
+local batch = later.module("redcache.batch")
+local behind_stream = later.module("redcache.behind_stream")
+local bloom = later.module("redcache.bloom")
+local bulkhead = later.module("redcache.bulkhead")
 local calls = require("redcache.calls")
-local commit = require("redcache.commit")
-local counter = require("redcache.count")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
-local explain = require("redcache.explain")
-local filter = require("redcache.filter")
+local explain = later.module("redcache.explain")
 local freshness = require("redcache.freshness")
-local invalidate = require("redcache.invalidate")
 local is_nginx = require("redcache.nginx")
-local keep_fresh = require("redcache.keep_fresh")
-local lives = require("redcache.life")
-local listener = require("redcache.listener")
-local limiter = require("redcache.limiter")
-local loader = require("redcache.loader")
-local lock = require("redcache.lock")
-local many = require("redcache.many")
-local lock_many = require("redcache.lock_many")
-local metrics = require("redcache.metrics")
-local move = require("redcache.move")
+local keep_fresh = later.module("redcache.keep_fresh")
+local load_settings = require("redcache.load_settings")
+local many = later.module("redcache.many")
 local namespace = require("redcache.namespace")
 local near = require("redcache.near")
-local offline = require("redcache.offline")
+local offline = later.module("redcache.offline")
 local options = require("redcache.options")
-local put = require("redcache.put")
-local put_many = require("redcache.put_many")
-local read_write_lock = require("redcache.read_write_lock")
-local redis = require("redcache.redis")
-require("redcache.reentrant")
-local remember = require("redcache.remember")
-local remember_many = require("redcache.remember_many")
-local request = require("redcache.request")
-local semaphore = require("redcache.semaphore")
-local session = require("redcache.session")
-local soft = require("redcache.soft")
-local scan = require("redcache.scan")
-local sweep = require("redcache.sweep")
-local tagging = require("redcache.tagging")
-local tags = require("redcache.tags")
-local swap = require("redcache.swap")
-local unsent = require("redcache.unsent")
+local soft = later.module("redcache.soft")
+local swap = later.module("redcache.swap")
+local tags = later.module("redcache.tags")
+local unsent = later.module("redcache.unsent")
 local usage = require("redcache.usage")
-local walk = require("redcache.walk")
-local warm = require("redcache.warm")
-local wrap = require("redcache.wrap")
-local write_behind = require("redcache.write_behind")
+local walk = later.module("redcache.walk")
+local write_behind = later.module("redcache.write_behind")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local enter, await, fail = calls.enter, calls.await, calls.fail
@@ -83,71 +56,12 @@ local LAST_SECONDS = 0.2
 local Cache = {}
 Cache.__index = Cache
 
-Cache.remember = remember.remember
-Cache.rememberForever = remember.rememberForever
-Cache.rememberMulti = remember_many.rememberMulti
-Cache.loader = loader.loader
-Cache.put = put.put
-Cache.putMulti = put_many.putMulti
-Cache.invalidateTags = invalidate.invalidateTags
-Cache.tags = tagging.tags
-Cache.addTags = tagging.addTags
-Cache.keysByTag = by_tag.keysByTag
-Cache.getMulti = batch.getMulti
-Cache.setMulti = batch.setMulti
-Cache.deleteMulti = batch.deleteMulti
-Cache.warm = warm.warm
-Cache.touch = lives.touch
-Cache.expire = lives.expire
-Cache.expireAt = lives.expireAt
-Cache.persist = lives.persist
-Cache.touchMulti = lives.touchMulti
-Cache.expireMulti = lives.expireMulti
-Cache.rename = move.rename
-Cache.copy = move.copy
-Cache.add = swap.add
-Cache.replace = swap.replace
-Cache.cas = swap.cas
-Cache.getSet = swap.getSet
-Cache.getDelete = swap.getDelete
-Cache.update = swap.update
-Cache.incr = counter.incr
-Cache.decr = counter.decr
-Cache.incrFloat = counter.incrFloat
-Cache.scan = scan.scan
-Cache.keys = scan.keys
-Cache.deleteByPattern = sweep.deleteByPattern
-Cache.flush = sweep.flush
-Cache.lock = lock.lock
-Cache.tryLock = lock.tryLock
-Cache.withLock = lock.withLock
-Cache.lockMulti = lock_many.lockMulti
-Cache.semaphore = semaphore.semaphore
-Cache.withSemaphore = semaphore.withSemaphore
-Cache.readWriteLock = read_write_lock.readWriteLock
-Cache.wrap = wrap.wrap
-Cache.afterCommit = commit.afterCommit
-Cache.explain = explain.explain
-Cache.session = session.session
-Cache.limiter = limiter.limiter
-Cache.bloom = filter.bloom
 Cache.namespace = namespace.namespace
-Cache.metrics = metrics.metrics
-Cache.request = request.request
-Cache.redis = redis.redis
-Cache.work = background.work
-Cache.onInvalidate = listener.onInvalidate
-Cache.keepFresh = keep_fresh.keepFresh
-Cache.setBehind = write_behind.setBehind
-Cache.deadLetters = write_behind.deadLetters
-Cache.replayDeadLetters = write_behind.replayDeadLetters
-Cache.dropDeadLetters = write_behind.dropDeadLetters
-Cache.breaker = breaker.breaker
 
 -- A cache object over a client that is open.
 local function make(client, prefix, settings)
     local scheduler = client.scheduler
-    remember.prepare(settings)
+    load_settings.prepare(settings)
     local cache = setmetatable({
         _client = client,
         _prefix = prefix,
@@ -157,6 +71,7 @@ local function make(client, prefix, settings)
         _wait = scheduler.wait,
         _make = make,
         _bulkhead = false,
+        _offline = false,
         -- Whether entry.form() may change what is stored, without tags and a grace window.
         _is_formed = freshness.is_told(settings, 0) or settings.jitter > 0,
         _read_flags = (settings.grace > 0 and WANT_TTL or 0)
@@ -175,11 +90,15 @@ local function make(client, prefix, settings)
         },
     }, Cache)
     near.attach(cache, prefix, settings)
-    offline.attach(cache, settings)
+    if settings.offline then
+        offline.attach(cache, settings)
+    end
     if settings.writeBehind then
         write_behind.attach(cache)
     end
-    bulkhead.attach(cache, prefix, settings)
+    if settings.maxInFlight or settings.maxRate then
+        bulkhead.attach(cache, prefix, settings)
+    end
     return cache
 end
 
@@ -255,6 +174,7 @@ function Cache.init(opts)
         end
         opts = all
     end
+    later.all() -- for all workers at once
     local cache = open(opts, "init")
     return cache
 end
@@ -618,7 +538,7 @@ function Cache:set(key, value, ttl, opts)
     end
     local grace = own and own.grace or settings.grace
     local flags, tagged
-    local names = tags.names(settings, own)
+    local names = (settings.generation or own and own.tags) and tags.names(settings, own)
     if names then
         local err
         tagged, err = tags.begin(self, names, own, key)
@@ -750,7 +670,10 @@ function Cache:cancel(tag)
         return nil, err
     end
     local count, tell = core_client.cancel(self._client, tag), self._scheduler.tell
-    count = count + walk.cancel(self._client, tag) + bulkhead.cancel(self._client, tag)
+    count = count + walk.cancel(self._client, tag)
+    if self._client.bulkheads then
+        count = count + bulkhead.cancel(self._client, tag)
+    end
     if tell then
         tell(self._client)
     end
@@ -823,8 +746,11 @@ function Cache:close(timeout)
     if client.streams then
         behind_stream.close(client, timeout)
     end
-    local unwritten
-    timeout, unwritten = write_behind.close(self, timeout)
+    local unwritten = 0
+    if client.behinds then
+        timeout, unwritten = write_behind.close(self, timeout)
+    end
+    client.behinds_ended = true
     if client.queue then
         timeout, dropped = background.close(self, timeout)
     end
@@ -832,7 +758,9 @@ function Cache:close(timeout)
     if client.store then
         near.clear(client.store)
     end
-    unsent.close(client, timeout)
+    if client.unsent then
+        unsent.close(client, timeout)
+    end
     local port = client.handle ~= nil and client.port
     core_client.close(client, timeout)
     if port and core_loop.leave_port(port) then
@@ -847,6 +775,54 @@ end
 Cache._set = Cache.set -- for a call that has had its turn of background work
 
 -- remember and rememberForever, as get, are called too often for a look at each call.
-usage.guard("cache", Cache, "_client", { get = true, remember = true, rememberForever = true })
+local HOT = { get = true, remember = true, rememberForever = true }
+
+usage.guard("cache", Cache, "_client", HOT)
+
+-- By module: the methods that it brings when one of them is first called.
+local BROUGHT = {
+    background = { "work" },
+    batch = { "getMulti", "setMulti", "deleteMulti" },
+    breaker = { "breaker" },
+    by_tag = { "keysByTag" },
+    commit = { "afterCommit" },
+    count = { "incr", "decr", "incrFloat" },
+    explain = { "explain" },
+    filter = { "bloom" },
+    invalidate = { "invalidateTags" },
+    keep_fresh = { "keepFresh" },
+    life = { "touch", "expire", "expireAt", "persist", "touchMulti", "expireMulti" },
+    limiter = { "limiter" },
+    listener = { "onInvalidate" },
+    loader = { "loader" },
+    lock = { "lock", "tryLock", "withLock" },
+    lock_many = { "lockMulti" },
+    metrics = { "metrics" },
+    move = { "rename", "copy" },
+    put = { "put" },
+    put_many = { "putMulti" },
+    read_write_lock = { "readWriteLock" },
+    redis = { "redis" },
+    remember = { "remember", "rememberForever" },
+    remember_many = { "rememberMulti" },
+    request = { "request" },
+    scan = { "scan", "keys" },
+    semaphore = { "semaphore", "withSemaphore" },
+    session = { "session" },
+    swap = { "add", "replace", "cas", "getSet", "getDelete", "update" },
+    sweep = { "deleteByPattern", "flush" },
+    tagging = { "tags", "addTags" },
+    warm = { "warm" },
+    wrap = { "wrap" },
+    write_behind = { "setBehind", "deadLetters", "replayDeadLetters", "dropDeadLetters" },
+}
+
+local function adopt(method, fn)
+    return HOT[method] and fn or usage.guarded("cache", "_client", method, fn)
+end
+
+for module, methods in pairs(BROUGHT) do
+    later.methods(Cache, "redcache." .. module, methods, adopt)
+end
 
 return Cache

@@ -11,7 +11,8 @@
 -- Not:    what to do with answers other than a lease (remember.lua); the protocol (core).
 
 local bit = require("bit")
-local bloom = require("redcache.bloom")
+local later = require("redcache.later")
+local bloom = later.module("redcache.bloom")
 local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_client = require("redcache.core.client")
@@ -24,7 +25,7 @@ local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local marks = require("redcache.marks")
 local options = require("redcache.options")
-local tags = require("redcache.tags")
+local tags = later.module("redcache.tags")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band = bit.band

@@ -23,11 +23,13 @@ local core_client = require("redcache.core.client")
 local core_entry = require("redcache.core.entry")
 local core_lock = require("redcache.core.lock")
 local core_slot = require("redcache.core.slot")
+local later = require("redcache.later")
 local background = require("redcache.background")
 local calls = require("redcache.calls")
 local errors = require("redcache.errors")
 local namespace = require("redcache.namespace")
 local options = require("redcache.options")
+local reentrant = later.module("redcache.reentrant") -- which stands on this module
 local usage = require("redcache.usage")
 
 local await, give = calls.await, core_slot.give
@@ -400,7 +402,7 @@ end
 
 -- A handle as its options want it.
 local function make_by(cache, name, settings)
-    return (settings.reentrant and steps.make_reentrant or make_one)(cache, name, settings)
+    return (settings.reentrant and reentrant.make or make_one)(cache, name, settings)
 end
 
 -- The settings of one lock, or nil and the text of an argument error.
@@ -516,7 +518,7 @@ function steps.run(handle, fn, shown)
 end
 
 ---The steps of a lock's calls, for those that hold many (lock_many.lua, semaphore.lua), one many
----times (reentrant.lua, which gives make_reentrant), or together (read_write_lock.lua).
+---times (reentrant.lua), or together (read_write_lock.lua).
 lock.steps = steps
 
 ---Runs `fn(lock)` while holding the lock, and releases it however fn ends. What fn throws is thrown

@@ -18,10 +18,11 @@ local core_near = require("redcache.core.near")
 local core_many = require("redcache.core.near_many")
 local core_slot = require("redcache.core.slot")
 local calls = require("redcache.calls")
+local later = require("redcache.later")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local freshness = require("redcache.freshness")
-local tags = require("redcache.tags")
+local tags = later.module("redcache.tags")
 local usage = require("redcache.usage")
 
 local view_check, view_get = core_near.view_check, core_near.view_get

@@ -3,7 +3,8 @@
 -- What:   one table that new(), namespace(), locks and the options of single calls are checked by.
 -- Not:    no FFI, no defaults hidden elsewhere. Times are seconds.
 
-local hints = require("redcache.hints")
+local later = require("redcache.later")
+local hints = later.module("redcache.hints")
 local serializer = require("redcache.serializer")
 local usage = require("redcache.usage")
 
@@ -558,29 +559,34 @@ function options.complete_near(settings, outer, prefix)
     settings.near = complete_near(settings.near, outer, prefix)
 end
 
-local places = {}
-for place, accepted in pairs(ACCEPTED) do
+local NESTED = { near = NEAR, l0 = L0, background = BACKGROUND, breaker = BREAKER,
+    writeBehind = WRITE_BEHIND, bloom = BLOOM, offline = OFFLINE }
+
+local function accepts(accepted, row)
+    for _, name in ipairs(accepted) do
+        if string.find(" " .. row.at .. " ", " " .. name .. " ", 1, true) then
+            return true
+        end
+    end
+    return false
+end
+
+-- The rows of each place: made when they are first asked for, a program needs few of them.
+local places = setmetatable({}, { __index = function(places, place)
+    local accepted = ACCEPTED[place]
+    if not (accepted or NESTED[place]) then
+        return nil
+    end
     local rows = {}
-    for _, row in ipairs(DECLARED) do
-        for _, name in ipairs(accepted) do
-            if string.find(" " .. row.at .. " ", " " .. name .. " ", 1, true) then
-                rows[row[1]] = { name = row[1], kind = row[2], default = row[3],
-                    min = row.min, max = row.max, among = row.among }
-            end
+    for _, row in ipairs(accepted and DECLARED or NESTED[place]) do
+        if not accepted or accepts(accepted, row) then
+            rows[row[1]] = { name = row[1], kind = row[2], default = row[3],
+                min = row.min, max = row.max, among = row.among }
         end
     end
     places[place] = rows
-end
-local NESTED = { near = NEAR, l0 = L0, background = BACKGROUND, breaker = BREAKER,
-    writeBehind = WRITE_BEHIND, bloom = BLOOM, offline = OFFLINE }
-for place, declared in pairs(NESTED) do
-    local rows = {}
-    for _, row in ipairs(declared) do
-        rows[row[1]] = { name = row[1], kind = row[2], default = row[3], min = row.min,
-            max = row.max }
-    end
-    places[place] = rows
-end
+    return rows
+end })
 
 ---The rows of one place, by option name: what documentation and specs list.
 ---@param place string new, namespace, load, ...; near, l0, background, breaker, writeBehind, bloom:
@@ -594,9 +600,11 @@ end
 ---@param name string
 ---@return boolean
 function options.is_known(name)
-    for _, rows in pairs(places) do
-        if rows[name] then
-            return true
+    for _, names in ipairs({ ACCEPTED, NESTED }) do
+        for place in pairs(names) do
+            if places[place][name] then
+                return true
+            end
         end
     end
     return false

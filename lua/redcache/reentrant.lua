@@ -182,6 +182,4 @@ end
 
 usage.guard("lock", Reentrant, "_client")
 
-steps.make_reentrant = make
-
-return Reentrant
+return { make = make }

@@ -7,7 +7,8 @@
 --         protocol sends (core).
 
 local bit = require("bit")
-local bloom = require("redcache.bloom")
+local later = require("redcache.later")
+local bloom = later.module("redcache.bloom")
 local calls = require("redcache.calls")
 local constants = require("redcache.core.constants")
 local core_clock = require("redcache.core.clock")
@@ -17,13 +18,14 @@ local core_load = require("redcache.core.load")
 local core_slot = require("redcache.core.slot")
 local entry = require("redcache.entry")
 local errors = require("redcache.errors")
-local explain = require("redcache.explain")
+local explain = later.module("redcache.explain")
 local freshness = require("redcache.freshness")
 local load = require("redcache.load")
+local load_settings = require("redcache.load_settings")
 local near = require("redcache.near")
 local options = require("redcache.options")
-local refresh = require("redcache.refresh")
-local tags = require("redcache.tags")
+local refresh = later.module("redcache.refresh")
+local tags = later.module("redcache.tags")
 local usage = require("redcache.usage")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
@@ -43,25 +45,6 @@ local remember = { MAX_REPLACED = MAX_REPLACED }
 
 -- The settings of a call --------------------------------------------------------------------------
 
--- The flags of every rc_load under these settings.
-local function load_flags(settings)
-    local is_told = freshness.is_told(settings, settings.grace)
-    return bor((settings.grace > 0 or is_told) and constants.WANT_TTL or 0,
-        settings.background ~= false and constants.SERVE or 0,
-        settings.strict and constants.STRICT or 0,
-        settings.renew and 0 or constants.NO_RENEW,
-        settings.reads == "replica" and not settings.fresh and constants.REPLICA or 0)
-end
-
----Prepares settings for loads: once per cache, and per call where a call brings options.
----@param settings table
----@return table settings
-function remember.prepare(settings)
-    settings.numbers = core_load.numbers(settings)
-    settings.flags = load_flags(settings)
-    return settings
-end
-
 ---The settings of a call with options of its own.
 ---@param cache redcache.Cache
 ---@param opts table
@@ -79,7 +62,7 @@ function remember.settings(cache, opts, place, method)
         if opts.reads == "replica" then
             settings.near = false
         end
-        remember.prepare(settings)
+        load_settings.prepare(settings)
     end
     return settings, message
 end

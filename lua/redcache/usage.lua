@@ -169,6 +169,17 @@ local function guarded_that_waits(class, field, method, fn)
     end
 end
 
+---A method of a class that answers a call with a dot.
+---@param class string
+---@param field string that every object has
+---@param method string
+---@param fn function
+---@return function
+function usage.guarded(class, field, method, fn)
+    local guard = WAITS[class] and WAITS[class][method] and guarded_that_waits or guarded
+    return guard(class, field, method, fn)
+end
+
 ---Makes every method of a class answer a call with a dot.
 ---@param class string
 ---@param methods table the class; its methods are replaced
@@ -178,8 +189,7 @@ function usage.guard(class, methods, field, hot)
     for method in pairs(ARGUMENTS[class]) do
         local fn = methods[method]
         if fn and not (hot and hot[method]) then
-            local guard = WAITS[class] and WAITS[class][method] and guarded_that_waits or guarded
-            methods[method] = guard(class, field, method, fn)
+            methods[method] = usage.guarded(class, field, method, fn)
         end
     end
 end

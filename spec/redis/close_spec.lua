@@ -183,7 +183,7 @@ describe("close from another thread", function()
                 local cache = redcache.new({ url = thread.params.url })
                 if thread.index == 1 then
                     local other = redcache.new({ url = thread.params.url, group = "other" })
-                    assert(other:tryLock("job", { ttl = 600 }))
+                    local held = assert(other:tryLock("job", { ttl = 600 }))
                     local mine = assert(cache:tryLock("mine", { ttl = 600 }))
                     local job = coroutine.create(function()
                         other:remember("k", 60, coroutine.yield, { leaseTtl = 600 })
@@ -197,7 +197,8 @@ describe("close from another thread", function()
                     C.rc_close(cache._client.handle, 30000)
                     thread.barrier()
                     local left = { other:exists("//lock:{mine}"), other:exists("//lock:{job}") }
-                    return { start = start, left = left, valid = mine:valid() }
+                    return { start = start, left = left, held = held:valid(),
+                        valid = mine:valid() }
                 end
                 thread.barrier()
                 local ok, err
@@ -219,6 +220,7 @@ describe("close from another thread", function()
             assert.is_true(done[i].ended - done[1].start < 10) -- not when its 30 s are over
         end
         assert.same({ false, true }, done[1].left)
+        assert.is_true(done[1].held)
         assert.is_false(done[1].valid)
     end)
 

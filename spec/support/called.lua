@@ -23,16 +23,19 @@ end
 
 local record = setmetatable({}, { __newindex = function(_, text) seen[text] = true end })
 
-local guard = usage.guard
+local guard, classes = usage.guard, {}
 function usage.guard(class, methods, field, hot)
     guard(class, methods, field, hot)
+    classes[methods] = class
+end
+
+local redcache = require("redcache.all")
+usage.guard = guard
+for methods, class in pairs(classes) do
     for name in pairs(usage.calls()[class]) do
         watch(record, methods, name, class .. ":" .. name)
     end
 end
-
-local redcache = require("redcache")
-usage.guard = guard
 for name in pairs(usage.calls().redcache) do
     watch(record, redcache, name, "redcache." .. name)
 end

@@ -273,10 +273,11 @@ describe("a lock", function()
 
     it("is waited for no longer than asked", function()
         local cache, other = open(), open({ group = "other" })
-        cache:tryLock("job")
+        local held = cache:tryLock("job")
         local lock, err = other:lock("job"):acquire(4)
         assert.same({ nil, "notAcquired" }, { lock, err.code })
         assert.equal(4, clock:now())
+        assert.is_true(held:valid())
     end)
 end)
 

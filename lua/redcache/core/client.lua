@@ -8,9 +8,10 @@ local ffi = require("ffi")
 local C = require("redcache.core.ffi")
 local core_clock = require("redcache.core.clock")
 local core_handle = require("redcache.core.handle")
-local core_loop = require("redcache.core.loop")
 local core_owned = require("redcache.core.owned")
 local core_slot = require("redcache.core.slot")
+local later = require("redcache.later")
+local core_loop = later.module("redcache.core.loop")
 
 local handle_of = core_handle.of
 
