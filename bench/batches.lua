@@ -8,7 +8,7 @@ local bench = require("bench.support.bench")
 local clock = require("spec.support.clock")
 
 local KEYS = 100
-local BATCHES = 15 -- per side and round
+local BATCHES = bench.sized(15, 2) -- per side and round
 local KEY_BYTES = 16
 local VALUE_BYTES = 100
 local TTL = 60

@@ -15,10 +15,10 @@ local process = require("spec.support.process")
 local redcache = require("redcache")
 
 local KEYS, VALUE_BYTES = 1000, 100
-local SECONDS = 0.3 -- of getMulti, per side and round
-local CALLS = 3000  -- of a blocking caller
-local COROUTINES, READS = 500, 100
-local PIPELINE, REQUESTS = 333, 333 * 600
+local SECONDS = bench.sized(0.3, 0.02) -- of getMulti, per side and round
+local CALLS = bench.sized(3000, 50) -- of a blocking caller
+local COROUTINES, READS = bench.sized(500, 20), bench.sized(100, 5)
+local PIPELINE, REQUESTS = 333, 333 * bench.sized(600, 20)
 local TIMEOUT = 20  -- of a call: a busy machine is to be slow, not wrong
 
 ffi.cdef([[

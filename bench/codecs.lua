@@ -3,12 +3,13 @@
 -- Random values, 1,000 of each shape; every codec runs ROUNDS times in turn, the median is shown.
 -- string.buffer is there for comparison only: its decoder may not be fed with untrusted bytes.
 
-local core_clock = require "redcache.core.clock"
+local bench = require "bench.support.bench"
+local clock = require "spec.support.clock"
 local serializer = require "redcache.serializer"
 
-local ROUNDS = 7
-local CALLS = 20000
-local VALUES = 1000
+local ROUNDS = bench.sized(7, 1)
+local CALLS = bench.sized(20000, 200)
+local VALUES = bench.sized(1000, 100)
 
 local random = math.random
 math.randomseed(tonumber(arg[1]) or os.time())
@@ -85,18 +86,16 @@ add_other("cjson", "encode", "decode")
 add_other("MessagePack", "pack", "unpack")
 add_other("string.buffer", "encode", "decode")
 
-local MACHINE = {} -- a client that goes by the machine's clock
-
 local function nanoseconds(run, inputs)
     for i = 1, CALLS / 10 do
         run(inputs[i % VALUES + 1])
     end
     collectgarbage()
-    local start = core_clock.now(MACHINE)
+    local start = clock.now()
     for i = 1, CALLS do
         run(inputs[i % VALUES + 1])
     end
-    return (core_clock.now(MACHINE) - start) / CALLS * 1e9
+    return (clock.now() - start) / CALLS * 1e9
 end
 
 local function median(samples)

@@ -14,7 +14,7 @@ local near_share = require("bench.support.near_share")
 local redcache = require("redcache")
 
 local PROCESSES = { 1, 2, 4, 8 }
-local MASTERS = bench.sized({ 1, 2, 3, 4, 5, 6 }, { 1, 2 })
+local MASTERS = bench.sized({ 1, 2, 3, 4, 5, 6 }, { 1 })
 local CALLERS = { 1, 10, 100, 1000, 10000 }
 local NEAR_KEYS, KEYS, VALUE_BYTES = 1000, bench.sized(100000, 1000), 100
 local COROUTINES = 500 -- of each number of masters

@@ -8,9 +8,9 @@ local redcache = require("redcache")
 local bench = require("bench.support.bench")
 local clock = require("spec.support.clock")
 
-local KEYS, LIST, LISTS = 1000, 100, 64
+local KEYS, LIST, LISTS = 1000, 100, bench.sized(64, 4)
 local KEY_BYTES, VALUE_BYTES = 16, 100
-local SECONDS = 0.2 -- per side and round
+local SECONDS = bench.sized(0.2, 0.01) -- per side and round
 local TTL = 600
 
 -- Each key of 100 of them in a random order, as callers ask.

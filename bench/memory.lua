@@ -7,8 +7,8 @@ local hot_loop = require("bench.support.hot_loop")
 local threads = require("spec.support.threads")
 
 local KEYS, KEY_BYTES, VALUE_BYTES = 1000, 16, 100
-local PASSES = 100 -- over all keys, per side and round
-local THREADS, SECONDS = 4, 0.3
+local PASSES = bench.sized(100, 2) -- over all keys, per side and round
+local THREADS, SECONDS = 4, bench.sized(0.3, 0.02)
 local TTL = 3600
 
 local REMEMBER = "value = subject:remember(key, 3600, extra)"
@@ -30,7 +30,7 @@ local function miss(cache)
     local values = bench.texts(100, VALUE_BYTES)
     local made = 0
     return function()
-        local keys = bench.texts(2000, KEY_BYTES)
+        local keys = bench.texts(bench.sized(2000, 50), KEY_BYTES)
         local function loader()
             made = made + 1
             return values[made % #values + 1]

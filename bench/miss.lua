@@ -8,7 +8,7 @@ local core_command = require("redcache.core.command")
 local core_slot = require("redcache.core.slot")
 local bench = require("bench.support.bench")
 
-local CALLS = 1500 -- per side and round
+local CALLS = bench.sized(1500, 50) -- per side and round
 local KEY_BYTES = 16
 local VALUE_BYTES = 100
 local TTL = 60

@@ -7,8 +7,8 @@ local process = require("spec.support.process")
 
 local KEYS = 1000
 local VALUE_BYTES = 100
-local SECONDS = 0.5 -- per side and round
-local REQUESTS = 400000
+local SECONDS = bench.sized(0.5, 0.02) -- per side and round
+local REQUESTS = bench.sized(400000, 6400)
 
 local function fill(redis, cache)
     local keys, map = {}, {}

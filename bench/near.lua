@@ -12,7 +12,7 @@ local lrucache = require("bench.support.lrucache")
 local near_share = require("bench.support.near_share")
 local near_traces = require("bench.support.near_traces")
 
-local KEYS, MANY_KEYS = 1000, 100000
+local KEYS, MANY_KEYS = bench.sized(1000, 100), bench.sized(100000, 1000)
 local KEY_BYTES, VALUE_BYTES = 16, 100
 local REPEATS = 16                 -- how often a key stands in the order of reading
 local PASSES, MANY_PASSES = 20, 5  -- of that order, per side and round

@@ -12,10 +12,11 @@ local process = require("spec.support.process")
 
 local KEYS = 1000
 -- Long enough for a median, short enough for nine rounds.
-local CALLS = { [1] = 4000, [50] = 40000, [500] = 80000 }
-local HITS = 2000000
+local CALLS = bench.sized({ [1] = 4000, [50] = 40000, [500] = 80000 },
+    { [1] = 100, [50] = 500, [500] = 1000 })
+local HITS = bench.sized(2000000, 20000)
 local HTTP_SECONDS, HTTP_CONNECTIONS = 1, 50
-local WAITERS, LOAD_MS = 2000, 300
+local WAITERS, LOAD_MS = bench.sized(2000, 50), bench.sized(300, 50)
 local TIMEOUT = 120
 
 local function start(redis, args)

@@ -4,8 +4,8 @@ local redcache = require("redcache")
 local bench = require("bench.support.bench")
 local hiredis = require("bench.support.hiredis")
 
-local CALLS = 3000 -- per side and round
-local KEYS = 1000
+local CALLS = bench.sized(3000, 50) -- per side and round
+local KEYS = bench.sized(1000, 50)
 local KEY_BYTES = 16
 local VALUE_BYTES = 100
 local NAMESPACE = "bench"

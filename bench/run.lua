@@ -6,10 +6,10 @@ local bench = require("bench.support.bench")
 local clock = require("spec.support.clock")
 local process = require("spec.support.process")
 
-local COROUTINES, KEYS = 1000, 1000
+local COROUTINES, KEYS = bench.sized(1000, 50), 1000
 local VALUE_BYTES = 100
-local READS = 1000 -- of each coroutine, per round: a third of a second
-local REQUESTS = 1000000
+local READS = bench.sized(1000, 10) -- of each coroutine, per round: a third of a second
+local REQUESTS = bench.sized(1000000, 25600)
 
 local function fill(cache)
     local keys, values = {}, {}

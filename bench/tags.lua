@@ -9,7 +9,7 @@ local bench = require("bench.support.bench")
 local clock = require("spec.support.clock")
 
 local KEYS, TAGS = 1000, 100 -- keys of each side; tags that they share
-local PASSES = 100           -- over the keys, per side and round
+local PASSES = bench.sized(100, 2) -- over the keys, per side and round
 local VALUE_BYTES = 100
 local TTL = 600
 

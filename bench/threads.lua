@@ -5,9 +5,9 @@ local redcache = require("redcache")
 local bench = require("bench.support.bench")
 local threads = require("spec.support.threads")
 
-local COUNTS = { 1, 2, 4, 8, 16, 64, 256 }
+local COUNTS = bench.sized({ 1, 2, 4, 8, 16, 64, 256 }, { 1, 4 })
 local KEYS = 1000
-local SECONDS = 0.3 -- per side and round
+local SECONDS = bench.sized(0.3, 0.02) -- per side and round
 
 -- Runs in every thread: reads with both sides in turn, returns how many reads it made each time.
 local function reader(thread)

@@ -107,7 +107,7 @@ function bench.side_by_side(sides, rounds)
     for s, side in ipairs(sides) do
         samples[s] = { name = side[1], rounds = {}, missing = not side[2] and side.missing or nil }
     end
-    for round = 0, rounds do
+    for round = bench.sized(0, 1), rounds do
         local first, last, step = 1, #sides, 1
         if round % 2 == 1 then
             first, last, step = last, first, -1
@@ -276,7 +276,8 @@ local function write_json(path, results)
 end
 
 local function measure(state, question, redis, args)
-    local quiet = machine.wait_until_quiet(bench.sized(nil, 0))
+    -- A quick run has no figures that others could disturb.
+    local quiet = not bench.quick and machine.wait_until_quiet() or nil
     local busy = state == "busy" and machine.start_busy()
     local load = machine.load()
     local ok, samples = xpcall(function()
@@ -308,8 +309,8 @@ function bench.run(question)
         if not args.state or args.state == state then
             local result = measure(state, question, redis, args)
             results[state] = result
-            print(("%-6s load average %.2f, %.2f processors busy before"):format(
-                state, result.load, result.busy_cpus_before))
+            print(("%-6s load average %.2f%s"):format(state, result.load, result.busy_cpus_before
+                and (", %.2f processors busy before"):format(result.busy_cpus_before) or ""))
         end
     end
     redis:stop()

@@ -4,6 +4,7 @@
 --         measure of the machine the same with a plain Lua table.
 -- Memory: stop() ends the processes; the region's name goes with this one.
 
+local bench = require("bench.support.bench")
 local cleanup = require("spec.support.cleanup")
 local clock = require("spec.support.clock")
 local posix = require("spec.support.posix")
@@ -13,7 +14,7 @@ local near_share = {}
 local Share = {}
 Share.__index = Share
 
-local SECONDS = 0.3 -- per side and round
+local SECONDS = bench.sized(0.3, 0.02) -- per side and round
 local HEAD_START = 0.02
 
 -- Runs in each of the processes: makes the loops, then runs what it is told to.
