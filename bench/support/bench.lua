@@ -78,6 +78,17 @@ function bench.processor(whose)
     return tonumber(instant.tv_sec) + tonumber(instant.tv_nsec) * 1e-9
 end
 
+---Bytes of Lua that fn allocates. The collector stands still meanwhile.
+function bench.allocated(fn)
+    collectgarbage()
+    collectgarbage("stop")
+    local before = collectgarbage("count")
+    fn()
+    local after = collectgarbage("count")
+    collectgarbage("restart")
+    return (after - before) * 1024
+end
+
 local now = clock.now
 local times = {} -- room that is used again
 
@@ -99,9 +110,47 @@ function bench.latency(fn, keys, calls)
     return { p50 = quantile(times, 0.5) * 1e6, p99 = quantile(times, 0.99) * 1e6 }
 end
 
+-- Counts ------------------------------------------------------------------------------------------
+
+-- name, unit: in the order in which they are shown.
+local COUNTS = { { "commands", "commands" }, { "wire", "bytes of the wire" },
+    { "calls", "system calls" }, { "instructions", "instructions" }, { "lua", "bytes of Lua" } }
+
+local counted -- the server whose commands are counted; nil where nothing is to be counted again
+
+-- What one operation takes that noise does not change. prepare() -> fn, operations
+local function count_operation(redis, prepare)
+    local counts = require("bench.support.compare_count") -- it looks for tools
+    local pid, taken = posix.C.getpid(), {}
+    local fn, operations = prepare()
+    taken.commands, taken.wire = counts.commands(redis, function()
+        taken.lua = bench.allocated(fn)
+    end)
+    if not bench.quick then
+        taken.instructions = counts.instructions_of(pid, (prepare()))
+        taken.calls = counts.system_calls(pid, (prepare()))
+    end
+    for name, value in pairs(taken) do taken[name] = value / operations end
+    return taken
+end
+
+local function show_counts(sample)
+    local words = {}
+    for _, count in ipairs(COUNTS) do
+        local value = sample.counts[count[1]]
+        words[#words + 1] = value and ("%.4g %s"):format(value, count[2])
+            or count[2] .. " not counted"
+    end
+    print(("count  %s: %s"):format(sample.name, table.concat(words, ", ")))
+end
+
+-- Rounds ------------------------------------------------------------------------------------------
+
 ---Runs each of `sides` ({name, run}) once per round, after one round that does not count; every
 ---other round backwards, so that nobody always comes after the same one. run() returns figures by
 ---name. A side of a rival that is not there is {name, missing = why}: it is said, and left out.
+---Where a side of ours has a function `count`, which returns what to run and how many operations
+---that makes, what one of them takes is counted, once for all states.
 function bench.side_by_side(sides, rounds)
     local samples = {}
     for s, side in ipairs(sides) do
@@ -116,6 +165,9 @@ function bench.side_by_side(sides, rounds)
             local figures = sides[s][2] and sides[s][2]()
             samples[s].rounds[round] = round > 0 and figures or nil
         end
+    end
+    for s, side in ipairs(counted and sides or {}) do
+        samples[s].counts = side.count and count_operation(counted, side.count)
     end
     return samples
 end
@@ -194,7 +246,7 @@ local function report(state, question, samples)
     local out = { sides = {}, ratios = {}, limits = {} }
     for _, sample in ipairs(samples) do
         local side = { name = sample.name, rounds = sample.rounds, figures = {},
-            missing = sample.missing }
+            missing = sample.missing, counts = sample.counts }
         if sample.missing then
             print(("%-6s %s: not measured, %s"):format(state, sample.name, sample.missing))
         end
@@ -204,6 +256,9 @@ local function report(state, question, samples)
                 ("%s, %s %s"):format(sample.name, figure.name, figure.unit), values)
         end
         out.sides[#out.sides + 1] = side
+    end
+    for _, sample in ipairs(samples) do
+        if sample.counts then show_counts(sample) end
     end
     for _, ratio in ipairs(question.ratios) do
         if not (find(samples, ratio.of).missing or find(samples, ratio.to).missing) then
@@ -305,10 +360,11 @@ function bench.run(question)
     results.redis = redis:info("server").redis_version
     print(("== %s: %d rounds, redis %s"):format(question.name, args.rounds, results.redis))
     print(ROW:format("state", "", "median", "least", "most"))
+    counted = redis
     for _, state in ipairs(STATES) do
         if not args.state or args.state == state then
             local result = measure(state, question, redis, args)
-            results[state] = result
+            results[state], counted = result, nil
             print(("%-6s load average %.2f%s"):format(state, result.load, result.busy_cpus_before
                 and (", %.2f processors busy before"):format(result.busy_cpus_before) or ""))
         end

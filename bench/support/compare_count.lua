@@ -1,13 +1,15 @@
 -- compare_count - what a call takes that can be counted: instructions, system calls, commands.
 --
 -- What:   instructions(side, question, program) under valgrind, by the difference of two runs on a
---         store in memory; system_calls(worker, ...) by strace; commands(redis, fn) and the bytes
---         of the wire, by the server. Each nil, reason where the tool is not there.
+--         store in memory; instructions_of(pid, fn) by the processor's counters (perf), all
+--         threads together; system_calls(pid, fn) by strace; commands(redis, fn) and the bytes
+--         of the wire, by the server. Each nil where the tool is not there or may not.
 -- Not:    time.
 
 local clock = require("spec.support.clock")
 local posix = require("spec.support.posix")
 local process = require("spec.support.process")
+local socket = require("spec.support.socket")
 local temp = require("spec.support.temp")
 
 local compare_count = {}
@@ -21,6 +23,7 @@ end
 
 compare_count.has_valgrind = has("valgrind")
 compare_count.has_strace = has("strace")
+compare_count.has_perf = has("perf")
 
 -- Instructions ------------------------------------------------------------------------------------
 
@@ -40,6 +43,32 @@ end
 function compare_count.instructions(command, env, few, many)
     local short = count_once(command(few), env)
     return (count_once(command(many), env) - short) / (many - few)
+end
+
+-- Tells perf to begin or end, and waits until it has.
+local function tell(control, word)
+    return control:send(word .. "\n", ATTACH_SECONDS) and control:receive(ATTACH_SECONDS) ~= nil
+end
+
+---User instructions of all threads of process `pid` while fn runs; nil where they may not be
+---counted (no perf, no counters in a virtual machine, kernel.perf_event_paranoid).
+function compare_count.instructions_of(pid, fn)
+    if not compare_count.has_perf then return nil end
+    local path = temp.dir() .. "/perf"
+    local ours, theirs = assert(socket.pair())
+    local counter = process.spawn({ "perf", "stat", "-x", ";", "-e", "instructions:u", "-p", pid,
+        "--delay", "-1", "--control", "fd:3,3", "-o", path, fds = { [3] = theirs.fd },
+        stderr = path .. ".err" })
+    theirs:close()
+    local counts = tell(ours, "enable")
+    if counts then
+        fn()
+        tell(ours, "disable")
+    end
+    counter:signal(posix.SIGINT)
+    if not counter:wait(DETACH_SECONDS) then counter:kill() end
+    ours:close()
+    return counts and tonumber(temp.read(path):match("\n(%d+);[^\n]*instructions")) or nil
 end
 
 ---Builds compare_core with a side's header and library: its path, or nil and why not.
@@ -66,6 +95,7 @@ end
 
 ---System calls of process `pid` while fn runs; nil where it may not be traced.
 function compare_count.system_calls(pid, fn)
+    if not compare_count.has_strace then return nil end
     local path = temp.dir() .. "/strace"
     local tracer = process.spawn({ "strace", "-f", "-c", "-U", "calls", "-o", path, "-p", pid,
         stderr = path .. ".err" })

@@ -244,17 +244,6 @@ function Questions:close()
     for _, cache in pairs(self.caches) do cache:close() end
 end
 
--- Bytes of Lua that a call allocates. The collector stands still meanwhile.
-local function allocated(self, name, calls)
-    collectgarbage()
-    collectgarbage("stop")
-    local before = collectgarbage("count")
-    self:ask(name, calls)
-    local after = collectgarbage("count")
-    collectgarbage("restart")
-    return (after - before) * 1024
-end
-
 ---Answers {name, calls, lua}, until told to end.
 function compare_questions.serve(worker)
     local questions = compare_questions.open(worker.params)
@@ -263,7 +252,9 @@ function compare_questions.serve(worker)
         local asked = assert(worker:receive())
         if asked.ends then break end
         if asked.lua then
-            worker:emit("answer", { bytes = allocated(questions, asked.name, asked.calls) })
+            worker:emit("answer", { bytes = bench.allocated(function()
+                questions:ask(asked.name, asked.calls)
+            end) })
         else
             worker:emit("answer", measured(questions, asked.name, asked.calls))
         end
