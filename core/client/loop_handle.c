@@ -6,11 +6,13 @@
 #include <string.h>
 
 #include "client/client.h"
-#include "driver/host.h"
 #include "driver/lookup.h"
 #include "driver/loop.h"
+#include "driver/wire_host.h"
 
 enum { CAUSE_SIZE = 128 };
+/* A host that feeds so much has filled a buffer, the smallest that nginx has: there may be more. */
+enum { FULL_BYTES = 4096 };
 
 /* A host may have lost its loop or client while somebody else still knows them: every call here
    refuses NULL, and does nothing for a client that is closed. */
@@ -191,29 +193,66 @@ void rc_host_lost(rc_loop *loop, uint32_t which, const char *cause, size_t len)
     len = len < sizeof text ? len : sizeof text - 1;
     memcpy(text, cause, len);
     text[len] = '\0';
-    if (link != NULL)
-        rc_link_lost(link, text);
+    if (link == NULL)
+        return;
+    rc_host_line_unshare(rc_host_line_of(link->line));
+    rc_link_lost(link, text);
 }
 
 void rc_host_feed(rc_loop *loop, uint32_t which, const char *bytes, size_t len)
 {
     struct rc_link *link = enter(loop, which);
-    if (link != NULL)
-        rc_link_feed(link, bytes, len);
+    if (link == NULL)
+        return;
+    rc_link_feed(link, bytes, len);
+    if (len >= FULL_BYTES)
+        rc_host_line_pull(rc_host_line_of(link->line));
 }
 
 const char *rc_host_output(rc_loop *loop, uint32_t which, size_t *len)
 {
     const struct rc_link *link = link_of(loop, which);
     *len = link != NULL ? rc_buf_len(&link->output) : 0;
-    return *len > 0 ? rc_buf_head(&link->output) : NULL;
+    if (*len == 0)
+        return NULL;
+    rc_host_line_of(link->line)->is_given = true;
+    return rc_buf_head(&link->output);
 }
 
 void rc_host_sent(rc_loop *loop, uint32_t which, size_t len)
 {
     struct rc_link *link = enter(loop, which);
-    if (link != NULL && len <= rc_buf_len(&link->output))
+    if (link == NULL)
+        return;
+    rc_host_line_of(link->line)->is_given = false;
+    if (len <= rc_buf_len(&link->output))
         rc_link_sent(link, len);
+}
+
+int rc_host_seek(rc_loop *loop, uint32_t which, int32_t step)
+{
+    const struct rc_link *link = link_of(loop, which);
+    if (link == NULL)
+        return RC_ERR_CLOSED;
+    struct rc_host_line *line = rc_host_line_of(link->line);
+    if (step == RC_SEEK_BEGIN)
+        rc_descriptor_begin(&line->search);
+    else
+        rc_descriptor_follow(&line->search, step == RC_SEEK_ON);
+    return 0;
+}
+
+int rc_host_share(rc_loop *loop, uint32_t which)
+{
+    const struct rc_link *link = link_of(loop, which);
+    return link != NULL ? rc_host_line_share(rc_host_line_of(link->line)) : RC_ERR_CLOSED;
+}
+
+void rc_host_unshare(rc_loop *loop, uint32_t which)
+{
+    const struct rc_link *link = link_of(loop, which);
+    if (link != NULL)
+        rc_host_line_unshare(rc_host_line_of(link->line));
 }
 
 int rc_host_address(rc_loop *loop, uint32_t which, char *text, size_t size, int32_t *port,

@@ -3,10 +3,9 @@
  *
  * Its turns are all that happens: nothing works in the background.
  */
-#include "driver/host.h"
 #include "driver/loop.h"
-#include "driver/lookup.h"
 #include "driver/turn.h"
+#include "driver/wire_host.h"
 
 enum { SWEEP_EVERY_US = 100000 };
 
@@ -46,6 +45,8 @@ static void tell_link(struct rc_link *link, rc_turn *turn)
     state->number = link->number;
     state->wants = wants_of(link);
     state->len = rc_buf_len(&link->output);
+    if (state->wants & RC_HOST_CLOSE) /* before the host closes its own */
+        rc_host_line_unshare(rc_host_line_of(link->line));
     link->wants_close = link->wants_open = false;
 }
 
@@ -87,36 +88,19 @@ static void tell(struct rc_driver *driver, rc_turn *turn)
         tell_host(driver, turn); /* by the last of the turns: what is wanted is told once */
 }
 
+/* In a child of fork(): the connections are its parent's. */
+static void orphan(struct rc_driver *driver)
+{
+    RC_TOPOLOGY_EACH(link, &driver->engine.topology) {
+        if (driver->wire == &rc_wire_host)
+            rc_host_line_unshare(rc_host_line_of(link->line));
+    }
+}
+
 const struct rc_runner rc_runner_host = {
     .is_host = true,
+    .orphan = orphan,
     .wait = wait,
     .turn = turn,
     .tell = tell,
-};
-
-/* ---- the wire: the host moves the bytes ------------------------------------------------------ */
-
-static void send_nothing(struct rc_line *line)
-{
-    (void)line;
-}
-
-static bool receive_nothing(struct rc_line *line)
-{
-    (void)line;
-    return false;
-}
-
-static void deinit(struct rc_line *line)
-{
-    struct rc_host_line *at = rc_host_line_of(line);
-    if (at->lookup != NULL)
-        rc_lookup_abandon(at->lookup);
-}
-
-const struct rc_wire rc_wire_host = {
-    .line_size = sizeof(struct rc_host_line),
-    .deinit = deinit,
-    .send = send_nothing,
-    .receive = receive_nothing,
 };

@@ -507,6 +507,195 @@ static void the_output_is_what_there_is_when_it_is_asked_for(void)
     close_host(&host);
 }
 
+/* ---- a connection that the host shares ------------------------------------------------------- */
+
+/* A connection whose first end is the host's. */
+static void make_connection(int fds[2])
+{
+    if (!CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0))
+        exit(1);
+}
+
+static void keep_alive(int fd, int is_on)
+{
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &is_on, sizeof is_on) == 0);
+}
+
+/* Shows the first connection, as a host does. */
+static int share(rc_loop *loop, int fd)
+{
+    keep_alive(fd, 0);
+    CHECK(rc_host_seek(loop, 0, RC_SEEK_BEGIN) == 0);
+    for (int step = 0; step < 3; step++) {
+        keep_alive(fd, step % 2 == 0);
+        CHECK(rc_host_seek(loop, 0, step % 2 == 0 ? RC_SEEK_ON : RC_SEEK_OFF) == 0);
+    }
+    return rc_host_share(loop, 0);
+}
+
+/* What has come over it, in all; 0: nothing, or it was closed. */
+static size_t receive(int fd, char *bytes, size_t room)
+{
+    size_t len = 0;
+    ssize_t n;
+    while (len < room && (n = recv(fd, bytes + len, room - len, 0)) > 0)
+        len += (size_t)n;
+    return len;
+}
+
+static bool has(const char *bytes, size_t size, const char *text)
+{
+    size_t len = strlen(text);
+    for (size_t i = 0; i + len <= size; i++) {
+        if (memcmp(bytes + i, text, len) == 0)
+            return true;
+    }
+    return false;
+}
+
+static char received[400 * 1024];
+
+/* The first connection is made, and shared. */
+static void connect_shared(struct host *host, const int fds[2])
+{
+    CHECK(share(host->loop, fds[0]) == 0);
+    rc_host_opened(host->loop, 0);
+    rc_loop_turn(host->loop, &turn);
+    CHECK(news_of(0).len == 0); /* it was sent by the turn */
+    CHECK(has(received, receive(fds[1], received, sizeof received), "HELLO"));
+    feed(host->loop, 0, GREETING);
+    CHECK(has(received, receive(fds[1], received, sizeof received), "GET"));
+}
+
+static void turns_send_over_a_connection_that_is_shared(void)
+{
+    int fds[2];
+    struct host host = open_host();
+    make_connection(fds);
+    connect_shared(&host, fds);
+    feed(host.loop, 0, VALUE);
+    CHECK(turn.count == 1 && rc_op_result(host.op)->outcome == RC_HIT);
+    CHECK(rc_get(host.op, "key", 3, 0) == 0);
+    rc_loop_turn(host.loop, &turn);
+    CHECK(turn.link_count == 0 && receive(fds[1], received, sizeof received) > 0);
+    feed(host.loop, 0, VALUE);
+    CHECK(turn.count == 1);
+    close(fds[0]);
+    close_host(&host);
+    CHECK(recv(fds[1], received, 1, 0) == 0); /* ours is closed, too */
+    close(fds[1]);
+}
+
+/* The host sends what did not go, and nothing goes past that. */
+static void nothing_overtakes_what_the_host_sends(void)
+{
+    static char value[300 * 1024];
+    int fds[2], small = 4096;
+    size_t len = 0, first, sent, rest;
+    rc_entry entry = {.kind = RC_KIND_VALUE};
+    struct host host = open_host();
+    rc_op *other = open_op(host.client, host.loop, OTHER);
+    make_connection(fds);
+    CHECK(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
+    connect_shared(&host, fds);
+    CHECK(rc_set(other, "key", 3, &entry, value, sizeof value, -1, 0) == 0);
+    rc_loop_turn(host.loop, &turn);
+    rest = news_of(0).len;
+    CHECK(rest > 0);
+    first = receive(fds[1], received, sizeof received); /* there is room again */
+    CHECK(first > 0 && first + rest > sizeof value);
+    CHECK(rc_host_output(host.loop, 0, &len) != NULL && len == rest);
+    feed(host.loop, 0, VALUE);
+    CHECK(turn.count == 1 && rc_get(host.op, "key", 3, 0) == 0);
+    rc_loop_turn(host.loop, &turn);
+    CHECK(news_of(0).len > rest && receive(fds[1], received, sizeof received) == 0);
+    rc_host_sent(host.loop, 0, rest);
+    rc_loop_turn(host.loop, &turn);
+    sent = receive(fds[1], received, sizeof received);
+    CHECK(sent > 0 && has(received, sent, "GET") && news_of(0).len == 0);
+    rc_op_free(other);
+    close_host(&host);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+/* A piece as long as the smallest buffer of a host: the rest is read with it. */
+static void what_comes_behind_a_long_piece_is_read_with_it(void)
+{
+    enum { BYTES = 40000 };
+    static char answer[BYTES + 20];
+    int fds[2];
+    struct host host = open_host();
+    make_connection(fds);
+    connect_shared(&host, fds);
+    int len = snprintf(answer, sizeof answer, "$%d\r\n", BYTES);
+    memset(answer + len, 'x', BYTES);
+    memcpy(answer + len + BYTES, "\r\n", 2);
+    CHECK(send(fds[1], answer + 4095, (size_t)len + BYTES + 2 - 4095, 0) > 0);
+    rc_host_feed(host.loop, 0, answer, 4095);
+    rc_loop_turn(host.loop, &turn);
+    CHECK(turn.count == 0); /* too short a piece for a look at what follows it */
+    char one;
+    CHECK(recv(fds[0], &one, 1, 0) == 1);
+    rc_host_feed(host.loop, 0, &one, 1);
+    rc_loop_turn(host.loop, &turn);
+    CHECK(turn.count == 0);
+    CHECK(recv(fds[0], received, 4096, 0) == 4096);
+    rc_host_feed(host.loop, 0, received, 4096);
+    rc_loop_turn(host.loop, &turn);
+    CHECK(turn.count == 1 && rc_op_result(host.op)->len == BYTES);
+    close_host(&host);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+/* Ours keeps a connection open that the host has closed. */
+static void is_closed(struct host *host, const int fds[2])
+{
+    close(fds[0]);
+    (void)receive(fds[1], received, sizeof received);
+    CHECK(recv(fds[1], received, 1, 0) == 0);
+    close(fds[1]);
+    close_host(host);
+}
+
+static void what_was_shared_is_let_go_of(void)
+{
+    for (int way = 0; way < 3; way++) {
+        int fds[2];
+        struct host host = open_host();
+        make_connection(fds);
+        connect_shared(&host, fds);
+        if (way == 0) {
+            rc_host_unshare(host.loop, 0);
+        } else if (way == 1) {
+            rc_host_lost(host.loop, 0, "gone", 4);
+        } else {
+            feed(host.loop, 0, "?\r\n"); /* no answer at all */
+            CHECK(news_of(0).wants & RC_HOST_CLOSE);
+        }
+        is_closed(&host, fds);
+    }
+}
+
+static void a_connection_that_is_not_shown_is_not_shared(void)
+{
+    int fds[2];
+    struct host host = open_host();
+    make_connection(fds);
+    CHECK(rc_host_seek(host.loop, 0, RC_SEEK_BEGIN) == 0);
+    CHECK(rc_host_share(host.loop, 0) == RC_ERR_UNAVAILABLE);
+    CHECK(rc_host_seek(host.loop, 9, RC_SEEK_BEGIN) == RC_ERR_CLOSED);
+    CHECK(rc_host_share(host.loop, 9) == RC_ERR_CLOSED);
+    connect_link(host.loop);
+    CHECK(news_of(0).len > 0); /* the host sends it */
+    rc_host_unshare(host.loop, 0);
+    rc_host_unshare(host.loop, 9);
+    close_host(&host);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 /* ---- links that come and go ---------------------------------------------------------------- */
 
 enum { GUESTS = 3 * RC_TURN_LINKS / 2 };
@@ -641,6 +830,9 @@ static void no_loop_and_no_client_are_refused(void)
     rc_host_feed(NULL, 0, "x", 1);
     rc_host_sent(NULL, 0, 1);
     rc_host_begin(NULL);
+    rc_host_unshare(NULL, 0);
+    CHECK(rc_host_seek(NULL, 0, RC_SEEK_BEGIN) == RC_ERR_CLOSED);
+    CHECK(rc_host_share(NULL, 0) == RC_ERR_CLOSED);
     CHECK(rc_host_output(NULL, 0, &len) == NULL && len == 0);
     CHECK(rc_host_hand_over(NULL) == 1 && rc_host_rest(NULL) == 1 && rc_host_leave(NULL) == 1);
     CHECK(rc_host_address(NULL, 0, text, sizeof text, &port, &is_tls) == RC_ERR_CLOSED);
@@ -739,6 +931,11 @@ int main(void)
     TEST(a_host_may_rest_where_nobody_needs_it);
     TEST(what_was_dropped_is_not_told);
     TEST(the_output_is_what_there_is_when_it_is_asked_for);
+    TEST(turns_send_over_a_connection_that_is_shared);
+    TEST(nothing_overtakes_what_the_host_sends);
+    TEST(what_comes_behind_a_long_piece_is_read_with_it);
+    TEST(what_was_shared_is_let_go_of);
+    TEST(a_connection_that_is_not_shown_is_not_shared);
     TEST(a_host_is_told_of_links_that_come_and_go);
     TEST(a_turn_after_the_end_finds_no_store);
     TEST(a_turn_after_the_end_finds_no_server);

@@ -904,6 +904,17 @@ void rc_host_feed(rc_loop *loop, uint32_t link, const char *bytes, size_t len);
    this client, be it a drop or a free: copy or send it at once. */
 const char *rc_host_output(rc_loop *loop, uint32_t link, size_t *len);
 void rc_host_sent(rc_loop *loop, uint32_t link, size_t len);
+/* A host may share a connection over which bytes travel as they are: no TLS. Turns send over it by
+   themselves then; what did not go at once is still rc_host_output's, and what comes is still the
+   host's to feed, though a long piece that is fed may bring more with it.
+   Which connection it is the host shows by its SO_KEEPALIVE, without a break between the steps: it
+   is off (RC_SEEK_BEGIN), then on (RC_SEEK_ON), off, on. RC_ERR_UNAVAILABLE from rc_host_share:
+   it was not found, and nothing changes. rc_host_unshare: before the host closes the connection;
+   rc_host_lost does it, and a turn that tells RC_HOST_CLOSE. */
+enum { RC_SEEK_BEGIN = -1, RC_SEEK_OFF = 0, RC_SEEK_ON = 1 };
+int rc_host_seek(rc_loop *loop, uint32_t link, int32_t step);
+int rc_host_share(rc_loop *loop, uint32_t link);
+void rc_host_unshare(rc_loop *loop, uint32_t link);
 /* Somebody reads the near cache in this process: connects before anything has to be asked for. */
 void rc_host_begin(rc_loop *loop);
 /* The process is about to end: what its connection has kept coherent in a near cache that others

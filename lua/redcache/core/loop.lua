@@ -237,6 +237,24 @@ function core_loop.host_sent(port, link, len)
     C.rc_host_sent(loop_of(port), link, len)
 end
 
+---The host shows which of its connections this is, by SO_KEEPALIVE: see rc_host_seek.
+---@param step integer SEEK_BEGIN, SEEK_ON, SEEK_OFF
+function core_loop.host_seek(port, link, step)
+    C.rc_host_seek(loop_of(port), link, step)
+end
+
+---From now on turns send over it by themselves, until host_unshare. That comes before its close.
+---@return boolean shared not so where it was not found
+function core_loop.host_share(port, link)
+    return C.rc_host_share(loop_of(port), link) == 0
+end
+
+function core_loop.host_unshare(port, link)
+    if port.loop then
+        C.rc_host_unshare(port.loop, link)
+    end
+end
+
 ---Somebody reads the near cache in this process: connects before anything has to be asked for.
 function core_loop.host_begin(port)
     C.rc_host_begin(loop_of(port))

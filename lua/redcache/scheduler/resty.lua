@@ -196,7 +196,9 @@ function resty.wait(slot)
             end
         end
     end
-    port.posted[name] = nil
+    if port.posted[name] then
+        port.posted[name], port.woken = nil, port.woken - 1
+    end
     local status = slot.status -- of a port that has ended
     slot.status = nil
     return status or slot.result.status

@@ -7,6 +7,8 @@
 --             reader   one per connection: connects, feeds what comes in, and wakes who waited
 --             writer   one per connection: sends what there is, for all callers in one write
 --
+--         A connection without TLS is shared with the core, whose turns send over it. Then a writer
+--         only turns, for the requests of several callers; a caller that is alone turns itself.
 -- Not:    certificates to trust, resolver and log levels are nginx' directives.
 
 local bit = require("bit")
@@ -21,6 +23,7 @@ local waiting = require("redcache.scheduler.waiting")
 local ngx = ngx
 local HOST_CLOSE, HOST_OPEN, HOST_GONE =
     constants.HOST_CLOSE, constants.HOST_OPEN, constants.HOST_GONE
+local SEEK_BEGIN, SEEK_ON, SEEK_OFF = constants.SEEK_BEGIN, constants.SEEK_ON, constants.SEEK_OFF
 local RECEIVE_BYTES = 65536
 -- What is overdue is the core's to say, and each time-out of a cosocket is a line in the error log:
 -- they wait for a day.
@@ -42,7 +45,7 @@ end
 local function link_of(port, number)
     local link = port.numbered[number]
     if not link then
-        link = { number = number, wants = 0, open = false, is_signalled = false }
+        link = { number = number, wants = 0, open = false, is_signalled = false, is_shared = false }
         port.numbered[number] = link
         port.links[#port.links + 1] = link
     end
@@ -116,7 +119,27 @@ local function connect(port, link, sock)
     elseif ok and is_tls then
         ok, err = tls.shake(port.identity, sock, name)
     end
-    return ok, err
+    return ok, err, is_tls
+end
+
+-- Shows the core which connection this is: turns send over it by themselves then, and no caller
+-- waits for the writer.
+local function share(port, link, sock)
+    local number = link.number
+    local function keep_alive(is_on)
+        return sock:setoption("keepalive", is_on)
+    end
+    local function show()
+        assert(keep_alive(false))
+        core_loop.host_seek(port, number, SEEK_BEGIN)
+        for _, is_on in ipairs({ true, false, true }) do
+            assert(keep_alive(is_on))
+            core_loop.host_seek(port, number, is_on and SEEK_ON or SEEK_OFF)
+        end
+        return core_loop.host_share(port, number)
+    end
+    local ok, is_shared = pcall(show) -- older lua-nginx-modules have no setoption
+    link.is_shared = ok and is_shared
 end
 
 local function lost(port, link, sock, cause)
@@ -133,13 +156,16 @@ end
 local function read(port, link, sock)
     -- The core gives up first, and without a line in the log.
     sock:settimeouts(port.connect_timeout * 2000, SOCKET_MS, SOCKET_MS)
-    local ok, err = connect(port, link, sock)
+    local ok, err, is_tls = connect(port, link, sock)
     if link.sock ~= sock then
         return
     elseif not ok then
         return lost(port, link, sock, tostring(err))
     end
-    link.open = true
+    if not is_tls then
+        share(port, link, sock)
+    end
+    link.open, port.last_link = true, link
     core_loop.host_opened(port, link.number)
     turn(port)
     while true do
@@ -180,11 +206,12 @@ end
 
 -- Only who spawned a light thread may kill it: so this is the keeper's. Killing one that reads or
 -- sends closes its socket.
-local function take_down(link)
+local function take_down(port, link)
     local sock, reader, writer = link.sock, link.reader, link.writer
     link.sock, link.reader, link.writer = nil, nil, nil
-    link.open, link.sending = false, false
+    link.open, link.sending, link.is_shared = false, false, false
     if sock then
+        core_loop.host_unshare(port, link.number)
         ngx.thread.kill(reader)
         ngx.thread.kill(writer)
         pcall(sock.close, sock)
@@ -218,7 +245,7 @@ function host.tend(port)
         local wants = link.wants
         link.wants = 0
         if wants ~= 0 then
-            take_down(link)
+            take_down(port, link)
         end
         if bit.band(wants, HOST_OPEN) ~= 0 then
             bring_up(port, link)
@@ -243,7 +270,7 @@ end
 ---The keeper ends.
 function host.stop(port)
     for _, link in ipairs(port.links) do
-        take_down(link)
+        take_down(port, link)
     end
 end
 
@@ -259,6 +286,8 @@ function host.kick(port)
     local link = port.last_link
     if port.is_memory then
         turn(port) -- its answer comes with the sending
+    elseif link.open and link.is_shared and port.count == 1 and port.woken == 0 then
+        turn(port) -- the only caller: there is nobody whose requests could go with this one
     elseif link.open and not link.sending then
         wake_writer(link)
     else

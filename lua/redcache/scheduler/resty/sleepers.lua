@@ -28,6 +28,7 @@ local function wake(slot)
     if slot.sem:count() < 0 then
         slot.waits = false
         port.posted[slot.name] = slot
+        port.woken = port.woken + 1
         slot.sem:post(1)
     else
         drop(port, slot)
@@ -41,6 +42,7 @@ end
 function sleepers.begin(port, answer)
     waiting.begin(port, wake, answer)
     port.posted = {} -- slots whose callers were woken and have not run yet
+    port.woken = 0 -- how many these are, about: see drop_abandoned
     port.abandoned = 0
     port.keeper_sem, port.keeper_signalled = semaphore.new(0), false
 end
@@ -56,12 +58,16 @@ function sleepers.drop_abandoned(port)
             drop(port, slot)
         end
     end
+    local woken = 0
     for name, slot in pairs(posted) do
         if slot.sem:count() > 0 then
             posted[name] = nil
             drop(port, slot)
+        else
+            woken = woken + 1
         end
     end
+    port.woken = woken
 end
 
 ---The port ends, though its client may go on for others: a caller that still waits is told so. What
@@ -76,6 +82,7 @@ function sleepers.end_waiting(port)
             core_slot.discard(slot)
             slot.status = constants.CLOSED
             port.posted[name] = slot
+            port.woken = port.woken + 1
             slot.sem:post(1)
         end
     end
