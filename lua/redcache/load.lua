@@ -25,6 +25,7 @@ local entry = require("redcache.entry")
 local errors = require("redcache.errors")
 local marks = require("redcache.marks")
 local options = require("redcache.options")
+local running = require("redcache.running")
 local tags = later.module("redcache.tags")
 
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
@@ -240,7 +241,8 @@ local function run_loader(cache, mark, key, fn, old, settings)
     local ctx = context(cache, settings and mark, settings, old)
     local loading, full = client.loading, mark.full or cache._prefix .. key
     mark.full = full
-    marks.add(loading, full, mark, scheduler.current())
+    local owner, request = scheduler.current()
+    marks.add(loading, full, mark, owner, request, nil, running())
     if mark.op then
         scheduler.guard(client, mark, drop_load)
     end

@@ -20,8 +20,11 @@ local errors = require("redcache.errors")
 local load = require("redcache.load")
 local many = require("redcache.many")
 local marks = require("redcache.marks")
+local options = require("redcache.options")
+local running = require("redcache.running")
 
 local band, give = bit.band, core_slot.give
+local is_ttl = options.is_ttl
 
 local load_many = {}
 
@@ -136,7 +139,7 @@ end
 ---value.
 ---@return string[] list
 function load_many.with_ttl(work, list)
-    if type(work.ttl) == "function" then
+    if work.ttl == nil or type(work.ttl) == "function" or is_ttl(work.ttl) then
         return list
     end
     local rest = {}
@@ -151,12 +154,13 @@ function load_many.with_ttl(work, list)
     return rest
 end
 
----Starts what begin(slot, key) says in a slot of each key, in one step; what was not started has
----its error.
+---Starts what begin(slot, work, key, flags) says in a slot of each key, in one step; what was not
+---started has its error.
 ---@param action string for errors
+---@param flags? integer
 ---@return string[] begun the others
-function load_many.start_all(work, list, action, begin)
-    local begun, held = {}, {}
+function load_many.start_all(work, list, action, begin, flags)
+    local begun, held = many.new_list(#list), many.new_list(#list)
     for i = 1, #list do
         local key = list[i]
         local slot, err = work.slots[key], nil
@@ -167,7 +171,7 @@ function load_many.start_all(work, list, action, begin)
             fail(work, key, err)
         else
             core_slot.hold(slot)
-            local status = begin(slot, key)
+            local status = begin(slot, work, key, flags)
             core_slot.join_held(slot, held, status == 0)
             if status == 0 then
                 begun[#begun + 1] = key
@@ -200,8 +204,9 @@ end
 -- Runs the user's function for these keys, each of which has a mark meanwhile. What it said:
 -- map, failures, ttls, rest (why what is in neither of the two failed), traceback
 local function run_loader(work, keys, ctx, is_stored)
-    local cache, own = work.cache, {}
-    local loading, owner, request = cache._client.loading, cache._scheduler.current()
+    local cache, own = work.cache, many.new_list(#keys)
+    local loading, co = cache._client.loading, running()
+    local owner, request = cache._scheduler.current()
     for i = 1, #keys do
         local key = keys[i]
         local mark = work.slots[key]
@@ -210,7 +215,7 @@ local function run_loader(work, keys, ctx, is_stored)
             work.marks[key] = mark
         end
         own[i], mark.full = key, mark.full or cache._prefix .. key
-        marks.add(loading, mark.full, mark, owner, request, work)
+        marks.add(loading, mark.full, mark, owner, request, work, co)
     end
     load.context(cache, is_stored and work or nil, work.settings, ctx)
     if is_stored then
@@ -244,6 +249,22 @@ local function run_loader(work, keys, ctx, is_stored)
     return map, failures or {}, ttls
 end
 
+-- The life of a value that the loader has made, where it chose none. seconds, err
+local function life_of(work, key, value)
+    local ttl = work.ttl
+    if ttl == nil then
+        return work.cache._settings.ttl
+    elseif is_ttl(ttl) then
+        return ttl
+    end
+    local ok, life, err = xpcall(many.life, load.trace, work.cache, key, ttl, value, work.action,
+        work.method)
+    if not ok then
+        return nil, load.failure(key, life.cause or life, life.traceback)
+    end
+    return life, err
+end
+
 ---What is to be stored for a key, as load.entry() says it.
 ---@param loaded table of run()
 ---@param old table|nil of load.stale()
@@ -256,16 +277,12 @@ function load_many.entry_of(work, loaded, key, old)
     if cause ~= nil then
         return nil, load.failure(key, cause, loaded.traceback)
     end
-    local life
+    local life, err
     if chosen == nil and value ~= nil then
-        local ok, one, err = xpcall(many.life, load.trace, work.cache, key, work.ttl, value,
-            work.action, work.method)
-        if not ok then
-            return nil, load.failure(key, one.cause or one, one.traceback)
-        elseif err then
+        life, err = life_of(work, key, value)
+        if err then
             return nil, err
         end
-        life = one
     end
     local verdict, inner, ttl
     if value == nil then
@@ -314,10 +331,28 @@ local function begin_prime(work, extras, held)
     return slot
 end
 
+-- Whether the loader has made values of other keys than these.
+local function has_extras(map, keys)
+    local asked, all = 0, 0
+    for i = 1, #keys do
+        if rawget(map, keys[i]) ~= nil then
+            asked = asked + 1
+        end
+    end
+    for _ in next, map do
+        all = all + 1
+    end
+    return all > asked
+end
+
 ---Counts the values of keys that are none of these.
+---@param keys string[] none twice
 ---@return table<string, any> extras those to be stored all the same
 function load_many.count_extras(work, loaded, keys)
     local asked, extras, count = {}, {}, 0
+    if not has_extras(loaded.map, keys) then
+        return extras
+    end
     for i = 1, #keys do
         asked[keys[i]] = true
     end
@@ -359,52 +394,60 @@ end
 
 -- With leases -------------------------------------------------------------------------------------
 
--- Starts the end of each load, but for start_held(held).
+-- Starts the end of each load, but for start_held(held). What the ends are about stands in lists,
+-- by the places of their keys: a table for each would cost as much as all else of it.
 local function begin_ends(work, loaded, keys, olds, held)
-    local settings, ends = work.settings, {}
-    for i = 1, #keys do
+    local settings, tagged, count = work.settings, work.tagged, #keys
+    local statuses, waits, degraded = many.new_list(count), many.new_list(count), nil
+    local kinds, codecs = many.new_list(count), many.new_list(count)
+    local lives, values = many.new_list(count), many.new_list(count)
+    for i = 1, count do
         local key = keys[i]
-        local slot, one = work.slots[key], {}
-        one.kind, one.codec, one.bytes, one.life, one.value =
-            load_many.entry_of(work, loaded, key, olds[key])
-        one.degraded = band(slot.result.flags, constants.DEGRADED) ~= 0
-        core_slot.hold(slot)
-        if one.kind == nil then
-            one.status = load.begin_fail(slot, settings, one.codec)
-            one.waits = one.status == 0
-        elseif work.tag_fault then
-            one.untold, one.status = true, core_load.release(slot)
-            one.waits = one.status == 0
-        else
-            slot.tagged = work.tagged
-            one.status = load.begin_publish(slot, settings, one.kind, one.codec, one.bytes,
-                one.life, loaded.took)
-            -- Too large, or no memory: the load is still ours to end.
-            one.waits = one.status == 0 or core_load.release(slot) == 0
+        local slot = work.slots[key]
+        local kind, codec, bytes, life, value = load_many.entry_of(work, loaded, key, olds[key])
+        local status
+        if band(slot.result.flags, constants.DEGRADED) ~= 0 then
+            degraded = degraded or {}
+            degraded[i] = true
         end
-        core_slot.join_held(slot, held, one.waits)
-        ends[i] = one
+        core_slot.hold(slot)
+        if kind == nil then
+            status = load.begin_fail(slot, settings, codec)
+            waits[i] = status == 0
+        elseif work.tag_fault then
+            status = core_load.release(slot)
+            waits[i] = status == 0
+        else
+            slot.tagged = tagged
+            status = load.begin_publish(slot, settings, kind, codec, bytes, life, loaded.took)
+            -- Too large, or no memory: the load is still ours to end.
+            waits[i] = status == 0 or core_load.release(slot) == 0
+        end
+        core_slot.join_held(slot, held, waits[i])
+        statuses[i], kinds[i], codecs[i], lives[i], values[i] =
+            status, kind or false, codec, life, value
     end
-    return ends
+    return { statuses = statuses, waits = waits, degraded = degraded, kinds = kinds,
+        codecs = codecs, lives = lives, values = values }
 end
 
--- What a key's caller gets. Whether another load may help.
-local function take_end(work, key, one, old)
-    local cache, slot, status = work.cache, work.slots[key], one.status
-    if one.waits then
+-- What the caller of key i gets. Whether another load may help.
+local function take_end(work, key, ends, i, old)
+    local cache, slot, status = work.cache, work.slots[key], ends.statuses[i]
+    if ends.waits[i] then
         local waited = cache._wait(slot)
         status = status == 0 and waited or status
     end
     local value, err, source, flag, again
-    if one.kind == nil then
-        work.cause = one.codec
-        value, err, source = load.failed(cache, slot, status, one.codec, old)
-    elseif one.untold then
+    if not ends.kinds[i] then
+        work.cause = ends.codecs[i]
+        value, err, source = load.failed(cache, slot, status, ends.codecs[i], old)
+    elseif work.tag_fault then
         cache._counters.unstored = cache._counters.unstored + 1
-        value, flag = one.value, "unstored"
+        value, flag = ends.values[i], "unstored"
     else
         value, err, source, flag, again = load.published(cache, slot, work.settings, status,
-            one.life, one.value, one.degraded)
+            ends.lives[i], ends.values[i], ends.degraded and ends.degraded[i] or false)
     end
     if err then
         work.is_cancelled = work.is_cancelled or err.code == "cancelled"
@@ -436,7 +479,7 @@ function load_many.lead(work, keys, later)
         is_stored = is_stored or band(work.slots[keys[i]].result.flags, constants.DEGRADED) == 0
     end
     local loaded = load_many.run(work, keys, ctx, is_stored)
-    local held = {}
+    local held = many.new_list(#keys)
     local ends = begin_ends(work, loaded, keys, olds, held)
     local extras = load_many.count_extras(work, loaded, keys)
     local primes = begin_prime(work, work.tag_fault and {} or extras, held)
@@ -444,7 +487,7 @@ function load_many.lead(work, keys, later)
     for i = 1, #keys do
         local key = keys[i]
         local reloads = work.reloaded[key] or 0
-        if take_end(work, key, ends[i], olds[key]) and reloads < settings.reloads then
+        if take_end(work, key, ends, i, olds[key]) and reloads < settings.reloads then
             work.reloaded[key] = reloads + 1
             later[#later + 1] = key
         else

@@ -7,8 +7,6 @@
 --         which lives as long as one of them.
 -- Not:    no leases and no waiting. What a scheduler can tell of coroutines is its obstacle().
 
-local running = require("redcache.running")
-
 local getinfo, getlocal = debug.getinfo, debug.getlocal
 
 -- A frame further down than this is taken for one that stands.
@@ -91,8 +89,9 @@ end
 ---@param owner any who runs it, as scheduler.current() says
 ---@param request any a second result of that
 ---@param anchor table|nil given to run() in the place of this mark
-function marks.add(loading, full, mark, owner, request, anchor)
-    mark.owner, mark.request, mark.co, mark.anchor = owner, request, running(), anchor
+---@param co thread|nil the running coroutine, where it is asked once for many keys
+function marks.add(loading, full, mark, owner, request, anchor, co)
+    mark.owner, mark.request, mark.co, mark.anchor = owner, request, co, anchor
     if not mark.counts then
         mark.counts, count = true, count + 1
     end

@@ -47,7 +47,7 @@ end
 -- writer or a loader holds.
 local function try(work, list)
     local held, busy = {}, {}
-    local begun = load_many.start_all(work, list, "put", function(slot, key)
+    local begun = load_many.start_all(work, list, "put", function(slot, _, key)
         slot.left = false
         return begin_lease(work, slot, key, constants.NO_WAIT)
     end)

@@ -27,7 +27,7 @@ local refresh_many = {}
 local function settle(work, keys)
     local cache, settings, leased = work.cache, work.settings, {}
     local flags = bor(settings.flags, refresh.FLAGS)
-    local begun = load_many.start_all(work, keys, "load", function(slot, key)
+    local begun = load_many.start_all(work, keys, "load", function(slot, _, key)
         slot.full = cache._prefix .. key
         core_load.aim(settings.numbers, work.due_marks[key])
         return core_load.start(slot, slot.full, settings.numbers, flags, false)

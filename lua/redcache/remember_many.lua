@@ -111,16 +111,19 @@ local function take_answer(work, key, status, later)
     end
 end
 
+local function begin_question(slot, work, key, flags)
+    if work.replaces[key] then
+        work.replaces[key], flags = nil, bor(flags, constants.REPLACE)
+    end
+    slot.left = false
+    return remember.begin(work.cache, slot, work.settings, flags)
+end
+
 -- Asks for the keys of the list, and waits for no load. Gives those to be asked for again.
 local function ask_all(work, list, flags)
-    local later, cache, settings = {}, work.cache, work.settings
-    flags = bor(flags, constants.NO_WAIT)
-    local begun = load_many.start_all(work, list, "load", function(slot, key)
-        local more = work.replaces[key] and constants.REPLACE or 0
-        work.replaces[key] = nil
-        slot.left = false
-        return remember.begin(cache, slot, settings, bor(flags, more))
-    end)
+    local later, cache = {}, work.cache
+    local begun = load_many.start_all(work, list, "load", begin_question,
+        bor(flags, constants.NO_WAIT))
     for i = 1, #begun do
         local key = begun[i]
         take_answer(work, key, cache._wait(work.slots[key]), later)
@@ -324,7 +327,7 @@ end
 
 -- What is near is settled; what cannot be asked for has its error. Gives the rest.
 local function look_near(work, list)
-    local cache, settings, rest = work.cache, work.settings, {}
+    local cache, settings, rest = work.cache, work.settings, many.new_list(#list)
     local looks = cache._view ~= nil and not settings.fresh
     for i = 1, #list do
         local key, source, value, due, load_time = list[i], nil, nil, nil, nil
@@ -419,7 +422,9 @@ function remember_many.rememberMulti(self, keys, ttl, fn, opts)
     work.values, work.negatives = is_list and {} or values, negatives
     work.waited, work.replaces, work.replaced = 0, {}, {}
     work.dues, work.load_times = {}, {}
-    ask(work, (many.distinct(self, rest, work.failed, "load")))
+    local list, count = many.distinct(self, rest, work.failed, "load")
+    work.slots = many.new_map(count)
+    ask(work, list)
     if next(work.dues) ~= nil then
         refresh_many.serve(work)
     end

@@ -111,6 +111,11 @@ case("values for other keys are counted, and stored where nothing stands if aske
     assert.same({ a = 1 }, (cache:rememberMulti({ "a" }, 60, more, { prime = true })))
     assert.same({ b = 2, there = "old" }, (cache:getMulti({ "b", "there" })))
     assert.is_true(bed.redis:call("PTTL", "app:b") > 0)
+    local before = cache:stats().extraKeys -- as many values as keys, but not of those
+    assert.same({ x = 1 }, (cache:rememberMulti({ "x", "y" }, 60, function()
+        return { x = 1, z = 2 }
+    end)))
+    assert.equal(before + 1, cache:stats().extraKeys)
 end)
 
 case("a loader of many keys may use the cache, but not for its own keys", function(bed)
