@@ -2,8 +2,8 @@
 
 local redcache = require("redcache")
 local bench = require("bench.support.bench")
+local benchmark = require("bench.support.benchmark")
 local clock = require("spec.support.clock")
-local process = require("spec.support.process")
 
 local KEYS = 1000
 local VALUE_BYTES = 100
@@ -37,25 +37,14 @@ local function ours(cache, keys, map)
     return { rate = calls * KEYS / elapsed / 1000 }
 end
 
-local function theirs(redis)
-    local ended = process.run({
-        "redis-benchmark", "-h", "127.0.0.1", "-p", redis.port, "-c", 50, "-P", 64, "-t", "get",
-        "-r", KEYS, "-d", VALUE_BYTES, "--csv", "-n", REQUESTS,
-    })
-    local rate = ended.out:match('"GET","([%d.]+)"')
-    if rate == nil then
-        error("redis-benchmark failed: " .. ended.out .. ended.err)
-    end
-    return { rate = tonumber(rate) / 1000 }
-end
-
 local function measure(redis, rounds)
     local cache = redcache.new({ url = redis:url(), codec = "raw", namespace = "bench",
         near = false })
     local keys, map = fill(redis, cache)
     local samples = bench.side_by_side({
         { "getMulti", function() return ours(cache, keys, map) end },
-        { "redis-benchmark", function() return theirs(redis) end },
+        benchmark.side("redis-benchmark", redis, { clients = 50, pipeline = 64, keys = KEYS,
+            bytes = VALUE_BYTES, requests = REQUESTS }),
     }, rounds)
     cache:close()
     return samples

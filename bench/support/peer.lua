@@ -6,14 +6,19 @@
 --         and program(folder) for one that runs by itself. missing says why there is none.
 -- Args:   --rivals off leaves all of them out; --peer-go DIR, or REDCACHE_PEER_GO: a checkout of
 --         dcbickfo/redcache, which has no published module.
--- Asks:   rueidis.get (GETs one after the other; calls, keys, bytes -> p50, p99 in us), .hit
---         (DoCache; keys, bytes, seconds -> ns), .callers (goroutines GET random ones of keys
---         "key:%012d", 0 to keys - 1, that are there with `bytes` bytes; goroutines, calls of
---         each -> rate in 1000/s, cpu in us per call), .lock (lock + unlock; calls -> p50, p99);
---         goredis.get, .hit (its client-side cache), .callers (its automatic pipelining);
---         goredcache.hit, .hitMany (GetMulti of `list` of keys -> ns per key), .missMany (calls of
---         `list` new keys -> ns per key), .miss (calls, bytes -> p50, p99), .callersMiss
---         (goroutines, calls, bytes -> rate, cpu).
+-- Asks:   rueidis.get   GETs one after the other: calls, keys, bytes -> p50, p99 (us)
+--                .hit   DoCache of keys that it holds: keys, bytes, seconds -> ns
+--                .callers   goroutines that GET random ones of the keys "key:%012d", 0 to keys - 1,
+--                       which are there with at least `bytes` bytes: goroutines, calls of each,
+--                       keys, bytes -> rate (1000/s), cpu (us of a processor of each)
+--                .lock  lock and unlock: calls -> p50, p99
+--         goredis.get, .hit (client-side cache), .callers (automatic pipelining)
+--         goredcache.hit
+--                .hitMany   GetMulti of lists of keys that it holds: keys, list, bytes, seconds
+--                       -> ns per key
+--                .miss  calls, bytes -> p50, p99
+--                .missMany   GetMulti of new keys: calls, list, bytes -> ns per key
+--                .callersMiss   goroutines, calls of each, bytes -> rate, cpu
 -- Errors: a question that fails throws. What cannot be built is no error: it is missing.
 
 local channel = require("spec.support.channel")
