@@ -1,15 +1,13 @@
 -- nginx_side - what the bench of nginx runs inside it: one function per question.
 --
 -- What:   each is asked over HTTP with its arguments and answers figures in JSON. The rivals are
---         lua-resty-redis (Debian: lua-nginx-redis), ngx.shared.DICT, lua-resty-lrucache and, where
---         a copy is given, lua-resty-mlcache.
+--         ngx.shared.DICT and, where they are found, lua-resty-redis (Debian: lua-nginx-redis),
+--         lua-resty-lrucache, lua-resty-mlcache and lua-resty-lock.
 -- Not:    which figures are compared, and with which bars (bench/nginx.lua).
 
 local cjson = require("cjson")
 local ffi = require("ffi")
 local redcache = require("redcache")
-local resty_redis = require("nginx.redis")
-
 ffi.cdef("struct bench_time { long sec, nsec; };")
 ffi.cdef("int clock_gettime(int clock, struct bench_time *);")
 local MONOTONIC, PROCESS_CPUTIME = 1, 2
@@ -51,6 +49,31 @@ local function quantile(values, share)
     return values[math.max(1, math.ceil(#values * share))]
 end
 
+-- Libraries of others by the names they go by: the first that is there.
+local RIVALS = {
+    redis = { "resty.redis", "nginx.redis" },
+    lrucache = { "resty.lrucache" },
+    mlcache = { "resty.mlcache" },
+    lock = { "resty.lock" },
+}
+local rivals = {}
+
+for rival, names in pairs(RIVALS) do
+    for _, name in ipairs(names) do
+        local ok, library = pcall(require, name)
+        rivals[rival] = rivals[rival] or ok and library or nil
+    end
+end
+
+---Which rivals are there.
+function nginx_side.rivals()
+    local found = {}
+    for rival in pairs(RIVALS) do
+        found[rival] = rivals[rival] ~= nil
+    end
+    return found
+end
+
 ---Prepares a worker: the keys, and the caches. Called by init_by_lua.
 function nginx_side.init(port, count)
     math.randomseed(os.time()) -- another nginx must not meet the same cold keys again
@@ -82,7 +105,7 @@ end
 -- Reads over the wire -----------------------------------------------------------------------------
 
 local function connect()
-    local redis = resty_redis:new()
+    local redis = rivals.redis:new()
     redis:set_timeout(REDIS_TIMEOUT_MS)
     assert(redis:connect("127.0.0.1", nginx_side.port, { pool_size = POOL_SIZE }))
     return redis
@@ -158,8 +181,28 @@ end
 
 -- Hits in memory ----------------------------------------------------------------------------------
 
+local function mlcache()
+    nginx_side.mlcache = nginx_side.mlcache or assert(rivals.mlcache.new("bench", "mlcache",
+        { lru_size = 20000, shm_locks = "locks", resty_lock_opts = { timeout = 30 } }))
+    return nginx_side.mlcache
+end
+
+local function never()
+    error("a hit was not expected to load")
+end
+
 local function reader_of(kind)
-    if kind == "near" or kind == "l0" then
+    if kind == "remember" then
+        local cache = nginx_side.l0
+        return function(key)
+            return (cache:remember(key, 3600, never))
+        end
+    elseif kind == "mlcache" then
+        local cache, opts = mlcache(), { ttl = 3600 }
+        return function(key)
+            return (cache:get(key, opts, never))
+        end
+    elseif kind == "near" or kind == "l0" then
         local cache = nginx_side[kind]
         return function(key)
             return (cache:get(key))
@@ -170,7 +213,7 @@ local function reader_of(kind)
             return (dict:get(key))
         end
     end
-    nginx_side.lru = nginx_side.lru or assert(require("resty.lrucache").new(20000))
+    nginx_side.lru = nginx_side.lru or assert(rivals.lrucache.new(20000))
     local lru = nginx_side.lru
     return function(key)
         return (lru:get(key))
@@ -184,6 +227,9 @@ function nginx_side.hit(args)
     for _, key in ipairs(keys) do
         local value = assert(nginx_side.near:get(key))
         ngx.shared.bench:set(key, value)
+        if args.kind == "mlcache" then
+            assert(mlcache():get(key, { ttl = 3600 }, function() return value end))
+        end
         if nginx_side.lru then
             nginx_side.lru:set(key, value, 3600)
         end
@@ -205,6 +251,37 @@ function nginx_side.hit(args)
         processor = (read(PROCESS_CPUTIME) - worked) / calls * 1e6 }
 end
 
+-- Locks -------------------------------------------------------------------------------------------
+
+-- Each takes a lock that nobody holds, and gives it back. Ours are those of all machines, in Redis;
+-- lua-resty-lock's are this machine's, in its memory.
+local LOCKS = {
+    tryLock = function(key)
+        assert(assert(nginx_side.wired:tryLock(key)):release())
+    end,
+    withLock = function(key)
+        assert(nginx_side.wired:withLock(key, {}, function() return true end))
+    end,
+    resty = function(key)
+        local lock = assert(rivals.lock:new("locks"))
+        assert(lock:lock(key))
+        assert(lock:unlock())
+    end,
+}
+
+---p50: microseconds of a lock and its release.
+function nginx_side.lock(args)
+    local lock, keys, times = LOCKS[args.kind], nginx_side.keys, {}
+    lock(keys[1])
+    collectgarbage()
+    for i = 1, tonumber(args.calls) do
+        local before = now()
+        lock(keys[i % #keys + 1])
+        times[i] = now() - before
+    end
+    return { p50 = median(times) * 1e6 }
+end
+
 -- A wave ------------------------------------------------------------------------------------------
 
 local WAVES = {
@@ -212,34 +289,36 @@ local WAVES = {
         return nginx_side.l0:remember(key, 60, load, { waitTimeout = 30 })
     end,
     mlcache = function(key, load)
-        nginx_side.mlcache = nginx_side.mlcache or assert(require("resty.mlcache").new("bench",
-            "mlcache", { shm_locks = "locks", resty_lock_opts = { timeout = 30 } }))
-        return nginx_side.mlcache:get(key, { ttl = 60 }, load)
+        return mlcache():get(key, { ttl = 60 }, load)
     end,
 }
 
----`waiters` light threads ask for one cold key whose loader takes `load` milliseconds.
+---`waiters` light threads ask for one cold key whose loader takes `load` milliseconds. behind: of
+---the 99th of a hundred, behind the loader's end; p99: since the first was started.
 function nginx_side.wave(args)
     local key, waiters, loads = text(16), tonumber(args.waiters), 0
-    local ask, times = WAVES[args.kind], {}
+    local ask, times, behind, loaded = WAVES[args.kind], {}, {}, nil
     local function load()
         loads = loads + 1
         ngx.sleep(tonumber(args.load) / 1000)
+        loaded = now()
         return "loaded"
     end
+    collectgarbage() -- what the wave before has left is not the question
     local begun, running = now(), {}
     for i = 1, waiters do
         running[i] = ngx.thread.spawn(function()
             local value, err = ask(key, load)
             assert(value == "loaded", tostring(err))
-            times[i] = (now() - begun) * 1000
+            local ended = now()
+            times[i], behind[i] = (ended - begun) * 1000, (ended - loaded) * 1000
         end)
     end
     for i = 1, waiters do
         assert(ngx.thread.wait(running[i]))
     end
     assert(loads == 1, "the key was not cold, or was loaded twice")
-    return { loads = loads, p99 = quantile(times, 0.99) }
+    return { loads = loads, p99 = quantile(times, 0.99), behind = quantile(behind, 0.99) }
 end
 
 ---The content handler.
