@@ -12,6 +12,7 @@
 #define RC_FUTEX_H
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -27,6 +28,12 @@ static inline bool rc_futex_wait(_Atomic uint32_t *number, uint32_t expected, in
     struct timespec left = {.tv_sec = timeout_us / 1000000, .tv_nsec = timeout_us % 1000000 * 1000};
     long error = syscall(SYS_futex, number, FUTEX_WAIT_PRIVATE, expected, &left, NULL, 0);
     return error == 0 || errno != ETIMEDOUT;
+}
+
+/* Wakes all who sleep there. */
+static inline void rc_futex_wake_all(_Atomic uint32_t *number)
+{
+    (void)syscall(SYS_futex, number, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 /* Wakes one sleeper. Only the address counts. */

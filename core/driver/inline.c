@@ -217,12 +217,25 @@ static bool try_to_turn(struct rc_driver *driver, struct rc_seat *seat, bool lis
     return done;
 }
 
+/* In a crowd the reactor turns, and nobody is given the turn: a caller needs no list for that. It
+   is one of those who wait, so the crowd does not end before it is done. */
+static bool wait_in_crowd(struct rc_driver *driver, struct rc_seat *seat)
+{
+    if (!atomic_load(&driver->crowded))
+        return false;
+    rc_driver_kick(driver);
+    if (!rc_seat_is_done(seat))
+        rc_driver_park_in_crowd(driver, seat);
+    return try_to_turn(driver, seat, false);
+}
+
 static void wait(struct rc_driver *driver, struct rc_seat *seat)
 {
     if (rc_driver_asks(driver, seat)) /* nothing may work before that is answered */
         return;
     count_waiter(driver);
-    if (try_to_turn(driver, seat, false)) /* a lone caller needs no list and no mutex */
+    /* A lone caller needs no list and no mutex. */
+    if (try_to_turn(driver, seat, false) || wait_in_crowd(driver, seat))
         return;
     enter_waiters(driver, seat);
     /* An owner that left before we were in the list did not see us: so try before we park. */

@@ -34,6 +34,24 @@ bool rc_seat_park(struct rc_seat *seat, int64_t timeout_us)
     return woken || !(state & (RC_SEAT_DONE | RC_SEAT_TURN));
 }
 
+bool rc_seat_park_in_crowd(struct rc_seat *seat, int64_t timeout_us)
+{
+    if (seat->crowd == NULL)
+        return rc_seat_park(seat, timeout_us);
+    /* Read before the bit is set: who sees the bit counts a wake-up after this. */
+    uint32_t wakes = atomic_load(&seat->crowd->wakes);
+    uint32_t state = atomic_fetch_or(&seat->state, RC_SEAT_CROWD);
+    bool woken = state & RC_SEAT_DONE || rc_futex_wait(&seat->crowd->wakes, wakes, timeout_us);
+    state = atomic_fetch_and(&seat->state, ~(uint32_t)RC_SEAT_CROWD);
+    return woken || !(state & RC_SEAT_DONE);
+}
+
+void rc_crowd_wake(struct rc_crowd *crowd)
+{
+    atomic_fetch_add(&crowd->wakes, 1); /* pairs with rc_seat_park_in_crowd */
+    rc_futex_wake_all(&crowd->wakes);
+}
+
 bool rc_seat_give_turn(struct rc_seat *seat)
 {
     return atomic_fetch_or(&seat->state, RC_SEAT_TURN) & RC_SEAT_PARKED;

@@ -118,10 +118,20 @@ void rc_driver_serve(struct rc_driver *driver, int turns)
     rc_driver_leave(driver, false);
 }
 
+static void note_wake(struct rc_driver *driver, bool in_time)
+{
+    if (!in_time) /* relaxed: a counter */
+        atomic_fetch_add_explicit(&driver->late_wakes, 1, memory_order_relaxed);
+}
+
 void rc_driver_park(struct rc_driver *driver, struct rc_seat *seat)
 {
-    if (!rc_seat_park(seat, PARK_US)) /* relaxed: a counter */
-        atomic_fetch_add_explicit(&driver->late_wakes, 1, memory_order_relaxed);
+    note_wake(driver, rc_seat_park(seat, PARK_US));
+}
+
+void rc_driver_park_in_crowd(struct rc_driver *driver, struct rc_seat *seat)
+{
+    note_wake(driver, rc_seat_park_in_crowd(seat, PARK_US));
 }
 
 /* ---- lines ----------------------------------------------------------------------------------- */
@@ -173,7 +183,10 @@ void rc_driver_release_links(struct rc_driver *driver)
 
 static void ready(struct rc_driver *driver, struct rc_seat *seat)
 {
+    /* Relaxed: a seat may be in the crowd of any turn; that of its own costs least. */
+    uint32_t taken = atomic_load_explicit(&driver->taken, memory_order_relaxed);
     seat->driver = driver;
+    seat->crowd = &driver->crowds[taken % RC_CROWDS];
     if (seat->is_unreported) /* its caller did not wait for the report; it is listed once */
         rc_loop_forget(seat->loop, seat);
     /* Relaxed: the exchange orders it. */
@@ -226,6 +239,10 @@ static struct rc_seat *take_submitted(struct rc_driver *driver)
     /* Relaxed: what comes a moment later is found by the next pass. */
     if (atomic_load_explicit(&driver->submitted, memory_order_relaxed) != NULL)
         newest = atomic_exchange(&driver->submitted, NULL);
+    if (newest != NULL) { /* relaxed, and no read-modify-write: only the owner writes it */
+        uint32_t taken = atomic_load_explicit(&driver->taken, memory_order_relaxed);
+        atomic_store_explicit(&driver->taken, taken + 1, memory_order_relaxed);
+    }
     while (newest != NULL) {
         struct rc_seat *earlier = newest->earlier;
         newest->earlier = oldest;
@@ -249,13 +266,26 @@ static void start_submitted(struct rc_driver *driver)
     }
 }
 
+/* All that is done is told first, then the crowds are woken that somebody sleeps in. */
 static bool finish_ops(struct rc_driver *driver)
 {
     struct rc_op *op;
+    uint32_t awaited = 0; /* a bit for each crowd */
     bool any = false;
     while ((op = rc_engine_take_finished(&driver->engine)) != NULL) {
-        rc_loop_finish(RC_CONTAINER(op, struct rc_seat, op));
+        struct rc_seat *seat = RC_CONTAINER(op, struct rc_seat, op);
+        struct rc_crowd *crowd = NULL;
+        if (seat->loop != NULL)
+            rc_loop_report(seat);
+        else
+            crowd = rc_seat_finish_in_crowd(seat);
+        if (crowd != NULL)
+            awaited |= 1u << (crowd - driver->crowds);
         any = true;
+    }
+    for (int i = 0; awaited >> i != 0; i++) {
+        if (awaited >> i & 1)
+            rc_crowd_wake(&driver->crowds[i]);
     }
     return any;
 }

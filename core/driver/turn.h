@@ -22,6 +22,9 @@
 #include "driver/seat.h"
 #include "driver/wire.h"
 
+/* So many turns after its own a crowd is used again. Few are in flight at a time. */
+enum { RC_CROWDS = 8 };
+
 /* So many passes an owner makes in a row, for others, too, before it looks around. */
 enum { RC_TURNS_MAX = 64 };
 
@@ -65,6 +68,7 @@ struct rc_driver {
 
     /* Any thread. */
     _Atomic(struct rc_seat *) submitted; /* newest first; the owner takes them all */
+    _Atomic uint32_t taken;              /* how often the owner took some */
     _Atomic int owner;
     _Atomic bool has_news;            /* there is news in the wire that no descriptor announces */
     _Atomic int waiting;              /* threads in rc_driver_wait */
@@ -77,6 +81,8 @@ struct rc_driver {
     _Atomic uint64_t reactor_turns;
     _Atomic uint64_t late_wakes;
     _Atomic int spin_credits;
+
+    struct rc_crowd crowds[RC_CROWDS];
 
     pthread_mutex_t waiters_mutex;
     /* Guarded by waiters_mutex. */
@@ -101,6 +107,8 @@ void rc_driver_submit_all(struct rc_driver *driver, struct rc_seat *const *seats
 /* Sleeps until done or given the turn, or for a tenth of a second: another thread works for the
    caller, who looks after that long all the same. */
 void rc_driver_park(struct rc_driver *driver, struct rc_seat *seat);
+/* The same among those who were submitted with it; for who is not given the turn. */
+void rc_driver_park_in_crowd(struct rc_driver *driver, struct rc_seat *seat);
 /* For what was submitted: up to so many passes of the caller's own, where that is cheaper than to
    wake another thread for it; else makes sure that an owner looks soon. */
 void rc_driver_serve(struct rc_driver *driver, int turns);
