@@ -53,8 +53,8 @@ struct rc_index_spot rc_index_find_room(struct rc_index_bucket *buckets, uint32_
     uint32_t empty_a = count_empty(a, &slot_a), empty_b = count_empty(b, &slot_b);
     if (empty_a == 0 && empty_b == 0)
         return (struct rc_index_spot){NULL, 0};
-    return empty_a >= empty_b ? (struct rc_index_spot){a, slot_a}
-                              : (struct rc_index_spot){b, slot_b};
+    return empty_a >= RC_INDEX_SPARE || empty_a >= empty_b ? (struct rc_index_spot){a, slot_a}
+                                                           : (struct rc_index_spot){b, slot_b};
 }
 
 void rc_index_reset(struct rc_index_bucket *bucket)

@@ -262,64 +262,35 @@ static inline void fill_probe(struct rc_near_probe *probe, const struct rc_near 
 static inline void find_pair(struct rc_near *near, uint64_t hash, struct rc_near_pair *pair)
 {
     struct rc_stripe *stripe = rc_near_stripe(near, hash);
-    uint32_t count = stripe->shape->bucket_count;
     pair->stripe = stripe;
-    pair->buckets[0] = rc_index_bucket(stripe->buckets, count, hash, 0);
-    pair->buckets[1] = rc_index_bucket(stripe->buckets, count, hash, 1);
+    pair->buckets[0] = rc_index_bucket(stripe->buckets, stripe->bucket_count, hash, 0);
+    pair->buckets[1] = rc_index_bucket(stripe->buckets, stripe->bucket_count, hash, 1);
 }
 
-/* What is read from here on is true if the version is the same afterwards. */
-static inline void begin_pair(struct rc_near_pair *pair, uint64_t hash)
-{
-    uint8_t tag = rc_index_tag(hash);
-    pair->changes = atomic_load_explicit(&pair->stripe->head->changes, memory_order_acquire);
-    pair->versions[0] = rc_index_read(pair->buckets[0]);
-    pair->versions[1] = rc_index_read(pair->buckets[1]);
-    pair->matches = rc_index_join(rc_index_matches(pair->buckets[0], tag),
-                                  rc_index_matches(pair->buckets[1], tag));
-}
-
-/* Where a key was found, if it was. */
+/* Where a key was found, if it was: in a bucket that had this version. */
 struct place {
     struct rc_index_bucket *bucket;
     uint32_t version;
     uint32_t slot;
+    uint32_t ref;
 };
 
-static inline __attribute__((always_inline)) bool find_key(const struct rc_near_pair *pair,
-                                                           const struct rc_near_probe *probe,
-                                                           struct rc_near_peek *peek,
-                                                           struct place *place)
+/* What is read from here on is true if the version is the same afterwards. */
+static inline __attribute__((always_inline)) bool
+find_in(const struct rc_stripe *stripe, struct rc_index_bucket *bucket,
+        const struct rc_near_probe *probe, struct rc_near_peek *peek, struct place *place)
 {
-    for (uint64_t matches = pair->matches; matches != 0; matches &= matches - 1) {
-        int is_second = rc_index_first_is_second(matches);
-        place->bucket = pair->buckets[is_second];
-        place->version = pair->versions[is_second];
+    place->bucket = bucket;
+    place->version = rc_index_read(bucket);
+    uint32_t matches = rc_index_matches(bucket, rc_index_tag(probe->hash));
+    for (; matches != 0; matches &= matches - 1) {
         place->slot = rc_index_first(matches);
-        if (rc_near_peek(pair->stripe, rc_index_ref(place->bucket, place->slot), peek) &&
-            peek->key_len == probe->len && rc_word_equals(peek->key, probe->bytes, peek->key_room))
+        place->ref = rc_index_ref(bucket, place->slot);
+        if (rc_near_peek(stripe, place->ref, peek) && peek->key_len == probe->len &&
+            rc_word_equals(peek->key, probe->bytes, peek->key_room))
             return true;
     }
     return false;
-}
-
-/* Copies what is there; true or not is known only later. */
-static inline __attribute__((always_inline)) void
-copy_entry(struct rc_near *near, const struct rc_near_peek *peek, rc_near_value *value)
-{
-    const struct rc_block *block = peek->block;
-    rc_near_handle *handle = &value->handle;
-    value->data = value->buffer;
-    value->len = peek->value_len;
-    value->kind = peek->kind & 7;
-    value->codec = rc_word_load8(&block->codec);
-    value->entry_flags = rc_word_load8(&block->entry_flags);
-    handle->version = rc_word_load32(&block->version[0]);
-    handle->stamp = rc_word_load32(&block->stamp);
-    handle->deadline_us = rc_block_time(rc_near_peek_ticks(peek), near->region.shape.birth_us);
-    handle->generation = peek->generation;
-    if (peek->value_len <= value->capacity)
-        rc_word_read(value->buffer, peek->key + peek->key_room, peek->value_len);
 }
 
 /* What nobody vouches for. */
@@ -331,44 +302,105 @@ static __attribute__((noinline)) int incoherent(const struct rc_near *near,
     return handle->version == rc_near_returns(near) ? RC_NEAR_LOCAL : RC_NEAR_MISS;
 }
 
-/* Behind begin_pair. RC_NEAR_*, or AGAIN. A version that was odd is equal to none: the key may come
-   back behind it. */
+/* Names what stands there, in a handle that is none until its `changes` are told. */
+static inline __attribute__((always_inline)) void name_entry(const struct rc_near_peek *peek,
+                                                             const struct place *place,
+                                                             uint64_t hash, rc_near_handle *handle)
+{
+    handle->stamp = rc_word_load32(&peek->block->stamp);
+    handle->bucket = place->bucket;
+    handle->hash = hash;
+    handle->version = rc_word_load32(&peek->block->version[0]);
+    handle->bucket_version = place->version;
+    handle->ref = place->ref;
+    handle->slot = (uint8_t)place->slot; /* an entry keeps its place for life */
+    handle->generation = peek->generation;
+    handle->used = 0;
+}
+
+/* Copies what was found. RC_NEAR_*, or AGAIN: true or not is known only behind all loads. A version
+   that was odd is equal to none: the key may come back behind it. */
+static inline __attribute__((always_inline)) int
+read_entry(struct rc_near *near, const struct rc_stripe *stripe, uint32_t changes,
+           const struct rc_near_peek *peek, const struct place *place, uint64_t hash,
+           int64_t now_us, int64_t max_stale_us, rc_near_value *value)
+{
+    rc_near_handle *handle = &value->handle;
+    const struct rc_block *block = peek->block;
+    name_entry(peek, place, hash, handle);
+    value->data = value->buffer;
+    value->len = peek->value_len;
+    value->kind = peek->kind & 7;
+    value->codec = rc_word_load8(&block->codec);
+    value->entry_flags = rc_word_load8(&block->entry_flags);
+    int64_t deadline_us = rc_block_time(rc_near_peek_ticks(peek), near->region.shape.birth_us);
+    bool has_room = peek->value_len <= value->capacity;
+    if (__builtin_expect(has_room, 1))
+        rc_word_read(value->buffer, peek->key + peek->key_room, peek->value_len);
+    uint32_t stamp = handle->stamp;
+    struct rc_near_standing standing = rc_near_standing_of(rc_region_owner(&near->region, stamp));
+    if (__builtin_expect(!rc_index_is_same(place->bucket, place->version & ~1u), 0))
+        return AGAIN;
+    handle->deadline_us = deadline_us;
+    value->asof_us = standing.asof_us;
+    value->left_us = deadline_us - now_us;
+    if (now_us >= deadline_us)
+        return RC_NEAR_MISS;
+    rc_near_touch(standing.owner, now_us, max_stale_us);
+    if (__builtin_expect(!has_room, 0)) /* none is larger than an eighth: it is damaged */
+        return peek->value_len <= stripe->arena_bytes / 8 ? RC_NEAR_GROW : RC_NEAR_MISS;
+    handle->changes = &stripe->head->changes;
+    handle->seen_changes = changes; /* odd: never found again, so the bucket is looked at */
+    if (__builtin_expect(!rc_near_is_coherent(&standing, stamp, now_us, max_stale_us), 0))
+        return incoherent(near, handle);
+    rc_index_heat_up(place->bucket, place->slot);
+    return RC_NEAR_HIT;
+}
+
+/* Of a key that is not in its first bucket, which had that version: it may be in the second one. It
+   may be moved from one to the other between two looks, but not without a change of both. */
+static __attribute__((noinline)) int read_second(struct rc_near *near,
+                                                 const struct rc_near_pair *pair,
+                                                 uint32_t first_version, uint32_t changes,
+                                                 const struct rc_near_probe *probe, int64_t now_us,
+                                                 int64_t max_stale_us, rc_near_value *value)
+{
+    struct rc_near_peek peek;
+    struct place place;
+    if (find_in(pair->stripe, pair->buckets[1], probe, &peek, &place))
+        return read_entry(near, pair->stripe, changes, &peek, &place, probe->hash, now_us,
+                          max_stale_us, value);
+    return rc_index_is_same(pair->buckets[0], first_version & ~1u) &&
+                   rc_index_is_same(pair->buckets[1], place.version & ~1u)
+               ? RC_NEAR_MISS
+               : AGAIN;
+}
+
 static inline __attribute__((always_inline)) int
 read_pair(struct rc_near *near, const struct rc_near_pair *pair, const struct rc_near_probe *probe,
           int64_t now_us, int64_t max_stale_us, rc_near_value *value)
 {
     struct rc_near_peek peek;
     struct place place;
-    if (!find_key(pair, probe, &peek, &place))
-        return rc_index_is_same(pair->buckets[0], pair->versions[0] & ~1u) &&
-                       rc_index_is_same(pair->buckets[1], pair->versions[1] & ~1u)
-                   ? RC_NEAR_MISS
-                   : AGAIN;
-    rc_near_handle *handle = &value->handle;
-    copy_entry(near, &peek, value);
-    struct rc_near_standing standing =
-        rc_near_standing_of(rc_region_owner(&near->region, handle->stamp));
-    if (!rc_index_is_same(place.bucket, place.version & ~1u))
-        return AGAIN;
-    if (now_us >= handle->deadline_us)
-        return RC_NEAR_MISS;
-    rc_near_touch(standing.owner, now_us, max_stale_us);
-    if (peek.value_len > value->capacity) /* none is larger than an eighth: it is damaged */
-        return peek.value_len <= near->region.shape.arena_bytes / 8 ? RC_NEAR_GROW : RC_NEAR_MISS;
-    value->asof_us = standing.asof_us;
-    value->left_us = handle->deadline_us - now_us;
-    handle->changes = &pair->stripe->head->changes;
-    handle->seen_changes = pair->changes; /* odd: never found again, so the bucket is looked at */
-    handle->bucket = place.bucket;
-    handle->hash = probe->hash;
-    handle->bucket_version = place.version;
-    handle->ref = rc_index_ref(place.bucket, place.slot);
-    handle->slot = (uint8_t)place.slot; /* an entry keeps its place for life */
-    handle->used = 0;
-    if (!rc_near_is_coherent(&standing, handle->stamp, now_us, max_stale_us))
-        return incoherent(near, handle);
-    rc_index_heat_up(place.bucket, place.slot);
-    return RC_NEAR_HIT;
+    uint32_t changes = atomic_load_explicit(&pair->stripe->head->changes, memory_order_acquire);
+    if (find_in(pair->stripe, pair->buckets[0], probe, &peek, &place))
+        return read_entry(near, pair->stripe, changes, &peek, &place, probe->hash, now_us,
+                          max_stale_us, value);
+    return read_second(near, pair, place.version, changes, probe, now_us, max_stale_us, value);
+}
+
+/* The bucket was changed meanwhile. */
+static __attribute__((noinline)) int read_again(struct rc_near *near,
+                                                const struct rc_near_pair *pair,
+                                                const struct rc_near_probe *probe, int64_t now_us,
+                                                int64_t max_stale_us, rc_near_value *value)
+{
+    for (int tries = 1; tries < RC_NEAR_READ_TRIES; tries++) {
+        int outcome = read_pair(near, pair, probe, now_us, max_stale_us, value);
+        if (outcome != AGAIN)
+            return outcome;
+    }
+    return RC_NEAR_MISS;
 }
 
 int64_t rc_near_reader_us(struct rc_near *near)
@@ -376,11 +408,40 @@ int64_t rc_near_reader_us(struct rc_near *near)
     return rc_ticks_now_us(&near->ticks);
 }
 
+/* False: such a key is not kept near. */
+static inline __attribute__((always_inline)) bool
+prepare(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
+        size_t key_len, struct rc_near_probe *probe, struct rc_near_pair *pair)
+{
+    if (prefix_len > RC_NEAR_MAX_KEY || key_len > RC_NEAR_MAX_KEY - prefix_len)
+        return false;
+    fill_probe(probe, near, prefix, prefix_len, key, key_len);
+    find_pair(near, probe->hash, pair);
+    __builtin_prefetch(pair->buckets[0]);
+    return true;
+}
+
+static inline __attribute__((always_inline)) int
+lookup(struct rc_near *near, const struct rc_near_pair *pair, const struct rc_near_probe *probe,
+       int64_t now_us, int64_t max_stale_us, rc_near_value *value)
+{
+    int outcome = read_pair(near, pair, probe, now_us, max_stale_us, value);
+    if (__builtin_expect(outcome != AGAIN, 1))
+        return outcome;
+    return read_again(near, pair, probe, now_us, max_stale_us, value);
+}
+
+/* The clock is read before anything that is there (check.h), but behind the hash: the bucket is on
+   its way meanwhile. */
 int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
                    size_t key_len, int64_t max_stale_us, rc_near_value *value)
 {
-    return rc_near_lookup_at(near, prefix, prefix_len, key, key_len, rc_ticks_now_us(&near->ticks),
-                             max_stale_us, value);
+    struct rc_near_probe probe;
+    struct rc_near_pair pair;
+    value->handle.changes = NULL; /* half of a handle must not pass for one */
+    if (!prepare(near, prefix, prefix_len, key, key_len, &probe, &pair))
+        return RC_NEAR_MISS;
+    return lookup(near, &pair, &probe, rc_ticks_now_us(&near->ticks), max_stale_us, value);
 }
 
 int rc_near_lookup_at(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
@@ -389,17 +450,9 @@ int rc_near_lookup_at(struct rc_near *near, const char *prefix, size_t prefix_le
     struct rc_near_probe probe;
     struct rc_near_pair pair;
     value->handle.changes = NULL; /* half of a handle must not pass for one */
-    if (prefix_len > RC_NEAR_MAX_KEY || key_len > RC_NEAR_MAX_KEY - prefix_len)
+    if (!prepare(near, prefix, prefix_len, key, key_len, &probe, &pair))
         return RC_NEAR_MISS;
-    fill_probe(&probe, near, prefix, prefix_len, key, key_len);
-    find_pair(near, probe.hash, &pair);
-    for (int tries = 0; tries < RC_NEAR_READ_TRIES; tries++) {
-        begin_pair(&pair, probe.hash);
-        int outcome = read_pair(near, &pair, &probe, now_us, max_stale_us, value);
-        if (outcome != AGAIN)
-            return outcome;
-    }
-    return RC_NEAR_MISS;
+    return lookup(near, &pair, &probe, now_us, max_stale_us, value);
 }
 
 /* ---- lookups of many keys -------------------------------------------------------------------- */
@@ -407,13 +460,10 @@ int rc_near_lookup_at(struct rc_near *near, const char *prefix, size_t prefix_le
 void rc_near_seek(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
                   size_t key_len, struct rc_near_seek *seek)
 {
-    seek->pair.stripe = NULL;
-    if (prefix_len > RC_NEAR_MAX_KEY || key_len > RC_NEAR_MAX_KEY - prefix_len)
-        return;
-    fill_probe(&seek->probe, near, prefix, prefix_len, key, key_len);
-    find_pair(near, seek->probe.hash, &seek->pair);
-    __builtin_prefetch(seek->pair.buckets[0]);
-    __builtin_prefetch(seek->pair.buckets[1]);
+    if (prepare(near, prefix, prefix_len, key, key_len, &seek->probe, &seek->pair))
+        __builtin_prefetch(seek->pair.buckets[1]);
+    else
+        seek->pair.stripe = NULL;
 }
 
 void rc_near_seek_block(struct rc_near_seek *seek)
@@ -421,15 +471,18 @@ void rc_near_seek_block(struct rc_near_seek *seek)
     struct rc_near_pair *pair = &seek->pair;
     if (pair->stripe == NULL)
         return;
-    begin_pair(pair, seek->probe.hash);
-    if (pair->matches == 0)
+    for (int choice = 0; choice < 2; choice++) {
+        const struct rc_index_bucket *bucket = pair->buckets[choice];
+        uint32_t matches = rc_index_matches(bucket, rc_index_tag(seek->probe.hash));
+        if (matches == 0)
+            continue;
+        /* Behind the first word: the key is there, and no ref wraps. */
+        size_t at = (size_t)rc_index_ref(bucket, rc_index_first(matches)) * 8;
+        if (at + 64 <= pair->stripe->shape->arena_bytes) {
+            __builtin_prefetch(pair->stripe->arena + at);
+            __builtin_prefetch(pair->stripe->arena + at + 64);
+        }
         return;
-    const struct rc_index_bucket *bucket = pair->buckets[rc_index_first_is_second(pair->matches)];
-    /* Behind the first word: the key is there, and no ref wraps. */
-    size_t at = (size_t)rc_index_ref(bucket, rc_index_first(pair->matches)) * 8;
-    if (at + 64 <= pair->stripe->shape->arena_bytes) {
-        __builtin_prefetch(pair->stripe->arena + at);
-        __builtin_prefetch(pair->stripe->arena + at + 64);
     }
 }
 
@@ -439,14 +492,7 @@ int rc_near_lookup_sought(struct rc_near *near, struct rc_near_seek *seek, int64
     value->handle.changes = NULL; /* half of a handle must not pass for one */
     if (seek->pair.stripe == NULL)
         return RC_NEAR_MISS;
-    for (int tries = 1;; tries++) {
-        int outcome = read_pair(near, &seek->pair, &seek->probe, now_us, max_stale_us, value);
-        if (outcome != AGAIN)
-            return outcome;
-        if (tries == RC_NEAR_READ_TRIES)
-            return RC_NEAR_MISS;
-        begin_pair(&seek->pair, seek->probe.hash);
-    }
+    return lookup(near, &seek->pair, &seek->probe, now_us, max_stale_us, value);
 }
 
 /* ---- handles --------------------------------------------------------------------------------- */

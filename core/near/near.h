@@ -271,14 +271,10 @@ struct rc_near_probe {
     char bytes[RC_NEAR_MAX_KEY + 24];
 };
 
-/* Both buckets of a key, read as one: which of the two an entry is in is a coin's toss, and would
-   be a branch that is mispredicted as often. */
+/* Where a key can be. Most keys are in the first bucket (index.h). */
 struct rc_near_pair {
     struct rc_stripe *stripe; /* NULL: such a key is not kept near */
     struct rc_index_bucket *buckets[2];
-    uint32_t versions[2];
-    uint32_t changes; /* of the stripe */
-    uint64_t matches; /* of rc_index_join */
 };
 
 /* rc_near_lookup_at in three steps, each of which asks memory for what the next one looks at: who

@@ -22,7 +22,7 @@ static bool find_in_bucket(const struct rc_near *near, const struct rc_stripe *s
                            const struct rc_index_bucket *bucket, uint64_t hash, rc_hot_key *found)
 {
     uint32_t version = rc_index_read(bucket);
-    uint64_t matches = rc_index_matches(bucket, rc_index_tag(hash));
+    uint32_t matches = rc_index_matches(bucket, rc_index_tag(hash));
     for (; matches != 0; matches &= matches - 1) {
         struct rc_near_peek peek;
         if (!rc_near_peek(stripe, rc_index_ref(bucket, rc_index_first(matches)), &peek) ||

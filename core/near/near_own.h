@@ -71,31 +71,34 @@ static inline uint64_t rc_near_mark_of(const struct rc_near *near, uint64_t hash
                                 memory_order_acquire);
 }
 
-/* False: no block with a header, a key and a value can be there. */
-static inline bool rc_near_peek(const struct rc_stripe *stripe, uint32_t ref,
-                                struct rc_near_peek *peek)
+/* False: no block with a header, a key and a value can be there. Always inlined: what a reader does
+   not ask of it is not worked out. */
+static inline __attribute__((always_inline)) bool
+rc_near_peek(const struct rc_stripe *stripe, uint32_t ref, struct rc_near_peek *peek)
 {
     struct {
         uint8_t generation, kind;
         uint16_t key_len;
     } names;
-    size_t at = (size_t)(ref - 1) * 8, arena_bytes = stripe->shape->arena_bytes;
-    if (ref == 0 || at + RC_BLOCK_HEAD > arena_bytes)
+    /* ref 0 becomes a place behind any arena: below 2^32 it is counted in 32 bits. */
+    size_t at = (size_t)(ref - 1) * 8, arena_bytes = stripe->arena_bytes;
+    if (at + RC_BLOCK_HEAD > arena_bytes)
         return false;
     const struct rc_block *block = (const void *)(stripe->arena + at);
     uint32_t word = rc_word_load32(&block->word);
     uint32_t packed = rc_word_load32(&block->generation);
     memcpy(&names, &packed, sizeof(names));
     size_t bytes = rc_arena_bytes(word), room = rc_block_key_room(names.key_len);
-    if (bytes > arena_bytes - at || bytes < RC_BLOCK_HEAD ||
-        rc_arena_len(word) < RC_BLOCK_HEAD + room)
+    /* What is left for the value, which is a huge number where there is less than nothing. */
+    size_t value_len = rc_arena_len(word) - RC_BLOCK_HEAD - room;
+    if (bytes > arena_bytes - at || value_len > arena_bytes)
         return false;
     *peek = (struct rc_near_peek){
         .block = block,
         .key = (const char *)block + RC_BLOCK_HEAD,
         .key_len = names.key_len,
         .key_room = room,
-        .value_len = rc_arena_len(word) - RC_BLOCK_HEAD - room,
+        .value_len = value_len,
         .generation = names.generation,
         .kind = names.kind,
     };

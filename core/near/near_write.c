@@ -178,7 +178,7 @@ static bool may_have(struct rc_stripe *stripe, uint64_t hash, const char *key, s
         const struct rc_index_bucket *bucket =
             rc_index_bucket(stripe->buckets, stripe->shape->bucket_count, hash, choice);
         uint32_t version = rc_index_read(bucket);
-        uint64_t matches = rc_index_matches(bucket, rc_index_tag(hash));
+        uint32_t matches = rc_index_matches(bucket, rc_index_tag(hash));
         if ((version & 1) != 0)
             return true;
         for (; matches != 0; matches &= matches - 1) {

@@ -87,6 +87,8 @@ void rc_stripe_view(struct rc_stripe *stripe, const struct rc_stripe_shape *shap
     stripe->buckets = (struct rc_index_bucket *)(void *)(at + shape->buckets_at);
     stripe->ghosts = (struct rc_ghost_line *)(void *)(at + shape->ghosts_at);
     stripe->arena = at + shape->arena_at;
+    stripe->arena_bytes = shape->arena_bytes;
+    stripe->bucket_count = shape->bucket_count;
     stripe->shape = shape;
     stripe->bounds = bounds;
     atomic_init(&stripe->is_lost, false);
@@ -282,7 +284,7 @@ struct rc_index_spot rc_stripe_find(struct rc_stripe *stripe, uint64_t hash, con
     for (int choice = 0; choice < 2; choice++) {
         struct rc_index_bucket *bucket =
             rc_index_bucket(stripe->buckets, stripe->shape->bucket_count, hash, choice);
-        uint64_t matches = rc_index_matches(bucket, rc_index_tag(hash));
+        uint32_t matches = rc_index_matches(bucket, rc_index_tag(hash));
         for (; matches != 0; matches &= matches - 1) {
             struct rc_index_spot spot = {bucket, rc_index_first(matches)};
             uint32_t ref = rc_index_ref(bucket, spot.slot);

@@ -91,14 +91,18 @@ struct rc_stripe_head {
 };
 
 struct rc_stripe {
-    struct rc_index_bucket *buckets;
+    /* What a reader needs: one line. */
+    alignas(64) struct rc_index_bucket *buckets;
     char *arena;
+    size_t arena_bytes; /* as in shape */
     struct rc_stripe_head *head;
-    struct rc_ghost_line *ghosts;
+    uint32_t bucket_count; /* as in shape */
+    _Atomic bool is_lost;  /* a wait for its mutex ran out: nobody waits that long again */
     const struct rc_stripe_shape *shape;
     const struct rc_stripe_bounds *bounds;
-    _Atomic bool is_lost; /* a wait for its mutex ran out: nobody waits that long again */
+    struct rc_ghost_line *ghosts;
 };
+_Static_assert(sizeof(struct rc_stripe) == 64, "a line, found by a shift");
 
 /* False where the bytes are too few. */
 bool rc_stripe_plan(struct rc_stripe_shape *shape, size_t bytes);
