@@ -205,28 +205,37 @@ static int64_t stall_us(const struct rc_link *link)
     return (ms < STALL_MIN_MS ? STALL_MIN_MS : ms) * 1000;
 }
 
-static int append_plain(struct rc_buf *output, const struct rc_req *req)
+static int append_plain(struct rc_link *link, struct rc_buf *output, struct rc_req *req)
 {
     const struct rc_buf *key = req->read_key;
     assert(key == NULL || req->done != NULL); /* else its owner may be gone, and the key with it */
-    return key != NULL ? rc_command_read(output, rc_buf_head(key), rc_buf_len(key), req->expect > 1)
-                       : rc_buf_append(output, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
+    req->is_ifeq = false;
+    if (key != NULL)
+        return rc_command_read(output, rc_buf_head(key), rc_buf_len(key), req->expect > 1);
+    const char *bytes = rc_buf_head(&req->bytes);
+    size_t len = rc_buf_len(&req->bytes);
+    if (req->script >= 0 && !req->is_eval && !req->wants_script) {
+        int error = rc_ifeq_write(&link->ifeq, output, req->script, bytes, len, &req->is_ifeq);
+        if (error != 0 || req->is_ifeq)
+            return error;
+    }
+    return rc_buf_append(output, bytes, len);
 }
 
-static int append_asking(struct rc_buf *output, const struct rc_req *req)
+static int append_asking(struct rc_link *link, struct rc_req *req)
 {
-    struct rc_buf plain;
+    struct rc_buf *output = &link->output, plain;
     rc_buf_init(&plain);
-    int error = append_plain(&plain, req);
+    int error = append_plain(link, &plain, req);
     if (error == 0)
         error = rc_redirect_ask(output, rc_buf_head(&plain), rc_buf_len(&plain));
     rc_buf_deinit(&plain);
     return error;
 }
 
-static int append_request(struct rc_buf *output, const struct rc_req *req)
+static int append_request(struct rc_link *link, struct rc_req *req)
 {
-    return req->is_asking ? append_asking(output, req) : append_plain(output, req);
+    return req->is_asking ? append_asking(link, req) : append_plain(link, &link->output, req);
 }
 
 static void write_request(struct rc_link *link, struct rc_req *req)
@@ -235,7 +244,7 @@ static void write_request(struct rc_link *link, struct rc_req *req)
         atomic_load_explicit(link->owed_end, memory_order_acquire) != link->owed_at)
         link->on_owed(link);
     size_t before = rc_buf_len(&link->output);
-    if (append_request(&link->output, req) != 0) {
+    if (append_request(link, req) != 0) {
         req->sent = false; /* even if it was once: it is in no line of answers any more */
         rc_list_append(&link->queue, &req->place);
         fail_soon(req, RC_ERR_NOMEM);
@@ -726,6 +735,7 @@ static void become_ready(struct rc_link *link)
     link->context->stats.connects += !link->is_cleaning;
     link->is_cleaning = link->is_silent = false;
     link->ready_us = link->context->now_us;
+    rc_ifeq_greet(&link->ifeq, &link->server);
     rc_context_clear_timer(link->context, &link->timer);
     if ((link->role != RC_LINK_T || link->tracking) && !link->is_read_only)
         link->cause[0] = '\0';
@@ -822,6 +832,17 @@ static bool resend_as_eval(struct rc_link *link, struct rc_req *req, const rc_no
     rc_buf_deinit(&full);
     req->is_eval = true;
     link->context->stats.noscript++;
+    rc_list_remove(&req->place);
+    write_request(link, req);
+    return true;
+}
+
+/* A command in a script's place cannot tell what the script would: what is asked now. */
+static bool resend_as_script(struct rc_link *link, struct rc_req *req)
+{
+    if (!is_wanted(req))
+        return false;
+    req->wants_script = true;
     rc_list_remove(&req->place);
     write_request(link, req);
     return true;
@@ -934,12 +955,13 @@ static void read_answer(struct rc_link *link)
     rc_reply_resolve(reply);
     if (req->is_asking)
         rc_redirect_drop_asking(reply);
+    bool is_told = !req->is_ifeq || rc_ifeq_read(&link->ifeq, req->script, &reply->nodes[0]);
     if (link->identity.mode == RC_SERVER_CLUSTER && link->on_answer != NULL && is_wanted(req) &&
         link->on_answer(link, req, reply)) { /* it is elsewhere now */
         rc_reply_clear(reply);
         return;
     }
-    if (resend_as_eval(link, req, &reply->nodes[0])) {
+    if ((!is_told && resend_as_script(link, req)) || resend_as_eval(link, req, &reply->nodes[0])) {
         rc_reply_clear(reply);
         return;
     }

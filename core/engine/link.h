@@ -28,6 +28,7 @@
 #include "engine/breaker.h"
 #include "engine/context.h"
 #include "engine/identity.h"
+#include "engine/ifeq.h"
 #include "engine/resp.h"
 #include "engine/server.h"
 
@@ -140,6 +141,7 @@ struct rc_link {
     uint32_t request_count;   /* in both */
     size_t held_bytes;        /* theirs; bounded, but one request may be larger */
     struct rc_server server;  /* what it is and can, or what the last one was */
+    struct rc_ifeq ifeq;      /* which of its scripts that one does as commands */
     char cause[RC_TEXT_SIZE]; /* why it is not ready, or not tracking */
 };
 

@@ -74,6 +74,13 @@ const char *rc_server_lacks(const struct rc_server *server, enum rc_server_abili
     return is_since(server, abilities[ability].since) ? NULL : abilities[ability].why;
 }
 
+bool rc_server_is(const struct rc_server *server, const char *name, unsigned major, unsigned minor)
+{
+    struct release since = {major, minor, 0};
+    return strcmp(server->name, name) == 0 && server->version[0] >= '0' &&
+           server->version[0] <= '9' && is_since(server, since);
+}
+
 void rc_server_label(const struct rc_server *server, char *text, size_t size)
 {
     bool is_known = server->name[0] != '\0' && server->version[0] != '\0';

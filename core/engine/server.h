@@ -47,6 +47,9 @@ void rc_server_read_answer(struct rc_server *server, enum rc_server_ability abil
 /* Why it cannot do that. NULL: it can, or nobody knows. */
 const char *rc_server_lacks(const struct rc_server *server, enum rc_server_ability ability);
 
+/* It says itself that it is that one, of that release or a newer one. */
+bool rc_server_is(const struct rc_server *server, const char *name, unsigned major, unsigned minor);
+
 /* "redis 7.0.15"; "": not known. */
 void rc_server_label(const struct rc_server *server, char *text, size_t size);
 /* What is off, a line "tracking: why" each, as the one or the other of two connections to a server

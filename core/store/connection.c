@@ -124,11 +124,12 @@ static bool read_hello_options(struct rc_call *call)
 
 static void answer_hello(struct rc_call *call)
 {
+    bool is_valkey = call->store->options.compares;
     rc_answer_map(call, 7);
     rc_answer_text(call, "server");
-    rc_answer_text(call, "redis");
+    rc_answer_text(call, is_valkey ? "valkey" : "redis");
     rc_answer_text(call, "version");
-    rc_answer_text(call, RC_STORE_REDIS_VERSION);
+    rc_answer_text(call, is_valkey ? RC_STORE_VALKEY_VERSION : RC_STORE_REDIS_VERSION);
     rc_answer_text(call, "proto");
     rc_answer_int(call, call->resp);
     rc_answer_text(call, "id");

@@ -1,4 +1,4 @@
-/* SET and its kin: whole values, with an expiry and conditions. */
+/* SET and its kin: whole values, with an expiry and conditions; and DELIFEQ. */
 #include "store/verb.h"
 
 #include "store/answer.h"
@@ -14,6 +14,7 @@ struct set_options {
     bool has_expiry;
     struct rc_expiry_unit unit;
     uint32_t expiry_at; /* argument */
+    uint32_t ifeq_at;   /* argument; 0: whatever stands there */
 };
 
 static struct rc_key *find(const struct rc_call *call, uint32_t index)
@@ -51,9 +52,9 @@ static bool take_expiry(const struct rc_call *call, uint32_t at, struct set_opti
 static bool take_set_option(const struct rc_call *call, uint32_t at, struct set_options *options)
 {
     struct rc_text word = call->args[at];
-    if (rc_text_is(word, "NX") && !options->only_old)
+    if (rc_text_is(word, "NX") && !options->only_old && options->ifeq_at == 0)
         options->only_new = true;
-    else if (rc_text_is(word, "XX") && !options->only_new)
+    else if (rc_text_is(word, "XX") && !options->only_new && options->ifeq_at == 0)
         options->only_old = true;
     else if (rc_text_is(word, "GET"))
         options->get = true;
@@ -72,13 +73,24 @@ static bool take_getex_option(const struct rc_call *call, uint32_t at, struct se
     return true;
 }
 
+/* IFEQ and NX exclude each other, as IFEQ and XX do. */
+static bool take_ifeq(const struct rc_call *call, uint32_t at, struct set_options *options)
+{
+    if (!call->store->options.compares || !rc_text_is(call->args[at], "IFEQ") ||
+        at + 1 == call->count || options->only_new || options->only_old || options->ifeq_at != 0)
+        return false;
+    options->ifeq_at = at + 1;
+    return true;
+}
+
 static bool read_options(struct rc_call *call, uint32_t at, struct set_options *options,
                          bool (*take)(const struct rc_call *, uint32_t, struct set_options *))
 {
     for (; at < call->count; at++) {
         if (take(call, at, options))
             continue;
-        if (!take_expiry(call, at, options)) {
+        bool is_set = take == take_set_option;
+        if (!(is_set && take_ifeq(call, at, options)) && !take_expiry(call, at, options)) {
             rc_answer_syntax_error(call);
             return false;
         }
@@ -103,6 +115,8 @@ static void do_set(struct rc_call *call)
         return;
     const struct rc_key *old = find(call, 1);
     bool is_refused = old == NULL ? options.only_old : options.only_new;
+    if (options.ifeq_at != 0)
+        is_refused = old == NULL || !rc_text_equal(rc_key_value(old), call->args[options.ifeq_at]);
     if (options.keep_ttl && old != NULL)
         expires_ms = old->expires_ms;
     if (options.get && old != NULL)
@@ -113,6 +127,15 @@ static void do_set(struct rc_call *call)
         return;
     if (write_arg(call, 1, 2, expires_ms) && !options.get)
         rc_answer_status(call, "OK");
+}
+
+static void do_delifeq(struct rc_call *call)
+{
+    struct rc_key *key = rc_key_find(call->store, call->session->database, call->args[1]);
+    bool is_equal = key != NULL && rc_text_equal(rc_key_value(key), call->args[2]);
+    if (is_equal)
+        rc_key_remove(call->store, key);
+    rc_answer_int(call, is_equal);
 }
 
 static void do_setnx(struct rc_call *call)
@@ -223,5 +246,10 @@ const struct rc_verb rc_set_verbs[] = {
     {"GETEX", -2, RC_VERB_WRITES, do_getex},
     {"MSET", -3, RC_VERB_WRITES | RC_VERB_GROWS | RC_VERB_KEYS, do_mset},
     {"MSETNX", -3, RC_VERB_WRITES | RC_VERB_GROWS | RC_VERB_KEYS, do_msetnx},
+    {"", 0, 0, NULL},
+};
+
+const struct rc_verb rc_compare_verbs[] = {
+    {"DELIFEQ", 3, RC_VERB_WRITES, do_delifeq},
     {"", 0, 0, NULL},
 };

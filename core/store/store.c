@@ -28,6 +28,8 @@ int rc_store_new(struct rc_store **result, const struct rc_store_options *option
     store->max_bytes = options->max_bytes;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         rc_verb_add(store, tables[i]);
+    if (options->compares)
+        rc_verb_add(store, rc_compare_verbs);
     rc_table_init(&store->keys, &options->seed);
     rc_table_init(&store->tracked, &options->seed);
     rc_list_init(&store->used);

@@ -1,7 +1,8 @@
 /*
  * store - the part of Redis that redcache uses, in memory: keys, and connections that speak RESP.
  *
- * What:    bytes of commands in, bytes of answers and pushes out, as Redis 7.0 gives them: strings
+ * What:    bytes of commands in, bytes of answers and pushes out, as Redis 7.0 gives them, and, for
+ *          those who ask for it, two commands of newer servers: strings
  *          with expiry, some scripts by their SHA (done natively, no Lua runs here),
  *          client tracking in default mode. What it does not know it says it does not know.
  * Threads: one at a time; the caller sees to it, and to the time.
@@ -52,6 +53,7 @@ struct rc_store_change {
 struct rc_store_options {
     size_t max_bytes; /* of keys, values and what goes with them; 0: no bound. Room is made for the
                          most a command can need before it is done. */
+    bool compares;    /* it does SET with IFEQ and DELIFEQ, and says that it is valkey 9.1 */
     struct rc_seed seed;
     void *owner;
     /* A connection has output though it was fed nothing: a push. NULL: nobody wants to know. Called

@@ -17,7 +17,8 @@
 #include "store/store.h"
 
 /* What the store answers as. From 7.0.5 on a client may trust tracking (redis/redis#8935). */
-#define RC_STORE_REDIS_VERSION "7.0.15"
+#define RC_STORE_REDIS_VERSION  "7.0.15"
+#define RC_STORE_VALKEY_VERSION "9.1.0" /* where it compares */
 
 /* In the place of a database: the item is a tracked name. */
 enum { RC_PLACE_TRACKED = RC_STORE_DATABASES };

@@ -33,6 +33,7 @@ struct rc_verb {
 };
 
 /* Each ends with one that runs nothing. */
+extern const struct rc_verb rc_compare_verbs[]; /* of a store that compares */
 extern const struct rc_verb rc_connection_verbs[];
 extern const struct rc_verb rc_counter_verbs[];
 extern const struct rc_verb rc_expiry_verbs[];

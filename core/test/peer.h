@@ -72,15 +72,18 @@ struct peer_server {
        another server behind the same address (with the same keys). */
     unsigned run, history, earlier; /* an id each; earlier 0: none */
     bool is_replica;
+    bool is_valkey; /* 9.1.0, says HELLO; else Redis 7.0.15 */
+    bool compares;  /* it does SET with IFEQ, and DELIFEQ */
 
     /* What it saw. */
     unsigned commands; /* without handshakes */
     unsigned scripts[RC_SCRIPT_COUNT];
     unsigned gets, sets, unlinks, hellos, ranges, resets;
-    unsigned auths;     /* commands of that name */
-    char user[32];      /* that was named last, by HELLO or AUTH */
-    unsigned questions; /* which server it is */
-    bool went_round;    /* peer_run gave up: somebody turns in a circle */
+    unsigned comparisons; /* commands that compare, known to it or not */
+    unsigned auths;       /* commands of that name */
+    char user[32];        /* that was named last, by HELLO or AUTH */
+    unsigned questions;   /* which server it is */
+    bool went_round;      /* peer_run gave up: somebody turns in a circle */
 };
 
 /* An op and how often it was finished; `op` comes first. */

@@ -7,6 +7,34 @@
 
 enum { ARGS_MAX = 64 };
 
+/* SET key value IFEQ other [PX ms] */
+static void do_set_ifeq(struct peer_server *server, struct peer_conn *conn, struct peer_arg *args,
+                        int count)
+{
+    server->comparisons++;
+    if (!server->compares) {
+        peer_add(&conn->output, "-ERR syntax error\r\n");
+        return;
+    }
+    const struct peer_key *old = peer_look(server, args[1]);
+    bool is_equal = old->exists && peer_same(&old->value, args[4]);
+    peer_add(&conn->output, is_equal ? "+OK\r\n" : "_\r\n");
+    if (is_equal)
+        peer_key_set(server, conn, args[1], args[2], count > 6 ? peer_number(args[6]) : -1);
+}
+
+static void do_delifeq(struct peer_server *server, struct peer_conn *conn, struct peer_arg *args)
+{
+    server->comparisons++;
+    if (!server->compares) {
+        peer_add(&conn->output, "-ERR unknown command 'DELIFEQ', with args beginning with: \r\n");
+        return;
+    }
+    const struct peer_key *old = peer_look(server, args[1]);
+    bool is_equal = old->exists && peer_same(&old->value, args[2]);
+    peer_add_number(&conn->output, ':', is_equal ? peer_key_unlink(server, conn, args[1]) : 0);
+}
+
 /* SET key value [NX GET] [PX ms] */
 static void do_set(struct peer_server *server, struct peer_conn *conn, struct peer_arg *args,
                    int count)
@@ -30,9 +58,11 @@ static void do_set(struct peer_server *server, struct peer_conn *conn, struct pe
 
 static void say_hello(struct peer_server *server, struct rc_buf *out)
 {
-    peer_add(
-        out,
-        "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$4\r\nrole\r\n");
+    peer_add(out, "%3\r\n$6\r\nserver\r\n");
+    peer_add(out, server->is_valkey ? "$6\r\nvalkey\r\n" : "$5\r\nredis\r\n");
+    peer_add(out, "$7\r\nversion\r\n");
+    peer_add(out, server->is_valkey ? "$5\r\n9.1.0\r\n" : "$6\r\n7.0.15\r\n");
+    peer_add(out, "$4\r\nrole\r\n");
     peer_add(out, server->is_replica ? "$7\r\nreplica\r\n" : "$6\r\nmaster\r\n");
 }
 
@@ -123,6 +153,10 @@ static void execute(struct peer_server *server, struct peer_conn *conn, struct p
     } else if (peer_is(args[0], "PTTL")) {
         (void)peer_key_get(server, conn, args[1]); /* makes the server track it, as GET does */
         peer_add_number(out, ':', peer_key_pttl(server, args[1]));
+    } else if (peer_is(args[0], "SET") && count > 4 && peer_is(args[3], "IFEQ")) {
+        do_set_ifeq(server, conn, args, count);
+    } else if (peer_is(args[0], "DELIFEQ")) {
+        do_delifeq(server, conn, args);
     } else if (peer_is(args[0], "SET")) {
         do_set(server, conn, args, count);
     } else if (peer_is(args[0], "UNLINK")) {

@@ -65,6 +65,18 @@ describe("redcache-sim", function()
         end
     end)
 
+    it("finds none where servers compare by themselves, or some of a cluster do", function()
+        local _, _, violations =
+            verdict(run("redcache-sim", "--ifeq", "--seeds", math.ceil(SEEDS / 8)))
+        assert.equal(0, violations)
+        _, _, violations =
+            verdict(run("redcache-sim", "--ifeq", "--cluster", "--seeds", math.ceil(SEEDS / 16)))
+        assert.equal(0, violations)
+        local same = { "--seeds", "1", "--from", "7", "--trace" }
+        local plain = run("redcache-sim", unpack(same)).out
+        assert.is_true(plain ~= run("redcache-sim", "--ifeq", unpack(same)).out)
+    end)
+
     it("finds none where entries have tags, which are invalidated", function()
         local function holds(seeds, ...)
             local result = run("redcache-sim", "--tags", "--seeds", math.ceil(seeds), ...)
@@ -116,8 +128,9 @@ end)
 
 -- Each bug was once made by some cache; base/mutant.h says what it is.
 local MUTANTS = {
-    "BLIND_SET", "PUBLISH_ANY", "TOKEN_PER_CLIENT", "SEPARATE_LOCK", "REFRESH_ANY",
-    "COVER_ABSENT", "NO_LOCAL_TIMER", "NO_FLUSH_ON_RECONNECT", "FILL_AFTER_INVALIDATION",
+    "BLIND_SET", "PUBLISH_ANY", "IFEQ_NEVER_LOST", "TOKEN_PER_CLIENT", "SEPARATE_LOCK",
+    "REFRESH_ANY", "COVER_ABSENT", "NO_LOCAL_TIMER", "NO_FLUSH_ON_RECONNECT",
+    "FILL_AFTER_INVALIDATION",
     "NO_PURGE_AT_ACK", "REPLAY_LATE_EPOCH", "REPLAY_ANY", "NOLOOP", "LATE_HEARTBEAT",
     "RETRY_WRITES", "ASK_WITHOUT_ASKING", "MAP_STORM", "MAP_OLDER", "MAP_OF_MINORITY",
     "RENEWED_ELSEWHERE", "OWNED_BY_PONG", "NOTE_OF_DOUBTED", "NOTE_OF_ANY_MAP",
@@ -163,7 +176,8 @@ describe("a planted bug", function()
                 local result = run("redcache-sim-mutants", "--mutant", mutant, "--from", from,
                     "--seeds", MUTANT_STEP, IN_CLUSTER[mutant] and "--cluster"
                         or mutant:find("^TAGS_") and "--tags"
-                        or mutant:find("^BREAKER_") and "--breaker",
+                        or mutant:find("^BREAKER_") and "--breaker"
+                        or mutant:find("^IFEQ_") and "--ifeq",
                     mutant:find("^REPLICA_") and "--replicas")
                 local _, _, violations = verdict(result)
                 found = violations > 0

@@ -78,6 +78,7 @@ void sim_history_init(struct sim_world *world, const struct sim_history_options 
     world->asks_replicas = options->is_cluster && options->asks_replicas;
     world->has_tags = options->has_tags;
     world->has_breakers = options->has_breakers && !options->is_cluster;
+    world->has_ifeq = options->has_ifeq;
     world->now_us = 1000000;
     world->unix_us = INT64_C(1700000000000000);
     world->stepped_us = INT64_MIN;

@@ -20,6 +20,7 @@ struct sim_history_options {
     bool asks_replicas; /* some reads are for replicas */
     bool has_tags;      /* some entries have tags */
     bool has_breakers;  /* clients have a circuit breaker; not in a cluster */
+    bool has_ifeq;      /* servers compare by themselves; every other one of a cluster does */
 };
 
 void sim_history_init(struct sim_world *world, const struct sim_history_options *options);

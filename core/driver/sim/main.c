@@ -12,13 +12,14 @@
 #include "driver/sim/history.h"
 
 static const char USAGE[] = "usage: redcache-sim [--seeds N] [--from S] [--cluster [--replicas]]\n"
-                            "                    [--tags] [--breaker] [--trace]\n"
+                            "                    [--tags] [--breaker] [--ifeq] [--trace]\n"
                             "  --seeds N  runs N histories, one per seed; default 1000\n"
                             "  --from S   the first seed; default 1\n"
                             "  --cluster  of a cluster; else of one master\n"
                             "  --replicas some reads are for the cluster's replicas\n"
                             "  --tags     some entries have tags, which are invalidated\n"
                             "  --breaker  clients have a circuit breaker; not with --cluster\n"
+                            "  --ifeq     servers compare by themselves, of a cluster some do\n"
                             "  --trace    prints what happens in them\n"
 #ifdef RC_MUTANTS
                             "  --mutant X plants this bug:\n"
@@ -62,6 +63,7 @@ struct arguments {
     bool asks_replicas;
     bool has_tags;
     bool has_breakers;
+    bool has_ifeq;
 };
 
 static bool read_number(const char *text, uint64_t *number)
@@ -86,6 +88,8 @@ static bool read_arguments(struct arguments *arguments, int count, char **words)
             arguments->has_tags = true;
         else if (strcmp(words[i], "--breaker") == 0)
             arguments->has_breakers = true;
+        else if (strcmp(words[i], "--ifeq") == 0)
+            arguments->has_ifeq = true;
         else if (strcmp(words[i], "--seeds") == 0 && read_number(next, &arguments->seeds))
             i++;
         else if (strcmp(words[i], "--from") == 0 && read_number(next, &arguments->from))
@@ -128,13 +132,14 @@ int main(int count, char **words)
                                               arguments.is_traced,
                                               arguments.asks_replicas,
                                               arguments.has_tags,
-                                              arguments.has_breakers};
+                                              arguments.has_breakers,
+                                              arguments.has_ifeq};
         if (run(&options, &events) != 0) {
             violations++;
-            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 "%s%s%s%s --trace\n",
+            printf("  its history: redcache-sim --seeds 1 --from %" PRIu64 "%s%s%s%s%s --trace\n",
                    seed, options.is_cluster ? " --cluster" : "",
                    options.asks_replicas ? " --replicas" : "", options.has_tags ? " --tags" : "",
-                   options.has_breakers ? " --breaker" : "");
+                   options.has_breakers ? " --breaker" : "", options.has_ifeq ? " --ifeq" : "");
         }
         if (time(NULL) - reported >= PROGRESS_SECONDS) {
             reported = time(NULL);

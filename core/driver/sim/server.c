@@ -118,6 +118,8 @@ static void make_store(struct sim_node *node)
 {
     struct sim_world *world = node->world;
     struct rc_store_options options = {.owner = node, .on_change = on_change};
+    bool is_chosen = (world->seed + (uint64_t)node->shard) % 2 == 0;
+    options.compares = world->has_ifeq && (is_chosen || !world->is_cluster);
     options.seed.words[0] = sim_dice_roll(&world->dice);
     options.seed.words[1] = sim_dice_roll(&world->dice);
     sim_must(rc_store_new(&node->store, &options));

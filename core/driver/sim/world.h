@@ -209,6 +209,7 @@ struct sim_world {
     bool asks_replicas; /* some reads are for replicas */
     bool has_tags;      /* some entries have tags */
     bool has_breakers;  /* clients have a circuit breaker */
+    bool has_ifeq;      /* servers compare by themselves, in a cluster those of every other shard */
     struct sim_breaker breakers[SIM_CLIENTS];
     int shard_count; /* without a cluster: one */
     struct sim_shard shards[SIM_SHARDS];
