@@ -311,12 +311,17 @@ local function read_all(self, keys, own, values, negatives)
     return found.values, found.failed, found.negatives
 end
 
--- getMulti with values by position.
+-- getMulti with values by position. Whether all keys are strings is asked where not all are in L0:
+-- only strings are. Called as a tail call, so that level 2 is the line of the user.
 local function read_list(self, keys, own, values)
     local negatives = {}
     local rest, left = near.take_l0(self, keys, own, self._settings, true, values, negatives)
     if left == 0 then
         return values, {}, negatives
+    end
+    local fault = many.list_fault(keys, "getMulti")
+    if fault then
+        error(fault, 2)
     end
     local found, failed, _, flags = read_all(self, rest, own, many.new_map(left), negatives)
     many.spread(values, keys, found)
@@ -336,8 +341,11 @@ end
 ---@return table<string, string>|nil flags with the option offline: "local" for keys that were
 ---written on this machine while Redis is away
 function batch.getMulti(self, keys, opts)
-    local fault = many.list_fault(keys, "getMulti")
     local is_list, into, own = many.form(opts)
+    local fault
+    if not is_list or into ~= nil or type(keys) ~= "table" then
+        fault = many.list_fault(keys, "getMulti")
+    end
     if not fault and own ~= nil then
         own, fault = options.read({}, own, "readMany", "getMulti")
     end

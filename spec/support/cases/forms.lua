@@ -92,6 +92,19 @@ case("a form that cannot be is an error, and nothing is sent", function(bed)
     group.raises("list of strings expected, got number at 2", function()
         cache:getMulti({ "a", 2 }, { into = into })
     end)
+    assert.equal(sent, cache:stats().requests)
+    cache:set("a", 1, 60)
+    for _ = 1, 3 do -- from Redis, the near cache, L0
+        assert.same({ 1 }, (cache:getMulti({ "a" }, { list = true })))
+    end
+    sent = cache:stats().requests
+    for _, bad in ipairs({ 2, {}, true }) do
+        local ok, message = pcall(function() cache:getMulti({ "a", bad }, { list = true }) end)
+        assert.is_false(ok)
+        assert.matches("forms.lua:%d+: bad argument 'keys' to getMulti: list of strings expected,"
+            .. " got " .. type(bad) .. " at 2", message)
+    end
+    group.raises("list of strings expected", function() cache:getMulti("a", { list = true }) end)
     assert.same({ a = "old" }, into)
     assert.same({ "a" }, keys)
     assert.equal(sent, cache:stats().requests)
