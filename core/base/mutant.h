@@ -53,6 +53,7 @@
     X(ANSWERS_BY_NODE, "a cluster: a batch's answers stand in the order of its nodes")             \
     X(PART_IS_NIL, "a cluster: the part of a batch that fails answers nil, and no error")          \
     X(PART_IS_DONE, "a cluster: the part of a batch that fails answers OK, and no error")          \
+    X(L0_REMEMBERED, "L0: what was found there once is served until its time is over")             \
     X(TAGS_AFTER_LOAD, "tags: the generations of a load are read behind its data")                 \
     X(TAGS_LOST_IS_HIT, "tags: an entry is served although the generations of a tag are gone")     \
     X(TAGS_COME_BACK, "tags: generations that were lost come back as they were")                   \

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "client/client.h"
-#include "near/near.h"
+#include "near/l0.h"
 #include "near/tags.h"
 
 /* ---- which keys are hit ---------------------------------------------------------------------- */
@@ -355,6 +355,54 @@ int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_
     if (handle->block != NULL)
         return check_told(view, handle, max_stale_us);
     return rc_near_is_valid(view->near, handle, max_stale_us);
+}
+
+/* Asks the handle where the place does not tell enough; the place takes its answer over. */
+static __attribute__((noinline)) int32_t ask_handle(const rc_l0 *l0, struct rc_l0_place *place,
+                                                    int32_t max_stale_us)
+{
+    struct rc_view *view = l0->view;
+    rc_near_handle *handle = &(*l0->handles)[place->index];
+    int outcome = handle->block != NULL ? check_told(view, handle, max_stale_us)
+                                        : rc_near_is_valid(view->near, handle, max_stale_us);
+    if (view->sample.left == 0)
+        sample(view, outcome != RC_VIEW_GONE, handle);
+    if (outcome == RC_VIEW_GONE)
+        return 0;
+    if (place->used == 0)
+        place->used = 1;
+    if (!place->has_block)
+        rc_near_l0_see(view->near, place, handle);
+    return outcome == RC_VIEW_SOUND ? (int32_t)place->index : -(int32_t)place->index;
+}
+
+/* The clock is to be compared, or is not the machine's. Apart, so that a hit saves no register. */
+static __attribute__((noinline)) int32_t check_slowly(const rc_l0 *l0, struct rc_l0_place *place,
+                                                      int32_t max_stale_us)
+{
+    struct rc_near *near = l0->view->near;
+    int64_t now_us = rc_near_reader_us(near);
+    if (rc_near_l0_check(near, l0, place, now_us, max_stale_us) == RC_VIEW_SOUND)
+        return (int32_t)place->index;
+    return ask_handle(l0, place, max_stale_us);
+}
+
+int32_t rc_l0_find(rc_l0 *l0, const char *key, int32_t max_stale_us)
+{
+    int64_t now_us;
+    struct rc_l0_place *place = rc_near_l0_find(l0, key);
+    if (place == NULL)
+        return 0;
+    struct rc_view *view = l0->view;
+    if (view->own_process_only && rc_client_is_inherited(view->client))
+        return 0;
+    if (is_sampled(view) || place->has_block)
+        return ask_handle(l0, place, max_stale_us);
+    if (!rc_ticks_read_us(&view->near->ticks, &now_us))
+        return check_slowly(l0, place, max_stale_us);
+    if (rc_near_l0_check(view->near, l0, place, now_us, max_stale_us) != RC_VIEW_SOUND)
+        return ask_handle(l0, place, max_stale_us);
+    return (int32_t)place->index;
 }
 
 /* Of `count` places that were checked, whose part in the countdown is over. */

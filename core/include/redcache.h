@@ -29,7 +29,7 @@ extern "C" {
 
 /* Grows with every incompatible change of the part below; lua/redcache/core/ffi.lua refuses
    any other number. */
-#define RC_ABI 29
+#define RC_ABI 30
 
 /* What is declared here is public; every other name of the library is hidden. */
 #if defined(__GNUC__)
@@ -420,6 +420,22 @@ typedef struct rc_near_handle {
                           NULL: rc_view_check does not look at it */
 } rc_near_handle;
 
+/* L0: where a caller that keeps decoded values finds the handle of each: by the address of its
+   key's string. Equal strings at two addresses are two keys. Opaque but for `hits`, which is the
+   caller's to count with. Of one thread. */
+typedef struct rc_l0 {
+    rc_view *view;
+    rc_near_handle *const *handles;
+    struct rc_l0_place *places;
+    const char *changes;
+    size_t stride;
+    uint32_t shift;
+    uint32_t room;
+    uint32_t count;
+    uint32_t reserved;
+    double hits;
+} rc_l0;
+
 /* buffer and capacity are the caller's; data points into it: to the payload. Where rc_view_get has
    found the block of an entry sound (rc_view_judge), that is taken off: data points behind it,
    entry_flags is 0, and flags_taken is what it was; else block_len is 0. */
@@ -809,6 +825,25 @@ int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_
    that is `count`, no place has changed. */
 uint32_t rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places,
                             uint32_t count, int32_t max_stale_us);
+/* L0 of a view, without a key. handles: where the caller tells its array of handles, which it may
+   move. memory: rc_l0_bytes(room) bytes of the caller's, zeroed; room: a power of two, 4 or more.
+   The view, and both of these, stay for as long as a key stands in it. */
+void rc_l0_init(rc_l0 *l0, rc_view *view, rc_near_handle *const *handles, void *memory,
+                uint32_t room);
+size_t rc_l0_bytes(uint32_t room);
+/* Takes everything over into other memory, and leaves the old one to the caller. */
+void rc_l0_move(rc_l0 *l0, void *memory, uint32_t room);
+/* The key stands for handles[index] from now on, which was just filled; index: 1 or more. The
+   string stays where it is until rc_l0_drop. RC_L0_FULL: nothing was done, more room is wanted;
+   RC_L0_NONE: nothing was done, and such a key is to be asked about by rc_view_check. */
+enum { RC_L0_FULL = 0, RC_L0_PUT = 1, RC_L0_NONE = 2 };
+int rc_l0_put(rc_l0 *l0, const char *key, uint32_t index);
+void rc_l0_drop(rc_l0 *l0, const char *key);
+/* Whether rc_l0_find has found the key since this was asked last. */
+int rc_l0_was_used(rc_l0 *l0, const char *key);
+/* rc_view_check of what the key stands for: its index where that is RC_VIEW_SOUND, -index where it
+   is RC_VIEW_TOLD; 0: it is RC_VIEW_GONE, or no such key stands here. */
+int32_t rc_l0_find(rc_l0 *l0, const char *key, int32_t max_stale_us);
 /* Listening: which keys under the view's prefix have changed, of those that any process of this
    near cache has read. It begins with rc_view_listen. The caller comes by: rc_view_has_news, which
    costs two loads, at least every 50 s, and rc_view_hear until it says RC_TOLD_NOTHING. `key` has

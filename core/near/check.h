@@ -6,7 +6,7 @@
  * Threads: any; a handle is one thread's.
  * Memory:  none of its own; handles are the readers'.
  * Errors:  none.
- * Not:     for the files of the near cache alone.
+ * Not:     for the files of the near cache alone, and the client's views of L0 (l0.h).
  */
 #ifndef RC_NEAR_CHECK_H
 #define RC_NEAR_CHECK_H
@@ -70,13 +70,19 @@ static inline bool rc_near_is_coherent(const struct rc_near_standing *standing, 
 }
 
 /* The rest of a check, once it is known that the entry still stands. */
+static inline bool rc_near_is_good(const struct rc_near_standing *standing, uint32_t stamp,
+                                   int64_t deadline_us, int64_t now_us, int64_t max_stale_us)
+{
+    if (now_us >= deadline_us)
+        return false;
+    rc_near_touch(standing->owner, now_us, max_stale_us);
+    return rc_near_is_coherent(standing, stamp, now_us, max_stale_us);
+}
+
 static inline int rc_near_is_served(rc_near_handle *handle, const struct rc_near_standing *standing,
                                     int64_t now_us, int64_t max_stale_us)
 {
-    if (now_us >= handle->deadline_us)
-        return 0;
-    rc_near_touch(standing->owner, now_us, max_stale_us);
-    if (!rc_near_is_coherent(standing, handle->stamp, now_us, max_stale_us))
+    if (!rc_near_is_good(standing, handle->stamp, handle->deadline_us, now_us, max_stale_us))
         return 0;
     if (handle->used == 0) /* most are: its cache line stays clean */
         handle->used = 1;

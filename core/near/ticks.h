@@ -68,20 +68,26 @@ static inline int64_t rc_ticks_us_of(uint64_t count, uint64_t factor)
     return (int64_t)((unsigned __int128)count * factor >> 64);
 }
 
-/* The counter may be read a little ahead of what stands before it in the program, by less than a
-   microsecond: a processor that is interrupted throws such work away. */
-static inline int64_t rc_ticks_now_us(struct rc_ticks *ticks)
+/* False: rc_ticks_compare is to be asked. The counter may be read a little ahead of what stands
+   before it in the program, by less than a microsecond: a processor that is interrupted throws such
+   work away. */
+static inline bool rc_ticks_read_us(struct rc_ticks *ticks, int64_t *now_us)
 {
     /* Acquire: with the release in rc_ticks_compare; factor and lease come along. The two others
        need not fit together: from one comparison to the next they hardly change. */
     if (atomic_load_explicit(&ticks->state, memory_order_acquire) != RC_TICKS_COUNTED)
-        return rc_ticks_compare(ticks);
+        return false;
     uint64_t count = rc_ticks_count();
-    if (count - atomic_load_explicit(&ticks->compared_at, memory_order_relaxed) >
-        atomic_load_explicit(&ticks->lease, memory_order_relaxed))
-        return rc_ticks_compare(ticks);
-    return rc_ticks_us_of(count, atomic_load_explicit(&ticks->factor, memory_order_relaxed)) +
-           atomic_load_explicit(&ticks->offset_us, memory_order_relaxed);
+    *now_us = rc_ticks_us_of(count, atomic_load_explicit(&ticks->factor, memory_order_relaxed)) +
+              atomic_load_explicit(&ticks->offset_us, memory_order_relaxed);
+    return count - atomic_load_explicit(&ticks->compared_at, memory_order_relaxed) <=
+           atomic_load_explicit(&ticks->lease, memory_order_relaxed);
+}
+
+static inline int64_t rc_ticks_now_us(struct rc_ticks *ticks)
+{
+    int64_t now_us;
+    return rc_ticks_read_us(ticks, &now_us) ? now_us : rc_ticks_compare(ticks);
 }
 
 #endif

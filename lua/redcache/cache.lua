@@ -368,7 +368,7 @@ function Cache:get(key, opts)
     end
     if opts == nil then
         if self._view ~= nil then
-            local source, value = near.hit(self, key, self._max_stale, self._copy)
+            local source, value = near.look(self, key)
             if source ~= nil then
                 return value, nil, source
             elseif self._bloom and bloom.is_absent(self, key) then
@@ -692,6 +692,7 @@ function Cache:stats()
         return nil, err
     end
     local stats, counters = core_client.stats(self._client), self._counters
+    near.count(self)
     for name, count in pairs(counters) do
         stats[name] = count
     end

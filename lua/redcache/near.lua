@@ -26,10 +26,11 @@ local tags = later.module("redcache.tags")
 local usage = require("redcache.usage")
 
 local view_check, view_get = core_near.view_check, core_near.view_get
+local l0_find = core_near.l0_find
 local near_entry, near_extra, near_part = core_near.entry, core_near.extra, core_near.part
 local near_holds, looks = core_near.holds, core_near.looks
 local near_taken_off, put_back = core_near.taken_off, core_near.put_back
-local GONE, SOUND = core_near.GONE, core_near.SOUND
+local GONE, SOUND, TOLD = core_near.GONE, core_near.SOUND, core_near.TOLD
 local is_ageless = freshness.is_ageless
 local near_bytes, near_msgpack_string = core_near.bytes, core_near.msgpack_string
 local near_msgpack_string_behind = core_near.msgpack_string_behind
@@ -52,8 +53,10 @@ local near = {}
 -- In place of a remembered nil.
 local NOTHING = {}
 
--- Rough sizes in bytes: a table and its parts need several times the room of their encoding.
-local SLOT_COST, TABLE_FACTOR = 160, 5
+-- Rough sizes in bytes. Of a slot: its handle (64), its place by address (32, which are 0.3 to 0.6
+-- full), its part of tables (80), the heads of two strings (48). A table and its parts need several
+-- times the room of their encoding.
+local SLOT_COST, TABLE_FACTOR = 260, 5
 local FIRST_SLOTS = 256
 
 -- The store --------------------------------------------------------------------------------------
@@ -64,7 +67,9 @@ function near.new_store(l0)
     return {
         max_entries = l0.entries, max_bytes = l0.bytes,
         room = 0, handles = nil, -- of slots 1 to room
-        values = {}, keys = {}, indexes = {}, costs = {}, prints = {},
+        cell = core_near.new_cell(nil), -- where the core finds them
+        values = {}, keys = {}, costs = {}, prints = {},
+        shelves = {}, -- of which cache each slot is: its index, and the same by address (l0)
         judged = {}, -- of slots of entries that tell of themselves: what judge() goes by
         free = {}, free_count = 0,
         top = 0, -- slots ever in use
@@ -74,20 +79,26 @@ function near.new_store(l0)
 end
 
 local function drop(store, slot)
-    local index = store.indexes[slot]
-    if index then
+    local shelf, key = store.shelves[slot], store.keys[slot]
+    if shelf then
+        core_near.l0_drop(shelf.l0, key) -- first: while the key's string is kept
         if store.judged[slot] then
             core_near.drop_block(store.handles, slot)
             store.judged[slot] = nil
         end
-        index[store.keys[slot]] = nil
+        shelf.index[key] = nil
         store.bytes = store.bytes - store.costs[slot]
         store.entries = store.entries - 1
-        store.values[slot], store.keys[slot], store.indexes[slot] = nil, nil, nil
+        store.values[slot], store.keys[slot], store.shelves[slot] = nil, nil, nil
         store.prints[slot] = nil
         store.free_count = store.free_count + 1
         store.free[store.free_count] = slot
     end
+end
+
+local function was_used(store, slot, shelf)
+    local was_checked = core_near.was_used(store.handles, slot)
+    return core_near.l0_was_used(shelf.l0, store.keys[slot]) or was_checked
 end
 
 -- Takes out the next entry that nobody has used since the hand last came by.
@@ -95,7 +106,8 @@ local function evict(store)
     for _ = 1, 2 * store.top do
         local slot = store.hand % store.top + 1
         store.hand = slot
-        if store.indexes[slot] and not core_near.was_used(store.handles, slot) then
+        local shelf = store.shelves[slot]
+        if shelf and not was_used(store, slot, shelf) then
             drop(store, slot)
             return
         end
@@ -105,6 +117,7 @@ end
 local function grow(store)
     local room = math.min(math.max(store.room * 4, FIRST_SLOTS), store.max_entries)
     store.handles = core_near.new_handles(room + 1, store.handles, store.room + 1)
+    store.cell[0] = store.handles
     store.room = room
 end
 
@@ -143,11 +156,12 @@ end
 -- look: of that view_get. A finalizer's read, which may run wherever this allocates, keeps nothing
 -- meanwhile, and what came out of another look than ours is not kept.
 local function keep(cache, key, value, bytes, judged, look)
-    local store, index = cache._store, cache._index
+    local store, index, shelf = cache._store, cache._index, cache._shelf
     if cache._client.handle == nil or store.is_keeping or looks.last ~= look then
         return
     end
     store.is_keeping = true
+    core_near.l0_grow(shelf.l0)
     local cost = SLOT_COST + #key + (type(value) == "table" and TABLE_FACTOR or 1) * bytes
     local slot = index[key]
     if slot then
@@ -157,7 +171,7 @@ local function keep(cache, key, value, bytes, judged, look)
         return
     else
         slot = take_slot(store)
-        index[key], store.keys[slot], store.indexes[slot] = slot, key, index
+        index[key], store.keys[slot], store.shelves[slot] = slot, key, shelf
         store.entries = store.entries + 1
     end
     store.values[slot], store.costs[slot] = value, cost
@@ -168,6 +182,8 @@ local function keep(cache, key, value, bytes, judged, look)
     store.judged[slot] = judged
     if looks.last ~= look then -- the handle may be another entry's
         drop(store, slot)
+    elseif store.keys[slot] == key and index[key] == slot then -- no finalizer has dropped it
+        core_near.l0_put(shelf.l0, key, slot)
     end
     while store.bytes > store.max_bytes and store.entries > 0 do
         evict(store)
@@ -388,6 +404,60 @@ local function hit_judged(cache, slot, key, max_stale_us, copy, settings)
     return "l0", value, verdict == "early" and mark or nil
 end
 
+-- A look into L0 where l0_find is not all there is to it: slot is what that has told. As near.hit;
+-- nil: it is of no use.
+local function hit_l0(cache, slot, key, max_stale_us, copy, settings)
+    local store, outcome = cache._store, SOUND
+    if slot < 0 then
+        slot, outcome = -slot, TOLD
+    elseif slot == 0 then
+        slot = cache._index[key]
+        if slot == nil then
+            return nil
+        end
+        outcome = view_check(cache._view, store.handles, slot, max_stale_us)
+        if outcome == GONE then
+            drop(store, slot)
+            return nil
+        end
+    end
+    if outcome == TOLD or settings ~= nil and not is_ageless(settings)
+        and store.judged[slot] ~= nil then
+        return hit_judged(cache, slot, key, max_stale_us, copy, settings)
+    end
+    local value = store.values[slot]
+    if copy and type(value) == "table" and value ~= NOTHING then
+        return nil
+    end
+    local counters = cache._counters
+    counters.l0Hits = counters.l0Hits + 1
+    if value == NOTHING then
+        return "l0", nil
+    elseif cache._guard then
+        check_guard(store, slot, key, value)
+    end
+    return "l0", value
+end
+
+-- Everything but a plain hit in L0.
+local function hit_other(cache, slot, key, max_stale_us, copy, settings)
+    if slot ~= 0 or cache._index[key] ~= nil then
+        local source, value, due, load_time =
+            hit_l0(cache, slot, key, max_stale_us, copy, settings)
+        if source then
+            return source, value, due, load_time
+        end
+    end
+    local view = cache._view
+    if view ~= nil and cache._client.handle ~= nil then
+        local outcome, look = view_get(view, key, max_stale_us)
+        if outcome == NEAR_HIT then
+            return hit_near(cache, key, copy, settings, max_stale_us, look)
+        end
+    end
+    return nil
+end
+
 ---Looks into L0, then into this machine's memory.
 ---@param cache redcache.Cache
 ---@param key string
@@ -400,43 +470,44 @@ end
 ---@return integer|nil due the mark of a value that is to be loaded again
 ---@return number|nil load_time seconds that a stale one took to load; 0: not known
 function near.hit(cache, key, max_stale_us, copy, settings)
-    local slot = cache._index[key]
-    if slot ~= nil then
-        local store = cache._store
-        local outcome = view_check(cache._view, store.handles, slot, max_stale_us)
-        if outcome == SOUND
-            and (settings == nil or is_ageless(settings) or store.judged[slot] == nil) then
-            local value = store.values[slot]
-            if value == NOTHING then
-                local counters = cache._counters
-                counters.l0Hits = counters.l0Hits + 1
-                return "l0", nil
-            elseif not (copy and type(value) == "table") then
-                local counters = cache._counters
-                counters.l0Hits = counters.l0Hits + 1
-                if cache._guard then
-                    check_guard(store, slot, key, value)
-                end
-                return "l0", value
-            end
-        elseif outcome == GONE then
-            drop(store, slot)
-        else
-            local source, value, due, load_time =
-                hit_judged(cache, slot, key, max_stale_us, copy, settings)
-            if source then
-                return source, value, due, load_time
-            end
-        end
+    local slot = 0
+    if cache._places ~= nil and not copy then
+        slot = l0_find(cache._places, key, max_stale_us)
     end
-    local view = cache._view
-    if view ~= nil and cache._client.handle ~= nil then
-        local outcome, look = view_get(view, key, max_stale_us)
-        if outcome == NEAR_HIT then
-            return hit_near(cache, key, copy, settings, max_stale_us, look)
-        end
+    return hit_other(cache, slot, key, max_stale_us, copy, settings)
+end
+
+---near.hit of a plain call, by the cache's own settings.
+---@param cache redcache.Cache
+---@param key string
+---@return string|nil source
+---@return any value
+---@return integer|nil due
+---@return number|nil load_time
+function near.look(cache, key)
+    local places = cache._places
+    if places == nil then
+        return near.hit(cache, key, cache._max_stale, cache._copy)
     end
-    return nil
+    local slot = l0_find(places, key, cache._max_stale)
+    if slot <= 0 then
+        return hit_other(cache, slot, key, cache._max_stale, false)
+    end
+    local value = cache._values[slot]
+    places.hits = places.hits + 1 -- costs a quarter of what a field of a table does
+    if value == NOTHING then
+        return "l0", nil
+    end
+    return "l0", value
+end
+
+---Adds up what near.look has counted: for who reads the counters.
+function near.count(cache)
+    local places, counters = cache._places, cache._counters
+    if places ~= nil then
+        counters.l0Hits = counters.l0Hits + places.hits
+        places.hits = 0
+    end
 end
 
 -- Asks the tracked connection for a sign of life, so that all older news has arrived. When that
@@ -804,6 +875,7 @@ function Near:stats()
     if err or cache._view == nil then
         return nil, err
     end
+    near.count(cache)
     local stats, counters, store = core_near.stats(cache._client), cache._counters, cache._store
     stats.l0Hits, stats.nearHits = counters.l0Hits, counters.nearHits
     stats.hits = counters.l0Hits + counters.nearHits
@@ -847,9 +919,15 @@ function near.attach(cache, prefix, settings)
     if cache._view and is_ageless(settings) then
         core_near.judge_by(cache._view, nil) -- tags.lua brings the tags
     end
-    if with.l0 then
+    if with.l0 and cache._view then
         client.store = client.store or near.new_store(with.l0)
         cache._store = client.store
+        cache._shelf = { index = cache._index,
+            l0 = core_near.new_l0(cache._view, client.store.cell) }
+        cache._values = cache._store.values
+        if not (settings.copy or settings.guard) then
+            cache._places = cache._shelf.l0.places -- a hit there is all there is to it
+        end
     end
 end
 

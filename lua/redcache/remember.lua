@@ -451,7 +451,7 @@ local function find(cache, key, ttl, fn, settings)
     if settings ~= cache._settings then
         return find_on(cache, key, ttl, fn, settings)
     end
-    local source, value, due, load_time = near.hit(cache, key, cache._max_stale, cache._copy)
+    local source, value, due, load_time = near.look(cache, key)
     if source ~= nil and due == nil then
         return value, nil, source
     end

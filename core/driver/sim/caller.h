@@ -14,6 +14,7 @@
 #define RC_SIM_CALLER_H
 
 #include "driver/sim/world.h"
+#include "near/l0.h"
 #include "near/tags.h"
 
 enum sim_caller_state {
@@ -96,6 +97,7 @@ struct sim_caller {
     /* L0: the value it was last given by the near cache, and its handle. */
     int kept_key; /* -1: none */
     rc_near_handle kept;
+    struct rc_l0_place kept_place;
     char kept_text[SIM_VALUE_ROOM];
     size_t kept_len;
 };

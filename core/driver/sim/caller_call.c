@@ -100,11 +100,25 @@ int64_t sim_caller_max_stale_us(const struct sim_caller *caller)
     return sim_caller_world(caller)->weather.max_stale_ms * 1000;
 }
 
+/* As rc_l0_find: the place of the key, and where that does not tell, its handle. */
+static bool is_kept(struct sim_caller *caller)
+{
+    struct rc_near *near = caller->client->machine->near;
+    int64_t max_stale_us = sim_caller_max_stale_us(caller);
+    rc_l0 l0 = {0};
+    rc_near_l0_init(near, &l0);
+    if (rc_near_l0_check(near, &l0, &caller->kept_place, rc_near_reader_us(near), max_stale_us) ==
+        RC_VIEW_SOUND)
+        return true;
+    if (!rc_near_is_valid(near, &caller->kept, max_stale_us))
+        return false;
+    rc_near_l0_see(near, &caller->kept_place, &caller->kept);
+    return true;
+}
+
 static bool look_in_l0(struct sim_caller *caller)
 {
-    if (caller->kept_key != caller->key ||
-        !rc_near_is_valid(caller->client->machine->near, &caller->kept,
-                          sim_caller_max_stale_us(caller)))
+    if (caller->kept_key != caller->key || !is_kept(caller))
         return false;
     sim_caller_claim(caller, sim_caller_max_stale_us(caller), "l0");
     caller->claim.is_near = true;
@@ -128,6 +142,7 @@ bool sim_caller_look_near(struct sim_caller *caller)
     sim_oracle_saw(sim_caller_world(caller), &caller->claim, value.data, value.len);
     caller->kept_key = caller->key;
     caller->kept = value.handle;
+    rc_near_l0_see(caller->client->machine->near, &caller->kept_place, &caller->kept);
     caller->kept_len = value.len;
     return true;
 }

@@ -30,6 +30,10 @@ local near_value = ffi.new("rc_near_value")
 local near_buffer -- kept alive here; near_value points to it
 local handles_of = ffi.typeof("rc_near_handle[?]")
 local places_of = ffi.typeof("int32_t[?]")
+local bytes_of, new_places = ffi.typeof("char[?]"), ffi.typeof("rc_l0")
+local handle_cell = ffi.typeof("rc_near_handle *[1]")
+-- How full the places of L0 are at most: of fuller ones more keys are in their second bucket.
+local MOST = 0.6
 local HANDLE_BYTES = ffi.sizeof("rc_near_handle")
 
 local function grow_near_buffer(bytes)
@@ -354,6 +358,66 @@ end
 function core_near.view_check_many(view, handles, places, count, max_stale_us)
     local sound = C.rc_view_check_many(view, handles, places, count, max_stale_us)
     return sound
+end
+
+---Where L0 tells its handles: for new_l0.
+function core_near.new_cell(handles)
+    local cell = handle_cell()
+    cell[0] = handles
+    return cell
+end
+
+-- Room for so many places, more than there are keys.
+local function room_for(count)
+    local room = 4
+    while room < count do
+        room = room * 2
+    end
+    return bytes_of(tonumber(C.rc_l0_bytes(room))), room
+end
+
+---Which slot of L0 a key of one cache has, known by the address of its string: in the order of a
+---C table, which a check walks through in one call. The strings must be kept for as long as they
+---stand in it.
+---@param view ffi.cdata*
+---@param cell ffi.cdata* of new_cell
+---@return table l0 places (ffi.cdata*, for l0_find), and what the places are in
+function core_near.new_l0(view, cell)
+    local memory, room = room_for(4)
+    local places = new_places()
+    C.rc_l0_init(places, view, cell, memory, room)
+    return { places = places, memory = memory, room = room, view = view, cell = cell }
+end
+
+---The slot of a key, if what stands there is SOUND.
+---@param places ffi.cdata*
+---@return integer slot 0: GONE, or not known here; below 0: -slot, of what is TOLD
+function core_near.l0_find(places, key, max_stale_us)
+    local slot = C.rc_l0_find(places, key, max_stale_us)
+    return slot -- not as a tail call, as view_check
+end
+
+---Makes room for one more key, so that l0_put allocates nothing.
+function core_near.l0_grow(l0)
+    if l0.places.count >= l0.room * MOST then
+        local memory, room = room_for(l0.room * 2)
+        C.rc_l0_move(l0.places, memory, room)
+        l0.memory, l0.room = memory, room
+    end
+end
+
+---The key stands for that slot from now on, whose handle was just kept.
+function core_near.l0_put(l0, key, slot)
+    C.rc_l0_put(l0.places, key, slot)
+end
+
+function core_near.l0_drop(l0, key)
+    C.rc_l0_drop(l0.places, key)
+end
+
+---Whether l0_find has found the key since the last time this was asked.
+function core_near.l0_was_used(l0, key)
+    return C.rc_l0_was_used(l0.places, key) ~= 0
 end
 
 ---Whether the handle was used since the last time this was asked.
