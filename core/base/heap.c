@@ -77,11 +77,27 @@ int rc_heap_reserve(struct rc_heap *heap, size_t count)
     return 0;
 }
 
+static void leave_line(struct rc_heap *heap, struct rc_timer *timer)
+{
+    if (timer->earlier != NULL)
+        timer->earlier->later = timer->later;
+    else
+        heap->line_first = timer->later;
+    if (timer->later != NULL)
+        timer->later->earlier = timer->earlier;
+    else
+        heap->line_last = timer->earlier;
+    timer->earlier = timer->later = NULL;
+    timer->index = 0;
+}
+
 int rc_heap_set(struct rc_heap *heap, struct rc_timer *timer, int64_t at_us)
 {
-    if (!rc_timer_is_set(timer)) {
+    if (timer->index == 0 || timer->index == RC_TIMER_IN_LINE) {
         if (rc_heap_reserve(heap, heap->count + 1) != 0)
             return RC_ERR_NOMEM;
+        if (timer->index == RC_TIMER_IN_LINE)
+            leave_line(heap, timer);
         timer->at_us = at_us;
         sift_up(heap, heap->count++, timer);
         return 0;
@@ -91,10 +107,33 @@ int rc_heap_set(struct rc_heap *heap, struct rc_timer *timer, int64_t at_us)
     return 0;
 }
 
+int rc_heap_set_in_line(struct rc_heap *heap, struct rc_timer *timer, int64_t at_us)
+{
+    struct rc_timer *last = heap->line_last;
+    if (last != NULL && last->at_us > at_us)
+        return rc_heap_set(heap, timer, at_us);
+    rc_heap_clear(heap, timer);
+    last = heap->line_last;
+    timer->at_us = at_us;
+    timer->index = RC_TIMER_IN_LINE;
+    timer->earlier = last;
+    timer->later = NULL;
+    if (last != NULL)
+        last->later = timer;
+    else
+        heap->line_first = timer;
+    heap->line_last = timer;
+    return 0;
+}
+
 void rc_heap_clear(struct rc_heap *heap, struct rc_timer *timer)
 {
     if (!rc_timer_is_set(timer))
         return;
+    if (timer->index == RC_TIMER_IN_LINE) {
+        leave_line(heap, timer);
+        return;
+    }
     size_t at = timer->index - 1;
     struct rc_timer *last = heap->items[--heap->count];
     timer->index = 0;
