@@ -138,6 +138,25 @@ local READERS = {
     end,
 }
 
+-- Each kind has a loop of its own: see hot_loop.lua.
+local READ_ALL = [[
+return function(reader, keys, offset, each, times, now)
+    for i = 1, each do
+        local before = times and now()
+        assert(type(reader(keys[(i * 7 + offset) % #keys + 1])) == "string")
+        if before then
+            times[i] = now() - before
+        end
+    end
+end
+]]
+local reads = {}
+
+local function read_of(kind)
+    reads[kind] = reads[kind] or assert(loadstring(READ_ALL, "=read " .. kind))()
+    return reads[kind]
+end
+
 ---`threads` light threads read `calls` keys in all. rate: reads per second; p50, cost and
 ---processor (what the worker used of one, per read): microseconds.
 function nginx_side.wire(args)
@@ -145,15 +164,7 @@ function nginx_side.wire(args)
     local keys = nginx_side.keys
     local each = math.ceil(calls / threads)
     local times = {}
-    local function read_all(reader, offset)
-        for i = 1, each do
-            local before = threads == 1 and now()
-            assert(type(reader(keys[(i * 7 + offset) % #keys + 1])) == "string")
-            if before then
-                times[i] = now() - before
-            end
-        end
-    end
+    local read_all = read_of(args.kind)
     local readers, ends = {}, {}
     for i = 1, threads do
         readers[i], ends[i] = READERS[args.kind]()
@@ -164,7 +175,8 @@ function nginx_side.wire(args)
     collectgarbage()
     local before, worked, running = now(), read(PROCESS_CPUTIME), {}
     for i = 1, threads do
-        running[i] = ngx.thread.spawn(read_all, readers[i], i)
+        running[i] = ngx.thread.spawn(read_all, readers[i], keys, i, each,
+            threads == 1 and times or nil, now)
     end
     for i = 1, threads do
         assert(ngx.thread.wait(running[i]))
