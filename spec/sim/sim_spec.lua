@@ -162,7 +162,7 @@ describe("a planted bug", function()
 
     on_mutants("is each known to this spec", function()
         local names = {}
-        for name in run("redcache-sim-mutants", "--help").out:gmatch("\n +(%u[%u_]+): ") do
+        for name in run("redcache-sim-mutants", "--help").out:gmatch("\n +(%u[%u%d_]+): ") do
             names[#names + 1] = name
         end
         assert.same(MUTANTS, names)
