@@ -486,7 +486,7 @@ end
 ---@return integer count of values that were given up
 function write_behind.close(cache, timeout)
     local client, count = cache._client, 0
-    local behinds, begun = client.behinds or {}, now(client)
+    local behinds, begun = client.behinds, now(client)
     local can_wait = client.handle ~= nil and cache._scheduler.can_wait()
         and not background.is_inside(client)
     while next(behinds) do
@@ -504,7 +504,7 @@ function write_behind.close(cache, timeout)
         end
         count = count + abandon(self, CLOSED)
     end
-    client.behinds, client.behinds_ended = nil, true
+    client.behinds = nil
     return math.max(timeout - (now(client) - begun), 0), count
 end
 

@@ -102,6 +102,13 @@ describe("a connection of nginx", function()
             :gsub("[^\n]*\n", "x"):len()))
     end
 
+    -- Ten rounds that each left one open would leave as many more. The connection of a request to
+    -- nginx itself, or a second one to Redis, may be there or not.
+    local function assert_none_left(before)
+        clock.wait_until(function() return descriptors() < before + 6 end, 60,
+            "the end of the connections")
+    end
+
     local function assert_told(expected, path)
         local status, body = web:get(path, { timeout = 120 })
         assert.same({ 200, expected }, { status, body }, web:log())
@@ -117,7 +124,7 @@ describe("a connection of nginx", function()
             assert_told("closed", "/closed?url=" .. url)
             local before = descriptors()
             for _ = 1, 10 do assert_told("closed", "/closed?url=" .. url) end
-            assert.equal(before, descriptors())
+            assert_none_left(before)
             assert.same({}, web:complaints())
         end)
 
@@ -132,8 +139,7 @@ describe("a connection of nginx", function()
                 before = before or descriptors()
                 if round < 12 then redis:call("CLIENT", "KILL", "TYPE", "normal") end
             end
-            clock.wait_until(function() return descriptors() == before end, 60,
-                "the end of the others")
+            assert_none_left(before)
         end)
 
         for _, blind in ipairs({ "no", "yes" }) do
