@@ -9,11 +9,13 @@
 
 int rc_near_open(struct rc_near **near, const struct rc_near_options *options, const char **why)
 {
-    struct rc_near *opened = calloc(1, sizeof(*opened));
+    size_t line = 64, bytes = (sizeof(struct rc_near) + line - 1) / line * line;
+    struct rc_near *opened = aligned_alloc(line, bytes);
     if (opened == NULL) {
         *why = "there is no memory";
         return RC_ERR_NOMEM;
     }
+    memset(opened, 0, bytes);
     int error = rc_region_open(&opened->region, options, why);
     if (error != 0) {
         free(opened);

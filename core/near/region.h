@@ -90,6 +90,8 @@ struct rc_region_head {
 _Static_assert(offsetof(struct rc_region_head, is_ready) == 80, "other versions look there, too");
 
 struct rc_region {
+    /* First: each is a line where the whole begins at one (rc_near_open). */
+    struct rc_stripe stripes[RC_REGION_STRIPES];
     /* Fixed after init. */
     char *base;
     size_t bytes;
@@ -108,7 +110,6 @@ struct rc_region {
     struct rc_backlog backlog; /* deletes that Redis has not heard of */
     uint32_t stripe_count;
     struct rc_stripe_shape shape;
-    struct rc_stripe stripes[RC_REGION_STRIPES];
 };
 
 int rc_region_open(struct rc_region *region, const struct rc_near_options *options,

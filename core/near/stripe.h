@@ -92,7 +92,7 @@ struct rc_stripe_head {
 
 struct rc_stripe {
     /* What a reader needs: one line. */
-    alignas(64) struct rc_index_bucket *buckets;
+    struct rc_index_bucket *buckets;
     char *arena;
     size_t arena_bytes; /* as in shape */
     struct rc_stripe_head *head;

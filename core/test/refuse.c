@@ -33,6 +33,11 @@ void *refuse_calloc(size_t count, size_t size)
     return is_refused() ? NULL : born(calloc(count, size));
 }
 
+void *refuse_aligned_alloc(size_t alignment, size_t size)
+{
+    return is_refused() ? NULL : born(aligned_alloc(alignment, size));
+}
+
 void *refuse_realloc(void *block, size_t size)
 {
     if (is_refused())

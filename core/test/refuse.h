@@ -15,6 +15,7 @@
 
 void *refuse_malloc(size_t size);
 void *refuse_calloc(size_t count, size_t size);
+void *refuse_aligned_alloc(size_t alignment, size_t size);
 void *refuse_realloc(void *block, size_t size);
 void refuse_free(void *block);
 
