@@ -182,7 +182,7 @@ local function draw_lines(chart, path, from)
     local lines, plots = head(path, 640, 360, chart), {}
     add(lines, ("set xlabel '%s'"):format(chart.x), "set key top left reverse Left")
     if chart.logscale then
-        add(lines, "set logscale " .. chart.logscale)
+        add(lines, "set logscale " .. chart.logscale, "set format x '%.0s%c'")
     end
     if not (chart.logscale or ""):find("y", 1, true) then
         add(lines, "set yrange [0:*]")
