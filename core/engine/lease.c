@@ -475,6 +475,9 @@ static void on_acquired(struct rc_flight *flight, const struct rc_reply *reply)
     plan_cover(flight, left != NULL && left->type == ':' ? left->integer : -1);
     context->stats.active_leases++;
     flight->state = RC_FLIGHT_LOADING;
+    /* Who asked may have gone meanwhile: the lease is renewed as the one wants who loads. */
+    flight->options.flags = op->ask.load.flags;
+    flight->options.max_load_ms = op->ask.load.max_load_ms;
     flight->load_until_us = rc_context_after_ms(context, flight->options.max_load_ms);
     rc_lease_start_heartbeat(flight);
     rc_flight_promote(flight);

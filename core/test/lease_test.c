@@ -331,6 +331,26 @@ static void beats_each_third_of_the_ttl(void)
     take_down();
 }
 
+/* The one that asked for the lease wanted no renewal, and has gone before the answer came. */
+static void a_lease_is_renewed_as_the_one_wants_who_loads(void)
+{
+    set_up();
+    connect(&near);
+    near.conns[RC_LINK_T]->deaf = true;
+    ops[0].op.ask.tag = 7;
+    load(&near, 0, RC_NO_RENEW);
+    load(&near, 1, 0);
+    CHECK(rc_engine_cancel(&near.engine, 7) == 1);
+    near.conns[RC_LINK_T]->deaf = false;
+    peer_run(&server);
+    CHECK(is_at(1, RC_LOAD));
+    peer_sleep(&server, TTL_MS * 2);
+    CHECK(peer_has_lease(&server, "key"));
+    store(1, "one", 5000);
+    CHECK(is_at(1, RC_STORED));
+    take_down();
+}
+
 static void heartbeats_end_after_max_load(void)
 {
     set_up();
@@ -995,6 +1015,7 @@ int main(void)
     TEST(waiters_wake_when_tracking_breaks);
     TEST(looks_from_time_to_time_where_tracking_is_not_allowed);
     TEST(beats_each_third_of_the_ttl);
+    TEST(a_lease_is_renewed_as_the_one_wants_who_loads);
     TEST(heartbeats_end_after_max_load);
     TEST(an_old_heartbeat_does_not_end_the_next_lease);
     TEST(a_deleted_lease_is_lost);
