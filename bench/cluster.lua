@@ -6,8 +6,6 @@
 -- "a key per GET" and "128 per MGET" are what redis-benchmark's commands cost one server, and a
 -- node of a cluster, per key: no client can be cheaper for them.
 
-local ffi = require("ffi")
-
 local bench = require("bench.support.bench")
 local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
@@ -21,19 +19,6 @@ local COROUTINES, READS = bench.sized(500, 20), bench.sized(100, 5)
 local PIPELINE, REQUESTS = 333, 333 * bench.sized(600, 20)
 local TIMEOUT = 20  -- of a call: a busy machine is to be slow, not wrong
 
-ffi.cdef([[
-struct rcbench_usage { long user_s, user_us, system_s, system_us, others[14]; };
-int getrusage(int who, struct rcbench_usage *usage);
-]])
-
-local usage = ffi.new("struct rcbench_usage")
-
-local function own_seconds()
-    ffi.C.getrusage(0, usage)
-    return tonumber(usage.user_s + usage.system_s)
-        + tonumber(usage.user_us + usage.system_us) * 1e-6
-end
-
 local function servers_seconds(servers)
     local sum = 0
     for _, one in ipairs(servers) do
@@ -46,9 +31,9 @@ end
 -- Microseconds per key of what fn does, which returns how many keys that were.
 local function cost(servers, fn)
     collectgarbage()
-    local served, own, began = servers_seconds(servers), own_seconds(), clock.now()
+    local served, own, began = servers_seconds(servers), bench.processor(), clock.now()
     local keys = fn()
-    local ended, own_end = clock.now(), own_seconds()
+    local ended, own_end = clock.now(), bench.processor()
     return {
         time = (ended - began) / keys * 1e6, client = (own_end - own) / keys * 1e6,
         server = (servers_seconds(servers) - served) / keys * 1e6,

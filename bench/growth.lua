@@ -8,10 +8,12 @@
 -- More of them than this machine has processors for show what the sharing costs, and no speed.
 
 local bench = require("bench.support.bench")
+local benchmark = require("bench.support.benchmark")
 local clock = require("spec.support.clock")
 local cluster = require("spec.support.cluster")
 local near_share = require("bench.support.near_share")
 local redcache = require("redcache")
+local warm = require("bench.support.warm")
 
 local PROCESSES = { 1, 2, 4, 8 }
 local MASTERS = bench.sized({ 1, 2, 3, 4, 5, 6 }, { 1 })
@@ -25,20 +27,10 @@ local TIMEOUT = 20 -- of a call: a busy machine is to be slow, not wrong
 local GET = "value = subject:get(key)"
 local INDEX = "value = subject[key]"
 
-local keys = {}
-for i = 1, KEYS do
-    keys[i] = ("key:%012d"):format(i)
-end
+local keys = benchmark.keys(KEYS)
 
 local function fill(cache)
-    local batch = {}
-    for i, key in ipairs(keys) do
-        batch[key] = bench.text(VALUE_BYTES)
-        if i % 1000 == 0 then
-            assert(cache:setMulti(batch, redcache.FOREVER))
-            batch = {}
-        end
-    end
+    warm.fill(cache, keys, VALUE_BYTES, redcache.FOREVER)
 end
 
 local function read(cache, reads)

@@ -80,21 +80,17 @@ local function measure(redis, rounds, args)
     return samples
 end
 
-local function at_most(limit)
-    return { idle = limit, busy = limit }
-end
-
 bench.run({
     name = "hits",
     measure = measure,
     figures = { { name = "ns", unit = "ns/key" } },
     ratios = {
-        { of = "get near", to = "rueidis DoCache", figure = "ns", at_most = at_most(0.2) },
-        { of = "remember near", to = "rueidis DoCache", figure = "ns", at_most = at_most(0.25) },
-        { of = "remember L0", to = "Go redcache Get", figure = "ns", at_most = at_most(0.04) },
+        { of = "get near", to = "rueidis DoCache", figure = "ns", at_most = bench.both(0.2) },
+        { of = "remember near", to = "rueidis DoCache", figure = "ns", at_most = bench.both(0.25) },
+        { of = "remember L0", to = "Go redcache Get", figure = "ns", at_most = bench.both(0.04) },
         { of = "get near", to = "go-redis cached GET", figure = "ns" },
         { of = "rememberMulti L0", to = "Go redcache GetMulti", figure = "ns",
-            at_most = at_most(0.06) },
+            at_most = bench.both(0.06) },
         { of = "getMulti L0", to = "Go redcache GetMulti", figure = "ns" },
         { of = "rememberMulti near", to = "Go redcache GetMulti", figure = "ns" },
     },

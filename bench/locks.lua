@@ -44,7 +44,7 @@ local function measure(redis, rounds, args)
     return samples
 end
 
-local HALF = { idle = 0.5, busy = 0.5 }
+local HALF = bench.both(0.5)
 
 bench.run({
     name = "locks",

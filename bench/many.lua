@@ -7,38 +7,12 @@
 local redcache = require("redcache")
 local bench = require("bench.support.bench")
 local clock = require("spec.support.clock")
+local warm = require("bench.support.warm")
 
 local KEYS, LIST, LISTS = 1000, 100, bench.sized(64, 4)
 local KEY_BYTES, VALUE_BYTES = 16, 100
 local SECONDS = bench.sized(0.2, 0.01) -- per side and round
 local TTL = 600
-
--- Each key of 100 of them in a random order, as callers ask.
-local function lists_of(keys)
-    local lists = {}
-    for n = 1, LISTS do
-        local list, rest = {}, { unpack(keys) }
-        for i = 1, LIST do
-            list[i] = table.remove(rest, math.random(#rest))
-        end
-        lists[n] = list
-    end
-    return lists
-end
-
--- Reads all keys until they come from where they are wanted from.
-local function warm(cache, keys, source)
-    for _, key in ipairs(keys) do
-        local from
-        for _ = 1, 100 do
-            from = select(3, cache:get(key))
-            if from == source then
-                break
-            end
-        end
-        assert(from == source, tostring(from))
-    end
-end
 
 -- Nanoseconds per key of a reader of lists.
 local function time(read, lists)
@@ -113,7 +87,7 @@ local function measure(redis, rounds)
     local l0, near = root:namespace("l0"), root:namespace("near", { near = { l0 = false } })
     local wire = root:namespace("wire", { near = false })
     local keys = bench.texts(KEYS, KEY_BYTES)
-    local lists, map = lists_of(keys), {}
+    local lists, map = warm.lists(keys, LIST, LISTS), {}
     for _, key in ipairs(keys) do
         map[key] = bench.text(VALUE_BYTES)
     end
@@ -127,7 +101,7 @@ local function measure(redis, rounds)
                 or name == "near" and (kind == "gets" or kind == "map") then
                 local read = reader(code, cache)
                 sides[#sides + 1] = { kind .. " " .. name, function()
-                    warm(cache, keys, name)
+                    warm.warm(cache, keys, name)
                     return time(read, lists)
                 end }
             end

@@ -139,10 +139,6 @@ local function measure(redis, rounds, args)
     return samples
 end
 
-local function both(limit)
-    return { idle = limit, busy = limit }
-end
-
 bench.run({
     name = "misses",
     measure = measure,
@@ -153,11 +149,12 @@ bench.run({
     },
     ratios = {
         { of = "miss", to = "Go redcache miss", figure = "p50", at_most = { idle = 0.3 } },
-        { of = "rememberMulti", to = "Go redcache GetMulti", figure = "ns", at_most = both(0.2) },
-        { of = "500 coroutines", to = "500 goroutines", figure = "rate", at_least = both(4) },
-        { of = "500 coroutines", to = "500 goroutines", figure = "cpu", at_most = both(0.2) },
+        { of = "rememberMulti", to = "Go redcache GetMulti", figure = "ns",
+            at_most = bench.both(0.2) },
+        { of = "500 coroutines", to = "500 goroutines", figure = "rate", at_least = bench.both(4) },
+        { of = "500 coroutines", to = "500 goroutines", figure = "cpu", at_most = bench.both(0.2) },
         { of = "500 coroutines", to = "the same commands replayed", figure = "rate",
-            at_least = both(0.8) },
+            at_least = bench.both(0.8) },
         { of = "500 coroutines, near = false", to = "500 coroutines", figure = "rate" },
     },
 })

@@ -11,12 +11,12 @@ local hot_loop = require("bench.support.hot_loop")
 local lrucache = require("bench.support.lrucache")
 local near_share = require("bench.support.near_share")
 local near_traces = require("bench.support.near_traces")
+local warm = require("bench.support.warm")
 
 local KEYS, MANY_KEYS = bench.sized(1000, 100), bench.sized(100000, 1000)
 local KEY_BYTES, VALUE_BYTES = 16, 100
 local REPEATS = 16                 -- how often a key stands in the order of reading
 local PASSES, MANY_PASSES = 20, 5  -- of that order, per side and round
-local BATCH = 1000
 local TTL = 600
 
 local GET = "value = subject:get(key)"
@@ -49,40 +49,11 @@ local function record()
     return { name = bench.text(5), age = math.random(100) }
 end
 
-local function store(cache, keys, make)
-    local map = {}
-    for i, key in ipairs(keys) do
-        map[key] = make()
-        if i % BATCH == 0 or i == #keys then
-            assert(cache:setMulti(map, TTL))
-            map = {}
-        end
-    end
-end
-
--- Reads every key until the answer comes from `source`, and is what Redis holds.
-local function warm(cache, keys, source)
-    for _, key in ipairs(keys) do
-        local err, from
-        for _ = 1, 100 do
-            err, from = select(2, cache:get(key))
-            if from == source then
-                break
-            end
-        end
-        if from ~= source then
-            error(("could not warm up: %s expected, got %s (%s)"):format(
-                source, tostring(from), tostring(err)))
-        end
-    end
-    return cache
-end
-
 -- While others were measured, nobody asked whether these still stand: then one goes to Redis.
 local function warm_again(subjects, keys)
-    warm(subjects.text, keys, "l0")
-    warm(subjects.record, keys, "l0")
-    warm(subjects.near, keys, "near")
+    warm.warm(subjects.text, keys, "l0")
+    warm.warm(subjects.record, keys, "l0")
+    warm.warm(subjects.near, keys, "near")
 end
 
 -- What is read: caches that are warm, and the rivals with the same keys and as long values.
@@ -102,13 +73,13 @@ local function open(redis, keys, many_keys)
         table = {}, many_table = {},
         lrucache = assert(lrucache.new(KEYS)),
     }
-    store(root, keys, text_of_value) -- for the processes of near_share
-    store(subjects.text, keys, text_of_value)
-    store(subjects.record, keys, record)
-    store(subjects.near, keys, text_of_value)
-    store(subjects.many, many_keys, text_of_value)
+    warm.fill(root, keys, text_of_value) -- for the processes of near_share
+    warm.fill(subjects.text, keys, text_of_value)
+    warm.fill(subjects.record, keys, record)
+    warm.fill(subjects.near, keys, text_of_value)
+    warm.fill(subjects.many, many_keys, text_of_value)
     warm_again(subjects, keys)
-    warm(subjects.many, many_keys, "l0")
+    warm.warm(subjects.many, many_keys, "l0")
     for _, key in ipairs(keys) do
         local value = text_of_value()
         subjects.table[key] = value

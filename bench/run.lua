@@ -7,26 +7,13 @@ local bench = require("bench.support.bench")
 local benchmark = require("bench.support.benchmark")
 local clock = require("spec.support.clock")
 local peer = require("bench.support.peer")
+local warm = require("bench.support.warm")
 
 local COROUTINES, KEYS = bench.sized(1000, 50), bench.sized(100000, 1000)
-local VALUE_BYTES, BATCH = 100, 1000
+local VALUE_BYTES = 100
 local READS = bench.sized(1000, 10) -- of each coroutine, per round: half a second
 local REQUESTS = bench.sized(1000000, 25600)
 local TIMEOUT = 20 -- of a call: a busy machine is to be slow, not wrong
-
--- The names redis-benchmark asks for.
-local function fill(cache)
-    local keys, map = {}, {}
-    for i = 1, KEYS do
-        keys[i] = ("key:%012d"):format(i - 1)
-        map[keys[i]] = bench.text(VALUE_BYTES)
-        if i % BATCH == 0 then
-            assert(cache:setMulti(map, redcache.FOREVER))
-            map = {}
-        end
-    end
-    return keys
-end
 
 local function read(cache, keys)
     local random = math.random
@@ -59,7 +46,8 @@ local function measure(redis, rounds, args)
     local peers = peer.open(args, redis)
     local cache = redcache.new({ url = redis:url(), codec = "raw", near = false,
         scheduler = "coroutine", commandTimeout = TIMEOUT })
-    local keys = fill(cache)
+    local keys = benchmark.keys(KEYS)
+    warm.fill(cache, keys, VALUE_BYTES, redcache.FOREVER)
     local asked = { goroutines = COROUTINES, calls = READS, keys = KEYS, bytes = VALUE_BYTES }
     local pipelines = { clients = 50, pipeline = 256, keys = KEYS, bytes = VALUE_BYTES,
         requests = REQUESTS }
@@ -77,10 +65,6 @@ local function measure(redis, rounds, args)
     return samples
 end
 
-local function both(limit)
-    return { idle = limit, busy = limit }
-end
-
 bench.run({
     name = "run",
     measure = measure,
@@ -88,11 +72,11 @@ bench.run({
         { name = "rate", unit = "1000 reads/s" }, { name = "cpu", unit = "us of a processor" },
     },
     ratios = {
-        { of = "coroutines", to = "rueidis", figure = "rate", at_least = both(3) },
-        { of = "coroutines", to = "rueidis", figure = "cpu", at_most = both(0.2) },
+        { of = "coroutines", to = "rueidis", figure = "rate", at_least = bench.both(3) },
+        { of = "coroutines", to = "rueidis", figure = "cpu", at_most = bench.both(0.2) },
         { of = "coroutines", to = "go-redis", figure = "rate" },
         { of = "coroutines", to = "go-redis", figure = "cpu" },
-        { of = "coroutines", to = "redis-benchmark", figure = "rate", at_least = both(0.8) },
+        { of = "coroutines", to = "redis-benchmark", figure = "rate", at_least = bench.both(0.8) },
         { of = "coroutines", to = "valkey-benchmark", figure = "rate" },
     },
 })

@@ -7,6 +7,7 @@
 local redcache = require("redcache")
 local bench = require("bench.support.bench")
 local clock = require("spec.support.clock")
+local warm = require("bench.support.warm")
 
 local KEYS, TAGS = 1000, 100 -- keys of each side; tags that they share
 local PASSES = bench.sized(100, 2) -- over the keys, per side and round
@@ -24,20 +25,6 @@ local function fill(cache)
         } }))
     end
     return sides
-end
-
--- Reads each key until it comes from `source`.
-local function warm(cache, keys, source)
-    for _, key in ipairs(keys) do
-        local from
-        for _ = 1, 100 do
-            from = select(3, cache:get(key))
-            if from == source then
-                break
-            end
-        end
-        assert(from == source, from)
-    end
 end
 
 -- Nanoseconds of a hit.
@@ -61,7 +48,7 @@ local function measure(redis, rounds)
         local keys = fill(cache)
         caches[#caches + 1] = cache
         for _, side in ipairs({ "bare", "tagged" }) do
-            warm(cache, keys[side], source)
+            warm.warm(cache, keys[side], source)
             table.insert(sides, { source .. ", " .. side, function()
                 return read(cache, keys[side])
             end })

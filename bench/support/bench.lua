@@ -349,6 +349,13 @@ local function measure(state, question, redis, args)
     return result
 end
 
+---The same bar in both states of the machine.
+---@param limit number
+---@return table for at_most and at_least of bench.run
+function bench.both(limit)
+    return { idle = limit, busy = limit }
+end
+
 ---Asks a question: name, rounds, figures ({name, unit}; a side may lack some),
 ---measure(redis, rounds, args) -> samples as of side_by_side, arguments (names of its own), ratios
 ---({of, to, figure, at_most | at_least = limit by state}), limits (the same without `to`: bars of

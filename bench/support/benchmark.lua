@@ -5,6 +5,17 @@ local process = require("spec.support.process")
 
 local benchmark = {}
 
+---The keys that both ask for.
+---@param count integer
+---@return string[]
+function benchmark.keys(count)
+    local keys = {}
+    for i = 1, count do
+        keys[i] = ("key:%012d"):format(i - 1)
+    end
+    return keys
+end
+
 -- In PATH, or in the packages of a server that script/servers has brought.
 local function find(name)
     return process.run({ "sh", "-c", 'command -v "$0" || ls "$1"/servers/*/root/usr/bin/"$0"',

@@ -9,6 +9,7 @@ local bench = require("bench.support.bench")
 local clock = require("spec.support.clock")
 local hot_loop = require("bench.support.hot_loop")
 local redcache = require("redcache")
+local warm = require("bench.support.warm")
 
 local compare_questions = {}
 local Questions = {}
@@ -26,21 +27,6 @@ local function never()
     error("a hit was expected")
 end
 
--- Reads every key until the answer comes from `source`.
-local function warm(cache, keys, source)
-    for _, key in ipairs(keys) do
-        local err, from
-        for _ = 1, 100 do
-            err, from = select(2, cache:get(key))
-            if from == source then break end
-        end
-        if from ~= source then
-            error(("could not warm up: %s expected, got %s (%s)"):format(source, tostring(from),
-                tostring(err)))
-        end
-    end
-end
-
 -- Hits in this process: one compiled loop each. A call is one turn of it; processor time of this
 -- thread: what never waits is not slower because others run, too.
 local function hot(source, body)
@@ -48,7 +34,7 @@ local function hot(source, body)
         local cache = self.caches[source]
         local run = hot_loop.new(source, body, hot_loop.shuffled(self.keys, 4), cache, never)
         return function(calls)
-            warm(cache, self.keys, source)
+            warm.warm(cache, self.keys, source)
             collectgarbage()
             local before = bench.processor("thread")
             local turns = run(math.ceil(calls / (4 * KEYS)))

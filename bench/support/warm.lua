@@ -1,6 +1,6 @@
 -- warm - caches whose keys are held where a bench wants them read from.
 --
--- What:   fill(cache, keys, bytes) stores random values; warm(cache, keys, source) reads all until
+-- What:   fill(cache, keys, of) stores random values; warm(cache, keys, source) reads all until
 --         they come from there; lists(keys, len) are lists of some of them in random order.
 -- Errors: throw.
 
@@ -12,13 +12,16 @@ local BATCH = 1000
 local TTL = 600
 local TRIES = 100
 
----Stores a random value of `bytes` bytes under each key.
-function warm.fill(cache, keys, bytes)
+---Stores a value of its own under each key.
+---@param of integer|fun(): any bytes of random text, or what makes a value
+---@param ttl any as for setMulti (600)
+function warm.fill(cache, keys, of, ttl)
+    local make = type(of) == "function" and of or function() return bench.text(of) end
     local map = {}
     for i, key in ipairs(keys) do
-        map[key] = bench.text(bytes)
+        map[key] = make()
         if i % BATCH == 0 or i == #keys then
-            assert(cache:setMulti(map, TTL))
+            assert(cache:setMulti(map, ttl or TTL))
             map = {}
         end
     end
