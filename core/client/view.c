@@ -336,11 +336,17 @@ uint32_t rc_view_get_many(rc_view *view, rc_near_many *many, uint32_t from, uint
 
 /* ---- handles --------------------------------------------------------------------------------- */
 
+static inline int check_handle(rc_view *view, rc_near_handle *handle, int32_t max_stale_us)
+{
+    if (handle->block != NULL)
+        return check_told(view, handle, max_stale_us);
+    return rc_near_is_valid(view->near, handle, max_stale_us);
+}
+
 static __attribute__((noinline)) int check_sampled(rc_view *view, rc_near_handle *handle,
                                                    int32_t max_stale_us)
 {
-    int outcome = handle->block != NULL ? check_told(view, handle, max_stale_us)
-                                        : rc_near_is_valid(view->near, handle, max_stale_us);
+    int outcome = check_handle(view, handle, max_stale_us);
     sample(view, outcome != RC_VIEW_GONE, handle);
     return outcome;
 }
@@ -352,9 +358,7 @@ int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_
     rc_near_handle *handle = &handles[index];
     if (is_sampled(view))
         return check_sampled(view, handle, max_stale_us);
-    if (handle->block != NULL)
-        return check_told(view, handle, max_stale_us);
-    return rc_near_is_valid(view->near, handle, max_stale_us);
+    return check_handle(view, handle, max_stale_us);
 }
 
 /* Asks the handle where the place does not tell enough; the place takes its answer over. */
@@ -363,8 +367,7 @@ static __attribute__((noinline)) int32_t ask_handle(const rc_l0 *l0, struct rc_l
 {
     struct rc_view *view = l0->view;
     rc_near_handle *handle = &(*l0->handles)[place->index];
-    int outcome = handle->block != NULL ? check_told(view, handle, max_stale_us)
-                                        : rc_near_is_valid(view->near, handle, max_stale_us);
+    int outcome = check_handle(view, handle, max_stale_us);
     if (view->sample.left == 0)
         sample(view, outcome != RC_VIEW_GONE, handle);
     if (outcome == RC_VIEW_GONE)
