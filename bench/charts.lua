@@ -220,10 +220,10 @@ local function draw(chart, args)
     return true
 end
 
+local args = read_arguments()
 if os.execute("command -v gnuplot >/dev/null") ~= 0 then
     error("charts are drawn by gnuplot, which is not installed (Debian: gnuplot-nox)", 0)
 end
-local args = read_arguments()
 os.execute("mkdir -p '" .. args.to .. "'")
 local all_drawn = true
 for _, chart in ipairs(CHARTS) do
