@@ -48,6 +48,17 @@ function group.wait_for_renewals(bed, name)
     end, 20, "the second renewal")
 end
 
+--- Runs fn until it ends with at most `most` commands sent. A client that reads near copies asks
+-- on its own account, too: a cluster's masters in rounds, of which the first one goes on for a
+-- moment behind the first near copy. Rounds are seldom: what fn itself sends, it sends each time.
+function group.sends_at_most(bed, cache, most, fn)
+    bed.wait_until(function()
+        local before = cache:stats().requests
+        fn()
+        return cache:stats().requests - before <= most
+    end, 5, "a run with " .. most .. " commands")
+end
+
 --- Time is real: a bound is for machines that do something else as well.
 function group.within(seconds, fn)
     local took = clock.time(fn)

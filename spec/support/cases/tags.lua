@@ -101,13 +101,13 @@ case("what is near is served with its tags near, and asks nobody", function(bed)
     local cache = bed.open({ near = true })
     cache:set("k", "v", 60, tagged("a", "b", "c"))
     bed.wait_until(function() return select(3, cache:get("k")) == "l0" end, 5, "a copy")
-    local sent = cache:stats().requests
-    for _ = 1, 10 do
-        assert.same({ value = "v", source = "l0" }, report(cache:get("k")))
-        assert.same({ value = "v", source = "l0" }, report(cache:remember("k", 60, never)))
-        assert.same({ k = "v" }, (cache:getMulti({ "k" })))
-    end
-    assert.equal(sent, cache:stats().requests)
+    group.sends_at_most(bed, cache, 0, function()
+        for _ = 1, 10 do
+            assert.same({ value = "v", source = "l0" }, report(cache:get("k")))
+            assert.same({ value = "v", source = "l0" }, report(cache:remember("k", 60, never)))
+            assert.same({ k = "v" }, (cache:getMulti({ "k" })))
+        end
+    end)
     -- A generation that is lost voids, and never comes back.
     bed.redis:call("DEL", "app//tag:b")
     bed.wait_until(function() return cache:get("k") == nil end, 5, "the loss")
