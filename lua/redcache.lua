@@ -26,7 +26,7 @@ local options = require("redcache.options")
 local run = later.module("redcache.run")
 
 local redcache = {
-    _VERSION = "0.1.0",
+    _VERSION = later.VERSION,
 
     ---Time to live of what shall never expire by itself.
     FOREVER = options.FOREVER,

@@ -62,7 +62,7 @@ local due
 -- What calls look at before they begin: false while there is nothing to do.
 local function settle(client)
     local queue = client.queue
-    client.due = (client.watches or queue and queue.last > 0) and due or false
+    client.due = (client.watches or queue and queue.last > 0) and due or client.rest
 end
 
 -- The sizes hold for what else is run here, too, where refreshes are not.
@@ -244,6 +244,9 @@ end
 
 -- A call begins: client.due while something is queued, or is watched.
 function due(client)
+    if client.rest then
+        client.rest(client)
+    end
     background.hear(client)
     local queue, scheduler = client.queue, client.scheduler
     if queue == nil or length(queue) == 0 or client.handle == nil or start(queue) then

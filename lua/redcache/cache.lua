@@ -138,7 +138,7 @@ local function open(opts, method)
         error(message, 3)
     end
     default_scheduler(settings, opts)
-    local scheduler = require("redcache.scheduler." .. settings.scheduler)
+    local scheduler = later.load("redcache.scheduler." .. settings.scheduler)
     local client, reason, option
     reason, option = scheduler.check(settings), "scheduler"
     if reason == nil then
@@ -152,6 +152,7 @@ local function open(opts, method)
     opened[client] = true
     client.scheduler, client.enter, client.awaken = scheduler, scheduler.enter, scheduler.awaken
     client.group, client.background_limits = settings.group, settings.background
+    later.attend(client, core_clock.now)
     return make(client, namespace.prefix("", settings.namespace), settings)
 end
 

@@ -7,6 +7,7 @@
 -- Ids are stored in the entries: never give one to another codec.
 
 local errors = require("redcache.errors")
+local later = require("redcache.later")
 
 local serializer = {}
 
@@ -19,8 +20,13 @@ local MODULES = {
 local NAMES = { "raw", "json", "msgpack", "number" } -- by id
 local FIRST_CUSTOM_ID, LAST_ID = 64, 255
 
+-- An entry in Redis may want any of them at any time.
+for _, module in pairs(MODULES) do
+    later.choice(module)
+end
+
 local function load_builtin(name)
-    local ok, codec = pcall(require, MODULES[name])
+    local ok, codec = pcall(later.load, MODULES[name])
     if ok then
         return codec
     elseif name == "json" and not pcall(require, "cjson") then

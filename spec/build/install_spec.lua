@@ -72,3 +72,27 @@ describe("redcache.pc", function()
         temp.remove(root)
     end)
 end)
+
+describe("an installed later.lua", function()
+    check("has the digest of all Lua files, and lets its own release be loaded", function()
+        local prefix = temp.dir()
+        run({}, "cmake", "--install", build, "--prefix", prefix)
+        local lua = prefix .. "/share/lua/5.1"
+        local release = temp.read(lua .. "/redcache/later.lua"):match('local RELEASE = "([^"]+)"')
+        assert.matches("^%d+%.%d+%.%d+ %x%x%x%x%x%x%x%x%x%x%x%x$", release)
+        local version = release:match("%S+")
+        assert.equal("1 " .. version, run({ LUA_PATH = lua .. "/?.lua" }, "luajit", "-e",
+            'local redcache = require("redcache") io.write(redcache.new():incr("n"), " ",'
+                .. " redcache._VERSION)"))
+        local copy = temp.dir()
+        run({}, "cp", "-r", "lua/.", copy)
+        run({}, "sh", "-c", "echo '-- another' >> '" .. copy .. "/redcache/lock.lua'")
+        run({}, "cmake", "-DFROM=" .. copy, "-DTO=" .. prefix .. "/later.lua", "-P",
+            "lua/stamp.cmake")
+        local other = temp.read(prefix .. "/later.lua"):match('local RELEASE = "([^"]+)"')
+        assert.equal(version, other:match("^(%S+) %x+$"))
+        assert.not_equal(release, other)
+        temp.remove(copy)
+        temp.remove(prefix)
+    end)
+end)

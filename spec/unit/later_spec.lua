@@ -1,4 +1,5 @@
 local process = require("spec.support.process")
+local temp = require("spec.support.temp")
 
 -- What a process of its own prints: in this one others have used much already.
 local function printed_by(program)
@@ -111,6 +112,93 @@ call:6: bad argument 'fn' to remember: function expected, got nil; ]]
             assert(cache:remember("other", 60, fn) == 1)
             assert(cache:getMulti({ "other" }).other == 1)
         ]])
+    end)
+
+    it("is loaded by a call once the process has lived for a second", function()
+        printed_by([[
+            local redcache = require("redcache")
+            local clock = redcache.clock()
+            local cache = redcache.new({ url = "memory://", clock = clock })
+            local function is_loaded()
+                return package.loaded["redcache.lock"] ~= nil
+            end
+            assert(cache:get("key") == nil)
+            clock:advance(0.99)
+            assert(cache:get("key") == nil and not is_loaded())
+            clock:advance(0.02)
+            assert(cache:namespace("any") and not is_loaded()) -- it waits for nothing
+            assert(cache:get("key") == nil and is_loaded())
+            package.path, package.cpath = "", ""
+            assert(cache:incr("n") == 1)
+            assert(cache:withLock("job", { reentrant = true }, function() return 2 end) == 2)
+            assert(cache:session():create({}))
+            local text = redcache.new({ url = "memory://", clock = clock, codec = "number" })
+            assert(text:set("number", 1))
+            assert(not cache._client.due and not cache._client.rest)
+        ]])
+    end)
+
+    it("is loaded so under work in the background, and in pieces", function()
+        printed_by([[
+            require("redcache.later").SECONDS = 0
+            local cache = require("redcache").new()
+            local client, calls, ran = cache._client, 0, false
+            assert(cache:work(0))
+            require("redcache.background").push(client, "id", function() ran = true end)
+            while client.due do
+                cache:get("key")
+                calls = calls + 1
+                assert(calls < 1000)
+            end
+            assert(ran)
+            package.path, package.cpath = "", ""
+            assert(cache:incr("n") == 1)
+        ]])
+    end)
+
+    it("is left alone by a call where it cannot be found", function()
+        printed_by([[
+            require("redcache.later").SECONDS = 0
+            local cache = require("redcache").new()
+            local path = package.path
+            package.path = ""
+            assert(select("#", cache:get("key")) == 1)
+            assert(not cache._client.due)
+            package.path = path
+            assert(cache:incr("n") == 1)
+        ]])
+    end)
+
+    it("is refused where another release was installed meanwhile", function()
+        local dir = temp.dir()
+        process.run({ "cp", "-r", "lua/.", dir })
+        local file = dir .. "/redcache/later.lua"
+        local child = process.run({ "luajit", "-e", ([[
+            package.path = "%s/?.lua"
+            local function release(was, is)
+                local file = assert(io.open("%s"))
+                local text, count = file:read("*a"):gsub('RELEASE = "' .. was, 'RELEASE = "' .. is)
+                assert(count == 1 and file:close())
+                file = assert(io.open("%s", "w"))
+                assert(file:write(text) and file:close())
+            end
+            require("redcache.later").SECONDS = 0
+            local cache = require("redcache").new()
+            release("0.1.0", "9.9.9")
+            assert(select("#", cache:get("key")) == 1) -- all that it needs is there
+            for _ = 1, 2 do
+                local ok, message = pcall(cache.incr, cache, "n")
+                assert(not ok and message:find("could not load 'redcache.count'", 1, true), message)
+                assert(message:find("9.9.9, this process runs 0.1.0", 1, true), message)
+                assert(message:find("restart it", 1, true), message)
+                ok, message = pcall(require("redcache").new, { codec = "json" })
+                assert(not ok and message:find("restart it", 1, true), message)
+            end
+            release("9.9.9", "0.1.0")
+            assert(cache:incr("n") == 1)
+        ]]):format(dir, file, file) })
+        temp.remove(dir)
+        assert.equal(0, child.exit, child.err)
     end)
 
     it("is there with redcache.all", function()

@@ -75,6 +75,7 @@ function core_client.open(settings, driver)
         near = settings.near,
         has_breaker = settings.breaker ~= false,
         due = false, -- see background.lua; here, so that a call finds it at once
+        rest = false, -- see later.lua
     }
 end
 
