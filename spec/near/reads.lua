@@ -15,13 +15,14 @@ function reads.source(cache, key, opts)
     return source
 end
 
---- Reads until memory answers, and returns the value. Memory has to answer soon.
+--- Reads until memory answers, and returns the value. It may take some reads, and each of them long
+-- on a busy machine.
 function reads.warm(cache, key, opts)
     local value, err, source
     clock.wait_until(function()
         value, err, source = cache:get(key, opts)
         return err or reads.is_near(source)
-    end, 2, "an answer from memory")
+    end, 10, "an answer from memory")
     if err then error(err, 2) end
     return value
 end

@@ -35,6 +35,7 @@ end)
 local function open(options)
     options = options or {}
     options.url, options.commandTimeout = redis:url(), options.commandTimeout or PATIENCE
+    options.maxStale = options.maxStale or CALM
     opened[#opened + 1] = redcache.new(options)
     return opened[#opened]
 end
@@ -79,7 +80,7 @@ describe("a near value's life", function()
                 local set = clock.now()
                 cache:get("k")
                 local last, gone = last_from_memory(cache)
-                reads.until_value(cache, "k", nil, 1)
+                reads.until_value(cache, "k", nil, PATIENCE)
                 if not last then return false end
                 assert.is_true(last - set < 0.2 + TICK, ("%g s"):format(last - set))
                 assert.is_true(gone - before > 0.2 - TICK, ("%g s"):format(gone - before))
@@ -104,7 +105,7 @@ describe("a near value's life", function()
             local set = clock.now() -- its life began before
             cache:get("k")
             local last = last_from_memory(cache)
-            clock.wait_until(function() return source(cache, "k") == nil end, 1)
+            clock.wait_until(function() return source(cache, "k") == nil end, PATIENCE)
             assert.equal("new", (cache:remember("k", 60, function() return "new" end)))
             cache:delete("k")
             if not last then return false end
@@ -126,7 +127,7 @@ describe("a near value's life", function()
                 local filled = clock.now()
                 local last, gone, value, from = last_from_memory(cache)
                 redis:call("DEL", "k")
-                reads.until_value(cache, "k", nil, 1)
+                reads.until_value(cache, "k", nil, PATIENCE)
                 if not last then return false end
                 assert.same({ "v", "redis" }, { value, from })
                 assert.is_true(last - filled < 0.2 + TICK, ("%g s"):format(last - filled))
@@ -138,7 +139,7 @@ describe("a near value's life", function()
     end)
 
     it("may be a namespace's own", function()
-        local cache = open({ maxStale = CALM })
+        local cache = open()
         local short = cache:namespace("short", { near = { ttl = 0.1 } })
         rounds(1, function()
             redis:call("SET", "short:k", "v")
@@ -146,7 +147,7 @@ describe("a near value's life", function()
             local filled = clock.now()
             local last = last_from_memory(short)
             redis:call("DEL", "short:k")
-            reads.until_value(short, "k", nil, 1)
+            reads.until_value(short, "k", nil, PATIENCE)
             if not last then return false end
             assert.is_true(last - filled < 0.1 + TICK, ("%g s"):format(last - filled))
             return true
@@ -165,7 +166,7 @@ describe("a near value's life", function()
             local set = clock.now() -- its life began before
             cache:get("k")
             local last = last_from_memory(cache)
-            clock.wait_until(function() return source(cache, "k") == "stale" end, 1)
+            clock.wait_until(function() return source(cache, "k") == "stale" end, PATIENCE)
             if not last then return false end
             assert.is_true(last - set < 0.2 + TICK, ("%g s"):format(last - set))
             return true
@@ -245,7 +246,7 @@ describe("near.bytes", function()
     end
 
     it("is never exceeded: what is old goes, what is read stays (69, 70)", function()
-        local cache = open({ near = { bytes = 128 * 1024, l0 = false }, maxStale = CALM })
+        local cache = open({ near = { bytes = 128 * 1024, l0 = false } })
         write_keys()
         warm(cache, "k1")
         for i = 2, KEYS do
@@ -268,7 +269,7 @@ describe("near.bytes", function()
     end)
 
     it("holds for one namespace's max, and its min is kept for it", function()
-        local cache = open({ near = { bytes = 512 * 1024, l0 = false }, maxStale = CALM })
+        local cache = open({ near = { bytes = 512 * 1024, l0 = false } })
         local small = cache:namespace("small", { near = { max = 32 * 1024 } })
         local safe = cache:namespace("safe", { near = { min = 64 * 1024 } })
         for i = 1, 200 do
@@ -348,7 +349,7 @@ describe("near:stats", function()
     end)
 
     it("counts what happens", function()
-        local cache = open({ near = { bytes = 2 ^ 20 }, maxStale = CALM })
+        local cache = open({ near = { bytes = 2 ^ 20 } })
         local other = redis:client()
         cache:set("k", "v")
         for _ = 1, 10 do cache:get("k") end
@@ -360,7 +361,7 @@ describe("near:stats", function()
         assert.is_true(stats.l0Bytes > 0 and stats.bytes > 0)
         assert.is_true(stats.horizon >= 0 and stats.horizon < CALM)
         other:call("SET", "k", "w")
-        clock.wait_until(function() return cache.near:stats().invalidations == 1 end, 2)
+        clock.wait_until(function() return cache.near:stats().invalidations == 1 end, PATIENCE)
         warm(cache, "k")
         -- Its key comes back from the ghost queue.
         assert.equal(1, cache.near:stats().ghosts)
@@ -381,7 +382,7 @@ describe("near:stats", function()
     end)
 
     it("counts hits of remember and getMulti, and of each cache object its own", function()
-        local cache = open({ maxStale = CALM })
+        local cache = open()
         local sub = cache:namespace("sub")
         cache:set("k", "v")
         warm(cache, "k")
