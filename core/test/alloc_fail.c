@@ -8,14 +8,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "test/refuse.h"
 
 enum {
     FIRST_RUNS = 500, /* of many allocations the first are all refused, the others evenly spread */
-    MOST_RUNS = 1000,
-    FEWEST_RUNS = 4,
-    BUDGET_SECONDS = 5, /* what a test may cost beyond its fewest runs; most need far less */
+    BUDGET_ALLOCATIONS = 200 * 1000, /* of all runs of a test; most need far fewer */
+    FEWEST_RUNS = 4,                 /* of one with more */
     HANGS_SECONDS = 60, /* the slowest test takes two, ten times that on a busy machine */
     TOLD_BYTES = 4000,  /* of what a run said before it went wrong */
     SANITIZER_STATUS = 99
@@ -130,13 +128,15 @@ static void tell_wrong(const char *name, long nth, const char *why)
     printf("WRONG %s %ld: %s\n%s", name, nth, why, text);
 }
 
-static long runs_for(long allocations, int64_t took_us)
+/* By counts and not by time: a run that goes wrong here does so on any machine, each time. */
+static long runs_for(long allocations, long most)
 {
-    int64_t affordable = INT64_C(1000000) * BUDGET_SECONDS / (took_us + 1);
-    long most = affordable < FEWEST_RUNS ? FEWEST_RUNS : MOST_RUNS;
-    if (affordable >= FEWEST_RUNS && affordable < MOST_RUNS)
-        most = (long)affordable;
-    return allocations < most ? allocations : most;
+    long runs = BUDGET_ALLOCATIONS / (allocations + 1);
+    if (runs < FEWEST_RUNS)
+        runs = FEWEST_RUNS;
+    if (runs > most)
+        runs = most;
+    return allocations < runs ? allocations : runs;
 }
 
 /* The allocation that the run with that index refuses. */
@@ -171,7 +171,7 @@ static bool goes_wrong(const char *name, void (*function)(void), atomic_int *fai
     return why != NULL;
 }
 
-void alloc_fail_run(const char *name, void (*function)(void), atomic_int *failures)
+void alloc_fail_run(const char *name, void (*function)(void), long most, atomic_int *failures)
 {
     const char *wish = getenv("ALLOC_FAIL");
     if (news == NULL)
@@ -181,11 +181,10 @@ void alloc_fail_run(const char *name, void (*function)(void), atomic_int *failur
         return;
     }
     given_up = 0;
-    int64_t before_us = rc_clock_us();
     if (goes_wrong(name, function, failures, 0))
         return;
     long allocations = news->allocations;
-    long runs = runs_for(allocations, rc_clock_us() - before_us);
+    long runs = runs_for(allocations, most);
     for (long i = 0; i < runs; i++)
         goes_wrong(name, function, failures, nth_of(i, runs, allocations));
     printf("%5ld of %7ld refused, %4ld given up  %s\n", runs, allocations, given_up, name);

@@ -682,7 +682,7 @@ int main(void)
     TEST(reports_unknown_outcome_for_a_set_cut_after_sending);
     TEST(sends_a_set_again_that_was_never_on_the_wire);
     TEST(refuses_over_the_queue_limit);
-    TEST(refuses_over_the_limit_of_bytes);
+    TEST_SLOW(refuses_over_the_limit_of_bytes);
     TEST(ends_in_time_when_nobody_answers);
     TEST(a_late_answer_goes_to_nobody_else);
     TEST(gives_a_silent_connection_up_and_makes_a_new_one);

@@ -657,7 +657,7 @@ int main(void)
     TEST(what_is_no_generation_is_unknown);
     TEST(refuses_damaged_blocks);
     TEST(any_bytes_are_harmless);
-    TEST(what_is_remembered_is_what_a_check_says);
+    TEST_SLOW(what_is_remembered_is_what_a_check_says);
     TEST(a_capped_entry_has_no_end);
     TEST(a_child_process_sees_the_same_region);
     TEST(needs_a_near_cache);

@@ -2,7 +2,8 @@
  * test - the harness of the C tests.
  *
  * What:    TEST(sentence) runs a test and prints its name; CHECK(condition) tells file and line
- *          where it does not hold.
+ *          where it does not hold. TEST_SLOW(sentence) is one of half a second or more, which
+ *          script/alloc-fail runs a few times only.
  * Threads: CHECK may be called from any thread; TEST from main.
  * Memory:  none.
  * Errors:  test_result() is the exit status: 1 where a CHECK did not hold.
@@ -22,8 +23,9 @@
 
 static atomic_int test_failures;
 
-#define CHECK(condition) test_check((condition), #condition, __FILE__, __LINE__)
-#define TEST(function)   test_run(#function, function)
+#define CHECK(condition)    test_check((condition), #condition, __FILE__, __LINE__)
+#define TEST(function)      test_run(#function, function)
+#define TEST_SLOW(function) test_run(#function, function)
 
 /* Returns the condition, so that a test may stop where going on makes no sense. */
 static inline bool test_check(bool holds, const char *condition, const char *file, int line)
