@@ -8,15 +8,29 @@ local cases = group.new()
 local case = cases.case
 local nothing = group.nothing
 
--- By each of the two calls, of a cache that has 1 under "a", false under "b", "no such thing" under
--- "n", and nothing under "m".
+-- Where values come from: the option near, by the source that get tells.
+local PLACES = { redis = false, near = { l0 = false }, l0 = true }
+
+-- Waits until these keys are read from that place.
+local function bring(bed, cache, keys, place)
+    bed.wait_until(function()
+        for _, key in ipairs(keys) do
+            if select(3, cache:get(key)) ~= place then return false end
+        end
+        return true
+    end, 5, "values from " .. place)
+end
+
+-- By each of the two calls and from each place, of a cache that has 1 under "a", false under "b",
+-- "no such thing" under "n", and nothing under "m".
 local function each_call(bed, fn)
-    local cache = bed.cache
-    cache:setMulti({ a = 1, b = false }, 60)
-    cache:remember("n", 60, nothing)
-    for pass = 1, 3 do -- from Redis, the near cache, L0
-        fn("getMulti " .. pass, function(keys, opts) return cache:getMulti(keys, opts) end)
-        fn("rememberMulti " .. pass, function(keys, opts)
+    for place, near in pairs(PLACES) do
+        local cache = bed.open({ near = near })
+        cache:setMulti({ a = 1, b = false }, 60)
+        cache:remember("n", 60, nothing, { negativeTtl = 60 })
+        bring(bed, cache, { "a", "b", "n" }, place)
+        fn("getMulti from " .. place, function(keys, opts) return cache:getMulti(keys, opts) end)
+        fn("rememberMulti from " .. place, function(keys, opts)
             return cache:rememberMulti(keys, 60, function()
                 return {}, "there is none"
             end, opts)
@@ -84,7 +98,10 @@ case("a form that cannot be is an error, and nothing is sent", function(bed)
             ["bad option 'into' to %s: it is the list of"] = { into = keys, list = true },
             ["unknown option 'lists' to %s"] = { lists = true, into = into },
         }) do
-            group.raises(text:format(method), function() call(opts) end)
+            local ok, message = pcall(call, opts)
+            assert.is_false(ok)
+            assert.matches(text:format(method), message, 1, true)
+            assert.matches("forms%.lua:%d+: ", message)
         end
     end
     group.raises("unknown option 'list' to get: it is an option of getMulti and rememberMulti",
@@ -93,21 +110,27 @@ case("a form that cannot be is an error, and nothing is sent", function(bed)
         cache:getMulti({ "a", 2 }, { into = into })
     end)
     assert.equal(sent, cache:stats().requests)
-    cache:set("a", 1, 60)
-    for _ = 1, 3 do -- from Redis, the near cache, L0
-        assert.same({ 1 }, (cache:getMulti({ "a" }, { list = true })))
-    end
-    sent = cache:stats().requests
-    for _, bad in ipairs({ 2, {}, true }) do
-        local ok, message = pcall(function() cache:getMulti({ "a", bad }, { list = true }) end)
-        assert.is_false(ok)
-        assert.matches("forms.lua:%d+: bad argument 'keys' to getMulti: list of strings expected,"
-            .. " got " .. type(bad) .. " at 2", message)
-    end
-    group.raises("list of strings expected", function() cache:getMulti("a", { list = true }) end)
     assert.same({ a = "old" }, into)
     assert.same({ "a" }, keys)
-    assert.equal(sent, cache:stats().requests)
+    -- Of keys in L0 none is looked at, but for being there.
+    for place, near in pairs(PLACES) do
+        cache = bed.open({ near = near })
+        cache:set("a", 1, 60)
+        bring(bed, cache, { "a" }, place)
+        group.sends_at_most(bed, cache, 0, function()
+            for _, bad in ipairs({ 2, {}, true }) do
+                local ok, message = pcall(function()
+                    cache:getMulti({ "a", bad }, { list = true })
+                end)
+                assert.is_false(ok)
+                assert.matches("forms.lua:%d+: bad argument 'keys' to getMulti: list of strings"
+                    .. " expected, got " .. type(bad) .. " at 2", message)
+            end
+            group.raises("list of strings expected", function()
+                cache:getMulti("a", { list = true })
+            end)
+        end)
+    end
 end)
 
 return cases
