@@ -10,7 +10,8 @@ local RESULTS = [[{"idle":{"sides":[
 {"name":"callers, all","rounds":[],"figures":{}},
 {"name":"masters, 3","rounds":[],"figures":{"rate":{"median":7.75,"min":1,"max":2}}}]}}]]
 local READ = [[{"idle":{"sides":[
-{"name":"get","rounds":[],"figures":{"p50":{"median":0.0415,"min":1,"max":2}}}]}}]]
+{"name":"get","rounds":[],"figures":{"p50":{"median":0.0415,"min":1,"max":2}}},
+{"name":"get all","rounds":[],"figures":{"p50":{"median":3,"min":1,"max":4}}}]}}]]
 
 local function run(env, ...)
     return process.run({ process.interpreter, "bench/charts.lua", env = env, ... })
