@@ -1,11 +1,13 @@
 -- start - what a short process pays: to its first GET and exit, against a Go program that does the
 -- same with rueidis; and require("redcache") alone, beside a luajit that does nothing.
 --
+-- What:   the module as `cmake --install` leaves it, with the bytecode of what every start needs.
 -- Figures: of one process, from its start to its end: ms passed, and cpu (user and system).
 
 local bench = require("bench.support.bench")
 local peer = require("bench.support.peer")
 local process = require("spec.support.process")
+local temp = require("spec.support.temp")
 
 local PROCESSES = bench.sized(50, 3) -- per side and round
 
@@ -19,9 +21,13 @@ local GET = [[
     assert(cache:get("%s") == "%s")
     cache:close()]]
 
-local function run(...)
-    local ended = process.run({ "sh", "-c", PROGRAM, PROCESSES, ... }, 120)
+local function done(ended)
     if ended.exit ~= 0 then error(ended.err .. ended.out, 0) end
+    return ended
+end
+
+local function run(env, ...)
+    local ended = done(process.run({ "sh", "-c", PROGRAM, PROCESSES, env = env, ... }, 120))
     local passed, user_m, user, system_m, system =
         ended.out:match("^(%d+)\n[^\n]*\n(%d+)m([%d.]+)s (%d+)m([%d.]+)s")
     return { ms = passed / 1e6 / PROCESSES,
@@ -39,13 +45,17 @@ local function beyond(name, sample, control)
 end
 
 local function measure(redis, rounds, args)
+    local prefix = temp.dir()
+    done(process.run({ "cmake", "--install", os.getenv("REDCACHE_BUILD_DIR") or "build",
+        "--prefix", prefix }))
+    local env = { LUA_PATH = prefix .. "/share/lua/5.1/?.lua" }
     local key, value = bench.text(16):gsub("[%%\"\\]", "x"), bench.text(100):gsub("[%%\"\\]", "x")
     redis:call("SET", key, value)
     local peers = peer.open(args, redis)
     local program, missing = peers:program("first")
     local function side(name, ...)
         local words = { ... }
-        return { name, function() return run(unpack(words)) end }
+        return { name, function() return run(env, unpack(words)) end }
     end
     local samples = bench.side_by_side({
         side("luajit", "luajit", "-e", ""),
@@ -54,6 +64,7 @@ local function measure(redis, rounds, args)
         program and side("rueidis", program, redis.port, key) or { "rueidis", missing = missing },
     }, rounds)
     peers:close()
+    temp.remove(prefix)
     table.insert(samples, 3, beyond("require alone", samples[2], samples[1]))
     return samples
 end

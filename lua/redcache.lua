@@ -14,6 +14,7 @@ if not pcall(require, "ffi") then
     error("redcache needs LuaJIT with its FFI, and this is " .. _VERSION, 0)
 end
 
+require("redcache.compiled").use()
 local later = require("redcache.later")
 local cache = require("redcache.cache")
 local clock = require("redcache.clock")

@@ -12,7 +12,11 @@
 -- cmake --install writes this file first, and the digest of all Lua files behind the version.
 local RELEASE = "0.1.0"
 
+local path = string.match(debug.getinfo(1, "S").source, "^@(.+)")
+
 local later = {
+    RELEASE = RELEASE,
+    DIRECTORY = path and string.match(path, "^.*/"), -- of our files
     VERSION = string.match(RELEASE, "^%S+"),
 
     -- A program that is over by then never pays for what it has not used.
@@ -21,8 +25,6 @@ local later = {
 
 -- How long a call is held up by what it loads, but for the file at which that time ends.
 local PIECE = 0.002
-
-local path = string.match(debug.getinfo(1, "S").source, "^@(.+)")
 
 local waiting = {} -- functions that load a module, by its name
 

@@ -96,3 +96,34 @@ describe("an installed later.lua", function()
         temp.remove(prefix)
     end)
 end)
+
+describe("an installed compiled.ljbc", function()
+    check("spares a start the Lua files, unless another LuaJIT or release has made it", function()
+        local prefix = temp.dir()
+        run({}, "cmake", "--install", build, "--prefix", prefix)
+        local lua = prefix .. "/share/lua/5.1"
+        local file = lua .. "/redcache/compiled.ljbc"
+        local made = temp.read(file)
+        local function source()
+            return run({ LUA_PATH = lua .. "/?.lua" }, "luajit", "-e", [[
+                local cache = require("redcache").new()
+                assert(cache:set("key", { 1 }) and cache:get("key")[1] == 1)
+                cache:close()
+                io.write(debug.getinfo(require("redcache.near").find, "S").source)]])
+        end
+        assert.equal("@redcache/near.lua", source())
+        local from_file = "@" .. lua .. "/redcache/near.lua"
+        temp.write(file, (made:gsub("\nLuaJIT ", "\nOtherJIT ", 1)))
+        assert.equal(from_file, source())
+        temp.write(file, made:sub(1, 10))
+        assert.equal(from_file, source())
+        temp.write(file, made)
+        assert.equal("@redcache/near.lua", source())
+        local later = lua .. "/redcache/later.lua"
+        temp.write(later, (temp.read(later):gsub('RELEASE = "', 'RELEASE = "1', 1)))
+        assert.equal(from_file, source())
+        os.remove(file)
+        assert.equal(from_file, source())
+        temp.remove(prefix)
+    end)
+end)
