@@ -146,6 +146,7 @@ function later.attend(client, now)
     end
     client.rest, client.due = rest, rest
 end
+jit.off(later.methods) -- as usage.guard
 
 ---Loads whatever is still to be loaded.
 function later.all()

@@ -563,16 +563,18 @@ local NESTED = { near = NEAR, l0 = L0, background = BACKGROUND, breaker = BREAKE
     writeBehind = WRITE_BEHIND, bloom = BLOOM, offline = OFFLINE }
 
 local function accepts(accepted, row)
+    local at = row.at
     for _, name in ipairs(accepted) do
-        if string.find(" " .. row.at .. " ", " " .. name .. " ", 1, true) then
+        if at == name or string.find(" " .. at .. " ", " " .. name .. " ", 1, true) then
             return true
         end
     end
     return false
 end
 
--- The rows of each place: made when they are first asked for, a program needs few of them.
-local places = setmetatable({}, { __index = function(places, place)
+local places
+
+local function make_rows(_, place)
     local accepted = ACCEPTED[place]
     if not (accepted or NESTED[place]) then
         return nil
@@ -586,7 +588,14 @@ local places = setmetatable({}, { __index = function(places, place)
     end
     places[place] = rows
     return rows
-end })
+end
+
+-- Both are done once for each place: what compiling them costs does not come back.
+jit.off(accepts)
+jit.off(make_rows)
+
+-- The rows of each place: made when they are first asked for, a program needs few of them.
+places = setmetatable({}, { __index = make_rows })
 
 ---The rows of one place, by option name: what documentation and specs list.
 ---@param place string new, namespace, load, ...; near, l0, background, breaker, writeBehind, bloom:

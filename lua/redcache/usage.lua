@@ -193,5 +193,6 @@ function usage.guard(class, methods, field, hot)
         end
     end
 end
+jit.off(usage.guard) -- its loop makes closures, for which LuaJIT gives up after a while
 
 return usage
