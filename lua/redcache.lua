@@ -21,8 +21,6 @@ local clock = require("redcache.clock")
 local core_command = require("redcache.core.command")
 local errors = require("redcache.errors")
 local fence = require("redcache.fence")
-local keys = require("redcache.key")
-local null = require("redcache.null")
 local options = require("redcache.options")
 local run = later.module("redcache.run")
 
@@ -37,16 +35,28 @@ local redcache = {
     ---Pass ("%.0f"):format(lock.fence), and a key of its own for what the lock protects.
     FENCED = fence,
 
-    ---What stands for Redis' null in the answers of cache:redis(), inside of lists and maps; as the
-    ---whole answer it is nil. It is cjson.null (in nginx ngx.null) where cjson is there.
-    NULL = null,
-
-    ---Keys made of parts, and read back: redcache.key("user", 7) is "user:7". lua/redcache/key.lua.
-    key = keys,
-
     ---The codes of error objects: err.code == redcache.errors.timeout.
     errors = errors.CODES,
 }
+
+-- Fields that few programs read, and the modules that they are: null looks for cjson.
+---@class redcache
+---@field NULL redcache.Null what stands for Redis' null in the answers of cache:redis(), inside of
+---lists and maps; as the whole answer it is nil. It is cjson.null (in nginx ngx.null) where cjson
+---is there
+---@field key function keys made of parts, and read back: redcache.key("user", 7) is "user:7".
+---lua/redcache/key.lua
+local FIELDS = { NULL = "redcache.null", key = "redcache.key" }
+for _, module in pairs(FIELDS) do
+    later.choice(module)
+end
+setmetatable(redcache, { __index = function(_, name)
+    local module = FIELDS[name]
+    if module then
+        redcache[name] = later.load(module)
+        return rawget(redcache, name)
+    end
+end })
 
 ---Opens a cache. Nothing is connected before the first call. Times are seconds, fractions allowed.
 ---Caches of one process with equal url, group and connection numbers share one client.

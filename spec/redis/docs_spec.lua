@@ -66,6 +66,7 @@ local function complaints(found)
             list[#list + 1] = entry.where .. ": there is no " .. entry.title
         end
     end
+    assert(redcache.NULL ~= nil and redcache.key) -- which stand there once they have been read
     for name, value in pairs(redcache) do
         if type(value) == "function" then
             if not usage.calls().redcache[name] then

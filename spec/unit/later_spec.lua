@@ -21,8 +21,8 @@ describe("a module that is loaded later", function()
         ]])
         assert.matches("\nredcache.near\n", out) -- so this is how one would be seen
         for _, name in ipairs({ "all", "batch", "behind_stream", "bloom", "explain", "hints",
-            "load", "lock", "many", "offline", "redis", "remember", "run", "session", "tags",
-            "unsent", "walk", "write_behind" }) do
+            "key", "load", "lock", "many", "null", "offline", "redis",
+            "remember", "run", "session", "tags", "unsent", "walk", "write_behind" }) do
             assert.is_nil(out:find("\nredcache." .. name .. "\n", 1, true), name)
         end
     end)
@@ -130,6 +130,7 @@ call:6: bad argument 'fn' to remember: function expected, got nil; ]]
             assert(cache:get("key") == nil and is_loaded())
             package.path, package.cpath = "", ""
             assert(cache:incr("n") == 1)
+            assert(redcache.key("user", 7) == "user:7" and redcache.NULL ~= nil)
             assert(cache:withLock("job", { reentrant = true }, function() return 2 end) == 2)
             assert(cache:session():create({}))
             local text = redcache.new({ url = "memory://", clock = clock, codec = "number" })
