@@ -84,6 +84,14 @@ describe("an installed later.lua", function()
         assert.equal("1 " .. version, run({ LUA_PATH = lua .. "/?.lua" }, "luajit", "-e",
             'local redcache = require("redcache") io.write(redcache.new():incr("n"), " ",'
                 .. " redcache._VERSION)"))
+        assert.equal("refused", run({ LUA_PATH = lua .. "/?.lua" }, "luajit", "-e", ([[
+            local cache = require("redcache").new()
+            local file = assert(io.open("%s/redcache/later.lua", "r+"))
+            assert(file:seek("set", file:read("*a"):find('local RELEASE = "', 1, true) + 16))
+            assert(file:write("9") and file:close())
+            local ok, message = pcall(cache.incr, cache, "n")
+            assert(not ok and message:find("this process runs %s): restart it", 1, true), message)
+            io.write("refused")]]):format(lua, release)))
         local copy = temp.dir()
         run({}, "cp", "-r", "lua/.", copy)
         run({}, "sh", "-c", "echo '-- another' >> '" .. copy .. "/redcache/lock.lua'")
