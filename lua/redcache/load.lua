@@ -6,8 +6,9 @@
 --         The steps of lead() stand by themselves for who loads many keys (load_many.lua).
 -- Memory: a slot belongs to one attempt from take() until the attempt gives it back, and names the
 --         key meanwhile: slot.key is the user's, slot.full has the cache's prefix and is made once
---         it is needed. An attempt runs inside run(), protected: an error that nobody expected (no
---         memory, a hook that throws) ends the load, too.
+--         it is needed. Fields of a slot that say nothing are false, not nil: LuaJIT sizes the
+--         whole table again for one that comes back. An attempt runs inside run(), protected: an
+--         error that nobody expected (no memory, a hook that throws) ends the load, too.
 -- Not:    what to do with answers other than a lease (remember.lua); the protocol (core).
 
 local bit = require("bit")
@@ -78,7 +79,7 @@ function load.take(cache, settings, key, action, is_part)
     if slot == nil then
         return nil, err, status, cause
     end
-    slot.key, slot.full, slot.tagged, slot.tag_fault = key, false, nil, nil
+    slot.key, slot.full, slot.tagged, slot.tag_fault = key, false, false, false
     return slot
 end
 
@@ -154,11 +155,11 @@ function Context:tag(...)
     if names == nil then
         error(message, 2)
     elseif mark.tag_fault or #names == 0 then
-        return mark.tag_fault == nil, mark.tag_fault
+        return not mark.tag_fault, mark.tag_fault or nil
     end
-    local tagged, err = tags.add(mark.tag_cache, mark.tagged, names, mark.tag_settings,
+    local tagged, err = tags.add(mark.tag_cache, mark.tagged or nil, names, mark.tag_settings,
         mark.tag_keys)
-    mark.tagged, mark.tag_fault = tagged or mark.tagged, err
+    mark.tagged, mark.tag_fault = tagged or mark.tagged, err or false
     return err == nil, err
 end
 
@@ -192,7 +193,8 @@ function load.begin_tags(cache, mark, settings, keys)
     mark.tag_keys = keys
     local names = tags.names(settings, settings)
     if names then
-        mark.tagged, mark.tag_fault = tags.begin(cache, names, settings, keys)
+        local tagged, err = tags.begin(cache, names, settings, keys)
+        mark.tagged, mark.tag_fault = tagged or false, err or false
     end
 end
 

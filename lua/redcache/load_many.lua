@@ -59,15 +59,26 @@ function load_many.new(cache, settings, ttl, fn, action, method)
     }
 end
 
+-- In LuaJIT a key that is absent takes room when nil is put there, and the table grows.
+local function put(map, key, value)
+    if map[key] ~= value then
+        map[key] = value
+    end
+end
+
 ---A key has a value, or there is no such thing (nil).
 function load_many.set(work, key, value, flag)
-    work.values[key], work.negatives[key] = value, value == nil or nil
-    work.flags[key], work.failed[key] = flag, nil
+    work.values[key] = value
+    put(work.negatives, key, value == nil or nil)
+    put(work.flags, key, flag)
+    put(work.failed, key, nil)
 end
 local set = load_many.set
 
 function load_many.fail(work, key, err)
-    work.values[key], work.negatives[key], work.flags[key] = nil, nil, nil
+    put(work.values, key, nil)
+    put(work.negatives, key, nil)
+    put(work.flags, key, nil)
     work.failed[key] = err
 end
 local fail = load_many.fail
@@ -219,7 +230,7 @@ local function run_loader(work, keys, ctx, is_stored)
     end
     load.context(cache, is_stored and work or nil, work.settings, ctx)
     if is_stored then
-        work.tagged, work.tag_fault = nil, nil
+        work.tagged, work.tag_fault = false, false
         load.begin_tags(cache, work, work.settings, own)
     end
     local ok, map, failures, ttls = marks.run(work, work.fn, load.trace, own, ctx)
@@ -418,7 +429,7 @@ local function begin_ends(work, loaded, keys, olds, held)
             status = core_load.release(slot)
             waits[i] = status == 0
         else
-            slot.tagged = tagged
+            slot.tagged = tagged or false
             status = load.begin_publish(slot, settings, kind, codec, bytes, life, loaded.took)
             -- Too large, or no memory: the load is still ours to end.
             waits[i] = status == 0 or core_load.release(slot) == 0

@@ -18,11 +18,12 @@ local marks = {
 }
 
 ---@class redcache.Mark
----@field owner any of scheduler.current()
+---@field owner any of scheduler.current(); a field that says nothing is false: see load.lua
 ---@field request any its second result
----@field co thread|nil
----@field anchor table|nil what stands for it in the frame, where one loader runs for many keys
----@field group table|nil
+---@field co thread|false
+---@field anchor table|false what stands for it in the frame, where one loader runs for many keys
+---@field group table|false
+---@field is_first_of string|false key with its prefix, of the first mark of its table
 
 ---Runs a loader. This frame is the sign that the mark's load is under way: nginx ends a request
 ---without running any more Lua, and uses its coroutine again for the next one.
@@ -34,7 +35,7 @@ function marks.run(mark, fn, handler, key, ctx)
     if not ok and type(value) ~= "table" then
         collectgarbage() -- no memory: what the loader has piled up goes first
     end
-    mark.co = nil
+    mark.co = false
     return ok, value, second, third
 end
 local run = marks.run
@@ -52,8 +53,8 @@ end
 -- Whether a frame of `run` for this mark stands on the stack of its coroutine.
 local function is_under_way(mark)
     local co, anchor = mark.co, mark.anchor or mark
-    if co == nil then
-        return mark.owner ~= nil
+    if not co then
+        return mark.owner and true or false
     end
     for level = 0, MAX_LEVELS do
         local info = getinfo(co, level, "f")
@@ -82,6 +83,19 @@ local function stands_here()
     return true
 end
 
+-- The first mark of a table stands in its array, and knows its key: most loads end before another
+-- one begins, and LuaJIT sizes a table again that gets one key and loses it, over and over.
+local FIRST = 1
+
+-- The mark or group that stands at the key.
+local function standing_at(loading, full)
+    local first = loading[FIRST]
+    if first ~= nil and first.is_first_of == full then
+        return first
+    end
+    return loading[full]
+end
+
 ---A loader begins.
 ---@param loading table<string, table> of the client
 ---@param full string key with its prefix
@@ -91,16 +105,24 @@ end
 ---@param anchor table|nil given to run() in the place of this mark
 ---@param co thread|nil the running coroutine, where it is asked once for many keys
 function marks.add(loading, full, mark, owner, request, anchor, co)
-    mark.owner, mark.request, mark.co, mark.anchor = owner, request, co, anchor
+    mark.owner, mark.request = owner or false, request or false
+    mark.co, mark.anchor = co or false, anchor or false
     if not mark.counts then
         mark.counts, count = true, count + 1
     end
-    local standing = loading[full]
+    local standing = standing_at(loading, full)
     if standing == nil then
-        loading[full] = mark
+        if loading[FIRST] == nil then
+            loading[FIRST], mark.is_first_of = mark, full
+        else
+            loading[full] = mark
+        end
         return
     end
     local group = standing
+    if loading[FIRST] == standing then
+        loading[FIRST], standing.is_first_of = nil, false
+    end
     if not standing.members then
         group = { members = setmetatable({ [standing] = true }, { __mode = "k" }) }
         standing.group = group
@@ -116,12 +138,15 @@ function marks.remove(loading, full, mark)
     if mark.counts then
         mark.counts, count = false, count - 1
     end
-    mark.owner, mark.request, mark.co, mark.group, mark.anchor = nil, nil, nil, nil, nil
+    mark.owner, mark.request, mark.co, mark.anchor = false, false, false, false
+    mark.group, mark.is_first_of = false, false
     if group then
         group.members[mark] = nil
         if next(group.members) == nil and loading[full] == group then
             loading[full] = nil
         end
+    elseif loading[FIRST] == mark then
+        loading[FIRST] = nil
     elseif loading[full] == mark then
         loading[full] = nil
     end
@@ -140,7 +165,7 @@ end
 ---@param scheduler table
 ---@return string|nil cause
 function marks.obstacle(loading, full, scheduler)
-    local standing = loading[full]
+    local standing = standing_at(loading, full)
     if standing == nil then
         return nil
     elseif not standing.members then
@@ -168,8 +193,8 @@ function marks.is_inside(loading, scheduler)
         return true
     end
     local names = {}
-    for full in pairs(loading) do
-        names[#names + 1] = full
+    for full, mark in pairs(loading) do
+        names[#names + 1] = mark.is_first_of or full
     end
     for _, full in ipairs(names) do -- in a coroutine that the loader has made
         if marks.obstacle(loading, full, scheduler) == marks.SELF then

@@ -145,7 +145,7 @@ local function begin_ends(work, loaded, keys, held)
             one.kind, one.codec = nil, work.tag_fault
         end
         one.stores = one.kind ~= nil and one.life ~= 0
-        slot.tagged = work.tagged
+        slot.tagged = work.tagged or false
         core_slot.hold(slot)
         if one.stores then
             one.status = load.begin_publish(slot, settings, one.kind, one.codec, one.bytes,

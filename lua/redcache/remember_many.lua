@@ -55,6 +55,13 @@ local function take_lease(work, key, slot)
     work.leased[#work.leased + 1] = key
 end
 
+-- A value that is to be loaded again (due: its mark) has no room in there unless there is one.
+local function keep_due(work, key, due, load_time)
+    if due ~= nil then
+        work.dues[key], work.load_times[key] = due, load_time
+    end
+end
+
 -- A hit; where this version cannot read it, the key is asked for again, and the lease takes its
 -- place.
 local function take_hit(work, key, slot, later)
@@ -68,7 +75,7 @@ local function take_hit(work, key, slot, later)
         remember.read_hit(work.cache, slot, settings)
     if ok then
         set(work, key, value, source == "stale" and source or flag)
-        work.dues[key], work.load_times[key] = due, load_time
+        keep_due(work, key, due, load_time)
         finish(work, key)
         return
     end
@@ -336,7 +343,7 @@ local function look_near(work, list)
         end
         if source ~= nil then
             set(work, key, value, source == "stale" and source or nil)
-            work.dues[key], work.load_times[key] = due, load_time
+            keep_due(work, key, due, load_time)
         else
             local err = load.obstacle(cache, key, "load")
             if err then

@@ -59,7 +59,10 @@ end
 
 local function is_waited_for(cache)
     local port = cache._client.port
-    return port and (port.count > 0 or next(port.waiting) ~= nil)
+    for _, slot in pairs(port and port.waiting or {}) do
+        if slot then return true end
+    end
+    return port and port.count > 0
 end
 
 -- Runs the case with a fault at every place. Gives the number of places.

@@ -160,7 +160,7 @@ end
 function core_slot.forget_wait(slot)
     local port = slot.client.port
     local waiting, posted = port and port.waiting, port and port.posted
-    slot.waits, slot.sleeps, slot.co = false, false, nil
+    slot.waits, slot.sleeps, slot.co = false, false, false
     if waiting and waiting[slot.name] == slot then
         waiting[slot.name] = nil
         port.count = port.count - 1

@@ -61,7 +61,7 @@ end
 
 local function wake(slot)
     local co = slot.co
-    slot.co = nil
+    slot.co = false
     make_ready(co)
 end
 
@@ -107,10 +107,10 @@ function scheduler.wait(slot)
         waiting.add(client.port, slot)
         repeat
             yield(WAITS)
-        until slot.co == nil
+        until not slot.co
         local status = slot.status
         if status then
-            slot.status = nil
+            slot.status = false
             return status
         end
     end
@@ -210,7 +210,7 @@ end
 function source.forget()
     for i = 1, port_count do
         waiting.drop(ports[i], function(slot)
-            slot.co, slot.status = nil, nil
+            slot.co, slot.status = false, false
         end)
     end
 end

@@ -67,7 +67,7 @@ end
 -- Resumed by wake(), a caller reads here how its operation has ended.
 local function status_of(slot)
     local status = slot.status
-    slot.status = nil
+    slot.status = false
     return status or slot.result.status
 end
 

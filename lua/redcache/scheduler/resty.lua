@@ -130,8 +130,8 @@ function resty.obstacle(mark)
     if owner == running() then
         return marks.SELF
     end
-    return YIELDABLE[get_phase()] and mark.request == get_request() and threads.is_within(owner)
-        and marks.SELF or nil
+    return YIELDABLE[get_phase()] and mark.request == (get_request() or false)
+        and threads.is_within(owner) and marks.SELF or nil
 end
 
 function kick(port)
@@ -200,7 +200,7 @@ function resty.wait(slot)
         port.posted[name], port.woken = nil, port.woken - 1
     end
     local status = slot.status -- of a port that has ended
-    slot.status = nil
+    slot.status = false
     return status or slot.result.status
 end
 

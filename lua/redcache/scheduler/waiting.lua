@@ -3,8 +3,9 @@
 -- What:   schedulers with a loop keep in their port what is under way, and hear here what is done.
 --         A port carries wake(slot): how its scheduler resumes the caller that waits for a slot;
 --         and, where something is watched, hear(port), which looks at it (background.lua).
--- Memory: a slot is in `waiting` from add() until it is told. What nobody waits for (detached) goes
---         back to its pool then.
+-- Memory: a slot is in `waiting` from add() until it is told. False stands there then: the slot
+--         will be back, and LuaJIT would size the whole table again to find room for it. What
+--         nobody waits for (detached) goes back to its pool then.
 -- Not:    wake() must not run any caller, which might start the next operation in a slot whose name
 --         is still to be read.
 
@@ -47,9 +48,10 @@ function waiting.turn(port)
         local name = core_loop.turn_name(port, i)
         local slot = slots[name]
         if slot then -- else its caller has found it done by itself
-            slots[name] = nil
+            slots[name] = false
             port.count = port.count - 1
             if slot.detached then
+                slots[name] = nil -- it may be one that is not used again
                 core_slot.end_detached(slot)
             else
                 port.wake(slot)
@@ -83,12 +85,14 @@ function waiting.drop(port, wake)
     local slots = port.waiting
     port.waiting, port.count = {}, 0
     for _, slot in pairs(slots) do
-        core_slot.discard(slot)
-        if slot.detached then
-            slot.detached = false
-        else
-            slot.status = constants.CLOSED
-            wake(slot)
+        if slot then
+            core_slot.discard(slot)
+            if slot.detached then
+                slot.detached = false
+            else
+                slot.status = constants.CLOSED
+                wake(slot)
+            end
         end
     end
 end

@@ -52,7 +52,7 @@ end
 function sleepers.drop_abandoned(port)
     local slots, posted = port.waiting, port.posted
     for name, slot in pairs(slots) do
-        if slot.waits and slot.sem:count() >= 0 then
+        if slot and slot.waits and slot.sem:count() >= 0 then
             slots[name] = nil
             port.count = port.count - 1
             drop(port, slot)
@@ -76,8 +76,8 @@ function sleepers.end_waiting(port)
     local slots = port.waiting
     for name, slot in pairs(slots) do
         slots[name] = nil
-        port.count = port.count - 1
-        if slot.waits then
+        port.count = port.count - (slot and 1 or 0)
+        if slot and slot.waits then
             slot.waits = false
             core_slot.discard(slot)
             slot.status = constants.CLOSED
