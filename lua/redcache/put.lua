@@ -48,7 +48,8 @@ end
 
 -- Runs the writer under the write lease, and ends the lease.
 local function write(cache, slot, ttl, fn, settings)
-    local kind, codec, bytes, life, took, value = load.make(cache, slot, ttl, fn, settings, nil)
+    local kind, codec, bytes, life, took, value = load.make(cache, slot, ttl, fn, settings, nil,
+        slot.result.flags)
     if kind == nil then
         return give_up(cache, slot, nil, codec)
     elseif slot.tag_fault then

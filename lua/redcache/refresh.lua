@@ -155,7 +155,8 @@ local function attempt(cache, slot, ttl, fn, settings)
         core_slot.give(slot)
         return nil, nil, "elsewhere", lease_left
     end
-    local value, err, source, flag, _, cause = load.lead(cache, slot, ttl, fn, settings)
+    local value, err, source, flag, _, cause = load.lead(cache, slot, ttl, fn, settings,
+        slot.result.flags)
     core_slot.give(slot)
     return value, err, source, flag, cause or err
 end

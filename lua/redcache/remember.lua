@@ -31,7 +31,7 @@ local usage = require("redcache.usage")
 local FOREVER, is_ttl = options.FOREVER, options.is_ttl
 local band, bor = bit.band, bit.bor
 local await, give = calls.await, core_slot.give
-local HIT, FAILED = constants.HIT, constants.FAILED
+local HIT, LOAD, FAILED = constants.HIT, constants.LOAD, constants.FAILED
 local KIND_VALUE, KIND_NEGATIVE = constants.KIND_VALUE, constants.KIND_NEGATIVE
 local STALE, DEGRADED = constants.STALE, constants.DEGRADED
 
@@ -255,7 +255,8 @@ local function lead(cache, slot, ttl, fn, settings)
     local counters = cache._counters
     counters.misses = counters.misses + 1
     cache._miss_ratio = cache._miss_ratio + (1 - cache._miss_ratio) * NEWEST
-    if band(slot.result.flags, DEGRADED) ~= 0 then
+    local flags = slot.result.flags
+    if band(flags, DEGRADED) ~= 0 then
         local found, stale = near.stale(cache, slot.key, settings)
         if found then
             load.release(cache, slot)
@@ -264,7 +265,7 @@ local function lead(cache, slot, ttl, fn, settings)
         end
     end
     local began = core_clock.now(cache._client)
-    local value, err, source, flag, again = load.lead(cache, slot, ttl, fn, settings)
+    local value, err, source, flag, again = load.lead(cache, slot, ttl, fn, settings, flags)
     return value, err, source, flag, again and began or nil
 end
 
@@ -329,7 +330,8 @@ end
 local function attempt(cache, slot, ttl, fn, settings)
     local status = start(cache, slot, settings, 0)
     local result = slot.result
-    if status == 0 and result.outcome == HIT then
+    local outcome = result.outcome
+    if status == 0 and outcome == HIT then
         cache._miss_ratio = cache._miss_ratio * (1 - NEWEST)
         if cache._view ~= nil and cache._miss_ratio > 0.5 then
             cache._miss_ratio = 0.5 -- the next one is a GET, whose answer is kept near
@@ -346,7 +348,12 @@ local function attempt(cache, slot, ttl, fn, settings)
             end
         end
     end
-    local value, err, source, flag, began = answer(cache, slot, status, ttl, fn, settings)
+    local value, err, source, flag, began
+    if status == 0 and outcome == LOAD and not cache._offline then
+        value, err, source, flag, began = lead(cache, slot, ttl, fn, settings)
+    else
+        value, err, source, flag, began = answer(cache, slot, status, ttl, fn, settings)
+    end
     give(slot)
     return value, err, source, flag, began
 end
