@@ -51,6 +51,26 @@ local function content(lua)
 end
 
 local LOCATIONS = {
+    ["/wave"] = content([[
+        local parts = require("redcache.scheduler.resty.parts")
+        local judge, judged = parts.judge, 0
+        function parts.judge(...)
+            judged = judged + 1
+            return judge(...)
+        end
+        local cache, threads, wrong = open("tcp"), {}, 0
+        for i = 1, 50 do assert(cache:set("w" .. i, "v" .. i, 60)) end
+        for i = 1, 50 do
+            threads[i] = ngx.thread.spawn(function()
+                for _ = 1, 100 do
+                    wrong = wrong + (cache:get("w" .. i) == "v" .. i and 0 or 1)
+                end
+            end)
+        end
+        for i = 1, 50 do ngx.thread.wait(threads[i]) end
+        parts.judge = judge
+        ngx.print(wrong, " wrong, ", judged > 0 and "in parts" or "whole")
+    ]]),
     ["/alone"] = content([[
         is_blind = ngx.var.arg_blind == "yes"
         local cache = open(ngx.var.arg_url)
@@ -150,6 +170,11 @@ describe("a connection of nginx", function()
             end)
         end
     end
+
+    it("takes a wave of many callers in parts", function()
+        assert_told("0 wrong, in parts", "/wave")
+        assert.same({}, web:complaints())
+    end)
 
     it("is written to by the host where it cannot be shared", function()
         assert_told("100", "/alone?url=tcp&blind=yes")

@@ -8,12 +8,14 @@
 --             writer   one per connection: sends what there is, for all callers in one write
 --
 --         A connection without TLS is shared with the core, whose turns send over it. Then a writer
---         only turns, for the requests of several callers; a caller that is alone turns itself.
+--         only turns, for the requests of several callers; a caller that is alone turns itself, and
+--         so does one that completes a part of a wave (parts.lua).
 -- Not:    certificates to trust, resolver and log levels are nginx' directives.
 
 local bit = require("bit")
 local constants = require("redcache.core.constants")
 local core_loop = require("redcache.core.loop")
+local parts = require("redcache.scheduler.resty.parts")
 local pool = require("redcache.scheduler.resty.pool")
 local semaphore = require("ngx.semaphore")
 local sleepers = require("redcache.scheduler.resty.sleepers")
@@ -61,6 +63,7 @@ end
 
 ---One turn of the core; wakes who has to do what it wants done.
 local function turn(port)
+    port.unsent, port.is_undecided = 0, true
     for i = 0, waiting.turn_all(port) - 1 do
         local number, wants, has_output = core_loop.turn_link(port, i)
         local link = link_of(port, number)
@@ -174,7 +177,11 @@ local function read(port, link, sock)
             return
         elseif bytes then
             core_loop.host_feed(port, link.number, bytes)
+            local count = port.count
             turn(port)
+            if port.parted then
+                parts.judge(port, count - port.count)
+            end
         elseif reason ~= "timeout" then
             return lost(port, link, sock, reason == "closed"
                 and "the server closed the connection" or tostring(reason))
@@ -279,15 +286,17 @@ function host.begin(port)
     -- Those there are, and the same by their numbers.
     port.links, port.numbered = {}, {}
     port.last_link = { open = false }
+    parts.begin(port)
 end
 
 ---Something was started.
 function host.kick(port)
     local link = port.last_link
+    port.unsent = port.unsent + 1
     if port.is_memory then
         turn(port) -- its answer comes with the sending
-    elseif link.open and link.is_shared and port.count == 1 and port.woken == 0 then
-        turn(port) -- the only caller: there is nobody whose requests could go with this one
+    elseif link.open and link.is_shared and parts.is_one(port) then
+        turn(port)
     elseif link.open and not link.sending then
         wake_writer(link)
     else
