@@ -50,14 +50,13 @@ void rc_loop_deinit(struct rc_loop *loop)
 
 /* ---- what is done ---------------------------------------------------------------------------- */
 
-static void push(struct rc_loop *loop, struct rc_seat *seat)
+/* A chain of seats by `next_done`. */
+static void push(struct rc_loop *loop, struct rc_seat *newest, struct rc_seat *oldest)
 {
-    assert(!seat->is_unreported); /* it stands in the list once */
-    seat->is_unreported = true;
-    seat->next_done = atomic_load_explicit(&loop->done, memory_order_relaxed);
+    oldest->next_done = atomic_load_explicit(&loop->done, memory_order_relaxed);
     /* Release pairs with the exchange in sort. Sequentially consistent because wake then looks at
        `is_signalled`, while the loop clears it, then looks here. */
-    while (!atomic_compare_exchange_weak(&loop->done, &seat->next_done, seat)) {
+    while (!atomic_compare_exchange_weak(&loop->done, &oldest->next_done, newest)) {
     }
 }
 
@@ -78,9 +77,47 @@ static void wake(struct rc_loop *loop)
 void rc_loop_report(struct rc_seat *seat)
 {
     struct rc_loop *loop = seat->loop;
-    push(loop, seat); /* before it is done: what is done and freed must be found in there */
+    assert(!seat->is_unreported); /* it stands in the list once */
+    seat->is_unreported = true;
+    push(loop, seat, seat); /* before it is done: what is done and freed must be found in there */
     rc_seat_finish(seat);
     wake(loop);
+}
+
+static struct rc_seat *seat_of(struct rc_list *active)
+{
+    return RC_CONTAINER(active, struct rc_seat, op.run.active);
+}
+
+/* Those at the beginning that have the same loop. */
+static void report_some(struct rc_list *finished)
+{
+    struct rc_seat *oldest = seat_of(finished->next), *newest = NULL;
+    struct rc_loop *loop = oldest->loop;
+    size_t count = 0;
+    RC_LIST_EACH(active, following, finished) {
+        struct rc_seat *seat = seat_of(active);
+        if (seat->loop != loop)
+            break;
+        assert(!seat->is_unreported);
+        seat->is_unreported = true;
+        seat->next_done = newest;
+        newest = seat;
+        count++;
+    }
+    push(loop, newest, oldest);
+    while (count-- > 0) { /* the loop puts `next_done` in another order, and may free who is done */
+        struct rc_seat *seat = seat_of(finished->next);
+        rc_list_remove(&seat->op.run.active);
+        rc_seat_finish(seat);
+    }
+    wake(loop);
+}
+
+void rc_loop_report_all(struct rc_list *finished)
+{
+    while (!rc_list_is_empty(finished))
+        report_some(finished);
 }
 
 /* Puts what was done since the last time behind what is in order. */

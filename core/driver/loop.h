@@ -45,6 +45,8 @@ int rc_loop_init(struct rc_loop *loop, struct rc_client *client);
 void rc_loop_deinit(struct rc_loop *loop);
 
 void rc_loop_report(struct rc_seat *seat); /* of a seat that has a loop */
+/* Of many, by `active` of their ops: a loop hears of those that follow each other at once. */
+void rc_loop_report_all(struct rc_list *finished);
 
 /* The seat is done: tells its loop, if it has one. Its thread may free it then. */
 static inline void rc_loop_finish(struct rc_seat *seat)

@@ -275,19 +275,22 @@ static void start_submitted(struct rc_driver *driver)
 static bool finish_ops(struct rc_driver *driver)
 {
     struct rc_op *op;
+    struct rc_list for_loops;
     uint32_t awaited = 0; /* a bit for each crowd */
     bool any = false;
+    rc_list_init(&for_loops);
     while ((op = rc_engine_take_finished(&driver->engine)) != NULL) {
         struct rc_seat *seat = RC_CONTAINER(op, struct rc_seat, op);
         struct rc_crowd *crowd = NULL;
         if (seat->loop != NULL)
-            rc_loop_report(seat);
+            rc_list_append(&for_loops, &op->run.active);
         else
             crowd = rc_seat_finish_in_crowd(seat);
         if (crowd != NULL)
             awaited |= 1u << (crowd - driver->crowds);
         any = true;
     }
+    rc_loop_report_all(&for_loops);
     for (int i = 0; awaited >> i != 0; i++) {
         if (awaited >> i & 1)
             rc_crowd_wake(&driver->crowds[i]);

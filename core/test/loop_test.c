@@ -133,6 +133,38 @@ static void equal_reads_before_a_turn_are_one_request(void)
     close_all(client, loop, ops[0]);
 }
 
+/* Each loop hears of its own, in the order in which they were done. */
+static void what_is_done_at_once_is_told_in_order(void)
+{
+    static const uint32_t owners[] = {0, 0, 1, 0, 1, 1, 0, 1}; /* whose loop */
+    enum { OPS = sizeof owners / sizeof *owners };
+    rc_client *client = open_client("memory://order", RC_DRIVER_POLL);
+    rc_loop *loops[] = {open_loop(client), open_loop(client)};
+    rc_op *ops[OPS];
+    for (uint32_t i = 0; i < OPS; i++)
+        ops[i] = open_op(client, loops[owners[i]], i);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < OPS; i++) {
+            char key = (char)('a' + i);
+            CHECK(rc_get(ops[i], &key, 1, 0) == 0);
+        }
+        for (uint32_t which = 0; which < 2; which++) {
+            uint32_t told = 0;
+            rc_loop_turn(loops[which], &turn);
+            for (uint32_t i = 0; i < OPS; i++) {
+                if (owners[i] == which)
+                    CHECK(told < turn.count && turn.names[told++] == i);
+            }
+            CHECK(turn.count == told);
+        }
+    }
+    for (int i = 0; i < OPS; i++)
+        rc_op_free(ops[i]);
+    rc_loop_free(loops[0]);
+    rc_loop_free(loops[1]);
+    rc_unref(client, 100);
+}
+
 /* As tells(), or after a wait: where the reactor is turning at this moment, it takes the op. */
 static bool tells_soon(rc_loop *loop, uint32_t name)
 {
@@ -949,6 +981,7 @@ int main(void)
     TEST(a_polled_store_tells_in_the_turn_that_sends);
     TEST(a_hosted_store_tells_in_the_turn_that_sends);
     TEST(equal_reads_before_a_turn_are_one_request);
+    TEST(what_is_done_at_once_is_told_in_order);
     TEST(a_store_with_a_thread_tells_mostly_in_the_turn_that_sends);
     TEST(a_slot_that_is_used_again_untold_is_told_once);
     TEST(sleeps_until_something_is_done);
