@@ -362,7 +362,7 @@ int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_
 }
 
 /* Asks the handle where the place does not tell enough; the place takes its answer over. */
-static __attribute__((noinline)) int32_t ask_handle(const rc_l0 *l0, struct rc_l0_place *place,
+static __attribute__((noinline)) int32_t ask_handle(rc_l0 *l0, struct rc_l0_place *place,
                                                     int32_t max_stale_us)
 {
     struct rc_view *view = l0->view;
@@ -372,22 +372,25 @@ static __attribute__((noinline)) int32_t ask_handle(const rc_l0 *l0, struct rc_l
         sample(view, outcome != RC_VIEW_GONE, handle);
     if (outcome == RC_VIEW_GONE)
         return 0;
-    if (place->used == 0)
-        place->used = 1;
+    rc_near_l0_use(place);
     if (!place->has_block)
         rc_near_l0_see(view->near, place, handle);
-    return outcome == RC_VIEW_SOUND ? (int32_t)place->index : -(int32_t)place->index;
+    if (outcome != RC_VIEW_SOUND)
+        return -(int32_t)place->index;
+    l0->hits++;
+    return (int32_t)place->index;
 }
 
 /* The clock is to be compared, or is not the machine's. Apart, so that a hit saves no register. */
-static __attribute__((noinline)) int32_t check_slowly(const rc_l0 *l0, struct rc_l0_place *place,
+static __attribute__((noinline)) int32_t check_slowly(rc_l0 *l0, struct rc_l0_place *place,
                                                       int32_t max_stale_us)
 {
     struct rc_near *near = l0->view->near;
     int64_t now_us = rc_near_reader_us(near);
-    if (rc_near_l0_check(near, l0, place, now_us, max_stale_us) == RC_VIEW_SOUND)
-        return (int32_t)place->index;
-    return ask_handle(l0, place, max_stale_us);
+    if (rc_near_l0_check(near, l0, place, now_us, max_stale_us) != RC_VIEW_SOUND)
+        return ask_handle(l0, place, max_stale_us);
+    l0->hits++;
+    return (int32_t)place->index;
 }
 
 int32_t rc_l0_find(rc_l0 *l0, const char *key, int32_t max_stale_us)
@@ -405,6 +408,23 @@ int32_t rc_l0_find(rc_l0 *l0, const char *key, int32_t max_stale_us)
         return check_slowly(l0, place, max_stale_us);
     if (rc_near_l0_check(view->near, l0, place, now_us, max_stale_us) != RC_VIEW_SOUND)
         return ask_handle(l0, place, max_stale_us);
+    l0->hits++;
+    return (int32_t)place->index;
+}
+
+/* Asks the handle of one key of many as of that moment; what is hit is counted by the caller. */
+static __attribute__((noinline)) int32_t ask_handle_at(const rc_l0 *l0, struct rc_l0_place *place,
+                                                       int64_t now_us, int32_t max_stale_us)
+{
+    struct rc_view *view = l0->view;
+    rc_near_handle *handle = &(*l0->handles)[place->index];
+    if (!rc_near_is_valid_at(view->near, handle, now_us, max_stale_us))
+        return 0;
+    rc_near_l0_use(place);
+    if (!place->has_block)
+        rc_near_l0_see(view->near, place, handle);
+    else if (!is_sound(view, handle, now_us, max_stale_us))
+        return -(int32_t)place->index;
     return (int32_t)place->index;
 }
 
@@ -447,6 +467,32 @@ uint32_t rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *pla
     view->sample.left -= (int32_t)count;
     if (view->sample.left <= 0)
         sample_many(view, handles, places, count);
+    return sound;
+}
+
+uint32_t rc_l0_find_many(rc_l0 *l0, const char *const *keys, int32_t *found, uint32_t count,
+                         int32_t max_stale_us)
+{
+    struct rc_view *view = l0->view;
+    if (view->own_process_only && rc_client_is_inherited(view->client))
+        max_stale_us = 0; /* nothing is known coherent */
+    int64_t now_us = rc_near_reader_us(view->near);
+    struct rc_near_l0_owner owner = {0};
+    uint32_t sound = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct rc_l0_place *place = keys[i] != NULL ? rc_near_l0_find(l0, keys[i]) : NULL;
+        if (place == NULL)
+            found[i] = 0;
+        else if (!place->has_block && rc_near_l0_check_next(view->near, l0, place, &owner, now_us,
+                                                            max_stale_us) == RC_VIEW_SOUND)
+            found[i] = (int32_t)place->index;
+        else
+            found[i] = ask_handle_at(l0, place, now_us, max_stale_us);
+        sound += found[i] > 0;
+    }
+    view->sample.left -= (int32_t)count;
+    if (view->sample.left <= 0)
+        sample_many(view, *l0->handles, found, count);
     return sound;
 }
 

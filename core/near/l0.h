@@ -58,6 +58,22 @@ static inline struct rc_l0_place *rc_near_l0_find(const rc_l0 *l0, const char *k
     return place->key == key ? place : NULL;
 }
 
+/* Whether something in the stripe of the place has changed since it was seen. */
+static inline bool rc_near_l0_is_changed(const rc_l0 *l0, const struct rc_l0_place *place)
+{
+    /* Acquire: as in rc_near_changes_of. */
+    const char *count = l0->changes + place->stripe * l0->stride;
+    uint32_t changes =
+        atomic_load_explicit((const _Atomic uint32_t *)(const void *)count, memory_order_acquire);
+    return changes != place->seen_changes && !RC_MUTANT(L0_REMEMBERED);
+}
+
+static inline void rc_near_l0_use(struct rc_l0_place *place)
+{
+    if (place->used == 0) /* most are: its cache line stays clean */
+        place->used = 1;
+}
+
 /* RC_VIEW_SOUND, if what the place tells is enough to say that the slot may be served; else the
    handle is to be asked. now_us was read before; the order is that of every check (check.h). */
 static inline int rc_near_l0_check(struct rc_near *near, const rc_l0 *l0, struct rc_l0_place *place,
@@ -65,16 +81,36 @@ static inline int rc_near_l0_check(struct rc_near *near, const rc_l0 *l0, struct
 {
     struct rc_near_standing standing =
         rc_near_standing_of(rc_region_owner(&near->region, place->stamp));
-    /* Acquire: as in rc_near_changes_of. */
-    const char *count = l0->changes + place->stripe * l0->stride;
-    uint32_t changes =
-        atomic_load_explicit((const _Atomic uint32_t *)(const void *)count, memory_order_acquire);
-    bool is_changed = changes != place->seen_changes && !RC_MUTANT(L0_REMEMBERED);
-    if (is_changed ||
+    if (rc_near_l0_is_changed(l0, place) ||
         !rc_near_is_good(&standing, place->stamp, place->deadline_us, now_us, max_stale_us))
         return RC_VIEW_GONE;
-    if (place->used == 0) /* most are: its cache line stays clean */
-        place->used = 1;
+    rc_near_l0_use(place);
+    return RC_VIEW_SOUND;
+}
+
+/* The owner of the place before, and what it has said: of many places in a row it is the same. All
+   zero: none yet, for no owner has stamp 0. */
+struct rc_near_l0_owner {
+    uint32_t stamp;
+    bool is_coherent;
+};
+
+/* rc_near_l0_check of one of many, as of the same moment. What an owner says of itself is read
+   before the changes of its places: the order is that of every check, with more time in it. */
+static inline int rc_near_l0_check_next(struct rc_near *near, const rc_l0 *l0,
+                                        struct rc_l0_place *place, struct rc_near_l0_owner *owner,
+                                        int64_t now_us, int64_t max_stale_us)
+{
+    if (place->stamp != owner->stamp) {
+        struct rc_near_standing standing =
+            rc_near_standing_of(rc_region_owner(&near->region, place->stamp));
+        rc_near_touch(standing.owner, now_us, max_stale_us);
+        owner->stamp = place->stamp;
+        owner->is_coherent = rc_near_is_coherent(&standing, place->stamp, now_us, max_stale_us);
+    }
+    if (rc_near_l0_is_changed(l0, place) || !owner->is_coherent || now_us >= place->deadline_us)
+        return RC_VIEW_GONE;
+    rc_near_l0_use(place);
     return RC_VIEW_SOUND;
 }
 

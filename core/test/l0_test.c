@@ -193,6 +193,56 @@ static void leaves_a_block_to_its_reader(void)
     close_l0(&bed);
 }
 
+/* What rc_l0_find says of each, in any order, and of what is no key. */
+static void answers_many_keys_as_it_answers_each(void)
+{
+    static const char block[16] = {16, 0, 1, 0};
+    static const char other[] = "other";
+    struct l0_bed bed;
+    const char *keys[7];
+    int32_t found[7] = {0};
+    if (!open_l0(&bed, 64))
+        return;
+    for (int i = 1; i <= 4; i++)
+        put(&bed, i);
+    bed.handles[2].block = block;
+    CHECK(rc_l0_put(&bed.l0, bed.names[2], 2) == RC_L0_PUT);
+    drop_near(&bed, 3);
+    for (int i = 0; i < 4; i++)
+        keys[i] = bed.names[4 - i];
+    keys[4] = NULL;
+    keys[5] = other;
+    keys[6] = bed.names[4];
+    CHECK(rc_l0_find_many(&bed.l0, keys, found, 7, MAX_STALE_US) == 3);
+    CHECK(found[0] == 4 && found[1] == 0 && found[2] == -2 && found[3] == 1);
+    CHECK(found[4] == 0 && found[5] == 0 && found[6] == 4);
+    CHECK(rc_l0_was_used(&bed.l0, bed.names[1]) == 1 && rc_l0_was_used(&bed.l0, bed.names[4]) == 1);
+    rc_view_judge(bed.view, NULL);
+    CHECK(rc_l0_find_many(&bed.l0, keys, found, 7, MAX_STALE_US) == 4 && found[2] == 2);
+    CHECK(rc_l0_find_many(&bed.l0, keys, found, 0, MAX_STALE_US) == 0);
+    CHECK(rc_l0_find_many(&bed.l0, keys, found, 7, 0) == 0);
+    for (int i = 0; i < 7; i++)
+        CHECK(found[i] == 0);
+    for (int i = 0; i < 10000; i++) /* more than one of them is told to the sketch */
+        CHECK(rc_l0_find_many(&bed.l0, keys, found, 7, MAX_STALE_US) == 4);
+    bed.handles[2].block = NULL;
+    close_l0(&bed);
+}
+
+static void counts_what_it_finds_sound(void)
+{
+    struct l0_bed bed;
+    if (!open_l0(&bed, 4))
+        return;
+    put(&bed, 1);
+    bed.l0.hits = 0;
+    for (int i = 0; i < 10000; i++) /* by whichever way: one of them is a sample */
+        CHECK(find(&bed, 1) == 1);
+    CHECK(bed.l0.hits == 10000);
+    CHECK(rc_l0_find(&bed.l0, bed.names[1], 0) == 0 && find(&bed, 2) == 0 && bed.l0.hits == 10000);
+    close_l0(&bed);
+}
+
 int main(void)
 {
     TEST(finds_each_key_by_the_address_of_its_string);
@@ -200,5 +250,7 @@ int main(void)
     TEST(serves_nothing_that_is_not_known_coherent);
     TEST(tells_what_was_used_since_it_was_asked);
     TEST(leaves_a_block_to_its_reader);
+    TEST(answers_many_keys_as_it_answers_each);
+    TEST(counts_what_it_finds_sound);
     return test_result();
 }

@@ -311,23 +311,6 @@ local function read_all(self, keys, own, values, negatives)
     return found.values, found.failed, found.negatives
 end
 
--- getMulti with values by position. Whether all keys are strings is asked where not all are in L0:
--- only strings are. Called as a tail call, so that level 2 is the line of the user.
-local function read_list(self, keys, own, values)
-    local negatives = {}
-    local rest, left = near.take_l0(self, keys, own, self._settings, true, values, negatives)
-    if left == 0 then
-        return values, {}, negatives
-    end
-    local fault = many.list_fault(keys, "getMulti")
-    if fault then
-        error(fault, 2)
-    end
-    local found, failed, _, flags = read_all(self, rest, own, many.new_map(left), negatives)
-    many.spread(values, keys, found)
-    return values, failed, negatives, flags
-end
-
 ---Reads many keys: those that are not near in one round trip. Never runs a loader. A value within
 ---its grace window counts as a value.
 ---@param keys string[] doubles are asked for once; an empty list sends nothing
@@ -353,11 +336,21 @@ function batch.getMulti(self, keys, opts)
     if fault then
         error(fault, 2)
     end
-    local values = many.answer(keys, is_list, into)
-    if is_list then
-        return read_list(self, keys, own, values)
+    local values, negatives = many.answer(keys, is_list, into), {}
+    local rest, left = near.take_l0(self, keys, own, self._settings, is_list, values, negatives)
+    if left == 0 then
+        return values, {}, negatives
+    elseif not is_list then
+        return read_all(self, rest, own, values, negatives)
     end
-    return read_all(self, keys, own, values, {})
+    -- Whether all keys of a list are strings is asked where not all are in L0: only strings are.
+    fault = many.list_fault(keys, "getMulti")
+    if fault then
+        error(fault, 2)
+    end
+    local found, failed, _, flags = read_all(self, rest, own, many.new_map(left), negatives)
+    many.spread(values, keys, found)
+    return values, failed, negatives, flags
 end
 
 -- Reads whether a value stands under a key; its payload is not looked at.

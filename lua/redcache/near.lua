@@ -41,7 +41,7 @@ local UNKNOWN = bit.bnot(bit.bor(core_extra.FLAG, CAPPED))
 -- Seconds: a copy that ends behind that has no end.
 local ENDLESS = 1e12
 local view_now, view_get_at = core_near.view_now, core_near.view_get_at
-local view_check_many, MANY = core_near.view_check_many, core_near.MANY
+local l0_find_many, MANY = core_near.l0_find_many, core_near.MANY
 local many_look, many_what = core_many.look, core_many.what
 local many_bytes, many_msgpack_string = core_many.bytes, core_many.msgpack_string
 local NEAR_MISS, NEAR_HIT, NEAR_STALE, NEAR_LOCAL =
@@ -407,7 +407,8 @@ end
 -- A look into L0 where l0_find is not all there is to it: slot is what that has told. As near.hit;
 -- nil: it is of no use.
 local function hit_l0(cache, slot, key, max_stale_us, copy, settings)
-    local store, outcome = cache._store, SOUND
+    local store, counters, outcome = cache._store, cache._counters, SOUND
+    local hits = slot > 0 and 0 or 1 -- l0_find has counted its own
     if slot < 0 then
         slot, outcome = -slot, TOLD
     elseif slot == 0 then
@@ -423,14 +424,14 @@ local function hit_l0(cache, slot, key, max_stale_us, copy, settings)
     end
     if outcome == TOLD or settings ~= nil and not is_ageless(settings)
         and store.judged[slot] ~= nil then
+        counters.l0Hits = counters.l0Hits + hits - 1 -- it counts by itself
         return hit_judged(cache, slot, key, max_stale_us, copy, settings)
     end
     local value = store.values[slot]
     if copy and type(value) == "table" and value ~= NOTHING then
         return nil
     end
-    local counters = cache._counters
-    counters.l0Hits = counters.l0Hits + 1
+    counters.l0Hits = counters.l0Hits + hits
     if value == NOTHING then
         return "l0", nil
     elseif cache._guard then
@@ -494,19 +495,17 @@ function near.look(cache, key)
         return hit_other(cache, slot, key, cache._max_stale, false)
     end
     local value = cache._values[slot]
-    places.hits = places.hits + 1 -- costs a quarter of what a field of a table does
     if value == NOTHING then
         return "l0", nil
     end
     return "l0", value
 end
 
----Adds up what near.look has counted: for who reads the counters.
+---Adds up what l0_find has counted: for who reads the counters.
 function near.count(cache)
     local places, counters = cache._places, cache._counters
     if places ~= nil then
-        counters.l0Hits = counters.l0Hits + places.hits
-        places.hits = 0
+        counters.l0Hits = counters.l0Hits + core_near.l0_hits(places)
     end
 end
 
@@ -562,17 +561,17 @@ end
 -- Many keys ---------------------------------------------------------------------------------------
 
 -- Where L0 has the keys of a call; nil while lent: a finalizer may read while somebody else does.
-local idle_places = core_near.new_places()
+local idle_batch = core_near.new_batch()
 
--- Takes from L0 what may be served of keys first to last, whose places were checked. How many are
--- not there. Nothing is allocated here but in the results: no finalizer runs that could give a
--- place to another key. What has to be judged is left to read_view: it has no place here.
-local function take_l0(cache, keys, first, last, places, values, negatives)
+-- Takes from L0 what may be served of keys first to last, which were looked up. How many are not
+-- there. Nothing is allocated here but in the results: no finalizer runs that could give a slot to
+-- another key. What has to be judged is left to read_view: its slot is below 0.
+local function take_l0(cache, keys, first, last, slots, values, negatives)
     local kept, hits, misses = cache._store.values, 0, 0
     for i = first, last do
-        local key, place = keys[i], places[i - first]
-        if place > 0 then
-            local value = kept[place]
+        local key, slot = keys[i], slots[i - first]
+        if slot > 0 then
+            local value = kept[slot]
             if value ~= NOTHING then
                 if values[key] == nil then
                     values[key] = value
@@ -591,14 +590,14 @@ local function take_l0(cache, keys, first, last, places, values, negatives)
 end
 
 -- The same, where values are put at the place of their key. Doubles count each.
-local function take_l0_list(cache, keys, first, last, places, values, negatives)
+local function take_l0_list(cache, keys, first, last, slots, values, negatives)
     local kept, misses = cache._store.values, 0
     for i = first, last do
-        local place = places[i - first]
-        if place <= 0 then
+        local slot = slots[i - first]
+        if slot <= 0 then
             misses = misses + 1
         else
-            local value = kept[place]
+            local value = kept[slot]
             if value == NOTHING then
                 negatives[keys[i]] = true
             else
@@ -610,33 +609,38 @@ local function take_l0_list(cache, keys, first, last, places, values, negatives)
     return misses
 end
 
--- Looks keys up in L0; what is there is taken by one of the two. Those that are not there, and how
--- many.
-local function read_l0(cache, keys, count, max_stale_us, values, negatives, take_these)
-    local index, store, view, rest, left = cache._index, cache._store, cache._view, nil, 0
-    local places = idle_places or core_near.new_places()
-    idle_places = nil
-    for first = 1, count, MANY do
-        local last = math.min(first + MANY - 1, count)
-        for i = first, last do
-            places[i - first] = index[keys[i]] or 0
-        end
-        view_check_many(view, store.handles, places, last - first + 1, max_stale_us)
-        if take_these(cache, keys, first, last, places, values, negatives) > 0 then
-            rest = rest or {}
-            for i = first, last do
-                local place = places[i - first]
-                if place <= 0 then
-                    left = left + 1
-                    rest[left] = keys[i]
-                    if place < 0 then
-                        drop(store, -place)
-                    end
-                end
+-- Puts those of keys first to last that were not taken into `rest`, which holds `left`; nil: they
+-- are the first. Of what may not be served any more L0 is freed.
+local function leave_rest(cache, keys, first, last, slots, max_stale_us, rest, left)
+    local index, store = cache._index, cache._store
+    rest = rest or {}
+    for i = first, last do
+        if slots[i - first] <= 0 then
+            left = left + 1
+            rest[left] = keys[i]
+            local slot = index[keys[i]]
+            if slot and view_check(cache._view, store.handles, slot, max_stale_us) == GONE then
+                drop(store, slot)
             end
         end
     end
-    idle_places = places
+    return rest, left
+end
+
+-- Looks keys up in L0; what is there is taken by one of the two. Those that are not there, and how
+-- many.
+local function read_l0(cache, keys, count, max_stale_us, values, negatives, take_these)
+    local rest, left = nil, 0
+    local batch = idle_batch or core_near.new_batch()
+    idle_batch = nil
+    for first = 1, count, MANY do
+        local last = math.min(first + MANY - 1, count)
+        l0_find_many(cache._shelf.l0.places, batch, keys, first, last, max_stale_us)
+        if take_these(cache, keys, first, last, batch.slots, values, negatives) > 0 then
+            rest, left = leave_rest(cache, keys, first, last, batch.slots, max_stale_us, rest, left)
+        end
+    end
+    idle_batch = batch
     return rest, left
 end
 
@@ -774,15 +778,10 @@ function near.hit_many(cache, keys, max_stale_us, copy, values, negatives)
     elseif copy or cache._guard then
         return read_each(cache, keys, max_stale_us, copy, values, negatives)
     end
-    local rest, left = keys, #keys
-    if cache._store then
-        rest, left = read_l0(cache, keys, left, max_stale_us, values, negatives, take_l0)
-    end
-    local list, count, hits = rest, left, cache._counters.nearHits
-    local read = cache._store and read_view or read_batch
-    rest, left = nil, 0
+    local rest, left, hits = nil, 0, cache._counters.nearHits
+    local read, count = cache._store and read_view or read_batch, #keys
     for first = 1, count, MANY do
-        rest, left = read(cache, list, first, math.min(first + MANY - 1, count), max_stale_us,
+        rest, left = read(cache, keys, first, math.min(first + MANY - 1, count), max_stale_us,
             copy, values, negatives, rest, left)
     end
     if cache._client.awaken and cache._counters.nearHits ~= hits then

@@ -389,8 +389,8 @@ typedef struct rc_near_handle {
 } rc_near_handle;
 
 /* L0: where a caller that keeps decoded values finds the handle of each: by the address of its
-   key's string. Equal strings at two addresses are two keys. Opaque but for `hits`, which is the
-   caller's to count with. Of one thread. */
+   key's string. Equal strings at two addresses are two keys. Opaque but for `hits`: how often
+   rc_l0_find has said RC_VIEW_SOUND; the caller may clear it. Of one thread. */
 typedef struct rc_l0 {
     rc_view *view;
     rc_near_handle *const *handles;
@@ -401,7 +401,7 @@ typedef struct rc_l0 {
     uint32_t room;
     uint32_t count;
     uint32_t reserved;
-    double hits;
+    uint64_t hits;
 } rc_l0;
 
 /* buffer and capacity are the caller's; data points into it: to the payload. Where rc_view_get has
@@ -812,6 +812,10 @@ int rc_l0_was_used(rc_l0 *l0, const char *key);
 /* rc_view_check of what the key stands for: its index where that is RC_VIEW_SOUND, -index where it
    is RC_VIEW_TOLD; 0: it is RC_VIEW_GONE, or no such key stands here. */
 int32_t rc_l0_find(rc_l0 *l0, const char *key, int32_t max_stale_us);
+/* rc_l0_find of `count` keys, at one reading of the clock; NULL is no key. found: the answers.
+   Returns how many are RC_VIEW_SOUND; `hits` stays as it is. */
+uint32_t rc_l0_find_many(rc_l0 *l0, const char *const *keys, int32_t *found, uint32_t count,
+                         int32_t max_stale_us);
 /* Listening: which keys under the view's prefix have changed, of those that any process of this
    near cache has read. It begins with rc_view_listen. The caller comes by: rc_view_has_news, which
    costs two loads, at least every 50 s, and rc_view_hear until it says RC_TOLD_NOTHING. `key` has

@@ -29,7 +29,8 @@ local core_near = {
 local near_value = ffi.new("rc_near_value")
 local near_buffer -- kept alive here; near_value points to it
 local handles_of = ffi.typeof("rc_near_handle[?]")
-local places_of = ffi.typeof("int32_t[?]")
+local slots_of = ffi.typeof("int32_t[?]")
+local names_of = ffi.typeof("const char *[?]")
 local bytes_of, new_places = ffi.typeof("char[?]"), ffi.typeof("rc_l0")
 local handle_cell = ffi.typeof("rc_near_handle *[1]")
 -- How full the places of L0 are at most: of fuller ones more keys are in their second bucket.
@@ -346,20 +347,6 @@ function core_near.view_check(view, handles, index, max_stale_us)
     return outcome -- not as a tail call, which the interpreter makes slowly into C
 end
 
----Room for the places of up to MANY handles.
-core_near.MANY = 128
-function core_near.new_places()
-    return places_of(core_near.MANY)
-end
-
----view_check of handles[places[i]], 0 to count - 1, at one reading of the clock; 0 is no place.
----What is GONE becomes -places[i], what is TOLD becomes 0.
----@return integer sound how many are SOUND; `count`: no place has changed
-function core_near.view_check_many(view, handles, places, count, max_stale_us)
-    local sound = C.rc_view_check_many(view, handles, places, count, max_stale_us)
-    return sound
-end
-
 ---Where L0 tells its handles: for new_l0.
 function core_near.new_cell(handles)
     local cell = handle_cell()
@@ -395,6 +382,40 @@ end
 function core_near.l0_find(places, key, max_stale_us)
     local slot = C.rc_l0_find(places, key, max_stale_us)
     return slot -- not as a tail call, as view_check
+end
+
+-- So many keys are looked up at once.
+core_near.MANY = 128
+
+---Room for up to MANY keys, and for what l0_find_many has found of them.
+---@return table batch slots (ffi.cdata*, from 0)
+function core_near.new_batch()
+    return { names = names_of(core_near.MANY), slots = slots_of(core_near.MANY) }
+end
+
+---l0_find of keys[first] to keys[last], at one reading of the clock, for callers that count their
+---hits themselves. What is no string is not known here.
+---@param places ffi.cdata*
+---@param batch table of new_batch
+---@param keys any[]
+---@param last integer less than first + MANY
+---@return integer sound how many slots are above 0
+function core_near.l0_find_many(places, batch, keys, first, last, max_stale_us)
+    local names = batch.names
+    for i = first, last do
+        local key = keys[i]
+        names[i - first] = type(key) == "string" and key or nil
+    end
+    local sound = C.rc_l0_find_many(places, names, batch.slots, last - first + 1, max_stale_us)
+    return sound
+end
+
+---How many hits l0_find has found since this was asked last.
+---@return number
+function core_near.l0_hits(places)
+    local hits = tonumber(places.hits)
+    places.hits = 0
+    return hits
 end
 
 ---Makes room for one more key, so that l0_put allocates nothing.
