@@ -19,6 +19,8 @@ local REMEMBER = "value = subject:remember(key, 600, extra)"
 -- The list is the key.
 local GET_MULTI = "value = subject:getMulti(key)[key[1]]"
 local REMEMBER_MULTI = "value = subject:rememberMulti(key, 600, extra)[key[1]]"
+local GET_LIST = "value = subject:getMulti(key, { list = true })[1]"
+local REMEMBER_LIST = "value = subject:rememberMulti(key, 600, extra, { list = true })[1]"
 
 local function no_loader()
     error("a hit was expected")
@@ -71,6 +73,8 @@ local function measure(redis, rounds, args)
     theirs("Go redcache Get", "goredcache.hit")
     ours("getMulti L0", "l0", GET_MULTI, true)
     ours("rememberMulti L0", "l0", REMEMBER_MULTI, true)
+    ours("getMulti L0, list", "l0", GET_LIST, true)
+    ours("rememberMulti L0, list", "l0", REMEMBER_LIST, true)
     ours("getMulti near", "near", GET_MULTI, true)
     ours("rememberMulti near", "near", REMEMBER_MULTI, true)
     theirs("Go redcache GetMulti", "goredcache.hitMany")
@@ -91,6 +95,10 @@ bench.run({
         { of = "get near", to = "go-redis cached GET", figure = "ns" },
         { of = "rememberMulti L0", to = "Go redcache GetMulti", figure = "ns",
             at_most = bench.both(0.06) },
+        { of = "rememberMulti L0, list", to = "Go redcache GetMulti", figure = "ns",
+            at_most = bench.both(0.06) },
+        { of = "getMulti L0", to = "get L0", figure = "ns", at_most = bench.both(0.8) },
+        { of = "getMulti L0, list", to = "get L0", figure = "ns", at_most = bench.both(0.8) },
         { of = "getMulti L0", to = "Go redcache GetMulti", figure = "ns" },
         { of = "rememberMulti near", to = "Go redcache GetMulti", figure = "ns" },
     },

@@ -24,12 +24,7 @@ local INDEX = "value = subject[key]"
 local REMEMBER = "value = subject:remember(key, 600, extra)"
 -- What a hit cannot do without: the least any face could cost. It may be half an hour old: these
 -- have no way to Redis for what is not known coherent.
-local CHECK = [[
-    local slot = subject.index[key]
-    if extra(subject.view, subject.handles, slot, 2147483647) == 1 then
-        value = subject.values[slot]
-    end
-]]
+local CHECK = "value = subject.values[extra(subject.places, key, 2147483647)]"
 local VIEW_GET = "value = extra(subject, key, 2147483647) == 1 or nil"
 local VIEW_STRING = [[
     if extra.view_get(subject, key, 2147483647) == 1 then
@@ -93,10 +88,7 @@ end
 
 -- The parts of a cache's L0 that a hit touches.
 local function l0_parts(cache)
-    return {
-        view = cache._view, index = cache._index, handles = cache._store.handles,
-        values = cache._store.values,
-    }
+    return { places = cache._places, values = cache._values }
 end
 
 local function hit_sides(subjects, keys, many_keys)
@@ -114,8 +106,8 @@ local function hit_sides(subjects, keys, many_keys)
     side("loop alone", "value = key")
     side("table", INDEX, subjects.table)
     side("lrucache", GET, subjects.lrucache)
-    side("L0 check", CHECK, l0_parts(subjects.text), core_near.view_check)
-    side("L0 check, decoded table", CHECK, l0_parts(subjects.record), core_near.view_check)
+    side("L0 check", CHECK, l0_parts(subjects.text), core_near.l0_find)
+    side("L0 check, decoded table", CHECK, l0_parts(subjects.record), core_near.l0_find)
     side("view_get", VIEW_GET, subjects.near._view, core_near.view_get)
     side("view_get and string", VIEW_STRING, subjects.near._view, core_near)
     side("get L0", GET, subjects.text)
