@@ -236,11 +236,12 @@ static void read_near(struct subject *subject, char (*keys)[KEY_BYTES])
 {
     char buffer[256];
     rc_near_value value = {.buffer = buffer, .capacity = sizeof buffer};
+    struct rc_near_prefix prefix;
+    rc_near_prefix_init(&prefix, keys[0], subject->prefix_len);
     for (int i = 0; i < BATCH; i++)
         subject->misses[SIDE_NEAR] +=
-            rc_near_lookup(subject->near, keys[i], subject->prefix_len,
-                           keys[i] + subject->prefix_len, KEY_BYTES - subject->prefix_len, STALE_US,
-                           &value) != RC_NEAR_HIT;
+            rc_near_get(subject->near, &prefix, keys[i] + subject->prefix_len,
+                        KEY_BYTES - subject->prefix_len, STALE_US, &value) != RC_NEAR_HIT;
 }
 
 static void read_table(struct subject *subject, char (*keys)[KEY_BYTES])

@@ -23,6 +23,7 @@
 #include "base/buf.h"
 #include "driver/driver.h"
 #include "driver/fork.h"
+#include "near/near.h"
 #include "redcache.h"
 
 /* The newest credentials that were given: those of each driver that is started. */
@@ -78,6 +79,7 @@ struct rc_view {
         uint32_t every; /* RC_HOT_SAMPLE, or RC_HOT_SELDOM while nobody asks */
         uint64_t random;
     } sample;
+    struct rc_near_prefix lookups; /* prefix, as they want it */
 };
 
 struct rc_tags {

@@ -71,6 +71,7 @@ rc_view *rc_view_new(rc_client *client, const char *prefix, size_t prefix_len, c
         free(view);
         return NULL;
     }
+    rc_near_prefix_init(&view->lookups, rc_buf_head(&view->prefix), prefix_len);
     view->group =
         rc_near_group(client->near, group, group_len, (size_t)min_bytes, (size_t)max_bytes);
     rc_client_count_user(client, 1);
@@ -220,8 +221,7 @@ int rc_view_get(rc_view *view, const char *key, size_t key_len, int32_t max_stal
 {
     if (view->own_process_only && rc_client_is_inherited(view->client))
         return RC_NEAR_MISS;
-    int outcome = rc_near_lookup(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix),
-                                 key, key_len, max_stale_us, value);
+    int outcome = rc_near_get(view->near, &view->lookups, key, key_len, max_stale_us, value);
     if (is_sampled(view))
         sample(view, outcome == RC_NEAR_HIT, &value->handle);
     return judged(view, value, outcome, max_stale_us);
@@ -270,8 +270,7 @@ int rc_view_get_at(rc_view *view, const char *key, size_t key_len, int64_t now_u
     if (view->own_process_only && rc_client_is_inherited(view->client))
         return RC_NEAR_MISS;
     int outcome =
-        rc_near_lookup_at(view->near, rc_buf_head(&view->prefix), rc_buf_len(&view->prefix), key,
-                          key_len, now_us, max_stale_us, value);
+        rc_near_get_at(view->near, &view->lookups, key, key_len, now_us, max_stale_us, value);
     if (is_sampled(view))
         sample(view, outcome == RC_NEAR_HIT, &value->handle);
     return judged(view, value, outcome, max_stale_us);
@@ -307,8 +306,6 @@ uint32_t rc_view_get_many(rc_view *view, rc_near_many *many, uint32_t from, uint
                           int32_t max_stale_us)
 {
     struct rc_near_seek seeks[TOGETHER];
-    const char *prefix = rc_buf_head(&view->prefix);
-    size_t prefix_len = rc_buf_len(&view->prefix);
     int64_t now_us = rc_near_reader_us(view->near);
     rc_near_value value = {.buffer = many->bytes, .capacity = sizeof many->bytes};
     if (view->own_process_only && rc_client_is_inherited(view->client))
@@ -316,7 +313,7 @@ uint32_t rc_view_get_many(rc_view *view, rc_near_many *many, uint32_t from, uint
     for (uint32_t first = from; first < to; first += TOGETHER) {
         uint32_t count = to - first < TOGETHER ? to - first : TOGETHER;
         for (uint32_t i = 0; i < count; i++)
-            rc_near_seek(view->near, prefix, prefix_len, many->keys[first + i],
+            rc_near_seek(view->near, &view->lookups, many->keys[first + i],
                          many->key_lens[first + i], &seeks[i]);
         for (uint32_t i = 0; i < count; i++)
             rc_near_seek_block(&seeks[i]);

@@ -60,14 +60,20 @@ static inline uint8_t rc_index_tag(uint64_t hash)
     return (uint8_t)hash;
 }
 
+/* Frequency and ref. */
+static inline uint32_t rc_index_word(const struct rc_index_bucket *bucket, uint32_t slot)
+{
+    return atomic_load_explicit(&bucket->refs[slot], memory_order_relaxed);
+}
+
 static inline uint32_t rc_index_ref(const struct rc_index_bucket *bucket, uint32_t slot)
 {
-    return atomic_load_explicit(&bucket->refs[slot], memory_order_relaxed) & RC_INDEX_REF;
+    return rc_index_word(bucket, slot) & RC_INDEX_REF;
 }
 
 static inline uint32_t rc_index_heat(const struct rc_index_bucket *bucket, uint32_t slot)
 {
-    return atomic_load_explicit(&bucket->refs[slot], memory_order_relaxed) >> RC_INDEX_HEAT_SHIFT;
+    return rc_index_word(bucket, slot) >> RC_INDEX_HEAT_SHIFT;
 }
 
 /* ---- writers --------------------------------------------------------------------------------- */
@@ -156,7 +162,7 @@ static inline uint32_t rc_index_first(uint32_t matches)
 /* A shared store for the first three reads only. */
 static inline void rc_index_heat_up(struct rc_index_bucket *bucket, uint32_t slot)
 {
-    uint32_t word = atomic_load_explicit(&bucket->refs[slot], memory_order_relaxed);
+    uint32_t word = rc_index_word(bucket, slot);
     if (word >> RC_INDEX_HEAT_SHIFT < RC_INDEX_MAX_HEAT && (word & RC_INDEX_REF) != 0)
         atomic_compare_exchange_strong_explicit(&bucket->refs[slot], &word,
                                                 word + (UINT32_C(1) << RC_INDEX_HEAT_SHIFT),

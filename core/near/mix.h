@@ -120,37 +120,46 @@ static inline uint64_t rc_mix_load_last(const char *text, size_t len, size_t lef
     return rc_mix_load(text + len - 8) >> 1 >> (63 - 8 * left); /* 0 where there are none */
 }
 
-/* Writes two texts as one, with zeroes behind it: up to 24 bytes more than it is long. By whole
-   words at multiples of 8, put together in registers: a word that is read back soon must have been
-   written as one, or the load waits until the parts are in memory. One word may have bytes of both
-   texts; what comes behind it is loaded as it stands in the second one. */
-static inline __attribute__((always_inline)) void
-rc_mix_join(char *to, const char *first, size_t first_len, const char *second, size_t second_len)
+/* The bytes behind the last multiple of 8, as the beginning of a word. */
+static inline uint64_t rc_mix_part(const char *text, size_t len)
 {
-    size_t part = first_len & 7, whole = first_len - part, at = 0;
-    for (; at < whole; at += 8) {
-        uint64_t word = rc_mix_load(first + at);
+    return rc_mix_load_last(text, len, len & 7);
+}
+
+/* `len` bytes, a multiple of 8. */
+static inline __attribute__((always_inline)) void rc_mix_copy(char *to, const char *from,
+                                                              size_t len)
+{
+    for (size_t at = 0; at < len; at += 8) {
+        uint64_t word = rc_mix_load(from + at);
         __asm__("" : "+r"(word)); /* or gcc copies by rep movsq, which takes 10 ns to begin */
         rc_mix_store(to + at, word);
     }
-    to += whole;
-    at = 0; /* of `second`, from here on */
-    if (part != 0) {
-        uint64_t word = rc_mix_load_last(first, first_len, part);
-        uint64_t begin =
-            second_len >= 8 ? rc_mix_load(second) : rc_mix_load_part(second, second_len);
-        rc_mix_store(to, word | begin << 8 * part);
-        to += 8;
-        at = second_len < 8 - part ? second_len : 8 - part;
-        to -= at;
+}
+
+/* Writes two texts as one, with zeroes behind it: up to 24 bytes more than it is long. By whole
+   words at multiples of 8, put together in registers: a word that is read back soon must have been
+   written as one, or the load waits until the parts are in memory. One word may have bytes of both
+   texts; what comes behind it is loaded as it stands in the second one.
+   Of the first text the bytes behind its last multiple of 8 are given (rc_mix_part, and how many);
+   `to` is behind the others. */
+static inline __attribute__((always_inline)) void
+rc_mix_join(char *to, uint64_t part, size_t part_len, const char *second, size_t second_len)
+{
+    size_t shift = 8 * part_len;
+    if (second_len >= 8) {
+        size_t left = (part_len + second_len) & 7, whole = part_len + second_len - left;
+        rc_mix_store(to, part | rc_mix_load(second) << shift);
+        rc_mix_copy(to + 8, second + 8 - part_len, whole - 8);
+        /* 0 where nothing is left */
+        rc_mix_store(to + whole, rc_mix_load(second + second_len - 8) >> 1 >> (63 - 8 * left));
+        rc_mix_store(to + whole + 8, 0);
+    } else {
+        uint64_t word = rc_mix_load_part(second, second_len);
+        rc_mix_store(to, part | word << shift);
+        rc_mix_store(to + 8, word >> 1 >> (63 - shift)); /* 0 where both fit in one */
+        rc_mix_store(to + 16, 0);
     }
-    for (; at + 8 <= second_len; at += 8) {
-        uint64_t word = rc_mix_load(second + at);
-        __asm__("" : "+r"(word));
-        rc_mix_store(to + at, word);
-    }
-    rc_mix_store(to + at, rc_mix_load_last(second, second_len, second_len - at));
-    rc_mix_store(to + at + 8, 0);
 }
 
 #endif

@@ -252,21 +252,21 @@ bool rc_near_is_offer_ended(const struct rc_near_owner *owner)
 
 enum { AGAIN = -1 };
 
-static inline void fill_probe(struct rc_near_probe *probe, const struct rc_near *near,
-                              const char *prefix, size_t prefix_len, const char *key,
-                              size_t key_len)
+void rc_near_prefix_init(struct rc_near_prefix *prefix, const char *bytes, size_t len)
 {
-    probe->len = prefix_len + key_len;
-    rc_mix_join(probe->bytes, prefix, prefix_len, key, key_len);
-    probe->hash = rc_mix_joined(&near->region.shape.seed, probe->bytes, probe->len);
+    prefix->room = prefix->whole = 0;
+    if (len > RC_NEAR_MAX_KEY)
+        return;
+    prefix->room = RC_NEAR_MAX_KEY - len + 1;
+    prefix->len = len;
+    prefix->whole = len - (len & 7);
+    prefix->part = rc_mix_part(bytes, len);
+    rc_mix_copy(prefix->probe.bytes, bytes, prefix->whole);
 }
 
-static inline void find_pair(struct rc_near *near, uint64_t hash, struct rc_near_pair *pair)
+static inline struct rc_index_bucket *second_of(const struct rc_near_pair *pair, uint64_t hash)
 {
-    struct rc_stripe *stripe = rc_near_stripe(near, hash);
-    pair->stripe = stripe;
-    pair->buckets[0] = rc_index_bucket(stripe->buckets, stripe->bucket_count, hash, 0);
-    pair->buckets[1] = rc_index_bucket(stripe->buckets, stripe->bucket_count, hash, 1);
+    return rc_index_bucket(pair->stripe->buckets, pair->stripe->bucket_count, hash, 1);
 }
 
 /* Where a key was found, if it was: in a bucket that had this version. */
@@ -274,7 +274,7 @@ struct place {
     struct rc_index_bucket *bucket;
     uint32_t version;
     uint32_t slot;
-    uint32_t ref;
+    uint32_t word; /* rc_index_word */
 };
 
 /* What is read from here on is true if the version is the same afterwards. */
@@ -287,8 +287,8 @@ find_in(const struct rc_stripe *stripe, struct rc_index_bucket *bucket,
     uint32_t matches = rc_index_matches(bucket, rc_index_tag(probe->hash));
     for (; matches != 0; matches &= matches - 1) {
         place->slot = rc_index_first(matches);
-        place->ref = rc_index_ref(bucket, place->slot);
-        if (rc_near_peek(stripe, place->ref, peek) && peek->key_len == probe->len &&
+        place->word = rc_index_word(bucket, place->slot);
+        if (rc_near_peek(stripe, place->word & RC_INDEX_REF, peek) && peek->key_len == probe->len &&
             rc_word_equals(peek->key, probe->bytes, peek->key_room))
             return true;
     }
@@ -314,7 +314,7 @@ static inline __attribute__((always_inline)) void name_entry(const struct rc_nea
     handle->hash = hash;
     handle->version = rc_word_load32(&peek->block->version[0]);
     handle->bucket_version = place->version;
-    handle->ref = place->ref;
+    handle->ref = place->word & RC_INDEX_REF;
     handle->slot = (uint8_t)place->slot; /* an entry keeps its place for life */
     handle->generation = peek->generation;
     handle->used = 0;
@@ -355,7 +355,8 @@ read_entry(struct rc_near *near, const struct rc_stripe *stripe, uint32_t change
     handle->seen_changes = changes; /* odd: never found again, so the bucket is looked at */
     if (__builtin_expect(!rc_near_is_coherent(&standing, stamp, now_us, max_stale_us), 0))
         return incoherent(near, handle);
-    rc_index_heat_up(place->bucket, place->slot);
+    if (__builtin_expect(place->word >> RC_INDEX_HEAT_SHIFT < RC_INDEX_MAX_HEAT, 0))
+        rc_index_heat_up(place->bucket, place->slot);
     return RC_NEAR_HIT;
 }
 
@@ -369,11 +370,12 @@ static __attribute__((noinline)) int read_second(struct rc_near *near,
 {
     struct rc_near_peek peek;
     struct place place;
-    if (find_in(pair->stripe, pair->buckets[1], probe, &peek, &place))
+    struct rc_index_bucket *second = second_of(pair, probe->hash);
+    if (find_in(pair->stripe, second, probe, &peek, &place))
         return read_entry(near, pair->stripe, changes, &peek, &place, probe->hash, now_us,
                           max_stale_us, value);
-    return rc_index_is_same(pair->buckets[0], first_version & ~1u) &&
-                   rc_index_is_same(pair->buckets[1], place.version & ~1u)
+    return rc_index_is_same(pair->first, first_version & ~1u) &&
+                   rc_index_is_same(second, place.version & ~1u)
                ? RC_NEAR_MISS
                : AGAIN;
 }
@@ -385,7 +387,7 @@ read_pair(struct rc_near *near, const struct rc_near_pair *pair, const struct rc
     struct rc_near_peek peek;
     struct place place;
     uint32_t changes = atomic_load_explicit(&pair->stripe->head->changes, memory_order_acquire);
-    if (find_in(pair->stripe, pair->buckets[0], probe, &peek, &place))
+    if (find_in(pair->stripe, pair->first, probe, &peek, &place))
         return read_entry(near, pair->stripe, changes, &peek, &place, probe->hash, now_us,
                           max_stale_us, value);
     return read_second(near, pair, place.version, changes, probe, now_us, max_stale_us, value);
@@ -410,16 +412,22 @@ int64_t rc_near_reader_us(struct rc_near *near)
     return rc_ticks_now_us(&near->ticks);
 }
 
-/* False: such a key is not kept near. */
+/* In a probe that begins with the prefix's whole words. False: such a key is not kept near. */
 static inline __attribute__((always_inline)) bool
-prepare(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
-        size_t key_len, struct rc_near_probe *probe, struct rc_near_pair *pair)
+prepare(struct rc_near *near, const struct rc_near_prefix *prefix, const char *key, size_t key_len,
+        struct rc_near_probe *probe, struct rc_near_pair *pair)
 {
-    if (prefix_len > RC_NEAR_MAX_KEY || key_len > RC_NEAR_MAX_KEY - prefix_len)
+    if (key_len >= prefix->room)
         return false;
-    fill_probe(probe, near, prefix, prefix_len, key, key_len);
-    find_pair(near, probe->hash, pair);
-    __builtin_prefetch(pair->buckets[0]);
+    size_t len = prefix->len + key_len;
+    rc_mix_join(probe->bytes + prefix->whole, prefix->part, prefix->len & 7, key, key_len);
+    uint64_t hash = rc_mix_joined(&near->region.shape.seed, probe->bytes, len);
+    probe->len = len;
+    probe->hash = hash;
+    struct rc_stripe *stripe = rc_near_stripe(near, hash);
+    pair->stripe = stripe;
+    pair->first = rc_index_bucket(stripe->buckets, stripe->bucket_count, hash, 0);
+    __builtin_prefetch(pair->first);
     return true;
 }
 
@@ -435,35 +443,51 @@ lookup(struct rc_near *near, const struct rc_near_pair *pair, const struct rc_ne
 
 /* The clock is read before anything that is there (check.h), but behind the hash: the bucket is on
    its way meanwhile. */
-int rc_near_lookup(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
-                   size_t key_len, int64_t max_stale_us, rc_near_value *value)
+int rc_near_get(struct rc_near *near, struct rc_near_prefix *prefix, const char *key,
+                size_t key_len, int64_t max_stale_us, rc_near_value *value)
 {
-    struct rc_near_probe probe;
     struct rc_near_pair pair;
     value->handle.changes = NULL; /* half of a handle must not pass for one */
-    if (!prepare(near, prefix, prefix_len, key, key_len, &probe, &pair))
+    if (!prepare(near, prefix, key, key_len, &prefix->probe, &pair))
         return RC_NEAR_MISS;
-    return lookup(near, &pair, &probe, rc_ticks_now_us(&near->ticks), max_stale_us, value);
+    int64_t now_us = rc_ticks_now_us(&near->ticks);
+    return lookup(near, &pair, &prefix->probe, now_us, max_stale_us, value);
 }
 
-int rc_near_lookup_at(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
-                      size_t key_len, int64_t now_us, int64_t max_stale_us, rc_near_value *value)
+int rc_near_get_at(struct rc_near *near, struct rc_near_prefix *prefix, const char *key,
+                   size_t key_len, int64_t now_us, int64_t max_stale_us, rc_near_value *value)
 {
-    struct rc_near_probe probe;
     struct rc_near_pair pair;
     value->handle.changes = NULL; /* half of a handle must not pass for one */
-    if (!prepare(near, prefix, prefix_len, key, key_len, &probe, &pair))
+    if (!prepare(near, prefix, key, key_len, &prefix->probe, &pair))
         return RC_NEAR_MISS;
-    return lookup(near, &pair, &probe, now_us, max_stale_us, value);
+    return lookup(near, &pair, &prefix->probe, now_us, max_stale_us, value);
+}
+
+int rc_near_lookup(struct rc_near *near, const char *bytes, size_t len, const char *key,
+                   size_t key_len, int64_t max_stale_us, rc_near_value *value)
+{
+    struct rc_near_prefix prefix;
+    rc_near_prefix_init(&prefix, bytes, len);
+    return rc_near_get(near, &prefix, key, key_len, max_stale_us, value);
+}
+
+int rc_near_lookup_at(struct rc_near *near, const char *bytes, size_t len, const char *key,
+                      size_t key_len, int64_t now_us, int64_t max_stale_us, rc_near_value *value)
+{
+    struct rc_near_prefix prefix;
+    rc_near_prefix_init(&prefix, bytes, len);
+    return rc_near_get_at(near, &prefix, key, key_len, now_us, max_stale_us, value);
 }
 
 /* ---- lookups of many keys -------------------------------------------------------------------- */
 
-void rc_near_seek(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
+void rc_near_seek(struct rc_near *near, const struct rc_near_prefix *prefix, const char *key,
                   size_t key_len, struct rc_near_seek *seek)
 {
-    if (prepare(near, prefix, prefix_len, key, key_len, &seek->probe, &seek->pair))
-        __builtin_prefetch(seek->pair.buckets[1]);
+    rc_mix_copy(seek->probe.bytes, prefix->probe.bytes, prefix->whole);
+    if (prepare(near, prefix, key, key_len, &seek->probe, &seek->pair))
+        __builtin_prefetch(second_of(&seek->pair, seek->probe.hash));
     else
         seek->pair.stripe = NULL;
 }
@@ -474,7 +498,8 @@ void rc_near_seek_block(struct rc_near_seek *seek)
     if (pair->stripe == NULL)
         return;
     for (int choice = 0; choice < 2; choice++) {
-        const struct rc_index_bucket *bucket = pair->buckets[choice];
+        const struct rc_index_bucket *bucket =
+            choice == 0 ? pair->first : second_of(pair, seek->probe.hash);
         uint32_t matches = rc_index_matches(bucket, rc_index_tag(seek->probe.hash));
         if (matches == 0)
             continue;

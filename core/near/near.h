@@ -271,19 +271,37 @@ struct rc_near_probe {
     char bytes[RC_NEAR_MAX_KEY + 24];
 };
 
+/* What the keys of a namespace begin with. Lookups put the rest of each behind it: of one thread at
+   a time. */
+struct rc_near_prefix {
+    /* Fixed after init. */
+    size_t room; /* keys that are as long as that, or longer, are not kept near */
+    size_t len;
+    size_t whole; /* the length of its whole words, with which the probe begins; the rest of it: */
+    uint64_t part;
+
+    struct rc_near_probe probe;
+};
+void rc_near_prefix_init(struct rc_near_prefix *prefix, const char *bytes, size_t len);
+/* rc_near_lookup and rc_near_lookup_at of a key with that prefix. */
+int rc_near_get(struct rc_near *near, struct rc_near_prefix *prefix, const char *key,
+                size_t key_len, int64_t max_stale_us, rc_near_value *value);
+int rc_near_get_at(struct rc_near *near, struct rc_near_prefix *prefix, const char *key,
+                   size_t key_len, int64_t now_us, int64_t max_stale_us, rc_near_value *value);
+
 /* Where a key can be. Most keys are in the first bucket (index.h). */
 struct rc_near_pair {
     struct rc_stripe *stripe; /* NULL: such a key is not kept near */
-    struct rc_index_bucket *buckets[2];
+    struct rc_index_bucket *first;
 };
 
-/* rc_near_lookup_at in three steps, each of which asks memory for what the next one looks at: who
+/* rc_near_get_at in three steps, each of which asks memory for what the next one looks at: who
    takes each step for some keys before the next waits for all of them at once. */
 struct rc_near_seek {
     struct rc_near_probe probe;
     struct rc_near_pair pair;
 };
-void rc_near_seek(struct rc_near *near, const char *prefix, size_t prefix_len, const char *key,
+void rc_near_seek(struct rc_near *near, const struct rc_near_prefix *prefix, const char *key,
                   size_t key_len, struct rc_near_seek *seek);
 void rc_near_seek_block(struct rc_near_seek *seek);
 int rc_near_lookup_sought(struct rc_near *near, struct rc_near_seek *seek, int64_t now_us,

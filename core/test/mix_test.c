@@ -25,7 +25,9 @@ static int is_joined(const char *first, size_t first_len, const char *second, si
         memcpy(joined, first, first_len);
     if (second_len > 0)
         memcpy(joined + first_len, second, second_len);
-    rc_mix_join(to, first, first_len, second, second_len);
+    size_t part_len = first_len & 7, whole = first_len - part_len;
+    rc_mix_copy(to, first, whole);
+    rc_mix_join(to + whole, rc_mix_part(first, first_len), part_len, second, second_len);
     for (size_t i = len; i < ((len + 8) & ~(size_t)7); i++)
         if (to[i] != 0)
             return 0;

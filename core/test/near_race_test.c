@@ -117,7 +117,9 @@ static int look(struct bed *bed, int id, bool is_sought, rc_near_value *value)
         return rc_near_lookup(bed->near, key, 4, key + 4, len - 4, MAX_STALE_US, value);
     struct rc_near_seek seek;
     int64_t now_us = rc_near_reader_us(bed->near);
-    rc_near_seek(bed->near, key, 4, key + 4, len - 4, &seek);
+    struct rc_near_prefix prefix;
+    rc_near_prefix_init(&prefix, key, 4);
+    rc_near_seek(bed->near, &prefix, key + 4, len - 4, &seek);
     rc_near_seek_block(&seek);
     if (id % 16 == 0)
         sched_yield();

@@ -185,6 +185,32 @@ static void sees_one_key_however_it_is_cut(void)
     close_bed(&bed);
 }
 
+/* Of a prefix that is made ready once, the longest key first: nothing of it stays for the next. */
+static void finds_all_keys_of_a_prefix(void)
+{
+    static const char text[] = "a prefix of some words:and a key of so many, and of more";
+    struct rc_near_prefix prefix;
+    struct bed bed;
+    if (!open_bed(&bed, 1 << 20, 0))
+        return;
+    for (size_t len = 1; len < sizeof(text); len++) {
+        struct rc_near_entry entry = entry_of(&bed, text, text);
+        entry.key_len = entry.value_len = len;
+        entry.hash = rc_near_hash(bed.near, text, len);
+        CHECK(fill_entry(&bed, &entry));
+    }
+    for (size_t cut = 0; cut < sizeof(text) - 1; cut++) {
+        rc_near_prefix_init(&prefix, text, cut);
+        for (size_t len = sizeof(text) - 1; len > 0 && len >= cut; len--)
+            CHECK(rc_near_get(bed.near, &prefix, text + cut, len - cut, SECOND, &bed.value) ==
+                      RC_NEAR_HIT &&
+                  bed.value.len == len);
+        CHECK(rc_near_get(bed.near, &prefix, text, RC_NEAR_MAX_KEY - cut + 1, SECOND, &bed.value) ==
+              RC_NEAR_MISS);
+    }
+    close_bed(&bed);
+}
+
 static void gives_back_values_of_every_length(void)
 {
     struct bed bed;
@@ -558,6 +584,14 @@ static int look_sought(struct bed *bed, struct rc_near_seek *seek)
                                  &bed->value);
 }
 
+static void seek(struct bed *bed, const char *prefix, size_t prefix_len, const char *key,
+                 size_t key_len, struct rc_near_seek *found)
+{
+    struct rc_near_prefix begin;
+    rc_near_prefix_init(&begin, prefix, prefix_len);
+    rc_near_seek(bed->near, &begin, key, key_len, found);
+}
+
 /* What changes between the steps of a lookup is seen by the last one. */
 static void looks_up_in_steps(void)
 {
@@ -570,7 +604,7 @@ static void looks_up_in_steps(void)
     for (int i = 0; i < 3; i++)
         CHECK(fill(&bed, keys[i], "old"));
     for (int i = 0; i < 4; i++)
-        rc_near_seek(bed.near, keys[i], 1, keys[i] + 1, strlen(keys[i]) - 1, &seeks[i]);
+        seek(&bed, keys[i], 1, keys[i] + 1, strlen(keys[i]) - 1, &seeks[i]);
     for (int i = 0; i < 4; i++)
         rc_near_seek_block(&seeks[i]);
     drop(&bed, "goes", RC_NEAR_PUSH);
@@ -585,7 +619,7 @@ static void looks_up_in_steps(void)
     rc_near_renew_owner(bed.owner);
     CHECK(look_sought(&bed, &seeks[0]) == RC_NEAR_STALE);
     memset(longest, 'k', sizeof longest);
-    rc_near_seek(bed.near, "a", 1, longest, sizeof longest, &seeks[0]);
+    seek(&bed, "a", 1, longest, sizeof longest, &seeks[0]);
     rc_near_seek_block(&seeks[0]);
     CHECK(look_sought(&bed, &seeks[0]) == RC_NEAR_MISS && bed.value.handle.changes == NULL);
     close_bed(&bed);
@@ -744,6 +778,7 @@ int main(void)
     TEST(finds_what_was_filled_until_it_is_dropped);
     TEST(takes_any_bytes_for_a_key);
     TEST(sees_one_key_however_it_is_cut);
+    TEST(finds_all_keys_of_a_prefix);
     TEST(gives_back_values_of_every_length);
     TEST(replaces_what_stood_there);
     TEST(refuses_what_would_take_more_than_an_eighth_of_a_stripe);
