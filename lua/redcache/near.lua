@@ -609,35 +609,44 @@ local function take_l0_list(cache, keys, first, last, slots, values, negatives)
     return misses
 end
 
--- Puts those of keys first to last that were not taken into `rest`, which holds `left`; nil: they
--- are the first. Of what may not be served any more L0 is freed.
-local function leave_rest(cache, keys, first, last, slots, max_stale_us, rest, left)
+-- Asks the handles of those of keys first to last that L0 holds and did not find: few have no place
+-- there. What may not be served any more goes.
+local function ask_rest(cache, keys, first, last, slots, max_stale_us)
     local index, store = cache._index, cache._store
-    rest = rest or {}
     for i = first, last do
-        if slots[i - first] <= 0 then
-            left = left + 1
-            rest[left] = keys[i]
-            local slot = index[keys[i]]
-            if slot and view_check(cache._view, store.handles, slot, max_stale_us) == GONE then
+        local slot = slots[i - first] == 0 and index[keys[i]] or nil
+        if slot ~= nil then
+            local outcome = view_check(cache._view, store.handles, slot, max_stale_us)
+            if outcome == SOUND then
+                slots[i - first] = slot
+            elseif outcome == GONE then
                 drop(store, slot)
             end
         end
     end
-    return rest, left
 end
 
 -- Looks keys up in L0; what is there is taken by one of the two. Those that are not there, and how
 -- many.
 local function read_l0(cache, keys, count, max_stale_us, values, negatives, take_these)
-    local rest, left = nil, 0
+    local places, rest, left = cache._shelf.l0.places, nil, 0
     local batch = idle_batch or core_near.new_batch()
     idle_batch = nil
     for first = 1, count, MANY do
         local last = math.min(first + MANY - 1, count)
-        l0_find_many(cache._shelf.l0.places, batch, keys, first, last, max_stale_us)
-        if take_these(cache, keys, first, last, batch.slots, values, negatives) > 0 then
-            rest, left = leave_rest(cache, keys, first, last, batch.slots, max_stale_us, rest, left)
+        local slots = batch.slots
+        local sound = l0_find_many(places, batch, keys, first, last, max_stale_us)
+        if sound <= last - first then
+            ask_rest(cache, keys, first, last, slots, max_stale_us)
+        end
+        if take_these(cache, keys, first, last, slots, values, negatives) > 0 then
+            rest = rest or {}
+            for i = first, last do
+                if slots[i - first] <= 0 then
+                    left = left + 1
+                    rest[left] = keys[i]
+                end
+            end
         end
     end
     idle_batch = batch
