@@ -23,8 +23,9 @@ local GET = "value = subject:get(key)"
 local INDEX = "value = subject[key]"
 local REMEMBER = "value = subject:remember(key, 600, extra)"
 -- What a hit cannot do without: the least any face could cost. It may be half an hour old: these
--- have no way to Redis for what is not known coherent.
-local CHECK = "value = subject.values[extra(subject.places, key, 2147483647)]"
+-- have no way to Redis for what is not known coherent. A key or two of 1,000 may have no place in
+-- L0: those cost as much here, for nobody asks their handles.
+local CHECK = "value = subject.values[extra(subject.places, key, 2147483647)] or key"
 local VIEW_GET = "value = extra(subject, key, 2147483647) == 1 or nil"
 local VIEW_STRING = [[
     if extra.view_get(subject, key, 2147483647) == 1 then
