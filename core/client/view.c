@@ -393,15 +393,17 @@ static __attribute__((noinline)) int32_t check_slowly(rc_l0 *l0, struct rc_l0_pl
 int32_t rc_l0_find(rc_l0 *l0, const char *key, int32_t max_stale_us)
 {
     int64_t now_us;
-    struct rc_l0_place *place = rc_near_l0_find(l0, key);
-    if (place == NULL)
-        return 0;
     struct rc_view *view = l0->view;
-    if (view->own_process_only && rc_client_is_inherited(view->client))
+    /* The counter waits for loads that stand before it, but for no prefetch: the line of the place
+       comes meanwhile. */
+    __builtin_prefetch(rc_near_l0_bucket(l0, key, 0));
+    bool is_read = rc_ticks_read_us(&view->near->ticks, &now_us);
+    struct rc_l0_place *place = rc_near_l0_find(l0, key);
+    if (place == NULL || (view->own_process_only && rc_client_is_inherited(view->client)))
         return 0;
     if (is_sampled(view) || place->has_block)
         return ask_handle(l0, place, max_stale_us);
-    if (!rc_ticks_read_us(&view->near->ticks, &now_us))
+    if (!is_read)
         return check_slowly(l0, place, max_stale_us);
     if (rc_near_l0_check(view->near, l0, place, now_us, max_stale_us) != RC_VIEW_SOUND)
         return ask_handle(l0, place, max_stale_us);
