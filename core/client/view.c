@@ -394,6 +394,8 @@ int32_t rc_l0_find(rc_l0 *l0, const char *key, int32_t max_stale_us)
 {
     int64_t now_us;
     struct rc_view *view = l0->view;
+    if (l0->count == 0)
+        return 0; /* the view may be gone: a finalizer asks at the end of its Lua state */
     /* The counter waits for loads that stand before it, but for no prefetch: the line of the place
        comes meanwhile. */
     __builtin_prefetch(rc_near_l0_bucket(l0, key, 0));

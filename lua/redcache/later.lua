@@ -118,6 +118,14 @@ end
 ---@type fun(name: string): table
 later.load = load_module
 
+-- Where a Lua state ends, LuaJIT takes a C module that a finalizer has loaded away before what that
+-- module has made (cjson crashes then). Nobody may call jit.off within a finalizer.
+local function probe() end
+
+local function is_in_finalizer()
+    return not pcall(jit.off, probe)
+end
+
 ---Has the client's calls load what is still to be loaded, SECONDS from now on and piece by piece.
 ---Where that fails, the first use tells.
 ---@param client redcache.Client
@@ -129,7 +137,7 @@ function later.attend(client, now)
     local begins_at = now(client) + later.SECONDS
     local function rest()
         local started_at = now(client)
-        if started_at < begins_at then
+        if started_at < begins_at or is_in_finalizer() then
             return
         end
         local ok, _, load
