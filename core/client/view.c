@@ -392,7 +392,7 @@ static __attribute__((noinline)) int32_t check_slowly(rc_l0 *l0, struct rc_l0_pl
 
 int32_t rc_l0_find(rc_l0 *l0, const char *key, int32_t max_stale_us)
 {
-    int64_t now_us;
+    int64_t now_us = 0;
     struct rc_view *view = l0->view;
     if (l0->count == 0)
         return 0; /* the view may be gone: a finalizer asks at the end of its Lua state */
