@@ -13,6 +13,7 @@ local SECONDS = bench.sized(0.3, 0.02) -- per side and round
 local function reader(thread)
     local params = thread.params
     local keys = params.keys
+    require("redcache.all") -- else each thread loads the rest within its second second
     local cache = require("redcache").new({
         url = params.url, codec = "raw", namespace = "bench", commandTimeout = 5, near = false,
     })
