@@ -28,7 +28,6 @@ void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc
     calls->replicas = replicas;
     calls->fetched.take = on_fetched;
     calls->spare = NULL;
-    memset(&calls->burst, 0, sizeof calls->burst);
 }
 
 int64_t rc_call_timeout_ms(const struct rc_context *context, const struct rc_op *op)
@@ -99,61 +98,11 @@ static void on_fetched(struct rc_receiver *receiver, struct rc_op *op, int statu
     take_entry(RC_CONTAINER(receiver, struct rc_calls, fetched)->context, op, status, reply, text);
 }
 
-/* To each that shares the op's read goes a copy of its answer. */
-static void tell_others(struct rc_context *context, struct rc_op *op, int status,
-                        const struct rc_reply *reply, const char *text)
-{
-    RC_LIST_EACH(member, following, &op->run.member) {
-        struct rc_op *other = RC_CONTAINER(member, struct rc_op, run.member);
-        rc_list_remove(member);
-        if (status != 0) {
-            rc_context_fail(context, other, status, text);
-            continue;
-        }
-        context->stats.shared++;
-        if (rc_reply_append(&other->reply, reply, 0, reply->count) != 0) {
-            rc_context_fail(context, other, RC_ERR_NOMEM, NULL);
-            continue;
-        }
-        rc_reply_resolve(&other->reply);
-        read_entry(other, &other->reply, context->options.max_value_bytes);
-        rc_context_finish(context, other);
-    }
-}
-
 static void on_read_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
     struct rc_op *op = req->owner;
-    if (!rc_list_is_empty(&op->run.member))
-        tell_others(req->context, op, status, reply, text);
     op->run.req = NULL;
     take_entry(req->context, op, status, reply, text);
-}
-
-/* Joins an equal read of the burst, whose request is not sent yet. */
-static bool join(struct rc_calls *calls, struct rc_op *op)
-{
-    struct rc_op *first = rc_burst_find(&calls->burst, op);
-    struct rc_req *req = first != NULL ? first->run.req : NULL;
-    if (req == NULL || req->error != 0) /* it is about to fail: this one may not */
-        return false;
-    op->run.req = req;
-    rc_list_append(&first->run.member, &op->run.member);
-    return true;
-}
-
-bool rc_call_leave_to_others(struct rc_op *op)
-{
-    struct rc_req *req = op->run.req;
-    if (op->ask.kind != RC_OP_GET || req == NULL || rc_list_is_empty(&op->run.member))
-        return false;
-    struct rc_op *next = RC_CONTAINER(op->run.member.next, struct rc_op, run.member);
-    rc_list_remove(&op->run.member);
-    if (req->owner == op) {
-        req->owner = next;
-        req->read_key = &next->ask.key;
-    }
-    return true;
 }
 
 static bool may_retry(const struct rc_op *op)
@@ -612,8 +561,6 @@ __attribute__((noinline)) static void start_somewhere(struct rc_calls *calls, st
 void rc_call_start(struct rc_calls *calls, struct rc_op *op)
 {
     const uint16_t *owners = rc_topology_owners(calls->topology);
-    if (calls->burst.is_open && op->ask.kind == RC_OP_GET && join(calls, op))
-        return;
     if (owners == NULL && (op->ask.flags & RC_REPLICA))
         start_at_replica(calls, op, RC_SLOT_ANY);
     else if (owners == NULL)
