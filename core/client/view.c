@@ -439,38 +439,6 @@ static __attribute__((noinline)) void sample_many(rc_view *view, const rc_near_h
     }
 }
 
-/* Of places that were checked: how many of those with a block are sound. The others become 0. */
-static __attribute__((noinline)) uint32_t judge_many(rc_view *view, const rc_near_handle *handles,
-                                                     int32_t *places, uint32_t count,
-                                                     int64_t now_us, int32_t max_stale_us)
-{
-    uint32_t sound = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (places[i] <= 0 || handles[places[i]].block == NULL)
-            continue;
-        if (is_sound(view, &handles[places[i]], now_us, max_stale_us))
-            sound++;
-        else
-            places[i] = 0;
-    }
-    return sound;
-}
-
-uint32_t rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places, uint32_t count,
-                            int32_t max_stale_us)
-{
-    if (view->own_process_only && rc_client_is_inherited(view->client))
-        max_stale_us = 0; /* nothing is known coherent */
-    int64_t now_us = rc_near_reader_us(view->near);
-    uint32_t sound = rc_near_check_many(view->near, handles, places, count, now_us, max_stale_us);
-    if (sound != count)
-        sound += judge_many(view, handles, places, count, now_us, max_stale_us);
-    view->sample.left -= (int32_t)count;
-    if (view->sample.left <= 0)
-        sample_many(view, handles, places, count);
-    return sound;
-}
-
 uint32_t rc_l0_find_many(rc_l0 *l0, const char *const *keys, int32_t *found, uint32_t count,
                          int32_t max_stale_us)
 {

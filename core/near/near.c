@@ -535,45 +535,6 @@ int rc_near_is_valid_at(struct rc_near *near, rc_near_handle *handle, int64_t no
     return rc_near_check(near, handle, now_us, max_stale_us);
 }
 
-/* What an owner says of itself is read once for all handles in a row that have its stamp, before
-   the changes of each: the order is that of a single check (check.h), with more time in it. */
-uint32_t rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32_t *places,
-                            uint32_t count, int64_t now_us, int64_t max_stale_us)
-{
-    struct rc_near_standing standing = {.owner = NULL};
-    uint32_t stamp = 0, bare = 0;
-    bool is_coherent = false;
-    for (uint32_t i = 0; i < count; i++) {
-        int32_t place = places[i];
-        if (place <= 0)
-            continue;
-        rc_near_handle *handle = &handles[place];
-        if (handle->changes == NULL) {
-            places[i] = -place;
-            continue;
-        }
-        if (standing.owner == NULL || handle->stamp != stamp) {
-            stamp = handle->stamp;
-            standing = rc_near_standing_of(rc_region_owner(&near->region, stamp));
-            rc_near_touch(standing.owner, now_us, max_stale_us);
-            is_coherent = rc_near_is_coherent(&standing, stamp, now_us, max_stale_us);
-        }
-        if (rc_near_changes_of(handle) != handle->seen_changes || (handle->seen_changes & 1) != 0) {
-            if (!rc_near_check_bucket(near, handle, now_us, max_stale_us)) {
-                places[i] = -place;
-                continue;
-            }
-        } else if (!is_coherent || now_us >= handle->deadline_us) {
-            places[i] = -place;
-            continue;
-        } else if (handle->used == 0) {
-            handle->used = 1;
-        }
-        bare += handle->block == NULL;
-    }
-    return bare;
-}
-
 /* ---- figures --------------------------------------------------------------------------------- */
 
 void rc_near_read_stats(struct rc_near *near, rc_near_stats *stats)

@@ -311,10 +311,6 @@ int rc_near_is_valid(struct rc_near *near, rc_near_handle *handle, int64_t max_s
 /* The same as of a moment that rc_near_reader_us has told. */
 int rc_near_is_valid_at(struct rc_near *near, rc_near_handle *handle, int64_t now_us,
                         int64_t max_stale_us);
-/* The same of handles[places[i]]; 0 is no place. What may not be served becomes -place. Returns how
-   many may be, of those without a block. */
-uint32_t rc_near_check_many(struct rc_near *near, rc_near_handle *handles, int32_t *places,
-                            uint32_t count, int64_t now_us, int64_t max_stale_us);
 
 /* What is known of the key, for people: the entry as it stands, and why it went last. */
 void rc_near_explain(struct rc_near *near, const char *key, size_t len, rc_near_report *report);

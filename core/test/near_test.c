@@ -538,31 +538,6 @@ static void gives_each_plain_value_a_version(void)
     close_bed(&bed);
 }
 
-static void checks_many_handles_at_once(void)
-{
-    struct bed bed;
-    if (!open_bed(&bed, 1 << 20, 0))
-        return;
-    rc_near_handle handles[5] = {{0}};
-    const char *keys[] = {"", "a", "b", "c", "d"};
-    for (int i = 1; i < 5; i++) {
-        CHECK(fill(&bed, keys[i], "value") && look(&bed, keys[i]) == RC_NEAR_HIT);
-        handles[i] = bed.value.handle;
-    }
-    drop(&bed, "b", RC_NEAR_PUSH);
-    /* None, in any order, twice, what is gone, and a handle that was never filled. */
-    int32_t places[] = {0, 3, 1, 3, 2, 4};
-    handles[4].changes = NULL;
-    int64_t now_us = rc_near_reader_us(bed.near);
-    CHECK(rc_near_check_many(bed.near, handles, places, 6, now_us, SECOND) == 3);
-    CHECK(places[0] == 0 && places[1] == 3 && places[2] == 1 && places[3] == 3);
-    CHECK(places[4] == -2 && places[5] == -4);
-    CHECK(handles[1].used && handles[3].used && !handles[2].used);
-    CHECK(rc_near_check_many(bed.near, handles, places, 6, now_us, 0) == 0);
-    CHECK(places[0] == 0 && places[1] == -3 && places[2] == -1 && places[4] == -2);
-    close_bed(&bed);
-}
-
 static void looks_up_as_of_a_moment(void)
 {
     struct bed bed;
@@ -795,7 +770,6 @@ int main(void)
     TEST(holds_a_handle_valid_while_only_its_neighbours_change);
     TEST(ends_a_handle_with_its_entry);
     TEST(gives_each_plain_value_a_version);
-    TEST(checks_many_handles_at_once);
     TEST(looks_up_as_of_a_moment);
     TEST(looks_up_in_steps);
     TEST(explains_a_copy_as_it_stands);

@@ -788,11 +788,6 @@ enum {
     RC_VIEW_TOLD = 2   /* yes, if the reader finds it good by its block */
 };
 int rc_view_check(rc_view *view, rc_near_handle *handles, uint32_t index, int32_t max_stale_us);
-/* rc_view_check of handles[places[i]] for count places, at one reading of the clock; 0 is no place.
-   RC_VIEW_GONE becomes -place, RC_VIEW_TOLD becomes 0. Returns how many are RC_VIEW_SOUND: where
-   that is `count`, no place has changed. */
-uint32_t rc_view_check_many(rc_view *view, rc_near_handle *handles, int32_t *places,
-                            uint32_t count, int32_t max_stale_us);
 /* L0 of a view, without a key. handles: where the caller tells its array of handles, which it may
    move. memory: rc_l0_bytes(room) bytes of the caller's, zeroed; room: a power of two, 4 or more.
    The view, and both of these, stay for as long as a key stands in it. */

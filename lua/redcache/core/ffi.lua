@@ -10,7 +10,7 @@
 local ffi = require("ffi")
 local cdef = require("redcache.core.cdef")
 
-local ABI = 31
+local ABI = 32
 
 -- A second run in one Lua state (a cleared package.loaded) must not declare everything again.
 if not pcall(ffi.typeof, "rc_load_options") then
