@@ -255,6 +255,9 @@ static struct rc_seat *take_submitted(struct rc_driver *driver)
 static void start_submitted(struct rc_driver *driver)
 {
     struct rc_seat *seat = take_submitted(driver), *next;
+    bool is_burst = seat != NULL && seat->earlier != NULL;
+    if (is_burst)
+        rc_engine_open_burst(&driver->engine);
     for (; seat != NULL; seat = next) {
         next = seat->earlier; /* the seat may be gone once it is finished */
         if (seat->call != NULL) {
@@ -264,6 +267,8 @@ static void start_submitted(struct rc_driver *driver)
             rc_engine_submit(&driver->engine, &seat->op);
         }
     }
+    if (is_burst)
+        rc_engine_close_burst(&driver->engine);
 }
 
 /* All that is done is told first, then the crowds are woken that somebody sleeps in. */

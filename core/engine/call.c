@@ -6,7 +6,13 @@
 #include "base/mutant.h"
 #include "engine/plan.h"
 
-enum { KEEP_BYTES = 1024 * 1024 }; /* room that waits for the next call in parts */
+enum {
+    KEEP_BYTES = 1024 * 1024, /* room that waits for the next call in parts */
+    /* An answer up to this size is copied for those who share it: as much as a slot keeps that is
+       seldom used (core/slot.lua). Room for larger ones would be taken for all of them at once, and
+       malloc keeps what stands below the last block. */
+    SHARED_BYTES = 16 * 1024
+};
 
 /* A call of several parts while it runs. */
 struct rc_gather {
@@ -28,6 +34,7 @@ void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc
     calls->replicas = replicas;
     calls->fetched.take = on_fetched;
     calls->spare = NULL;
+    memset(&calls->burst, 0, sizeof calls->burst);
 }
 
 int64_t rc_call_timeout_ms(const struct rc_context *context, const struct rc_op *op)
@@ -98,11 +105,92 @@ static void on_fetched(struct rc_receiver *receiver, struct rc_op *op, int statu
     take_entry(RC_CONTAINER(receiver, struct rc_calls, fetched)->context, op, status, reply, text);
 }
 
+static void on_read_answer(struct rc_req *req, int status, struct rc_reply *reply,
+                           const char *text);
+
+/* The op, which shared a read, asks for itself within the time that it has left. */
+static void ask_alone(struct rc_calls *calls, struct rc_op *op)
+{
+    struct rc_req *req = rc_req_take_read(calls->context, op);
+    if (req == NULL) {
+        rc_context_fail(calls->context, op, RC_ERR_NOMEM, NULL);
+        return;
+    }
+    req->done = on_read_answer;
+    req->owner = op;
+    req->detail = calls;
+    op->run.req = req;
+    rc_topology_send(calls->topology, req, rc_topology_slot_of(calls->topology, op),
+                     op->run.call_until_us);
+}
+
+static void tell_other(struct rc_context *context, struct rc_op *other, int status,
+                       const struct rc_reply *reply, const char *text)
+{
+    if (status == 0)
+        status = rc_reply_append(&other->reply, reply, 0, reply->count);
+    if (status != 0) {
+        rc_context_fail(context, other, status, text);
+        return;
+    }
+    context->stats.shared++;
+    rc_reply_resolve(&other->reply);
+    read_entry(other, &other->reply, context->options.max_value_bytes);
+    rc_context_finish(context, other);
+}
+
+/* Each that shares the op's read has a copy of its answer, but of a large one: then it asks, and
+   takes its own as if it had shared nothing. */
+__attribute__((noinline)) static void tell_others(struct rc_calls *calls, struct rc_op *op,
+                                                  int status, const struct rc_reply *reply,
+                                                  const char *text)
+{
+    bool is_large = status == 0 && rc_buf_len(&reply->arena) > SHARED_BYTES;
+    RC_LIST_EACH(member, following, &op->run.member) {
+        struct rc_op *other = RC_CONTAINER(member, struct rc_op, run.member);
+        rc_list_remove(member);
+        other->run.req = NULL;
+        if (is_large)
+            ask_alone(calls, other);
+        else
+            tell_other(calls->context, other, status, reply, text);
+    }
+}
+
 static void on_read_answer(struct rc_req *req, int status, struct rc_reply *reply, const char *text)
 {
     struct rc_op *op = req->owner;
     op->run.req = NULL;
+    if (!rc_list_is_empty(&op->run.member))
+        tell_others(req->detail, op, status, reply, text);
     take_entry(req->context, op, status, reply, text);
+}
+
+/* Joins an equal read of the burst, whose request is not sent yet. */
+static bool join(struct rc_calls *calls, struct rc_op *op)
+{
+    struct rc_op *first = rc_burst_find(&calls->burst, op);
+    struct rc_req *req = first != NULL ? first->run.req : NULL;
+    if (req == NULL || req->error != 0) /* it is about to fail: this one may not */
+        return false;
+    op->run.req = req;
+    op->run.call_until_us = first->run.call_until_us;
+    rc_list_append(&first->run.member, &op->run.member);
+    return true;
+}
+
+bool rc_call_leave_to_others(struct rc_op *op)
+{
+    struct rc_req *req = op->run.req;
+    if (op->ask.kind != RC_OP_GET || req == NULL || rc_list_is_empty(&op->run.member))
+        return false;
+    struct rc_op *next = RC_CONTAINER(op->run.member.next, struct rc_op, run.member);
+    rc_list_remove(&op->run.member);
+    if (req->owner == op) {
+        req->owner = next;
+        req->read_key = &next->ask.key;
+    }
+    return true;
 }
 
 static bool may_retry(const struct rc_op *op)
@@ -561,6 +649,8 @@ __attribute__((noinline)) static void start_somewhere(struct rc_calls *calls, st
 void rc_call_start(struct rc_calls *calls, struct rc_op *op)
 {
     const uint16_t *owners = rc_topology_owners(calls->topology);
+    if (calls->burst.is_open && op->ask.kind == RC_OP_GET && join(calls, op))
+        return;
     if (owners == NULL && (op->ask.flags & RC_REPLICA))
         start_at_replica(calls, op, RC_SLOT_ANY);
     else if (owners == NULL)

@@ -12,7 +12,9 @@
  *          there, behind the commands of its batch, so what stood behind it has run before it. What
  *          depends on such an order belongs into one script. Several of them keep their order. A
  *          transaction goes as a whole. What a replica may answer goes to one, if one can be asked;
- *          what that has not answered in its time, or with an error, goes to the master.
+ *          what that has not answered in its time, or with an error, goes to the master. Equal
+ *          reads of a burst are one request (burst.h), which goes on as long as one of them waits.
+ *          Where its answer is large the others ask each for itself then.
  * Threads: the engine's owner.
  * Memory:  what the op has encoded moves into its request; owns what is gathered of several.
  * Errors:  through the op: those of rc_link_send, RC_ERR_NOMEM, RC_ERR_REDIS, RC_ERR_TOOLARGE. Of
@@ -22,6 +24,7 @@
 #ifndef RC_CALL_H
 #define RC_CALL_H
 
+#include "engine/burst.h"
 #include "engine/cluster.h"
 #include "engine/context.h"
 #include "engine/replicas.h"
@@ -37,6 +40,7 @@ struct rc_calls {
 
     /* Engine only. */
     struct rc_gather *spare; /* of a call that has ended, for its room; NULL: none */
+    struct rc_burst burst;
 };
 
 void rc_calls_init(struct rc_calls *calls, struct rc_context *context, struct rc_topology *topology,
@@ -51,6 +55,8 @@ void rc_call_start(struct rc_calls *calls, struct rc_op *op);
    answered in its time, or with an error, as RC_ERR_UNAVAILABLE. False: none can be asked. */
 bool rc_call_ask_replica(struct rc_calls *calls, struct rc_op *op, struct rc_receiver *receiver,
                          int64_t deadline_us);
+/* The op ends, and its request goes on for others that share it. False: nobody does. */
+bool rc_call_leave_to_others(struct rc_op *op);
 /* Forgets what was sent in parts for the op: it ends. */
 void rc_call_leave(struct rc_op *op);
 /* Reads the answers to the op's commands into its result; swaps them away. */

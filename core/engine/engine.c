@@ -392,7 +392,9 @@ static void end_read(struct rc_engine *engine, struct rc_op *op)
 static void take_out(struct rc_engine *engine, struct rc_op *op)
 {
     const struct kind *kind = &kinds[op->ask.kind];
-    if (op->run.req != NULL)
+    if (engine->calls.burst.is_open) /* it may be freed soon */
+        rc_burst_part(&engine->calls.burst);
+    if (op->run.req != NULL && !rc_call_leave_to_others(op))
         rc_link_forget(op->run.req);
     op->run.req = NULL;
     if (op->run.fetch != NULL)
@@ -456,6 +458,30 @@ static void set_deadlines(struct rc_engine *engine, struct rc_op *op, int64_t wa
     }
 }
 
+/* Reads that come behind the op must see what it writes, were it their own caller's. */
+static void part_burst(struct rc_engine *engine, const struct rc_op *op)
+{
+    struct rc_burst *burst = &engine->calls.burst;
+    const struct rc_buf *key = &op->ask.key;
+    enum writes writes = kinds[op->ask.kind].writes;
+    bool is_own = writes == OWN_KEY || writes == OWN_IF_HIDDEN ||
+                  (writes == NAMED_OR_OWN && rc_buf_len(&op->ask.written) == 0);
+    if (is_own)
+        rc_burst_write(burst, rc_buf_head(key), rc_buf_len(key));
+    else if (op->ask.kind != RC_OP_GET)
+        rc_burst_part(burst);
+}
+
+void rc_engine_open_burst(struct rc_engine *engine)
+{
+    rc_burst_open(&engine->calls.burst);
+}
+
+void rc_engine_close_burst(struct rc_engine *engine)
+{
+    rc_burst_close(&engine->calls.burst);
+}
+
 void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
 {
     struct rc_context *context = &engine->context;
@@ -478,6 +504,8 @@ void rc_engine_submit(struct rc_engine *engine, struct rc_op *op)
         return;
     }
     const struct kind *kind = &kinds[op->ask.kind];
+    if (engine->calls.burst.is_open)
+        part_burst(engine, op);
     if (kind->writes != NO_KEY)
         each_written(engine, op, begin_write);
     kind->start(engine, op);

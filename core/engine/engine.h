@@ -66,6 +66,10 @@ static inline int64_t rc_engine_deadline(const struct rc_engine *engine)
 }
 
 void rc_engine_submit(struct rc_engine *engine, struct rc_op *op);
+/* Around many that are submitted at once, between which no output is sent: equal reads of them are
+   one request. */
+void rc_engine_open_burst(struct rc_engine *engine);
+void rc_engine_close_burst(struct rc_engine *engine);
 struct rc_op *rc_engine_take_finished(struct rc_engine *engine); /* NULL: none is left */
 
 /* Fires due timers. */

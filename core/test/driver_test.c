@@ -203,11 +203,11 @@ static bool wait_for_waiters(rc_client *client, uint64_t count)
 {
     rc_stats stats = {0};
     int64_t until_us = rc_clock_us() + 10 * 1000000;
-    while (stats.in_flight < count && rc_clock_us() < until_us) {
+    while (stats.waiting < count && rc_clock_us() < until_us) {
         rc_get_stats(client, &stats);
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
-    return stats.in_flight >= count;
+    return stats.waiting >= count;
 }
 
 static void serves_many_threads_over_one_client(void)

@@ -101,6 +101,38 @@ static void a_hosted_store_tells_in_the_turn_that_sends(void)
     memory_tells_in_the_turn_that_sends(RC_DRIVER_HOST);
 }
 
+static int get_key(rc_op *op)
+{
+    return rc_get(op, "key", 3, 0);
+}
+
+/* What is asked before a turn goes out in it, but not across a write. */
+static void equal_reads_before_a_turn_are_one_request(void)
+{
+    rc_client *client = open_client("memory://equal", RC_DRIVER_POLL);
+    rc_loop *loop = open_loop(client);
+    rc_op *ops[6];
+    rc_stats before, after;
+    for (uint32_t i = 0; i < 6; i++)
+        ops[i] = open_op(client, loop, i);
+    CHECK(set_key(ops[0]) == 0 && tells(loop, 0));
+    rc_get_stats(client, &before);
+    CHECK(get_key(ops[0]) == 0 && get_key(ops[1]) == 0 && get_key(ops[2]) == 0);
+    CHECK(rc_delete(ops[3], "key", 3) == 0);
+    CHECK(get_key(ops[4]) == 0 && get_key(ops[5]) == 0);
+    rc_loop_turn(loop, &turn);
+    rc_get_stats(client, &after);
+    CHECK(turn.count == 6 && after.requests == before.requests + 3);
+    CHECK(after.shared == before.shared + 3 && after.in_flight == 0);
+    for (int i = 0; i < 3; i++)
+        CHECK(rc_op_result(ops[i])->outcome == RC_HIT && rc_op_result(ops[i])->len == 1);
+    for (int i = 4; i < 6; i++)
+        CHECK(rc_op_result(ops[i])->outcome == RC_MISS);
+    for (int i = 1; i < 6; i++)
+        rc_op_free(ops[i]);
+    close_all(client, loop, ops[0]);
+}
+
 /* Each loop hears of its own, in the order in which they were done. */
 static void what_is_done_at_once_is_told_in_order(void)
 {
@@ -948,6 +980,7 @@ int main(void)
 {
     TEST(a_polled_store_tells_in_the_turn_that_sends);
     TEST(a_hosted_store_tells_in_the_turn_that_sends);
+    TEST(equal_reads_before_a_turn_are_one_request);
     TEST(what_is_done_at_once_is_told_in_order);
     TEST(a_store_with_a_thread_tells_mostly_in_the_turn_that_sends);
     TEST(a_slot_that_is_used_again_untold_is_told_once);

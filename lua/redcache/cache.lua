@@ -684,7 +684,9 @@ end
 ---Counters since the start: those of this cache object (hits, misses, negative, loads, loadErrors,
 ---waits, stale, degraded, unstored, decodeErrors, extraKeys), and those of the client, which every
 ---cache and thread on it shares (requests, bytesIn, heartbeats, inFlight and so on), and of this
----Lua state's work in the background (backgroundDone and so on).
+---Lua state's work in the background (backgroundDone and so on). Callers that read the same key at
+---once share one request: it counts once in requests and inFlight, and in shared for each of them
+---but one.
 ---@return table<string, integer>|nil stats
 ---@return redcache.Error|nil err closed
 function Cache:stats()

@@ -86,7 +86,7 @@ local CLIENT = {
     { "lease_waits", "leaseWaits", "counter", "Times a load was found running elsewhere." },
     { "leases_lost", "leasesLost", "counter", "Leases lost before their load had ended." },
     { "heartbeats", "heartbeats", "counter", "Renewals of leases." },
-    { "shared", "shared", "counter", "Callers served by another caller's load." },
+    { "shared", "shared", "counter", "Callers served by another's load or read." },
     { "degraded_loads", "degradedLoads", "counter", "Loads run without Redis." },
     { "locks", "locks", "counter", "Locks acquired." },
     { "locks_lost", "locksLost", "counter", "Locks lost before they were released." },

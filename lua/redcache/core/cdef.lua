@@ -521,7 +521,7 @@ typedef struct rc_stats {
     uint64_t lease_waits;    /* times a load was found running elsewhere */
     uint64_t leases_lost;
     uint64_t heartbeats;
-    uint64_t shared;         /* callers served by another caller's load in this process */
+    uint64_t shared;         /* callers served by another's load or read in this process */
     uint64_t degraded;       /* loads run without Redis */
     uint64_t locks;          /* locks acquired */
     uint64_t locks_lost;
@@ -532,7 +532,7 @@ typedef struct rc_stats {
     uint64_t inline_turns;   /* times a blocking caller moved the bytes itself */
     uint64_t reactor_turns;  /* times the reactor thread did */
     uint64_t late_wakes;     /* sleeps of callers that only time ended although there was news */
-    uint64_t in_flight;      /* now: requests without an answer */
+    uint64_t in_flight;      /* now: requests without an answer; one that callers share is one */
     uint64_t waiting;        /* now: callers that wait */
     uint64_t active_leases;  /* now */
     uint64_t active_locks;   /* now */
