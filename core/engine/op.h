@@ -61,23 +61,28 @@ struct rc_receiver {
                  const char *text);
 };
 
+/* Each line of memory that a read touches costs. So what it needs stands together, once at the
+   beginning and once at the end of an op, where what wraps the op goes on. */
+
 /* What the caller asks. Caller only, before it submits; the engine reads it. */
 struct rc_ask {
     enum rc_op_kind kind;
     uint32_t flags; /* RC_WANT_TTL, RC_RETRY, ... */
     int32_t timeout_ms;
+    uint32_t expect; /* answers to come: commands in `request`; a read: 2 with the TTL */
+    int32_t at_slot; /* all goes to that slot's master; RC_OP_BY_KEY: each to its key's */
+    int16_t script;  /* one that `request` begins, the last; -1: none */
+    bool near;       /* a read whose answer is kept in the near cache */
+    bool is_plain;   /* a set or publish of a value without a header, so without a version */
     uint64_t tag;
+    struct rc_lent *lent; /* what a lent connection is for; NULL: it is for none */
     struct rc_buf key;
     struct rc_buf request; /* encoded commands; a read needs none, its key says it all */
     struct rc_buf written; /* keys they write: a uint32_t with its length before each */
-    int16_t script;        /* one that `request` begins, the last; -1: none */
-    int32_t at_slot;       /* all goes to that slot's master; RC_OP_BY_KEY: each to its key's */
-    uint32_t expect;       /* answers to come: commands in `request`; a read: 2 with the TTL */
-    bool near;             /* a read whose answer is kept in the near cache */
+
     uint8_t near_group;
     bool near_avoids;      /* keys that change too often are read without being kept */
     int64_t near_ttl_us;   /* kept no longer than that */
-    bool is_plain;         /* a set or publish of a value without a header, so without a version */
     size_t entry_from_end; /* end of a load: where in `request` the stored string lies */
     size_t entry_len;
     int64_t ttl_ms;
@@ -85,32 +90,11 @@ struct rc_ask {
     enum rc_purpose purpose; /* of a load, and of what ends it; the engine makes it a refresh */
     rc_lock_options lock_options;
     struct rc_lock *lock;
-    struct rc_lent *lent;      /* what a lent connection is for; NULL: it is for none */
     struct rc_sharing sharing; /* what the commands in `request` need */
 };
 
-/* How the engine runs it. Engine only while it runs, with the exception of the last group. */
+/* How the engine runs it. Engine only while it runs, with the exception of the first group. */
 struct rc_run {
-    struct rc_list active; /* engine's list of running ops, later of finished ones */
-    struct rc_list member; /* flight's or lock line's waiting ops, or the leading ones */
-    struct rc_timer deadline;
-    int64_t answer_by_us; /* load, lock with a timeout of its own: so long Redis may be silent; 0 */
-    int64_t wait_until_us;        /* then: the end of the call, behind answer_by_us; 0 */
-    int64_t call_until_us;        /* a call: the deadline of all its requests */
-    struct rc_req *req;           /* request under way for this op alone */
-    struct rc_gather *gather;     /* requests under way for it in parts */
-    struct rc_fetch *fetch;       /* read under way, shared with others; by `member` */
-    struct rc_receiver *receiver; /* then: of its answer */
-    uint16_t slot;      /* of ask.key, plus 1; 0: nobody has asked yet. rc_topology_slot_of's */
-    bool bypassed_near; /* its answer comes past the near cache, which may hold an older one */
-    bool from_replica;  /* its answer is a replica's */
-    bool is_running;
-    uint64_t tag; /* as it was when submitted; stays while it leads */
-    struct rc_flight *flight;
-    uint64_t joined; /* place in the flight's order of arrivals */
-    bool leads;
-    bool without_redis; /* takes part without Redis */
-
     /* From RC_LOAD to the end of the load the caller reads them, to encode its request. A set and
        a refresh: the caller writes nonce and seen before it submits. */
     char token[RC_NONCE_SIZE]; /* of our lease */
@@ -121,13 +105,34 @@ struct rc_run {
        at each start whether it is that one. */
     bool has_waited;
     char waited_token[RC_NONCE_SIZE];
+
+    struct rc_flight *flight;
+    uint64_t joined;              /* place in the flight's order of arrivals */
+    struct rc_receiver *receiver; /* of what is fetched */
+
+    struct rc_list active; /* engine's list of running ops, later of finished ones */
+    struct rc_list member; /* flight's or lock line's waiting ops, or the leading ones */
+    struct rc_timer deadline;
+    int64_t answer_by_us; /* load, lock with a timeout of its own: so long Redis may be silent; 0 */
+    int64_t wait_until_us;    /* then: the end of the call, behind answer_by_us; 0 */
+    int64_t call_until_us;    /* a call: the deadline of all its requests */
+    struct rc_req *req;       /* request under way for this op alone */
+    struct rc_gather *gather; /* requests under way for it in parts */
+    struct rc_fetch *fetch;   /* read under way, shared with others; by `member` */
+    uint64_t tag;             /* as it was when submitted; stays while it leads */
+    uint16_t slot;      /* of ask.key, plus 1; 0: nobody has asked yet. rc_topology_slot_of's */
+    bool bypassed_near; /* its answer comes past the near cache, which may hold an older one */
+    bool from_replica;  /* its answer is a replica's */
+    bool is_running;
+    bool leads;
+    bool without_redis; /* takes part without Redis */
 };
 
 struct rc_op {
-    rc_result result; /* first: rc_op_result() is the op's own address */
+    rc_result result;      /* first: rc_op_result() is the op's own address */
+    struct rc_reply reply; /* engine writes, caller reads once finished; result.data lies in it */
     struct rc_ask ask;
     struct rc_run run;
-    struct rc_reply reply; /* engine writes, caller reads once finished; result.data lies in it */
 };
 
 int rc_op_init(struct rc_op *op);
