@@ -72,6 +72,7 @@ local function make(client, prefix, settings)
         _make = make,
         _bulkhead = false,
         _offline = false,
+        _is_near = false, -- whether it has a _view: a look for what is not there costs more
         -- Whether entry.form() may change what is stored, without tags and a grace window.
         _is_formed = freshness.is_told(settings, 0) or settings.jitter > 0,
         _read_flags = (settings.grace > 0 and WANT_TTL or 0)
@@ -277,11 +278,11 @@ end
 -- Reads from Redis. own: the checked options of the call, or nil.
 local function get_redis(self, slot, key, own)
     local counters = self._counters
-    local view = self._view
     local status
-    if view ~= nil and not (own and (own.near == false or own.reads == "replica")) then
+    if self._is_near and not (own and (own.near == false or own.reads == "replica")) then
         counters.nearMisses = counters.nearMisses + 1
-        status = core_near.view_read(view, slot, key, own and own.fresh and constants.FRESH or 0)
+        status = core_near.view_read(self._view, slot, key,
+            own and own.fresh and constants.FRESH or 0)
     else
         status = core_entry.get(slot, self._prefix, key, own and own_flags(self, own)
             or self._read_flags)
@@ -368,7 +369,7 @@ function Cache:get(key, opts)
             or errors.argument("key", "get", "string", key), 2)
     end
     if opts == nil then
-        if self._view ~= nil then
+        if self._is_near then
             local source, value = near.look(self, key)
             if source ~= nil then
                 return value, nil, source

@@ -924,6 +924,7 @@ function near.attach(cache, prefix, settings)
         return
     end
     cache._view = core_near.new_view(client, prefix, with)
+    cache._is_near = cache._view ~= nil
     if cache._view and is_ageless(settings) then
         core_near.judge_by(cache._view, nil) -- tags.lua brings the tags
     end

@@ -42,6 +42,8 @@ local CODES = {
 ---@field op ffi.cdata*
 ---@field result ffi.cdata* read in place until the slot's next use
 ---@field client redcache.Client
+---@field co thread|boolean whom its scheduler wakes when it is done
+---@field detached boolean nobody waits for what runs in it
 ---@field custom boolean it carries a tag or timeout of its own, or a place
 ---@field place redcache.Place|nil of a bulkhead
 ---@field is_large boolean idle with more than SMALL_BYTES in a buffer, or it was
@@ -62,8 +64,10 @@ local function new_slot(client)
         return nil, C.RC_ERR_NOMEM
     end
     core_owned.keep(op, C.rc_op_free)
+    -- What each call looks for is there from the beginning, with `name`: a look for what is not
+    -- there costs more, and eight are what one table holds before it grows.
     local slot = { op = op, result = C.rc_op_result(op), client = client, custom = false,
-        is_large = false }
+        is_large = false, co = false, detached = false }
     local port = client.port
     if port then
         port.names = (port.names or 0) + 1
