@@ -323,6 +323,28 @@ static const char *const SOURCES[RC_SCRIPT_COUNT] = {
         "redis.call('SET',KEYS[2],token,'PX',1000) "
         "return held and 1 or 0",
 };
+
+/* Theirs, which script_test holds to them: no start pays for 12 KB of SHA-1. */
+static const char *const SHAS[RC_SCRIPT_COUNT] = {
+    [RC_SCRIPT_ACQUIRE] = "d65b6ca0f80c30d5c406764db99d336b2b7955a7",
+    [RC_SCRIPT_PUBLISH] = "6fbbe173b0063228b8b45c268876db37f9492d07",
+    [RC_SCRIPT_RELEASE] = "58978a4cf47c30c02a216c0aea2629c21151f9fc",
+    [RC_SCRIPT_HEARTBEAT] = "85c880fa508adf722396fa6087d801a0f3c81f1b",
+    [RC_SCRIPT_REFRESH] = "dc04e7b51529e2aac176c60c744807f13e106b5e",
+    [RC_SCRIPT_REFRESH_PUBLISH] = "768a3438b06a562c2afc66a84a4a61512591f8ec",
+    [RC_SCRIPT_PUT] = "e8ac83d8838eedcd0a33ccc0ab3e9d4830885659",
+    [RC_SCRIPT_PUT_PUBLISH] = "81643d20ebbdda91bf4d77dafdb114190a01b7b8",
+    [RC_SCRIPT_PUT_RESTORE] = "0b52cb297f91c0adb90bde479dd6ded8cc64a2f7",
+    [RC_SCRIPT_UNLINK_VERSION] = "5a18646c741cf74c3c4509ee78c7f1a6002b3aba",
+    [RC_SCRIPT_COVER] = "9c04338b06df2604d5f35edd7866e5a941b4dc63",
+    [RC_SCRIPT_REFRESH_FAIL] = "ff032de99f2ad815b4b93a28c5ed5edc2acad3e3",
+    [RC_SCRIPT_LOCK] = "b09cdd53c7dfee1073b5d9fdd6895707b843ddbe",
+    [RC_SCRIPT_LOCK_RENEW] = "2a10f9f704e1a6ea2e862478d003b8f9e640c898",
+    [RC_SCRIPT_LOCK_RELEASE] = "a734b726ca2acbca585f52257d35145351cfeb88",
+    [RC_SCRIPT_QUEUE_LOCK] = "d65acc5af174fad3268027bd9f25fa8263607a50",
+    [RC_SCRIPT_QUEUE_RENEW] = "353120d3b1e71bba4138cb12d2f15d1a33a1979b",
+    [RC_SCRIPT_QUEUE_RELEASE] = "9144d5ec991a9f51b3cb6b50fb0615822d25647d",
+};
 /* clang-format on */
 
 struct text {
@@ -342,7 +364,7 @@ void rc_scripts_init(void)
     for (int i = 0; i < RC_SCRIPT_COUNT; i++) {
         own[i].source = SOURCES[i];
         own[i].len = strlen(SOURCES[i]);
-        rc_sha1_hex(own[i].source, own[i].len, own[i].sha);
+        memcpy(own[i].sha, SHAS[i], sizeof own[i].sha);
         atomic_store_explicit(&texts[i], &own[i], memory_order_release);
     }
 }

@@ -44,7 +44,20 @@ local function load_library()
     return library
 end
 
-local C = load_library()
+-- Where a Lua state ends, LuaJIT closes its handle of a library before the last finalizers run
+-- (owned.lua), and finds no function then that was not looked up before. The library stays loaded
+-- (-z nodelete), so closing its handle would free nothing.
+local function keep_handle(library)
+    local kept = {}
+    for name, method in pairs(debug.getmetatable(library)) do
+        kept[name] = method
+    end
+    kept.__gc = nil
+    debug.setmetatable(library, kept)
+    return library
+end
+
+local C = keep_handle(load_library())
 if C.rc_abi() ~= ABI then
     error("could not load libredcache: its interface has version " .. C.rc_abi()
         .. ", these Lua files want " .. ABI, 0)

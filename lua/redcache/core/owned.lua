@@ -5,11 +5,10 @@
 --         still in use, and those of userdata afterwards. A finalizer of the user's (newproxy,
 --         ffi.gc) may then call a cache that nobody has closed. So what is still in use then stays
 --         until two rounds of finalizers have run: those that stood there when the state began to
---         end, and those that they have made. Then the caches are closed, and all is freed.
+--         end, and those that they have made. Then the caches are closed, and all is freed. The
+--         library can be called up to then (ffi.lua).
 
 local ffi = require("ffi")
-local C = require("redcache.core.ffi")
-local cdef = require("redcache.core.cdef")
 
 local newproxy = newproxy
 
@@ -38,19 +37,8 @@ local function free_all()
     end
 end
 
--- In the first round LuaJIT closes its handle of the library, which stays loaded (-z nodelete): it
--- finds only those functions then that it has looked up before.
-local function look_up_all()
-    for name in string.gmatch(cdef, "%f[%w_]rc_[%w_]+%f[(]") do
-        pcall(function()
-            return C[name]
-        end)
-    end
-end
-
 local function begin_end()
     if proxy == nil then
-        look_up_all()
         setmetatable(kept, nil) -- no finalizer is called twice: nothing else keeps them now
         run_later(function()
             run_later(free_all)
