@@ -7,6 +7,22 @@ package.path = directory .. "/?.lua"
 package.loaded["redcache.later"] = assert(loadfile(later_file))()
 local key = require("redcache.compiled").key()
 
+-- Words that are no type without what follows: it may be the type, and is no name then.
+local UNFINISHED = { const = true, struct = true, unsigned = true, long = true }
+
+local function without_name(parameter)
+    local kind, name = parameter:match("^(.*[%s*])([%a_][%w_]*)$")
+    return name and not UNFINISHED[kind:match("([%w_]*)%s*$")] and kind or parameter
+end
+
+-- LuaJIT parses the C text at each start: it is shorter without comments and names of parameters.
+local function smaller(text)
+    text = text:gsub("/%*.-%*/", ""):gsub("(%b());", function(list)
+        return "(" .. list:sub(2, -2):gsub("[^,]+", without_name) .. ");"
+    end)
+    return (text:gsub("%s+", " "):gsub(" ?([;,{}()=*]) ?", "%1"))
+end
+
 -- What is chosen by its name, and is what most programs choose.
 local names = { "redcache", "redcache.scheduler.blocking", "redcache.serializer.msgpack",
     "redcache.serializer.raw" }
@@ -24,7 +40,9 @@ while names[at] do
         file:close()
         if name ~= "redcache" then -- which reads what is made here
             if name == "redcache.core.cdef" then
-                text = text:gsub("/%*.-%*/", "") -- LuaJIT parses the C text at each start
+                text = text:gsub("%[==%[.*%]==%]", function(declarations)
+                    return "[==[" .. smaller(declarations:sub(5, -5)) .. "]==]"
+                end)
             end
             local bytes = string.dump(assert(loadstring(text, "@" .. place)))
             parts[#parts + 1] = ("%s %d\n%s"):format(name, #bytes, bytes)

@@ -1,5 +1,5 @@
 -- compiled - the files that every start needs as bytecode, where `cmake --install` has left it:
--- they are read in one piece, and nothing is parsed.
+-- nothing is parsed.
 --
 -- What:   compiled.ljbc beside this file: a key, then "name length\n" and the bytecode of each
 --         module (script/compile.lua). It stands in package.preload until it is required.
@@ -22,17 +22,6 @@ function compiled.key()
     return table.concat(parts, "\n") .. "\n"
 end
 
-local function read()
-    local file = later.DIRECTORY and io.open(later.DIRECTORY .. "compiled.ljbc", "rb")
-    if not file then
-        return ""
-    end
-    local key = compiled.key()
-    local bytes = file:read(#key) == key and file:read("*a") or ""
-    file:close()
-    return bytes
-end
-
 local function provide(name, bytes)
     local preload = package.preload
     if preload[name] == nil then
@@ -45,15 +34,23 @@ end
 
 ---Has the next require of each module that is there take it from there.
 function compiled.use()
-    local bytes, at = read(), 1
-    while true do
-        local _, last, name, length = string.find(bytes, "^(%S+) (%d+)\n", at)
-        if last == nil then
-            return
-        end
-        at = last + 1 + length
-        provide(name, string.sub(bytes, last + 1, at - 1))
+    local file = later.DIRECTORY and io.open(later.DIRECTORY .. "compiled.ljbc", "rb")
+    if not file then
+        return
     end
+    local key = compiled.key()
+    -- Module by module: no text of all of them is ever in memory, and no page is touched for it.
+    local line = file:read(#key) == key and file:read("*l")
+    while line do
+        local name, length = string.match(line, "^(%S+) (%d+)$")
+        local bytes = name and file:read(tonumber(length))
+        if not bytes or #bytes < tonumber(length) then
+            break
+        end
+        provide(name, bytes)
+        line = file:read("*l")
+    end
+    file:close()
 end
 
 return compiled

@@ -796,5 +796,6 @@ function options.complete(given, place, method)
     end
     return ok and settings or nil, message
 end
+jit.off(options.complete) -- a program has few caches
 
 return options

@@ -140,6 +140,8 @@ local function guarded(class, field, method, fn)
     end
 end
 
+jit.off(true) -- this file's own loops run once: what compiling them costs does not come back
+
 -- Methods, by class, that wait for Redis and are in no hurry: a caller in plain Lua runs a piece of
 -- background work before one of them begins (background.lua). A lock is not held up for that.
 local WAITS = { cache = {}, session = ARGUMENTS.session, lock = { acquire = true } }
