@@ -48,7 +48,9 @@ local function measure(redis, rounds, args)
     local prefix = temp.dir()
     done(process.run({ "cmake", "--install", os.getenv("REDCACHE_BUILD_DIR") or "build",
         "--prefix", prefix }))
-    local env = { LUA_PATH = prefix .. "/share/lua/5.1/?.lua" }
+    -- Nothing of the build's own: the library, too, is found where it was installed.
+    local env = { LUA_PATH = prefix .. "/share/lua/5.1/?.lua", REDCACHE_LIBRARY = "",
+        LUA_CPATH = prefix .. "/lib/lua/5.1/?.so;" .. prefix .. "/lib64/lua/5.1/?.so" }
     local key, value = bench.text(16):gsub("[%%\"\\]", "x"), bench.text(100):gsub("[%%\"\\]", "x")
     redis:call("SET", key, value)
     local peers = peer.open(args, redis)
