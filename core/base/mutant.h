@@ -16,6 +16,7 @@
     X(BLIND_SET, "a lease is set over whatever stands there")                                      \
     X(PUBLISH_ANY, "a load stores its value without comparing the token")                          \
     X(IFEQ_NEVER_LOST, "a publish that the server compares for counts as done, whatever it says")  \
+    X(BUNDLE_ALL_STORED, "publishes that share a script count as done, whatever it says of each")  \
     X(TOKEN_PER_CLIENT, "all leases of a client have one token")                                   \
     X(SEPARATE_LOCK, "the lease stands in a key of its own, so a delete does not void it")         \
     X(REFRESH_ANY, "a refresh replaces any value, not only the one it saw")                        \

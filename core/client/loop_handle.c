@@ -211,11 +211,12 @@ void rc_host_feed(rc_loop *loop, uint32_t which, const char *bytes, size_t len)
 
 const char *rc_host_output(rc_loop *loop, uint32_t which, size_t *len)
 {
-    const struct rc_link *link = link_of(loop, which);
+    struct rc_link *link = link_of(loop, which);
     *len = link != NULL ? rc_buf_len(&link->output) : 0;
     if (*len == 0)
         return NULL;
     rc_host_line_of(link->line)->is_given = true;
+    rc_bundle_close(&link->bundle);
     return rc_buf_head(&link->output);
 }
 

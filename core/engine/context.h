@@ -52,7 +52,8 @@ struct rc_req {
     bool asks;         /* PING and rc_identity_ask: its second answer tells which server it is */
     bool is_eval;      /* already sent as EVAL */
     bool is_ifeq;      /* sent as a command that does what its script would (ifeq.h) */
-    bool wants_script; /* such a command could not tell all: its script is asked */
+    bool wants_script; /* such a command, or a bundle, could not tell all: its script is asked */
+    uint8_t bundled;   /* so many requests, it and those behind it, have one answer (bundle.h) */
     bool is_upkeep;    /* renews what a caller has: an open breaker lets it through */
     bool is_refused;   /* an open breaker did not */
     uint64_t output_start; /* where in the link's output stream it begins */

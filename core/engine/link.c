@@ -222,6 +222,24 @@ static int append_plain(struct rc_link *link, struct rc_buf *output, struct rc_r
     return rc_buf_append(output, bytes, len);
 }
 
+/* Whether it may be one of several publishes that one script does. */
+static bool may_share(const struct rc_link *link, const struct rc_req *req)
+{
+    return req->script == RC_SCRIPT_PUBLISH && !req->is_ifeq && !req->is_eval &&
+           !req->wants_script && !req->is_asking && link->identity.mode != RC_SERVER_CLUSTER &&
+           rc_bundle_takes(&link->bundle, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
+}
+
+/* Writes a publish into the request in front of it, of which the driver has taken nothing. */
+static int append_shared(struct rc_link *link, struct rc_req *req, bool *is_part)
+{
+    *is_part = false;
+    if (link->bundle.count == 0 || !may_share(link, req))
+        return 0;
+    return rc_bundle_add(&link->bundle, &link->output, rc_buf_head(&req->bytes),
+                         rc_buf_len(&req->bytes), is_part);
+}
+
 static int append_asking(struct rc_link *link, struct rc_req *req)
 {
     struct rc_buf *output = &link->output, plain;
@@ -233,9 +251,19 @@ static int append_asking(struct rc_link *link, struct rc_req *req)
     return error;
 }
 
-static int append_request(struct rc_link *link, struct rc_req *req)
+/* *is_part: it stands in the bundle now, and has no answer of its own. */
+static int append_request(struct rc_link *link, struct rc_req *req, bool *is_part)
 {
-    return req->is_asking ? append_asking(link, req) : append_plain(link, &link->output, req);
+    int error = append_shared(link, req, is_part);
+    if (error != 0 || *is_part)
+        return error;
+    rc_bundle_close(&link->bundle);
+    error = req->is_asking ? append_asking(link, req) : append_plain(link, &link->output, req);
+    if (error == 0 && may_share(link, req)) {
+        rc_bundle_begin(&link->bundle, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
+        link->bundler = req;
+    }
+    return error;
 }
 
 static void write_request(struct rc_link *link, struct rc_req *req)
@@ -244,7 +272,9 @@ static void write_request(struct rc_link *link, struct rc_req *req)
         atomic_load_explicit(link->owed_end, memory_order_acquire) != link->owed_at)
         link->on_owed(link);
     size_t before = rc_buf_len(&link->output);
-    if (append_request(link, req) != 0) {
+    bool is_part;
+    req->bundled = 0;
+    if (append_request(link, req, &is_part) != 0) {
         req->sent = false; /* even if it was once: it is in no line of answers any more */
         rc_list_append(&link->queue, &req->place);
         fail_soon(req, RC_ERR_NOMEM);
@@ -253,7 +283,9 @@ static void write_request(struct rc_link *link, struct rc_req *req)
     rc_list_append(&link->in_flight, &req->place);
     req->sent = true;
     req->sent_us = link->sent_us = link->context->now_us;
-    req->output_start = link->output_queued;
+    req->output_start = is_part ? link->bundler->output_start : link->output_queued;
+    if (is_part)
+        link->bundler->bundled += link->bundler->bundled == 0 ? 2 : 1;
     link->output_queued += rc_buf_len(&link->output) - before;
     link->context->stats.requests += req->expect;
     if (!rc_timer_is_set(&link->timer))
@@ -538,6 +570,7 @@ static void go_down(struct rc_link *link, const char *cause)
     link->tracking = false;
     link->epoch++;
     start_backoff(link);
+    rc_bundle_close(&link->bundle);
     requeue(link);
     rc_buf_clear(&link->output);
     link->output_queued = link->output_sent = 0;
@@ -736,6 +769,7 @@ static void become_ready(struct rc_link *link)
     link->is_cleaning = link->is_silent = false;
     link->ready_us = link->context->now_us;
     rc_ifeq_greet(&link->ifeq, &link->server);
+    rc_bundle_greet(&link->bundle);
     rc_context_clear_timer(link->context, &link->timer);
     if ((link->role != RC_LINK_T || link->tracking) && !link->is_read_only)
         link->cause[0] = '\0';
@@ -945,6 +979,28 @@ static void tell_breaker(struct rc_link *link, const struct rc_req *req, const r
     rc_breaker_hear(link->breaker, is_server_sick(first), req->sent_us, now_us - since_us, now_us);
 }
 
+/* One answer for several publishes: each ends as by its own script, or is sent again as that. */
+static void read_bundle(struct rc_link *link, struct rc_req *first, struct rc_reply *reply)
+{
+    bool stored[RC_BUNDLE_MOST];
+    uint32_t count = first->bundled;
+    assert(count <= RC_BUNDLE_MOST);
+    rc_bundle_read(&link->bundle, &reply->nodes[0], count, stored);
+    if (link->on_answered != NULL)
+        link->on_answered(link, first->sent_us);
+    if (link->breaker != NULL)
+        tell_breaker(link, first, &reply->nodes[0]);
+    for (uint32_t i = 0; i < count; i++) {
+        struct rc_req *req = RC_CONTAINER(link->in_flight.next, struct rc_req, place);
+        if (!stored[i] && resend_as_script(link, req))
+            continue;
+        reply->nodes[0] = (rc_node){.type = ':', .integer = 1}; /* nobody waits, or it is so */
+        reply->count = 1;
+        complete(req, 0, reply, NULL);
+    }
+    rc_reply_clear(reply);
+}
+
 static void read_answer(struct rc_link *link)
 {
     struct rc_reply *reply = &link->resp.reply;
@@ -953,6 +1009,10 @@ static void read_answer(struct rc_link *link)
         return;
     link->answers = 0;
     rc_reply_resolve(reply);
+    if (req->bundled > 0) {
+        read_bundle(link, req, reply);
+        return;
+    }
     if (req->is_asking)
         rc_redirect_drop_asking(reply);
     bool is_told = !req->is_ifeq || rc_ifeq_read(&link->ifeq, req->script, &reply->nodes[0]);
@@ -1080,6 +1140,7 @@ void rc_link_feed(struct rc_link *link, const char *bytes, size_t len)
 void rc_link_sent(struct rc_link *link, size_t len)
 {
     assert(len <= rc_buf_len(&link->output));
+    rc_bundle_close(&link->bundle);
     rc_buf_consume(&link->output, len);
     rc_buf_trim(&link->output, KEEP_BYTES);
     link->output_sent += len;

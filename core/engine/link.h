@@ -26,6 +26,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "engine/breaker.h"
+#include "engine/bundle.h"
 #include "engine/context.h"
 #include "engine/identity.h"
 #include "engine/ifeq.h"
@@ -142,6 +143,8 @@ struct rc_link {
     size_t held_bytes;        /* theirs; bounded, but one request may be larger */
     struct rc_server server;  /* what it is and can, or what the last one was */
     struct rc_ifeq ifeq;      /* which of its scripts that one does as commands */
+    struct rc_bundle bundle;  /* publishes at the output's end that become one request */
+    struct rc_req *bundler;   /* the first of those; the others stand behind it in in_flight */
     char cause[RC_TEXT_SIZE]; /* why it is not ready, or not tracking */
 };
 

@@ -8,8 +8,8 @@
  * Memory:  a source stays for the life of the process, for a request may need it at any time;
  *          there are at most RC_SCRIPTS_MAX. Requests are appended to the given buf.
  * Errors:  RC_ERR_NOMEM; RC_ERR_OVERLOAD: there are too many scripts.
- * Not:     each of our own has one value key, declares every key, and reads the value key first.
- *          Comments stay here: what is sent is only the source.
+ * Not:     each of our own but PUBLISH_MANY has one value key, declares every key, and reads the
+ *          value key first. Comments stay here: what is sent is only the source.
  */
 #ifndef RC_SCRIPT_H
 #define RC_SCRIPT_H
@@ -72,6 +72,9 @@ enum rc_script {
     RC_SCRIPT_QUEUE_RENEW,
     /* hold, mark, queue; token -> 1 | 0; the token's place in the queue is free */
     RC_SCRIPT_QUEUE_RELEASE,
+    /* K...; lease, value, ttl or -1 of each -> for each '1' its lease stood there, and is the value
+       now | '0' it did not: PUBLISH tells more. The one script of more value keys than one. */
+    RC_SCRIPT_PUBLISH_MANY,
     RC_SCRIPT_COUNT
 };
 

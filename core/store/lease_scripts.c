@@ -212,6 +212,35 @@ static void publish(struct rc_run *run)
         answer_lost(run, v);
 }
 
+/* A planted bug is left to the script of one key. */
+static bool is_leased(struct rc_run *run, uint32_t key)
+{
+    return !RC_MUTANT(PUBLISH_ANY) && !RC_MUTANT(SEPARATE_LOCK) &&
+           rc_run_is(run, rc_run_get(run, key), rc_run_arg(run, 3 * key - 2));
+}
+
+static void publish_many(struct rc_run *run)
+{
+    enum { MOST = 256 }; /* in a request of ours are fewer */
+    char done[MOST];
+    if (run->key_count > MOST) {
+        rc_run_fail(run, RC_WORD("ERR too many keys"));
+        return;
+    }
+    for (uint32_t i = 1; i <= run->key_count; i++) {
+        struct rc_text key = rc_run_key(run, i), ttl = rc_run_arg(run, 3 * i);
+        done[i - 1] = is_leased(run, i) ? '1' : '0';
+        if (done[i - 1] == '0')
+            continue;
+        if (rc_text_equal(ttl, RC_WORD("-1")))
+            RC_RUN_CALL(run, RC_WORD("SET"), key, rc_run_arg(run, 3 * i - 1));
+        else
+            RC_RUN_CALL(run, RC_WORD("PSETEX"), key, ttl, rc_run_arg(run, 3 * i - 1));
+    }
+    if (!run->failed)
+        rc_run_answer_text(run, (struct rc_text){done, run->key_count});
+}
+
 static void release(struct rc_run *run)
 {
     int64_t count = 0;
@@ -455,5 +484,11 @@ const struct rc_twin rc_lease_twins[] = {
     {"5a18646c741cf74c3c4509ee78c7f1a6002b3aba", unlink_version},
     {"9c04338b06df2604d5f35edd7866e5a941b4dc63", cover},
     {"ff032de99f2ad815b4b93a28c5ed5edc2acad3e3", refresh_fail},
+    {"365377769ce4616412350428ab599d83db660001", publish_many},
     {"", NULL},
 };
+
+bool rc_lease_twin_is_by_key(const struct rc_twin *twin)
+{
+    return twin->run == publish_many;
+}

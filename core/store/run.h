@@ -37,6 +37,9 @@ extern const struct rc_twin rc_swap_twins[], rc_sweep_twins[], rc_tag_twins[];
 #define RC_TWINS_OF_KEYS  rc_move_twins, RC_TWINS_OF_REST
 #define RC_TWINS_OF_REST  rc_queue_twins, rc_soft_twins, rc_swap_twins, rc_sweep_twins, rc_tag_twins
 
+/* It writes each of its arguments under one key at most. */
+bool rc_lease_twin_is_by_key(const struct rc_twin *twin);
+
 struct rc_run {
     struct rc_call *call;
     const struct rc_twin *twin;

@@ -84,14 +84,15 @@ static bool take_key_count(struct rc_call *call, int64_t *count)
     return false;
 }
 
-/* The most that a script can write: every argument under every key. */
+/* The most that a script can write: every argument under every key, or under one. */
 static size_t room_for(const struct rc_run *run)
 {
     enum { NUMBER_ROOM = 64 };
     size_t bytes = NUMBER_ROOM;
     for (uint32_t i = 0; i < run->arg_count; i++)
         bytes += run->args[i].len;
-    bytes *= run->key_count;
+    if (!rc_lease_twin_is_by_key(run->twin))
+        bytes *= run->key_count;
     for (uint32_t i = 0; i < run->key_count; i++)
         bytes += rc_key_cost(run->keys[i].len, 0);
     return bytes;

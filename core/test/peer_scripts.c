@@ -117,6 +117,19 @@ static void publish(struct call *call)
     }
 }
 
+static void publish_many(struct call *call)
+{
+    char done[32];
+    for (int i = 0; i < call->key_count; i++) {
+        struct peer_key *v = get_key(call, i);
+        const struct peer_arg *argv = &call->argv[3 * i];
+        done[i] = v != NULL && peer_same(&v->value, argv[1]) ? '1' : '0';
+        if (done[i] == '1')
+            set_key(call, i, argv[2], peer_number(argv[3]));
+    }
+    peer_add_bulk(&call->conn->output, done, (size_t)call->key_count);
+}
+
 static void release_or_beat(struct call *call, bool beat)
 {
     int count = 0;
@@ -326,6 +339,7 @@ static void run_script(struct call *call, enum rc_script script)
     switch (script) {
     case RC_SCRIPT_ACQUIRE: acquire(call); break;
     case RC_SCRIPT_PUBLISH: publish(call); break;
+    case RC_SCRIPT_PUBLISH_MANY: publish_many(call); break;
     case RC_SCRIPT_RELEASE: release_or_beat(call, false); break;
     case RC_SCRIPT_HEARTBEAT: release_or_beat(call, true); break;
     case RC_SCRIPT_REFRESH: refresh(call); break;

@@ -5,7 +5,7 @@
 #include "engine/command.h"
 #include "test/peer_own.h"
 
-enum { ARGS_MAX = 64 };
+enum { ARGS_MAX = 128 };
 
 /* SET key value IFEQ other [PX ms] */
 static void do_set_ifeq(struct peer_server *server, struct peer_conn *conn, struct peer_arg *args,

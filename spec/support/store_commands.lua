@@ -248,7 +248,7 @@ local function script_life(self) return chance(self, 20) and "-1" or life(self) 
 local function identity(self) return chance(self, 70) and nonce(self) or stored(self) end
 local function force(self) return pick(self, { "0", "0", "1" }) end
 
--- By enum rc_script: keys, and what each argument may be.
+-- By enum rc_script, or number: keys, and what each argument may be.
 local SCRIPTS = {
     { 1, { lease, life, nonce, identity } },             -- ACQUIRE
     { 1, { lease, stored, script_life } },               -- PUBLISH
@@ -265,6 +265,8 @@ local SCRIPTS = {
     { 3, { stored, life, force, life }, fence = true },  -- LOCK
     { 1, { stored, life } },                             -- LOCK_RENEW
     { 2, { stored } },                                   -- LOCK_RELEASE
+    { 3, { lease, stored, script_life, lease, stored, script_life, lease, stored, script_life },
+        number = 19 },                                   -- PUBLISH_MANY
 }
 -- The fence goes by the server's clock: nothing else looks at it.
 local FENCE = "fence"
@@ -273,6 +275,7 @@ local FENCE = "fence"
 function Maker:script()
     local which = random(self, #SCRIPTS)
     local shape = SCRIPTS[which]
+    which = shape.number or which
     local keys = shape[1]
     if chance(self, 20) then keys = random(self, 4) - 1 end
     local words = { "EVALSHA", self.shas[which], tostring(keys) }
