@@ -46,6 +46,10 @@ void rc_burst_part(struct rc_burst *burst)
 
 void rc_burst_open(struct rc_burst *burst)
 {
+    if (burst->rest > 0) {
+        burst->rest--;
+        return;
+    }
     burst->is_open = true;
     rc_burst_part(burst);
 }
@@ -53,6 +57,11 @@ void rc_burst_open(struct rc_burst *burst)
 void rc_burst_close(struct rc_burst *burst)
 {
     burst->is_open = false;
+    if (burst->asked < RC_BURST_JUDGED)
+        return;
+    if (burst->equal < burst->asked / RC_BURST_WORTH)
+        burst->rest = RC_BURST_REST;
+    burst->asked = burst->equal = 0;
 }
 
 void rc_burst_write(struct rc_burst *burst, const char *key, size_t len)
@@ -80,12 +89,17 @@ struct rc_op *rc_burst_find(struct rc_burst *burst, struct rc_op *op)
     assert(burst->is_open && op->ask.kind == RC_OP_GET);
     if (!may_share(op))
         return NULL;
+    burst->asked++;
     uint32_t hash = hash_of(rc_buf_head(&op->ask.key), rc_buf_len(&op->ask.key));
     struct rc_burst_place *place = place_of(burst, hash);
     if (place == NULL)
         return NULL;
-    if (place->part == burst->part && place->op != NULL)
-        return asks_the_same(place->op, op) ? place->op : NULL;
+    if (place->part == burst->part && place->op != NULL) {
+        if (!asks_the_same(place->op, op))
+            return NULL;
+        burst->equal++;
+        return place->op;
+    }
     *place = (struct rc_burst_place){.part = burst->part, .hash = hash, .op = op};
     return NULL;
 }

@@ -285,6 +285,35 @@ static void all_of_a_large_burst_get_their_own_values(void)
     end();
 }
 
+/* Two equal reads at once: how many commands that took. */
+static uint64_t commands_of_a_pair(void)
+{
+    uint64_t before = commands();
+    open_burst();
+    get(0, "key");
+    get(1, "key");
+    end_burst();
+    CHECK(has(0, "old") && has(1, "old"));
+    return commands() - before;
+}
+
+static void hardly_looks_where_hardly_any_are_equal(void)
+{
+    char key[16];
+    begin();
+    open_burst();
+    for (int i = 0; i < RC_BURST_JUDGED; i++) {
+        snprintf(key, sizeof key, "%d", i);
+        get(i, key);
+    }
+    end_burst();
+    for (int i = 0; i < RC_BURST_REST; i++)
+        CHECK(commands_of_a_pair() == 2);
+    for (int i = 0; i < RC_BURST_JUDGED; i++) /* and never rests while they are */
+        CHECK(commands_of_a_pair() == 1);
+    end();
+}
+
 static void the_number_of_a_burst_may_begin_anew(void)
 {
     begin();
@@ -588,6 +617,7 @@ int main(void)
     TEST(what_asks_something_else_goes_by_itself);
     TEST(nothing_is_shared_between_bursts);
     TEST(all_of_a_large_burst_get_their_own_values);
+    TEST(hardly_looks_where_hardly_any_are_equal);
     TEST(the_number_of_a_burst_may_begin_anew);
     TEST(a_read_behind_a_write_sees_it);
     TEST(a_read_behind_a_delete_misses);
