@@ -134,7 +134,10 @@ describe("the wire cost", function()
             for _, key in ipairs(list) do values[key] = key end
             return values
         end
-        assert_cost(200, 2, function() cache:rememberMulti(keys, 60, load) end)
+        -- A server that compares by itself stores each value by a SET. The others are told of 20 by
+        -- one script, whose first call brings its source and so has room for fewer.
+        local compares = pcall(redis.call, redis, "SET", "none", "1", "IFEQ", "0")
+        assert_cost(compares and 200 or 106, 2, function() cache:rememberMulti(keys, 60, load) end)
         assert_cost(100, 1, function() cache:rememberMulti(keys, 60, load) end)
         assert_cost(("get "):rep(100):sub(1, -2), 1, function()
             cache:rememberMulti(keys, 60, error)
@@ -142,7 +145,9 @@ describe("the wire cost", function()
         -- Behind hits: GET, lease, value. The last ones, as the answers may come in two pieces, and
         -- leases are asked for behind each.
         redis:call("DEL", "k98", "k99", "k100")
-        assert_cost(106, 3, function() cache:rememberMulti(keys, 60, load) end)
+        assert_cost(compares and 106 or 104, 3, function()
+            cache:rememberMulti(keys, 60, load)
+        end)
     end)
 
     it("of 1,000 keys is one round trip, their values arrive in a few MGETs", function()
