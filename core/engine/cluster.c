@@ -146,6 +146,7 @@ static void install(struct rc_cluster *cluster, const struct rc_link *asked)
         }
         first = last + 1;
     }
+    topology->is_mapped |= map->covered > 0;
     rc_topology_hand_over(topology);
     rc_topology_reroute(topology);
     rc_topology_rest_unused(topology);

@@ -395,7 +395,7 @@ void rc_ownership_watch(struct rc_ownership *ownership, const struct rc_server_n
     struct rc_context *context = ownership->context;
     int64_t period_us = rc_horizon_period_us(&node->horizon);
     int64_t age_us = context->now_us - ownership->round_us;
-    if (context->closing || ownership->is_due || ownership->topology->owners == NULL ||
+    if (context->closing || ownership->is_due || !ownership->topology->is_mapped ||
         !has_map(ownership) || (ownership->is_enough && age_us < period_us - SLACK_US))
         return;
     ownership->period_us = period_us;

@@ -12,7 +12,9 @@
  *          brought it a new one. Slots that any answer gives to another node than we do are in
  *          doubt: the engine drops their copies, and keeps none until a whole round has not doubted
  *          them. It also drops the copies of a slot that it gives to another node itself, as a
- *          MOVED or a map says. It vouches for nobody while copies are still to be dropped.
+ *          MOVED or a map says. It vouches for nobody while copies are still to be dropped, nor
+ *          before the first map: until then the node of the url has all slots, and would be a
+ *          majority by itself.
  *          The processes that share a near cache share the answers, too: an answer that agrees with
  *          the whole map, in a round that nobody has doubted, is noted in the region, and a process
  *          that has the same map takes a note that is young enough for an answer to itself.

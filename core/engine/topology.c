@@ -26,7 +26,7 @@ int rc_topology_init(struct rc_topology *topology, struct rc_context *context,
     topology->other_count = 0;
     topology->owners = NULL;
     topology->near = near;
-    topology->is_warm = topology->has_moved = false;
+    topology->is_mapped = topology->is_warm = topology->has_moved = false;
     memset(&topology->moved, 0, sizeof topology->moved);
     memset(&topology->unsure, 0xff, sizeof topology->unsure);
     topology->node.number = 0;

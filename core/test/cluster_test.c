@@ -1522,6 +1522,30 @@ static void is_kept_near_once_the_masters_agree(void)
     end();
 }
 
+/* Who knows but the node of the url does not know whose majority it needs. */
+static void nothing_is_kept_near_before_the_map_is_known(void)
+{
+    begin_near();
+    const char *key = key_of(0, 0);
+    write_at(0, key);
+    nodes[0].denies = true;
+    get(0, key); /* asks for the map, in vain */
+    nodes[0].denies = false;
+    nodes[1].answers[slot_of(key)] = OWNS;
+    nodes[2].target[slot_of(key)] = 1;
+    nodes[1].epoch = nodes[2].epoch = 2;
+    int hits = 0;
+    for (int i = 0; i < 200; i++) {
+        get(0, key);
+        pass(5);
+        hits += is_near(key);
+    }
+    CHECK(hits == 0);
+    give(slot_of(key), slot_of(key), 1); /* the first one hears of it at last */
+    CHECK(becomes_near(1, key));
+    end();
+}
+
 static void a_slot_that_another_node_claims_is_not_served(void)
 {
     begin_near();
@@ -1671,6 +1695,7 @@ static void what_was_read_before_the_epoch_is_not_kept(void)
 int main(void)
 {
     TEST(is_kept_near_once_the_masters_agree);
+    TEST(nothing_is_kept_near_before_the_map_is_known);
     TEST(a_slot_that_another_node_claims_is_not_served);
     TEST(a_slot_that_we_are_sent_elsewhere_for_is_dropped);
     TEST(a_majority_must_agree);
