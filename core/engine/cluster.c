@@ -215,20 +215,25 @@ static void on_map(struct rc_req *req, int status, struct rc_reply *reply, const
 }
 
 /* The next one behind the one that was asked last, of the masters that may confirm another one's
-   word, though nothing may be connected to it. NULL: none is left. */
+   word, though nothing may be connected to it. One that saw no majority may see it again, but not
+   every question goes there: the others may know who replaces it. NULL: none is left. */
 static struct rc_server_node *next_master(const struct rc_cluster *cluster)
 {
     struct rc_topology *topology = cluster->topology;
+    struct rc_server_node *lonely = NULL;
     uint32_t count = topology->other_count + 1U;
     for (uint32_t i = 1; i <= count; i++) {
         uint16_t number = (uint16_t)((cluster->asked_number + i) % count);
         struct rc_server_node *node = rc_topology_at(topology, number);
         const struct rc_link *link = rc_node_command_link(node);
         bool may_answer = link->state != RC_LINK_BACKOFF && link->attempts == 0;
-        if (number != cluster->confirms && node->slots > 0 && may_answer)
+        if (number == cluster->confirms || node->slots == 0 || !may_answer)
+            continue;
+        if (!node->is_lonely)
             return node;
+        lonely = lonely != NULL ? lonely : node;
     }
-    return NULL;
+    return cluster->is_doubted ? NULL : lonely;
 }
 
 /* Whom to ask. A node that answers, as long as its kind tells a good map; else those that are known

@@ -1290,15 +1290,20 @@ static void pass_to_end(const struct rc_op *op)
         pass(1);
 }
 
-static void do_lock(enum rc_op_kind kind)
+static void do_lock_for(enum rc_op_kind kind, int64_t ttl_ms)
 {
     struct rc_op *op = &ops[1];
     rc_op_reset(op, kind);
     op->ask.lock = &lock;
-    op->ask.lock_options.ttl_ms = LOCK_TTL_MS;
+    op->ask.lock_options.ttl_ms = ttl_ms;
     submit(op);
     CHECK(!op->run.is_running && op->result.status == 0);
     pass_to_end(op);
+}
+
+static void do_lock(enum rc_op_kind kind)
+{
+    do_lock_for(kind, LOCK_TTL_MS);
 }
 
 /* The map is known, and a lock is held at the first node. */
@@ -1384,6 +1389,28 @@ static void a_lock_is_confirmed_by_a_master_that_can_be_reached(void)
     nodes[1].refuses = false;
     pass(LOCK_TTL_MS);
     CHECK(lock_state() == RC_LOCK_LOST);
+    end_held();
+}
+
+/* Of two masters the one that is asked to confirm the other one's lock sees no majority, and was
+   replaced: what it says is no map. */
+static void a_lock_keeps_nobody_from_learning_the_map(void)
+{
+    begin_held();
+    const char *key = key_of(1, 0);
+    give(2 * RC_SLOT_COUNT / NODES, RC_SLOT_COUNT - 1, 0);
+    nodes[0].epoch = nodes[1].epoch = nodes[2].epoch = 2;
+    pass(LOCK_TTL_MS);
+    do_lock(RC_OP_LOCK_RELEASE);
+    do_lock_for(RC_OP_LOCK_ACQUIRE, 600); /* its every renewal asks the others */
+    CHECK(is_number(start(0, 0, "INCR", key), 1));
+    give(RC_SLOT_COUNT / NODES, 2 * RC_SLOT_COUNT / NODES - 1, 2);
+    nodes[0].epoch = nodes[2].epoch = 3;
+    nodes[1].answers[slot_of(key)] = IS_DOWN;
+    nodes[1].fails = true;
+    struct rc_op *op = start(0, 0, "INCR", key);
+    pass(TIMEOUT_MS - 100);
+    CHECK(is_number(op, 1) && lock_state() == RC_LOCK_HELD);
     end_held();
 }
 
@@ -1744,6 +1771,7 @@ int main(void)
     TEST(a_lock_that_the_heir_has_is_kept_there);
     TEST(who_takes_locks_all_the_time_asks_the_others_once_a_second);
     TEST(a_lock_is_confirmed_by_a_master_that_can_be_reached);
+    TEST(a_lock_keeps_nobody_from_learning_the_map);
     TEST(what_may_have_been_done_is_not_repeated);
     TEST(what_waits_ends_with_the_client);
     TEST(a_caller_that_leaves_takes_back_what_waits);
