@@ -31,7 +31,7 @@ struct rc_topology {
     uint16_t other_count;
     uint16_t *owners;     /* by slot: the number of its node; NULL: there is but one */
     uint32_t changes;     /* of owners so far */
-    bool is_mapped;       /* a map has said who they are: until then the url's node stands for all */
+    bool is_mapped;       /* a map was read; until then the url's node stands for all */
     struct rc_near *near; /* nodes that have slots keep copies there; NULL: none does */
     bool is_warm;         /* and connect for it before anything is asked for */
     /* Where there are several nodes. */

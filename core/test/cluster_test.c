@@ -1549,14 +1549,14 @@ static void is_kept_near_once_the_masters_agree(void)
     end();
 }
 
-/* Who knows but the node of the url does not know whose majority it needs. */
+/* A client that knows the node of the url alone cannot tell what a majority is. */
 static void nothing_is_kept_near_before_the_map_is_known(void)
 {
     begin_near();
     const char *key = key_of(0, 0);
     write_at(0, key);
     nodes[0].denies = true;
-    get(0, key); /* asks for the map, in vain */
+    get(0, key); /* asks for the map, and is denied it */
     nodes[0].denies = false;
     nodes[1].answers[slot_of(key)] = OWNS;
     nodes[2].target[slot_of(key)] = 1;
