@@ -43,18 +43,16 @@ static bool read_part(struct part *part, const char *bytes, size_t len)
     return true;
 }
 
-bool rc_bundle_takes(const struct rc_bundle *bundle, const char *bytes, size_t len)
+bool rc_bundle_takes(const struct rc_bundle *bundle, size_t len)
 {
-    struct part part;
-    return !bundle->is_off && len <= PART_MOST && read_part(&part, bytes, len);
+    return !bundle->is_off && len <= PART_MOST;
 }
 
 void rc_bundle_begin(struct rc_bundle *bundle, const char *bytes, size_t len)
 {
     struct part part;
-    bool is_ours = read_part(&part, bytes, len);
-    assert(is_ours); /* rc_bundle_takes */
-    (void)is_ours;
+    if (!read_part(&part, bytes, len))
+        return;
     bundle->count = 1;
     bundle->head_len = (size_t)(part.key - bytes);
     bundle->keys_len = (size_t)(part.arguments - part.key);

@@ -43,8 +43,8 @@ static inline void rc_bundle_close(struct rc_bundle *bundle)
     bundle->count = 0;
 }
 
-/* Whether the EVALSHA of RC_SCRIPT_PUBLISH `bytes` may be part of one. */
-bool rc_bundle_takes(const struct rc_bundle *bundle, const char *bytes, size_t len);
+/* Whether an EVALSHA of RC_SCRIPT_PUBLISH of that length may be part of one. */
+bool rc_bundle_takes(const struct rc_bundle *bundle, size_t len);
 /* It was appended to the output as it is, and may become one with the next. */
 void rc_bundle_begin(struct rc_bundle *bundle, const char *bytes, size_t len);
 /* Makes it part of the one at the output's end. *is_part false: it has no room there, and the

@@ -227,7 +227,7 @@ static bool may_share(const struct rc_link *link, const struct rc_req *req)
 {
     return req->script == RC_SCRIPT_PUBLISH && !req->is_ifeq && !req->is_eval &&
            !req->wants_script && !req->is_asking && link->identity.mode != RC_SERVER_CLUSTER &&
-           rc_bundle_takes(&link->bundle, rc_buf_head(&req->bytes), rc_buf_len(&req->bytes));
+           rc_bundle_takes(&link->bundle, rc_buf_len(&req->bytes));
 }
 
 /* Writes a publish into the request in front of it, of which the driver has taken nothing. */
