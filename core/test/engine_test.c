@@ -23,11 +23,7 @@ static void set_up(void)
 
 static void take_down(void)
 {
-    peer_close(&client);
-    CHECK(!server.went_round);
-    for (int i = 0; i < OPS; i++)
-        peer_op_deinit(&ops[i]);
-    peer_deinit(&server);
+    CHECK(peer_take_down(&client, ops, OPS));
 }
 
 static void reads_writes_and_deletes(void)

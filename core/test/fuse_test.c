@@ -27,10 +27,7 @@ static void set_up(void)
 
 static void take_down(void)
 {
-    peer_close(&client);
-    CHECK(!server.went_round);
-    peer_op_deinit(&op);
-    peer_deinit(&server);
+    CHECK(peer_take_down(&client, &op, 1));
 }
 
 static void stand_still(bool still)

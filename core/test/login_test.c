@@ -28,11 +28,7 @@ static void set_up(bool asks)
 
 static void take_down(void)
 {
-    peer_close(&client);
-    CHECK(!server.went_round);
-    for (int i = 0; i < OPS; i++)
-        peer_op_deinit(&ops[i]);
-    peer_deinit(&server);
+    CHECK(peer_take_down(&client, ops, OPS));
 }
 
 static struct rc_credentials credentials(const char *user, const char *password, int64_t ttl_ms)

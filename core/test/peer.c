@@ -279,6 +279,16 @@ void peer_op_deinit(struct peer_op *op)
     rc_op_deinit(&op->op);
 }
 
+bool peer_take_down(struct peer_client *client, struct peer_op *ops, int count)
+{
+    struct peer_server *server = client->server;
+    peer_close(client);
+    for (int i = 0; i < count; i++)
+        peer_op_deinit(&ops[i]);
+    peer_deinit(server);
+    return !server->went_round;
+}
+
 static struct rc_op *begin(struct peer_op *op, enum rc_op_kind kind)
 {
     if (op->op.run.is_running) /* no memory: it waits for another connection */

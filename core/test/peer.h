@@ -120,6 +120,8 @@ bool peer_has_lease(struct peer_server *server, const char *key);
 /* Ops, submitted at once. They run when peer_run is called. */
 void peer_op_init(struct peer_op *op);
 void peer_op_deinit(struct peer_op *op);
+/* Of a server with one client: closes that, and deinits all. False: somebody went round. */
+bool peer_take_down(struct peer_client *client, struct peer_op *ops, int count);
 void peer_get(struct peer_client *client, struct peer_op *op, const char *key, uint32_t flags);
 void peer_read(struct peer_client *client, struct peer_op *op, const char *key,
                uint32_t flags); /* kept near */
