@@ -183,23 +183,13 @@ for _, driver in ipairs({ "loop", "thread" }) do
         end)
 
         for _, kind in ipairs({ "kill_load", "kill_hold", "kill_quick", "kill_at_once",
-            "kill_load_many", "kill_many", "kill_block", "kill_watch" }) do
+            "kill_grant", "kill_load_many", "kill_many", "kill_block", "kill_watch" }) do
             it("gives back what a killed light thread has (" .. kind .. ")", function()
                 local status, body = get(kind)
                 assert.same({ 200, "killed" }, { status, body })
                 assert_nothing_left()
             end)
         end
-
-        -- Where the worker got no processor meanwhile, the locks are there before anybody waits:
-        -- then their handle is what the light thread leaves behind.
-        it("gives back what is on its way to a killed light thread", function()
-            local status, body = get("kill_grant")
-            assert.same({ 200, "killed" }, { status, body })
-            web:get("/collect")
-            assert_nothing_left()
-            web:get("/let")
-        end)
 
         for kind, expected in pairs({
             exit = 204, exit_in_loader = 204, exit_in_lock = 204, exec_in_loader = 200,
